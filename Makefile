@@ -1,0 +1,45 @@
+# make reports   regenerate reports/*.html      make test   run the tests      make lab   JupyterLab in notebooks/
+# PROFILE=smoke|cpu|gpu|photographs chooses the scale of the study. Needs Python >= 3.11 with venv.
+
+PYTHON ?= python3
+PROFILE ?= cpu
+VENV := .venv
+BIN := $(VENV)/bin
+READY := $(VENV)/.ready
+
+.PHONY: reports test lab lint bench check clean
+.DELETE_ON_ERROR:
+
+reports: $(READY)
+	$(BIN)/dagf report --profile $(PROFILE)
+
+check: $(READY)
+	$(BIN)/dagf report --profile $(PROFILE) --check
+
+test: $(READY)
+	$(BIN)/python -m pytest
+
+lab: $(READY)
+	$(BIN)/jupyter lab --notebook-dir=notebooks
+
+lint: $(READY)
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+
+bench: $(READY)
+	$(BIN)/python -m benchmarks
+
+# Rebuilt when missing, and when what it is made from has changed.
+$(READY): pyproject.toml constraints.txt
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
+	  { echo "Python 3.11 or newer is needed: make PYTHON=python3.12 ..." >&2; exit 2; }
+	@$(PYTHON) -c 'import venv, ensurepip' 2>/dev/null || \
+	  { echo "Python's venv module is missing: install it first (Debian, Ubuntu: apt install python3-venv)" >&2; exit 2; }
+	@echo "setting up $(VENV): a few minutes, once"
+	@test -x $(BIN)/python || $(PYTHON) -m venv --clear $(VENV)
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable '.[dev]'
+	@touch $@
+
+clean:
+	rm -rf $(VENV) data/toytown-* data/runs data/cache data/scratch

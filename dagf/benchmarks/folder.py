@@ -1,0 +1,211 @@
+"""Your own photographs as a benchmark: a folder with a `labels.csv` of the columns file, instance, role.
+
+`file` is relative to the folder, `instance` names the one object or place that the photograph shows, and `role` is
+`query` (or `query-NAME`, reported apart as a named query set), `database`, `train` (or `train-NAME`), or
+`distractor`, whose instance stays empty.
+"""
+
+import csv
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path, PurePosixPath, PureWindowsPath
+
+import numpy as np
+
+from dagf.benchmarks.protocol import Benchmark, Query
+from dagf.common import UserError, choose, content_hash
+
+LABELS = "labels.csv"
+COLUMNS = ("file", "instance", "role")
+ROLES = ("train", "query", "database", "distractor")
+_ROLE = re.compile(r"(query|train)(-[\w.-]+)?|database|distractor")
+
+
+@dataclass(frozen=True)
+class Row:
+    """One line of `labels.csv`."""
+
+    file: str
+    instance: str
+    role: str
+
+
+@dataclass(frozen=True)
+class TrainingImages:
+    """Training files and the instance of each, row by row."""
+
+    files: list[Path]
+    instances: list[str]
+
+
+def read_labels(folder: Path) -> list[Row]:
+    """The rows of `folder/labels.csv` in their order, checked: roles known, files present, inside and unique.
+
+    Raises `UserError`, one line with file, line number and remedy, for anything else.
+    """
+    path = folder / LABELS
+    rows: list[Row] = []
+    lines: dict[str, int] = {}
+    try:
+        with path.open(encoding="utf-8-sig", newline="") as stream:
+            reader = csv.DictReader(stream, skipinitialspace=True, strict=True)
+            header = [column.strip() for column in reader.fieldnames or []]
+            reader.fieldnames = header
+            if not set(COLUMNS) <= set(header):
+                found = f"has the columns {', '.join(header)}" if header else "is empty"
+                raise UserError(f"{path} {found}: its first line must be {','.join(COLUMNS)}, with commas")
+            for cells in reader:
+                row = _row(f"{path}, line {reader.line_num}", cells)
+                if row.file in lines:
+                    earlier = rows[lines[row.file]]
+                    raise UserError(
+                        f"{path}, line {reader.line_num}: {row.file} is already the {earlier.role} image of an earlier "
+                        "line; each file has one line and one role"
+                    )
+                lines[row.file] = len(rows)
+                rows.append(row)
+    except FileNotFoundError:
+        raise UserError(f"{path} does not exist: write one line 'file,instance,role' for each image") from None
+    except OSError as error:
+        raise UserError(f"cannot read {path}: {error.strerror}; it must be a readable text file") from None
+    except UnicodeDecodeError as error:
+        raise UserError(f"{path} is not UTF-8 (byte {error.start}): save it again as UTF-8") from None
+    except csv.Error as error:
+        # the reader stands behind the last good line; an unclosed quote runs on to the file's end
+        raise UserError(f"{path}, line {reader.line_num + 1}: {error}; mend this line and its quotes") from None
+    if not rows:
+        raise UserError(f"{path} lists no image: write one line 'file,instance,role' for each")
+    _check_present(path, folder, rows)
+    return rows
+
+
+def _row(where: str, cells: dict[str, str | None]) -> Row:
+    if None in cells or None in cells.values():
+        raise UserError(f"{where}: too many or too few cells; quote a name that contains a comma")
+    file, instance, role = ((cells[column] or "").strip() for column in COLUMNS)
+    windows = PureWindowsPath(file)  # reads both kinds of slash
+    if not file or PurePosixPath(file) == PurePosixPath("."):
+        raise UserError(f"{where}: the file is empty; name an image relative to the folder")
+    if windows.drive or windows.root or ".." in windows.parts:
+        raise UserError(f"{where}: {file} leaves the folder; move the image into it")
+    if not _ROLE.fullmatch(role):
+        try:
+            choose("role", role, ROLES)
+        except UserError as error:
+            raise UserError(f"{where}: {error}, query-NAME, train-NAME") from None
+    if not instance and role not in ("database", "distractor"):
+        raise UserError(f"{where}: a {role} image needs an instance, the name of what it shows")
+    return Row(str(PurePosixPath(file)), instance, role)
+
+
+def _check_present(path: Path, folder: Path, rows: list[Row]) -> None:
+    def present(file: str) -> bool:
+        try:
+            return (folder / file).is_file()
+        except (OSError, ValueError):  # a name that no file can have
+            return False
+
+    missing = [row.file for row in rows if not present(row.file)]
+    if missing:
+        raise UserError(
+            f"{path} lists {len(missing)} files that do not exist, as {', '.join(missing[:3])}: mend the names or "
+            "remove their lines"
+        )
+
+
+def load_folder(folder: Path, name: str | None = None, distractors: Sequence[Path] = ()) -> Benchmark:
+    """The benchmark in `folder`: positives ('ok') of a query are the database images of its instance.
+
+    Database and queries keep the order of `labels.csv`; each query role is a query set. The folder's own distractor
+    images come first, then those of the `distractors` folders. A query without positives stays in (the protocol
+    leaves it out of the mean), but there must be one that has some. Raises `UserError` as `read_labels`.
+    """
+    rows = read_labels(folder)
+    path = folder / LABELS
+    database = [row for row in rows if row.role == "database"]
+    queries = [row for row in rows if row.role.startswith("query")]
+    for what, found in (("database", database), ("query", queries)):
+        if not found:
+            raise UserError(f"{path} has no {what} image: give some of its lines the role {what}")
+    extra = [folder / row.file for row in rows if row.role == "distractor"]
+    for other in distractors:
+        found = [row for row in read_labels(other) if row.role == "distractor"]
+        if not found:
+            raise UserError(f"{other / LABELS} has no image of the role distractor: give it to some of its lines")
+        extra += [other / row.file for row in found]
+    benchmark = _benchmark(name or folder.resolve().name, folder, database, queries, extra)
+    if not any(len(query.labels["ok"]) for query in benchmark.queries):
+        raise UserError(f"{path}: no query has a database image of its instance; check the instance column")
+    return benchmark
+
+
+def _benchmark(
+    name: str, folder: Path, database: Sequence[Row], queries: Sequence[Row], distractors: Sequence[Path] = ()
+) -> Benchmark:
+    rows_of: dict[str, list[int]] = {}
+    for index, row in enumerate(database):
+        rows_of.setdefault(row.instance, []).append(index)
+    return Benchmark(
+        name,
+        folder,
+        tuple(row.file for row in database),
+        tuple(
+            Query(row.file, {"ok": np.array(rows_of.get(row.instance, []), np.int64)}, query_set=row.role)
+            for row in queries
+        ),
+        tuple(distractors),
+    )
+
+
+def training_images(folder: Path, role: str = "train") -> TrainingImages:
+    """The files of a training role and their instances, in the order of `labels.csv`."""
+    return _training(folder, _rows_of_role(folder, role))
+
+
+def _rows_of_role(folder: Path, role: str) -> list[Row]:
+    rows = read_labels(folder)
+    found = [row for row in rows if row.role == role]
+    if not found or not role.startswith("train"):
+        known = sorted({row.role for row in rows if row.role.startswith("train")})
+        raise UserError(f"{folder / LABELS} has no training role '{role}': it has {', '.join(known) or 'none'}")
+    return found
+
+
+def _training(folder: Path, rows: Sequence[Row]) -> TrainingImages:
+    return TrainingImages([folder / row.file for row in rows], [row.instance for row in rows])
+
+
+def validation_split(
+    folder: Path, held_out: int, seed: int, role: str = "train", queries: int = 5
+) -> tuple[TrainingImages, Benchmark]:
+    """Hold `held_out` instances of a training role back: (images of the others, a benchmark of those).
+
+    Of each held-out instance's images, sorted by name, up to `queries` (never more than half), spread evenly,
+    are the queries and the rest is the database. Which instances are held out depends on `seed` and on their names
+    only, not on the order of the file. Instances with one image cannot be held out. Raises `UserError` when there
+    are not enough.
+    """
+    rows = sorted(_rows_of_role(folder, role), key=lambda row: row.file)
+    members: dict[str, list[Row]] = {}
+    for row in rows:
+        members.setdefault(row.instance, []).append(row)
+    eligible = sorted(
+        (name for name, its in members.items() if len(its) > 1), key=lambda name: content_hash([seed, name], 64)
+    )
+    if not 1 <= held_out <= len(eligible) or held_out == len(members):
+        raise UserError(
+            f"{folder / LABELS}: cannot hold {held_out} of the {len(members)} instances of role {role} out: "
+            f"{len(eligible)} have two images or more, and one instance must be left to train on"
+        )
+    chosen = set(eligible[:held_out])
+    asked: list[Row] = []
+    for name in sorted(chosen):
+        its = members[name]
+        count = min(queries, len(its) // 2)
+        asked += [its[number * len(its) // count] for number in range(count)]
+    asked_files = {row.file for row in asked}
+    database = [row for row in rows if row.instance in chosen and row.file not in asked_files]
+    kept = [row for row in rows if row.instance not in chosen]
+    asked = [Row(row.file, row.instance, "query") for row in asked]
+    return _training(folder, kept), _benchmark(f"{folder.resolve().name}-validation", folder, database, asked)

@@ -1,0 +1,170 @@
+"""What a retrieval benchmark is: images, queries with their boxes, and who is relevant to whom.
+
+The Revisited protocol's three difficulties are data (`EASY`, `MEDIUM`, `HARD`), and so is the classic one:
+a setting names the labels that count as positive and those that are junk, i.e. taken out of the
+ranking before it is judged. Everything that is neither is a negative; distractors always are.
+"""
+
+import operator
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from dagf.common import UserError
+
+Box = tuple[float, float, float, float]
+Indices = NDArray[np.int64]
+
+
+@dataclass(frozen=True)
+class Setting:
+    """Which labels of the ground truth are positive, and which are junk (neither right nor wrong)."""
+
+    name: str
+    positive: tuple[str, ...]
+    junk: tuple[str, ...]
+
+
+EASY = Setting("Easy", positive=("easy",), junk=("junk", "hard"))
+MEDIUM = Setting("Medium", positive=("easy", "hard"), junk=("junk",))
+HARD = Setting("Hard", positive=("hard",), junk=("junk", "easy"))
+CLASSIC = Setting("Classic", positive=("ok",), junk=("junk",))
+
+
+@dataclass(frozen=True)
+class Query:
+    """One query image and its ground truth.
+
+    `labels` maps 'easy', 'hard', 'junk' (or 'ok', 'junk') to indices into the database list. `box` is
+    x1, y1, x2, y2 in pixels of the upright image, or None where the whole image is the query by
+    definition of the benchmark. `query_set` names the group it is reported in.
+    """
+
+    file: str
+    labels: Mapping[str, Indices]
+    box: Box | None = None
+    query_set: str = "query"
+
+    def relevance(self, setting: Setting) -> tuple[Indices, Indices]:
+        """The database indices of the positives and of the junk under `setting`, each sorted."""
+        return _union(self.labels, setting.positive), _union(self.labels, setting.junk)
+
+
+def _union(labels: Mapping[str, Indices], names: Sequence[str]) -> Indices:
+    parts = [labels[name] for name in names if name in labels]
+    return np.unique(np.concatenate(parts)) if parts else np.empty(0, np.int64)
+
+
+@dataclass(frozen=True)
+class Benchmark:
+    """A database, queries and their ground truth; `distractors` follow the database's last row.
+
+    Files are relative to `root`; distractors are whole paths, for they come from elsewhere. A query is
+    never searched for as a whole where it has a box: several published results had to be corrected
+    for that.
+
+    Raises `UserError` for indices outside the database, labels that overlap, or an empty box.
+    """
+
+    name: str
+    root: Path
+    database: tuple[str, ...]
+    queries: tuple[Query, ...]
+    distractors: tuple[Path, ...] = field(default=(), repr=False)
+
+    def __post_init__(self) -> None:
+        for query in self.queries:
+            _check_query(self.name, query, len(self.database))
+
+    @property
+    def settings(self) -> tuple[Setting, ...]:
+        """Easy, Medium and Hard where the ground truth grades its positives, else the classic setting."""
+        return (CLASSIC,) if any("ok" in query.labels for query in self.queries) else (EASY, MEDIUM, HARD)
+
+    @property
+    def database_paths(self) -> list[Path]:
+        """The files to index, row by row: the database, then the distractors."""
+        return [self.root / file for file in self.database] + list(self.distractors)
+
+    @property
+    def query_sets(self) -> dict[str, list[int]]:
+        """Name of each query set -> the queries in it, in the order of the ground truth."""
+        sets: dict[str, list[int]] = {}
+        for index, query in enumerate(self.queries):
+            sets.setdefault(query.query_set, []).append(index)
+        return sets
+
+    def clusters(self) -> NDArray[np.int64]:
+        """A cluster id for each query: queries that share a positive are one cluster (for the bootstrap)."""
+        parent = list(range(len(self.queries)))
+
+        def find(node: int) -> int:
+            while parent[node] != node:
+                parent[node] = parent[parent[node]]
+                node = parent[node]
+            return node
+
+        owner: dict[int, int] = {}
+        for number, query in enumerate(self.queries):
+            for row in _union(query.labels, ("easy", "hard", "ok")):
+                parent[find(number)] = find(owner.setdefault(int(row), number))
+        return np.array([find(number) for number in range(len(self.queries))], np.int64)
+
+
+def _check_query(benchmark: str, query: Query, size: int) -> None:
+    seen: set[int] = set()
+    for label, rows in query.labels.items():
+        if len(rows) and (rows.min() < 0 or rows.max() >= size):
+            wrong = rows.min() if rows.min() < 0 else rows.max()
+            raise UserError(
+                f"{benchmark}: query {query.file} lists {label} image number {wrong}, but the database "
+                f"has {size}: the ground truth belongs to another image list"
+            )
+        if not seen.isdisjoint(rows.tolist()):
+            raise UserError(f"{benchmark}: query {query.file} gives one image two labels; mend its ground truth")
+        seen.update(rows.tolist())
+    if query.box is not None and not (query.box[0] < query.box[2] and query.box[1] < query.box[3]):
+        raise UserError(f"{benchmark}: query {query.file} has the empty box {query.box}; expected x1 y1 x2 y2")
+
+
+def from_ground_truth(name: str, root: Path, truth: Mapping[str, Any], suffix: str = ".jpg") -> Benchmark:
+    """A benchmark from the field's common layout: `imlist`, `qimlist` and `gnd`, one entry a query.
+
+    An entry holds 'bbx' and either 'easy', 'hard', 'junk' (Radenovic et al., CVPR 2018) or 'ok', 'junk'
+    (Philbin et al., CVPR 2007), as 0-based indices into `imlist`. `suffix` completes names that lack one.
+    """
+    try:
+        queries = tuple(
+            Query(
+                file=_complete(file, suffix),
+                labels={
+                    key: np.unique(np.fromiter(map(operator.index, entry[key]), np.int64))
+                    for key in LABELS
+                    if key in entry
+                },
+                box=_box(entry.get("bbx")),
+            )
+            for file, entry in zip(truth["qimlist"], truth["gnd"], strict=True)
+        )
+        database = tuple(_complete(file, suffix) for file in truth["imlist"])
+    except (KeyError, TypeError, ValueError, OverflowError, AttributeError) as error:
+        raise UserError(f"{name}: the ground truth is not of the form imlist, qimlist, gnd ({error!r})") from error
+    return Benchmark(name, root, database, queries)
+
+
+LABELS = ("easy", "hard", "ok", "junk")
+
+
+def _complete(file: str, suffix: str) -> str:
+    return file if Path(file).suffix else file + suffix
+
+
+def _box(values: Sequence[float] | None) -> Box | None:
+    if values is None:
+        return None
+    x1, y1, x2, y2 = (float(value) for value in values)
+    return x1, y1, x2, y2

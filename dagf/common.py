@@ -1,0 +1,160 @@
+"""What every layer needs: errors for people, atomic files, content hashes, progress bars."""
+
+import difflib
+import errno
+import hashlib
+import io
+import json
+import os
+import shutil
+import tempfile
+import tokenize
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, TypeVar
+
+from tqdm.auto import tqdm
+
+T = TypeVar("T")
+
+HEADLESS = "DAGF_HEADLESS"  # set by the report runner: no progress bars, no widgets
+
+
+class UserError(Exception):
+    """A mistake in what the user gave us: one line that names the file and the remedy.
+
+    The command line prints it without a traceback and exits with status 2.
+    """
+
+
+def headless() -> bool:
+    """True inside a report run, where a bar or a widget would be frozen into the page."""
+    return bool(os.environ.get(HEADLESS))
+
+
+def progress(items: Iterable[T], what: str, total: int | None = None, unit: str = "image") -> Iterable[T]:
+    """`items`, with a progress bar (rate and time left) unless the run is headless."""
+    return tqdm(items, desc=what, total=total, unit=unit, disable=headless(), leave=False, delay=2)
+
+
+def choose(kind: str, name: str, choices: Iterable[str]) -> str:
+    """`name` if it is one of `choices`; else a `UserError` that suggests the nearest one."""
+    known = sorted(choices)
+    if name in known:
+        return name
+    near = difflib.get_close_matches(name, known, n=1, cutoff=0.4)
+    hint = f"did you mean '{near[0]}'? " if near else ""
+    raise UserError(f"unknown {kind} '{name}': {hint}known: {', '.join(known)}")
+
+
+def canonical_json(value: Any) -> str:
+    """One text for equal values: sorted keys, no spaces, no NaN."""
+    return json.dumps(value, sort_keys=True, separators=(",", ":"), allow_nan=False, ensure_ascii=False)
+
+
+def content_hash(value: Any, length: int = 12) -> str:
+    """The first `length` hex digits of the sha256 of `value` (bytes, or anything JSON can hold)."""
+    data = value if isinstance(value, bytes) else canonical_json(value).encode()
+    return hashlib.sha256(data).hexdigest()[:length]
+
+
+def file_sha256(path: Path) -> str:
+    """The sha256 of a file's bytes, as 64 hex digits."""
+    with path.open("rb") as stream:
+        return hashlib.file_digest(stream, "sha256").hexdigest()
+
+
+# What can be wrong with the place we write to, as against a fault in the work itself.
+_PLACE_FAULTS = {errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EPERM, errno.EFBIG}
+
+
+def _explained(error: OSError, path: Path) -> Exception:
+    if error.errno not in _PLACE_FAULTS:
+        return error
+    return UserError(f"cannot write {path}: {os.strerror(error.errno)}; nothing was changed there")
+
+
+def code_only(source: str) -> str:
+    """Python source without comments, docstrings, blank lines and spacing: what is left decides what it does.
+
+    Token by token rather than as a syntax tree, whose printed form differs between versions of Python.
+    """
+    skipped = {tokenize.COMMENT, tokenize.NL, tokenize.ENCODING}
+    edges = {tokenize.NEWLINE: "\n", tokenize.INDENT: ">", tokenize.DEDENT: "<"}
+    parts: list[str] = []
+    for token in tokenize.generate_tokens(io.StringIO(source).readline):
+        starts_statement = not parts or parts[-1] in edges.values()
+        if token.type in skipped or (token.type == tokenize.STRING and starts_statement):
+            continue
+        parts.append(edges.get(token.type, token.string))
+    return "".join(parts)
+
+
+@contextmanager
+def atomic_path(path: Path) -> Iterator[Path]:
+    """A temporary file beside `path` to write to; it takes the place of `path` only on success.
+
+    A kill or a full disk in mid-write leaves the earlier file as it was.
+    """
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.", suffix=path.suffix)
+    except OSError as error:
+        raise _explained(error, path) from error
+    os.close(handle)
+    temporary = Path(name)
+    try:
+        yield temporary
+        temporary.chmod(0o644)  # mkstemp's 0600 is for secrets; results are to be read
+        with temporary.open("rb") as written:
+            os.fsync(written.fileno())  # else a power cut could leave the new name on an empty file
+        temporary.replace(path)
+    except OSError as error:
+        raise _explained(error, path) from error
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+@contextmanager
+def atomic_folder(path: Path) -> Iterator[Path]:
+    """A temporary folder beside `path` to fill; renamed to `path` only on success.
+
+    `path` must not exist yet, unless as an empty folder. What a killed run left is removed by the next one.
+    """
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        for left in path.parent.glob(f".{path.name}.*.part"):
+            shutil.rmtree(left, ignore_errors=True)
+        temporary = Path(tempfile.mkdtemp(dir=path.parent, prefix=f".{path.name}.", suffix=".part"))
+    except OSError as error:
+        raise _explained(error, path) from error
+    temporary.chmod(0o755)
+    try:
+        yield temporary
+        temporary.replace(path)
+    except OSError as error:
+        raise _explained(error, path) from error
+    finally:
+        shutil.rmtree(temporary, ignore_errors=True)
+
+
+def write_text(path: Path, text: str) -> None:
+    """Write `text` to `path` atomically."""
+    with atomic_path(path) as temporary:
+        temporary.write_text(text, encoding="utf-8")
+
+
+def write_json(path: Path, value: Any) -> None:
+    """Write `value` to `path` atomically, as JSON that a person can read and `git diff` can compare."""
+    write_text(path, json.dumps(value, indent=1, sort_keys=True, allow_nan=False, ensure_ascii=False) + "\n")
+
+
+def read_json(path: Path) -> Any:
+    """The value in a JSON file; a `UserError` names the file when it is missing or broken."""
+    try:
+        return json.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError as error:
+        raise UserError(f"{path} does not exist") from error
+    except (ValueError, RecursionError) as error:
+        raise UserError(f"{path} is not valid JSON ({error}); delete it and make it again") from error

@@ -1,0 +1,144 @@
+"""Trunks: the convolutional networks whose feature map everything else reads.
+
+Any convolutional classifier of torchvision, cut at a named feature map, or `SmallTrunk`, which learns from
+nothing on two cores. A trunk maps images (B, 3, H, W), normalised as ImageNet's, to (B, C, h, w).
+"""
+
+import warnings
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+import torchvision
+from safetensors.torch import load_file
+from torch import Tensor, nn
+from torchvision.models.feature_extraction import create_feature_extractor
+
+from dagf.common import UserError, choose
+
+
+@dataclass(frozen=True)
+class TrunkSpec:
+    """A trunk: its name, the node to cut at ('' for the default), and its weights.
+
+    weights: 'none' (random), 'imagenet' (torchvision's default weights, downloaded once) or a file with a
+    state dict (.pth or .safetensors).
+    """
+
+    name: str = "small"
+    cut: str = ""
+    weights: str = "none"
+
+    @property
+    def pretrained(self) -> bool:
+        """Whether it starts from learned weights; then its batch norms stay in evaluation mode."""
+        return self.weights != "none"
+
+
+# The last map with spatial extent, after its rectifier where it has one.
+DEFAULT_CUTS = {
+    "alexnet": "features.11",
+    "vgg": "features.29",
+    "resnet": "layer4",
+    "resnext": "layer4",
+    "wide_resnet": "layer4",
+    "squeezenet": "features.12",
+    "mobilenet_v2": "features.18",
+    "mobilenet_v3": "features.16",
+    "efficientnet": "features.8",
+    "convnext": "features.7",
+    "densenet": "features.norm5",
+    "regnet": "trunk_output",
+}
+
+
+class SmallTrunk(nn.Sequential):
+    """Four residual stages, stride 8 in all, 128 channels: 96 px give a 12 x 12 map. From scratch."""
+
+    channels = 128
+
+    def __init__(self, widths: tuple[int, ...] = (32, 48, 96, 128), strides: tuple[int, ...] = (2, 2, 1, 1)) -> None:
+        stem = nn.Sequential(nn.Conv2d(3, widths[0], 3, 2, 1, bias=False), nn.BatchNorm2d(widths[0]), nn.ReLU())
+        inputs = (widths[0], *widths[:-1])
+        super().__init__(stem, *(_Residual(*stage) for stage in zip(inputs, widths, strides, strict=True)))
+
+
+class _Residual(nn.Module):
+    """Two 3x3 convolutions and a shortcut (He et al., CVPR 2016)."""
+
+    def __init__(self, inputs: int, outputs: int, stride: int) -> None:
+        super().__init__()
+        self.branch = nn.Sequential(
+            nn.Conv2d(inputs, outputs, 3, stride, 1, bias=False),
+            nn.BatchNorm2d(outputs),
+            nn.ReLU(),
+            nn.Conv2d(outputs, outputs, 3, 1, 1, bias=False),
+            nn.BatchNorm2d(outputs),
+        )
+        same = stride == 1 and inputs == outputs
+        self.shortcut: nn.Module = (
+            nn.Identity()
+            if same
+            else nn.Sequential(nn.Conv2d(inputs, outputs, 1, stride, bias=False), nn.BatchNorm2d(outputs))
+        )
+
+    def forward(self, x: Tensor) -> Tensor:
+        return torch.relu(self.branch(x) + self.shortcut(x))
+
+
+class _Cut(nn.Module):
+    """A torchvision network up to one named node."""
+
+    def __init__(self, network: nn.Module, node: str) -> None:
+        super().__init__()
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # the tracer's note that train and eval modes differ: dropout after the cut
+            self.layers = create_feature_extractor(network, {node: "map"})
+
+    def forward(self, images: Tensor) -> Tensor:
+        return self.layers(images)["map"]
+
+
+def make_trunk(spec: TrunkSpec) -> tuple[nn.Module, int]:
+    """The trunk and the number of channels of its map.
+
+    Raises `UserError` for an unknown network or node, and for weights that do not fit.
+    """
+    if spec.name == "small":
+        return SmallTrunk(), SmallTrunk.channels
+    name = choose("trunk", spec.name, ["small", *torchvision.models.list_models(module=torchvision.models)])
+    try:
+        network = torchvision.models.get_model(name, weights="DEFAULT" if spec.weights == "imagenet" else None)
+    except OSError as error:
+        raise UserError(
+            f"the ImageNet weights of {name} could not be downloaded ({error}); "
+            "give a file of weights instead (--weights FILE)"
+        ) from error
+    if spec.weights not in ("none", "imagenet"):
+        _load_weights(network, Path(spec.weights))
+    trunk = _cut(network, name, spec.cut)
+    with torch.inference_mode():
+        shape = trunk.eval()(torch.zeros(1, 3, 64, 64)).shape
+    if len(shape) != 4:
+        raise UserError(f"node '{spec.cut}' of {name} is not a feature map but of shape {tuple(shape)}")
+    return trunk, shape[1]
+
+
+def _cut(network: nn.Module, name: str, node: str) -> nn.Module:
+    default = max((prefix for prefix in DEFAULT_CUTS if name.startswith(prefix)), key=len, default="")
+    node = node or DEFAULT_CUTS.get(default, "")
+    if not node:
+        raise UserError(f"trunk {name} has no default cut; name a node of it, e.g. trunk.cut: features.10")
+    choose(f"node of {name}", node, [path for path, _ in network.named_modules() if path])
+    return _Cut(network, node)
+
+
+def _load_weights(network: nn.Module, path: Path) -> None:
+    try:
+        state = load_file(path) if path.suffix == ".safetensors" else torch.load(path, weights_only=True)
+        network.load_state_dict(state)
+    except FileNotFoundError as error:
+        raise UserError(f"weights file {path} does not exist") from error
+    except Exception as error:  # torch and safetensors raise many kinds; none of them is for a user's eyes
+        reason = str(error).strip().splitlines()[0]
+        raise UserError(f"weights file {path} does not fit {type(network).__name__}: {reason}") from error

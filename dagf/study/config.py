@@ -1,0 +1,173 @@
+"""Every value of a run, as data: profiles are YAML files, a run's configuration is what its hash names.
+
+A field that is not known is a mistake, never ignored: a misspelt value would otherwise run with the default.
+"""
+
+import dataclasses
+import json
+import types
+import typing
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from importlib import resources
+from pathlib import Path
+from typing import Any, TypeVar
+
+import yaml
+
+from dagf.benchmarks.toytown import ToytownSpec
+from dagf.common import UserError, canonical_json, choose, code_only, content_hash
+from dagf.model.trunks import TrunkSpec
+from dagf.model.variants import Variant
+from dagf.retrieval.images import ImageSpec
+
+C = TypeVar("C")
+
+
+@dataclass(frozen=True)
+class TrainSpec:
+    """How a network is trained: `epochs` times `steps` batches of `landmarks` x `views` images.
+
+    loss, miner: class names of pytorch-metric-learning, with their options. rate: of AdamW, warmed up over
+    the first `warmup` share of the steps, then a cosine to 0. augmentation: a name of
+    `dagf.study.training.AUGMENTATIONS`.
+    """
+
+    epochs: int = 6
+    steps: int = 50
+    landmarks: int = 24
+    views: int = 4
+    rate: float = 1e-3
+    weight_decay: float = 0.05
+    warmup: float = 0.1
+    loss: str = "CosFaceLoss"
+    loss_options: dict[str, float] = field(default_factory=dict)
+    miner: str = ""
+    miner_options: dict[str, float] = field(default_factory=dict)
+    augmentation: str = "photograph"
+
+
+@dataclass(frozen=True)
+class RunConfig:
+    """All that decides what a trained network is; two equal configurations are one run.
+
+    data: the hash of the training and validation images. start: the run whose weights the trunk starts
+    from ('' for `trunk.weights`). frozen: only the head is trained, on cached feature maps.
+    """
+
+    variant: Variant
+    trunk: TrunkSpec
+    image: ImageSpec
+    train: TrainSpec
+    data: str
+    seed: int
+    start: str = ""
+    frozen: bool = False
+    recipe: str = ""
+
+    @property
+    def id(self) -> str:
+        """The run's name: 12 hex digits of the hash of everything above but the variant's title."""
+        values = dataclasses.asdict(self)
+        del values["variant"]["title"]
+        return content_hash(values)
+
+
+@dataclass(frozen=True)
+class Profile:
+    """A scale at which the study is run; the YAML files beside this module are the ones we ship.
+
+    trunk_training: for the trunk that all arms of one seed start from, trained under a neutral SPoC head
+    (None: `trunk.weights` as they are). arm_training: what each arm gets. arms: names of variants. scales:
+    of the test-time image pyramid. held_out: instances of a photograph folder kept for validation.
+    """
+
+    name: str
+    about: str
+    trunk: TrunkSpec
+    image: ImageSpec
+    arm_training: TrainSpec
+    arms: tuple[str, ...]
+    seeds: tuple[int, ...]
+    toytown: ToytownSpec = field(default_factory=ToytownSpec)
+    trunk_training: TrainSpec | None = None
+    frozen: bool = False
+    scales: tuple[float, ...] = (1.0,)
+    held_out: int = 4
+
+
+PROFILES = ("smoke", "cpu", "gpu", "photographs")
+
+
+def load_profile(name: str) -> Profile:
+    """The profile of that name, or that of a YAML file of your own.
+
+    Raises `UserError` for an unknown name (with the nearest one), field or type.
+    """
+    if name.endswith((".yaml", ".yml")):
+        path: Any = Path(name)
+        if not path.is_file():
+            raise UserError(f"profile {name} does not exist")
+    else:
+        path = resources.files("dagf.study") / "profiles" / f"{choose('profile', name, PROFILES)}.yaml"
+    try:
+        values = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        raise UserError(f"profile {name} is not valid YAML: {str(error).splitlines()[0]}") from error
+    return from_mapping(Profile, values, f"profile {name}")
+
+
+def from_mapping(kind: type[C], values: Any, where: str) -> C:
+    """A dataclass from plain values, strictly: unknown, missing or wrongly typed fields raise `UserError`."""
+    if not isinstance(values, Mapping):
+        raise UserError(f"{where}: expected fields of {kind.__name__}, got {values!r}")
+    hints = typing.get_type_hints(kind)
+    known = {item.name: item for item in dataclasses.fields(kind)}  # type: ignore[arg-type]
+    for key in values:
+        choose(f"field in {where}", str(key), known)
+    missing = [
+        name
+        for name, item in known.items()
+        if name not in values and item.default is dataclasses.MISSING and item.default_factory is dataclasses.MISSING
+    ]
+    if missing:
+        raise UserError(f"{where}: '{missing[0]}' is missing")
+    return kind(**{key: _convert(hints[key], value, f"{where}: {key}") for key, value in values.items()})
+
+
+def _convert(hint: Any, value: Any, where: str) -> Any:
+    origin, arguments = typing.get_origin(hint), typing.get_args(hint)
+    if origin in (types.UnionType, typing.Union):
+        if value is None and type(None) in arguments:
+            return None
+        return _convert(next(part for part in arguments if part is not type(None)), value, where)
+    if dataclasses.is_dataclass(hint):
+        return from_mapping(hint, value, where)  # type: ignore[arg-type]
+    if origin is typing.Literal and value in arguments:
+        return value
+    if origin is tuple and isinstance(value, list | tuple):
+        return tuple(_convert(arguments[0], item, where) for item in value)
+    if origin is dict and isinstance(value, Mapping):
+        return {str(key): _convert(arguments[1], item, f"{where}.{key}") for key, item in value.items()}
+    if hint is float and isinstance(value, int | float) and not isinstance(value, bool):
+        return float(value)
+    if hint in (int, str, bool) and type(value) is hint:
+        return value
+    raise UserError(f"{where} is {value!r}, expected {getattr(hint, '__name__', hint)}")
+
+
+def recipe_hash() -> str:
+    """The hash of the code that decides what training gives: a change to it makes every run a new one.
+
+    Comments, docstrings and layout do not count, nor do the variants, which are part of each configuration.
+    """
+    package = resources.files("dagf")
+    files = ["model/attention.py", "model/scale_mask.py", "model/pooling.py", "model/trunks.py", "model/network.py"]
+    files += ["model/losses.py", "retrieval/images.py", "study/training.py"]
+    return content_hash([code_only((package / file).read_text(encoding="utf-8")) for file in files])
+
+
+def to_json(config: RunConfig) -> dict[str, Any]:
+    """The configuration as JSON holds it (tuples become lists)."""
+    plain: dict[str, Any] = json.loads(canonical_json(dataclasses.asdict(config)))
+    return plain

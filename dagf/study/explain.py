@@ -1,0 +1,78 @@
+"""Why two images match: where the network looks, which cells it keeps, and what a match rests on."""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from pytorch_grad_cam import GradCAM
+from torch import Tensor
+from torch.nn import functional as fn
+
+from dagf.benchmarks.protocol import Box
+from dagf.model.network import Inspection, RetrievalNet
+from dagf.retrieval.images import ImageSpec, load_image, to_input
+
+Plane = NDArray[np.float32]
+
+
+@dataclass(frozen=True)
+class Look:
+    """One image as the network sees it.
+
+    pixels: (H, W, 3) uint8. attention, effective: (H, W), the attention map (None without one) and the
+    effective weight a * |f|, enlarged to the image. kept: for each window its kept cells, (h, w) boolean,
+    None for all. descriptor: (D,), unit length.
+    """
+
+    pixels: NDArray[np.uint8]
+    attention: Plane | None
+    effective: Plane
+    kept: list[NDArray[np.bool_] | None]
+    kept_fraction: list[float]
+    descriptor: Plane
+
+
+@torch.inference_mode()
+def look(net: RetrievalNet, file: Path, spec: ImageSpec, box: Box | None = None) -> Look:
+    """Everything that `net` makes of one image (or of a crop of it), from one forward pass."""
+    image = load_image(file, spec, box)
+    seen: Inspection = net.inspect(to_input(image)[None])
+    size = (image.shape[1], image.shape[2])
+    return Look(
+        pixels=image.permute(1, 2, 0).numpy(),
+        attention=None if seen.attention is None else enlarge(seen.attention, size),
+        effective=enlarge(seen.effective_weight, size),
+        kept=[None if cells is None else cells[0, 0].numpy() for cells in seen.kept],
+        kept_fraction=[float(share[0]) for share in seen.kept_fraction],
+        descriptor=seen.descriptor[0].numpy(),
+    )
+
+
+def enlarge(plane: Tensor, size: tuple[int, int]) -> Plane:
+    """A map (1, 1, h, w) at the image's size (H, W), bilinear."""
+    enlarged: Plane = fn.interpolate(plane, size=size, mode="bilinear", align_corners=False)[0, 0].numpy()
+    return enlarged
+
+
+class Contrast:
+    """A Grad-CAM target: cosine to a descriptor that should match, minus cosine to one that should not.
+
+    The difference asks what tells the two apart; the plain similarity also lights what all images share.
+    """
+
+    def __init__(self, positive: Plane, negative: Plane) -> None:
+        self.direction = torch.from_numpy(positive - negative)
+
+    def __call__(self, descriptor: Tensor) -> Tensor:
+        """A unit descriptor (D,) -> cos(., positive) - cos(., negative)."""
+        return descriptor @ self.direction.to(descriptor)
+
+
+def grad_cam(net: RetrievalNet, file: Path, spec: ImageSpec, target: Contrast, box: Box | None = None) -> Plane:
+    """Grad-CAM (Selvaraju et al., ICCV 2017) of the trunk's map, (H, W), scaled to 0..1 *within* this image."""
+    batch = to_input(load_image(file, spec, box))[None]
+    with GradCAM(model=net, target_layers=[net.trunk]) as cam:
+        plane: Plane = cam(input_tensor=batch, targets=[target])[0]
+    return plane

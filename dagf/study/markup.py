@@ -1,0 +1,117 @@
+"""Notebook -> HTML without scripts and outside addresses: MathML, headings with anchors, tables that scroll."""
+
+import html
+import re
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import bs4
+from latex2mathml.converter import convert
+from nbconvert import HTMLExporter
+from nbconvert.filters.markdown_mistune import IPythonRenderer, MarkdownWithMath
+from nbformat import NotebookNode
+
+from dagf.study.freshness import slug
+from dagf.study.report import is_number
+
+LOADING = ("script", "iframe", "object", "embed", "link", "base", "meta[http-equiv]", "style[scoped]")
+SHOWN = ["text/html", "text/markdown", "image/svg+xml", "image/png", "image/jpeg", "text/latex", "text/plain"]
+
+
+@dataclass(frozen=True)
+class Heading:
+    """A heading of a page: its level, its anchor, and its text as HTML and as plain text."""
+
+    level: int
+    anchor: str
+    html: str
+    text: str
+
+
+class Renderer(IPythonRenderer):
+    """Markdown -> HTML, with math as MathML; remembers the headings."""
+
+    def __init__(self, folder: Path, headings: list[Heading], attachments: dict[str, Any] | None = None) -> None:
+        super().__init__(escape=False, embed_images=True, path=str(folder), attachments=attachments)
+        self.headings = headings
+
+    def heading(self, text: str, level: int, **attrs: Any) -> str:
+        """A heading with an anchor of its own, however often its words occur."""
+        plain = bs4.BeautifulSoup(text, "html.parser").get_text().strip()
+        anchor, taken = slug(plain), {one.anchor for one in self.headings}
+        free = next(name for n in range(1, 10_000) if (name := anchor if n == 1 else f"{anchor}-{n}") not in taken)
+        self.headings.append(Heading(level, free, re.sub(r"</?a\b[^>]*>", "", text), plain))
+        link = f'<a class="anchor" href="#{free}" aria-label="link to this section">#</a>'
+        return f'<h{level} id="{free}">{text}{"" if level == 1 else link}</h{level}>\n'
+
+    def inline_math(self, body: str) -> str:
+        """$ ... $"""
+        return mathml(body, "inline")
+
+    def block_math(self, body: str) -> str:
+        """$$ ... $$"""
+        return mathml(body, "block")
+
+    def latex_environment(self, name: str, body: str) -> str:
+        """\\begin{name} ... \\end{name}"""
+        return mathml(f"\\begin{{{name}}}{body}\\end{{{name}}}", "block")
+
+
+def mathml(tex: str, display: str) -> str:
+    """TeX as MathML; the TeX stays with it, for those who copy it and for readers of the screen."""
+    tex = tex.strip()
+    try:
+        converted = convert(tex, display=display)
+    except Exception:  # the converter knows no common error; a formula as TeX is better than no page
+        return f'<code class="tex">{html.escape(tex)}</code>'
+    plain = converted.replace(' xmlns="http://www.w3.org/1998/Math/MathML"', "")  # HTML needs no name space
+    formula = plain.replace("<math", f'<math alttext="{html.escape(tex)}"', 1)
+    return f'<span class="equation" tabindex="0">{formula}</span>' if display == "block" else formula
+
+
+def render_markdown(notebook: NotebookNode, folder: Path) -> list[Heading]:
+    """Put the HTML of each Markdown cell into its metadata; the headings, in order."""
+    headings: list[Heading] = []
+    for cell in notebook.cells:
+        if cell.cell_type == "markdown":
+            renderer = Renderer(folder, headings, cell.get("attachments"))
+            cell.metadata["html"] = MarkdownWithMath(renderer=renderer).render(cell.source)
+    return headings
+
+
+def exporter(template: Path) -> HTMLExporter:
+    """nbconvert's exporter with the template of the study."""
+    made = HTMLExporter(  # type: ignore[no-untyped-call]
+        template_name=template.name,
+        extra_template_basedirs=[str(template.parent)],
+        filters={"markdown_output": _markdown_output, "tex": lambda tex: mathml(tex.strip().strip("$"), "block")},
+    )
+    made.config.NbConvertBase.display_data_priority = SHOWN
+    return made
+
+
+def tidy(page: str) -> str:
+    """Take out what would run or load, let wide tables scroll in a box of their own, align numbers."""
+    soup = bs4.BeautifulSoup(page, "html.parser")
+    for element in soup.select(", ".join(LOADING)):
+        element.decompose()
+    for element in soup.find_all(True):
+        for name in [name for name in element.attrs if name.startswith("on")]:
+            del element[name]
+    for element in soup.select("[src], [srcset]"):
+        if not str(element.get("src", "")).startswith("data:") or element.get("srcset"):
+            element.replace_with(f"[{element.get('alt') or 'picture'}: not in this page]")
+    for table in soup.select("table"):
+        del table["border"]
+        for value in table.select("td") if "parameters" not in table.get_attribute_list("class") else ():
+            if is_number(value.get_text()):
+                value["class"] = f"{value.get('class', '')} number".strip()
+        if not table.find_parent(class_="scroll"):
+            attributes = {"class": "scroll", "tabindex": "0", "role": "region", "aria-label": "table"}
+            table.wrap(soup.new_tag("div", attrs=attributes))
+    return str(soup)
+
+
+def _markdown_output(text: str) -> str:
+    return str(MarkdownWithMath(renderer=Renderer(Path(), [])).render(text))

@@ -1,0 +1,237 @@
+"""Pages that are read offline: a run notebook as HTML, and the index of them. No script, nothing loaded from outside.
+
+The same notebook run twice gives the same bytes: whatever depends on the clock or the machine is in the record of the
+run, which the index shows, and not in the page.
+"""
+
+import base64
+import re
+import shutil
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import jinja2
+
+import dagf
+from dagf.common import UserError, atomic_path, read_json, write_json, write_text
+from dagf.study.freshness import Output, Project, records, shown_parameters
+from dagf.study.plans import Plan
+
+TEMPLATE = Path(__file__).parent / "template"
+KINDS = {"tables": (".csv", ".json"), "figures": (".svg", ".png", ".jpg")}  # the results that a notebook may leave
+IMAGES = {".svg": "image/svg+xml", ".png": "image/png"}
+
+
+@dataclass(frozen=True)
+class About:
+    """What a page says beside what its notebook shows."""
+
+    name: str
+    parameters: Mapping[str, Any]
+    helps: Mapping[str, str]
+    content: str
+    siblings: Sequence[str]
+    files: Sequence[str]  # links to its results
+    hidden: Sequence[str] = ()  # paths of this machine, which have no place in a page
+
+
+@dataclass(frozen=True)
+class Page:
+    """A finished page, its title, and its first paragraph as plain text."""
+
+    html: str
+    title: str
+    summary: str
+
+
+def render_page(executed: Path, about: About) -> Page:
+    """The page of a notebook that ran to its end."""
+    import nbformat  # a run in which all is fresh needs none of this
+    from bs4 import BeautifulSoup
+
+    from dagf.study.markup import exporter, render_markdown, tidy
+
+    notebook = nbformat.read(executed, as_version=4)  # type: ignore[no-untyped-call]
+    headings = render_markdown(notebook, executed.parent if not about.hidden else Path(about.hidden[0]) / "notebooks")
+    title = headings[0].text if headings else name_title(about.name)
+    shared = {"about": about, "headings": headings, "title": title, "style": style(), "version": dagf.__version__}
+    shared |= {"siblings": [(one, name_title(one)) for one in about.siblings], "profile": _profile(about)}
+    html, _ = exporter(TEMPLATE).from_notebook_node(notebook, resources={"page": shared})
+    html = tidy(html)
+    for path in about.hidden:
+        html = html.replace(f"{path}/", "")
+    first = BeautifulSoup(html, "html.parser").select_one("main .prose p")
+    return Page(html, title, " ".join(first.get_text().split()) if first else "")
+
+
+def publish(output: Output, one: Plan, project: Project, stage: Path, run: Mapping[str, Any]) -> None:
+    """Put the page and the results of a finished notebook in their places, one by one; the record that says so last."""
+    results = {file: output.result(file.parent.name, file.name) for file in _results(one.name, stage / "results")}
+    shown = shown_parameters(one.parameters)
+    links = [output.link(target) for target in results.values()]
+    about = About(one.name, shown, one.helps, one.content, project.names(), links, hidden=(str(project.root),))
+    page = render_page(stage / "executed.ipynb", about)
+    earlier = read_json(output.record(one.name)).get("files", []) if output.record(one.name).is_file() else []
+    record: dict[str, Any] = {
+        "notebook": one.name,
+        "title": page.title,
+        "summary": page.summary,
+        "dagf": dagf.__version__,
+    }
+    record |= {"parameters": shown, "content": one.content, "parts": one.parts, "files": links, **run}
+    for file, target in results.items():
+        if output.photographs and file.suffix == ".json":
+            _sign(file, output.photographs, record)
+        with atomic_path(target) as temporary:
+            shutil.copyfile(file, temporary)
+    with atomic_path(output.page(one.name)) as temporary:
+        temporary.write_text(page.html, encoding="utf-8")
+    write_json(output.record(one.name), record)
+    claimed = {file for other in records(output, project.names()) for file in other["files"]}
+    for link in set(earlier) - claimed:  # results that the notebook no longer makes
+        (output.pages / link).unlink(missing_ok=True)
+
+
+def _results(name: str, folder: Path) -> list[Path]:
+    """The result files that a notebook left; anything that is not a result is a mistake in the notebook."""
+    files = sorted(file for file in folder.rglob("*") if file.is_file())
+    for file in files:
+        if file.suffix not in KINDS.get(file.relative_to(folder).parent.as_posix(), ()):
+            kinds = "; ".join(f"{kind}/ with {', '.join(suffixes)}" for kind, suffixes in KINDS.items())
+            raise UserError(f"{name} left {file.relative_to(folder)}, but results are {kinds}")
+    return files
+
+
+def _sign(file: Path, photographs: str, record: Mapping[str, Any]) -> None:
+    """Write into a result on photographs what made it: its page stays on the machine, the result does not."""
+    value = read_json(file)
+    if isinstance(value, dict):
+        kept = ("notebook", "parameters", "content", "date", "cpu", "threads", "gpus", "versions")
+        write_json(file, {**value, "measured": {"photographs": photographs, **{key: record[key] for key in kept}}})
+
+
+def write_index(output: Output, runs: Sequence[Mapping[str, Any]]) -> None:
+    """Write index.html from the records of `runs` and the result tables; an unchanged one is left alone."""
+    environment = jinja2.Environment(
+        loader=jinja2.FileSystemLoader(TEMPLATE),
+        autoescape=True,
+        trim_blocks=True,
+        lstrip_blocks=True,
+        undefined=jinja2.StrictUndefined,
+    )
+    environment.filters |= {"columns": columns, "duration": duration, "stem": name_title}
+    html = environment.get_template("reports.html.j2").render(
+        style=style(),
+        runs=[{**run, "page": f"{run['notebook']}.html"} for run in runs],
+        main=_main(output),
+        facts=_facts(output),
+        photographs=_photographs(output),
+        output=output,
+        version=dagf.__version__,
+    )
+    path = output.pages / "index.html"
+    if not path.is_file() or path.read_text(encoding="utf-8") != html:
+        write_text(path, html)
+
+
+def style() -> str:
+    """The one style sheet, to put into a page."""
+    return (TEMPLATE / "style.css").read_text(encoding="utf-8")
+
+
+def name_title(name: str) -> str:
+    """A notebook's file name as words: 01_data_and_protocol -> 01 data and protocol."""
+    return name.replace("_", " ")
+
+
+@dataclass(frozen=True)
+class Column:
+    """A column of a table as it is shown."""
+
+    title: str
+    cells: list[str]
+    numeric: bool
+
+
+def columns(table: Mapping[str, Any]) -> list[Column]:
+    """The columns of a table: floats of a column with equally many decimals, three at most; numbers to the right."""
+    made = []
+    for i, title in enumerate(table["columns"]):
+        values = [row[i] for row in table["rows"]]
+        decimals = max((_decimals(value) for value in values if isinstance(value, float)), default=0)
+        cells = [cell(value, decimals) for value in values]
+        made.append(Column(cell(title), cells, all(is_number(text) for text in cells if text)))
+    return made
+
+
+def cell(value: Any, decimals: int = 3) -> str:
+    """A value in a table; nothing for nothing."""
+    if isinstance(value, float):
+        return f"{value:.{decimals}f}".replace("-", "−")
+    return "" if value is None else str(value)
+
+
+def is_number(text: str) -> bool:
+    """Whether a table shows `text` as a number, aligned to the right: 3, −1.5, 41.2 %, .41 ± .02, [.38, .42]."""
+    return bool(re.fullmatch(r"[—–]|[-+−±≤≥<>~\[(]*[.\d][\d.,:;%±+−()\[\]\s×e–-]*", text.strip()))
+
+
+def _decimals(value: float) -> int:
+    return len(f"{value:.3f}".rstrip("0").partition(".")[2])
+
+
+def duration(seconds: float) -> str:
+    """Seconds in words."""
+    if seconds < 90:
+        return f"{max(1, round(seconds))} s"
+    return f"{round(seconds / 60)} min" if seconds < 5400 else f"{seconds / 3600:.1f} h"
+
+
+def is_table(value: Any) -> bool:
+    """Whether a result is a table that the index can show."""
+    if not isinstance(value, dict) or not isinstance(value.get("columns"), list):
+        return False
+    rows, width = value.get("rows"), len(value["columns"])
+    return isinstance(rows, list) and all(isinstance(row, list) and len(row) == width for row in rows)
+
+
+def _profile(about: About) -> str:
+    return str(about.parameters.get("profile", ""))
+
+
+def _main(output: Output) -> dict[str, Any] | None:
+    """The main table, with the main figure in it as an address of itself."""
+    path = output.result("tables", "main.json")
+    if not path.is_file():
+        return None
+    table = read_json(path)
+    if not is_table(table):
+        raise UserError(f"{path.name} needs 'columns' and 'rows', with as many values in each row as there are columns")
+    figures = [output.result("figures", f"main{suffix}") for suffix in IMAGES]
+    found = next((figure for figure in figures if figure.is_file()), None)
+    return {**table, "figure": _data_address(found) if found else ""}
+
+
+def _data_address(image: Path) -> str:
+    return f"data:{IMAGES[image.suffix]};base64,{base64.b64encode(image.read_bytes()).decode()}"
+
+
+def _facts(output: Output) -> dict[str, Any]:
+    """What the tables say about the data they come from, for instance the hash of Toytown's generator."""
+    facts: dict[str, Any] = {}
+    pattern = f"{output.photographs}.*.json" if output.photographs else "*.json"
+    for path in sorted(output.tables.glob(pattern)):
+        value = read_json(path)
+        if isinstance(value, dict) and isinstance(value.get("facts"), dict):
+            facts |= value["facts"]
+    return facts
+
+
+def _photographs(output: Output) -> list[dict[str, Any]]:
+    """The tables that were measured on real photographs, perhaps on another machine."""
+    if output.photographs:
+        return []
+    found = [(path, read_json(path)) for path in sorted((output.pages / "photographs").glob("*.json"))]
+    return [{**value, "file": output.link(path), "name": path.stem} for path, value in found if is_table(value)]

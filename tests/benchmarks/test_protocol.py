@@ -1,0 +1,119 @@
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from dagf.benchmarks.protocol import (
+    CLASSIC,
+    EASY,
+    HARD,
+    MEDIUM,
+    Benchmark,
+    Box,
+    Query,
+    Setting,
+    from_ground_truth,
+)
+from dagf.common import UserError
+
+ENTRY = {"bbx": [1, 2.5, 3, 4], "easy": [0], "hard": [2, 1], "junk": [3]}
+TRUTH = {"imlist": ["a", "b", "c.png", "d", "e"], "qimlist": ["q"], "gnd": [ENTRY]}
+
+
+def benchmark(*labels: dict[str, list[int]], database: int = 10, box: Box | None = None) -> Benchmark:
+    queries = [
+        Query(f"q{number}.jpg", {name: np.array(rows, np.int64) for name, rows in its.items()}, box)
+        for number, its in enumerate(labels)
+    ]
+    return Benchmark("made", Path("root"), tuple(f"{row}.jpg" for row in range(database)), tuple(queries))
+
+
+@pytest.mark.parametrize(
+    ("setting", "positive", "junk"),
+    [(EASY, [0], [1, 2, 3]), (MEDIUM, [0, 1, 2], [3]), (HARD, [1, 2], [0, 3]), (CLASSIC, [], [3])],
+)
+def test_a_setting_says_what_is_positive_and_what_is_junk(
+    setting: Setting, positive: list[int], junk: list[int]
+) -> None:
+    (query,) = from_ground_truth("x", Path(), TRUTH).queries
+    found = query.relevance(setting)
+    assert [rows.tolist() for rows in found] == [positive, junk]
+    assert all(rows.dtype == np.int64 for rows in found)
+
+
+def test_a_ground_truth_becomes_a_benchmark() -> None:
+    made = from_ground_truth("x", Path("root"), TRUTH)
+    assert made.database == ("a.jpg", "b.jpg", "c.png", "d.jpg", "e.jpg")
+    assert made.database_paths[2] == Path("root/c.png")
+    assert made.queries[0].file == "q.jpg"
+    assert made.queries[0].box == (1.0, 2.5, 3.0, 4.0)
+    assert made.settings == (EASY, MEDIUM, HARD)
+    assert benchmark({"ok": [1], "junk": [2]}).settings == (CLASSIC,)
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"gnd": [{**ENTRY, "easy": [5]}]},
+        {"gnd": [{**ENTRY, "easy": [-1]}]},
+        {"gnd": [{**ENTRY, "easy": [3]}]},
+        {"gnd": [{**ENTRY, "easy": [0.5]}]},
+        {"gnd": [{**ENTRY, "easy": ["0"]}]},
+        {"gnd": [{**ENTRY, "easy": [[0]]}]},
+        {"gnd": [{**ENTRY, "easy": [10**30]}]},
+        {"gnd": [{**ENTRY, "easy": None}]},
+        {"gnd": [{**ENTRY, "bbx": [1, 2, 3]}]},
+        {"gnd": [{**ENTRY, "bbx": [3, 2, 1, 4]}]},
+        {"gnd": [{**ENTRY, "bbx": [1, float("nan"), 3, 4]}]},
+        {"gnd": [{**ENTRY, "bbx": [1, 2, 3, 10**400]}]},
+        {"gnd": [ENTRY, ENTRY]},
+        {"gnd": [7]},
+        {"gnd": None},
+        {"imlist": [1]},
+    ],
+    ids=repr,
+)
+def test_a_wrong_ground_truth_is_one_clear_line(change: dict[str, Any]) -> None:
+    with pytest.raises(UserError, match=r"^x: .*\w{3}") as caught:
+        from_ground_truth("x", Path(), {**TRUTH, **change})
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("key", ["imlist", "qimlist", "gnd"])
+def test_a_part_missing_from_a_ground_truth_is_named(key: str) -> None:
+    with pytest.raises(UserError, match=f"KeyError.*{key}"):
+        from_ground_truth("x", Path(), {name: value for name, value in TRUTH.items() if name != key})
+
+
+def test_the_index_named_is_the_one_that_is_wrong() -> None:
+    with pytest.raises(UserError, match="number -2, but the database has 10"):
+        benchmark({"easy": [-2, 4]})
+
+
+def test_query_sets_keep_the_order() -> None:
+    none: dict[str, Any] = {}
+    queries = tuple(Query(f"{i}", none, query_set=name) for i, name in enumerate(["b", "a", "b"]))
+    assert Benchmark("x", Path(), (), queries).query_sets == {"b": [0, 2], "a": [1]}
+
+
+def joined_slowly(rows: list[set[int]]) -> list[list[bool]]:
+    """Which queries are in one cluster, by the transitive closure of "they share a positive"."""
+    together = np.array([[a == b or bool(x & y) for b, y in enumerate(rows)] for a, x in enumerate(rows)], bool)
+    for _ in rows:
+        together = together @ together
+    return [[bool(cell) for cell in row] for row in together]
+
+
+@given(st.lists(st.tuples(st.sets(st.integers(0, 9)), st.sets(st.integers(0, 9))), max_size=8))
+def test_clusters_join_queries_that_share_a_positive(rows: list[tuple[set[int], set[int]]]) -> None:
+    made = benchmark(*({"easy": sorted(a), "hard": sorted(b - a)} for a, b in rows))
+    ids = made.clusters()
+    assert ids.shape == (len(rows),)
+    assert (ids[:, None] == ids[None, :]).tolist() == joined_slowly([a | b for a, b in rows])
+
+
+def test_shared_junk_joins_no_cluster() -> None:
+    assert len(set(benchmark({"ok": [0], "junk": [5]}, {"ok": [1], "junk": [5]}).clusters())) == 2
