@@ -2,6 +2,7 @@
 
 import difflib
 import errno
+import glob
 import hashlib
 import io
 import json
@@ -80,15 +81,29 @@ def code_only(source: str) -> str:
 
     Token by token rather than as a syntax tree, whose printed form differs between versions of Python.
     """
-    skipped = {tokenize.COMMENT, tokenize.NL, tokenize.ENCODING}
-    edges = {tokenize.NEWLINE: "\n", tokenize.INDENT: ">", tokenize.DEDENT: "<"}
+    skipped = {tokenize.COMMENT, tokenize.NL, tokenize.ENCODING, tokenize.ENDMARKER}
+    blocks = {tokenize.INDENT: ">", tokenize.DEDENT: "<"}
     parts: list[str] = []
+    statement: list[tokenize.TokenInfo] = []
     for token in tokenize.generate_tokens(io.StringIO(source).readline):
-        starts_statement = not parts or parts[-1] in edges.values()
-        if token.type in skipped or (token.type == tokenize.STRING and starts_statement):
-            continue
-        parts.append(edges.get(token.type, token.string))
+        if token.type in blocks:
+            parts.append(blocks[token.type])  # never inside a statement, and no statement begins so
+        elif token.type == tokenize.NEWLINE:
+            if any(one.type != tokenize.STRING for one in statement):  # else a docstring
+                parts.append(_joined([one.string for one in statement]) + "\n")
+            statement = []
+        elif token.type not in skipped:
+            statement.append(token)
     return "".join(parts)
+
+
+def _joined(tokens: list[str]) -> str:
+    """The tokens without spacing but between two words: `not a` is not the name `nota`."""
+    text = ""
+    for token in tokens:
+        words = (text[-1:] + token[:1]).replace("_", "a")
+        text += " " + token if len(words) == 2 and words.isalnum() else token
+    return text
 
 
 @contextmanager
@@ -124,7 +139,7 @@ def atomic_folder(path: Path) -> Iterator[Path]:
     """
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        for left in path.parent.glob(f".{path.name}.*.part"):
+        for left in path.parent.glob(f".{glob.escape(path.name)}.{'?' * 8}.part"):  # mkdtemp's eight characters
             shutil.rmtree(left, ignore_errors=True)
         temporary = Path(tempfile.mkdtemp(dir=path.parent, prefix=f".{path.name}.", suffix=".part"))
     except OSError as error:

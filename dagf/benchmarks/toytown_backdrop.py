@@ -81,7 +81,7 @@ def _ground(canvas: Canvas, below: Floats, rng: np.random.Generator) -> None:
     blur = np.clip(np.float32(0.5) * reach / np.maximum(below, 0.5) ** 2 - np.float32(0.3), 0, 1)
     plain = _flat(picture[::16, ::16].reshape(-1, 3).mean(0) * shade, extent)
     ground = cv2.blendLinear(lit, plain, 1 - blur, blur)
-    clear = np.exp(np.float32(-light.haze) * reach / np.maximum(below, 0.3))
+    clear = np.exp(np.float32(-0.5 * light.haze) * reach / np.maximum(below, 0.3))
     ground = cv2.blendLinear(ground, _flat(255 * light.sky_low, extent), clear, 1 - clear)
     cover = np.clip(below + np.float32(0.5), 0, 1)
     canvas.image[first:] = cv2.blendLinear(ground, np.ascontiguousarray(canvas.image[first:]), cover, 1 - cover)
@@ -94,19 +94,20 @@ def _flat(colour: Points, extent: tuple[int, int]) -> Image:
 def develop(image: Image, rng: np.random.Generator) -> Image:
     """What a camera makes of the scene (size, size, 3): exposure, colour cast, vignetting, blur and grain."""
     size = len(image)
-    sigma = float(rng.choice([0.3, 0.45, 0.7, 1.0], p=[0.35, 0.35, 0.2, 0.1])) * size / 96
-    picture = cv2.GaussianBlur(image, (0, 0), sigma).astype(np.float32)
-    gain = rng.uniform(0.84, 1.16) * np.clip(1 + rng.normal(0, 0.035, 3), 0.9, 1.1)
+    sigma = float(rng.choice([0.3, 0.42, 0.6, 0.9], p=[0.35, 0.35, 0.2, 0.1])) * size / 96
+    gain = rng.uniform(0.88, 1.2) * np.clip(1 + rng.normal(0, 0.035, 3), 0.9, 1.1)
     contrast, lift = rng.uniform(0.86, 1.16), rng.normal(0, 6)
-    picture *= (gain * contrast).astype(np.float32)
-    picture *= 1 - np.float32(rng.uniform(0, 0.3)) * _vignette(size)
+    tone = np.column_stack([np.diag(gain * contrast), np.full(3, 118 * (1 - contrast) + lift)])
+    corners = np.float32(rng.uniform(0, 0.3)) * _vignette(size)
     noise = grain()
     y, x = rng.integers(0, max(1, len(noise) - size), 2)
-    noise = noise[y : y + size, x : x + size]
+    noise = noise[y : y + size, x : x + size] * np.float32(rng.uniform(1, 5))
     if len(noise) < size:
         noise = np.asarray(cv2.resize(noise, (size, size)), np.float32)
-    picture += noise * np.float32(rng.uniform(1, 6)) + np.float32(118 * (1 - contrast) + lift)
-    return np.clip(picture, 0, 255).astype(np.uint8)
+    picture = cv2.GaussianBlur(image, (0, 0), sigma)
+    picture = cv2.transform(picture, tone.astype(np.float32))
+    picture = cv2.blendLinear(picture, np.zeros_like(image), 1 - corners, corners)
+    return np.asarray(cv2.add(picture, noise, dtype=cv2.CV_8U), np.uint8)
 
 
 @lru_cache(maxsize=4)
@@ -119,4 +120,4 @@ def _grid(size: int) -> tuple[Floats, Floats]:
 def _vignette(size: int) -> Floats:
     x, y = _grid(size)
     away = ((x / size - 0.5) ** 2 + (y / size - 0.5) ** 2) * 2
-    return np.asarray(away[..., None] ** 1.5, np.float32)
+    return np.asarray(away**1.5, np.float32)

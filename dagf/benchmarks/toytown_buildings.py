@@ -4,6 +4,7 @@ A building stands at the origin: x runs along its front, y up, z out of the fron
 polygon inside a rectangle that a texture fills, so that one homography a face renders it.
 """
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
@@ -192,8 +193,9 @@ class Part:
 
 
 def _face(texture: str, rect: Points, polygon: Points | None = None) -> Face:
-    normal = np.cross(rect[3] - rect[0], rect[1] - rect[0])
-    return Face(texture, rect, rect if polygon is None else polygon, normal / np.linalg.norm(normal))
+    (a, b, c), (d, e, f) = (rect[3] - rect[0]).tolist(), (rect[1] - rect[0]).tolist()
+    normal = np.array([b * f - c * e, c * d - a * f, a * e - b * d])  # np.cross, at a tenth of the time
+    return Face(texture, rect, rect if polygon is None else polygon, normal / math.sqrt(normal @ normal))
 
 
 def _box(x: float, z: float, width: float, depth: float, low: float, high: float, front: str, side: str) -> Part:

@@ -8,7 +8,7 @@ import numpy as np
 from dagf.benchmarks.toytown_buildings import Points
 
 WEATHERS = ("clear", "overcast", "haze", "golden", "dusk")
-_WEATHER_ODDS = (0.40, 0.24, 0.12, 0.14, 0.10)
+_WEATHER_ODDS = (0.44, 0.24, 0.10, 0.14, 0.08)
 
 
 @dataclass(frozen=True)
@@ -20,6 +20,7 @@ class Camera:
     forward: Points
     right: Points
     focal: float  # pixels
+    centre: tuple[float, float]  # pixels
 
     def project(self, points: Points) -> tuple[Points, Points]:
         """Pixel positions (n x 2) and depths (n) of points (n x 3)."""
@@ -30,13 +31,13 @@ class Camera:
 def camera(position: Points, centre: tuple[float, float], focal: float, pitch: float, roll: float) -> Camera:
     """A camera at `position` that faces the world's y axis; `centre` is its principal point; angles in radians."""
     level = position * (1, 0, 1)
-    forward = -level / np.linalg.norm(level)
+    forward = -level / math.sqrt(level @ level)
     right = np.array([-forward[2], 0.0, forward[0]])
     look = np.stack([right, (0.0, -1.0, 0.0), forward])
     cp, sp, cr, sr = math.cos(pitch), math.sin(pitch), math.cos(roll), math.sin(roll)
     tilt = np.array([[cr, -sr, 0], [sr, cr, 0], [0, 0, 1]]) @ np.array([[1, 0, 0], [0, cp, sp], [0, -sp, cp]])
     k = np.array([[focal, 0, centre[0]], [0, focal, centre[1]], [0, 0, 1.0]])
-    return Camera(k @ tilt @ look, position, forward, right, focal)
+    return Camera(k @ tilt @ look, position, forward, right, focal, centre)
 
 
 @dataclass(frozen=True)
@@ -64,11 +65,11 @@ def sample_light(rng: np.random.Generator) -> Light:
     blue, grey = np.array([0.36, 0.55, 0.82]), np.array([0.70, 0.73, 0.77])
     pale, warm = np.array([0.80, 0.86, 0.92]), np.array([0.96, 0.80, 0.60])
     sun_colour, ambient, top, low, cover, haze, lamps = {
-        "clear": ((0.78, 0.72, 0.62), (0.40, 0.44, 0.52), blue, pale, rng.uniform(0.1, 0.55), 0.0012, 0.0),
-        "overcast": ((0.10, 0.10, 0.10), (0.70, 0.72, 0.75), grey, 1.12 * grey, 0.9, 0.003, 0.0),
+        "clear": ((0.80, 0.74, 0.64), (0.48, 0.51, 0.57), blue, pale, rng.uniform(0.1, 0.55), 0.0012, 0.0),
+        "overcast": ((0.12, 0.12, 0.12), (0.80, 0.82, 0.85), grey, 1.12 * grey, 0.9, 0.003, 0.0),
         "haze": ((0.34, 0.32, 0.29), (0.58, 0.58, 0.58), 1.05 * grey, 1.14 * grey, 0.5, 0.011, 0.0),
-        "golden": ((0.98, 0.70, 0.40), (0.36, 0.36, 0.42), 0.9 * blue, warm, rng.uniform(0.1, 0.6), 0.003, 0.05),
-        "dusk": ((0.14, 0.09, 0.08), (0.30, 0.32, 0.42), 0.5 * blue, (0.66, 0.48, 0.44), 0.4, 0.003, 0.42),
+        "golden": ((0.98, 0.72, 0.44), (0.44, 0.44, 0.50), 0.9 * blue, warm, rng.uniform(0.1, 0.6), 0.003, 0.05),
+        "dusk": ((0.20, 0.13, 0.10), (0.38, 0.39, 0.48), 0.5 * blue, (0.66, 0.48, 0.44), 0.4, 0.003, 0.42),
     }[weather]
     strength = rng.uniform(0.85, 1.15)
     return Light(

@@ -1,6 +1,7 @@
 """Painting the things of a Toytown photograph on a canvas, from the back to the front."""
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 import cv2
@@ -9,7 +10,7 @@ from numpy.typing import NDArray
 
 from dagf.benchmarks.toytown_buildings import Building, Face, Part, Points, parts_of
 from dagf.benchmarks.toytown_camera import Camera, Light
-from dagf.benchmarks.toytown_sprites import Image, dome_sprite, pyramid
+from dagf.benchmarks.toytown_sprites import Floats, Image, dome_sprite, pyramid
 from dagf.benchmarks.toytown_textures import facade
 
 LANDMARK, CLUTTER = 1, 2  # what a pixel of `Canvas.kinds` shows; 0 is ground, sky and skyline
@@ -70,6 +71,8 @@ class Canvas:
 
     def __init__(self, size: int, view: Camera, light: Light) -> None:
         self.size, self.view, self.light = size, view, light
+        # What glass adds: the sky in it, and the lamps behind it.
+        self.mirror = 0.32 * light.sky_top * light.ambient + light.lamps * np.array([1.3, 0.95, 0.5])
         self.image: Image = np.zeros((size, size, 3), np.uint8)
         self.kinds: Image = np.zeros((size, size), np.uint8)
         self.whole: NDArray[np.bool_] = np.zeros((size, size), bool)  # the landmark as if nothing stood before it
@@ -84,20 +87,19 @@ class Canvas:
         if kind == LANDMARK:
             self.whole[y0:y1, x0:x1] |= solid
 
-    def _box(self, low: Points, high: Points) -> Box | None:
+    def _box(self, low: Sequence[float] | Points, high: Sequence[float] | Points) -> Box | None:
         x0, y0 = max(0, math.floor(low[0])), max(0, math.floor(low[1]))
         x1, y1 = min(self.size, math.ceil(high[0])), min(self.size, math.ceil(high[1]))
         return (x0, y0, x1, y1) if x0 < x1 and y0 < y1 else None
 
-    def _tone(self, shade: Points, depth: float, glass: Points | None = None) -> NDArray[np.float32]:
-        """The 3 x 5 matrix from (red, green, blue, glass, 1) to what the camera sees at `depth` metres."""
+    def _tones(self, shades: Points, depth: float) -> Floats:
+        """Matrices (n, 3, 5) from (red, green, blue, glass, 1) to what is seen at `depth` metres."""
         clear = math.exp(-self.light.haze * depth)
-        tone = np.zeros((3, 5), np.float32)
-        tone[0, 0], tone[1, 1], tone[2, 2] = shade * clear
-        if glass is not None:
-            tone[:, 3] = glass * clear
-        tone[:, 4] = 255 * (1 - clear) * self.light.sky_low
-        return tone
+        tones = np.zeros((len(shades), 3, 5), np.float32)
+        tones[:, (0, 1, 2), (0, 1, 2)] = shades * clear
+        tones[:, :, 3] = self.mirror * clear
+        tones[:, :, 4] = 255 * (1 - clear) * self.light.sky_low
+        return tones
 
     def shade(self, normals: Points) -> Points:
         """The light (..., 3) that falls on surfaces with these normals (..., 3)."""
@@ -109,6 +111,8 @@ class Canvas:
         """Paint a building that stands `at` (x, 0, z) turned by `yaw` radians, its far parts first."""
         c, s = math.cos(yaw), math.sin(yaw)
         turn = np.array([[c, 0, -s], [0, 1, 0], [s, 0, c]])  # rows are images of x, y, z: points @ turn
+        if self.view.focal * model.height < 3 * math.dist(at, self.view.position):
+            return  # lower than three pixels
         eye = (self.view.position - at) @ turn.T
         count = len(model.names)
         pixels, depth = self.view.project(model.points.reshape(-1, 3) @ turn + at)
@@ -116,7 +120,10 @@ class Canvas:
         low, high = pixels[:, 4:].min(1), pixels[:, 4:].max(1)
         seen = ((eye - model.points[:, 0]) * model.normals).sum(1) > 0
         seen &= (depth.min(1) > NEAR) & (low < self.size).all(1) & (high > 0).all(1)
-        shades = self.shade(model.normals @ turn)
+        if not seen.any():
+            return
+        tones = self._tones(self.shade(model.normals @ turn), math.dist(at, self.view.position))
+        lows, highs = low.tolist(), high.tolist()
         body = model.groups[0]
         groups = sorted(model.groups, key=lambda group: -float(((group[0][0].centre - eye) ** 2).sum()))
         # A tower behind the body's middle still stands out of its front, unless the front is turned away.
@@ -127,14 +134,11 @@ class Canvas:
                 if part.radius:
                     self._dome(model, part, at + part.centre @ turn, kind)
                 for k in range(first, last):
-                    box = self._box(low[k], high[k]) if seen[k] else None
+                    box = self._box(lows[k], highs[k]) if seen[k] else None
                     if box is not None:
-                        far = float(depth[k].mean())
-                        self._face(model.texture(model.names[k]), pixels[k], box, shades[k], far, kind)
+                        self._face(model.texture(model.names[k]), pixels[k], box, tones[k], kind)
 
-    def _face(
-        self, levels: tuple[Image, ...], pixels: Points, box: Box, shade: Points, depth: float, kind: int
-    ) -> None:
+    def _face(self, levels: tuple[Image, ...], pixels: Points, box: Box, tone: Floats, kind: int) -> None:
         x0, y0, x1, y1 = box
         local = pixels - (x0 + 0.5, y0 + 0.5)
         (ax, ay), (bx, by), (cx, cy), (dx, dy) = local[:4].tolist()
@@ -146,8 +150,7 @@ class Canvas:
         source = np.array([(-0.5, -0.5), (w - 0.5, -0.5), (w - 0.5, h - 0.5), (-0.5, h - 0.5)], np.float32)
         matrix = cv2.getPerspectiveTransform(source, local[:4].astype(np.float32))
         warped = cv2.warpPerspective(texture, matrix, (x1 - x0, y1 - y0), borderMode=cv2.BORDER_REPLICATE)
-        mirror = 0.32 * self.light.sky_top * self.light.ambient + self.light.lamps * np.array([1.3, 0.95, 0.5])
-        colour = cv2.transform(warped, self._tone(shade, depth, mirror))
+        colour = cv2.transform(warped, tone)
         cover = np.zeros((y1 - y0, x1 - x0), np.uint8)
         cv2.fillConvexPoly(cover, np.rint(local[4:] * 16).astype(np.int32), 255, cv2.LINE_AA, 4)
         self._blend(box, np.asarray(colour, np.uint8), cover, kind)
@@ -186,10 +189,10 @@ class Canvas:
             return
         tall = self.view.focal * height / far
         wide = tall * levels[0].shape[1] / levels[0].shape[0]
-        if tall < 1.5 or tall > 6 * self.size:
+        if tall < 2.5 or tall > 6 * self.size:
             return
         x, y = pixels[0].tolist()
-        box = self._box(np.array((x - wide / 2, y - tall)), np.array((x + wide / 2, y)))
+        box = self._box((x - wide / 2, y - tall), (x + wide / 2, y))
         if box is None:
             return
         x0, y0, x1, y1 = box
@@ -201,7 +204,9 @@ class Canvas:
         matrix = np.array([[sx, 0, left - x0 - 0.5 + sx / 2], [0, sy, y - tall - y0 - 0.5 + sy / 2]])
         warped = cv2.warpAffine(picture, matrix, (x1 - x0, y1 - y0))
         shade = tint * (self.light.ambient + 0.45 * self.light.sun_colour)
-        colour = cv2.transform(warped, self._tone(shade, far))
+        tone = self._tones(shade[None], far)[0]
+        tone[:, 3] = 0  # a sprite's fourth channel is its coverage, not glass
+        colour = cv2.transform(warped, tone)
         self._blend(box, np.asarray(colour, np.uint8), np.asarray(warped[..., 3], np.uint8), CLUTTER)
 
     def shadow(self, feet: Points, height: float) -> None:

@@ -23,6 +23,7 @@ from dagf.benchmarks.toytown_sprites import Image, sprites
 STREAMS = {"train": 0, "validation": 1, "test": 2, "distractors": 3}
 BUILDINGS, POOLS = 10, 20  # added to a split's stream: its landmarks, its clutter
 DISTRACTOR_START = {"test": 0, "validation": 2**31}  # the two ranges of the unlimited distractors
+SIGHTINGS = 4  # distractors 4k .. 4k + 3 show one building, as in real collections
 POOL = 96  # buildings that a split's clutter is taken from, so that clutter comes back beside other landmarks
 TWIN_PERIOD = 8  # of 8 landmarks the second is the first one's twin: a quarter of all has one
 SCALES = (0.03, 0.60)  # the visible landmark's share of the image
@@ -112,7 +113,7 @@ def _sample_frame(rng: np.random.Generator, model: Model, size: int, role: str, 
     focal = float(rng.uniform(0.85, 1.7)) * size
     distance, outline, flat = 3.0 * radius, _outline(model), math.radians(azimuth)
     at = np.array([math.sin(flat), 0.0, math.cos(flat)])
-    for _ in range(3):
+    for _ in range(2):
         view = camera(at * distance + (0, eye, 0), (0.0, 0.0), focal, pitch, roll)
         area = 0.93 * _area(view.project(outline)[0])
         step = math.sqrt(area / (share * size * size))
@@ -146,10 +147,8 @@ class _Thing:
 def _place(frame: _Frame, column: float, depth: float) -> Points:
     """The ground point that is seen near image column `column` at `depth` metres."""
     view = frame.camera
-    start = view.position + view.forward * depth
-    pixels = view.project(start[None])[0]
-    at = start + view.right * (column - float(pixels[0, 0])) * depth / view.focal
-    return np.asarray(at * (1, 0, 1))
+    aside = (column - view.centre[0]) * depth / view.focal
+    return np.asarray((view.position + view.forward * depth + view.right * aside) * (1, 0, 1))
 
 
 def _sample_things(
@@ -236,7 +235,8 @@ def photograph(
     rng = np.random.default_rng([seed, stream, landmark, view])
     low, high = QUERY_SCALES if role == "query" else SCALES if nuisances else CONTROL_SCALES
     least = QUERY_VISIBLE if role == "query" else LEAST_VISIBLE
-    model = _model(seed, stream, landmark, size)
+    number = landmark // SIGHTINGS if stream == STREAMS["distractors"] else landmark
+    model = _model(seed, stream, number, size)
     for attempt in range(ATTEMPTS):
         # The last attempts leave the occluders out, with which a narrow building may never succeed.
         plain = "query" if attempt >= ATTEMPTS - 3 else role
@@ -262,7 +262,8 @@ def _attempt(
     foot = np.array([(x, 0.0, z) for x in (-b.width / 2, b.width / 2) for z in (-b.depth / 2, b.depth / 2)])
     canvas.shadow(foot, b.height)
     for thing in things:
-        if thing.kind in ("tree", "car"):
+        far = math.dist(thing.at, position)
+        if thing.kind in ("tree", "car") and frame.camera.focal * thing.height > 7 * far:
             wide = thing.height * {"tree": 0.3, "car": 1.0}[thing.kind]
             ring = np.array([(-wide, 0, 0), (wide, 0, 0), (0, 0, wide), (0, 0, -wide)]) + thing.at
             canvas.shadow(ring, 0.8 * thing.height)

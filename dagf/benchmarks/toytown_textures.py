@@ -33,7 +33,7 @@ class Sheet:
     def __init__(self, wall: Image, width: float, height: float) -> None:
         self.image = wall
         self.scale = np.array([wall.shape[1] / width, -wall.shape[0] / height])
-        self.origin = np.array([wall.shape[1] / 2, wall.shape[0]])
+        self.origin = np.array([wall.shape[1] / 2, wall.shape[0]]) - 0.5
 
     def fill(
         self,
@@ -47,11 +47,11 @@ class Sheet:
         shade: float = 1.0,
     ) -> None:
         """Fill copies of `shape`, `width` x `height` metres, the middle of their feet at (x, y)."""
-        at = np.column_stack([np.asarray(x, float), np.asarray(y, float)])
-        points = (SHAPES[shape] * (width, height))[None] + at[:, None]
-        pixels = np.rint((points * self.scale + self.origin - 0.5) * 16).astype(np.int32)
-        value = [*(float(np.clip(255 * shade * c, 0, 255)) for c in colour), 255 * glass]
-        cv2.fillPoly(self.image, list(pixels), value, cv2.LINE_AA, 4)
+        fixed = SHAPES[shape] * (width, height) * self.scale
+        at = np.stack([np.asarray(x, float), np.asarray(y, float)], axis=1) * self.scale + self.origin
+        pixels = np.rint((fixed[None] + at[:, None]) * 16).astype(np.int32)
+        red, green, blue = (min(255.0, max(0.0, 255 * shade * part)) for part in colour)
+        cv2.fillPoly(self.image, list(pixels), (red, green, blue, 255 * glass), cv2.LINE_AA, 4)
 
 
 def wall_texture(b: Building, shape: tuple[int, int], metres: float, rng: np.random.Generator) -> Image:
@@ -70,15 +70,20 @@ def wall_texture(b: Building, shape: tuple[int, int], metres: float, rng: np.ran
     blocks = rng.normal(1, spread, (rows, columns)).astype(np.float32)
     if b.material == "bands":
         blocks[::2] *= np.float32(0.74)
-    grain = cv2.resize(blocks, (w, h), interpolation=cv2.INTER_NEAREST)
+    grain = np.asarray(cv2.resize(blocks, (w, h), interpolation=cv2.INTER_NEAREST), np.float32)
     stains = rng.normal(0, 0.045, (5, 6)).astype(np.float32)
-    fine = rng.normal(0, 0.02, (h, w)).astype(np.float32)
+    fine = np.float32(0.02) * rng.standard_normal((h, w), np.float32)
     grain = grain + cv2.resize(stains, (w, h), interpolation=cv2.INTER_CUBIC) + fine
     if b.material in ("stone", "concrete") and course * ppm > 3:
         grain[:: max(3, round(h / rows))] *= np.float32(0.84)
-    out = np.zeros((h, w, 4), np.float32)
-    out[..., :3] = (grain * 255)[..., None] * np.asarray(b.wall, np.float32)
-    return np.clip(out, 0, 255).astype(np.uint8)
+    return _coloured(grain, b.wall)
+
+
+def _coloured(grain: Floats, colour: Colour) -> Image:
+    """`grain` (height, width), a factor about 1, in that colour and without glass, (height, width, 4)."""
+    tone = np.asarray([[255 * part] for part in (*colour, 0.0)], np.float32)
+    bright = np.asarray(cv2.transform(grain[..., None], tone), np.float32)
+    return np.clip(bright, 0, 255).astype(np.uint8)
 
 
 def _timber(sheet: Sheet, b: Building, bays: int, height: float) -> None:
@@ -263,13 +268,12 @@ def facade(b: Building, name: str, pixels_per_metre: float) -> Image:
 def _occlusion(image: Image, metres: float, grounded: bool) -> Image:
     """The wall, darker towards the ground, where less of the sky is seen, and a little below the eaves."""
     up = np.linspace(metres, 0, image.shape[0], dtype=np.float32)
-    light = 0.94 + 0.06 * (1 - np.exp(-(metres - up) / 2.0))
+    light = 0.94 + 0.06 * (1 - np.exp((up - metres) / 2))
     if grounded:
         light = light * (1 - 0.34 * np.exp(-up / 1.3))
-    out: Image = (image * np.append(np.repeat(light[:, None, None], 3, 2), np.ones((len(up), 1, 1)), 2)).astype(
-        np.uint8
-    )
-    return out
+    factor = np.ones((len(up), 1, 4), np.float32)
+    factor[:, 0, :3] = light[:, None]
+    return np.asarray(image * factor, np.uint8)
 
 
 def _roof_texture(b: Building, name: str, ppm: float, rng: np.random.Generator) -> Image:
@@ -278,10 +282,7 @@ def _roof_texture(b: Building, name: str, ppm: float, rng: np.random.Generator) 
     tiles = rng.normal(1, 0.07, (rows, max(4, w // 3))).astype(np.float32)
     grain = np.asarray(cv2.resize(tiles, (w, h), interpolation=cv2.INTER_NEAREST), np.float32)
     grain[:: max(2, h // rows)] *= np.float32(0.86)
-    out = np.zeros((h, w, 4), np.float32)
-    flat = (0.42, 0.41, 0.40) if name == "lid" else b.roof_colour
-    out[..., :3] = 255 * grain[..., None] * np.asarray(flat, np.float32)
-    image = np.clip(out, 0, 255).astype(np.uint8)
+    image = _coloured(grain, (0.42, 0.41, 0.40) if name == "lid" else b.roof_colour)
     if name == "dormers":
         sheet = Sheet(image, float(b.bays), 1.0)
         xs = np.arange(b.bays) + 0.5 - b.bays / 2

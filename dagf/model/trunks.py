@@ -38,14 +38,23 @@ class TrunkSpec:
 # The last map with spatial extent, after its rectifier where it has one.
 DEFAULT_CUTS = {
     "alexnet": "features.11",
-    "vgg": "features.29",
+    "vgg11": "features.19",
+    "vgg11_bn": "features.27",
+    "vgg13": "features.23",
+    "vgg13_bn": "features.33",
+    "vgg16": "features.29",
+    "vgg16_bn": "features.42",
+    "vgg19": "features.35",
+    "vgg19_bn": "features.51",
     "resnet": "layer4",
     "resnext": "layer4",
     "wide_resnet": "layer4",
     "squeezenet": "features.12",
     "mobilenet_v2": "features.18",
-    "mobilenet_v3": "features.16",
+    "mobilenet_v3_large": "features.16",
+    "mobilenet_v3_small": "features.12",
     "efficientnet": "features.8",
+    "efficientnet_v2_s": "features.7",
     "convnext": "features.7",
     "densenet": "features.norm5",
     "regnet": "trunk_output",
@@ -105,7 +114,14 @@ def make_trunk(spec: TrunkSpec) -> tuple[nn.Module, int]:
     Raises `UserError` for an unknown network or node, and for weights that do not fit.
     """
     if spec.name == "small":
-        return SmallTrunk(), SmallTrunk.channels
+        small = SmallTrunk()
+        if spec.cut or spec.weights == "imagenet":
+            raise UserError(
+                "trunk small has no node to cut at and no ImageNet weights; leave trunk.cut and .weights out"
+            )
+        if spec.pretrained:
+            _load_weights(small, Path(spec.weights))
+        return small, SmallTrunk.channels
     name = choose("trunk", spec.name, ["small", *torchvision.models.list_models(module=torchvision.models)])
     try:
         network = torchvision.models.get_model(name, weights="DEFAULT" if spec.weights == "imagenet" else None)
@@ -135,10 +151,11 @@ def _cut(network: nn.Module, name: str, node: str) -> nn.Module:
 
 def _load_weights(network: nn.Module, path: Path) -> None:
     try:
-        state = load_file(path) if path.suffix == ".safetensors" else torch.load(path, weights_only=True)
+        state = load_file(path) if path.suffix == ".safetensors" else torch.load(path, "cpu", weights_only=True)
         network.load_state_dict(state)
     except FileNotFoundError as error:
         raise UserError(f"weights file {path} does not exist") from error
     except Exception as error:  # torch and safetensors raise many kinds; none of them is for a user's eyes
-        reason = str(error).strip().splitlines()[0]
-        raise UserError(f"weights file {path} does not fit {type(network).__name__}: {reason}") from error
+        lines = [*str(error).split("\n"), ""]
+        reason = " ".join(" ".join(lines[:2]).split()) or type(error).__name__
+        raise UserError(f"weights file {path} does not fit {type(network).__name__}: {reason[:300]}") from error

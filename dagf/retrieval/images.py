@@ -8,8 +8,8 @@ other published convention, "crop, no resize". Colour profiles are ignored, as e
 import math
 import threading
 import warnings
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal, NamedTuple
@@ -18,7 +18,6 @@ import numpy as np
 import torch
 from PIL import ExifTags, Image
 from torch import Tensor
-from torch.utils.data import Dataset
 
 from dagf.benchmarks.protocol import Box
 from dagf.common import UserError
@@ -105,8 +104,7 @@ def load_image(path: Path, spec: ImageSpec | None = None, box: Box | None = None
 
     EXIF rotation is applied (`box` is in upright pixels), transparency is laid on white, 16-bit and float
     greyscale is scaled to 8 bits, and an animation gives its first frame. Large JPEGs are decoded at a reduced size.
-    Resizing is Lanczos with antialiasing. Threads take turns, for PIL's limit and Python's warnings are
-    process-wide: use `DataLoader` workers for speed.
+    Resizing is Lanczos with antialiasing. Threads may decode side by side.
 
     Raises `UserError`, one line with the file and the remedy, for a file that is missing, empty, broken, no image
     or larger than `MAX_PIXELS`, and for a box outside the image.
@@ -116,32 +114,22 @@ def load_image(path: Path, spec: ImageSpec | None = None, box: Box | None = None
         return torch.from_numpy(_render(image, orientation, plan)).permute(2, 0, 1).contiguous()
 
 
-def final_size(path: Path, spec: ImageSpec | None = None, box: Box | None = None) -> tuple[int, int]:
-    """(height, width) that `load_image` will give, mostly from the file's header alone; the same errors."""
-    with _opened(path) as (image, orientation):
-        plan = geometry(*_upright_size(image, orientation), spec, box)
-        return plan.height, plan.width
-
-
 @contextmanager
 def _opened(path: Path) -> Iterator[tuple[Image.Image, int]]:
     """The opened (not yet decoded) image and its EXIF orientation; every failure becomes a `UserError`."""
     try:
         if path.stat().st_size == 0:
             raise UserError(f"{path} is an empty file: copy or download it again")
-        with _pillow, warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # PIL's remarks on odd metadata
-            limit, Image.MAX_IMAGE_PIXELS = Image.MAX_IMAGE_PIXELS, None  # ours takes its place
-            try:
-                with Image.open(path) as image:
-                    if image.width * image.height > MAX_PIXELS:
-                        raise UserError(
-                            f"{path} has {image.width} x {image.height} pixels, more than the limit of "
-                            f"{MAX_PIXELS // 10**6} million: make it smaller or leave it out"
-                        )
-                    yield image, _orientation(image)
-            finally:
-                Image.MAX_IMAGE_PIXELS = limit
+        with ExitStack() as until_decoded:
+            with _quiet():
+                image = until_decoded.enter_context(Image.open(path))
+                if image.width * image.height > MAX_PIXELS:
+                    raise UserError(
+                        f"{path} has {image.width} x {image.height} pixels, more than the limit of "
+                        f"{MAX_PIXELS // 10**6} million: make it smaller or leave it out"
+                    )
+                orientation = _orientation(image)
+            yield image, orientation
     except UserError as error:
         raise error if str(path) in str(error) else UserError(f"{path}: {error}") from None
     except MemoryError:
@@ -156,6 +144,21 @@ def _opened(path: Path) -> Iterator[tuple[Image.Image, int]]:
             f"cannot decode {path} ({reason[:200]}): it is damaged or no image; get it again, convert it to JPEG "
             "or PNG, or leave it out"
         ) from None
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """PIL without its own pixel limit (ours takes its place) and without its remarks on odd metadata.
+
+    Both are settings of the whole process, so threads take turns: around headers and crops, not around decoding.
+    """
+    with _pillow, warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        limit, Image.MAX_IMAGE_PIXELS = Image.MAX_IMAGE_PIXELS, None
+        try:
+            yield
+        finally:
+            Image.MAX_IMAGE_PIXELS = limit
 
 
 def _orientation(image: Image.Image) -> int:
@@ -189,7 +192,8 @@ def _render(image: Image.Image, orientation: int, plan: Geometry) -> np.ndarray[
     outer = (int(left), int(top), min(math.ceil(right), upright.width), min(math.ceil(bottom), upright.height))
     inner = (left - outer[0], top - outer[1], min(right, outer[2]) - outer[0], min(bottom, outer[3]) - outer[1])
     if outer != (0, 0, *upright.size):
-        upright = upright.crop(outer)
+        with _quiet():
+            upright = upright.crop(outer)
     resized = upright.resize((plan.width, plan.height), Image.Resampling.LANCZOS, box=inner)
     return np.array(resized, np.uint8)
 
@@ -228,52 +232,3 @@ def from_input(values: Tensor) -> Tensor:
     """The inverse of `to_input`, for display: float (..., 3, H, W) -> uint8, rounded and clipped to 0..255."""
     mean, std = (torch.tensor(v, device=values.device)[:, None, None] for v in (IMAGENET_MEAN, IMAGENET_STD))
     return ((values.float() * std + mean) * 255).round().clamp(0, 255).to(torch.uint8)
-
-
-def size_buckets(sizes: Sequence[tuple[int, int]], batch_size: int) -> list[list[int]]:
-    """Batches of indices of equal (height, width), so that no image is padded.
-
-    Every index is in exactly one batch, of at most `batch_size`. Within a batch indices rise, batches of one
-    size follow each other in rising order, and all batches are ordered by their first index. The result is a
-    `DataLoader`'s `batch_sampler`.
-    """
-    if batch_size < 1:
-        raise ValueError(f"batch size {batch_size} is not positive")
-    by_size: dict[tuple[int, int], list[int]] = {}
-    for index, size in enumerate(sizes):
-        by_size.setdefault(size, []).append(index)
-    batches = [rows[at : at + batch_size] for rows in by_size.values() for at in range(0, len(rows), batch_size)]
-    return sorted(batches)
-
-
-class ImageFiles(Dataset[tuple[int, Tensor]]):
-    """Image files, each with an optional box; item i is (i, uint8 tensor 3 x H x W) as `load_image` gives it."""
-
-    def __init__(
-        self, paths: Sequence[Path], boxes: Sequence[Box | None] | None = None, spec: ImageSpec | None = None
-    ) -> None:
-        if boxes is not None and len(boxes) != len(paths):
-            raise ValueError(f"{len(boxes)} boxes for {len(paths)} images")
-        self.paths = list(paths)
-        self.boxes = list(boxes) if boxes is not None else [None] * len(self.paths)
-        self.spec = spec
-
-    def __len__(self) -> int:
-        return len(self.paths)
-
-    def __getitem__(self, index: int) -> tuple[int, Tensor]:
-        return index, load_image(self.paths[index], self.spec, self.boxes[index])
-
-    def sizes(self) -> list[tuple[int, int]]:
-        """(height, width) of every item, for `size_buckets`."""
-        return [final_size(path, self.spec, box) for path, box in zip(self.paths, self.boxes, strict=True)]
-
-
-@contextmanager
-def plain_worker_errors() -> Iterator[None]:
-    """Around a loop over a `DataLoader`: a worker's `UserError` is one line again, without torch's traceback."""
-    try:
-        yield
-    except UserError as error:
-        lines = str(error).strip().rsplit("UserError: ", 1)
-        raise UserError(lines[-1]) from None

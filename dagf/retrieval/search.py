@@ -9,15 +9,17 @@ from dagf.common import UserError
 Descriptors = NDArray[np.float32]
 
 
-def check_descriptors(descriptors: Descriptors, what: str = "descriptors") -> None:
-    """Raise `UserError` unless `descriptors` (N, D) are finite and of unit length."""
+def check_descriptors(descriptors: Descriptors, what: str = "descriptors", first: int = 0) -> None:
+    """Raise `UserError` unless `descriptors` (N, D) are finite and of unit length; `first` numbers their rows."""
     norms = np.linalg.norm(descriptors, axis=1)
     bad = ~np.isfinite(norms)
     if bad.any():
-        raise UserError(f"{what}: row {int(bad.argmax())} holds NaN or infinity; extract them again")
+        raise UserError(f"{what}: row {first + int(bad.argmax())} holds NaN or infinity; extract them again")
     loose = np.abs(norms - 1) > 1e-2
     if loose.any():
-        raise UserError(f"{what}: row {int(loose.argmax())} has length {norms[loose][0]:.3f}; L2-normalise them")
+        raise UserError(
+            f"{what}: row {first + int(loose.argmax())} has length {norms[loose][0]:.3f}; L2-normalise them"
+        )
 
 
 def similarities(database: Descriptors, queries: Descriptors) -> NDArray[np.float32]:
@@ -25,7 +27,11 @@ def similarities(database: Descriptors, queries: Descriptors) -> NDArray[np.floa
 
     Raises `UserError` for descriptors that are not finite, not of unit length, or of another dimension.
     """
-    check_descriptors(database, "database")
+    return _similarities(database, queries, 0)
+
+
+def _similarities(database: Descriptors, queries: Descriptors, first: int) -> NDArray[np.float32]:
+    check_descriptors(database, "database", first)
     check_descriptors(queries, "queries")
     if database.shape[1] != queries.shape[1]:
         raise UserError(
@@ -49,7 +55,7 @@ def search(
     scores = np.empty((len(queries), 0), np.float32)
     rows = np.empty((len(queries), 0), np.int64)
     for start in range(0, len(database), chunk):
-        part = similarities(database[start : start + chunk], queries)
+        part = _similarities(database[start : start + chunk], queries, start)
         numbers = np.broadcast_to(np.arange(start, start + part.shape[1]), part.shape)
         scores, rows = _best(np.hstack([scores, part]), np.hstack([rows, numbers]), k)
     return scores, rows

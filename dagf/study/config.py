@@ -9,6 +9,7 @@ import types
 import typing
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from functools import lru_cache
 from importlib import resources
 from pathlib import Path
 from typing import Any, TypeVar
@@ -156,6 +157,7 @@ def _convert(hint: Any, value: Any, where: str) -> Any:
     raise UserError(f"{where} is {value!r}, expected {getattr(hint, '__name__', hint)}")
 
 
+@lru_cache(maxsize=1)  # one answer a process: the modules in memory do not change when their files are edited
 def recipe_hash() -> str:
     """The hash of the code that decides what training gives: a change to it makes every run a new one.
 

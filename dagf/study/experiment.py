@@ -9,6 +9,7 @@ import multiprocessing
 from collections.abc import Callable, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import asdict, dataclass, replace
+from functools import lru_cache
 from importlib import resources
 from pathlib import Path
 
@@ -40,6 +41,7 @@ class Study:
 
     training is None for photographs without training images; then every arm is used off the shelf.
     test_id: the hash of the test images. weights: the file of the trunk's weights, where it has one.
+    toytown: the folder of the embedded benchmark, None for photographs.
     """
 
     profile: Profile
@@ -49,6 +51,7 @@ class Study:
     store: RunStore
     cache: Path
     weights: Path | None = None
+    toytown: Path | None = None
 
     @property
     def trunk(self) -> TrunkSpec:
@@ -80,7 +83,10 @@ class Study:
         return self.train([arm], [seed])[arm, seed]
 
     def train(self, arms: Sequence[str] = (), seeds: Sequence[int] = ()) -> dict[tuple[str, int], Run]:
-        """The runs of all arms and seeds (the profile's, unless named), by (arm, seed); missing ones are trained."""
+        """The runs of all arms and seeds (the profile's, unless named), by (arm, seed).
+
+        What is missing is trained, and its test queries are judged.
+        """
         seeds, arms = seeds or self.profile.seeds, arms or self.profile.arms
         self._train_all([config for config in map(self.trunk_config, seeds) if config])
         wanted = {(arm, seed): self.arm_config(arm, seed) for seed in seeds for arm in arms}
@@ -93,11 +99,11 @@ class Study:
         workers = min(cores(), len(missing))
         if torch.cuda.is_available() or workers <= 1:
             for config in progress(missing, "training", unit="run"):
-                _train_one(self, config)
+                _train_and_judge(self, config)
         else:
             context = multiprocessing.get_context("spawn")
             with ProcessPoolExecutor(workers, mp_context=context) as pool:
-                jobs = pool.map(_train_one, [self] * len(missing), missing)
+                jobs = pool.map(_train_and_judge, [self] * len(missing), missing)
                 for _ in progress(jobs, "training", total=len(missing), unit="run"):
                     pass
         return [self.store.get(config.id) for config in configs]
@@ -142,18 +148,31 @@ class Study:
             rows.append(found.assign(arm=arm, method=VARIANTS[arm].title, seed=seed, run=run.id))
         return pd.concat(rows, ignore_index=True)
 
+    def shelf_table(self, arms: Sequence[str] = ()) -> pd.DataFrame:
+        """The same for arms off the shelf, which have no seed and no run.
 
-def _train_one(study: Study, config: RunConfig) -> Run:
+        A fresh attention changes nothing (it starts as a constant), so arms with one are left out.
+        """
+        plain = [arm for arm in arms or self.profile.arms if not (VARIANTS[arm].spatial or VARIANTS[arm].channel)]
+        rows = [
+            means(self.judge_untrained(arm)).reset_index().assign(arm=arm, method=VARIANTS[arm].title) for arm in plain
+        ]
+        return pd.concat(rows, ignore_index=True)
+
+
+def _train_and_judge(study: Study, config: RunConfig) -> None:
     if multiprocessing.parent_process() is not None:
         torch.set_num_threads(1)
     assert study.training is not None
-    return train(config, study.training, study.store, study.cache, study.weights, bar=False)
+    run = train(config, study.training, study.store, study.cache, study.weights, bar=False)
+    study.judge_run(run)  # here rather than where it is asked for: side by side with the others
 
 
 def _placed(net: RetrievalNet) -> RetrievalNet:
     return net.to("cuda" if torch.cuda.is_available() else "cpu").to(memory_format=torch.channels_last)
 
 
+@lru_cache(maxsize=1)
 def evaluation_hash() -> str:
     """The hash of the code that turns a network and images into judged queries."""
     package = resources.files("dagf")
@@ -187,7 +206,7 @@ def open_study(
     files, labels = toytown_training_images(root)
     validation = load_toytown(root, "validation")
     training = TrainingSet(tuple(files), tuple(labels), validation, root.name)
-    return Study(chosen, training, load_toytown(root, "test"), root.name, store, cache, file)
+    return Study(chosen, training, load_toytown(root, "test"), root.name, store, cache, file, root)
 
 
 def photograph_training(folder: Path, profile: Profile) -> TrainingSet | None:

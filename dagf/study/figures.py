@@ -71,6 +71,12 @@ def table(frame: pd.DataFrame, caption: str, digits: int = 1) -> HTML:
     return HTML(f'<figure class="table">{body}<figcaption>{html.escape(caption)}</figcaption></figure>')
 
 
+def record_table(record: Mapping[str, Any]) -> HTML:
+    """A table that an earlier run kept (`dagf.study.results.keep_table`)."""
+    frame = pd.DataFrame(record["rows"], columns=record["columns"])
+    return table(frame, f"{record['title']}. {record['caption']}")
+
+
 def contact_sheet(
     pictures: Sequence[NDArray[Any]], titles: Sequence[str] = (), columns: int = 8, width: float = 1.2
 ) -> Figure:

@@ -44,8 +44,8 @@ class Project:
         return cls(paths.root(), paths.notebooks())
 
     def names(self) -> list[str]:
-        """The notebooks that are there, in an order in which they can run."""
-        return [name for name in self.order if self.path(name).is_file()]
+        """The notebooks that are there, by their number."""
+        return [name for name in sorted(self.order) if self.path(name).is_file()]
 
     def path(self, name: str) -> Path:
         """The file of the notebook `name`."""
@@ -139,19 +139,26 @@ def shown_parameters(parameters: Mapping[str, Any]) -> dict[str, Any]:
     return shown
 
 
-def parts(project: Project, name: str, parameters: Mapping[str, Any]) -> dict[str, str]:
-    """The hashes of all that the report of a notebook is made from."""
+def parts(project: Project, name: str, parameters: Mapping[str, Any], common: Mapping[str, str]) -> dict[str, str]:
+    """The hashes of all that the report of a notebook is made from; `common` are those that all share."""
+    return {
+        "notebook": content_hash([_sources(project.path(one)) for one in project.upstream(name)]),
+        "parameters": content_hash(shown_parameters(parameters)),
+        **common,
+    }
+
+
+def common_parts(project: Project, benchmark: str) -> dict[str, str]:
+    """The hashes of what all reports of a run are made from."""
     template = project.package / "study" / "template"
     code = [path for kind in ("*.py", "*.yaml") for path in project.package.rglob(kind)]
     listed = [project.root / "data" / file for file in ("manifest.json", "published.csv")]
-    data: dict[str, str] = hash_files([*listed, *project.extra], project.root)
-    if parameters.get("benchmark"):
-        data["benchmark"] = hash_folder(Path(str(parameters["benchmark"])))
+    data = hash_files([*listed, *project.extra], project.root)
+    if benchmark:
+        data["benchmark"] = hash_folder(Path(benchmark).expanduser())
     return {
-        "notebook": content_hash([_sources(project.path(one)) for one in project.upstream(name)]),
         "module": content_hash(hash_files(code, project.package)),
         "template": content_hash(hash_files(template.rglob("*"), template)),
-        "parameters": content_hash(shown_parameters(parameters)),
         "data": content_hash(data),
     }
 

@@ -163,6 +163,7 @@ class Runner:
             "PYTHONHASHSEED": "0",
             "PYTHONPATH": os.pathsep.join(search),
             "IPYTHONDIR": str(stage / "ipython"),  # the start-up files of the person at the keyboard stay out
+            "JUPYTER_RUNTIME_DIR": str(stage / "runtime"),
         }
 
     def _finish(self, one: Running) -> list[str]:
@@ -176,7 +177,8 @@ class Runner:
         self.board.show({one.plan.name: one.seconds})
         publish(self.output, one.plan, self.project, one.stage, self._run_record(one, outcome))
         shutil.rmtree(one.stage, ignore_errors=True)
-        self.board.say(one.plan.name, f"done {clock(one.seconds)}")
+        warned = f", {outcome['warning_lines']} lines of warnings" if outcome["warning_lines"] else ""
+        self.board.say(one.plan.name, f"done {clock(one.seconds)}{warned}")
         return []
 
     def _run_record(self, one: Running, outcome: Mapping[str, Any]) -> dict[str, Any]:

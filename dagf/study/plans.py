@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from dagf.common import UserError, choose, content_hash
-from dagf.study.freshness import Project, parts, read_notebook
+from dagf.study.freshness import Project, common_parts, parts, read_notebook
 
 PASSED = (str, bool, int, float, list)  # what papermill hands over unchanged: a tuple would become a string
 
@@ -33,12 +33,13 @@ def plan(project: Project, parameters: Mapping[str, Any], only: Sequence[str] = 
     if not known:
         raise UserError(f"no notebook of the study is in {project.notebooks.name}/")
     chosen = {choose("notebook", Path(name).name.removesuffix(".ipynb"), known) for name in only} or set(known)
+    common = common_parts(project, str(parameters.get("benchmark", "")))
     plans = []
     for name in (one for one in known if one in chosen):
         declared = inspect(project.path(name))
         values = fill(name, declared, parameters)
         helps = {key: value["help"] for key, value in declared.items()}
-        plans.append(Plan(name, values, helps, parts(project, name, values)))
+        plans.append(Plan(name, values, helps, parts(project, name, values, common)))
     return plans
 
 

@@ -34,7 +34,7 @@ class About:
     content: str
     siblings: Sequence[str]
     files: Sequence[str]  # links to its results
-    hidden: Sequence[str] = ()  # paths of this machine, which have no place in a page
+    root: Path  # the project's folder: its place on this machine does not show in a page
 
 
 @dataclass(frozen=True)
@@ -54,14 +54,12 @@ def render_page(executed: Path, about: About) -> Page:
     from dagf.study.markup import exporter, render_markdown, tidy
 
     notebook = nbformat.read(executed, as_version=4)  # type: ignore[no-untyped-call]
-    headings = render_markdown(notebook, executed.parent if not about.hidden else Path(about.hidden[0]) / "notebooks")
+    headings = render_markdown(notebook, about.root / "notebooks")
     title = headings[0].text if headings else name_title(about.name)
     shared = {"about": about, "headings": headings, "title": title, "style": style(), "version": dagf.__version__}
     shared |= {"siblings": [(one, name_title(one)) for one in about.siblings], "profile": _profile(about)}
     html, _ = exporter(TEMPLATE).from_notebook_node(notebook, resources={"page": shared})
-    html = tidy(html)
-    for path in about.hidden:
-        html = html.replace(f"{path}/", "")
+    html = tidy(html).replace(f"{about.root}/", "")
     first = BeautifulSoup(html, "html.parser").select_one("main .prose p")
     return Page(html, title, " ".join(first.get_text().split()) if first else "")
 
@@ -71,7 +69,7 @@ def publish(output: Output, one: Plan, project: Project, stage: Path, run: Mappi
     results = {file: output.result(file.parent.name, file.name) for file in _results(one.name, stage / "results")}
     shown = shown_parameters(one.parameters)
     links = [output.link(target) for target in results.values()]
-    about = About(one.name, shown, one.helps, one.content, project.names(), links, hidden=(str(project.root),))
+    about = About(one.name, shown, one.helps, one.content, project.names(), links, project.root)
     page = render_page(stage / "executed.ipynb", about)
     earlier = read_json(output.record(one.name)).get("files", []) if output.record(one.name).is_file() else []
     record: dict[str, Any] = {

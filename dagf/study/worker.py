@@ -38,7 +38,7 @@ def execute(stage: Path) -> dict[str, Any]:
 
     job = read_json(stage / "job.json")
     try:
-        papermill.execute_notebook(
+        executed = papermill.execute_notebook(
             job["notebook"],
             str(stage / "executed.ipynb"),
             parameters=job["parameters"],
@@ -46,11 +46,14 @@ def execute(stage: Path) -> dict[str, Any]:
             language="python",
             cwd=job["folder"],
             progress_bar=False,
+            start_timeout=300,  # on a busy machine a kernel takes its time
             request_save_on_cell_execute=False,
         )
     except Exception as error:  # whatever it was, the runner has to print it
         return {"error": describe(error)}
-    return {"peak_memory_mb": peak_memory_mb()}
+    outputs = [output for cell in executed.cells for output in cell.get("outputs", [])]
+    warned = sum(output.text.count("\n") for output in outputs if output.get("name") == "stderr")
+    return {"peak_memory_mb": peak_memory_mb(), "warning_lines": warned}
 
 
 def peak_memory_mb() -> int | None:

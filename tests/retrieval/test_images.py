@@ -4,6 +4,7 @@ import struct
 import warnings
 import zlib
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
@@ -13,7 +14,7 @@ from PIL import Image, PngImagePlugin
 
 from dagf.common import UserError
 from dagf.retrieval import images
-from dagf.retrieval.images import ImageSpec, final_size, load_image
+from dagf.retrieval.images import ImageSpec, load_image
 
 from .pictures import BLUE, GREEN, RED, WHITE, close, quarters, save, smooth
 
@@ -33,7 +34,7 @@ def test_exif_rotation_is_applied(tmp_path: Path, orientation: int, suffix: str)
     lossy = {"quality": 95, "subsampling": 0} if suffix == ".jpg" else {}
     path = save(stored, tmp_path / f"a{suffix}", exif=exif, lossless=True, **lossy)
     found = load_image(path)
-    assert final_size(path) == found.shape[1:] == (24, 40)
+    assert found.shape == (3, 24, 40)
     assert close(found, quarters(), within=120 if suffix == ".jpg" else 0)
     assert np.allclose(corners(found), [RED, GREEN, BLUE, WHITE], atol=12)
     assert np.allclose(corners(load_image(path, box=(20, 0, 40, 12))), [GREEN] * 4, atol=12)
@@ -189,6 +190,21 @@ def test_pillows_limit_and_warnings_are_left_as_they_were(tmp_path: Path, monkey
     with pytest.raises(UserError):
         load_image(tmp_path / "b.png")
     assert Image.MAX_IMAGE_PIXELS == 500
+    assert filters == list(warnings.filters)
+
+
+def test_threads_decode_as_one_after_another(tmp_path: Path) -> None:
+    """PIL's limit and the warning filters belong to the whole process: decoders must take turns at them."""
+    limit, filters = Image.MAX_IMAGE_PIXELS, list(warnings.filters)
+    paths = [save(smooth(90 + number, 60), tmp_path / f"{number}.jpg", quality=90) for number in range(8)] * 6
+    jobs = [(path, ImageSpec(40 + number), (3, 5, 80, 55)) for number, path in enumerate(paths)]
+    expected = [load_image(*job) for job in jobs]
+    with ThreadPoolExecutor(8) as pool:
+        found = list(pool.map(lambda job: load_image(*job), jobs))
+        broken = [pool.submit(load_image, tmp_path / "missing.jpg") for _ in range(16)]
+    assert all(torch.equal(one, other) for one, other in zip(found, expected, strict=True))
+    assert all(isinstance(future.exception(), UserError) for future in broken)
+    assert limit == Image.MAX_IMAGE_PIXELS
     assert filters == list(warnings.filters)
 
 

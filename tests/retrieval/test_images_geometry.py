@@ -1,4 +1,4 @@
-"""`dagf.retrieval.images`: crops, sizes, batches. What files hold is in test_images.py."""
+"""`dagf.retrieval.images`: crops and sizes. What files hold is in test_images.py."""
 
 from pathlib import Path
 
@@ -8,22 +8,11 @@ import torch
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from PIL import Image
-from torch.utils.data import DataLoader
 
 from dagf.benchmarks.protocol import Box
 from dagf.common import UserError
 from dagf.retrieval import images
-from dagf.retrieval.images import (
-    ImageFiles,
-    ImageSpec,
-    final_size,
-    from_input,
-    geometry,
-    load_image,
-    plain_worker_errors,
-    size_buckets,
-    to_input,
-)
+from dagf.retrieval.images import ImageSpec, from_input, geometry, load_image, to_input
 
 from .pictures import GREEN, RED, close, quarters, save, smooth
 
@@ -70,7 +59,8 @@ def test_a_reduced_decode_gives_the_same_picture(
     turned = picture.transpose(images._TURNS[orientation]) if orientation > 1 else picture
     exact = save(turned, tmp_path / "a.png", compress_level=0)
     reduced, full = load_image(jpeg, spec, box), load_image(exact, spec, box)
-    assert reduced.shape == full.shape == (3, *final_size(jpeg, spec, box))
+    plan = geometry(turned.width, turned.height, spec, box)
+    assert reduced.shape == full.shape == (3, plan.height, plan.width)
     assert (reduced.int() - full.int()).abs().max() <= 6
 
 
@@ -133,7 +123,6 @@ def test_what_is_planned_is_what_comes(tmp_path: Path, width: int, height: int, 
     for spec in (None, ImageSpec(size), ImageSpec(size, "squash"), ImageSpec(size, resize_crop=False)):
         plan = geometry(width, height, spec, box)
         assert load_image(path, spec, box).shape == (3, plan.height, plan.width)
-        assert final_size(path, spec, box) == (plan.height, plan.width)
 
 
 @pytest.mark.parametrize(
@@ -160,47 +149,3 @@ def test_input_and_back() -> None:
     grey = (torch.tensor(images.IMAGENET_MEAN) * 255).round().to(torch.uint8)[:, None, None]
     assert to_input(grey).abs().max() < 0.01
     assert from_input(torch.full((3, 1, 1), 99.0)).flatten().tolist() == [255] * 3
-
-
-@given(st.lists(st.tuples(st.integers(1, 3), st.integers(1, 3))), st.integers(1, 4))
-def test_buckets(found: list[tuple[int, int]], batch_size: int) -> None:
-    batches = size_buckets(found, batch_size)
-    assert sorted(index for batch in batches for index in batch) == list(range(len(found)))
-    assert all(len({found[index] for index in batch}) == 1 for batch in batches)
-    assert all(1 <= len(batch) <= batch_size and batch == sorted(batch) for batch in batches)
-    assert [batch[0] for batch in batches] == sorted(batch[0] for batch in batches)
-    short = [found[batch[0]] for batch in batches if len(batch) < batch_size]
-    assert len(short) == len(set(short))  # no more batches than need be
-
-
-def test_buckets_need_a_size() -> None:
-    with pytest.raises(ValueError, match="not positive"):
-        size_buckets([(1, 1)], 0)
-
-
-@pytest.mark.parametrize("workers", [0, 1])
-def test_files_through_a_loader(tmp_path: Path, workers: int) -> None:
-    paths = [save(smooth(*size), tmp_path / f"{i}.png") for i, size in enumerate([(30, 20), (20, 30), (60, 40)])]
-    files = ImageFiles(paths, [None, None, (0.0, 0.0, 30.0, 40.0)], ImageSpec(30))
-    assert files.sizes() == [(20, 30), (30, 20), (20, 15)]
-    whole = ImageFiles(paths, spec=ImageSpec(30))
-    batches = size_buckets(whole.sizes(), 8)
-    assert batches == [[0, 2], [1]]
-    seen = {}
-    with plain_worker_errors():
-        for indices, batch in DataLoader(whole, batch_sampler=batches, num_workers=workers):
-            seen[tuple(indices.tolist())] = tuple(batch.shape)
-    assert seen == {(0, 2): (2, 3, 20, 30), (1,): (1, 3, 30, 20)}
-
-
-@pytest.mark.parametrize("workers", [0, 1])
-def test_a_workers_error_stays_one_line(tmp_path: Path, workers: int) -> None:
-    loader = DataLoader(ImageFiles([tmp_path / "a.jpg"]), num_workers=workers)
-    with pytest.raises(UserError) as caught, plain_worker_errors():
-        list(loader)
-    assert str(caught.value) == f"{tmp_path / 'a.jpg'} does not exist: check the image list and the folder"
-
-
-def test_boxes_must_match() -> None:
-    with pytest.raises(ValueError, match="1 boxes for 2 images"):
-        ImageFiles([Path("a"), Path("b")], [None])

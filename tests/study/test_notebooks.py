@@ -26,7 +26,10 @@ FIRST = """from dagf.study import paths
 assert paths.root().name == "project"
 (paths.data() / "from_first.txt").write_text("42")
 paths.table("main.json").write_text('{"columns": ["a"], "rows": [[' + str(seeds) + ']]}')"""
-SECOND = 'from dagf.study import paths\nprint("first said", (paths.data() / "from_first.txt").read_text())'
+SECOND = """import sys
+from dagf.study import paths
+print("careful", file=sys.stderr)
+print("first said", (paths.data() / "from_first.txt").read_text())"""
 
 
 def write_notebook(path: Path, *cells: str, parameters: str = PARAMETERS) -> None:
@@ -79,6 +82,8 @@ def test_pages_results_and_records_are_made_in_the_order_of_the_needs(made: Path
     record = read_json(made / "reports" / "provenance" / "01_first.json")
     assert record["files"] == ["tables/main.json"] and record["seconds"] > 0 and record["threads"] >= 1
     assert record["parameters"] == {"profile": "cpu", "benchmark": "", "seeds": 2}
+    assert record["warning_lines"] == 0 and record["peak_memory_mb"] > 10
+    assert read_json(made / "reports" / "provenance" / "02_second.json")["warning_lines"] == 1
     assert record["title"] == "The 01_first" and record["summary"] == "What it asks."
     for file in (made / "reports").rglob("*.*"):
         assert str(made) not in file.read_text() and str(Path.home()) + "/" not in file.read_text()
@@ -154,7 +159,7 @@ def test_a_failing_cell_is_named_and_changes_nothing(project: Project) -> None:
         run_reports({}, only=["02_second"], project=project, stream=out)
     message = str(failure.value)
     assert message.startswith(
-        "02_second.ipynb: cell [3]\n    b = a / 0\n    never = 1\nZeroDivisionError: division by zero"
+        "02_second.ipynb: cell [4]\n    b = a / 0\n    never = 1\nZeroDivisionError: division by zero"
     )
     assert "Traceback" not in message and str(project.root) not in message
     assert "FAILED" in out.getvalue()

@@ -1,0 +1,258 @@
+"""The command line: thin. Every command says what it does in `--help`, with examples.
+
+A user's mistake ends with one line and status 2, never with a traceback.
+"""
+
+import json
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import click
+
+import dagf
+from dagf.common import UserError
+
+# Libraries that take seconds to import are imported in the commands that need them: --help and --check answer at once.
+
+
+class Commands(click.Group):
+    """A group whose commands end with one line when the user made a mistake."""
+
+    def invoke(self, ctx: click.Context) -> Any:
+        """Run the command; a `UserError` becomes a line on stderr and status 2."""
+        try:
+            return super().invoke(ctx)
+        except UserError as error:
+            click.echo(f"dagf: {error}", err=True)
+            sys.exit(2)
+        except KeyboardInterrupt:
+            click.echo("dagf: stopped; start the same command again to go on from here", err=True)
+            sys.exit(130)
+
+
+def study_options(command: Callable[..., Any]) -> Callable[..., Any]:
+    """The options that name a study: a profile, and photographs with their weights."""
+    for option in (
+        click.option("--train-on", default="", metavar="FOLDER", help="Train on this folder instead of the benchmark."),
+        click.option("--weights", default="", metavar="FILE", help="Weights of the trunk (.pth or .safetensors)."),
+        click.option(
+            "--distractors", multiple=True, metavar="FOLDER", help="Add this folder's images to the database."
+        ),
+        click.option("--benchmark", default="", metavar="FOLDER", help="Photographs with a labels.csv, not Toytown."),
+        click.option(
+            "--profile", default=None, help="smoke, cpu, gpu, photographs or a YAML file. [cpu; photographs: see above]"
+        ),
+    ):
+        command = option(command)
+    return command
+
+
+def _parameters(
+    profile: str | None, benchmark: str, distractors: tuple[str, ...], weights: str, train_on: str
+) -> dict[str, Any]:
+    """The parameters of a study as notebooks take them; folders as whole paths, for notebooks run elsewhere."""
+    return {
+        "profile": profile or ("photographs" if benchmark else "cpu"),
+        "benchmark": _whole(benchmark),
+        "distractors": [_whole(folder) for folder in distractors],
+        "weights": _whole(weights),
+        "train_on": _whole(train_on),
+    }
+
+
+def _whole(path: str) -> str:
+    return str(Path(path).resolve()) if path else ""
+
+
+@click.group(cls=Commands, context_settings={"help_option_names": ["-h", "--help"]})
+@click.version_option(dagf.__version__, prog_name="dagf")
+def main() -> None:
+    """Deep Attentive Global Features for image retrieval: the study and its tools.
+
+    \b
+    dagf report                      the whole study on the embedded benchmark
+    dagf report --check              which reports are stale
+    dagf data make                   draw the embedded benchmark
+    dagf train dagf                  train one variant
+    dagf evaluate dagf               mAP of one variant
+    dagf extract --run ID FOLDER     descriptors of your images
+    dagf search --run ID PHOTO       the most similar of them
+    """
+
+
+@main.command()
+@study_options
+@click.option("--only", multiple=True, metavar="NOTEBOOK", help="Run this notebook alone, e.g. 02_training.")
+@click.option("--force", is_flag=True, help="Run notebooks whose reports are fresh, too.")
+@click.option("--check", is_flag=True, help="Run nothing: list stale reports, status 1 if there are any.")
+@click.option("--jobs", type=click.IntRange(1), help="Notebooks run side by side.")
+@click.option("--output", type=click.Path(path_type=Path), help="Folder of the reports. [reports/]")
+def report(
+    only: tuple[str, ...], force: bool, check: bool, jobs: int | None, output: Path | None, **study: Any
+) -> None:
+    """Run the notebooks and write the HTML reports; fresh ones are kept.
+
+    \b
+    dagf report                                        the cpu profile on Toytown
+    dagf report --profile smoke                        minutes, no claims
+    dagf report --only 03_attention_maps --force
+    dagf report --benchmark PHOTOS --weights FILE      the study on your photographs
+    """
+    from dagf.study.notebooks import check_reports, run_reports
+
+    parameters = _parameters(**study)
+    if not check:
+        click.echo(f"reports: {run_reports(parameters, only, force, jobs, output=output)}")
+        return
+    stale = check_reports(parameters, only, output=output)
+    for one in stale:
+        click.echo(str(one))
+    click.echo(f"{len(stale)} stale" if stale else "all fresh")
+    sys.exit(1 if stale else 0)
+
+
+@main.group()
+def data() -> None:
+    """List, make and check the data sets."""
+
+
+@data.command("list")
+def list_data() -> None:
+    """The data sets that are here."""
+    from dagf.benchmarks.toytown import toytown_spec
+    from dagf.study import paths
+    from dagf.study.config import PROFILES, load_profile
+
+    for profile in map(load_profile, PROFILES):
+        if profile.name != "photographs":
+            there = (paths.data() / f"toytown-{profile.toytown.id}").exists()
+            click.echo(
+                f"toytown ({profile.name} profile)  toytown-{profile.toytown.id}  {'here' if there else 'not made'}"
+            )
+    for folder in sorted(paths.data().glob("toytown-*")):
+        spec = toytown_spec(folder)
+        click.echo(
+            f"{folder.name}: {spec.size} px, {spec.test_landmarks} test landmarks, {spec.distractors} distractors"
+        )
+
+
+@data.command("make")
+@click.option("--profile", default="cpu", show_default=True, help="The profile whose Toytown is drawn.")
+def make_data(profile: str) -> None:
+    """Draw Toytown, the embedded benchmark, for a profile."""
+    from dagf.benchmarks.toytown import make_toytown
+    from dagf.study import paths
+    from dagf.study.config import load_profile
+
+    click.echo(paths.relative(make_toytown(load_profile(profile).toytown, paths.data())))
+
+
+@data.command("check")
+@click.argument("folder", type=click.Path(path_type=Path))
+def check_data(folder: Path) -> None:
+    """Check a data set: Toytown, or a folder of photographs with a labels.csv.
+
+    \b
+    dagf data check data/toytown-0123456789ab
+    dagf data check ~/photos
+    """
+    from dagf.benchmarks.folder import load_folder, read_labels
+    from dagf.benchmarks.toytown import check_toytown
+
+    if (folder / "spec.json").exists():
+        check_toytown(folder)
+        click.echo(f"{folder.name}: complete")
+        return
+    roles = [row.role for row in read_labels(folder)]
+    for role in sorted(set(roles)):
+        click.echo(f"{role}: {roles.count(role)} images")
+    if any(role.startswith("query") for role in roles):
+        benchmark = load_folder(folder)
+        click.echo(f"a benchmark: {len(benchmark.queries)} queries, {len(benchmark.database)} database images")
+
+
+@main.command()
+@click.argument("variant")
+@study_options
+@click.option("--seed", type=int, help="[the profile's first]")
+def train(variant: str, seed: int | None, **study: Any) -> None:
+    """Train VARIANT (dagf, gem, spoc, mac, ...) and say where the run lies. Asked twice, trained once.
+
+    \b
+    dagf train dagf
+    dagf train gem --profile smoke --seed 1
+    dagf train dagf --benchmark PHOTOS --weights FILE
+    torchrun --nproc-per-node 2 -m dagf train dagf --profile smoke
+    """
+    from dagf.study import paths
+    from dagf.study.experiment import open_study
+
+    run = open_study(**_parameters(**study)).run(variant, seed)
+    record = run.record
+    click.echo(
+        f"run {run.id}: {record['variant']}, best epoch {record['best_epoch']}, "
+        f"validation mAP {record['validation_mAP']:.1f}, {record['seconds']} s, {paths.relative(run.folder)}"
+    )
+
+
+@main.command()
+@click.argument("variant")
+@study_options
+@click.option("--seed", type=int, help="[the profile's first]")
+@click.option("--off-the-shelf", is_flag=True, help="The pre-trained trunk, nothing trained here.")
+@click.option("--json", "as_json", is_flag=True, help="Print JSON.")
+def evaluate(variant: str, seed: int | None, off_the_shelf: bool, as_json: bool, **study: Any) -> None:
+    """mAP and mP@k of VARIANT on the test benchmark; it is trained first where it has not been.
+
+    \b
+    dagf evaluate dagf
+    dagf evaluate gem --benchmark PHOTOS --weights FILE --off-the-shelf
+    """
+    from dagf.retrieval.metrics import means
+    from dagf.study.experiment import open_study
+
+    opened = open_study(**_parameters(**study))
+    judged = opened.judge_untrained(variant) if off_the_shelf else opened.judge_run(opened.run(variant, seed))
+    table = means(judged).reset_index()
+    click.echo(table.to_json(orient="records", indent=1) if as_json else table.round(2).to_string(index=False))
+
+
+@main.command()
+@click.argument("images", nargs=-1, required=True, type=click.Path(path_type=Path))
+@click.option("--run", "run_id", required=True, help="The trained run to describe with (the first digits are enough).")
+@click.option("--output", default="descriptors.npz", show_default=True, type=click.Path(path_type=Path))
+def extract(images: tuple[Path, ...], run_id: str, output: Path) -> None:
+    """Descriptors of IMAGES (files and folders), kept in one file for `dagf search`.
+
+    \b
+    dagf extract --run 0c07 ~/photos --output photos.npz
+    """
+    from dagf.study.collection import build
+
+    click.echo(f"{len(build(images, run_id, output).files)} images in {output}")
+
+
+@main.command()
+@click.argument("photo", type=click.Path(path_type=Path))
+@click.option("--index", default="descriptors.npz", show_default=True, type=click.Path(path_type=Path))
+@click.option(
+    "--crop", nargs=4, type=float, metavar="X1 Y1 X2 Y2", help="Search for this part of the photo, in pixels."
+)
+@click.option("--top", default=10, show_default=True, type=click.IntRange(1))
+@click.option("--json", "as_json", is_flag=True, help="Print JSON.")
+def search(photo: Path, index: Path, crop: tuple[float, float, float, float] | None, top: int, as_json: bool) -> None:
+    """The images of an index most similar to PHOTO, with their cosine similarity.
+
+    \b
+    dagf search ~/photos/castle.jpg --index photos.npz --top 5
+    """
+    from dagf.study.collection import Collection
+
+    found = Collection.load(index).search(photo, top, crop)
+    if as_json:
+        click.echo(json.dumps([{"file": file, "score": round(score, 4)} for file, score in found], indent=1))
+    else:
+        for file, score in found:
+            click.echo(f"{score:.4f}  {file}")

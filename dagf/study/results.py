@@ -1,0 +1,115 @@
+"""From judged queries to the tables and sentences of the reports: means, intervals, contrasts, verdicts."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import pandas as pd
+
+from dagf.common import read_json, write_json
+from dagf.model.variants import VARIANTS
+from dagf.retrieval.statistics import Interval, paired_bootstrap, t_interval
+from dagf.study import paths
+from dagf.study.experiment import Study
+
+
+def summary(results: pd.DataFrame) -> pd.DataFrame:
+    """One row an arm and query set: for each setting the mean mAP over seeds and its 95 % t-interval.
+
+    results: as `Study.table` gives them. The column `seeds` says how many there are.
+    """
+    rows = []
+    for (query_set, arm), part in results.groupby(["query_set", "arm"], sort=False):
+        row: dict[str, Any] = {
+            "queries": query_set,
+            "method": VARIANTS[str(arm)].title,
+            "seeds": part["seed"].nunique(),
+        }
+        for setting, values in part.groupby("setting", sort=False)["mAP"]:
+            row[str(setting)] = str(t_interval(values)) if len(values) > 1 else f"{values.iloc[0]:.1f}"
+        rows.append(row)
+    return pd.DataFrame(rows)
+
+
+def shelf_summary(results: pd.DataFrame) -> pd.DataFrame:
+    """The same for arms off the shelf (`Study.shelf_table`): one number each, for there is nothing random."""
+    return summary(results.assign(seed=0)).drop(columns="seeds")
+
+
+@dataclass(frozen=True)
+class Contrast:
+    """One arm minus another on the same queries and seeds, in mAP points.
+
+    over_seeds: the t-interval of the seeds' differences. over_queries: the paired bootstrap over clusters of
+    queries, of the differences averaged over seeds.
+    """
+
+    better: str
+    baseline: str
+    setting: str
+    query_set: str
+    seeds: int
+    queries: int
+    over_seeds: Interval
+    over_queries: Interval
+
+    @property
+    def verdict(self) -> str:
+        """'above', 'below' or 'no difference shown': a side is taken only if both intervals exclude 0."""
+        intervals = (self.over_seeds, self.over_queries)
+        if all(interval.low > 0 for interval in intervals):
+            return "above"
+        return "below" if all(interval.high < 0 for interval in intervals) else "no difference shown"
+
+    def __str__(self) -> str:
+        names = f"{VARIANTS[self.better].title} minus {VARIANTS[self.baseline].title}"
+        seeds, queries = self.over_seeds, self.over_queries
+        return (
+            f"{names}, {self.setting}, {self.query_set}: {seeds.mean:+.1f} mAP; 95 % interval over {self.seeds} seeds "
+            f"[{seeds.low:+.1f}, {seeds.high:+.1f}], over {self.queries} queries "
+            f"[{queries.low:+.1f}, {queries.high:+.1f}]: {self.verdict}."
+        )
+
+
+def contrast(study: Study, arm: str, baseline: str, setting: str, query_set: str = "query") -> Contrast:
+    """`arm` minus `baseline` on the study's test queries, paired by seed and query."""
+    runs = study.train([arm, baseline])
+    seeds = study.profile.seeds
+    differences = pd.concat(
+        [_average_precisions(study, runs, arm, baseline, seed, setting, query_set) for seed in seeds], axis=1
+    )
+    clusters = study.test.clusters()[differences.index]
+    return Contrast(
+        arm, baseline, setting, query_set, len(seeds), len(differences),
+        t_interval(differences.mean(axis=0)), paired_bootstrap(differences.mean(axis=1), clusters),
+    )  # fmt: skip
+
+
+def _average_precisions(
+    study: Study, runs: dict[tuple[str, int], Any], arm: str, baseline: str, seed: int, setting: str, query_set: str
+) -> "pd.Series[float]":
+    columns = []
+    for name in (arm, baseline):
+        judged = study.judge_run(runs[name, seed])
+        chosen = judged[(judged["setting"] == setting) & (judged["query_set"] == query_set) & (judged["positives"] > 0)]
+        columns.append(100 * chosen.set_index("query")["AP"])
+    return columns[0] - columns[1]
+
+
+def keep_table(name: str, frame: pd.DataFrame, title: str, caption: str, note: str = "", alt: str = "") -> None:
+    """Leave a table for the index and for later notebooks: `name`.json with its words, `name`.csv with its values."""
+    record = {"title": title, "caption": caption, "note": note, "alt": alt}
+    write_json(paths.table(f"{name}.json"), record | _plain(frame))
+    with paths.table(f"{name}.csv").open("w", encoding="utf-8") as stream:
+        frame.to_csv(stream, index=False)
+
+
+def _plain(frame: pd.DataFrame) -> dict[str, Any]:
+    return {"columns": [str(column) for column in frame.columns], "rows": frame.astype(object).to_numpy().tolist()}
+
+
+def photograph_tables(names: Sequence[str] = ("main", "shelf")) -> list[dict[str, Any]]:
+    """The kept tables that were measured on photographs: title, caption, columns, rows, note."""
+    folder = paths.reports() / "photographs"
+    files = [file for name in names for file in sorted(folder.glob(f"*.{name}.json"))]
+    return [read_json(file) for file in sorted(files)]
