@@ -139,7 +139,7 @@ def test_the_folder_of_a_longer_name_being_filled_is_left_alone(tmp_path: Path) 
 
 def test_names_are_suggested() -> None:
     assert choose("variant", "gem", ["spoc", "gem"]) == "gem"
-    with pytest.raises(UserError, match="unknown variant 'spok': did you mean 'spoc'. known: gem, spoc"):
+    with pytest.raises(UserError, match=r"unknown variant 'spok': did you mean 'spoc'\? known: gem, spoc"):
         choose("variant", "spok", ["spoc", "gem"])
     with pytest.raises(UserError) as caught:
         choose("variant", "xyz", ["spoc", "gem"])
@@ -220,7 +220,7 @@ def test_json_comes_back_and_is_fit_for_git(tmp_path: Path) -> None:
 def test_broken_json_names_the_file_and_the_remedy(tmp_path: Path, data: bytes) -> None:
     path = tmp_path / "a.json"
     path.write_bytes(data)
-    with pytest.raises(UserError, match="is not valid JSON .* delete it and make it again") as caught:
+    with pytest.raises(UserError, match=r"is not valid JSON .* delete it and make it again") as caught:
         read_json(path)
     assert str(path) in str(caught.value)
     assert "\n" not in str(caught.value)

@@ -102,7 +102,10 @@ def make_toytown(spec: ToytownSpec, folder: Path, workers: int | None = None) ->
     root that was there is no longer whole.
     """
     root = folder / f"toytown-{spec.id}"
-    folder.mkdir(parents=True, exist_ok=True)
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise UserError(f"cannot make the folder {folder} for Toytown: {error.strerror}") from error
     with FileLock(folder / f".{root.name}.lock"):
         if not root.exists():
             with atomic_folder(root) as temporary:

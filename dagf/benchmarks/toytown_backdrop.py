@@ -88,7 +88,9 @@ def _ground(canvas: Canvas, below: Floats, rng: np.random.Generator) -> None:
 
 
 def _flat(colour: Points, extent: tuple[int, int]) -> Image:
-    return np.broadcast_to(np.clip(colour, 0, 255).astype(np.uint8), (*extent[::-1], 3)).copy()
+    width, height = extent
+    row = np.tile(np.clip(colour, 0, 255).astype(np.uint8), width)
+    return np.broadcast_to(row, (height, 3 * width)).copy().reshape(height, width, 3)
 
 
 def develop(image: Image, rng: np.random.Generator) -> Image:

@@ -17,8 +17,8 @@ Record = dict[str, Any]
 # Frozen: they are part of the generator's hash. `turn` is in degrees, the rest are fractions.
 THRESHOLDS: Mapping[str, Mapping[str, float]] = MappingProxyType(
     {
-        "junk": MappingProxyType({"visible_below": 0.30, "scale_below": 0.042, "turn_above": 95.0}),
-        "easy": MappingProxyType({"visible": 0.70, "scale": 0.075, "turn": 62.0, "clutter": 0.45}),
+        "junk": MappingProxyType({"visible_below": 0.40, "scale_below": 0.045, "turn_above": 95.0}),
+        "easy": MappingProxyType({"visible": 0.75, "scale": 0.08, "turn": 60.0, "clutter": 0.40}),
     }
 )
 

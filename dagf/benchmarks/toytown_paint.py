@@ -220,6 +220,7 @@ class Canvas:
         box = None if depth.min() < NEAR else self._box(pixels.min(0), pixels.max(0))
         if box is None:
             return
+        strength *= math.exp(-2 * self.light.haze * float(depth.min()))
         x0, y0, x1, y1 = box
         hull = cv2.convexHull((pixels - (x0 + 0.5, y0 + 0.5)).astype(np.float32))
         cover = np.zeros((y1 - y0, x1 - x0), np.uint8)

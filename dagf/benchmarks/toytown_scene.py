@@ -31,7 +31,7 @@ QUERY_SCALES = (0.15, 0.60)
 QUERY_VISIBLE = 0.80
 CONTROL_SCALES = (0.22, 0.34)
 LEAST_VISIBLE = 0.12
-ATTEMPTS = 12
+ATTEMPTS = 48
 
 _SIZES = {"tree": (4.5, 12.0), "person": (1.55, 1.9), "car": (1.5, 2.1), "lamp": (4.0, 7.0)}
 
@@ -103,7 +103,7 @@ def _sample_frame(rng: np.random.Generator, model: Model, size: int, role: str, 
     if role == "query":
         share = float(np.exp(rng.uniform(np.log(0.21), np.log(0.50))))
     elif nuisances:
-        share = float(np.exp(rng.uniform(np.log(0.04), np.log(0.72))))
+        share = float(np.exp(rng.uniform(np.log(0.038), np.log(0.66))))
     else:
         share = float(rng.uniform(0.26, 0.32))
     b = model.building
@@ -128,7 +128,8 @@ def _sample_frame(rng: np.random.Generator, model: Model, size: int, role: str, 
     span = np.abs(last - first) * (1.0 if nuisances else 0.3)
     middle = size / 2 + span * rng.uniform(-0.5, 0.5, 2)
     shift = middle - (low + high) / 2
-    placed = camera(view.position, (float(shift[0]), float(shift[1])), focal, pitch, roll)
+    moved = view.matrix + np.outer((*shift, 0.0), view.matrix[2])
+    placed = replace(view, matrix=moved, centre=(float(shift[0]), float(shift[1])))
     return _Frame(placed, azimuth, distance, np.stack([low, high]) + shift)
 
 
@@ -159,12 +160,12 @@ def _sample_things(
     radius = math.hypot(b.width, b.depth) / 2
     level = float(rng.uniform(0, 0.5 if role == "query" else 1.0))
     things: list[_Thing] = []
-    for _ in range(min(8, int(rng.poisson(1.0 + 4.0 * level)))):
+    for _ in range(min(8, int(rng.poisson(0.9 + 3.4 * level)))):
         number = int(rng.integers(POOL))
         other = _pool_model(*pool, number, size)
         reach = math.hypot(other.building.width, other.building.depth) / 2
-        at = _place(frame, rng.uniform(-0.1, 1.1) * size, frame.distance * rng.uniform(0.9, 2.3))
-        gap = float(np.linalg.norm(at))
+        at = _place(frame, rng.uniform(-0.1, 1.1) * size, frame.distance * rng.uniform(0.7, 1.8))
+        gap = math.hypot(at[0], at[2])
         if gap < radius + reach:  # it would stand in the landmark: move it behind
             at = at + view.forward * (radius + 1.1 * reach)
         yaw = float(rng.integers(4)) * math.pi / 2 + float(rng.normal(0, 0.12))
@@ -181,7 +182,7 @@ def _sample_things(
 
 
 def _sprite_thing(rng: np.random.Generator, kind: str, at: Points, radius: float, view: Camera) -> _Thing:
-    gap = float(np.linalg.norm(at))
+    gap = math.hypot(at[0], at[2])
     if gap < radius:  # out of the landmark's ground plan, towards the camera
         at = at - view.forward * (radius - gap + 1.0)
     height = float(rng.uniform(*_SIZES[kind]))
@@ -219,10 +220,9 @@ def _occluders(
 
 def _before(at: Points, position: Points, b: Building) -> bool:
     """Whether a point cannot be hidden by the landmark: it lies outside a wall that faces the camera."""
-    return any(
-        abs(eye) > half and math.copysign(1, eye) * where > half
-        for eye, where, half in ((position[0], at[0], b.width / 2), (position[2], at[2], b.depth / 2))
-    )
+    eye_x, _, eye_z = position.tolist()
+    beside = abs(eye_x) > b.width / 2 and math.copysign(1, eye_x) * at[0] > b.width / 2
+    return bool(beside or (abs(eye_z) > b.depth / 2 and math.copysign(1, eye_z) * at[2] > b.depth / 2))
 
 
 def photograph(
@@ -238,8 +238,8 @@ def photograph(
     number = landmark // SIGHTINGS if stream == STREAMS["distractors"] else landmark
     model = _model(seed, stream, number, size)
     for attempt in range(ATTEMPTS):
-        # The last attempts leave the occluders out, with which a narrow building may never succeed.
-        plain = "query" if attempt >= ATTEMPTS - 3 else role
+        # Late attempts leave the occluders out, with which a narrow building may never succeed.
+        plain = "query" if attempt >= 9 else role
         result = _attempt(rng, model, (seed, stream, landmark), size, plain, nuisances)
         if result is not None and low <= result.scale <= high and result.visible >= least:
             return result
@@ -268,13 +268,13 @@ def _attempt(
             ring = np.array([(-wide, 0, 0), (wide, 0, 0), (0, 0, wide), (0, 0, -wide)]) + thing.at
             canvas.shadow(ring, 0.8 * thing.height)
     order = sorted(things, key=lambda t: -float((t.at - position) @ frame.camera.forward))
-    front = [thing for thing in order if _before(thing.at, position, b)]
-    for thing in order:
-        if not _before(thing.at, position, b):
-            _paint(canvas, thing, pool, size)
-    canvas.building(model, np.zeros(3), 0.0, LANDMARK)
-    for thing in front:
-        _paint(canvas, thing, pool, size)
+    before = [_before(thing.at, position, b) for thing in order]
+    for near in (False, True):
+        for thing, is_before in zip(order, before, strict=True):
+            if is_before == near:
+                _paint(canvas, thing, pool, size)
+        if not near:
+            canvas.building(model, np.zeros(3), 0.0, LANDMARK)
     mask = canvas.kinds == LANDMARK
     if not mask.any():
         return None

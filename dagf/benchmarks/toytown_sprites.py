@@ -13,6 +13,7 @@ Image = NDArray[np.uint8]
 Floats = NDArray[np.float32]
 
 SEED = 7  # of the sprites: they are the same in every Toytown
+DETAIL = 3  # pixels a unit in which cars, people and lamps are drawn
 TREES, CARS, PEOPLE, LAMPS, GROUNDS, CLOUDS = 14, 10, 16, 3, 8, 8
 
 
@@ -27,8 +28,8 @@ def fractal(rng: np.random.Generator, shape: tuple[int, int], octaves: int, firs
 
 
 def _tree(rng: np.random.Generator, kind: int) -> Image:
-    """One tree, 64 x 48 x 4."""
-    h, w = 64, 48
+    """One tree, 128 x 96 x 4."""
+    h, w = 128, 96
     y, x = np.mgrid[0:h, 0:w].astype(np.float32)
     x, y = (x - w / 2) / (w / 2), 1 - y / h
     if kind % 3 == 0:  # a conifer
@@ -37,8 +38,8 @@ def _tree(rng: np.random.Generator, kind: int) -> Image:
     else:
         middle, radius = (0.6, (0.92, 0.37)) if kind % 3 == 1 else (0.56, (0.62, 0.42))
         inside = 1 - (x / radius[0]) ** 2 - ((y - middle) / radius[1]) ** 2
-    leaves = fractal(rng, (h, w), 4, 4)
-    cover = np.clip((inside + 0.33 * leaves) * 5, 0, 1)
+    leaves = fractal(rng, (h, w), 5, 4)
+    cover = np.clip((inside + (0.33 if kind % 3 else 0.12) * leaves) * 5, 0, 1)
     autumn = rng.random() < 0.25
     base = np.array([0.50, 0.36, 0.14] if autumn else [0.22, 0.33, 0.13]) * rng.uniform(0.75, 1.2)
     light = np.clip(0.75 + 0.5 * (y - 0.5) - 0.22 * x + 0.28 * leaves, 0.3, 1.7)
@@ -52,13 +53,23 @@ def _tree(rng: np.random.Generator, kind: int) -> Image:
 
 
 def _fill(image: Image, points: list[tuple[float, float]], colour: NDArray[np.float64]) -> None:
-    pixels = np.rint(np.array(points) * 16).astype(np.int32)
+    pixels = np.rint(np.array(points) * DETAIL * 16).astype(np.int32)
     cv2.fillPoly(image, [pixels], [*(float(c) for c in np.clip(255 * colour, 0, 255)), 255.0], cv2.LINE_AA, 4)
 
 
+def _sheet(height: int, width: int) -> Image:
+    return np.zeros((height * DETAIL, width * DETAIL, 4), np.uint8)
+
+
+def _disc(image: Image, middle: tuple[float, float], radius: float, colour: NDArray[np.float64]) -> None:
+    turn = np.linspace(0, 2 * np.pi, 16, endpoint=False)
+    points = np.column_stack([np.cos(turn), np.sin(turn)]) * radius + middle
+    _fill(image, [(float(x), float(y)) for x, y in points], colour)
+
+
 def _car(rng: np.random.Generator) -> Image:
-    """One car (or van) from the side, 28 x 64 x 4."""
-    image = np.zeros((28, 64, 4), np.uint8)
+    """One car (or van) from the side, 28 x 64 units x 4."""
+    image = _sheet(28, 64)
     paint = np.array([(0.75,) * 3, (0.1,) * 3, (0.4,) * 3, (0.5, 0.1, 0.1), (0.12, 0.2, 0.42), (0.7, 0.68, 0.6)])
     body, van = paint[rng.integers(len(paint))] * rng.uniform(0.85, 1.15), rng.random() < 0.3
     roof = 2 if van else 6
@@ -67,14 +78,14 @@ def _car(rng: np.random.Generator) -> Image:
     _fill(image, [(34, 12), (34, roof + 2), (45 + 6 * van, roof + 2), (54, 12)], np.array([0.2, 0.23, 0.26]))
     _fill(image, [(2, 20), (62, 20), (62, 24), (2, 24)], body * 0.55)
     for x in (15, 50):
-        cv2.circle(image, (x, 23), 5, (24, 24, 26, 255), -1, cv2.LINE_AA)
-        cv2.circle(image, (x, 23), 2, (120, 120, 122, 255), -1, cv2.LINE_AA)
+        _disc(image, (x, 23), 4.6, np.array([0.09, 0.09, 0.1]))
+        _disc(image, (x, 23), 2.2, np.array([0.46, 0.46, 0.47]))
     return image
 
 
 def _person(rng: np.random.Generator) -> Image:
-    """One pedestrian, 48 x 20 x 4."""
-    image = np.zeros((48, 20, 4), np.uint8)
+    """One pedestrian, 48 x 20 units x 4."""
+    image = _sheet(48, 20)
     coat, legs = rng.uniform(0.08, 0.75) + rng.normal(0, 0.12, 3), rng.uniform(0.08, 0.35) + rng.normal(0, 0.03, 3)
     step = float(rng.uniform(0, 3))
     skin = np.array([0.72, 0.52, 0.42]) * rng.uniform(0.5, 1.1)
@@ -82,14 +93,14 @@ def _person(rng: np.random.Generator) -> Image:
         image, [(7, 26), (13, 26), (13 + step, 47), (10.5 + step, 47), (10, 32), (8.5 - step, 47), (6 - step, 47)], legs
     )
     _fill(image, [(5, 12), (8, 9), (12, 9), (15, 12), (14.5, 27), (5.5, 27)], coat)
-    cv2.circle(image, (10, 6), 3, [float(c) for c in np.clip(255 * skin, 0, 255)] + [255.0], -1, cv2.LINE_AA)
+    _disc(image, (10, 6), 3, skin)
     _fill(image, [(7, 5), (8, 2), (12, 2), (13, 5)], np.array([0.2, 0.15, 0.1]))
     return image
 
 
 def _lamp(kind: int) -> Image:
-    """One lamp post or sign, 96 x 16 x 4."""
-    image, iron = np.zeros((96, 16, 4), np.uint8), np.array([0.16, 0.17, 0.17])
+    """One lamp post or sign, 96 x 16 units x 4."""
+    image, iron = _sheet(96, 16), np.array([0.16, 0.17, 0.17])
     _fill(image, [(7, 8), (9, 8), (9.3, 95), (6.7, 95)], iron)
     if kind == 0:
         _fill(image, [(5, 3), (11, 3), (10, 12), (6, 12)], np.array([0.85, 0.82, 0.7]))

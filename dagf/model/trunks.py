@@ -4,6 +4,7 @@ Any convolutional classifier of torchvision, cut at a named feature map, or `Sma
 nothing on two cores. A trunk maps images (B, 3, H, W), normalised as ImageNet's, to (B, C, h, w).
 """
 
+import pickle
 import warnings
 from dataclasses import dataclass
 from pathlib import Path
@@ -155,6 +156,10 @@ def _load_weights(network: nn.Module, path: Path) -> None:
         network.load_state_dict(state)
     except FileNotFoundError as error:
         raise UserError(f"weights file {path} does not exist") from error
+    except pickle.UnpicklingError as error:  # torch's own text advises to run the code in it
+        raise UserError(
+            f"weights file {path} is refused: it is damaged or holds more than tensors; save the state dict alone"
+        ) from error
     except Exception as error:  # torch and safetensors raise many kinds; none of them is for a user's eyes
         lines = [*str(error).split("\n"), ""]
         reason = " ".join(" ".join(lines[:2]).split()) or type(error).__name__

@@ -1,0 +1,97 @@
+"""Speed, as figures of one run on this machine: `make bench`, or `python -m benchmarks`.
+
+Machines are noisy, so a cost is a ratio of two things measured in turns in the same run, as the median of the paired
+ratios. The figures of the last run are kept in `benchmarks/results.json`.
+"""
+
+import statistics
+import tempfile
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+
+from dagf.benchmarks.toytown import ToytownSpec, make_toytown
+from dagf.common import write_json
+from dagf.model.network import AttentiveHead, RetrievalNet
+from dagf.model.trunks import TrunkSpec
+from dagf.model.variants import VARIANTS
+from dagf.study.machine import cores, machine
+
+ROUNDS = 15
+RESULTS = Path(__file__).with_name("results.json")
+
+
+def seconds(work: Callable[[], object]) -> float:
+    """How long one call takes."""
+    started = time.perf_counter()
+    work()
+    return time.perf_counter() - started
+
+
+def ratio(work: Callable[[], object], reference: Callable[[], object], rounds: int = ROUNDS) -> dict[str, float]:
+    """The median ratio of `work` to `reference`, measured in turns, and the median seconds of each."""
+    work(), reference()  # the first call allocates
+    pairs = [(seconds(work), seconds(reference)) for _ in range(rounds)]
+    return {
+        "ratio": statistics.median(a / b for a, b in pairs),
+        "seconds": statistics.median(a for a, _ in pairs),
+        "reference_seconds": statistics.median(b for _, b in pairs),
+    }
+
+
+def dagf_against_gem(batch: int = 8, size: int = 224) -> dict[str, Any]:
+    """A forward pass of the registered DAGF against GeM's, on one ResNet-18: what the three modules cost."""
+    torch.manual_seed(0)
+    gem, dagf = (_placed(RetrievalNet(TrunkSpec("resnet18"), arm)) for arm in ("gem", "dagf"))
+    images = torch.randn(batch, 3, size, size).to(memory_format=torch.channels_last)
+    with torch.inference_mode():
+        measured = ratio(lambda: dagf(images), lambda: gem(images))
+    return {"what": f"DAGF / GeM, forward, ResNet-18, {batch} images of {size} px", "limit": 1.10, **measured}
+
+
+def _placed(net: nn.Module) -> nn.Module:
+    return net.eval().to(memory_format=torch.channels_last)
+
+
+def heads_against_gem(batch: int = 32, channels: int = 128, cells: int = 12) -> list[dict[str, Any]]:
+    """Each head alone against GeM's, forward, on maps of the `cpu` profile's size: where the cost lies."""
+    maps = torch.relu(torch.randn(batch, channels, cells, cells)).to(memory_format=torch.channels_last)
+    gem = AttentiveHead(channels, VARIANTS["gem"]).eval()
+    found = []
+    with torch.inference_mode():
+        for name, made_of in VARIANTS.items():
+            head = AttentiveHead(channels, made_of).eval()
+            measured = ratio(lambda head=head: head(maps), lambda: gem(maps))  # type: ignore[misc]
+            found.append({"what": f"head {name} / head gem, {batch} maps {channels} x {cells} x {cells}", **measured})
+    return found
+
+
+def toytown_speed(landmarks: int = 60) -> dict[str, Any]:
+    """Images of Toytown a second at 96 px, JPEGs, masks and records written, on all cores."""
+    spec = ToytownSpec(train_landmarks=landmarks, validation_landmarks=4, test_landmarks=10, distractors=600)
+    with tempfile.TemporaryDirectory() as folder:
+        spent = seconds(lambda: make_toytown(spec, Path(folder)))
+        images = len(list(Path(folder).rglob("*.jpg")))
+    return {
+        "what": f"Toytown, {images} images of {spec.size} px, {cores()} cores",
+        "limit": 600,
+        "images_per_second": images / spent,
+    }
+
+
+def main() -> None:
+    """Run everything, print a line each, keep the figures."""
+    found = [toytown_speed(), dagf_against_gem(), *heads_against_gem()]
+    for one in found:
+        figure = f"{one['ratio']:.3f}x" if "ratio" in one else f"{one['images_per_second']:.0f} images/s"
+        bound = f"  (wanted: {one['limit']})" if "limit" in one else ""
+        print(f"{figure:>16}  {one['what']}{bound}")
+    write_json(RESULTS, {"machine": machine(torch.get_num_threads()), "figures": found})
+
+
+if __name__ == "__main__":
+    main()

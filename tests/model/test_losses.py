@@ -1,0 +1,102 @@
+import math
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from dagf.common import UserError
+from dagf.model.losses import make_loss, make_miner
+
+LABELS = torch.tensor([0, 0, 1, 1, 2, 2])
+
+
+def embeddings(seed: int = 0) -> Tensor:
+    values = torch.randn(6, 5, generator=torch.Generator().manual_seed(seed))
+    return nn.functional.normalize(values).requires_grad_()
+
+
+def test_the_additive_margin_softmax_by_hand() -> None:
+    """-log e^{s (cos_y - m)} / (e^{s (cos_y - m)} + sum_{c != y} e^{s cos_c}), averaged."""
+    scale, margin = 8.0, 0.35
+    loss = make_loss("CosFaceLoss", 3, 5, {"scale": scale, "margin": margin})
+    assert loss.W.shape == (5, 3)
+    total, vectors = 0.0, embeddings()
+    for vector, label in zip(vectors.tolist(), LABELS.tolist(), strict=True):
+        logits = []
+        for c, weights in enumerate(loss.W.T.tolist()):
+            length = math.sqrt(sum(w * w for w in weights))
+            cosine = sum(a * w for a, w in zip(vector, weights, strict=True)) / length
+            logits.append(scale * (cosine - (margin if c == label else 0)))
+        total -= logits[label] - math.log(sum(map(math.exp, logits)))
+    assert loss(vectors, LABELS).item() == pytest.approx(total / 6, rel=1e-5)
+
+
+def test_the_contrastive_loss_by_hand() -> None:
+    """Mean of the positive pairs' distances, plus mean of the negative pairs' violations of the margin."""
+    vectors = torch.tensor([[1.0, 0], [0.6, 0.8], [0, 1], [-1, 0]])
+    labels = [0, 0, 1, 1]
+    near, far = [], []
+    for i in range(4):
+        for j in range(4):
+            distance = math.dist(vectors[i].tolist(), vectors[j].tolist())
+            if i != j and labels[i] == labels[j]:
+                near.append(distance)
+            elif i != j:
+                far.append(max(0.0, 1.5 - distance))
+    expected = sum(near) / len(near) + sum(far) / len([value for value in far if value > 0])
+    loss = make_loss("ContrastiveLoss", 2, 2, {"pos_margin": 0, "neg_margin": 1.5})
+    assert loss(vectors, torch.tensor(labels)).item() == pytest.approx(expected, rel=1e-5)
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        *["CosFaceLoss", "ArcFaceLoss", "SubCenterArcFaceLoss", "NormalizedSoftmaxLoss", "ProxyAnchorLoss"],
+        *["ProxyNCALoss", "SoftTripleLoss", "TripletMarginLoss", "MultiSimilarityLoss", "NTXentLoss", "CircleLoss"],
+    ],
+)
+def test_losses_by_name(name: str) -> None:
+    loss, vectors = make_loss(name, 3, 5), embeddings()
+    assert type(loss).__name__ == name
+    value = loss(vectors, LABELS)
+    assert value.ndim == 0
+    assert torch.isfinite(value)
+    value.backward()
+    assert vectors.grad is not None
+    assert vectors.grad.abs().sum() > 0
+    assert all(parameter.grad is not None for parameter in loss.parameters())
+
+
+def test_options_of_a_base_class_arrive() -> None:
+    loss = make_loss("SubCenterArcFaceLoss", 4, 5, {"sub_centers": 2, "margin": 20})
+    assert loss.W.shape == (5, 8)
+    assert loss.margin == pytest.approx(math.radians(20))
+
+
+def test_a_miner_picks_pairs_for_a_loss() -> None:
+    miner = make_miner("MultiSimilarityMiner", {"epsilon": 0.5})
+    assert miner.epsilon == 0.5
+    pairs = miner(embeddings(), LABELS)
+    assert len(pairs) == 4
+    anchors, positives = pairs[:2]
+    assert len(anchors)
+    assert torch.equal(LABELS[anchors], LABELS[positives])
+    loss = make_loss("MultiSimilarityLoss", 3, 5)
+    assert torch.isfinite(loss(embeddings(), LABELS, pairs))
+
+
+def test_misspelt_names_and_options_are_suggested() -> None:
+    with pytest.raises(UserError, match="unknown loss 'CosfaceLos': did you mean 'CosFaceLoss'"):
+        make_loss("CosfaceLos", 3, 5)
+    with pytest.raises(UserError, match=r"unknown miner .* did you mean 'TripletMarginMiner'"):
+        make_miner("TripletMarginMinr")
+    with pytest.raises(UserError, match="unknown option of CosFaceLoss 'margn': did you mean 'margin'"):
+        make_loss("CosFaceLoss", 3, 5, {"margn": 1})
+    with pytest.raises(UserError, match="unknown option of MultiSimilarityMiner 'epsilom': did you mean 'epsilon'"):
+        make_miner("MultiSimilarityMiner", {"epsilom": 1})
+
+
+def test_a_loss_that_needs_more_is_one_line() -> None:
+    with pytest.raises(UserError, match="loss CrossBatchMemory cannot be made from these options") as caught:
+        make_loss("CrossBatchMemory", 3, 5)
+    assert "\n" not in str(caught.value)

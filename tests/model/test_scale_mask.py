@@ -1,0 +1,168 @@
+import itertools
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+from hypothesis.extra.numpy import arrays
+from torch import Tensor
+
+from dagf.common import UserError
+from dagf.model.pooling import MAC, POOLINGS, GeM, SPoC
+from dagf.model.scale_mask import WINDOW_KINDS, MaxMask, ScaleAndMask, ScaleFilters
+
+# small whole numbers, so that ties, dead channels and dead maps occur
+tied = arrays(np.float32, st.tuples(*[st.integers(1, n) for n in (2, 4, 4, 5)]), elements=st.integers(0, 3))
+masked = MaxMask()
+
+
+def noise(*shape: int, seed: int = 0) -> Tensor:
+    return torch.randn(shape, generator=torch.Generator().manual_seed(seed)).relu()
+
+
+def slow_mask(features: Tensor) -> Tensor:
+    """Channel by channel: every cell at which a live channel has its maximum."""
+    batch, channels, height, width = features.shape
+    kept = torch.zeros(batch, 1, height, width, dtype=torch.bool)
+    for b in range(batch):
+        for c in range(channels):
+            peak = max(float(features[b, c, i, j]) for i in range(height) for j in range(width))
+            for i, j in itertools.product(range(height), range(width)):
+                if peak > 0 and float(features[b, c, i, j]) == peak:
+                    kept[b, 0, i, j] = True
+        if not kept[b].any():
+            kept[b] = True
+    return kept
+
+
+@given(tied)
+def test_the_mask_against_the_slow_loop(values: np.ndarray) -> None:
+    features = torch.from_numpy(values)
+    found = masked(features)
+    assert found.dtype == torch.bool
+    assert torch.equal(found, slow_mask(features))
+    assert found.flatten(1).any(1).all()
+
+
+def test_the_mask_by_hand() -> None:
+    features = torch.tensor([[[[1.0, 5], [5, 0]], [[0, 0], [0, 0]], [[0, 0], [0, 2]]]])
+    assert masked(features)[0, 0].tolist() == [[False, True], [True, True]]
+    assert masked(features[:, 1:2])[0, 0].tolist() == [[True, True], [True, True]]  # all dead: all kept
+    assert masked(features[:, 1:])[0, 0].tolist() == [[False, False], [False, True]]  # the dead one has no say
+
+
+@given(tied)
+def test_the_mask_turns_with_the_map(values: np.ndarray) -> None:
+    """True of ties as well only because all of them are kept."""
+    features = torch.from_numpy(values)
+    for turn in (lambda x: x.rot90(1, (2, 3)), lambda x: x.flip(2), lambda x: x.flip(3), lambda x: x.transpose(2, 3)):
+        assert torch.equal(masked(turn(features)), turn(masked(features)))
+
+
+@given(tied, st.lists(st.integers(-8, 8), min_size=4, max_size=4))
+def test_the_mask_does_not_see_channel_weights(values: np.ndarray, powers: list[int]) -> None:
+    features = torch.from_numpy(values)
+    weights = torch.tensor([2.0**power for power in powers[: features.shape[1]]]).view(1, -1, 1, 1)
+    assert torch.equal(masked(weights * features), masked(features))
+
+
+@given(tied)
+def test_mac_does_not_see_the_mask(values: np.ndarray) -> None:
+    features = torch.from_numpy(values)
+    kept = masked(features)
+    assert torch.equal(MAC()(features, kept), MAC()(features))
+    assert torch.equal(MAC()(features * kept), MAC()(features))
+
+
+def test_spoc_sees_the_mask() -> None:
+    features = noise(1, 4, 6, 6)
+    assert (SPoC()(features, masked(features)) > SPoC()(features)).all()
+
+
+def test_values_pass_the_mask_gradients_of_its_choice_do_not() -> None:
+    features = noise(2, 4, 6, 6).requires_grad_()
+    kept = masked(features)
+    assert not kept.requires_grad
+    SPoC()(features, kept).sum().backward()
+    expected = (kept / kept.sum((2, 3), keepdim=True)).expand_as(features)
+    torch.testing.assert_close(features.grad, expected)
+
+
+@pytest.mark.parametrize("kind", WINDOW_KINDS)
+@pytest.mark.parametrize("size", [(5, 7), (2, 6), (6, 1), (1, 1)])
+def test_windows_against_the_slow_loop(kind: str, size: tuple[int, int]) -> None:
+    features, windows = noise(2, 3, *size), (1, 2, 3, 4)
+    height, width = size
+    for k, found in zip(windows, ScaleFilters(windows, kind)(features), strict=True):
+        down, across = min(k, height), min(k, width)
+        expected = torch.empty(2, 3, height - down + 1, width - across + 1)
+        for i, j in np.ndindex(*expected.shape[2:]):
+            cells = features[:, :, i : i + down, j : j + across].flatten(2)
+            expected[:, :, i, j] = cells.max(2).values if kind == "max" else cells.sum(2) / (down * across)
+        torch.testing.assert_close(found, expected)
+    assert torch.equal(ScaleFilters((1,), kind)(features)[0], features)
+
+
+@pytest.mark.parametrize("pooling", POOLINGS)
+def test_one_window_without_mask_is_plain_pooling(pooling: str) -> None:
+    features = noise(3, 5, 4, 6)
+    scheme = ScaleAndMask(POOLINGS[pooling](), windows=(1,), mask="none")
+    found = scheme(features)
+    expected = POOLINGS[pooling]()(features)
+    torch.testing.assert_close(found.descriptor, expected / expected.norm(dim=1, keepdim=True))
+    assert found.kept == [None]
+
+
+@pytest.mark.parametrize("pooling", POOLINGS)
+@pytest.mark.parametrize("kind", WINDOW_KINDS)
+def test_each_scale_is_normalised_before_the_sum(pooling: str, kind: str) -> None:
+    features = noise(2, 6, 7, 5)
+    found = ScaleAndMask(POOLINGS[pooling](), (1, 2, 3), kind)(features)
+    total = torch.zeros(2, 6)
+    for scale, kept in zip(ScaleFilters((1, 2, 3), kind)(features), found.kept, strict=True):
+        assert kept is not None
+        assert torch.equal(kept, slow_mask(scale))
+        for image in range(2):
+            vector = POOLINGS[pooling]()(scale[image : image + 1], kept[image : image + 1])[0]
+            total[image] += vector / vector.norm()
+    torch.testing.assert_close(found.descriptor, total / total.norm(dim=1, keepdim=True))
+
+
+@given(tied, st.sampled_from(sorted(WINDOW_KINDS)), st.sampled_from(["max", "none"]))
+def test_unit_length_whatever_the_map(values: np.ndarray, kind: str, mask: str) -> None:
+    found = ScaleAndMask(GeM(), (1, 2, 3), kind, mask)(torch.from_numpy(values))
+    torch.testing.assert_close(found.descriptor.norm(dim=1), torch.ones(len(values)))
+
+
+def test_the_descriptor_does_not_turn_with_the_map() -> None:
+    features, scheme = noise(2, 6, 7, 5), ScaleAndMask(GeM())
+    expected = scheme(features).descriptor
+    for turned in (features.rot90(1, (2, 3)), features.flip(3), features.flip(2)):
+        torch.testing.assert_close(scheme(turned).descriptor, expected)
+
+
+def test_a_shift_matters_less_to_larger_max_windows() -> None:
+    """What the scale filters are for: an object moved by a cell changes no max window that holds both places."""
+    features = torch.zeros(1, 1, 5, 5)
+    features[0, 0, 2, 2] = 1
+    moved = features.roll(1, 3)
+    overlap = {k: float((ScaleFilters((k,))(features)[0] * ScaleFilters((k,))(moved)[0]).sum()) for k in (1, 2, 3)}
+    assert overlap == {1: 0.0, 2: 2.0, 3: 6.0}
+
+
+def test_gradients_reach_the_map_and_p() -> None:
+    features = (torch.rand(1, 3, 4, 4, generator=torch.Generator().manual_seed(5)) + 0.1).double().requires_grad_()
+    scheme = ScaleAndMask(GeM().double(), (1, 2))
+
+    def call(image: Tensor, p: Tensor) -> Tensor:
+        return torch.func.functional_call(scheme, {"pooling.p": p}, (image,)).descriptor
+
+    assert torch.autograd.gradcheck(call, [features, torch.tensor(3.0).double().requires_grad_()])
+
+
+def test_misspelt_names_are_suggested() -> None:
+    with pytest.raises(UserError, match="did you mean 'average'"):
+        ScaleFilters((1,), "averge")
+    with pytest.raises(UserError, match="unknown mask 'maxx': did you mean 'max'"):
+        ScaleAndMask(GeM(), mask="maxx")
