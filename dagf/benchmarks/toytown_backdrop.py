@@ -96,14 +96,14 @@ def _flat(colour: Points, extent: tuple[int, int]) -> Image:
 def develop(image: Image, rng: np.random.Generator) -> Image:
     """What a camera makes of the scene (size, size, 3): exposure, colour cast, vignetting, blur and grain."""
     size = len(image)
-    sigma = float(rng.choice([0.3, 0.42, 0.6, 0.9], p=[0.35, 0.35, 0.2, 0.1])) * size / 96
-    gain = rng.uniform(0.88, 1.2) * np.clip(1 + rng.normal(0, 0.035, 3), 0.9, 1.1)
-    contrast, lift = rng.uniform(0.86, 1.16), rng.normal(0, 6)
+    sigma = float(rng.choice([0.3, 0.42, 0.6, 0.9], p=[0.45, 0.35, 0.15, 0.05])) * size / 96
+    gain = rng.uniform(0.92, 1.12) * np.clip(1 + rng.normal(0, 0.015, 3), 0.95, 1.05)
+    contrast, lift = rng.uniform(0.92, 1.1), rng.normal(0, 3)
     tone = np.column_stack([np.diag(gain * contrast), np.full(3, 118 * (1 - contrast) + lift)])
     corners = np.float32(rng.uniform(0, 0.3)) * _vignette(size)
     noise = grain()
     y, x = rng.integers(0, max(1, len(noise) - size), 2)
-    noise = noise[y : y + size, x : x + size] * np.float32(rng.uniform(1, 5))
+    noise = noise[y : y + size, x : x + size] * np.float32(rng.uniform(1, 4))
     if len(noise) < size:
         noise = np.asarray(cv2.resize(noise, (size, size)), np.float32)
     picture = cv2.GaussianBlur(image, (0, 0), sigma)

@@ -8,7 +8,7 @@ import numpy as np
 from dagf.benchmarks.toytown_buildings import Points
 
 WEATHERS = ("clear", "overcast", "haze", "golden", "dusk")
-_WEATHER_ODDS = (0.44, 0.24, 0.10, 0.14, 0.08)
+_WEATHER_ODDS = (0.52, 0.27, 0.05, 0.12, 0.04)
 
 
 @dataclass(frozen=True)
@@ -65,13 +65,13 @@ def sample_light(rng: np.random.Generator) -> Light:
     blue, grey = np.array([0.36, 0.55, 0.82]), np.array([0.70, 0.73, 0.77])
     pale, warm = np.array([0.80, 0.86, 0.92]), np.array([0.96, 0.80, 0.60])
     sun_colour, ambient, top, low, cover, haze, lamps = {
-        "clear": ((0.80, 0.74, 0.64), (0.48, 0.51, 0.57), blue, pale, rng.uniform(0.1, 0.55), 0.0012, 0.0),
+        "clear": ((0.58, 0.54, 0.48), (0.60, 0.62, 0.66), blue, pale, rng.uniform(0.1, 0.55), 0.0012, 0.0),
         "overcast": ((0.12, 0.12, 0.12), (0.80, 0.82, 0.85), grey, 1.12 * grey, 0.9, 0.003, 0.0),
-        "haze": ((0.34, 0.32, 0.29), (0.58, 0.58, 0.58), 1.05 * grey, 1.14 * grey, 0.5, 0.011, 0.0),
-        "golden": ((0.98, 0.72, 0.44), (0.44, 0.44, 0.50), 0.9 * blue, warm, rng.uniform(0.1, 0.6), 0.003, 0.05),
-        "dusk": ((0.20, 0.13, 0.10), (0.38, 0.39, 0.48), 0.5 * blue, (0.66, 0.48, 0.44), 0.4, 0.003, 0.42),
+        "haze": ((0.34, 0.32, 0.29), (0.58, 0.58, 0.58), 1.05 * grey, 1.14 * grey, 0.5, 0.007, 0.0),
+        "golden": ((0.70, 0.54, 0.36), (0.58, 0.56, 0.58), 0.9 * blue, warm, rng.uniform(0.1, 0.6), 0.003, 0.05),
+        "dusk": ((0.22, 0.16, 0.12), (0.52, 0.52, 0.58), 0.5 * blue, (0.66, 0.48, 0.44), 0.4, 0.003, 0.42),
     }[weather]
-    strength = rng.uniform(0.85, 1.15)
+    strength = rng.uniform(0.9, 1.1)
     return Light(
         weather,
         sun,

@@ -98,12 +98,12 @@ class _Frame:
 
 def _sample_frame(rng: np.random.Generator, model: Model, size: int, role: str, nuisances: bool) -> _Frame:
     """Where the camera stands and looks: the landmark gets a wanted area and a place anywhere in the image."""
-    turn = {"query": 40.0}.get(role, 68.0)
+    turn = {"query": 35.0}.get(role, 60.0)
     azimuth = float(rng.uniform(-turn, turn))
     if role == "query":
         share = float(np.exp(rng.uniform(np.log(0.21), np.log(0.50))))
     elif nuisances:
-        share = float(np.exp(rng.uniform(np.log(0.038), np.log(0.66))))
+        share = float(np.exp(rng.uniform(np.log(0.06), np.log(0.66))))
     else:
         share = float(rng.uniform(0.26, 0.32))
     b = model.building
@@ -160,7 +160,7 @@ def _sample_things(
     radius = math.hypot(b.width, b.depth) / 2
     level = float(rng.uniform(0, 0.5 if role == "query" else 1.0))
     things: list[_Thing] = []
-    for _ in range(min(8, int(rng.poisson(0.9 + 3.4 * level)))):
+    for _ in range(min(8, int(rng.poisson(0.6 + 2.6 * level)))):
         number = int(rng.integers(POOL))
         other = _pool_model(*pool, number, size)
         reach = math.hypot(other.building.width, other.building.depth) / 2
@@ -176,7 +176,7 @@ def _sample_things(
         for _ in range(int(rng.poisson(count))):
             at = _place(frame, rng.uniform(-0.05, 1.05) * size, max(3.0, frame.distance * rng.uniform(near, 1.7)))
             things.append(_sprite_thing(rng, kind, at, radius, view))
-    if role != "query" and rng.random() < 0.62:
+    if role != "query" and rng.random() < 0.5:
         things += _occluders(rng, frame, radius, size, pool)
     return things
 

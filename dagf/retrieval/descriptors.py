@@ -19,6 +19,7 @@ from dagf.retrieval.search import Descriptors, similarities
 
 Batch = tuple[NDArray[np.int64], Tensor]
 DECODERS = 4  # threads: decoding releases the interpreter's lock
+WAITING = 4  # batches of decoded images of rare sizes that wait for their like
 
 
 def image_batches(
@@ -34,14 +35,16 @@ def image_batches(
     boxes = boxes or [None] * len(files)
     waiting: dict[tuple[int, ...], list[tuple[int, Tensor]]] = {}
     with ThreadPoolExecutor(DECODERS) as pool:
-        for start in range(0, len(files), 4 * batch):
-            jobs = range(start, min(start + 4 * batch, len(files)))
+        for start in range(0, len(files), batch):
+            jobs = range(start, min(start + batch, len(files)))
             images = pool.map(lambda row: load_image(files[row], spec, boxes[row]), jobs)
             for row, image in zip(jobs, images, strict=True):
                 group = waiting.setdefault(tuple(image.shape), [])
                 group.append((row, image))
                 if len(group) == batch:
                     yield _stack(waiting.pop(tuple(image.shape)))
+            if sum(map(len, waiting.values())) > WAITING * batch:  # many sizes: memory before full batches
+                yield _stack(waiting.pop(max(waiting, key=lambda shape: len(waiting[shape]))))
     for group in waiting.values():
         yield _stack(group)
 
