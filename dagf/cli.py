@@ -78,7 +78,7 @@ def main() -> None:
     dagf train dagf                  train one variant
     dagf evaluate dagf               mAP of one variant
     dagf extract --run ID FOLDER     descriptors of your images
-    dagf search --run ID PHOTO       the most similar of them
+    dagf search PHOTO                the most similar of them
     """
 
 

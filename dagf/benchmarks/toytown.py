@@ -4,7 +4,6 @@ Drawn from a seed and written to disk in the layout of the real sets, so that th
 evaluation run on it. `generator_hash` changes with every line that could change an image or a label.
 """
 
-import ast
 import csv
 import dataclasses
 import multiprocessing
@@ -22,13 +21,13 @@ import pandas as pd
 from filelock import FileLock
 from numpy.typing import NDArray
 
+from dagf.benchmarks.drawing.files import THRESHOLDS as THRESHOLDS
+from dagf.benchmarks.drawing.files import Job, Record, distractor_name, folder, view_names, write_views
+from dagf.benchmarks.drawing.files import difficulty as difficulty
+from dagf.benchmarks.drawing.files import single_threaded as _single_threaded
+from dagf.benchmarks.drawing.scene import DISTRACTOR_START, STREAMS, photograph
 from dagf.benchmarks.protocol import Benchmark, from_ground_truth
-from dagf.benchmarks.toytown_files import THRESHOLDS as THRESHOLDS
-from dagf.benchmarks.toytown_files import Job, Record, distractor_name, folder, view_names, write_views
-from dagf.benchmarks.toytown_files import difficulty as difficulty
-from dagf.benchmarks.toytown_files import single_threaded as _single_threaded
-from dagf.benchmarks.toytown_scene import DISTRACTOR_START, STREAMS, photograph
-from dagf.common import UserError, atomic_folder, choose, content_hash, progress, read_json, write_json
+from dagf.common import UserError, atomic_folder, choose, code_only, content_hash, progress, read_json, write_json
 
 SPLITS = ("train", "validation", "test")
 JUDGED = ("validation", "test")  # the splits with queries
@@ -82,16 +81,9 @@ def _at_least(spec: ToytownSpec, name: str, least: int) -> None:
 @cache
 def generator_hash() -> str:
     """The content hash of the generator's code, thresholds included; comments, docstrings and layout do not count."""
-    sources = sorted(Path(__file__).parent.glob("toytown*.py"))
-    return content_hash({path.name: _bare(path.read_text(encoding="utf-8")) for path in sources})
-
-
-def _bare(source: str) -> str:
-    tree = ast.parse(source)
-    for node in ast.walk(tree):
-        if isinstance(node, ast.Module | ast.ClassDef | ast.FunctionDef) and ast.get_docstring(node) is not None:
-            node.body = node.body[1:] or [ast.Pass()]
-    return ast.unparse(tree)
+    here = Path(__file__)
+    sources = [here, *sorted((here.parent / "drawing").glob("*.py"))]
+    return content_hash({path.name: code_only(path.read_text(encoding="utf-8")) for path in sources})
 
 
 def make_toytown(spec: ToytownSpec, folder: Path, workers: int | None = None) -> Path:

@@ -55,7 +55,7 @@ class Collection:
             raise UserError(
                 f"{path} does not exist; make it with: dagf extract --run ID FOLDER --output {path}"
             ) from error
-        except (BadZipFile, ValueError, KeyError, EOFError, OSError) as error:
+        except (BadZipFile, ValueError, KeyError, TypeError, EOFError, OSError) as error:
             raise UserError(f"{path} is no collection of `dagf extract`, or is broken; make it again") from error
 
 

@@ -5,6 +5,7 @@ A field that is not known is a mistake, never ignored: a misspelt value would ot
 
 import dataclasses
 import json
+import math
 import types
 import typing
 from collections.abc import Mapping
@@ -46,6 +47,12 @@ class TrainSpec:
     miner: str = ""
     miner_options: dict[str, float] = field(default_factory=dict)
     augmentation: str = "photograph"
+
+    def __post_init__(self) -> None:
+        """Raises `UserError` for a training of nothing."""
+        for name in ("epochs", "steps", "landmarks", "views"):
+            if getattr(self, name) < 1:
+                raise UserError(f"training: {name} is {getattr(self, name)}, expected at least 1")
 
 
 @dataclass(frozen=True)
@@ -96,6 +103,12 @@ class Profile:
     scales: tuple[float, ...] = (1.0,)
     held_out: int = 4
 
+    def __post_init__(self) -> None:
+        """Raises `UserError` where there is nothing to run."""
+        for name in ("arms", "seeds", "scales"):
+            if not getattr(self, name):
+                raise UserError(f"profile {self.name}: {name} is empty, expected at least one")
+
 
 PROFILES = ("smoke", "cpu", "gpu", "photographs")
 
@@ -113,7 +126,7 @@ def load_profile(name: str) -> Profile:
         path = resources.files("dagf.study") / "profiles" / f"{choose('profile', name, PROFILES)}.yaml"
     try:
         values = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
+    except (yaml.YAMLError, ValueError) as error:  # ValueError: not UTF-8, or a date that is none
         raise UserError(f"profile {name} is not valid YAML: {str(error).splitlines()[0]}") from error
     return from_mapping(Profile, values, f"profile {name}")
 
@@ -150,7 +163,7 @@ def _convert(hint: Any, value: Any, where: str) -> Any:
         return tuple(_convert(arguments[0], item, where) for item in value)
     if origin is dict and isinstance(value, Mapping):
         return {str(key): _convert(arguments[1], item, f"{where}.{key}") for key, item in value.items()}
-    if hint is float and isinstance(value, int | float) and not isinstance(value, bool):
+    if hint is float and isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value):
         return float(value)
     if hint in (int, str, bool) and type(value) is hint:
         return value

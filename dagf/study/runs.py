@@ -98,7 +98,7 @@ class RunStore:
 
         Raises `UserError` where there is none, or more than one.
         """
-        found = [path.parent for path in sorted(self.root.glob(f"{run_id}*/record.json"))] if run_id else []
+        found = [run.folder for run in self.all() if run_id and run.id.startswith(run_id)]
         if len(found) != 1:
             known = "none" if not found else ", ".join(path.name for path in found)
             raise UserError(f"run '{run_id}': expected one finished run in {self.root}, found {known}")

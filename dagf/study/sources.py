@@ -112,8 +112,10 @@ class MapSource:
 
 
 def trunk_id(config: RunConfig) -> str:
-    """What names the weights of a frozen trunk: the run it comes from, or the trunk and its weights' hash."""
-    return config.start or content_hash(asdict(config.trunk))
+    """What names the weights of a frozen trunk: the run it comes from, else its weights, else the seed it is drawn from."""
+    if config.start or config.trunk.pretrained:
+        return config.start or content_hash(asdict(config.trunk))
+    return content_hash([asdict(config.trunk), config.seed])
 
 
 def make_source(config: RunConfig, data: TrainingSet, net: RetrievalNet, cache: Path) -> Source:

@@ -12,7 +12,20 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from dagf.benchmarks import toytown, toytown_files
+from dagf.benchmarks import toytown
+from dagf.benchmarks.drawing import files as toytown_files
+from dagf.benchmarks.drawing.buildings import make_twin, parts_of, sample_building
+from dagf.benchmarks.drawing.scene import (
+    CONTROL_SCALES,
+    QUERY_SCALES,
+    QUERY_VISIBLE,
+    SCALES,
+    STREAMS,
+    landmark_building,
+    photograph,
+    twin_of,
+)
+from dagf.benchmarks.drawing.textures import facade
 from dagf.benchmarks.protocol import EASY, HARD, MEDIUM
 from dagf.benchmarks.toytown import (
     THRESHOLDS,
@@ -28,18 +41,6 @@ from dagf.benchmarks.toytown import (
     toytown_spec,
     toytown_training_images,
 )
-from dagf.benchmarks.toytown_buildings import make_twin, parts_of, sample_building
-from dagf.benchmarks.toytown_scene import (
-    CONTROL_SCALES,
-    QUERY_SCALES,
-    QUERY_VISIBLE,
-    SCALES,
-    STREAMS,
-    landmark_building,
-    photograph,
-    twin_of,
-)
-from dagf.benchmarks.toytown_textures import facade
 from dagf.common import UserError
 
 TINY = ToytownSpec(
@@ -193,7 +194,7 @@ def test_views_keep_their_ranges_and_have_no_centre_bias() -> None:
     assert 0.35 < scales.max() <= SCALES[1]
     centres = np.array([((s.box[0] + s.box[2]) / 96, (s.box[1] + s.box[3]) / 96) for s in shots])
     assert np.abs(centres.mean(0) - 0.5).max() < 0.08  # no side is preferred ...
-    small = centres[scales < 0.12]
+    small = centres[scales < 0.10]  # a large landmark cannot be far from the middle
     assert ((np.abs(small - 0.5) > 0.25).any(1)).mean() > 0.55  # ... and 3 in 4 of uniform ones lie off the middle
     assert np.mean([shot.visible < 0.7 for shot in shots]) > 0.1  # occlusion happens
     assert np.mean([shot.clutter > 0.1 for shot in shots]) > 0.3
@@ -346,13 +347,6 @@ def test_the_id_follows_every_value_and_the_generator(monkeypatch: pytest.Monkey
     before = TINY.id
     monkeypatch.setattr(toytown, "generator_hash", lambda: "another")
     assert TINY.id != before
-
-
-def test_the_generators_hash_ignores_prose() -> None:
-    assert generator_hash() == generator_hash()
-    code = 'def f(x):\n    """Prose."""\n    return x + 1  # why\n'
-    assert toytown._bare(code) == toytown._bare("def f(x):\n\n    return x + 1\n")
-    assert toytown._bare(code) != toytown._bare("def f(x):\n    return x + 2\n")
 
 
 def test_records_are_plain_csv(root: Path) -> None:

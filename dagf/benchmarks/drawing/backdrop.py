@@ -5,9 +5,9 @@ from functools import lru_cache
 import cv2
 import numpy as np
 
-from dagf.benchmarks.toytown_buildings import Points
-from dagf.benchmarks.toytown_paint import Canvas
-from dagf.benchmarks.toytown_sprites import Floats, Image, clouds, grain, grounds
+from dagf.benchmarks.drawing.buildings import Points
+from dagf.benchmarks.drawing.paint import Canvas
+from dagf.benchmarks.drawing.sprites import Floats, Image, clouds, grain, grounds
 
 
 def backdrop(canvas: Canvas, rng: np.random.Generator) -> None:

@@ -8,10 +8,10 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from dagf.benchmarks.toytown_buildings import Building, Face, Part, Points, parts_of
-from dagf.benchmarks.toytown_camera import Camera, Light
-from dagf.benchmarks.toytown_sprites import Floats, Image, dome_sprite, pyramid
-from dagf.benchmarks.toytown_textures import facade
+from dagf.benchmarks.drawing.buildings import Building, Face, Part, Points, parts_of
+from dagf.benchmarks.drawing.camera import Camera, Light
+from dagf.benchmarks.drawing.sprites import Floats, Image, dome_sprite, pyramid
+from dagf.benchmarks.drawing.textures import facade
 
 LANDMARK, CLUTTER = 1, 2  # what a pixel of `Canvas.kinds` shows; 0 is ground, sky and skyline
 NEAR = 0.6  # metres: nothing closer than this is painted

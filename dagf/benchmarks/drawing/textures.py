@@ -10,7 +10,7 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from dagf.benchmarks.toytown_buildings import Building, Colour
+from dagf.benchmarks.drawing.buildings import Building, Colour
 
 Image = NDArray[np.uint8]
 Floats = NDArray[np.float32]

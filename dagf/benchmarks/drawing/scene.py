@@ -12,18 +12,18 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from dagf.benchmarks.toytown_backdrop import backdrop, develop
-from dagf.benchmarks.toytown_buildings import Building, Points, make_twin, sample_building
-from dagf.benchmarks.toytown_camera import Camera, camera, sample_light
-from dagf.benchmarks.toytown_paint import CLUTTER, LANDMARK, Canvas, Model, build
-from dagf.benchmarks.toytown_sprites import Image, sprites
+from dagf.benchmarks.drawing.backdrop import backdrop, develop
+from dagf.benchmarks.drawing.buildings import Building, Points, make_twin, sample_building
+from dagf.benchmarks.drawing.camera import Camera, camera, sample_light
+from dagf.benchmarks.drawing.paint import CLUTTER, LANDMARK, Canvas, Model, build
+from dagf.benchmarks.drawing.sprites import Image, sprites
 
 # Streams of the seed. SeedSequence pads with zeros, so that streams of unlike length must not share a prefix:
 # every key has four numbers.
 STREAMS = {"train": 0, "validation": 1, "test": 2, "distractors": 3}
 BUILDINGS, POOLS = 10, 20  # added to a split's stream: its landmarks, its clutter
 DISTRACTOR_START = {"test": 0, "validation": 2**31}  # the two ranges of the unlimited distractors
-SIGHTINGS = 4  # distractors 4k .. 4k + 3 show one building, as in real collections
+SIGHTINGS = 8  # distractors 8k .. 8k + 7 show one building, as in real collections
 POOL = 96  # buildings that a split's clutter is taken from, so that clutter comes back beside other landmarks
 TWIN_PERIOD = 8  # of 8 landmarks the second is the first one's twin: a quarter of all has one
 SCALES = (0.03, 0.60)  # the visible landmark's share of the image
@@ -160,7 +160,7 @@ def _sample_things(
     radius = math.hypot(b.width, b.depth) / 2
     level = float(rng.uniform(0, 0.5 if role == "query" else 1.0))
     things: list[_Thing] = []
-    for _ in range(min(8, int(rng.poisson(0.6 + 2.6 * level)))):
+    for _ in range(min(8, int(rng.poisson(0.5 + 2.2 * level)))):
         number = int(rng.integers(POOL))
         other = _pool_model(*pool, number, size)
         reach = math.hypot(other.building.width, other.building.depth) / 2
@@ -170,7 +170,7 @@ def _sample_things(
             at = at + view.forward * (radius + 1.1 * reach)
         yaw = float(rng.integers(4)) * math.pi / 2 + float(rng.normal(0, 0.12))
         things.append(_Thing("building", number, at, other.height, yaw))
-    counts = {"tree": 0.6 + 3.4 * level, "person": 0.8 + 3 * level, "car": 0.4 + 2.2 * level, "lamp": 0.2 + 0.8 * level}
+    counts = {"tree": 0.5 + 2.0 * level, "person": 0.4 + 1.6 * level, "car": 0.3 + 1.3 * level, "lamp": 0.1 + 0.5 * level}
     for kind, count in counts.items():
         near = {"tree": 0.4, "person": 0.12, "car": 0.25, "lamp": 0.3}[kind]
         for _ in range(int(rng.poisson(count))):

@@ -9,7 +9,7 @@ from typing import Any
 import cv2
 import numpy as np
 
-from dagf.benchmarks.toytown_scene import DISTRACTOR_START, STREAMS, Photograph, photograph, twin_of
+from dagf.benchmarks.drawing.scene import DISTRACTOR_START, STREAMS, Photograph, photograph, twin_of
 from dagf.common import UserError
 
 Record = dict[str, Any]
@@ -17,8 +17,8 @@ Record = dict[str, Any]
 # Frozen: they are part of the generator's hash. `turn` is in degrees, the rest are fractions.
 THRESHOLDS: Mapping[str, Mapping[str, float]] = MappingProxyType(
     {
-        "junk": MappingProxyType({"visible_below": 0.40, "scale_below": 0.045, "turn_above": 95.0}),
-        "easy": MappingProxyType({"visible": 0.75, "scale": 0.08, "turn": 60.0, "clutter": 0.40}),
+        "junk": MappingProxyType({"visible_below": 0.45, "scale_below": 0.055, "turn_above": 90.0}),
+        "easy": MappingProxyType({"visible": 0.75, "scale": 0.10, "turn": 50.0, "clutter": 0.35}),
     }
 )
 

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from dagf.benchmarks.toytown_buildings import Points
+from dagf.benchmarks.drawing.buildings import Points
 
 WEATHERS = ("clear", "overcast", "haze", "golden", "dusk")
 _WEATHER_ODDS = (0.52, 0.27, 0.05, 0.12, 0.04)

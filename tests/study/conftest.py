@@ -1,0 +1,190 @@
+"""What the tests of the study share: a small set of photographs, and a training that takes a second."""
+
+import json
+import os
+import pickle
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from dagf.benchmarks.folder import load_folder
+from dagf.model.trunks import TrunkSpec
+from dagf.model.variants import variant
+from dagf.retrieval.images import ImageSpec
+from dagf.study.config import RunConfig, TrainSpec
+from dagf.study.runs import Run, RunStore
+from dagf.study.sources import TrainingSet
+from dagf.study.training import train
+
+TINY = TrainSpec(
+    epochs=2, steps=2, landmarks=4, views=2, loss_options={"margin": 0.2, "scale": 16.0}, augmentation="photograph"
+)
+TRAINED, HELD = 4, 3  # instances to train on, and of the benchmark
+JOB = """
+import pickle, sys
+from pathlib import Path
+import torch
+from dagf.study import training
+
+class Loud(training._Loop):
+    def run(self, bar):
+        print("trained here", flush=True)
+        super().run(bar)
+
+training._Loop = Loud
+torch.set_num_threads(1)
+config, data, store, cache = pickle.loads(Path(sys.argv[1]).read_bytes())
+print(training.train(config, data, store, cache, bar=False).id, flush=True)
+"""
+
+
+def photograph(instance: int, view: int, size: int = 32) -> Image.Image:
+    """A texture of its instance (two colours, a direction, a width of stripe), its phase and light of the view."""
+    kind, seen = np.random.default_rng([7, instance]), np.random.default_rng([8, instance, view])
+    first, second = kind.integers(0, 256, (2, 3))
+    angle, width, phase = kind.uniform(0, np.pi), kind.uniform(4, 9), seen.uniform(0, 6)
+    y, x = np.mgrid[:size, :size]
+    stripes = np.sin((x * np.cos(angle) + y * np.sin(angle)) * 2 * np.pi / width + phase)[..., None] > 0
+    pixels = np.where(stripes, first, second) * seen.uniform(0.8, 1.0) + seen.normal(0, 6, (size, size, 3))
+    return Image.fromarray(pixels.clip(0, 255).astype(np.uint8))
+
+
+def write_photographs(folder: Path, train_instances: int = TRAINED, views: int = 5) -> Path:
+    """A folder with labels.csv: `views` images of each training instance, and a benchmark of `HELD` others."""
+    (folder / "jpg").mkdir(parents=True)
+    lines = ["file,instance,role"]
+    for instance in range(train_instances + HELD):
+        for view in range(views):
+            name = f"jpg/{instance}-{view}.jpg"
+            photograph(instance, view).save(folder / name, quality=92)
+            held = "query" if view == 0 else "database"
+            lines.append(f"{name},i{instance},{'train' if instance < train_instances else held}")
+    for number in range(2):
+        photograph(100 + number, 0).save(folder / f"jpg/other-{number}.jpg")
+        lines.append(f"jpg/other-{number}.jpg,,distractor")
+    (folder / "labels.csv").write_text("\n".join(lines) + "\n")
+    return folder
+
+
+@pytest.fixture(scope="session")
+def photographs(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """`write_photographs`, once; not to be changed."""
+    return write_photographs(tmp_path_factory.mktemp("photographs") / "shots")
+
+
+@pytest.fixture(scope="session")
+def data(photographs: Path) -> TrainingSet:
+    """Four instances with five images each to train on, and three others to validate on."""
+    rows = [(photographs / f"jpg/{label}-{view}.jpg", label) for label in range(TRAINED) for view in range(5)]
+    files, labels = zip(*rows, strict=True)
+    return TrainingSet(files, labels, load_folder(photographs), "tiny-photographs")
+
+
+@pytest.fixture
+def one_thread() -> Iterator[None]:
+    """One thread, as the study trains: the same bits everywhere."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
+
+
+def configured(arm: str = "dagf", **changes: Any) -> RunConfig:
+    """A run of the small trunk on `data`; `changes` of the training are told apart by their names."""
+    of_training = {key: changes.pop(key) for key in list(changes) if key in TrainSpec.__dataclass_fields__}
+    made = RunConfig(
+        variant(arm), TrunkSpec(), ImageSpec(32), replace(TINY, **of_training), "tiny-photographs", 0, recipe="tested"
+    )
+    return replace(made, **changes)
+
+
+@dataclass(frozen=True)
+class Workshop:
+    """A run store of a test's own, with the means to train in it."""
+
+    root: Path
+    data: TrainingSet
+
+    @property
+    def store(self) -> RunStore:
+        return RunStore(self.root / "runs")
+
+    @property
+    def cache(self) -> Path:
+        return self.root / "cache"
+
+    def train(self, config: RunConfig, **options: Any) -> Run:
+        """Train here, in this process."""
+        return train(config, self.data, self.store, self.cache, bar=False, **options)
+
+    def start(self, config: RunConfig, processes: int = 1) -> "subprocess.Popen[str]":
+        """Train in a process of its own; more than one are started by torchrun."""
+        self.root.mkdir(parents=True, exist_ok=True)
+        (self.root / "job.py").write_text(JOB)
+        (self.root / "job.pickle").write_bytes(pickle.dumps((config, self.data, self.store, self.cache)))
+        launcher = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node", str(processes)]
+        command = [sys.executable, *(launcher if processes > 1 else []), "job.py", "job.pickle"]
+        environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+        pipe = subprocess.PIPE
+        return subprocess.Popen(command, cwd=self.root, stdout=pipe, stderr=pipe, text=True, env=environment)
+
+
+@pytest.fixture
+def workshop(tmp_path: Path, data: TrainingSet, one_thread: None) -> Workshop:
+    """An empty run store."""
+    return Workshop(tmp_path / "workshop", data)
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory: pytest.TempPathFactory, data: TrainingSet) -> Run:
+    """A finished run of `dagf` on the tiny photographs."""
+    return Workshop(tmp_path_factory.mktemp("finished"), data).train(configured())
+
+
+@pytest.fixture
+def project(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """An empty project folder, named by DAGF_ROOT."""
+    root = tmp_path / "project"
+    (root / "notebooks").mkdir(parents=True)
+    (root / "pyproject.toml").touch()
+    monkeypatch.setenv("DAGF_ROOT", str(root))
+    monkeypatch.delenv("DAGF_RESULTS", raising=False)
+    return root
+
+
+PROFILE: dict[str, Any] = {
+    "name": "tiny",
+    "about": "for tests",
+    "toytown": {
+        "size": 48, "train_landmarks": 3, "train_views": 3, "validation_landmarks": 2, "test_landmarks": 2,
+        "views": 4, "distractors": 3, "validation_distractors": 2,
+    },
+    "trunk": {"name": "small"},
+    "image": {"size": 48},
+    "trunk_training": {"epochs": 1, "steps": 1, "landmarks": 3, "views": 2},
+    "arm_training": {"epochs": 1, "steps": 1, "landmarks": 3, "views": 2},
+    "arms": ["spoc", "dagf"],
+    "seeds": [0, 1],
+    "held_out": 2,
+}  # fmt: skip
+
+
+@pytest.fixture
+def profile(tmp_path: Path) -> Callable[..., str]:
+    """Writes a tiny profile with some fields changed (None leaves a field out); its file's name."""
+
+    def write(**changes: Any) -> str:
+        values = {key: value for key, value in (PROFILE | changes).items() if value is not None}
+        path = tmp_path / f"profile-{len(list(tmp_path.glob('profile-*')))}.yaml"
+        path.write_text(json.dumps(values))  # JSON is YAML
+        return str(path)
+
+    return write

@@ -1,0 +1,217 @@
+"""Configurations: strict from plain values, profiles as files, a run's name from everything that decides it."""
+
+import dataclasses
+import json
+from collections.abc import Callable
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any, Literal
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from dagf.common import UserError
+from dagf.model.trunks import TrunkSpec
+from dagf.model.variants import VARIANTS, Variant
+from dagf.retrieval.images import ImageSpec
+from dagf.study import config
+from dagf.study.config import PROFILES, Profile, RunConfig, TrainSpec, from_mapping, load_profile, recipe_hash, to_json
+from tests.study.conftest import configured
+
+
+@dataclass(frozen=True)
+class Inner:
+    width: int = 1
+
+
+@dataclass(frozen=True)
+class Outer:
+    name: str
+    rate: float = 0.1
+    on: bool = False
+    mode: Literal["a", "b"] = "a"
+    sizes: tuple[int, ...] = (1,)
+    options: dict[str, float] = field(default_factory=dict)
+    inner: Inner = Inner()
+    maybe: Inner | None = None
+    word: str | None = None
+
+
+def outer(**values: Any) -> Outer:
+    return from_mapping(Outer, {"name": "x", **values}, "here")
+
+
+def test_plain_values_become_the_dataclass() -> None:
+    found = outer(
+        rate=2, on=True, mode="b", sizes=[3, 4], options={"margin": 1}, inner={"width": 5}, maybe={}, word=None
+    )
+    assert found == Outer("x", 2.0, True, "b", (3, 4), {"margin": 1.0}, Inner(5), Inner(), None)
+    assert isinstance(found.rate, float)
+    assert isinstance(found.options["margin"], float)
+    assert outer(maybe=None).maybe is None
+    assert outer(word="w").word == "w"
+
+
+@pytest.mark.parametrize(
+    ("values", "message"),
+    [
+        ({"rat": 1}, "unknown field in here 'rat': did you mean 'rate'"),
+        ({1: 1}, "unknown field in here '1'"),
+        ({"inner": {"widht": 1}}, "unknown field in here: inner 'widht': did you mean 'width'"),
+        ({"maybe": {"widht": 1}}, "did you mean 'width'"),
+        ({"rate": "fast"}, "here: rate is 'fast', expected float"),
+        ({"rate": True}, "here: rate is True, expected float"),
+        ({"rate": float("nan")}, "here: rate is nan"),
+        ({"rate": float("inf")}, "here: rate is inf"),
+        ({"rate": None}, "here: rate is None"),
+        ({"on": 1}, "here: on is 1, expected bool"),
+        ({"name": 5}, "here: name is 5, expected str"),
+        ({"mode": "c"}, "here: mode is 'c'"),
+        ({"mode": ["a"]}, "here: mode is"),
+        ({"sizes": 3}, "here: sizes is 3"),
+        ({"sizes": "34"}, "here: sizes is '34'"),
+        ({"sizes": [1.5]}, "here: sizes is 1.5, expected int"),
+        ({"options": {"margin": "big"}}, "here: options.margin is 'big', expected float"),
+        ({"options": [1]}, "here: options is"),
+        ({"inner": 3}, "here: inner: expected fields of Inner, got 3"),
+        ({"word": 3}, "here: word is 3"),
+    ],
+)
+def test_anything_else_is_refused_in_one_line(values: dict[Any, Any], message: str) -> None:
+    with pytest.raises(UserError) as caught:
+        from_mapping(Outer, {"name": "x", **values}, "here")
+    assert message in str(caught.value)
+    assert "\n" not in str(caught.value)
+
+
+def test_a_missing_field_is_named() -> None:
+    with pytest.raises(UserError, match="here: 'name' is missing"):
+        from_mapping(Outer, {}, "here")
+    with pytest.raises(UserError, match="here: expected fields of Outer, got None"):
+        from_mapping(Outer, None, "here")
+
+
+@pytest.mark.parametrize("name", PROFILES)
+def test_the_profiles_we_ship(name: str) -> None:
+    profile = load_profile(name)
+    assert profile.name == name
+    assert set(profile.arms) <= set(VARIANTS)
+    assert {"gem", "dagf"} <= set(profile.arms)
+    assert len(set(profile.seeds)) == len(profile.seeds) > 0
+    assert json.dumps(dataclasses.asdict(profile), allow_nan=False)
+
+
+def test_every_profile_on_disk_has_its_name_in_the_list() -> None:
+    assert {path.stem for path in Path(config.__file__).parent.glob("profiles/*")} == set(PROFILES)
+
+
+def test_an_unknown_profile_suggests_the_nearest() -> None:
+    with pytest.raises(UserError, match="unknown profile 'smok': did you mean 'smoke'"):
+        load_profile("smok")
+
+
+def test_a_profile_of_ones_own(profile: Callable[..., str], tmp_path: Path) -> None:
+    mine = load_profile(profile(seeds=[7], scales=[1, 0.5]))
+    assert isinstance(mine, Profile)
+    assert mine.seeds == (7,)
+    assert mine.scales == (1.0, 0.5)
+    assert mine.toytown.size == 48
+    assert mine.trunk_training is not None
+    assert mine.trunk_training.steps == 1
+    assert load_profile(profile(trunk_training=None)).trunk_training is None
+    with pytest.raises(UserError, match=r"profile .*nowhere\.yaml does not exist"):
+        load_profile(str(tmp_path / "nowhere.yaml"))
+
+
+@pytest.mark.parametrize(
+    "text", ["a: [1", "a: b: c", "\ta", "- a", "", "3", "!!python/object:os.system {}", "\x00", "a: 2020-99-99"]
+)
+def test_a_broken_profile_is_one_line(tmp_path: Path, text: str) -> None:
+    path = tmp_path / "broken.yml"
+    path.write_text(text)
+    with pytest.raises(UserError, match=r"profile .*broken\.yml") as caught:
+        load_profile(str(path))
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("name", ["epochs", "steps", "landmarks", "views"])
+def test_a_training_of_nothing_is_refused(profile: Callable[..., str], name: str) -> None:
+    with pytest.raises(UserError, match=f"{name} is 0"):
+        load_profile(profile(arm_training={name: 0}))
+
+
+def test_a_profile_without_seeds_or_arms_is_refused(profile: Callable[..., str]) -> None:
+    for field_name in ("seeds", "arms", "scales"):
+        with pytest.raises(UserError, match=field_name):
+            load_profile(profile(**{field_name: []}))
+
+
+def leaves(value: Any, path: tuple[str, ...] = ()) -> list[tuple[tuple[str, ...], Any]]:
+    if dataclasses.is_dataclass(value):
+        names = [item.name for item in dataclasses.fields(value)]
+        return [leaf for name in names for leaf in leaves(getattr(value, name), (*path, name))]
+    return [(path, value)]
+
+
+def other(value: Any) -> Any:
+    match value:
+        case bool():
+            return not value
+        case int() | float():
+            return value + 1
+        case str():
+            return "squash" if value == "longest" else value + "x"
+        case tuple():
+            return (*value, 9)
+        case dict():
+            return {**value, "more": 1.0}
+    return "other"  # None
+
+
+def changed(made: Any, path: tuple[str, ...], value: Any) -> Any:
+    if len(path) == 1:
+        return replace(made, **{path[0]: value})
+    return replace(made, **{path[0]: changed(getattr(made, path[0]), path[1:], value)})
+
+
+@pytest.mark.parametrize(("path", "value"), leaves(configured()), ids=lambda value: str(value)[:40])
+def test_every_field_is_in_the_name_but_the_title(path: tuple[str, ...], value: Any) -> None:
+    before = configured()
+    renamed = changed(before, path, other(value)).id != before.id
+    assert renamed == (path != ("variant", "title"))
+
+
+finite = st.floats(allow_nan=False, allow_infinity=False, width=64)
+training_specs = st.builds(
+    TrainSpec, epochs=st.integers(1, 99), rate=finite, loss_options=st.dictionaries(st.text(max_size=5), finite)
+)
+configs = st.builds(
+    RunConfig,
+    variant=st.sampled_from([*VARIANTS.values(), Variant("ünï", windows=(2,))]),
+    trunk=st.builds(TrunkSpec, weights=st.text(max_size=9)),
+    image=st.builds(ImageSpec, st.integers(1, 999), st.sampled_from(["longest", "squash"])),
+    train=training_specs,
+    data=st.text(max_size=9),
+    seed=st.integers(0),
+    frozen=st.booleans(),
+)
+
+
+@given(configs)
+def test_a_configuration_survives_its_file(made: RunConfig) -> None:
+    read = from_mapping(RunConfig, json.loads(json.dumps(to_json(made))), "file")
+    assert read == made
+    assert read.id == made.id
+    assert len(made.id) == 12
+
+
+def test_whole_numbers_and_floats_are_one_value() -> None:
+    """`scale: 24` in a profile is the run that `scale: 24.0` is."""
+    one, two = (from_mapping(TrainSpec, {"rate": 1, "loss_options": {"scale": value}}, "x") for value in (24, 24.0))
+    assert replace(configured(), train=one).id == replace(configured(), train=two).id
+
+
+def test_the_recipe_names_all_code_that_decides_a_training() -> None:
+    assert len(recipe_hash()) == 12
+    assert recipe_hash() == recipe_hash()
