@@ -6,6 +6,7 @@ A user's mistake ends with one line and status 2, never with a traceback.
 import json
 import sys
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -140,13 +141,20 @@ def list_data() -> None:
 
 @data.command("make")
 @click.option("--profile", default="cpu", show_default=True, help="The profile whose Toytown is drawn.")
-def make_data(profile: str) -> None:
-    """Draw Toytown, the embedded benchmark, for a profile."""
+@click.option("--control", is_flag=True, help="The version without clutter, occlusion and changing scale.")
+def make_data(profile: str, control: bool) -> None:
+    """Draw Toytown, the embedded benchmark, for a profile.
+
+    \b
+    dagf data make
+    dagf data make --profile smoke --control
+    """
     from dagf.benchmarks.toytown import make_toytown
     from dagf.study import paths
     from dagf.study.config import load_profile
 
-    click.echo(paths.relative(make_toytown(load_profile(profile).toytown, paths.data())))
+    spec = replace(load_profile(profile).toytown, nuisances=not control)
+    click.echo(paths.relative(make_toytown(spec, paths.data())))
 
 
 @data.command("check")

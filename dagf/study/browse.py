@@ -12,6 +12,7 @@ from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
 from numpy.typing import NDArray
 
+from dagf.benchmarks.drawing.scene import STREAMS, photograph
 from dagf.benchmarks.protocol import Benchmark, Query
 from dagf.benchmarks.toytown import toytown_records
 from dagf.model.network import RetrievalNet
@@ -19,7 +20,7 @@ from dagf.retrieval.descriptors import benchmark_scores
 from dagf.retrieval.images import load_image
 from dagf.study.experiment import Study
 from dagf.study.explain import Contrast, Look, grad_cam, look
-from dagf.study.figures import BLUE, STYLE, frame, kept_cells, overlay
+from dagf.study.figures import BLUE, STYLE, contact_sheet, frame, kept_cells, overlay
 
 VERDICT = {"easy": "right", "hard": "right", "ok": "right", "junk": "junk"}
 
@@ -101,9 +102,9 @@ def _first(rows: NDArray[Any], count: int) -> list[int | None]:
     return [int(rows[place]) if place < len(rows) else None for place in range(count)]
 
 
-def _picture(ax: Axes, file: Path, title: str) -> None:
+def _picture(ax: Axes, file: Path, title: str, pad: float = 2) -> None:
     ax.imshow(load_image(file).permute(1, 2, 0).numpy())
-    ax.set_title(title, fontsize=7, pad=2)
+    ax.set_title(title, fontsize=7, pad=pad)
 
 
 def nuisances(root: Path) -> Figure:
@@ -126,6 +127,18 @@ def nuisances(root: Path) -> Figure:
     return figure
 
 
+def with_and_without(study: Study, landmarks: int = 9) -> Figure:
+    """Toytown's first test landmarks with its nuisances, and below them the same landmarks in the control version."""
+    spec = study.profile.toytown
+    shown = range(min(landmarks, spec.test_landmarks))
+    pictures = [
+        photograph(spec.seed, STREAMS["test"], landmark, 1, spec.size, nuisances=nuisances).image
+        for nuisances in (True, False)
+        for landmark in shown
+    ]
+    return contact_sheet(pictures, columns=len(shown))
+
+
 def ranking(
     study: Study, net: RetrievalNet, queries: list[int], top: int = 6
 ) -> tuple[Figure, NDArray[np.float32], NDArray[np.int64]]:
@@ -142,9 +155,9 @@ def ranking(
         for line, number, rows in zip(axes, queries, order, strict=True):
             query = test.queries[number]
             line[0].imshow(load_image(test.root / query.file, box=query.box).permute(1, 2, 0).numpy())
-            line[0].set_title("query (its crop)", fontsize=7, pad=2)
+            line[0].set_title("query (its crop)", fontsize=7, pad=5)
             for ax, row in zip(line[1:], rows, strict=True):
-                _picture(ax, files[row], f"{scores[number, row]:.2f}")
+                _picture(ax, files[row], f"{scores[number, row]:.2f}", pad=5)
                 frame(ax, VERDICT.get(label_of(query, int(row)), "wrong"))
             for ax in line:
                 ax.set_xticks([])

@@ -18,7 +18,7 @@ import torch
 
 from dagf.benchmarks.folder import load_folder, read_labels, validation_split
 from dagf.benchmarks.protocol import Benchmark
-from dagf.benchmarks.toytown import load_toytown, make_toytown, toytown_training_images
+from dagf.benchmarks.toytown import generator_hash, load_toytown, make_toytown, toytown_training_images
 from dagf.common import UserError, atomic_path, code_only, content_hash, file_sha256, progress
 from dagf.model.network import MapEncoder, RetrievalNet
 from dagf.model.trunks import TrunkSpec
@@ -52,6 +52,18 @@ class Study:
     cache: Path
     weights: Path | None = None
     toytown: Path | None = None
+
+    @property
+    def title(self) -> str:
+        """The name of the benchmark, for people."""
+        return "Toytown" if self.toytown else self.test.name
+
+    @property
+    def facts(self) -> dict[str, str]:
+        """What a reader needs to know which images and which trunk were measured."""
+        trunk = f"{self.trunk.name} {self.trunk.cut}".strip()
+        facts = {"Images": self.test_id, "Trunk": trunk, "Trunk's weights": self.trunk.weights}
+        return facts | ({"Toytown generator": generator_hash()} if self.toytown else {})
 
     @property
     def trunk(self) -> TrunkSpec:

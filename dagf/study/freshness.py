@@ -25,7 +25,10 @@ WHAT = {  # the parts of a content hash, in the words of a person
     "template": "the template of the reports was changed",
     "parameters": "it was made with other parameters",
     "data": "the data was changed",
+    "weights": "the weights were changed",
+    "photographs": "the tables measured on photographs were changed",
 }
+SHOWS_PHOTOGRAPHS = ("06_benchmark_tables",)  # whose page on Toytown also shows the tables measured on photographs
 
 
 @dataclass(frozen=True)
@@ -132,34 +135,41 @@ def read_notebook(path: Path) -> dict[str, Any]:
 
 
 def shown_parameters(parameters: Mapping[str, Any]) -> dict[str, Any]:
-    """`parameters` without the place on this machine where the photographs lie."""
-    shown = dict(parameters)
-    if shown.get("benchmark"):
-        shown["benchmark"] = Path(str(shown["benchmark"])).name
-    return shown
+    """`parameters` without the places on this machine where photographs and weights lie."""
+    return {key: _shown(value) for key, value in parameters.items()}
+
+
+def _shown(value: Any) -> Any:
+    if isinstance(value, list):
+        return [_shown(item) for item in value]
+    return Path(value).name if isinstance(value, str) and Path(value).expanduser().is_absolute() else value
 
 
 def parts(project: Project, name: str, parameters: Mapping[str, Any], common: Mapping[str, str]) -> dict[str, str]:
     """The hashes of all that the report of a notebook is made from; `common` are those that all share."""
+    kept = (project.root / "reports" / "photographs").glob("*.json")
+    shown = name in SHOWS_PHOTOGRAPHS and not parameters.get("benchmark")
     return {
         "notebook": content_hash([_sources(project.path(one)) for one in project.upstream(name)]),
         "parameters": content_hash(shown_parameters(parameters)),
+        **({"photographs": content_hash(hash_files(kept, project.root))} if shown else {}),
         **common,
     }
 
 
-def common_parts(project: Project, benchmark: str) -> dict[str, str]:
+def common_parts(project: Project, parameters: Mapping[str, Any]) -> dict[str, str]:
     """The hashes of what all reports of a run are made from."""
     template = project.package / "study" / "template"
     code = [path for kind in ("*.py", "*.yaml") for path in project.package.rglob(kind)]
     listed = [project.root / "data" / file for file in ("manifest.json", "published.csv")]
-    data = hash_files([*listed, *project.extra], project.root)
-    if benchmark:
-        data["benchmark"] = hash_folder(Path(benchmark).expanduser())
+    folders = [parameters.get("benchmark"), parameters.get("train_on"), *parameters.get("distractors", [])]
+    given = [hash_folder(Path(str(folder)).expanduser()) for folder in folders if folder]
+    weights = Path(str(parameters.get("weights") or "")).expanduser()
     return {
         "module": content_hash(hash_files(code, project.package)),
         "template": content_hash(hash_files(template.rglob("*"), template)),
-        "data": content_hash(data),
+        "data": content_hash([hash_files([*listed, *project.extra], project.root), given]),
+        "weights": file_sha256(weights) if weights.is_file() else "",
     }
 
 

@@ -33,7 +33,7 @@ def plan(project: Project, parameters: Mapping[str, Any], only: Sequence[str] = 
     if not known:
         raise UserError(f"no notebook of the study is in {project.notebooks.name}/")
     chosen = {choose("notebook", Path(name).name.removesuffix(".ipynb"), known) for name in only} or set(known)
-    common = common_parts(project, str(parameters.get("benchmark", "")))
+    common = common_parts(project, parameters)
     plans = []
     for name in (one for one in known if one in chosen):
         declared = inspect(project.path(name))

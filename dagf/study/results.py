@@ -96,9 +96,12 @@ def _average_precisions(
     return columns[0] - columns[1]
 
 
-def keep_table(name: str, frame: pd.DataFrame, title: str, caption: str, note: str = "", alt: str = "") -> None:
-    """Leave a table for the index and for later notebooks: `name`.json with its words, `name`.csv with its values."""
-    record = {"title": title, "caption": caption, "note": note, "alt": alt}
+def keep_table(name: str, frame: pd.DataFrame, title: str, caption: str, **words: str | dict[str, str]) -> None:
+    """Leave a table for the index and for later notebooks: `name`.json with its words, `name`.csv with its values.
+
+    words: `note` (below the table), `alt` (of its figure), `facts` (name -> value, shown under "What was run").
+    """
+    record = {"title": title, "caption": caption, **words}
     write_json(paths.table(f"{name}.json"), record | _plain(frame))
     with paths.table(f"{name}.csv").open("w", encoding="utf-8") as stream:
         frame.to_csv(stream, index=False)
@@ -111,5 +114,4 @@ def _plain(frame: pd.DataFrame) -> dict[str, Any]:
 def photograph_tables(names: Sequence[str] = ("main", "shelf")) -> list[dict[str, Any]]:
     """The kept tables that were measured on photographs: title, caption, columns, rows, note."""
     folder = paths.reports() / "photographs"
-    files = [file for name in names for file in sorted(folder.glob(f"*.{name}.json"))]
-    return [read_json(file) for file in sorted(files)]
+    return [read_json(file) for file in sorted(folder.glob("*.json")) if file.stem.rpartition(".")[2] in names]

@@ -112,7 +112,7 @@ class MapSource:
 
 
 def trunk_id(config: RunConfig) -> str:
-    """What names the weights of a frozen trunk: the run it comes from, else its weights, else the seed it is drawn from."""
+    """What names the weights of a frozen trunk: its run, else its weights' hash, else the seed it is drawn from."""
     if config.start or config.trunk.pretrained:
         return config.start or content_hash(asdict(config.trunk))
     return content_hash([asdict(config.trunk), config.seed])

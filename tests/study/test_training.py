@@ -223,7 +223,7 @@ def test_other_images_than_the_configuration_names_are_refused(workshop: Worksho
 
 def test_unknown_names_are_refused(workshop: Workshop) -> None:
     for change in ({"loss": "CosFaceLos"}, {"miner": "MultiSimilarityMine"}, {"augmentation": "photograp"}):
-        with pytest.raises(UserError, match="did you mean '(CosFaceLoss|MultiSimilarityMiner|photograph)'"):
+        with pytest.raises(UserError, match=r"did you mean '(CosFaceLoss|MultiSimilarityMiner|photograph)'"):
             workshop.train(configured(**change))
 
 

@@ -33,6 +33,8 @@ CONTROL_SCALES = (0.22, 0.34)
 LEAST_VISIBLE = 0.12
 ATTEMPTS = 48
 
+# Mean number where the street is empty, how many more where it is full, nearest place (of the landmark's distance).
+_THINGS = {"tree": (0.5, 2.0, 0.4), "person": (0.4, 1.6, 0.12), "car": (0.3, 1.3, 0.25), "lamp": (0.1, 0.5, 0.3)}
 _SIZES = {"tree": (4.5, 12.0), "person": (1.55, 1.9), "car": (1.5, 2.1), "lamp": (4.0, 7.0)}
 
 
@@ -170,7 +172,12 @@ def _sample_things(
             at = at + view.forward * (radius + 1.1 * reach)
         yaw = float(rng.integers(4)) * math.pi / 2 + float(rng.normal(0, 0.12))
         things.append(_Thing("building", number, at, other.height, yaw))
-    counts = {"tree": 0.5 + 2.0 * level, "person": 0.4 + 1.6 * level, "car": 0.3 + 1.3 * level, "lamp": 0.1 + 0.5 * level}
+    counts = {
+        "tree": 0.5 + 2.0 * level,
+        "person": 0.4 + 1.6 * level,
+        "car": 0.3 + 1.3 * level,
+        "lamp": 0.1 + 0.5 * level,
+    }
     for kind, count in counts.items():
         near = {"tree": 0.4, "person": 0.12, "car": 0.25, "lamp": 0.3}[kind]
         for _ in range(int(rng.poisson(count))):

@@ -1,0 +1,112 @@
+"""The run store: found by configuration or by the first digits of the name; what is broken is named."""
+
+import re
+import shutil
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import load_file, save_file
+
+from dagf.common import UserError, write_json
+from dagf.model.network import RetrievalNet
+from dagf.model.trunks import TrunkSpec
+from dagf.study.runs import Run, RunStore, read_weights
+from tests.study.conftest import configured
+
+
+def pretended(store: RunStore, *names: str) -> None:
+    for name in names:
+        write_json(store.root / name / "record.json", {})
+
+
+def test_find_gives_finished_runs_only(finished: Run) -> None:
+    store = RunStore(finished.folder.parent)
+    assert store.find(configured()) == finished
+    assert store.find(configured(seed=5)) is None
+    assert store.all() == [finished]
+    assert store.folder(configured()) == finished.folder
+    assert finished.id == configured().id
+
+
+def test_get_takes_the_first_digits(tmp_path: Path) -> None:
+    store = RunStore(tmp_path)
+    pretended(store, "aa11", "aa22", "bb33")
+    (tmp_path / "cc44").mkdir()  # not finished
+    assert store.get("bb33").id == store.get("b").id == "bb33"
+    assert store.get("aa1").id == "aa11"
+    with pytest.raises(UserError, match="found aa11, aa22$"):
+        store.get("aa")
+
+
+@pytest.mark.parametrize("wrong", ["cc44", "zz", "", "*", "[", "../", "/", "aa11/x"])
+def test_any_other_name_is_one_line(tmp_path: Path, wrong: str) -> None:
+    store = RunStore(tmp_path / "runs")
+    pretended(store, "aa11")
+    (store.root / "cc44").mkdir()
+    with pytest.raises(UserError, match=re.escape(f"run '{wrong}': expected one finished run in")) as caught:
+        store.get(wrong)
+    assert str(caught.value).endswith("found none")
+
+
+def test_an_empty_store_has_no_runs(tmp_path: Path) -> None:
+    assert RunStore(tmp_path / "nowhere").all() == []
+    assert RunStore(tmp_path / "nowhere").find(configured()) is None
+
+
+def test_the_network_comes_back(finished: Run) -> None:
+    net = finished.network()
+    assert not net.training
+    other = RetrievalNet(TrunkSpec(), configured().variant).eval()
+    other.load_state_dict(load_file(finished.folder / "weights.safetensors"))
+    images = torch.randn(2, 3, 32, 40)
+    with torch.inference_mode():
+        assert torch.equal(net(images), other(images))
+        assert torch.equal(net(images), finished.network()(images))
+
+
+def test_a_pretrained_trunk_keeps_its_batch_norms_though_its_file_is_gone(finished: Run, tmp_path: Path) -> None:
+    there = tmp_path / "run"
+    shutil.copytree(finished.folder, there)
+    config = finished.config
+    write_json(there / "config.json", {**_json(there), "trunk": {"name": "small", "weights": "sha256:0123"}})
+    net = Run(there).network()
+    assert Run(there).config.trunk != config.trunk
+    assert net.keep_batch_norm
+    assert not net.train().trunk.training
+
+
+def _json(folder: Path) -> dict[str, object]:
+    import json
+
+    found: dict[str, object] = json.loads((folder / "config.json").read_text())
+    return found
+
+
+@pytest.mark.parametrize("content", [None, b"", b"no tensors", b"\x08\0\0\0\0\0\0\0{}      cut", "half", "other"])
+def test_broken_weights_are_one_line(finished: Run, tmp_path: Path, content: bytes | str | None) -> None:
+    there = tmp_path / "run"
+    shutil.copytree(finished.folder, there)
+    weights = there / "weights.safetensors"
+    whole = weights.read_bytes()
+    if content is None:
+        weights.unlink()
+    elif content == "other":  # whole, but of another network
+        save_file({"x": torch.zeros(1)}, weights)
+    else:
+        weights.write_bytes(whole[: len(whole) // 2] if isinstance(content, str) else content)
+    with pytest.raises(UserError, match=re.escape(str(weights))) as caught:
+        Run(there).network()
+    assert "\n" not in str(caught.value)
+    if content != "other":
+        with pytest.raises(UserError):
+            read_weights(weights)
+
+
+@pytest.mark.parametrize("text", ["", "{", "[]", '{"variant": {}}', '{"more": 1}'])
+def test_a_broken_configuration_is_one_line(finished: Run, tmp_path: Path, text: str) -> None:
+    there = tmp_path / "run"
+    shutil.copytree(finished.folder, there)
+    (there / "config.json").write_text(text)
+    with pytest.raises(UserError, match=re.escape(str(there / "config.json"))):
+        Run(there).network()
