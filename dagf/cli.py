@@ -8,12 +8,16 @@ import sys
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
 import dagf
 from dagf.common import UserError
+from dagf.study import profiles
+
+if TYPE_CHECKING:
+    from dagf.benchmarks.toytown import ToytownSpec
 
 # Libraries that take seconds to import are imported in the commands that need them: --help and --check answer at once.
 
@@ -53,17 +57,22 @@ def study_options(command: Callable[..., Any]) -> Callable[..., Any]:
 def _parameters(
     profile: str | None, benchmark: str, distractors: tuple[str, ...], weights: str, train_on: str
 ) -> dict[str, Any]:
-    """The parameters of a study as notebooks take them; folders as whole paths, for notebooks run elsewhere."""
+    """The parameters of a study as notebooks take them: checked, and as whole paths, for they run elsewhere."""
+    profile = profile or ("photographs" if benchmark else "cpu")
+    file = profiles.find(profile)
     return {
-        "profile": profile or ("photographs" if benchmark else "cpu"),
-        "benchmark": _whole(benchmark),
-        "distractors": [_whole(folder) for folder in distractors],
-        "weights": _whole(weights),
-        "train_on": _whole(train_on),
+        "profile": str(file) if profile.endswith(file.suffix) else profile,
+        "benchmark": _whole(benchmark, Path.is_dir),
+        "distractors": [_whole(folder, Path.is_dir) for folder in distractors],
+        "weights": _whole(weights, Path.is_file),
+        "train_on": _whole(train_on, Path.is_dir),
     }
 
 
-def _whole(path: str) -> str:
+def _whole(path: str, is_there: Callable[[Path], bool]) -> str:
+    if path and not is_there(Path(path)):
+        kind = "folder" if is_there is Path.is_dir else "file"
+        raise UserError(f"{path} is no {kind}: check the spelling, or make it first")
     return str(Path(path).resolve()) if path else ""
 
 
@@ -124,19 +133,19 @@ def list_data() -> None:
     """The data sets that are here."""
     from dagf.benchmarks.toytown import toytown_spec
     from dagf.study import paths
-    from dagf.study.config import PROFILES, load_profile
+    from dagf.study.config import load_profile
 
-    for profile in map(load_profile, PROFILES):
-        if profile.name != "photographs":
-            there = (paths.data() / f"toytown-{profile.toytown.id}").exists()
-            click.echo(
-                f"toytown ({profile.name} profile)  toytown-{profile.toytown.id}  {'here' if there else 'not made'}"
-            )
-    for folder in sorted(paths.data().glob("toytown-*")):
-        spec = toytown_spec(folder)
-        click.echo(
-            f"{folder.name}: {spec.size} px, {spec.test_landmarks} test landmarks, {spec.distractors} distractors"
-        )
+    of = {profile.drawing.id: profile.name for profile in map(load_profile, profiles.names()) if profile.toytown}
+    folders = {folder.name.removeprefix("toytown-"): folder for folder in sorted(paths.data().glob("toytown-*"))}
+    for name, profile in of.items():
+        click.echo(f"toytown-{name}  {profile} profile, {'here' if name in folders else 'not made'}")
+    for name in sorted(set(folders) - set(of)):
+        click.echo(f"toytown-{name}  {_about(toytown_spec(folders[name]))}")
+
+
+def _about(spec: "ToytownSpec") -> str:
+    kind = "" if spec.nuisances else ", control"
+    return f"{spec.size} px, {spec.test_landmarks} test landmarks, {spec.distractors} distractors{kind}, here"
 
 
 @data.command("make")
@@ -153,7 +162,7 @@ def make_data(profile: str, control: bool) -> None:
     from dagf.study import paths
     from dagf.study.config import load_profile
 
-    spec = replace(load_profile(profile).toytown, nuisances=not control)
+    spec = replace(load_profile(profile).drawing, nuisances=not control)
     click.echo(paths.relative(make_toytown(spec, paths.data())))
 
 

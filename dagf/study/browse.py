@@ -129,7 +129,7 @@ def nuisances(root: Path) -> Figure:
 
 def with_and_without(study: Study, landmarks: int = 9) -> Figure:
     """Toytown's first test landmarks with its nuisances, and below them the same landmarks in the control version."""
-    spec = study.profile.toytown
+    spec = study.profile.drawing
     shown = range(min(landmarks, spec.test_landmarks))
     pictures = [
         photograph(spec.seed, STREAMS["test"], landmark, 1, spec.size, nuisances=nuisances).image

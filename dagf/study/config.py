@@ -12,7 +12,6 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from functools import lru_cache
 from importlib import resources
-from pathlib import Path
 from typing import Any, TypeVar
 
 import yaml
@@ -22,6 +21,7 @@ from dagf.common import UserError, canonical_json, choose, code_only, content_ha
 from dagf.model.trunks import TrunkSpec
 from dagf.model.variants import Variant
 from dagf.retrieval.images import ImageSpec
+from dagf.study import profiles
 
 C = TypeVar("C")
 
@@ -85,9 +85,10 @@ class RunConfig:
 class Profile:
     """A scale at which the study is run; the YAML files beside this module are the ones we ship.
 
-    trunk_training: for the trunk that all arms of one seed start from, trained under a neutral SPoC head
-    (None: `trunk.weights` as they are). arm_training: what each arm gets. arms: names of variants. scales:
-    of the test-time image pyramid. held_out: instances of a photograph folder kept for validation.
+    toytown: the embedded benchmark, None where the profile is for photographs alone. trunk_training: for
+    the trunk that all arms of one seed start from, trained under a neutral SPoC head (None:
+    `trunk.weights` as they are). arm_training: what each arm gets. arms: names of variants. scales: of
+    the test-time image pyramid. held_out: instances of a photograph folder kept for validation.
     """
 
     name: str
@@ -97,11 +98,18 @@ class Profile:
     arm_training: TrainSpec
     arms: tuple[str, ...]
     seeds: tuple[int, ...]
-    toytown: ToytownSpec = field(default_factory=ToytownSpec)
+    toytown: ToytownSpec | None = None
     trunk_training: TrainSpec | None = None
     frozen: bool = False
     scales: tuple[float, ...] = (1.0,)
     held_out: int = 4
+
+    @property
+    def drawing(self) -> ToytownSpec:
+        """The Toytown of this profile; a `UserError` where it is for photographs alone."""
+        if self.toytown is None:
+            raise UserError(f"profile {self.name} is for photographs: name their folder with --benchmark")
+        return self.toytown
 
     def __post_init__(self) -> None:
         """Raises `UserError` where there is nothing to run."""
@@ -110,20 +118,12 @@ class Profile:
                 raise UserError(f"profile {self.name}: {name} is empty, expected at least one")
 
 
-PROFILES = ("smoke", "cpu", "gpu", "photographs")
-
-
 def load_profile(name: str) -> Profile:
     """The profile of that name, or that of a YAML file of your own.
 
     Raises `UserError` for an unknown name (with the nearest one), field or type.
     """
-    if name.endswith((".yaml", ".yml")):
-        path: Any = Path(name)
-        if not path.is_file():
-            raise UserError(f"profile {name} does not exist")
-    else:
-        path = resources.files("dagf.study") / "profiles" / f"{choose('profile', name, PROFILES)}.yaml"
+    path = profiles.find(name)
     try:
         values = yaml.safe_load(path.read_text(encoding="utf-8"))
     except (yaml.YAMLError, ValueError) as error:  # ValueError: not UTF-8, or a date that is none

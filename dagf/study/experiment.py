@@ -100,8 +100,8 @@ class Study:
         What is missing is trained, and its test queries are judged.
         """
         seeds, arms = seeds or self.profile.seeds, arms or self.profile.arms
-        self._train_all([config for config in map(self.trunk_config, seeds) if config])
         wanted = {(arm, seed): self.arm_config(arm, seed) for seed in seeds for arm in arms}
+        self._train_all([config for config in map(self.trunk_config, seeds) if config])
         runs = self._train_all(list(wanted.values()))
         return dict(zip(wanted, runs, strict=True))
 
@@ -214,7 +214,7 @@ def open_study(
         return Study(chosen, training, test, files_hash(test), store, cache, file)
     if distractors or train_on:
         raise UserError("distractors and train_on belong to a benchmark of photographs; name its folder")
-    root = make_toytown(chosen.toytown, paths.data())
+    root = make_toytown(chosen.drawing, paths.data())
     files, labels = toytown_training_images(root)
     validation = load_toytown(root, "validation")
     training = TrainingSet(tuple(files), tuple(labels), validation, root.name)

@@ -52,7 +52,8 @@ def show(figure: Figure, alt: str, caption: str, save: str = "") -> HTML:
     """
     kind = "png" if any(axes.images for axes in figure.axes) else "svg"
     data = io.BytesIO()
-    figure.savefig(data, format=kind, metadata={"Date": None} if kind == "svg" else {"Software": None})
+    with matplotlib.rc_context(STYLE):  # how it is saved is style, too: the salt, the font, the margin
+        figure.savefig(data, format=kind, metadata={"Date": None} if kind == "svg" else {"Software": None})
     plt.close(figure)
     if save:
         paths.figure(f"{save}.{kind}").write_bytes(data.getvalue())

@@ -108,7 +108,8 @@ def keep_table(name: str, frame: pd.DataFrame, title: str, caption: str, **words
 
 
 def _plain(frame: pd.DataFrame) -> dict[str, Any]:
-    return {"columns": [str(column) for column in frame.columns], "rows": frame.astype(object).to_numpy().tolist()}
+    cells = frame.astype(object).where(frame.notna(), None)  # JSON has no NaN
+    return {"columns": [str(column) for column in frame.columns], "rows": cells.to_numpy().tolist()}
 
 
 def photograph_tables(names: Sequence[str] = ("main", "shelf")) -> list[dict[str, Any]]:

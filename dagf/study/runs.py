@@ -64,7 +64,11 @@ class Run:
         # The run's own weights replace the trunk's, so the file that the trunk started from is not needed.
         net = RetrievalNet(TrunkSpec(config.trunk.name, config.trunk.cut), config.variant)
         net.keep_batch_norm = config.trunk.pretrained
-        net.load_state_dict(read_weights(self.folder / "weights.safetensors"))
+        weights = self.folder / "weights.safetensors"
+        try:
+            net.load_state_dict(read_weights(weights))
+        except RuntimeError as error:
+            raise UserError(f"{weights} is of another network; delete its folder and train again") from error
         return net.eval()
 
 

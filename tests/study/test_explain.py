@@ -15,6 +15,7 @@ from matplotlib.figure import Figure
 from torch.nn import functional as fn
 
 from dagf.model.network import RetrievalNet
+from dagf.model.trunks import TrunkSpec
 from dagf.retrieval.images import ImageSpec, load_image, to_input
 from dagf.retrieval.metrics import judge
 from dagf.study import browse, figures
@@ -70,8 +71,6 @@ def test_look_is_what_the_network_computed(net: RetrievalNet, shot: Path) -> Non
 
 
 def test_look_at_a_crop_and_without_attention(photographs: Path) -> None:
-    from dagf.model.trunks import TrunkSpec
-
     plain = RetrievalNet(TrunkSpec(), "gem").eval()
     seen = look(plain, photographs / "jpg" / "4-0.jpg", SPEC, (4, 0, 28, 20))
     assert seen.pixels.shape == (20, 24, 3)

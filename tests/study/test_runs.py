@@ -8,7 +8,7 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from dagf.common import UserError, write_json
+from dagf.common import UserError, read_json, write_json
 from dagf.model.network import RetrievalNet
 from dagf.model.trunks import TrunkSpec
 from dagf.study.runs import Run, RunStore, read_weights
@@ -35,7 +35,7 @@ def test_get_takes_the_first_digits(tmp_path: Path) -> None:
     (tmp_path / "cc44").mkdir()  # not finished
     assert store.get("bb33").id == store.get("b").id == "bb33"
     assert store.get("aa1").id == "aa11"
-    with pytest.raises(UserError, match="found aa11, aa22$"):
+    with pytest.raises(UserError, match=r"found aa11, aa22$"):
         store.get("aa")
 
 
@@ -77,9 +77,7 @@ def test_a_pretrained_trunk_keeps_its_batch_norms_though_its_file_is_gone(finish
 
 
 def _json(folder: Path) -> dict[str, object]:
-    import json
-
-    found: dict[str, object] = json.loads((folder / "config.json").read_text())
+    found: dict[str, object] = read_json(folder / "config.json")
     return found
 
 

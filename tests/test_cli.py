@@ -1,0 +1,259 @@
+"""The command line: examples in every help, one line for a mistake, and images from a folder to a search."""
+
+import json
+import os
+import re
+import shutil
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import click
+import numpy as np
+import pytest
+from click.testing import CliRunner, Result
+
+from dagf.cli import main
+from dagf.study import experiment
+from dagf.study.paths import ROOT
+from tests.study.conftest import PROFILE, photograph, write_photographs
+
+
+def dagf(*words: object) -> Result:
+    return CliRunner().invoke(main, [str(word) for word in words])
+
+
+def fine(*words: object) -> str:
+    result = dagf(*words)
+    assert result.exit_code == 0, result.output + repr(result.exception)
+    return result.stdout
+
+
+def refused(*words: object) -> str:
+    """The one line on stderr with which a command ends with status 2."""
+    result = dagf(*words)
+    assert result.exit_code == 2, result.output + repr(result.exception)
+    assert isinstance(result.exception, SystemExit)
+    lines = result.stderr.splitlines()
+    assert len(lines) == 1, lines
+    assert lines[0].startswith("dagf: ")
+    assert "Traceback" not in result.output
+    return lines[0]
+
+
+def commands(group: click.Group, path: tuple[str, ...] = ()) -> Iterator[tuple[tuple[str, ...], click.Command]]:
+    for name, command in group.commands.items():
+        if isinstance(command, click.Group):
+            yield from commands(command, (*path, name))
+        else:
+            yield (*path, name), command
+
+
+COMMANDS = list(commands(main))
+
+
+@pytest.mark.parametrize(("path", "command"), COMMANDS, ids=[" ".join(path) for path, _ in COMMANDS])
+def test_every_help_has_an_example_that_its_options_allow(path: tuple[str, ...], command: click.Command) -> None:
+    text = fine(*path, "--help")
+    assert f"dagf {' '.join(path)}" in text.partition("Options:")[0].partition("\n")[2], "no example"
+    known = {option for one in command.params for option in one.opts}
+    shown = f"{fine('--help')}\n{text}"
+    for example in re.findall(rf"^\s+(?:torchrun.* -m )?dagf {' '.join(path)}\b.*$", shown, re.MULTILINE):
+        used = re.findall(r"(?<= )--[\w-]+", example.partition("-m dagf")[2] or example)
+        assert set(used) <= known | {"--help"}, example
+
+
+def test_help_of_the_whole_names_every_command() -> None:
+    text = fine("--help")
+    assert fine("-h") == text
+    assert all(path[0] in text for path, _ in COMMANDS)
+
+
+def test_help_answers_at_once() -> None:
+    """Nothing slow is imported for it, neither in the group nor in a command."""
+    script = "import sys\nfrom dagf.cli import main\ntry: main(['train', '--help'])\nexcept SystemExit: pass\n"
+    script += "print([name for name in ('torch', 'numpy', 'pandas', 'matplotlib', 'cv2') if name in sys.modules])"
+    asked = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
+    assert "VARIANT" in asked.stdout
+    assert asked.stdout.endswith("[]\n")
+
+
+def test_the_package_runs_as_a_module() -> None:
+    asked = subprocess.run([sys.executable, "-m", "dagf", "--help"], capture_output=True, text=True, check=True)
+    assert "dagf train dagf" in asked.stdout
+    wrong = subprocess.run([sys.executable, "-m", "dagf", "trian"], capture_output=True, text=True)
+    assert wrong.returncode == 2
+    assert "Traceback" not in wrong.stderr
+
+
+@pytest.fixture(scope="module")
+def project(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+    """A project with one profile, and a folder of photographs; runs that one test trains serve the next."""
+    root = tmp_path_factory.mktemp("cli") / "project"
+    (root / "notebooks").mkdir(parents=True)
+    (root / "pyproject.toml").touch()
+    (root / "tiny.yaml").write_text(json.dumps(PROFILE | {"arms": ["gem"], "seeds": [0]}))
+    frozen: dict[str, Any] = {"trunk_training": None, "frozen": True, "image": {"size": 32}}
+    (root / "frozen.yaml").write_text(json.dumps(PROFILE | frozen))
+    write_photographs(root / "photos")
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setenv(ROOT, str(root))
+        patched.setattr(experiment, "cores", lambda: 1)
+        yield root
+
+
+@pytest.fixture
+def trained(project: Path) -> str:
+    """The id of a trained run."""
+    found = re.match(r"run ([0-9a-f]{12}): GeM, best epoch 1, validation mAP ", fine("train", "gem", *tiny(project)))
+    assert found
+    return found.group(1)
+
+
+def tiny(project: Path) -> list[str]:
+    return ["--profile", str(project / "tiny.yaml")]
+
+
+def test_making_listing_and_checking_data(project: Path) -> None:
+    assert "smoke profile" in fine("data", "list")
+    made = fine("data", "make", *tiny(project)).strip()
+    assert re.fullmatch(r"data/toytown-[0-9a-f]{12}", made)
+    assert fine("data", "make", *tiny(project)).strip() == made
+    assert f"{Path(made).name}: 48 px, 2 test landmarks, 3 distractors" in fine("data", "list")
+    assert fine("data", "check", project / made) == f"{Path(made).name}: complete\n"
+    shown = fine("data", "check", project / "photos")
+    assert shown.splitlines() == [
+        "database: 12 images", "distractor: 2 images", "query: 3 images", "train: 20 images",
+        "a benchmark: 3 queries, 12 database images",
+    ]  # fmt: skip
+
+
+def test_an_incomplete_data_set_is_one_line(project: Path, tmp_path: Path) -> None:
+    copy = tmp_path / "toytown-copy"
+    shutil.copytree(project / fine("data", "make", *tiny(project)).strip(), copy)
+    lost = next((copy / "train" / "jpg").iterdir())
+    lost.unlink()
+    assert lost.name in refused("data", "check", copy)
+    assert "labels.csv does not exist" in refused("data", "check", tmp_path)
+
+
+def test_mistakes_are_one_line(project: Path) -> None:
+    assert "did you mean 'dagf'" in refused("train", "dafg", *tiny(project))
+    assert "did you mean 'smoke'" in refused("train", "dagf", "--profile", "smok")
+    assert "did you mean 'gem'" in refused("evaluate", "gen", *tiny(project))
+    assert "did you mean 'smoke'" in refused("data", "make", "--profile", "smook")
+    assert "does not exist" in refused("train", "gem", *tiny(project), "--weights", project / "nowhere.pth")
+    assert "labels.csv" in refused("evaluate", "gem", *tiny(project), "--benchmark", project / "nowhere")
+
+
+def test_train_and_evaluate(project: Path, trained: str) -> None:
+    again = fine("train", "gem", *tiny(project))
+    assert f"run {trained}:" in again
+    assert f"data/runs/{trained}" in again
+    other = fine("train", "gem", *tiny(project), "--seed", 3)
+    assert trained not in other
+    table = fine("evaluate", "gem", *tiny(project))
+    assert table.split()[:6] == ["query_set", "setting", "mAP", "mP@1", "mP@5", "mP@10"]
+    rows = json.loads(fine("evaluate", "gem", *tiny(project), "--json"))
+    assert {row["query_set"] for row in rows} == {"query"}
+    assert all(0 <= row["mAP"] <= 100 for row in rows)
+    assert [f"{row['mAP']:.2f}"[:4] in table for row in rows] == [True] * len(rows)
+
+
+def test_a_folder_of_photographs(project: Path) -> None:
+    words = ["--profile", project / "frozen.yaml", "--benchmark", project / "photos"]
+    assert fine("train", "gem", *words).startswith("run ")
+    for more in ([], ["--off-the-shelf"]):
+        (row,) = json.loads(fine("evaluate", "gem", *words, *more, "--json"))
+        assert (row["setting"], row["queries"]) == ("Classic", 3)
+        assert row["mAP"] > 50  # stripes of other colours
+
+
+@pytest.fixture
+def index(project: Path, trained: str, tmp_path: Path) -> Path:
+    path = tmp_path / "made" / "photos.npz"
+    assert fine("extract", "--run", trained[:5], project / "photos", "--output", path) == f"37 images in {path}\n"
+    return path
+
+
+def test_extract_and_search(project: Path, index: Path, trained: str) -> None:
+    asked = project / "photos" / "jpg" / "5-0.jpg"
+    found = json.loads(fine("search", asked, "--index", index, "--top", 5, "--json"))
+    assert len(found) == 5
+    assert found[0] == {"file": str(asked), "score": pytest.approx(1, abs=1e-3)}
+    scores = [row["score"] for row in found]
+    assert scores == sorted(scores, reverse=True)
+    lines = fine("search", asked, "--index", index, "--top", 2).splitlines()
+    assert [line.split("  ")[1] for line in lines] == [row["file"] for row in found[:2]]
+    assert len(fine("search", asked, "--index", index, "--top", 999).splitlines()) == 37
+    cropped = fine("search", asked, "--index", index, "--top", 1, "--crop", 2, 2, 30, 30)
+    assert len(cropped.splitlines()) == 1
+    assert "box" in refused("search", asked, "--index", index, "--crop", 90, 90, 99, 99)
+
+
+def test_search_with_something_wrong(project: Path, index: Path, tmp_path: Path, trained: str) -> None:
+    asked = project / "photos" / "jpg" / "5-0.jpg"
+    assert "dagf extract --run" in refused("search", asked, "--index", tmp_path / "nowhere.npz")
+    assert "nowhere.jpg" in refused("search", tmp_path / "nowhere.jpg", "--index", index)
+    assert "labels.csv" in refused("search", project / "photos" / "labels.csv", "--index", index)
+    whole = index.read_bytes()
+    broken = {"text": b"no index", "empty": b"", "half": whole[: len(whole) // 2], "zip": b"PK\x05\x06" + 18 * b"\0"}
+    for name, content in broken.items():
+        (tmp_path / f"{name}.npz").write_bytes(content)
+    np.save(tmp_path / "array.npy", np.eye(3))
+    np.savez(tmp_path / "other.npz", descriptors=np.eye(3))
+    np.savez(tmp_path / "about.npz", descriptors=np.eye(3), about=np.array("[1]"))
+    for path in [*(tmp_path / f"{name}.npz" for name in (*broken, "other", "about")), tmp_path / "array.npy", tmp_path]:
+        assert "is no collection of `dagf extract`, or is broken" in refused("search", asked, "--index", path)
+    with np.load(index) as kept:
+        values = {key: kept[key] for key in kept}
+    values["about"] = np.array(str(values["about"]).replace(trained, "0" * 12))
+    np.savez(tmp_path / "gone.npz", **values)
+    assert "run '000000000000': expected one finished run" in refused("search", asked, "--index", tmp_path / "gone.npz")
+
+
+def test_extract_with_something_wrong(project: Path, trained: str, tmp_path: Path) -> None:
+    out = ["--output", tmp_path / "out.npz"]
+    assert "expected one finished run" in refused("extract", "--run", "ffffffff", project / "photos", *out)
+    assert "expected one finished run" in refused("extract", "--run", f"/x/{trained}", project / "photos", *out)
+    assert "nowhere does not exist" in refused("extract", "--run", trained, tmp_path / "nowhere", *out)
+    (tmp_path / "empty").mkdir()
+    assert "empty holds no image" in refused("extract", "--run", trained, tmp_path / "empty", *out)
+    (tmp_path / "mixed").mkdir()
+    photograph(1, 1).save(tmp_path / "mixed" / "a.png")
+    (tmp_path / "mixed" / "b.jpg").write_bytes(b"\xff\xd8\xff no photograph")
+    assert "b.jpg" in refused("extract", "--run", trained, tmp_path / "mixed", *out)
+    assert not (tmp_path / "out.npz").exists()
+
+
+def test_a_stop_by_the_keyboard_is_one_line(project: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def stop(**_: Any) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(experiment, "open_study", stop)
+    result = dagf("train", "gem")
+    assert result.exit_code == 130
+    assert result.stderr == "dagf: stopped; start the same command again to go on from here\n"
+
+
+def test_outside_a_project(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv(ROOT, raising=False)
+    monkeypatch.chdir(tmp_path)
+    assert "no project found" in refused("data", "list")
+    monkeypatch.setenv(ROOT, str(tmp_path / "nowhere"))
+    assert "which is no folder" in refused("data", "list")
+
+
+@pytest.mark.study
+def test_torchrun_trains_from_the_command_line(project: Path, tmp_path: Path) -> None:
+    """The example of `dagf train --help`."""
+    launcher = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
+    command = [*launcher, "-m", "dagf", "train", "gem", *tiny(project), "--seed", "9"]
+    ran = subprocess.run(command, env={**os.environ, "OMP_NUM_THREADS": "1"}, capture_output=True, text=True)
+    assert ran.returncode == 0, ran.stderr
+    ids = set(re.findall(r"run ([0-9a-f]{12}): GeM", ran.stdout))
+    assert len(ids) == 1
+    record = json.loads((project / "data" / "runs" / ids.pop() / "record.json").read_text())
+    assert record["processes"] == 2

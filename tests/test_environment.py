@@ -1,0 +1,144 @@
+"""The files that make an environment hold together, and so do the rules of the code and of the notebooks."""
+
+import ast
+import json
+import re
+import subprocess
+import sys
+import tomllib
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+import torch
+import yaml
+from packaging.requirements import Requirement
+from packaging.utils import canonicalize_name
+from packaging.version import Version
+
+import dagf
+
+ROOT = Path(__file__).parents[1]
+FILES = ("environment.yml", "pyproject.toml", "constraints.txt")
+PYPROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())
+NOTEBOOKS = sorted((ROOT / "notebooks").glob("*.ipynb"))
+SOURCES = sorted((ROOT / "dagf").rglob("*.py"))
+
+
+def pins() -> dict[str, Version]:
+    lines = [line.partition("#")[0].strip() for line in (ROOT / "constraints.txt").read_text().splitlines()]
+    pairs = [line.split("==") for line in lines if line]
+    assert all(len(pair) == 2 for pair in pairs), "every line of constraints.txt is NAME==VERSION"
+    found = {str(canonicalize_name(name)): Version(version) for name, version in pairs}
+    assert len(found) == len(pairs)
+    return found
+
+
+def requirements() -> list[str]:
+    project = PYPROJECT["project"]
+    return [*project["dependencies"], *project["optional-dependencies"]["dev"]]
+
+
+@pytest.mark.parametrize("text", requirements())
+def test_every_requirement_is_pinned_inside_its_range(text: str) -> None:
+    requirement = Requirement(text)
+    pinned = pins().get(str(canonicalize_name(requirement.name)))
+    assert pinned is not None, f"constraints.txt does not pin {requirement.name}: each road may install another version"
+    assert requirement.specifier.contains(pinned)
+
+
+def test_torch_and_torchvision_are_pinned_as_the_registry_has_them() -> None:
+    assert all(version.local is None for version in pins().values())
+    assert {"torch", "torchvision"} <= set(pins())
+
+
+def test_both_roads_install_the_same() -> None:
+    environment = yaml.safe_load((ROOT / "environment.yml").read_text())
+    assert environment["name"] == "dagf"
+    (pip,) = [part["pip"] for part in environment["dependencies"] if isinstance(part, dict)]
+    words = " ".join(pip).replace("--constraint", "-c").replace("--editable", "-e").split()
+    assert words == ["-c", "constraints.txt", "-e", ".[dev]"]
+    assert all(name in (ROOT / "Makefile").read_text() for name in ("constraints.txt", ".[dev]"))
+    plain = [part for part in environment["dependencies"] if isinstance(part, str)]
+    assert {re.split("[=<>]", part)[0] for part in plain} == {"python", "pip"}  # all else comes from pip
+    (python,) = [part.partition("=")[2].lstrip("=") for part in plain if part.startswith("python")]
+    assert Requirement(f"python{PYPROJECT['project']['requires-python']}").specifier.contains(python)
+    assert environment["channels"] == ["conda-forge"]
+
+
+@pytest.mark.parametrize("name", FILES)
+def test_no_index_and_no_path_of_a_machine(name: str) -> None:
+    text = (ROOT / name).read_text()
+    assert "://" not in text
+    assert not re.search(r"--?(extra-)?(index|find)[-_](url|links)|trusted-host", text)
+    assert not re.search(r"/(home|root|work|Users|tmp)/|file:| @ ", text)
+
+
+def test_torchvision_runs_beside_torch() -> None:
+    """A torch of another build lets `import torchvision` fail: operator torchvision::nms does not exist."""
+    from torchvision.ops import nms
+
+    boxes = torch.tensor([[0.0, 0, 10, 10], [1, 1, 10, 10], [20, 20, 30, 30]])
+    assert nms(boxes, torch.tensor([0.5, 0.9, 0.1]), 0.5).tolist() == [1, 2]
+
+
+def test_the_versions_agree() -> None:
+    citation = yaml.safe_load((ROOT / "CITATION.cff").read_text())
+    assert citation["version"] == dagf.__version__
+    assert PYPROJECT["tool"]["setuptools"]["dynamic"]["version"] == {"attr": "dagf.__version__"}
+    assert PYPROJECT["project"]["license"] == citation["license"]
+    asked = subprocess.run([sys.executable, "-m", "dagf", "--version"], capture_output=True, text=True, check=True)
+    assert asked.stdout.strip() == f"dagf, version {dagf.__version__}"
+
+
+@pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.stem)
+def test_notebooks_are_kept_without_outputs_and_with_one_cell_of_parameters(path: Path) -> None:
+    notebook = json.loads(path.read_text())
+    code = [cell for cell in notebook["cells"] if cell["cell_type"] == "code"]
+    assert all(cell["outputs"] == [] and cell["execution_count"] is None for cell in code)
+    assert sum("parameters" in cell["metadata"].get("tags", []) for cell in code) == 1
+    assert "widgets" not in notebook["metadata"]
+    assert "papermill" not in notebook["metadata"]
+    assert not re.search(r"/(home|root|work|Users|tmp)/", path.read_text())
+
+
+def test_there_are_notebooks() -> None:
+    assert NOTEBOOKS
+
+
+@pytest.mark.parametrize("path", SOURCES, ids=lambda path: path.relative_to(ROOT).as_posix())
+def test_a_file_is_read_in_one_sitting(path: Path) -> None:
+    assert len(path.read_text().splitlines()) <= 300
+
+
+def imports(path: Path) -> Iterator[str]:
+    """The modules of this package that a file imports, at any depth of it."""
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.Import):
+            yield from (alias.name for alias in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            assert node.level == 0, "imports are absolute"
+            if node.module == "dagf":
+                yield from (f"dagf.{alias.name}" for alias in node.names)
+            elif node.module:
+                yield node.module
+
+
+BELOW = {  # what each layer may know
+    "__init__": set(),
+    "common": set(),
+    "model": {"common", "model"},
+    "benchmarks": {"common", "benchmarks"},
+    "retrieval": {"common", "model", "benchmarks", "retrieval"},
+    "study": {"common", "model", "benchmarks", "retrieval", "study", "__init__"},  # __init__: the version
+    "cli": {"common", "model", "benchmarks", "retrieval", "study", "__init__"},
+    "__main__": {"cli"},
+}
+
+
+@pytest.mark.parametrize("path", SOURCES, ids=lambda path: path.relative_to(ROOT).as_posix())
+def test_layers_point_one_way(path: Path) -> None:
+    layer = path.relative_to(ROOT / "dagf").parts[0].removesuffix(".py")
+    ours = [name.split(".") for name in imports(path) if name.split(".")[0] == "dagf"]
+    known = {parts[1] if len(parts) > 1 else "__init__" for parts in ours}
+    assert known <= BELOW[layer]
