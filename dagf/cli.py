@@ -130,7 +130,11 @@ def data() -> None:
 
 @data.command("list")
 def list_data() -> None:
-    """The data sets that are here."""
+    """The data sets that are here.
+
+    \b
+    dagf data list
+    """
     from dagf.benchmarks.toytown import toytown_spec
     from dagf.study import paths
     from dagf.study.config import load_profile

@@ -121,7 +121,7 @@ def test_making_listing_and_checking_data(project: Path) -> None:
     made = fine("data", "make", *tiny(project)).strip()
     assert re.fullmatch(r"data/toytown-[0-9a-f]{12}", made)
     assert fine("data", "make", *tiny(project)).strip() == made
-    assert f"{Path(made).name}: 48 px, 2 test landmarks, 3 distractors" in fine("data", "list")
+    assert f"{Path(made).name}  48 px, 2 test landmarks, 3 distractors" in fine("data", "list")
     assert fine("data", "check", project / made) == f"{Path(made).name}: complete\n"
     shown = fine("data", "check", project / "photos")
     assert shown.splitlines() == [
@@ -144,8 +144,9 @@ def test_mistakes_are_one_line(project: Path) -> None:
     assert "did you mean 'smoke'" in refused("train", "dagf", "--profile", "smok")
     assert "did you mean 'gem'" in refused("evaluate", "gen", *tiny(project))
     assert "did you mean 'smoke'" in refused("data", "make", "--profile", "smook")
-    assert "does not exist" in refused("train", "gem", *tiny(project), "--weights", project / "nowhere.pth")
-    assert "labels.csv" in refused("evaluate", "gem", *tiny(project), "--benchmark", project / "nowhere")
+    assert "nowhere.pth is no file" in refused("train", "gem", *tiny(project), "--weights", project / "nowhere.pth")
+    assert "nowhere is no folder" in refused("train", "gem", *tiny(project), "--benchmark", project / "nowhere")
+    assert "labels.csv" in refused("evaluate", "gem", *tiny(project), "--benchmark", project / "notebooks")
 
 
 def test_train_and_evaluate(project: Path, trained: str) -> None:

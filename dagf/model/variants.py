@@ -26,6 +26,16 @@ class Variant:
     window_kind: str = "max"
     mask: str = "none"
 
+    @property
+    def attentive(self) -> bool:
+        """Whether it has an attention module, which means nothing before it is trained."""
+        return self.spatial is not None or self.channel
+
+    @property
+    def trainable(self) -> bool:
+        """Whether it has parameters of its own, so that it can be trained on a frozen trunk."""
+        return self.attentive or self.pooling == "gem"
+
 
 VARIANTS: dict[str, Variant] = {
     "mac": Variant("MAC", pooling="mac"),

@@ -46,7 +46,7 @@ class Collection:
     def load(cls, path: Path) -> "Collection":
         """The collection in a file; a `UserError` names a file that is missing, broken or something else."""
         try:
-            with np.load(path, allow_pickle=False) as kept:
+            with path.open("rb") as stream, np.load(stream, allow_pickle=False) as kept:
                 about = json.loads(str(kept["about"]))
                 descriptors = kept["descriptors"]
             image = from_mapping(ImageSpec, about["image"], str(path))

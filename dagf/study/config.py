@@ -87,8 +87,9 @@ class Profile:
 
     toytown: the embedded benchmark, None where the profile is for photographs alone. trunk_training: for
     the trunk that all arms of one seed start from, trained under a neutral SPoC head (None:
-    `trunk.weights` as they are). arm_training: what each arm gets. arms: names of variants. scales: of
-    the test-time image pyramid. held_out: instances of a photograph folder kept for validation.
+    `trunk.weights` as they are). arm_training: what each arm gets. arms: the variants to train. shelf:
+    those to judge off the shelf, on a pre-trained trunk. scales: of the test-time image pyramid.
+    held_out: instances of a photograph folder kept for validation.
     """
 
     name: str
@@ -100,6 +101,7 @@ class Profile:
     seeds: tuple[int, ...]
     toytown: ToytownSpec | None = None
     trunk_training: TrainSpec | None = None
+    shelf: tuple[str, ...] = ()
     frozen: bool = False
     scales: tuple[float, ...] = (1.0,)
     held_out: int = 4
@@ -178,7 +180,7 @@ def recipe_hash() -> str:
     """
     package = resources.files("dagf")
     files = ["model/attention.py", "model/scale_mask.py", "model/pooling.py", "model/trunks.py", "model/network.py"]
-    files += ["model/losses.py", "retrieval/images.py", "study/training.py"]
+    files += ["model/losses.py", "retrieval/images.py", "study/sources.py", "study/training.py"]
     return content_hash([code_only((package / file).read_text(encoding="utf-8")) for file in files])
 
 

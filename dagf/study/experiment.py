@@ -85,6 +85,8 @@ class Study:
 
     def arm_config(self, arm: str, seed: int) -> RunConfig:
         """The run of one arm and seed: all arms of a seed start from the same trunk and get the same budget."""
+        if self.profile.frozen and not variant(arm).trainable:
+            raise UserError(f"{arm} has nothing to train on a frozen trunk: use it off the shelf")
         trunk = self.trunk_config(seed)
         start = trunk.id if trunk else ""
         return self._config(variant(arm), self.profile.arm_training, seed, start, self.profile.frozen)
@@ -133,7 +135,12 @@ class Study:
         return self._judged(run.folder, run.network, frozen)
 
     def judge_untrained(self, arm: str) -> pd.DataFrame:
-        """Every test query judged with an arm off the shelf."""
+        """Every test query judged with an arm off the shelf.
+
+        Raises `UserError` for an arm with attention: before training it is a constant, and judges nothing.
+        """
+        if variant(arm).attentive:
+            raise UserError(f"{arm} has an attention that must be trained first: it cannot be judged off the shelf")
         shelf = content_hash(asdict(self.trunk))
         return self._judged(self.cache / "off-the-shelf" / f"{shelf}-{arm}", lambda: self.untrained(arm), shelf)
 
@@ -161,14 +168,11 @@ class Study:
         return pd.concat(rows, ignore_index=True)
 
     def shelf_table(self, arms: Sequence[str] = ()) -> pd.DataFrame:
-        """The same for arms off the shelf, which have no seed and no run.
-
-        A fresh attention changes nothing (it starts as a constant), so arms with one are left out.
-        """
-        plain = [arm for arm in arms or self.profile.arms if not (VARIANTS[arm].spatial or VARIANTS[arm].channel)]
-        rows = [
-            means(self.judge_untrained(arm)).reset_index().assign(arm=arm, method=VARIANTS[arm].title) for arm in plain
-        ]
+        """The same for arms off the shelf (the profile's `shelf`, unless named), which have no seed and no run."""
+        rows = []
+        for arm in arms or self.profile.shelf:
+            found = means(self.judge_untrained(arm)).reset_index()
+            rows.append(found.assign(arm=arm, method=VARIANTS[arm].title))
         return pd.concat(rows, ignore_index=True)
 
 

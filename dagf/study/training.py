@@ -8,12 +8,12 @@ Every step draws its batch and its augmentation from (seed, step) alone, so a ru
 again gives the same weights as an unbroken one on the same machine with the same number of threads.
 """
 
+import atexit
 import json
 import math
 import os
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager, nullcontext
+from contextlib import nullcontext
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -53,17 +53,17 @@ class Team:
             dist.barrier()
 
 
-@contextmanager
-def team() -> Iterator[Team]:
-    """The team of this process, joined for the duration (NCCL between GPUs, gloo between CPUs)."""
+def team() -> Team:
+    """The team of this process (NCCL between GPUs, gloo between CPUs), joined once and left when the process ends.
+
+    Not joined anew for each run: torchrun's store would still hold the addresses of the first time.
+    """
     if int(os.environ.get("WORLD_SIZE", "1")) == 1:
-        yield Team()
-        return
-    dist.init_process_group("nccl" if torch.cuda.is_available() else "gloo")
-    try:
-        yield Team(dist.get_rank(), dist.get_world_size())
-    finally:
-        dist.destroy_process_group()
+        return Team()
+    if not dist.is_initialized():
+        dist.init_process_group("nccl" if torch.cuda.is_available() else "gloo")
+        atexit.register(dist.destroy_process_group)
+    return Team(dist.get_rank(), dist.get_world_size())
 
 
 class Objective(nn.Module):
@@ -112,7 +112,8 @@ def train(
 
     Raises `UserError` when the loss is no longer finite, with the step and what to change.
     """
-    with team() as who, store.claim(config) if int(os.environ.get("RANK", "0")) == 0 else nullcontext():
+    who = team()
+    with store.claim(config) if who.rank == 0 else nullcontext():
         who.wait()  # the first process holds the lock now; what the store says is the same for all
         done = store.find(config)
         if done:
