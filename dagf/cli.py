@@ -60,6 +60,8 @@ def _parameters(
     """The parameters of a study as notebooks take them: checked, and as whole paths, for they run elsewhere."""
     profile = profile or ("photographs" if benchmark else "cpu")
     file = profiles.find(profile)
+    if profile == "photographs" and not benchmark:
+        raise UserError("the profile photographs needs photographs: name their folder with --benchmark")
     return {
         "profile": str(file) if profile.endswith(file.suffix) else profile,
         "benchmark": _whole(benchmark, Path.is_dir),

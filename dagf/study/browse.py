@@ -181,17 +181,22 @@ def explained(study: Study, net: RetrievalNet, query: int, scores: NDArray[np.fl
     results = [look(net, files[row], spec) for row in rows]
     wrong = next(int(row) for row in np.argsort(-scores[query]) if not label_of(asked, int(row)))
     negative = look(net, files[wrong], spec).descriptor
+
+    def against(positive: NDArray[np.float32], row: int) -> Contrast:
+        """The negative itself has nothing to be told apart from: its target is the plain similarity."""
+        return Contrast(positive, negative if row != wrong else np.zeros_like(negative))
+
     lines: list[tuple[str, Look, NDArray[np.float32]]] = [
         (
             "query",
             first,
-            grad_cam(net, test.root / asked.file, spec, Contrast(results[0].descriptor, negative), asked.box),
+            grad_cam(net, test.root / asked.file, spec, against(results[0].descriptor, rows[0]), asked.box),
         )
     ]
     for row, seen in zip(rows, results, strict=True):
         label = label_of(asked, row) or "wrong"
-        target = Contrast(first.descriptor, negative if row != wrong else -first.descriptor * 0)
-        lines.append((f"{label}, {scores[query, row]:.2f}", seen, grad_cam(net, files[row], spec, target)))
+        plane = grad_cam(net, files[row], spec, against(first.descriptor, row))
+        lines.append((f"{label}, {scores[query, row]:.2f}", seen, plane))
     windows = net.head.scale_and_mask.filters.windows
     with matplotlib.rc_context(STYLE):
         columns = 4 + len(windows)

@@ -169,7 +169,8 @@ def _convert(hint: Any, value: Any, where: str) -> Any:
         return float(value)
     if hint in (int, str, bool) and type(value) is hint:
         return value
-    raise UserError(f"{where} is {value!r}, expected {getattr(hint, '__name__', hint)}")
+    remedy = " (YAML takes 1e-3 for a text: write 1.0e-3)" if hint is float and isinstance(value, str) else ""
+    raise UserError(f"{where} is {value!r}, expected {getattr(hint, '__name__', hint)}{remedy}")
 
 
 @lru_cache(maxsize=1)  # one answer a process: the modules in memory do not change when their files are edited

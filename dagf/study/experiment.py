@@ -6,8 +6,9 @@ Every run comes from the run store, so a notebook asks for what it shows and onl
 """
 
 import multiprocessing
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass, replace
 from functools import lru_cache
 from importlib import resources
@@ -142,7 +143,8 @@ class Study:
         if variant(arm).attentive:
             raise UserError(f"{arm} has an attention that must be trained first: it cannot be judged off the shelf")
         shelf = content_hash(asdict(self.trunk))
-        return self._judged(self.cache / "off-the-shelf" / f"{shelf}-{arm}", lambda: self.untrained(arm), shelf)
+        name = content_hash([shelf, asdict(variant(arm))])  # not the arm's name: what it stands for may change
+        return self._judged(self.cache / "off-the-shelf" / name, lambda: self.untrained(arm), shelf)
 
     def _judged(self, folder: Path, network: Callable[[], RetrievalNet], frozen: str) -> pd.DataFrame:
         profile = self.profile
@@ -180,8 +182,20 @@ def _train_and_judge(study: Study, config: RunConfig) -> None:
     if multiprocessing.parent_process() is not None:
         torch.set_num_threads(1)
     assert study.training is not None
-    run = train(config, study.training, study.store, study.cache, study.weights, bar=False)
+    with _one_thread():
+        run = train(config, study.training, study.store, study.cache, study.weights, bar=False)
     study.judge_run(run)  # here rather than where it is asked for: side by side with the others
+
+
+@contextmanager
+def _one_thread() -> Iterator[None]:
+    """One thread on CPUs, also for a run that is trained alone: more of them change the last bits of its weights."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(before if torch.cuda.is_available() else 1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
 
 
 def _placed(net: RetrievalNet) -> RetrievalNet:

@@ -61,6 +61,8 @@ def team() -> Team:
     if int(os.environ.get("WORLD_SIZE", "1")) == 1:
         return Team()
     if not dist.is_initialized():
+        if torch.cuda.is_available():
+            torch.cuda.set_device(int(os.environ.get("LOCAL_RANK", "0")))
         dist.init_process_group("nccl" if torch.cuda.is_available() else "gloo")
         atexit.register(dist.destroy_process_group)
     return Team(dist.get_rank(), dist.get_world_size())
@@ -120,7 +122,7 @@ def train(
             who.wait()
             return done
         torch.manual_seed(config.seed)
-        net = initial_network(config, store, weights).to(_device(who)).to(memory_format=torch.channels_last)
+        net = initial_network(config, store, weights).to(_device()).to(memory_format=torch.channels_last)
         source = make_source(config, data, net, cache)
         loop = _Loop(config, data, net, source, store.folder(config), who)
         loop.run(bar)
@@ -139,9 +141,8 @@ def initial_network(config: RunConfig, store: RunStore, weights: Path | None = N
     return net
 
 
-def _device(who: Team) -> torch.device:
-    count = torch.cuda.device_count()
-    return torch.device("cuda", who.rank % count) if count else torch.device("cpu")
+def _device() -> torch.device:
+    return torch.device("cuda", torch.cuda.current_device()) if torch.cuda.is_available() else torch.device("cpu")
 
 
 class _Loop:
@@ -186,17 +187,21 @@ class _Loop:
                 group["lr"] = learning_rate(self.spec, step)
             loss = model(batch, torch.from_numpy(self.labels[rows]).to(self.device))
             if not torch.isfinite(loss):
-                raise UserError(
-                    f"run {self.config.id} diverged: the loss is {loss.item()} at step {step + 1} of "
-                    f"{self.spec.epochs * self.spec.steps}; lower train.rate (now {self.spec.rate:g}) "
-                    f"or the loss's scale. The last good epoch is kept in {self.folder.name}"
-                )
+                raise self._diverged(f"the loss is {loss.item()}", step)
             self.optimizer.zero_grad()
             loss.backward()
             nn.utils.clip_grad_norm_(self.objective.parameters(), CLIP)
             self.optimizer.step()
             losses.append(loss.item())
+        if not all(torch.isfinite(parameter).all() for parameter in self.objective.parameters()):
+            raise self._diverged("a weight is no longer finite", step)
         return float(np.mean(losses))
+
+    def _diverged(self, what: str, step: int) -> UserError:
+        return UserError(
+            f"run {self.config.id} diverged: {what} at step {step + 1} of {self.spec.epochs * self.spec.steps}; "
+            f"lower train.rate (now {self.spec.rate:g}) or the loss's scale. What the last good epoch left is kept"
+        )
 
     def _validate_and_keep(self, epoch: int, loss: float, started: float) -> None:
         benchmark = self.data.validation

@@ -33,7 +33,6 @@ from dagf.benchmarks.toytown import (
     check_toytown,
     difficulty,
     draw_distractor,
-    generator_hash,
     load_mask,
     load_toytown,
     make_toytown,

@@ -13,7 +13,6 @@ import torch
 from safetensors.torch import load_file
 
 from dagf.common import UserError, read_json
-from dagf.model.network import MapEncoder
 from dagf.model.variants import VARIANTS
 from dagf.retrieval.descriptors import benchmark_scores
 from dagf.retrieval.metrics import judge
@@ -157,17 +156,24 @@ def test_weights_are_named_by_their_content(
         two.untrained("gem")
 
 
-def test_off_the_shelf(project: Path, profile: Callable[..., str], photographs: Path) -> None:
-    study = open_study(profile(**FOLDER | {"arms": ["gem", "spoc", "dagf"]}, seeds=[0]), str(photographs))
+def test_off_the_shelf(
+    project: Path, profile: Callable[..., str], photographs: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    study = open_study(profile(**FOLDER, shelf=["gem", "spoc"], seeds=[0]), str(photographs))
     table = study.shelf_table()
-    assert list(table["arm"]) == ["gem", "spoc"]  # a fresh attention changes nothing
+    assert list(table["arm"]) == ["gem", "spoc"]
     judged = study.judge_untrained("gem")
     assert judged.equals(study.judge_untrained("gem"))
     net = study.untrained("gem")
     assert not net.training
     scores = benchmark_scores(net, study.test, study.profile.image)[0]
     assert judged["AP"].mean() == pytest.approx(judge(study.test, scores)["AP"].mean(), abs=0.05)
-    assert MapEncoder(net.head) is not None
+    with pytest.raises(UserError, match="dagf has an attention that must be trained first"):
+        study.judge_untrained("dagf")
+    kept = set((study.cache / "off-the-shelf").iterdir())
+    monkeypatch.setitem(VARIANTS, "gem", replace(VARIANTS["gem"], windows=(1, 2)))
+    study.judge_untrained("gem")  # the name now stands for another descriptor
+    assert len(set((study.cache / "off-the-shelf").iterdir()) - kept) == 1
     assert list(shelf_summary(table)["method"]) == ["GeM", "SPoC"]
 
 
@@ -183,6 +189,13 @@ def test_a_folder_without_training_images(project: Path, profile: Callable[..., 
     assert with_training.training is not None
     assert len(with_training.test.distractors) == 4
     assert with_training.test_id != study.test_id
+
+
+def test_a_run_trained_alone_has_one_thread_too(project: Path, profile: Callable[..., str], photographs: Path) -> None:
+    torch.set_num_threads(2)
+    run = open_study(profile(**FOLDER, seeds=[0]), str(photographs)).run("gem")
+    assert run.record["machine"]["threads"] == 1
+    assert torch.get_num_threads() == 2
 
 
 @pytest.mark.study

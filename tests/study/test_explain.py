@@ -192,6 +192,11 @@ def test_browsing_toytown(toytown: Study, net: RetrievalNet) -> None:
         assert np.array_equal(scores[number, rows], np.sort(scores[number])[::-1][:4])
     best = [int(row) for row in np.argsort(-scores[0])[:2]]
     figures.show(browse.explained(toytown, net, 0, scores, best), "alt", "caption")
+    worst = next(int(row) for row in np.argsort(-scores[0]) if not browse.label_of(toytown.test.queries[0], int(row)))
+    shown = browse.explained(toytown, net, 0, scores, [worst])  # a ranking that a negative leads
+    cams = [shown.axes[number].images[1].get_array() for number in (6, 13)]
+    assert all(np.ptp(cam) > 0.5 for cam in cams)
+    figures.show(shown, "alt", "caption")
     files = toytown.test.database_paths[:3]
     kept = browse.kept_fractions(net, files, toytown)
     assert list(kept["window"]) == ["1 × 1", "2 × 2", "3 × 3"]

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from dagf.benchmarks.drawing.buildings import Points
+from dagf.benchmarks.drawing.buildings import Building, Points
 
 WEATHERS = ("clear", "overcast", "haze", "golden", "dusk")
 _WEATHER_ODDS = (0.52, 0.27, 0.05, 0.12, 0.04)
@@ -83,3 +83,10 @@ def sample_light(rng: np.random.Generator) -> Light:
         float(haze * rng.uniform(0.7, 1.4)),
         float(lamps * rng.uniform(0.5, 1.2)),
     )
+
+
+def before_wall(at: Points, position: Points, b: Building) -> bool:
+    """Whether a point cannot be hidden by the landmark: it lies outside a wall that faces the camera."""
+    eye_x, _, eye_z = position.tolist()
+    beside = abs(eye_x) > b.width / 2 and math.copysign(1, eye_x) * at[0] > b.width / 2
+    return bool(beside or (abs(eye_z) > b.depth / 2 and math.copysign(1, eye_z) * at[2] > b.depth / 2))

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from dagf.benchmarks.drawing.backdrop import backdrop, develop
 from dagf.benchmarks.drawing.buildings import Building, Points, make_twin, sample_building
-from dagf.benchmarks.drawing.camera import Camera, camera, sample_light
+from dagf.benchmarks.drawing.camera import Camera, before_wall, camera, sample_light
 from dagf.benchmarks.drawing.paint import CLUTTER, LANDMARK, Canvas, Model, build
 from dagf.benchmarks.drawing.sprites import Image, sprites
 
@@ -225,13 +225,6 @@ def _occluders(
     return things
 
 
-def _before(at: Points, position: Points, b: Building) -> bool:
-    """Whether a point cannot be hidden by the landmark: it lies outside a wall that faces the camera."""
-    eye_x, _, eye_z = position.tolist()
-    beside = abs(eye_x) > b.width / 2 and math.copysign(1, eye_x) * at[0] > b.width / 2
-    return bool(beside or (abs(eye_z) > b.depth / 2 and math.copysign(1, eye_z) * at[2] > b.depth / 2))
-
-
 def photograph(
     seed: int, stream: int, landmark: int, view: int, size: int, role: str = "database", nuisances: bool = True
 ) -> Photograph:
@@ -275,7 +268,7 @@ def _attempt(
             ring = np.array([(-wide, 0, 0), (wide, 0, 0), (0, 0, wide), (0, 0, -wide)]) + thing.at
             canvas.shadow(ring, 0.8 * thing.height)
     order = sorted(things, key=lambda t: -float((t.at - position) @ frame.camera.forward))
-    before = [_before(thing.at, position, b) for thing in order]
+    before = [before_wall(thing.at, position, b) for thing in order]
     for near in (False, True):
         for thing, is_before in zip(order, before, strict=True):
             if is_before == near:
