@@ -1,5 +1,5 @@
 # make reports   regenerate reports/*.html      make test   run the tests      make lab   JupyterLab in notebooks/
-# PROFILE=smoke|cpu|gpu|photographs chooses the scale of the study. Needs Python >= 3.11 with venv.
+# PROFILE=smoke|cpu|gpu chooses the scale of the study. Needs Python >= 3.11 with venv.
 
 PYTHON ?= python3
 PROFILE ?= cpu
@@ -7,7 +7,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 
-.PHONY: reports test lab lint bench check clean
+.PHONY: reports test lab lint bench check clean distclean
 .DELETE_ON_ERROR:
 
 reports: $(READY)
@@ -42,4 +42,8 @@ $(READY): pyproject.toml constraints.txt
 	@touch $@
 
 clean:
-	rm -rf $(VENV) data/toytown-* data/runs data/cache data/scratch
+	rm -rf data/cache data/scratch
+
+# Trained runs and the environment, too: `make reports` then starts from nothing.
+distclean: clean
+	rm -rf $(VENV) data/toytown-* data/runs

@@ -64,8 +64,7 @@ class Benchmark:
     """A database, queries and their ground truth; `distractors` follow the database's last row.
 
     Files are relative to `root`; distractors are whole paths, for they come from elsewhere. A query is
-    never searched for as a whole where it has a box: several published results had to be corrected
-    for that.
+    never searched for as a whole where it has a box (DOLG's first figures had to be corrected for that).
 
     Raises `UserError` for indices outside the database, labels that overlap, or an empty box.
     """

@@ -2,7 +2,7 @@
 
 Throughout, F is a non-negative feature map of shape (B, C, H, W), f_ij in R^C its local feature at cell
 ij, and g = GAP(F) its global average. The paper (Zhu et al., IJNS 33(3), 2023) is public as an abstract
-only, so every formula here is *our reading* of a sentence of it; `docs` and reports say so too.
+only, so every formula here is *our reading* of a sentence of it; the README and the reports say so too.
 """
 
 import math

@@ -16,10 +16,10 @@ from dagf.benchmarks.drawing.scene import STREAMS, photograph
 from dagf.benchmarks.protocol import Benchmark, Query
 from dagf.benchmarks.toytown import toytown_records
 from dagf.model.network import RetrievalNet
-from dagf.retrieval.descriptors import benchmark_scores
+from dagf.retrieval.descriptors import MultiScale, benchmark_scores
 from dagf.retrieval.images import load_image
-from dagf.study.experiment import Study
-from dagf.study.explain import Contrast, Look, grad_cam, look
+from dagf.study.experiment import Study, placed
+from dagf.study.explain import CamTarget, Look, grad_cam, look
 from dagf.study.figures import BLUE, STYLE, contact_sheet, frame, kept_cells, overlay
 
 VERDICT = {"easy": "right", "hard": "right", "ok": "right", "junk": "junk"}
@@ -147,7 +147,9 @@ def ranking(
     Returns the figure, the scores (queries, rows) of all test queries, and the rows shown (len(queries), top).
     """
     test = study.test
-    scores = benchmark_scores(net, test, study.profile.image)[0]
+    scores = benchmark_scores(MultiScale(placed(net), study.profile.scales), test, study.profile.image)[0]
+    net.cpu()
+    top = min(top, scores.shape[1])
     order = np.argsort(-scores[queries], axis=1, kind="stable")[:, :top]
     files = test.database_paths
     with matplotlib.rc_context(STYLE):
@@ -179,12 +181,12 @@ def explained(study: Study, net: RetrievalNet, query: int, scores: NDArray[np.fl
     files = test.database_paths
     first = look(net, test.root / asked.file, spec, asked.box)
     results = [look(net, files[row], spec) for row in rows]
-    wrong = next(int(row) for row in np.argsort(-scores[query]) if not label_of(asked, int(row)))
-    negative = look(net, files[wrong], spec).descriptor
+    wrong = next((int(row) for row in np.argsort(-scores[query]) if not label_of(asked, int(row))), None)
+    negative = np.zeros_like(first.descriptor) if wrong is None else look(net, files[wrong], spec).descriptor
 
-    def against(positive: NDArray[np.float32], row: int) -> Contrast:
+    def against(positive: NDArray[np.float32], row: int) -> CamTarget:
         """The negative itself has nothing to be told apart from: its target is the plain similarity."""
-        return Contrast(positive, negative if row != wrong else np.zeros_like(negative))
+        return CamTarget(positive, negative if row != wrong else np.zeros_like(negative))
 
     lines: list[tuple[str, Look, NDArray[np.float32]]] = [
         (

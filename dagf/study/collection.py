@@ -15,6 +15,7 @@ from dagf.retrieval.images import ImageSpec
 from dagf.retrieval.search import Descriptors, search
 from dagf.study import paths
 from dagf.study.config import from_mapping
+from dagf.study.experiment import placed
 from dagf.study.runs import Run, RunStore
 
 SUFFIXES = {".jpg", ".jpeg", ".png", ".webp", ".tif", ".tiff", ".bmp", ".gif"}
@@ -31,7 +32,7 @@ class Collection:
 
     def search(self, photo: Path, top: int, box: Box | None = None) -> list[tuple[str, float]]:
         """The `top` files most similar to a photo (or to a box of it, in its pixels), best first, with the cosine."""
-        net = _run(self.run_id).network()
+        net = placed(_run(self.run_id).network())
         asked = describe(net, image_batches([photo], self.image, [box]), 1)
         scores, rows = search(self.descriptors, asked, top)
         return [(self.files[row], float(score)) for row, score in zip(rows[0], scores[0], strict=True)]
@@ -64,7 +65,7 @@ def build(images: Sequence[Path], run_id: str, output: Path) -> Collection:
     files = find_images(images)
     run = _run(run_id)
     image = run.config.image
-    rows = describe(run.network(), image_batches(files, image), len(files))
+    rows = describe(placed(run.network()), image_batches(files, image), len(files))
     made = Collection(tuple(map(str, files)), rows, run.id, image)
     made.save(output)
     return made

@@ -32,7 +32,7 @@ class TrainSpec:
 
     loss, miner: class names of pytorch-metric-learning, with their options. rate: of AdamW, warmed up over
     the first `warmup` share of the steps, then a cosine to 0. augmentation: a name of
-    `dagf.study.training.AUGMENTATIONS`.
+    `dagf.study.sources.AUGMENTATIONS`.
     """
 
     epochs: int = 6

@@ -140,6 +140,8 @@ class Study:
 
         Raises `UserError` for an arm with attention: before training it is a constant, and judges nothing.
         """
+        if not self.trunk.pretrained:
+            raise UserError(f"profile {self.profile.name} has no pre-trained trunk to use off the shelf")
         if variant(arm).attentive:
             raise UserError(f"{arm} has an attention that must be trained first: it cannot be judged off the shelf")
         shelf = content_hash(asdict(self.trunk))
@@ -153,10 +155,10 @@ class Study:
         if not path.exists():
             net = network()
             if frozen and profile.scales == (1.0,):
-                maps = self.cache / content_hash([frozen, asdict(profile.image), self.test_id])
+                maps = self.cache / content_hash(["test", frozen, asdict(profile.image), self.test_id])
                 scores = cache_benchmark(net.trunk, self.test, profile.image, maps).scores(MapEncoder(net.head))
             else:
-                scores = benchmark_scores(MultiScale(_placed(net), profile.scales), self.test, profile.image)[0]
+                scores = benchmark_scores(MultiScale(placed(net), profile.scales), self.test, profile.image)[0]
             with atomic_path(path) as temporary:
                 judge(self.test, scores).to_csv(temporary, index=False)
         return pd.read_csv(path, keep_default_na=False, na_values=["", "nan"])
@@ -198,7 +200,8 @@ def _one_thread() -> Iterator[None]:
         torch.set_num_threads(before)
 
 
-def _placed(net: RetrievalNet) -> RetrievalNet:
+def placed(net: RetrievalNet) -> RetrievalNet:
+    """The network where it runs fastest here."""
     return net.to("cuda" if torch.cuda.is_available() else "cpu").to(memory_format=torch.channels_last)
 
 
@@ -225,11 +228,14 @@ def open_study(
     file = Path(weights) if weights else None
     if file and not file.is_file():
         raise UserError(f"weights file {weights} does not exist")
-    store, cache = RunStore(paths.runs()), paths.data() / "cache"
+    # Maps and scores are named by the code that made them, too: a changed decoder must not meet old maps.
+    store, cache = RunStore(paths.runs()), paths.data() / "cache" / evaluation_hash()
     if benchmark:
-        training = photograph_training(Path(train_on or benchmark), chosen)
         test = load_folder(Path(benchmark), distractors=[Path(folder) for folder in distractors])
-        return Study(chosen, training, test, files_hash(test), store, cache, file)
+        _check_disjoint(Path(train_on or benchmark), Path(benchmark))
+        training = photograph_training(Path(train_on or benchmark), chosen)
+        sets = [[query.query_set, query.box] for query in test.queries]
+        return Study(chosen, training, test, content_hash([files_hash(test), sets]), store, cache, file)
     if distractors or train_on:
         raise UserError("distractors and train_on belong to a benchmark of photographs; name its folder")
     root = make_toytown(chosen.drawing, paths.data())
@@ -248,6 +254,16 @@ def photograph_training(folder: Path, profile: Profile) -> TrainingSet | None:
     labels = tuple(names.index(instance) for instance in kept.instances)
     everything = content_hash([files_hash(validation), [file_sha256(file) for file in kept.files], labels])
     return TrainingSet(tuple(kept.files), labels, validation, everything)
+
+
+def _check_disjoint(learned_from: Path, tested_on: Path) -> None:
+    learned = {row.instance for row in read_labels(learned_from) if row.role == "train"}
+    asked = {row.instance for row in read_labels(tested_on) if row.role.startswith(("query", "database"))}
+    if both := sorted(learned & asked):
+        raise UserError(
+            f"{tested_on}: {', '.join(both[:3])}{' ...' if both[3:] else ''} would be trained and tested on; "
+            "an instance may have training images or test images, not both"
+        )
 
 
 def files_hash(benchmark: Benchmark) -> str:

@@ -56,7 +56,7 @@ def enlarge(plane: Tensor, size: tuple[int, int]) -> Plane:
     return enlarged
 
 
-class Contrast:
+class CamTarget:
     """A Grad-CAM target: cosine to a descriptor that should match, minus cosine to one that should not.
 
     The difference asks what tells the two apart; the plain similarity also lights what all images share.
@@ -70,7 +70,7 @@ class Contrast:
         return descriptor @ self.direction.to(descriptor)
 
 
-def grad_cam(net: RetrievalNet, file: Path, spec: ImageSpec, target: Contrast, box: Box | None = None) -> Plane:
+def grad_cam(net: RetrievalNet, file: Path, spec: ImageSpec, target: CamTarget, box: Box | None = None) -> Plane:
     """Grad-CAM (Selvaraju et al., ICCV 2017) of the trunk's map, (H, W), scaled to 0..1 *within* this image."""
     batch = to_input(load_image(file, spec, box))[None]
     with GradCAM(model=net, target_layers=[net.trunk]) as cam:

@@ -66,8 +66,12 @@ def show(figure: Figure, alt: str, caption: str, save: str = "") -> HTML:
 
 def table(frame: pd.DataFrame, caption: str, digits: int = 1) -> HTML:
     """A table for a notebook, with its caption; index levels become columns."""
-    body = frame.to_html(
-        border=0, classes="dataframe", index=False, float_format=lambda value: f"{value:.{digits}f}", na_rep="–"
+    body = (
+        frame.astype(object)
+        .where(frame.notna(), np.nan)
+        .to_html(
+            border=0, classes="dataframe", index=False, float_format=lambda value: f"{value:.{digits}f}", na_rep="–"
+        )
     )
     return HTML(f'<figure class="table">{body}<figcaption>{html.escape(caption)}</figcaption></figure>')
 

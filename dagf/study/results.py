@@ -4,6 +4,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
 import pandas as pd
 
 from dagf.common import read_json, write_json
@@ -44,12 +45,13 @@ class Contrast:
     queries, of the differences averaged over seeds.
     """
 
-    better: str
+    arm: str
     baseline: str
     setting: str
     query_set: str
     seeds: int
     queries: int
+    clusters: int
     over_seeds: Interval
     over_queries: Interval
 
@@ -61,14 +63,25 @@ class Contrast:
             return "above"
         return "below" if all(interval.high < 0 for interval in intervals) else "no difference shown"
 
-    def __str__(self) -> str:
-        names = f"{VARIANTS[self.better].title} minus {VARIANTS[self.baseline].title}"
-        seeds, queries = self.over_seeds, self.over_queries
-        return (
-            f"{names}, {self.setting}, {self.query_set}: {seeds.mean:+.1f} mAP; 95 % interval over {self.seeds} seeds "
-            f"[{seeds.low:+.1f}, {seeds.high:+.1f}], over {self.queries} queries "
-            f"[{queries.low:+.1f}, {queries.high:+.1f}]: {self.verdict}."
-        )
+
+def contrast_table(contrasts: Sequence[Contrast]) -> pd.DataFrame:
+    """One row a contrast: who against whom, the difference in mAP points, both 95 % intervals, the verdict."""
+    return pd.DataFrame(
+        [
+            {
+                "arm": VARIANTS[one.arm].title,
+                "minus": VARIANTS[one.baseline].title,
+                "query set": one.query_set,
+                "setting": one.setting,
+                "mAP": f"{one.over_seeds.mean:+.1f}",
+                f"over {one.seeds} seeds": f"[{one.over_seeds.low:+.1f}, {one.over_seeds.high:+.1f}]",
+                "over queries (groups)": f"[{one.over_queries.low:+.1f}, {one.over_queries.high:+.1f}], "
+                f"{one.queries} ({one.clusters})",
+                "DAGF is" if one.arm == "dagf" else "verdict": one.verdict,
+            }
+            for one in contrasts
+        ]
+    )
 
 
 def contrast(study: Study, arm: str, baseline: str, setting: str, query_set: str = "query") -> Contrast:
@@ -80,7 +93,7 @@ def contrast(study: Study, arm: str, baseline: str, setting: str, query_set: str
     )
     clusters = study.test.clusters()[differences.index]
     return Contrast(
-        arm, baseline, setting, query_set, len(seeds), len(differences),
+        arm, baseline, setting, query_set, len(seeds), len(differences), len(np.unique(clusters)),
         t_interval(differences.mean(axis=0)), paired_bootstrap(differences.mean(axis=1), clusters),
     )  # fmt: skip
 
@@ -112,7 +125,7 @@ def _plain(frame: pd.DataFrame) -> dict[str, Any]:
     return {"columns": [str(column) for column in frame.columns], "rows": cells.to_numpy().tolist()}
 
 
-def photograph_tables(names: Sequence[str] = ("main", "shelf")) -> list[dict[str, Any]]:
+def photograph_tables(names: Sequence[str] = ("main", "shelf", "contrast")) -> list[dict[str, Any]]:
     """The kept tables that were measured on photographs: title, caption, columns, rows, note."""
     folder = paths.reports() / "photographs"
     return [read_json(file) for file in sorted(folder.glob("*.json")) if file.stem.rpartition(".")[2] in names]

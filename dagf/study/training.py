@@ -5,7 +5,8 @@
     torchrun --nnodes 2 --nproc-per-node 4 --rdzv-backend c10d --rdzv-endpoint HOST:29500 -m dagf train dagf
 
 Every step draws its batch and its augmentation from (seed, step) alone, so a run that is killed and started
-again gives the same weights as an unbroken one on the same machine with the same number of threads.
+again gives the same weights as an unbroken one on the same CPU with the same number of threads. (A GPU repeats
+closely, not to the bit.)
 """
 
 import atexit

@@ -20,7 +20,7 @@ from dagf.retrieval.statistics import Interval, t_interval
 from dagf.study import experiment, results
 from dagf.study.config import RunConfig
 from dagf.study.experiment import Study, open_study
-from dagf.study.results import Contrast, contrast, keep_table, shelf_summary, summary
+from dagf.study.results import Contrast, contrast, contrast_table, keep_table, shelf_summary, summary
 from tests.study.conftest import write_photographs
 
 FOLDER: dict[str, Any] = {
@@ -156,10 +156,25 @@ def test_weights_are_named_by_their_content(
         two.untrained("gem")
 
 
+@pytest.fixture
+def trunk_weights(tmp_path: Path) -> str:
+    """A file with the weights of some small trunk."""
+    torch.manual_seed(5)
+    torch.save(experiment.RetrievalNet(experiment.TrunkSpec(), "spoc").trunk.state_dict(), tmp_path / "trunk.pth")
+    return str(tmp_path / "trunk.pth")
+
+
 def test_off_the_shelf(
-    project: Path, profile: Callable[..., str], photographs: Path, monkeypatch: pytest.MonkeyPatch
+    project: Path,
+    profile: Callable[..., str],
+    photographs: Path,
+    trunk_weights: str,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    study = open_study(profile(**FOLDER, shelf=["gem", "spoc"], seeds=[0]), str(photographs))
+    name = profile(**FOLDER, shelf=["gem", "spoc"], seeds=[0])
+    with pytest.raises(UserError, match="no pre-trained trunk"):
+        open_study(name, str(photographs)).judge_untrained("gem")
+    study = open_study(name, str(photographs), weights=trunk_weights)
     table = study.shelf_table()
     assert list(table["arm"]) == ["gem", "spoc"]
     judged = study.judge_untrained("gem")
@@ -177,14 +192,29 @@ def test_off_the_shelf(
     assert list(shelf_summary(table)["method"]) == ["GeM", "SPoC"]
 
 
-def test_a_folder_without_training_images(project: Path, profile: Callable[..., str], tmp_path: Path) -> None:
+def test_an_instance_is_trained_on_or_tested_on(project: Path, profile: Callable[..., str], tmp_path: Path) -> None:
+    folder = write_photographs(tmp_path / "mine", train_instances=5)
+    rows = (folder / "labels.csv").read_text().splitlines()
+    tested = next(row.split(",")[1] for row in rows if row.endswith(",query"))
+    learned = next(row for row in rows if row.endswith(",train"))
+    file, _, role = learned.split(",")
+    (folder / "labels.csv").write_text("\n".join(rows).replace(learned, f"{file},{tested},{role}") + "\n")
+    with pytest.raises(UserError, match=f"{tested} would be trained and tested on"):
+        open_study(profile(**FOLDER), str(folder))
+
+
+def test_a_folder_without_training_images(
+    project: Path, profile: Callable[..., str], tmp_path: Path, trunk_weights: str
+) -> None:
     folder = write_photographs(tmp_path / "mine", train_instances=0)
-    study = open_study(profile(**FOLDER), str(folder))
+    study = open_study(profile(**FOLDER), str(folder), weights=trunk_weights)
     assert study.training is None
     assert len(study.shelf_table(["gem"])) == 1
     with pytest.raises(UserError, match="mine has no images of the role 'train' to train on"):
         study.run("gem")
     elsewhere = write_photographs(tmp_path / "others", train_instances=5)
+    labels = (elsewhere / "labels.csv").read_text()
+    (elsewhere / "labels.csv").write_text(labels.replace(",i", ",other"))
     with_training = open_study(profile(**FOLDER), str(folder), [str(elsewhere)], train_on=str(elsewhere))
     assert with_training.training is not None
     assert len(with_training.test.distractors) == 4
@@ -254,12 +284,16 @@ def test_contrast_by_hand() -> None:
     assert found.over_queries.low >= 15 - 1e-9
     assert found.over_queries.high <= 25 + 1e-9
     assert found.verdict == "above"
-    assert "DAGF minus GeM, Medium, query: +20.0 mAP" in str(found)
+    (row,) = contrast_table([found]).to_dict("records")
+    assert (row["arm"], row["minus"], row["mAP"], row["DAGF is"]) == ("DAGF", "GeM", "+20.0", "above")
+    assert row["over 2 seeds"] == "[+20.0, +20.0]"
+    assert row["over queries (groups)"] == "[+15.0, +25.0], 3 (3)"
     back = contrast(pretend_study(values, [0, 1, 2, 3]), "gem", "dagf", "Medium")
     assert back.verdict == "below"
     assert back.over_seeds.mean == pytest.approx(-20)
     one = contrast(pretend_study(values, [0, 0, 0, 0]), "dagf", "gem", "Medium")
-    assert one.over_queries.low == pytest.approx(one.over_queries.high)  # one cluster: nothing to draw
+    assert np.isnan(one.over_queries.low)  # one cluster: nothing to draw, so no side is taken
+    assert one.verdict == "no difference shown"
 
 
 @pytest.mark.parametrize(
@@ -271,7 +305,7 @@ def test_contrast_by_hand() -> None:
     ],
 )  # fmt: skip
 def test_a_verdict_needs_both_intervals(seeds: tuple[float, float], queries: tuple[float, float], verdict: str) -> None:
-    made = Contrast("dagf", "gem", "Medium", "query", 3, 9, Interval(0, *seeds), Interval(0, *queries))
+    made = Contrast("dagf", "gem", "Medium", "query", 3, 9, 9, Interval(0, *seeds), Interval(0, *queries))
     assert made.verdict == verdict
 
 

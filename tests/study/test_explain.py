@@ -20,7 +20,7 @@ from dagf.retrieval.images import ImageSpec, load_image, to_input
 from dagf.retrieval.metrics import judge
 from dagf.study import browse, figures
 from dagf.study.experiment import Study, open_study
-from dagf.study.explain import Contrast, grad_cam, look
+from dagf.study.explain import CamTarget, grad_cam, look
 from dagf.study.runs import Run
 from dagf.study.sources import TrainingSet
 
@@ -81,12 +81,12 @@ def test_look_at_a_crop_and_without_attention(photographs: Path) -> None:
 
 def test_contrast_is_the_difference_of_cosines() -> None:
     positive, negative, asked = np.float32([1, 0, 0]), np.float32([0, 0.6, 0.8]), torch.tensor([0.6, 0.8, 0.0])
-    assert Contrast(positive, negative)(asked).item() == pytest.approx(0.6 - 0.48)
+    assert CamTarget(positive, negative)(asked).item() == pytest.approx(0.6 - 0.48)
 
 
 def test_grad_cam_by_hand(net: RetrievalNet, photographs: Path, shot: Path) -> None:
     others = [look(net, photographs / "jpg" / name, SPEC).descriptor for name in ("4-1.jpg", "5-1.jpg")]
-    target = Contrast(*others)
+    target = CamTarget(*others)
     found = grad_cam(net, shot, SPEC, target)
     feature_map = net.trunk(to_input(load_image(shot, SPEC))[None]).detach().requires_grad_()
     (gradient,) = torch.autograd.grad(target(net.head(feature_map).descriptor[0]), feature_map)

@@ -1,0 +1,62 @@
+"""The smoke profile of the real notebooks, from nothing to HTML, in a project folder of its own."""
+
+import json
+import re
+import shutil
+from pathlib import Path
+
+import pytest
+
+from dagf.study.notebooks import check_reports, run_reports
+
+PROJECT = Path(__file__).parents[2]
+SMOKE = {"profile": "smoke"}
+
+pytestmark = pytest.mark.study
+
+
+@pytest.fixture(scope="module")
+def root(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A project folder with the real notebooks and nothing else."""
+    folder = tmp_path_factory.mktemp("project")
+    shutil.copytree(PROJECT / "notebooks", folder / "notebooks", ignore=shutil.ignore_patterns(".*"))
+    shutil.copy(PROJECT / "pyproject.toml", folder)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def pages(root: Path) -> Path:
+    """The folder of the finished smoke reports."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("DAGF_ROOT", str(root))
+        return run_reports(SMOKE).parent
+
+
+def test_every_notebook_has_an_offline_page(root: Path, pages: Path) -> None:
+    names = sorted(path.stem for path in (root / "notebooks").glob("*.ipynb"))
+    assert len(names) >= 4
+    for name in [*names, "index"]:
+        html = (pages / f"{name}.html").read_text(encoding="utf-8")
+        assert "<script" not in html
+        assert not re.search(r"""(src|href)=["']?(https?:)?//""", html)
+        assert str(root) not in html
+        assert "Traceback" not in html
+        assert "supports no claim" in html  # a smoke run says what it is
+
+
+def test_a_second_run_keeps_them(root: Path, pages: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("DAGF_ROOT", str(root))
+    before = {path.name: path.stat().st_mtime_ns for path in pages.glob("0*.html")}
+    assert check_reports(SMOKE) == []
+    run_reports(SMOKE)
+    assert {path.name: path.stat().st_mtime_ns for path in pages.glob("0*.html")} == before
+
+
+def test_the_main_table_is_what_the_runs_gave(root: Path, pages: Path) -> None:
+    main = json.loads((pages / "tables" / "main.json").read_text())
+    assert [row[main["columns"].index("method")] for row in main["rows"]] == ["SPoC", "MAC", "GeM", "DAGF"]
+    assert set(main["columns"]) >= {"Easy", "Medium", "Hard", "seeds"}
+    runs = json.loads((pages / "tables" / "runs.json").read_text())
+    assert len(runs["rows"]) == 4 * 2
+    for row in runs["rows"]:
+        assert (root / "data" / "runs" / row[runs["columns"].index("run")] / "weights.safetensors").is_file()
