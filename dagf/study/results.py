@@ -22,7 +22,7 @@ def summary(results: pd.DataFrame) -> pd.DataFrame:
     rows = []
     for (query_set, arm), part in results.groupby(["query_set", "arm"], sort=False):
         row: dict[str, Any] = {
-            "queries": query_set,
+            "query set": query_set,
             "method": VARIANTS[str(arm)].title,
             "seeds": part["seed"].nunique(),
         }

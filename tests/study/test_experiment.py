@@ -249,7 +249,7 @@ def test_summary_by_hand() -> None:
         ("query-2", "Easy", 5.04, "gem", 0), ("query", "Hard", 7.0, "gem", 0),
     ]  # fmt: skip
     table = summary(pd.DataFrame(rows, columns=["query_set", "setting", "mAP", "arm", "seed"]))
-    found = table.set_index(["queries", "method"])
+    found = table.set_index(["query set", "method"])
     assert found["Easy"]["query", "DAGF"] == str(t_interval([40, 44])) == "42.0 [16.6, 67.4]"
     assert found["Easy"]["query-2", "GeM"] == "5.0"
     assert found["Hard"]["query", "GeM"] == "7.0"
