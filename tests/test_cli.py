@@ -14,6 +14,7 @@ import click
 import numpy as np
 import pytest
 from click.testing import CliRunner, Result
+from safetensors.torch import load_file, save_file
 
 from dagf.cli import main
 from dagf.study import experiment
@@ -166,7 +167,11 @@ def test_train_and_evaluate(project: Path, trained: str) -> None:
 def test_a_folder_of_photographs(project: Path) -> None:
     words = ["--profile", project / "frozen.yaml", "--benchmark", project / "photos"]
     assert fine("train", "gem", *words).startswith("run ")
-    for more in ([], ["--off-the-shelf"]):
+    run = next((project / "data" / "runs").glob("*/record.json")).parent  # its trunk serves as a pre-trained one
+    tensors = load_file(run / "weights.safetensors")
+    trunk = {key.removeprefix("trunk."): value for key, value in tensors.items() if key.startswith("trunk.")}
+    save_file(trunk, project / "trunk.safetensors")
+    for more in ([], ["--off-the-shelf", "--weights", project / "trunk.safetensors"]):
         (row,) = json.loads(fine("evaluate", "gem", *words, *more, "--json"))
         assert (row["setting"], row["queries"]) == ("Classic", 3)
         assert row["mAP"] > 50  # stripes of other colours
