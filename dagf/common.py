@@ -15,8 +15,6 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, TypeVar
 
-from tqdm.auto import tqdm
-
 T = TypeVar("T")
 
 HEADLESS = "DAGF_HEADLESS"  # set by the report runner: no progress bars, no widgets
@@ -36,6 +34,8 @@ def headless() -> bool:
 
 def progress(items: Iterable[T], what: str, total: int | None = None, unit: str = "image") -> Iterable[T]:
     """`items`, with a progress bar (rate and time left) unless the run is headless."""
+    from tqdm.auto import tqdm  # it imports IPython's widgets: half a second that a drawing process need not spend
+
     return tqdm(items, desc=what, total=total, unit=unit, disable=headless(), leave=False, delay=2)
 
 

@@ -23,7 +23,7 @@ from dagf.benchmarks.drawing.sprites import Image, sprites
 STREAMS = {"train": 0, "validation": 1, "test": 2, "distractors": 3}
 BUILDINGS, POOLS = 10, 20  # added to a split's stream: its landmarks, its clutter
 DISTRACTOR_START = {"test": 0, "validation": 2**31}  # the two ranges of the unlimited distractors
-SIGHTINGS = 8  # distractors 8k .. 8k + 7 show one building, as in real collections
+SIGHTINGS = 16  # distractors 16k .. 16k + 15 show one building, as in real collections
 POOL = 96  # buildings that a split's clutter is taken from, so that clutter comes back beside other landmarks
 TWIN_PERIOD = 8  # of 8 landmarks the second is the first one's twin: a quarter of all has one
 SCALES = (0.03, 0.60)  # the visible landmark's share of the image
