@@ -24,8 +24,8 @@ from numpy.typing import NDArray
 from dagf.benchmarks.drawing.files import THRESHOLDS as THRESHOLDS
 from dagf.benchmarks.drawing.files import Job, Record, distractor_name, folder, view_names, write_views
 from dagf.benchmarks.drawing.files import difficulty as difficulty
-from dagf.benchmarks.drawing.files import single_threaded as _single_threaded
-from dagf.benchmarks.drawing.scene import DISTRACTOR_START, STREAMS, photograph
+from dagf.benchmarks.drawing.files import set_up_worker as _set_up_worker
+from dagf.benchmarks.drawing.scene import DISTRACTOR_START, SIGHTINGS, STREAMS, photograph
 from dagf.benchmarks.protocol import Benchmark, from_ground_truth
 from dagf.common import UserError, atomic_folder, choose, code_only, content_hash, progress, read_json, write_json
 
@@ -114,7 +114,9 @@ def _jobs(spec: ToytownSpec, root: Path) -> list[Job]:
         jobs += [Job(root, split, landmark, count, views, **fixed) for landmark in range(count)]
     for split in JUDGED:
         count = spec.distractor_count(split)
-        jobs += [Job(root, split, number, count, 1, **fixed, distractor=True) for number in range(count)]
+        for first in range(0, count, SIGHTINGS):
+            some = min(SIGHTINGS, count - first)
+            jobs.append(Job(root, split, first, count, some, **fixed, distractor=True))
     return jobs
 
 
@@ -147,8 +149,8 @@ def _results(jobs: list[Job], workers: int) -> Iterator[list[Record]]:
     # Not a plain fork: PyTorch's threads, which a caller may have started, do not survive one.
     ways = multiprocessing.get_all_start_methods()
     context = multiprocessing.get_context("forkserver" if "forkserver" in ways else "spawn")
-    with ProcessPoolExecutor(workers, context, initializer=_single_threaded) as pool:
-        yield from pool.map(write_views, jobs, chunksize=max(1, min(16, len(jobs) // (4 * workers))))
+    with ProcessPoolExecutor(workers, context, initializer=_set_up_worker) as pool:
+        yield from pool.map(write_views, jobs, chunksize=max(1, min(4, len(jobs) // (4 * workers))))
 
 
 COLUMNS = (

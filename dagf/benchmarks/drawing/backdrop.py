@@ -26,8 +26,8 @@ def backdrop(canvas: Canvas, rng: np.random.Generator) -> None:
 
 def _sky(canvas: Canvas, below: Floats, rng: np.random.Generator) -> Image:
     size, light = canvas.size, canvas.light
-    # A sky is smooth: a quarter of the pixels do.
-    rise = np.clip(below[::2, ::2] * np.float32(-1 / (0.9 * size)), 0, 1)
+    # A sky is smooth: a ninth of the pixels do.
+    rise = np.clip(below[1::3, 1::3] * np.float32(-1 / (0.9 * size)), 0, 1)
     field = clouds()[int(rng.integers(len(clouds())))]
     cx, cy = int(rng.integers(96)), int(rng.integers(40))
     window = field[cy : cy + 56, cx : cx + 96]

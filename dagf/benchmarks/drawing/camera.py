@@ -9,6 +9,7 @@ from dagf.benchmarks.drawing.buildings import Building, Points
 
 WEATHERS = ("clear", "overcast", "haze", "golden", "dusk")
 _WEATHER_ODDS = (0.52, 0.27, 0.05, 0.12, 0.04)
+_BLUE, _GREY = np.array([0.36, 0.55, 0.82]), np.array([0.70, 0.73, 0.77])
 
 
 @dataclass(frozen=True)
@@ -62,14 +63,13 @@ def sample_light(rng: np.random.Generator) -> Light:
     elevation = math.radians(rng.uniform(8, 20) if weather in ("golden", "dusk") else rng.uniform(25, 62))
     flat = math.cos(elevation)
     sun = np.array([math.sin(azimuth) * flat, math.sin(elevation), math.cos(azimuth) * flat])
-    blue, grey = np.array([0.36, 0.55, 0.82]), np.array([0.70, 0.73, 0.77])
-    pale, warm = np.array([0.80, 0.86, 0.92]), np.array([0.96, 0.80, 0.60])
+    cover = float(rng.uniform(0.1, 0.6))  # for the weathers whose clouds vary
     sun_colour, ambient, top, low, cover, haze, lamps = {
-        "clear": ((0.58, 0.54, 0.48), (0.60, 0.62, 0.66), blue, pale, rng.uniform(0.1, 0.55), 0.0012, 0.0),
-        "overcast": ((0.12, 0.12, 0.12), (0.80, 0.82, 0.85), grey, 1.12 * grey, 0.9, 0.003, 0.0),
-        "haze": ((0.34, 0.32, 0.29), (0.58, 0.58, 0.58), 1.05 * grey, 1.14 * grey, 0.5, 0.007, 0.0),
-        "golden": ((0.70, 0.54, 0.36), (0.58, 0.56, 0.58), 0.9 * blue, warm, rng.uniform(0.1, 0.6), 0.003, 0.05),
-        "dusk": ((0.22, 0.16, 0.12), (0.52, 0.52, 0.58), 0.5 * blue, (0.66, 0.48, 0.44), 0.4, 0.003, 0.42),
+        "clear": ((0.58, 0.54, 0.48), (0.60, 0.62, 0.66), _BLUE, (0.80, 0.86, 0.92), cover, 0.0012, 0.0),
+        "overcast": ((0.12, 0.12, 0.12), (0.80, 0.82, 0.85), _GREY, 1.12 * _GREY, 0.9, 0.003, 0.0),
+        "haze": ((0.34, 0.32, 0.29), (0.58, 0.58, 0.58), 1.05 * _GREY, 1.14 * _GREY, 0.5, 0.007, 0.0),
+        "golden": ((0.70, 0.54, 0.36), (0.58, 0.56, 0.58), 0.9 * _BLUE, (0.96, 0.80, 0.60), cover, 0.003, 0.05),
+        "dusk": ((0.22, 0.16, 0.12), (0.52, 0.52, 0.58), 0.5 * _BLUE, (0.66, 0.48, 0.44), 0.4, 0.003, 0.42),
     }[weather]
     strength = rng.uniform(0.9, 1.1)
     return Light(

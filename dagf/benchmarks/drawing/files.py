@@ -1,5 +1,6 @@
 """Writing one Toytown landmark to disk: what a worker process does, and how hard each of its views is."""
 
+import gc
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -47,11 +48,11 @@ def difficulty(record: Mapping[str, Any]) -> str:
 
 @dataclass(frozen=True)
 class Job:
-    """The views of one landmark, or one distractor, to be written under `root`."""
+    """The views of one landmark, or distractors that show one building, to be written under `root`."""
 
     root: Path
     split: str  # train, validation or test
-    landmark: int  # for distractors: their number, from 0, within the split's range
+    landmark: int  # for distractors: the number of the first, from 0, within the split's range
     landmarks: int  # how many the split has
     views: int
     size: int
@@ -82,11 +83,7 @@ def write_views(job: Job) -> list[Record]:
     """Render and write the images and masks of `job`; the records of them, in order."""
     root = job.root / folder(job.split, job.distractor)
     if job.distractor:
-        key = STREAMS["distractors"], DISTRACTOR_START[job.split] + job.landmark
-        shot = photograph(job.seed, *key, 0, job.size, "distractor", job.nuisances)
-        file = distractor_name(job.landmark)
-        write_bytes(root / "jpg" / file, encode_jpeg(shot))
-        return [_record(file, "distractor", -1, -1, shot)]
+        return [_write_distractor(job, root, number) for number in range(job.landmark, job.landmark + job.views)]
     twin = twin_of(job.landmark)
     twin = -1 if twin is None or twin >= job.landmarks else twin
     records: list[Record] = []
@@ -101,6 +98,14 @@ def write_views(job: Job) -> list[Record]:
             record["difficulty"] = difficulty(record)
         records.append(record)
     return records
+
+
+def _write_distractor(job: Job, root: Path, number: int) -> Record:
+    key = STREAMS["distractors"], DISTRACTOR_START[job.split] + number
+    shot = photograph(job.seed, *key, 0, job.size, "distractor", job.nuisances)
+    file = distractor_name(number)
+    write_bytes(root / "jpg" / file, encode_jpeg(shot))
+    return _record(file, "distractor", -1, -1, shot)
 
 
 def _record(file: str, role: str, landmark: int, twin: int, shot: Photograph) -> Record:
@@ -142,6 +147,7 @@ def write_bytes(path: Path, data: bytes) -> None:
         raise UserError(f"cannot write Toytown to {path.parent}: {error.strerror}; nothing was changed") from error
 
 
-def single_threaded() -> None:
-    """Set up a worker: each is one of several processes, more threads would only get into each other's way."""
+def set_up_worker() -> None:
+    """One thread, for each worker is one of several; no garbage collection, for nothing here is cyclic."""
     cv2.setNumThreads(1)
+    gc.disable()

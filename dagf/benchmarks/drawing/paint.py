@@ -83,7 +83,7 @@ class Canvas:
         below = self.image[y0:y1, x0:x1]
         self.image[y0:y1, x0:x1] = cv2.blendLinear(colour, np.ascontiguousarray(below), weight, 1 - weight)
         solid = cover > 127
-        self.kinds[y0:y1, x0:x1][solid] = kind
+        np.copyto(self.kinds[y0:y1, x0:x1], np.uint8(kind), where=solid)
         if kind == LANDMARK:
             self.whole[y0:y1, x0:x1] |= solid
 
