@@ -69,7 +69,8 @@ def heads_against_gem(batch: int = 32, channels: int = 128, cells: int = 12) -> 
         for name, made_of in VARIANTS.items():
             head = AttentiveHead(channels, made_of).eval()
             measured = ratio(lambda head=head: head(maps), lambda: gem(maps))  # type: ignore[misc]
-            found.append({"what": f"head {name} / head gem, {batch} maps {channels} x {cells} x {cells}", **measured})
+            what = f"head {name} / head gem, {batch} maps {channels} x {cells} x {cells}"
+            found.append({"what": what, "head": name, **measured})
     return found
 
 

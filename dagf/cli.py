@@ -210,7 +210,7 @@ def train(variant: str, seed: int | None, **study: Any) -> None:
     torchrun --nproc-per-node 2 -m dagf train dagf --profile smoke
     """
     from dagf.study import paths
-    from dagf.study.experiment import open_study
+    from dagf.study.opening import open_study
 
     run = open_study(**_parameters(**study)).run(variant, seed)
     record = run.record
@@ -234,11 +234,11 @@ def evaluate(variant: str, seed: int | None, off_the_shelf: bool, as_json: bool,
     dagf evaluate gem --benchmark PHOTOS --weights FILE --off-the-shelf
     """
     from dagf.retrieval.metrics import means
-    from dagf.study.experiment import open_study
+    from dagf.study.opening import open_study
 
     opened = open_study(**_parameters(**study))
-    judged = opened.judge_untrained(variant) if off_the_shelf else opened.judge_run(opened.run(variant, seed))
-    table = means(judged).reset_index()
+    answers = opened.untrained_answers(variant) if off_the_shelf else opened.answers(opened.run(variant, seed))
+    table = means(answers.judged).reset_index()
     click.echo(table.to_json(orient="records", indent=1) if as_json else table.round(2).to_string(index=False))
 
 

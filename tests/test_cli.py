@@ -17,7 +17,7 @@ from click.testing import CliRunner, Result
 from safetensors.torch import load_file, save_file
 
 from dagf.cli import main
-from dagf.study import experiment
+from dagf.study import opening, parallel
 from dagf.study.paths import ROOT
 from tests.study.conftest import PROFILE, photograph, write_photographs
 
@@ -101,7 +101,7 @@ def project(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
     write_photographs(root / "photos")
     with pytest.MonkeyPatch.context() as patched:
         patched.setenv(ROOT, str(root))
-        patched.setattr(experiment, "cores", lambda: 1)
+        patched.setattr(parallel, "cores", lambda: 1)
         yield root
 
 
@@ -238,7 +238,7 @@ def test_a_stop_by_the_keyboard_is_one_line(project: Path, monkeypatch: pytest.M
     def stop(**_: Any) -> None:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(experiment, "open_study", stop)
+    monkeypatch.setattr(opening, "open_study", stop)
     result = dagf("train", "gem")
     assert result.exit_code == 130
     assert result.stderr == "dagf: stopped; start the same command again to go on from here\n"

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as fn
 
-from dagf.common import choose
+from dagf.common import UserError, choose
 
 
 class RegionEvaluator(nn.Module):
@@ -84,6 +84,44 @@ class GatedReadout(nn.Module):
         return torch.einsum("bc,bchw->bhw", self.readout * gate, features).unsqueeze(1) + self.bias
 
 
+class FeatureNorm(nn.Module):
+    """Reading E, without parameters: a local feature weighs as much as it is long (HOW, Tolias et al., ECCV 2020).
+
+    a_ij = (sum_c f_ijc^2 + 1e-10)^{1/2}
+    """
+
+    def __init__(self, channels: int) -> None:
+        super().__init__()
+
+    def forward(self, features: Tensor) -> Tensor:
+        """F of shape (B, C, H, W) -> weights a > 0 of shape (B, 1, H, W)."""
+        return (features.square().sum(1, keepdim=True) + 1e-10).sqrt()
+
+
+class CroWWeight(nn.Module):
+    """Reading F, without parameters: CroW's spatial weight (Kalantidis et al., ECCV Workshops 2016).
+
+        S = sum_c F_c,    a_ij = (S_ij / (sum_ij S_ij^2)^{1/2})^{1/2}
+
+    A dead cell gets 0, as does every cell of a dead map.
+    """
+
+    def __init__(self, channels: int) -> None:
+        super().__init__()
+
+    def forward(self, features: Tensor) -> Tensor:
+        """F of shape (B, C, H, W) -> weights a >= 0 of shape (B, 1, H, W)."""
+        return crow_weight(features)
+
+
+def crow_weight(features: Tensor) -> Tensor:
+    """CroW's spatial weight (`CroWWeight`), which its pooling needs as well: (B, C, H, W) -> (B, 1, H, W)."""
+    total = features.sum(1, keepdim=True)
+    share = total / torch.linalg.vector_norm(total, dim=(2, 3), keepdim=True).clamp(min=1e-12)
+    alive = share > 0  # the root is infinitely steep at 0: a dead cell has to stay out of the gradient
+    return torch.where(alive, share.where(alive, 1.0).sqrt(), 0.0)
+
+
 def _inner_product(evaluator: Tensor, features: Tensor) -> Tensor:
     """<evaluator, f_ij> / sqrt(C): (B, C) and (B, C, H, W) -> (B, 1, H, W)."""
     return torch.einsum("bc,bchw->bhw", evaluator, features).unsqueeze(1) / math.sqrt(features.shape[1])
@@ -99,11 +137,14 @@ READINGS: dict[str, Callable[[int], nn.Module]] = {
     "evaluator": RegionEvaluator,
     "gram": ChannelRelation,
     "gate": GatedReadout,
+    "norm": FeatureNorm,
+    "crow": CroWWeight,
 }
 ACTIVATIONS: dict[str, Callable[[Tensor], Tensor]] = {
     "sigmoid": torch.sigmoid,
     "softplus": fn.softplus,
     "softmax": _softmax_over_positions,
+    "none": lambda weights: weights,  # for readings that give weights rather than scores
 }
 
 
@@ -111,20 +152,23 @@ class SpatialAttention(nn.Module):
     """Spatial attention: "evaluates the local features and assigns them new weights".
 
     `reading` names how the score e_ij comes about (`READINGS`), `activation` how it becomes a weight
-    a_ij >= 0 (`ACTIVATIONS`).
+    a_ij >= 0 (`ACTIVATIONS`; "none" where the reading is a weight already).
 
-    Raises `UserError` for a name that is not known.
+    Raises `UserError` for a name that is not known, and for a learned score taken as a weight.
     """
 
     def __init__(self, channels: int, reading: str = "evaluator", activation: str = "sigmoid") -> None:
         super().__init__()
         self.evaluate = READINGS[choose("reading of the spatial attention", reading, READINGS)](channels)
         self.activation = ACTIVATIONS[choose("activation", activation, ACTIVATIONS)]
+        if activation == "none" and any(True for _ in self.evaluate.parameters()):
+            raise UserError(f"reading {reading} gives scores, which may be negative: it needs an activation")
 
     def forward(self, features: Tensor) -> Tensor:
         """F of shape (B, C, H, W) -> weights a of shape (B, 1, H, W); the attended map is a * F.
 
-        A dead cell (f_ij = 0) gets activation(b0), not 0: judge attention by a_ij * |f_ij| as well.
+        A dead cell (f_ij = 0) gets activation(b0) from a learned reading, not 0: judge attention by
+        a_ij * |f_ij| as well.
         """
         return self.activation(self.evaluate(features))
 

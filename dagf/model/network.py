@@ -5,27 +5,33 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
+from dagf.common import choose
 from dagf.model.attention import ChannelAttention, SpatialAttention
+from dagf.model.peers import PEERS
 from dagf.model.pooling import POOLINGS
 from dagf.model.scale_mask import ScaleAndMask
 from dagf.model.trunks import TrunkSpec, make_trunk
 from dagf.model.variants import Variant, variant
+
+ORDERS = ("spatial-channel", "channel-spatial", "parallel")
 
 
 @dataclass(frozen=True)
 class Inspection:
     """Every intermediate of one forward pass, for plots and scores.
 
-    features: F, (B, C, H, W), rectified. attention: a, (B, 1, H, W), or None without spatial attention.
-    channel_weights: w, (C,), or None without channel attention. attended: w * a * F, (B, C, H, W).
-    kept: for each window k the kept cells, (B, 1, H-k+1, W-k+1) boolean, None for all. descriptor:
-    (B, C), unit length.
+    features: F, (B, C, H, W), rectified; where a peer stands, what it made of the trunk's map. attention: a,
+    (B, 1, H, W), or None without spatial attention. channel_weights: w, (C,), or None without channel attention.
+    attended: what is pooled, (B, C, H, W): w * a * F in the cascade. gain: by how much the attention scales a cell
+    where w = 1, (B, 1, H, W) or None: a itself, or 1 + a where F is added. kept: for each window k the kept cells,
+    (B, 1, H-k+1, W-k+1) boolean, None for all. descriptor: (B, D), unit length.
     """
 
     features: Tensor
     attention: Tensor | None
     channel_weights: Tensor | None
     attended: Tensor
+    gain: Tensor | None
     kept: list[Tensor | None]
     descriptor: Tensor
 
@@ -33,7 +39,7 @@ class Inspection:
     def effective_weight(self) -> Tensor:
         """a_ij * |f_ij|, (B, 1, H, W): what a cell contributes (a dead cell has attention, but no effect)."""
         norm = self.features.norm(dim=1, keepdim=True)
-        return norm if self.attention is None else self.attention * norm
+        return norm if self.gain is None else self.gain * norm
 
     @property
     def kept_fraction(self) -> list[Tensor]:
@@ -45,34 +51,56 @@ class Inspection:
 class AttentiveHead(nn.Module):
     """From a feature map to a descriptor: the two attentions *cascaded*, then the scale and mask scheme.
 
-    Spatial attention comes first, as in the abstract; that the order matters is a question for the ablation.
+    Spatial attention comes first, as in the abstract; `Variant.order` has the other ways, with F' the spatially
+    attended map (a * F, or F + a * F in the residual form):
+
+        spatial-channel  w * F'    channel-spatial  the same, but a is found on w * F    parallel  F' + w * F
+
+    In parallel the two maps are summed, as multiplying both weights in would be the cascade again.
+
+    Raises `UserError` for a name that is not known.
     """
 
     def __init__(self, channels: int, made_of: Variant) -> None:
         super().__init__()
+        self.peer = PEERS[choose("peer", made_of.peer, PEERS)](channels) if made_of.peer else None
         self.spatial = SpatialAttention(channels, made_of.spatial, made_of.activation) if made_of.spatial else None
+        self.residual = made_of.residual
         self.channel = ChannelAttention(channels) if made_of.channel else None
-        self.scale_and_mask = ScaleAndMask(
-            POOLINGS[made_of.pooling](), made_of.windows, made_of.window_kind, made_of.mask
-        )
+        self.order = choose("order of the attentions", made_of.order, ORDERS)
+        pooling = POOLINGS[choose("pooling", made_of.pooling, POOLINGS)](channels)
+        self.scale_and_mask = ScaleAndMask(pooling, made_of.windows, made_of.window_kind, made_of.mask)
+        self.dimensions = pooling.multiple * channels
 
     def forward(self, feature_map: Tensor) -> Inspection:
-        """The trunk's map (B, C, H, W) -> `Inspection`, whose `descriptor` is (B, C), unit length.
+        """The trunk's map (B, C, H, W) -> `Inspection`, whose `descriptor` is (B, `dimensions`), unit length.
 
-        Negative activations (linear bottlenecks, SiLU, GELU trunks) are rectified first: the evaluator's
-        inner product, GeM and the MAX-Mask are all defined on F >= 0.
+        Negative activations (linear bottlenecks, SiLU, GELU trunks) are rectified first, as are those of a peer:
+        the evaluator's inner product, GeM and the masks are all defined on F >= 0.
         """
         features = torch.relu(feature_map)
-        attention = self.spatial(features) if self.spatial else None
-        attended = features if attention is None else attention * features
-        attended = self.channel(attended) if self.channel else attended
+        features = torch.relu(self.peer(features)) if self.peer else features
+        attended, attention, gain = self._attend(features)
         descriptor, kept = self.scale_and_mask(attended)
         weights = self.channel.weights if self.channel else None
-        return Inspection(features, attention, weights, attended, kept, descriptor)
+        return Inspection(features, attention, weights, attended, gain, kept, descriptor)
+
+    def _attend(self, features: Tensor) -> tuple[Tensor, Tensor | None, Tensor | None]:
+        """F -> the attended map, the attention a and the gain of a cell."""
+        channel = self.channel or nn.Identity()
+        if self.spatial is None:
+            return channel(features), None, None
+        attention = self.spatial(channel(features) if self.order == "channel-spatial" else features)
+        gain = 1 + attention if self.residual else attention
+        if self.channel and self.order == "parallel":
+            return gain * features + channel(features), attention, 1 + gain
+        return channel(gain * features), attention, gain
 
 
 class RetrievalNet(nn.Module):
-    """A trunk and an `AttentiveHead`: images (B, 3, H, W) of any size -> unit descriptors (B, C).
+    """A trunk and an `AttentiveHead`: images (B, 3, H, W) of any size -> unit descriptors (B, D).
+
+    channels: C, of the trunk's map. dimensions: D, of the descriptor; equal to C for all poolings but NetVLAD.
 
     >>> net = RetrievalNet(TrunkSpec("small"), "dagf").eval()
     >>> net(torch.zeros(2, 3, 96, 64)).shape
@@ -84,13 +112,14 @@ class RetrievalNet(nn.Module):
         self.trunk, self.channels = make_trunk(trunk)
         self.keep_batch_norm = trunk.pretrained
         self.head = AttentiveHead(self.channels, variant(head) if isinstance(head, str) else head)
+        self.dimensions = self.head.dimensions
 
     def inspect(self, images: Tensor) -> Inspection:
         """Everything that happens to `images` on the way to their descriptors, in one forward pass."""
         return self.head(self.trunk(images))
 
     def forward(self, images: Tensor) -> Tensor:
-        """Images (B, 3, H, W), normalised as ImageNet's -> unit descriptors (B, C)."""
+        """Images (B, 3, H, W), normalised as ImageNet's -> unit descriptors (B, D)."""
         return self.inspect(images).descriptor
 
     def train(self, mode: bool = True) -> "RetrievalNet":
@@ -102,7 +131,7 @@ class RetrievalNet(nn.Module):
 
 
 class MapEncoder(nn.Module):
-    """A head alone, for cached feature maps: maps (B, C, H, W) -> unit descriptors (B, C)."""
+    """A head alone, for cached feature maps: maps (B, C, H, W) -> unit descriptors (B, D)."""
 
     def __init__(self, head: AttentiveHead) -> None:
         super().__init__()

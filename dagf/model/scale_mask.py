@@ -53,6 +53,36 @@ class MaxMask(nn.Module):
         return kept | (peak == 0).all(1, keepdim=True)
 
 
+class SumMask(nn.Module):
+    """Keep the cells whose total activation S = sum_c F_c reaches the median of S (Hoang et al., ACM MM 2017).
+
+    At least half of the cells stay; where more than half are dead the median is 0, and all do.
+    """
+
+    def forward(self, features: Tensor) -> Tensor:
+        """A non-negative map (B, C, H, W) -> the kept cells, boolean (B, 1, H, W)."""
+        total = features.detach().sum(1, keepdim=True)
+        return total >= total.flatten(1).quantile(0.5, dim=1).view(-1, 1, 1, 1)
+
+
+class RandomMask(nn.Module):
+    """Keep as many cells as the MAX-Mask would, but any: what is left of its effect is due to their number.
+
+    The null of the ablation. The cells come from torch's global generator, anew in every pass, so a descriptor
+    is repeated only under the same seed and batch.
+    """
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.max_mask = MaxMask()
+
+    def forward(self, features: Tensor) -> Tensor:
+        """A non-negative map (B, C, H, W) -> the kept cells, boolean (B, 1, H, W)."""
+        model = self.max_mask(features)
+        rank = torch.rand(model.shape, device=model.device).flatten(1).argsort(1)  # a random order of the cells
+        return (rank < model.flatten(1).sum(1, keepdim=True)).view(model.shape)
+
+
 class Everything(nn.Module):
     """The mask that keeps every cell: the scheme without its MAX-Mask."""
 
@@ -60,11 +90,11 @@ class Everything(nn.Module):
         """A map -> None, which poolings take as "every cell"."""
 
 
-MASKS: dict[str, type[nn.Module]] = {"none": Everything, "max": MaxMask}
+MASKS: dict[str, type[nn.Module]] = {"none": Everything, "max": MaxMask, "sum": SumMask, "random": RandomMask}
 
 
 class Scaled(NamedTuple):
-    """What the scheme gives: a unit descriptor (B, C) and the kept cells of each window (None: all)."""
+    """What the scheme gives: a unit descriptor (B, D) and the kept cells of each window (None: all)."""
 
     descriptor: Tensor
     kept: list[Tensor | None]

@@ -156,10 +156,14 @@ class BenchmarkMaps:
     database: FeatureMaps
     queries: FeatureMaps
 
-    def scores(self, encode: nn.Module) -> NDArray[np.float32]:
-        """Similarities (queries, database + distractors) under a head, given as a `MapEncoder`."""
+    def describe(self, encode: nn.Module) -> tuple[Descriptors, Descriptors]:
+        """The descriptors of database + distractors and of the queries under a head, given as a `MapEncoder`."""
         rows, asked = (describe(encode, maps.batches(), maps.count) for maps in (self.database, self.queries))
-        return similarities(rows, asked)
+        return rows, asked
+
+    def scores(self, encode: nn.Module) -> NDArray[np.float32]:
+        """Similarities (queries, database + distractors) under a head."""
+        return similarities(*self.describe(encode))
 
 
 def cache_benchmark(trunk: nn.Module, benchmark: Benchmark, spec: ImageSpec, folder: Path) -> BenchmarkMaps:

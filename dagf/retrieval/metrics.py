@@ -6,6 +6,7 @@ order of the database nor a constant descriptor can earn anything.
 """
 
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -26,13 +27,20 @@ def positive_ranks(scores: Scores, positives: Indices, junk: Indices) -> Indices
 
     Raises `UserError` for scores that are not finite.
     """
-    if not np.isfinite(scores).all():
-        raise UserError("the scores hold NaN or infinity: the descriptors are broken, extract them again")
     negative = np.ones(len(scores), bool)
     negative[positives] = negative[junk] = False
-    above = np.sort(scores[negative])
-    wanted = np.sort(scores[positives])[::-1]
-    return np.arange(len(wanted)) + (len(above) - np.searchsorted(above, wanted, side="left"))
+    return _ranks(_negatives_above(scores, negative, positives))
+
+
+def _negatives_above(scores: Scores, negative: NDArray[np.bool_], rows: Indices) -> Indices:
+    if not np.isfinite(scores).all():
+        raise UserError("the scores hold NaN or infinity: the descriptors are broken, extract them again")
+    others = np.sort(scores[negative])
+    return len(others) - np.searchsorted(others, scores[rows], side="left")
+
+
+def _ranks(above: Indices) -> Indices:
+    return np.arange(len(above)) + np.sort(above)
 
 
 def average_precision(ranks: Indices) -> float:
@@ -68,12 +76,7 @@ def judge(benchmark: Benchmark, scores: Scores, settings: Sequence[Setting] | No
 
     Raises `UserError` where the scores are those of another benchmark (by their shape), or not finite.
     """
-    expected = (len(benchmark.queries), len(benchmark.database) + len(benchmark.distractors))
-    if scores.shape != expected:
-        raise UserError(
-            f"{benchmark.name} has {expected[0]} queries and {expected[1]} database rows, but the scores are "
-            f"{' x '.join(map(str, scores.shape))}: these are descriptors of another benchmark"
-        )
+    _check_shape(benchmark, scores)
     clusters = benchmark.clusters()
     rows = []
     for setting in settings or benchmark.settings:
@@ -92,6 +95,47 @@ def judge(benchmark: Benchmark, scores: Scores, settings: Sequence[Setting] | No
                 }
             )
     return pd.DataFrame(rows)
+
+
+def _check_shape(benchmark: Benchmark, scores: Scores) -> None:
+    expected = (len(benchmark.queries), len(benchmark.database) + len(benchmark.distractors))
+    if scores.shape != expected:
+        raise UserError(
+            f"{benchmark.name} has {expected[0]} queries and {expected[1]} database rows, but the scores are "
+            f"{' x '.join(map(str, scores.shape))}: these are descriptors of another benchmark"
+        )
+
+
+def positions(benchmark: Benchmark, scores: Scores) -> pd.DataFrame:
+    """Where every labelled image stands among the negatives: what `subset_ap` judges any part of them by.
+
+    scores: (queries, rows of `database_paths`). One row a query and labelled image: query (its index), row
+    (of the database), label, above (the number of negatives that score at least as high). Negatives are the
+    rows without a label for this query, distractors included: the same under every setting.
+
+    Raises `UserError` where the scores are those of another benchmark (by their shape), or not finite.
+    """
+    _check_shape(benchmark, scores)
+    found: dict[str, list[NDArray[Any]]] = {name: [] for name in ("query", "row", "label", "above")}
+    for number, query in enumerate(benchmark.queries):
+        rows = np.concatenate([np.empty(0, np.int64), *query.labels.values()])
+        sizes = np.array([len(some) for some in query.labels.values()], np.int64)
+        negative = np.ones(scores.shape[1], bool)
+        negative[rows] = False
+        found["query"].append(np.full(len(rows), number))
+        found["row"].append(rows)
+        found["label"].append(np.repeat(np.array([*query.labels], object), sizes))
+        found["above"].append(_negatives_above(scores[number], negative, rows))
+    return pd.DataFrame({name: np.concatenate(parts) for name, parts in found.items()})
+
+
+def subset_ap(above: Indices) -> float:
+    """AP of some labelled images as the positives, all other labelled images being junk.
+
+    above: (n,), the column of `positions` at these images of one query, in any order. Of the positives in
+    falling order of score the j-th has rank j + above_j. NaN without positives, as in `average_precision`.
+    """
+    return average_precision(_ranks(above))
 
 
 def means(judged: pd.DataFrame) -> pd.DataFrame:

@@ -9,12 +9,20 @@ from dagf.common import UserError
 Descriptors = NDArray[np.float32]
 
 
-def check_descriptors(descriptors: Descriptors, what: str = "descriptors", first: int = 0) -> None:
-    """Raise `UserError` unless `descriptors` (N, D) are finite and of unit length; `first` numbers their rows."""
-    norms = np.linalg.norm(descriptors, axis=1)
+def finite_lengths(
+    descriptors: NDArray[np.floating], what: str = "descriptors", first: int = 0
+) -> NDArray[np.floating]:
+    """The lengths (N,) of `descriptors` (N, D); a `UserError` for NaN or infinity, `first` numbers their rows."""
+    norms: NDArray[np.floating] = np.linalg.norm(descriptors, axis=1)
     bad = ~np.isfinite(norms)
     if bad.any():
         raise UserError(f"{what}: row {first + int(bad.argmax())} holds NaN or infinity; extract them again")
+    return norms
+
+
+def check_descriptors(descriptors: Descriptors, what: str = "descriptors", first: int = 0) -> None:
+    """Raise `UserError` unless `descriptors` (N, D) are finite and of unit length; `first` numbers their rows."""
+    norms = finite_lengths(descriptors, what, first)
     loose = np.abs(norms - 1) > 1e-2
     if loose.any():
         raise UserError(

@@ -216,6 +216,27 @@ def explained(study: Study, net: RetrievalNet, query: int, scores: NDArray[np.fl
     return figure
 
 
+def kept_examples(study: Study, arm: str, pictures: int = 6) -> Figure:
+    """Database images of evenly spaced queries, each with the cells that the mask of an untrained `arm` keeps."""
+    net, test = study.untrained(arm), study.test
+    right = [rows for query in test.queries if len(rows := query.relevance(test.settings[-1])[0])]
+    chosen = [right[int(n)][0] for n in np.linspace(0, len(right) - 1, min(pictures, len(right))).round()]
+    windows = net.head.scale_and_mask.filters.windows
+    with matplotlib.rc_context(STYLE):
+        columns, lines = 2 * (1 + len(windows)), -(-len(chosen) // 2)
+        figure, axes = plt.subplots(lines, columns, figsize=(1.25 * columns, 1.4 * lines), squeeze=False)
+        places = axes.reshape(2 * lines, 1 + len(windows))
+        for ax in axes.flat:
+            ax.axis("off")
+        for line, row in zip(places, chosen, strict=False):
+            seen = look(net, test.root / test.database[row], study.profile.image)
+            overlay(line[0], seen.pixels, None)
+            for ax, window, kept, share in zip(line[1:], windows, seen.kept, seen.kept_fraction, strict=True):
+                kept_cells(ax, seen.pixels, kept, window, f"{window}×{window}: {share:.0%}")
+        figure.tight_layout(pad=0.3)
+    return figure
+
+
 def kept_fractions(net: RetrievalNet, files: list[Path], study: Study) -> pd.DataFrame:
     """The mean share of cells that the mask keeps over some images, for each window."""
     shares = np.array([look(net, file, study.profile.image).kept_fraction for file in files])

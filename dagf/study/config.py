@@ -82,14 +82,27 @@ class RunConfig:
 
 
 @dataclass(frozen=True)
+class Sweep:
+    """Many arms as heads on the frozen maps of the same trunks: too many to train each of them end to end.
+
+    arms: none listed, every variant. rates: learning rates, the validation trials that every arm gets.
+    """
+
+    training: TrainSpec
+    arms: tuple[str, ...] = ()
+    rates: tuple[float, ...] = ()
+
+
+@dataclass(frozen=True)
 class Profile:
     """A scale at which the study is run; the YAML files beside this module are the ones we ship.
 
     toytown: the embedded benchmark, None where the profile is for photographs alone. trunk_training: for
     the trunk that all arms of one seed start from, trained under a neutral SPoC head (None:
-    `trunk.weights` as they are). arm_training: what each arm gets. arms: the variants to train. shelf:
-    those to judge off the shelf, on a pre-trained trunk. scales: of the test-time image pyramid.
-    held_out: instances of a photograph folder kept for validation.
+    `trunk.weights` as they are). arm_training: what each arm gets. arms: the variants to train. rates: their
+    validation trials, learning rates of which each arm takes its best (none: that of `arm_training`). sweep: further
+    arms on frozen maps. shelf: those to judge off the shelf, on a pre-trained trunk. scales: of the test-time image
+    pyramid. held_out: instances of a photograph folder kept for validation.
     """
 
     name: str
@@ -101,6 +114,8 @@ class Profile:
     seeds: tuple[int, ...]
     toytown: ToytownSpec | None = None
     trunk_training: TrainSpec | None = None
+    rates: tuple[float, ...] = ()
+    sweep: Sweep | None = None
     shelf: tuple[str, ...] = ()
     frozen: bool = False
     scales: tuple[float, ...] = (1.0,)
@@ -173,15 +188,18 @@ def _convert(hint: Any, value: Any, where: str) -> Any:
     raise UserError(f"{where} is {value!r}, expected {getattr(hint, '__name__', hint)}{remedy}")
 
 
-@lru_cache(maxsize=1)  # one answer a process: the modules in memory do not change when their files are edited
-def recipe_hash() -> str:
-    """The hash of the code that decides what training gives: a change to it makes every run a new one.
+@lru_cache(maxsize=128)  # one answer a process: the modules in memory do not change when their files are edited
+def recipe_hash(made_of: Variant) -> str:
+    """The hash of the code that decides what training `made_of` gives: a change to it makes its runs new ones.
 
-    Comments, docstrings and layout do not count, nor do the variants, which are part of each configuration.
+    Comments, docstrings and layout do not count, nor do modules that this variant does not have: a change to one
+    arm's module trains no other arm again. (The variants themselves are part of each configuration.)
     """
     package = resources.files("dagf")
-    files = ["model/attention.py", "model/scale_mask.py", "model/pooling.py", "model/trunks.py", "model/network.py"]
-    files += ["model/losses.py", "retrieval/images.py", "study/sources.py", "study/training.py"]
+    files = ["model/scale_mask.py", "model/pooling.py", "model/trunks.py", "model/network.py", "model/losses.py"]
+    files += ["retrieval/images.py", "study/sources.py", "study/training.py"]
+    files += ["model/attention.py"] if made_of.spatial or made_of.channel else []
+    files += ["model/peers.py"] if made_of.peer else []
     return content_hash([code_only((package / file).read_text(encoding="utf-8")) for file in files])
 
 

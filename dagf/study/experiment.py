@@ -5,44 +5,54 @@
 Every run comes from the run store, so a notebook asks for what it shows and only what is missing is trained.
 """
 
-import multiprocessing
-from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import ProcessPoolExecutor
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, replace
-from functools import lru_cache
+from functools import lru_cache, partial
 from importlib import resources
 from pathlib import Path
 
 import pandas as pd
 import torch
 
-from dagf.benchmarks.folder import load_folder, read_labels, validation_split
 from dagf.benchmarks.protocol import Benchmark
-from dagf.benchmarks.toytown import generator_hash, load_toytown, make_toytown, toytown_training_images
-from dagf.common import UserError, atomic_path, code_only, content_hash, file_sha256, progress
+from dagf.benchmarks.toytown import generator_hash
+from dagf.common import UserError, atomic_path, code_only, content_hash, file_sha256
 from dagf.model.network import MapEncoder, RetrievalNet
 from dagf.model.trunks import TrunkSpec
 from dagf.model.variants import VARIANTS, Variant, variant
-from dagf.retrieval.descriptors import MultiScale, benchmark_scores, cache_benchmark
-from dagf.retrieval.metrics import judge, means
-from dagf.study import paths
-from dagf.study.config import Profile, RunConfig, TrainSpec, load_profile, recipe_hash
-from dagf.study.machine import cores
+from dagf.retrieval.descriptors import BenchmarkMaps, FeatureMaps, MultiScale, benchmark_scores, cache_benchmark
+from dagf.retrieval.metrics import judge, means, positions
+from dagf.study.config import Profile, RunConfig, Sweep, TrainSpec, recipe_hash
+from dagf.study.parallel import side_by_side
 from dagf.study.runs import Run, RunStore
-from dagf.study.sources import TrainingSet, trunk_id
-from dagf.study.training import train
+from dagf.study.sources import MapSource, TrainingSet, frozen_trunk
+from dagf.study.training import initial_network, load_trunk, train
 
-VALIDATION_SEED = 2023  # which instances of a photograph folder are held out
+Key = tuple[str, int]  # an arm and a seed
+
+
+@dataclass(frozen=True)
+class Answers:
+    """What an arm answers to the test queries.
+
+    judged: every query under every setting (`dagf.retrieval.metrics.judge`). positions: where each labelled image
+    stands (`dagf.retrieval.metrics.positions`), from which the AP of any part of them follows.
+    """
+
+    judged: pd.DataFrame
+    positions: pd.DataFrame
 
 
 @dataclass(frozen=True)
 class Study:
-    """A profile with its images: what every notebook opens first.
+    """A profile with its images: what every notebook opens first (`dagf.study.opening.open_study`).
 
     training is None for photographs without training images; then every arm is used off the shelf.
     test_id: the hash of the test images. weights: the file of the trunk's weights, where it has one.
     toytown: the folder of the embedded benchmark, None for photographs.
+
+    Arms are trained in two ways: the profile's `arms` (end to end, unless the profile is `frozen`), and with
+    `sweep=True` its `sweep` of heads on the frozen maps of the same trunks.
     """
 
     profile: Profile
@@ -73,131 +83,218 @@ class Study:
             return self.profile.trunk
         return replace(self.profile.trunk, weights=f"sha256:{file_sha256(self.weights)[:12]}")
 
+    def plan(self, sweep: bool = False) -> Sweep:
+        """The arms, their training and their validation trials: those of the sweep, or the profile's own."""
+        if not sweep:
+            return Sweep(self.profile.arm_training, self.profile.arms, self.profile.rates)
+        if self.profile.sweep is None:
+            raise UserError(f"profile {self.profile.name} has no sweep of heads on frozen maps")
+        return replace(self.profile.sweep, arms=self.profile.sweep.arms or tuple(VARIANTS))
+
     def _config(self, made_of: Variant, spec: TrainSpec, seed: int, start: str = "", frozen: bool = False) -> RunConfig:
         if self.training is None:
             raise UserError(f"{self.test.name} has no images of the role 'train' to train on")
         image, data = self.profile.image, self.training.id
-        return RunConfig(made_of, self.trunk, image, spec, data, seed, start, frozen, recipe_hash())
+        return RunConfig(made_of, self.trunk, image, spec, data, seed, start, frozen, recipe_hash(made_of))
 
     def trunk_config(self, seed: int) -> RunConfig | None:
         """The run that gives the trunk of a seed, under a neutral SPoC head; None where it is not trained here."""
         spec = self.profile.trunk_training
         return None if spec is None else self._config(variant("spoc"), spec, seed)
 
-    def arm_config(self, arm: str, seed: int) -> RunConfig:
+    def arm_config(self, arm: str, seed: int, sweep: bool = False, rate: float | None = None) -> RunConfig:
         """The run of one arm and seed: all arms of a seed start from the same trunk and get the same budget."""
-        if self.profile.frozen and not variant(arm).trainable:
+        frozen, spec = sweep or self.profile.frozen, self.plan(sweep).training
+        if frozen and not variant(arm).trainable:
             raise UserError(f"{arm} has nothing to train on a frozen trunk: use it off the shelf")
         trunk = self.trunk_config(seed)
-        start = trunk.id if trunk else ""
-        return self._config(variant(arm), self.profile.arm_training, seed, start, self.profile.frozen)
+        spec = spec if rate is None else replace(spec, rate=rate)
+        return self._config(variant(arm), spec, seed, trunk.id if trunk else "", frozen)
 
-    def run(self, arm: str, seed: int | None = None) -> Run:
+    def run(self, arm: str, seed: int | None = None, sweep: bool = False) -> Run:
         """The trained run of one arm (of the first seed, unless another is named)."""
         seed = self.profile.seeds[0] if seed is None else seed
-        return self.train([arm], [seed])[arm, seed]
+        return self.train([arm], [seed], sweep)[arm, seed]
 
-    def train(self, arms: Sequence[str] = (), seeds: Sequence[int] = ()) -> dict[tuple[str, int], Run]:
-        """The runs of all arms and seeds (the profile's, unless named), by (arm, seed).
+    def train(self, arms: Sequence[str] = (), seeds: Sequence[int] = (), sweep: bool = False) -> dict[Key, Run]:
+        """The runs of all arms and seeds (the plan's, unless named), by (arm, seed).
 
-        What is missing is trained, and its test queries are judged.
+        What is missing is trained, each arm at the rate of its best validation trial, and its test queries are judged.
         """
-        seeds, arms = seeds or self.profile.seeds, arms or self.profile.arms
-        wanted = {(arm, seed): self.arm_config(arm, seed) for seed in seeds for arm in arms}
-        self._train_all([config for config in map(self.trunk_config, seeds) if config])
-        runs = self._train_all(list(wanted.values()))
+        seeds, arms = seeds or self.profile.seeds, arms or self.plan(sweep).arms
+        arms = [arm for arm in arms if variant(arm).trainable or not sweep]
+        self.prepare(sorted({*seeds, *self._trial_seeds(sweep)}), sweep or self.profile.frozen)
+        rates = self._best_rates(arms, sweep)
+        wanted = {(arm, seed): self.arm_config(arm, seed, sweep, rates.get(arm)) for seed in seeds for arm in arms}
+        runs = self._train_all(list(wanted.values()), judged=True)
         return dict(zip(wanted, runs, strict=True))
 
-    def _train_all(self, configs: Sequence[RunConfig]) -> list[Run]:
-        """Runs of one thread each, side by side: the same weights on any number of cores."""
-        missing = list({config.id: config for config in configs if not self.store.find(config)}.values())
-        workers = min(cores(), len(missing))
-        if torch.cuda.is_available() or workers <= 1:
-            for config in progress(missing, "training", unit="run"):
-                _train_and_judge(self, config)
-        else:
-            context = multiprocessing.get_context("spawn")
-            with ProcessPoolExecutor(workers, mp_context=context) as pool:
-                jobs = pool.map(_train_and_judge, [self] * len(missing), missing)
-                for _ in progress(jobs, "training", total=len(missing), unit="run"):
-                    pass
+    def _trial_seeds(self, sweep: bool) -> tuple[int, ...]:
+        return self.profile.seeds[:1] if self.plan(sweep).rates else ()
+
+    def trials(self, arms: Sequence[str] = (), sweep: bool = False) -> pd.DataFrame:
+        """One row a validation trial, all on the first seed: arm, rate, validation mAP (per cent), whether chosen.
+
+        Test queries play no part: a trial that is not chosen is never judged on them.
+        """
+        plan, arms = self.plan(sweep), arms or self.plan(sweep).arms
+        arms = [arm for arm in arms if variant(arm).trainable or not sweep]
+        keys = [(arm, seed, rate) for arm in arms for seed in self._trial_seeds(sweep) for rate in plan.rates]
+        self.prepare(self._trial_seeds(sweep), sweep or self.profile.frozen)
+        runs = self._train_all([self.arm_config(arm, seed, sweep, rate) for arm, seed, rate in keys])
+        rows = [
+            {"arm": arm, "method": VARIANTS[arm].title, "rate": rate, "validation mAP": run.record["validation_mAP"]}
+            for (arm, _, rate), run in zip(keys, runs, strict=True)
+        ]
+        frame = pd.DataFrame(rows, columns=["arm", "method", "rate", "validation mAP"])
+        best = frame.groupby("arm")["validation mAP"].idxmax()
+        return frame.assign(chosen=frame.index.isin(best))
+
+    def _best_rates(self, arms: Sequence[str], sweep: bool) -> dict[str, float]:
+        if not self.plan(sweep).rates:
+            return {}
+        trials = self.trials(arms, sweep)
+        return dict(trials.loc[trials["chosen"], ["arm", "rate"]].to_numpy().tolist())
+
+    def prepare(self, seeds: Sequence[int], frozen: bool = True) -> None:
+        """Make the trunks of the seeds and, for heads on frozen trunks, their maps: whatever all arms share."""
+        self._train_all([config for config in map(self.trunk_config, seeds) if config])
+        if frozen and self.training is not None:
+            todo = [seed for seed in seeds if not self._maps(self.trunk_id(seed)).exists()]
+            todo = todo if self.profile.trunk_training else todo[:1]  # one pre-trained trunk for all seeds
+            side_by_side(partial(_cache_maps, self), todo, "feature maps")
+
+    def _train_all(self, configs: Sequence[RunConfig], judged: bool = False) -> list[Run]:
+        missing = {config.id: config for config in configs if not self.store.find(config)}
+        side_by_side(partial(_train_and_judge if judged else _train, self), list(missing.values()), "training")
         return [self.store.get(config.id) for config in configs]
 
-    def untrained(self, arm: str) -> RetrievalNet:
-        """The network of an arm off the shelf: a pre-trained trunk under a head before its first step."""
+    def untrained(self, arm: str, seed: int | None = None) -> RetrievalNet:
+        """The network of an arm before its first step, on the trunk of a seed (of the first, unless named)."""
         torch.manual_seed(0)
         spec = replace(self.profile.trunk, weights=str(self.weights)) if self.weights else self.profile.trunk
-        return RetrievalNet(spec, variant(arm)).eval()
+        net = RetrievalNet(spec, variant(arm))
+        trunk = self.trunk_config(self.profile.seeds[0] if seed is None else seed)
+        if trunk:
+            load_trunk(net, self._train_all([trunk])[0].folder)
+        return net.eval()
 
-    def judge_run(self, run: Run) -> pd.DataFrame:
-        """Every test query judged with a trained run (see `dagf.retrieval.metrics.judge`); kept beside the run."""
-        config = run.config
-        frozen = trunk_id(config) if config.frozen else ""
-        return self._judged(run.folder, run.network, frozen)
+    def smaller(self, distractors: int) -> "Study":
+        """The same study with the first `distractors` distractors only."""
+        test = replace(self.test, distractors=self.test.distractors[:distractors])
+        return replace(self, test=test, test_id=f"{self.test_id}-{len(test.distractors)}")
 
-    def judge_untrained(self, arm: str) -> pd.DataFrame:
-        """Every test query judged with an arm off the shelf.
+    def trunk_id(self, seed: int) -> str:
+        """What names the trunk of a seed: its run, or the hash of its weights."""
+        trunk = self.trunk_config(seed)
+        return trunk.id if trunk else content_hash(asdict(self.trunk))
 
-        Raises `UserError` for an arm with attention: before training it is a constant, and judges nothing.
+    def _maps(self, trunk: str) -> Path:
+        return self.cache / content_hash(["test", trunk, asdict(self.profile.image), self.test_id])
+
+    def test_maps(self, net: RetrievalNet, trunk: str) -> BenchmarkMaps:
+        """The feature maps of the test benchmark under a trunk that `trunk` names, computed once."""
+        return cache_benchmark(net.trunk, self.test, self.profile.image, self._maps(trunk))
+
+    def training_maps(self, seed: int) -> FeatureMaps:
+        """The feature maps of the training images under the trunk of a seed."""
+        assert self.training is not None
+        net = self.untrained("spoc", seed)
+        return MapSource(self.training, self.profile.image, net, self.trunk_id(seed), self.cache).train
+
+    def seed_maps(self, seed: int) -> BenchmarkMaps:
+        """The feature maps of the test benchmark under the trunk of a seed."""
+        return self.test_maps(self.untrained("spoc", seed), self.trunk_id(seed))
+
+    def answers(self, of: Run | Key) -> Answers:
+        """The test queries answered by a trained run, or by the untrained head of an (arm, seed); kept on disk."""
+        folder, network, frozen = self._asked(of)
+        files = self._files(folder)
+        if not files[-1].exists():
+            net, profile = network(), self.profile
+            if frozen and profile.scales == (1.0,):
+                scores = self.test_maps(net, frozen).scores(MapEncoder(net.head))
+            else:
+                scores = benchmark_scores(MultiScale(placed(net), profile.scales), self.test, profile.image)[0]
+            for file, frame in zip(files, (positions(self.test, scores), judge(self.test, scores)), strict=True):
+                with atomic_path(file) as temporary:
+                    frame.to_csv(temporary, index=False)
+        where, judged = (pd.read_csv(file, keep_default_na=False, na_values=["", "nan"]) for file in files)
+        return Answers(judged, where)
+
+    def _asked(self, of: Run | Key) -> tuple[Path, Callable[[], RetrievalNet], str]:
+        """Where the answers are kept, the network that gives them, and what names its trunk if that is frozen."""
+        if isinstance(of, Run):
+            config = of.config
+            return of.folder, of.network, frozen_trunk(config) if config.frozen else ""
+        arm, seed = of
+        trunk = self.trunk_id(seed)
+        # Not the arm's name: what it stands for may change.
+        name = content_hash([trunk, asdict(variant(arm)), recipe_hash(variant(arm))])
+        return self.cache / "off-the-shelf" / name, partial(self.untrained, arm, seed), trunk
+
+    def _files(self, folder: Path) -> list[Path]:
+        key = content_hash([self.test_id, asdict(self.profile.image), self.profile.scales, evaluation_hash()])
+        return [folder / f"{kind}-{key}.csv" for kind in ("positions", "judged")]
+
+    def untrained_answers(self, arm: str, seed: int | None = None) -> Answers:
+        """The test queries answered by an arm before its first step, on the trunk of a seed.
+
+        Raises `UserError` where the trunk has learned nothing, or for an arm with attention: before training it is
+        a constant, and judges nothing.
         """
-        if not self.trunk.pretrained:
+        if not self.trunk.pretrained and self.profile.trunk_training is None:
             raise UserError(f"profile {self.profile.name} has no pre-trained trunk to use off the shelf")
         if variant(arm).attentive:
             raise UserError(f"{arm} has an attention that must be trained first: it cannot be judged off the shelf")
-        shelf = content_hash(asdict(self.trunk))
-        name = content_hash([shelf, asdict(variant(arm))])  # not the arm's name: what it stands for may change
-        return self._judged(self.cache / "off-the-shelf" / name, lambda: self.untrained(arm), shelf)
+        return self.answers((arm, self.profile.seeds[0] if seed is None else seed))
 
-    def _judged(self, folder: Path, network: Callable[[], RetrievalNet], frozen: str) -> pd.DataFrame:
-        profile = self.profile
-        key = content_hash([self.test_id, asdict(profile.image), profile.scales, evaluation_hash()])
-        path = folder / f"judged-{key}.csv"
-        if not path.exists():
-            net = network()
-            if frozen and profile.scales == (1.0,):
-                maps = self.cache / content_hash(["test", frozen, asdict(profile.image), self.test_id])
-                scores = cache_benchmark(net.trunk, self.test, profile.image, maps).scores(MapEncoder(net.head))
-            else:
-                scores = benchmark_scores(MultiScale(placed(net), profile.scales), self.test, profile.image)[0]
-            with atomic_path(path) as temporary:
-                judge(self.test, scores).to_csv(temporary, index=False)
-        return pd.read_csv(path, keep_default_na=False, na_values=["", "nan"])
+    def answered(self, arms: Sequence[str] = (), seeds: Sequence[int] = (), sweep: bool = False) -> dict[Key, Answers]:
+        """The answers of all arms and seeds, by (arm, seed): trained where there is something to train.
 
-    def table(self, arms: Sequence[str] = (), seeds: Sequence[int] = ()) -> pd.DataFrame:
-        """One row an arm, seed, query set and setting: mAP and mP@k in per cent, queries, and the run's id."""
-        rows = []
-        for (arm, seed), run in self.train(arms, seeds).items():
-            found = means(self.judge_run(run)).reset_index()
-            rows.append(found.assign(arm=arm, method=VARIANTS[arm].title, seed=seed, run=run.id))
+        In a sweep, an arm without parameters is used as it is on each seed's trunk.
+        """
+        seeds, arms = seeds or self.profile.seeds, arms or self.plan(sweep).arms
+        runs: dict[Key, Run] = self.train(arms, seeds, sweep)
+        asked = {(arm, seed): runs.get((arm, seed), (arm, seed)) for seed in seeds for arm in arms}
+        missing = [of for of in asked.values() if not self._files(self._asked(of)[0])[-1].exists()]
+        side_by_side(self.answers, missing, "answers")
+        return {key: self.answers(of) for key, of in asked.items()}
+
+    def table(self, arms: Sequence[str] = (), seeds: Sequence[int] = (), sweep: bool = False) -> pd.DataFrame:
+        """One row an arm, seed, query set and setting: mAP and mP@k in per cent, and queries."""
+        rows = [
+            means(answers.judged).reset_index().assign(arm=arm, method=VARIANTS[arm].title, seed=seed)
+            for (arm, seed), answers in self.answered(arms, seeds, sweep).items()
+        ]
         return pd.concat(rows, ignore_index=True)
 
     def shelf_table(self, arms: Sequence[str] = ()) -> pd.DataFrame:
         """The same for arms off the shelf (the profile's `shelf`, unless named), which have no seed and no run."""
         rows = []
         for arm in arms or self.profile.shelf:
-            found = means(self.judge_untrained(arm)).reset_index()
+            found = means(self.untrained_answers(arm).judged).reset_index()
             rows.append(found.assign(arm=arm, method=VARIANTS[arm].title))
         return pd.concat(rows, ignore_index=True)
 
 
-def _train_and_judge(study: Study, config: RunConfig) -> None:
-    if multiprocessing.parent_process() is not None:
-        torch.set_num_threads(1)
+def _train(study: Study, config: RunConfig) -> Run:
     assert study.training is not None
-    with _one_thread():
-        run = train(config, study.training, study.store, study.cache, study.weights, bar=False)
-    study.judge_run(run)  # here rather than where it is asked for: side by side with the others
+    return train(config, study.training, study.store, study.cache, study.weights, bar=False)
 
 
-@contextmanager
-def _one_thread() -> Iterator[None]:
-    """One thread on CPUs, also for a run that is trained alone: more of them change the last bits of its weights."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(before if torch.cuda.is_available() else 1)
-    try:
-        yield
-    finally:
-        torch.set_num_threads(before)
+def _train_and_judge(study: Study, config: RunConfig) -> None:
+    study.answers(_train(study, config))  # here rather than where it is asked for: side by side with the others
+
+
+def _cache_maps(study: Study, seed: int) -> None:
+    """The maps of one trunk: training, validation and test images."""
+    assert study.training is not None
+    arm = next(arm for arm, made_of in VARIANTS.items() if made_of.trainable)
+    config = replace(study.arm_config(arm, seed), frozen=True)
+    net = initial_network(config, study.store, study.weights)
+    MapSource(study.training, config.image, net, frozen_trunk(config), study.cache)
+    study.test_maps(net, frozen_trunk(config))
 
 
 def placed(net: RetrievalNet) -> RetrievalNet:
@@ -211,63 +308,6 @@ def evaluation_hash() -> str:
     package = resources.files("dagf")
     files = ["benchmarks/protocol.py", "benchmarks/folder.py"]
     files += [f"retrieval/{name}.py" for name in ("images", "descriptors", "search", "metrics")]
-    return content_hash([code_only((package / file).read_text(encoding="utf-8")) for file in files] + [recipe_hash()])
-
-
-def open_study(
-    profile: str = "cpu", benchmark: str = "", distractors: Sequence[str] = (), weights: str = "", train_on: str = ""
-) -> Study:
-    """The study of a profile on Toytown, or on a folder of photographs with a labels.csv (`benchmark`).
-
-    distractors: further folders whose images are added to the database. weights: a file with the trunk's
-    weights. train_on: the folder to train on, where it is not `benchmark` itself.
-
-    Raises `UserError` for anything that does not exist or does not fit.
-    """
-    chosen = load_profile(profile)
-    file = Path(weights) if weights else None
-    if file and not file.is_file():
-        raise UserError(f"weights file {weights} does not exist")
-    # Maps and scores are named by the code that made them, too: a changed decoder must not meet old maps.
-    store, cache = RunStore(paths.runs()), paths.data() / "cache" / evaluation_hash()
-    if benchmark:
-        test = load_folder(Path(benchmark), distractors=[Path(folder) for folder in distractors])
-        _check_disjoint(Path(train_on or benchmark), Path(benchmark))
-        training = photograph_training(Path(train_on or benchmark), chosen)
-        sets = [[query.query_set, query.box] for query in test.queries]
-        return Study(chosen, training, test, content_hash([files_hash(test), sets]), store, cache, file)
-    if distractors or train_on:
-        raise UserError("distractors and train_on belong to a benchmark of photographs; name its folder")
-    root = make_toytown(chosen.drawing, paths.data())
-    files, labels = toytown_training_images(root)
-    validation = load_toytown(root, "validation")
-    training = TrainingSet(tuple(files), tuple(labels), validation, root.name)
-    return Study(chosen, training, load_toytown(root, "test"), root.name, store, cache, file, root)
-
-
-def photograph_training(folder: Path, profile: Profile) -> TrainingSet | None:
-    """Training images of a folder, with `held_out` of their instances kept for validation; None without any."""
-    if not any(row.role == "train" for row in read_labels(folder)):
-        return None
-    kept, validation = validation_split(folder, profile.held_out, VALIDATION_SEED)
-    names = sorted(set(kept.instances))
-    labels = tuple(names.index(instance) for instance in kept.instances)
-    everything = content_hash([files_hash(validation), [file_sha256(file) for file in kept.files], labels])
-    return TrainingSet(tuple(kept.files), labels, validation, everything)
-
-
-def _check_disjoint(learned_from: Path, tested_on: Path) -> None:
-    learned = {row.instance for row in read_labels(learned_from) if row.role == "train"}
-    asked = {row.instance for row in read_labels(tested_on) if row.role.startswith(("query", "database"))}
-    if both := sorted(learned & asked):
-        raise UserError(
-            f"{tested_on}: {', '.join(both[:3])}{' ...' if both[3:] else ''} would be trained and tested on; "
-            "an instance may have training images or test images, not both"
-        )
-
-
-def files_hash(benchmark: Benchmark) -> str:
-    """The hash of a benchmark's images and ground truth."""
-    queries = [benchmark.root / query.file for query in benchmark.queries]
-    truth = [{label: rows.tolist() for label, rows in query.labels.items()} for query in benchmark.queries]
-    return content_hash([[file_sha256(file) for file in [*benchmark.database_paths, *queries]], truth])
+    return content_hash(
+        [code_only((package / file).read_text(encoding="utf-8")) for file in files] + [recipe_hash(variant("spoc"))]
+    )

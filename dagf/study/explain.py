@@ -1,13 +1,14 @@
 """Why two images match: where the network looks, which cells it keeps, and what a match rests on."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from pytorch_grad_cam import GradCAM
-from torch import Tensor
+from pytorch_grad_cam import EigenCAM, GradCAM, LayerCAM
+from torch import Tensor, nn
 from torch.nn import functional as fn
 
 from dagf.benchmarks.protocol import Box
@@ -76,3 +77,48 @@ def grad_cam(net: RetrievalNet, file: Path, spec: ImageSpec, target: CamTarget, 
     with GradCAM(model=net, target_layers=[net.trunk]) as cam:
         plane: Plane = cam(input_tensor=batch, targets=[target])[0]
     return plane
+
+
+class SettledEigenCAM(EigenCAM):  # type: ignore[misc]
+    """EigenCAM (Muhammad and Yeasin, IJCNN 2020) with its sign settled: bright where the activations are strong.
+
+    The package centres the activations before its SVD, which leaves the component's sign to chance, image by
+    image, and then cuts the negative half away. (The paper does not centre: there rectified activations settle it.)
+    """
+
+    def get_cam_image(self, *arguments: object, **options: object) -> Plane:
+        """The package's projection (B, h, w), turned where it opposes the norm of the activations (B, C, h, w)."""
+        projection: Plane = super().get_cam_image(*arguments, **options)
+        norm = np.linalg.norm(self.activations_and_grads.activations[0].numpy(), axis=1)
+        agreement = (projection * norm).sum((1, 2), keepdims=True)  # the projection is centred
+        return projection * np.where(agreement < 0, np.float32(-1), np.float32(1))
+
+
+CAMS = {"Grad-CAM": GradCAM, "LayerCAM": LayerCAM, "EigenCAM": SettledEigenCAM}
+
+
+class _FromMap(nn.Module):
+    """A network that starts from its trunk's map: (B, C, h, w) -> unit descriptors (B, D)."""
+
+    def __init__(self, net: RetrievalNet) -> None:
+        super().__init__()
+        self.net = net
+        self.start = nn.Identity()  # where the Grad-CAM package hooks itself in
+
+    def forward(self, features: Tensor) -> Tensor:
+        return self.net.head(self.start(features)).descriptor
+
+
+def cams(net: RetrievalNet, features: Tensor, targets: Sequence[CamTarget]) -> dict[str, Plane]:
+    """Grad-CAM (Selvaraju et al., ICCV 2017), LayerCAM (Jiang et al., TIP 2021) and EigenCAM of F, (B, h, w).
+
+    From F on they are the same maps as from the image, in a quarter of the time.
+    """
+    model, maps = _FromMap(net), {}
+    with torch.enable_grad():
+        start = features.detach().requires_grad_()
+        for name, method in CAMS.items():
+            with method(model=model, target_layers=[model.start]) as cam:
+                maps[name] = cam(input_tensor=start, targets=list(targets))
+    net.zero_grad()  # the package leaves the gradients of its targets in the parameters
+    return maps

@@ -4,7 +4,7 @@ import base64
 import html
 import io
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import matplotlib
 import numpy as np
@@ -20,11 +20,24 @@ from dagf.model.variants import VARIANTS
 from dagf.retrieval.statistics import t_interval
 from dagf.study import paths
 
+if TYPE_CHECKING:
+    from dagf.study.results import Contrast
+
 # Okabe and Ito's colours, which people with any colour vision can tell apart.
 BLUE, ORANGE, GREEN, RED, PURPLE, SKY, GREY = (
     "#0072B2", "#E69F00", "#009E73", "#D55E00", "#CC79A7", "#56B4E9", "#6b6b6b",
 )  # fmt: skip
-COLOURS = {"dagf": RED, "gem": BLUE, "spoc": SKY, "mac": ORANGE, "scale-mask": GREEN, "scale-mask-spoc": PURPLE}
+COLOURS = {
+    "dagf": RED,
+    "gem": BLUE,
+    "spoc": SKY,
+    "mac": ORANGE,
+    "scale-mask": GREEN,
+    "scale-mask-spoc": PURPLE,
+    "spatial": ORANGE,
+    "channel": SKY,
+    "attention": PURPLE,
+}
 VERDICTS = {"right": GREEN, "wrong": RED, "junk": GREY}
 STYLE: Any = {  # matplotlib types the keys of rcParams one by one
     "figure.dpi": 110,
@@ -137,6 +150,50 @@ def arms_by_setting(results: pd.DataFrame, settings: Sequence[str]) -> Figure:
             ax.set(title=setting, xlabel="mAP (%)")
         axes[0][0].set_yticks(range(len(arms)), [VARIANTS[arm].title for arm in arms])
         axes[0][0].invert_yaxis()
+        figure.tight_layout()
+    return figure
+
+
+def heat_maps(table: pd.DataFrame, down: str, along: str, value: str, panel: str) -> Figure:
+    """A field a (`down`, `along`) with its value written in it, one panel a value of `panel`; one scale of colours."""
+    panels = list(dict.fromkeys(table[panel]))
+    low, high = table[value].min(), table[value].max()
+    with matplotlib.rc_context({**STYLE, "axes.grid": False}):
+        figure, axes = plt.subplots(1, len(panels), figsize=(4.2 * len(panels), 3.6), sharey=True, squeeze=False)
+        for ax, name in zip(axes[0], panels, strict=True):
+            part = table[table[panel] == name]
+            rows, columns = (list(dict.fromkeys(part[key])) for key in (down, along))
+            fields = part.set_index([down, along])[value].unstack().loc[rows, columns].to_numpy()
+            picture = ax.pcolormesh(fields, cmap="cividis", vmin=low, vmax=high, edgecolors="white", linewidth=1)
+            for y, x in np.ndindex(*fields.shape):
+                dark = fields[y, x] < (low + high) / 2
+                ax.text(x + 0.5, y + 0.5, f"{fields[y, x]:.1f}", ha="center", va="center", color="w" if dark else "k")
+            ax.set(title=name, xlabel=along)
+            ax.set_xticks(np.arange(len(columns)) + 0.5, columns)
+            ax.set_yticks(np.arange(len(rows)) + 0.5, rows)
+        axes[0][0].set_ylabel(down)
+        axes[0][0].invert_yaxis()
+        figure.colorbar(picture, ax=axes[0].tolist(), label=f"{value} (%)")
+    return figure
+
+
+def gains(contrasts: Sequence["Contrast"]) -> Figure:
+    """Differences by nuisance and bin, with both intervals; `setting` of a contrast reads 'nuisance: bin'."""
+    split: dict[str, list[tuple[str, Contrast]]] = {}
+    for one in contrasts:
+        nuisance, _, label = one.setting.partition(": ")
+        split.setdefault(nuisance, []).append((label, one))
+    with matplotlib.rc_context(STYLE):
+        figure, axes = plt.subplots(1, len(split), figsize=(3.2 * len(split) + 0.6, 2.8), sharey=True, squeeze=False)
+        for ax, (name, part) in zip(axes[0], split.items(), strict=True):
+            for x, (_, one) in enumerate(part):
+                for interval, shift, tone in ((one.over_queries, -0.06, RED), (one.over_seeds, 0.06, GREY)):
+                    ax.plot([x + shift] * 2, [interval.low, interval.high], color=tone, linewidth=3, alpha=0.5)
+                ax.plot(x, one.mean, "o", color=RED)
+            ax.axhline(0, color="black", linewidth=0.8)
+            ax.set_xticks(range(len(part)), [label.replace(" minus ", "\n− ") for label, _ in part], fontsize=8)
+            ax.set_title(name)
+        axes[0][0].set_ylabel("difference (mAP points)")
         figure.tight_layout()
     return figure
 

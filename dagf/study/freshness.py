@@ -16,7 +16,9 @@ ORDER: Mapping[str, tuple[str, ...]] = {
     "01_data_and_protocol": (),
     "02_training": (),
     "03_attention_maps": ("02_training",),
-    "06_benchmark_tables": ("02_training",),
+    "04_scale_and_mask_ablation": ("02_training",),
+    "05_attention_ablation": ("02_training",),
+    "06_benchmark_tables": ("03_attention_maps", "04_scale_and_mask_ablation", "05_attention_ablation"),
 }
 
 WHAT = {  # the parts of a content hash, in the words of a person

@@ -124,6 +124,7 @@ def write_index(output: Output, runs: Sequence[Mapping[str, Any]]) -> None:
         style=style(),
         runs=[{**run, "page": f"{run['notebook']}.html"} for run in runs],
         main=_main(output),
+        claims=_claims(output),
         facts=_facts(output),
         photographs=_photographs(output),
         output=output,
@@ -210,6 +211,15 @@ def _main(output: Output) -> dict[str, Any] | None:
     figures = [output.result("figures", f"main{suffix}") for suffix in IMAGES]
     found = next((figure for figure in figures if figure.is_file()), None)
     return {**table, "figure": _data_address(found) if found else ""}
+
+
+def _claims(output: Output) -> list[dict[str, Any]]:
+    """The claims as rows: claim, verdict, effect, and the report that shows it; none before they are judged."""
+    path = output.result("tables", "claims.json")
+    if not path.is_file():
+        return []
+    rows = read_json(path)["rows"]
+    return [dict(zip(("claim", "verdict", "effect", "report"), row, strict=True)) for row in rows]
 
 
 def _data_address(image: Path) -> str:

@@ -6,10 +6,11 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
+from numpy.typing import NDArray
 
 from dagf.common import read_json, write_json
 from dagf.model.variants import VARIANTS
-from dagf.retrieval.statistics import Interval, paired_bootstrap, t_interval
+from dagf.retrieval.statistics import Interval, holm, paired_bootstrap, sign_flip, t_interval, t_test
 from dagf.study import paths
 from dagf.study.experiment import Study
 
@@ -32,6 +33,12 @@ def summary(results: pd.DataFrame) -> pd.DataFrame:
     return pd.DataFrame(rows)
 
 
+def ranked(table: pd.DataFrame, setting: str) -> pd.DataFrame:
+    """A table of `summary`, the best mean under `setting` first."""
+    means = table[setting].str.split().str[0].astype(float)
+    return table.loc[means.sort_values(ascending=False, kind="stable").index].reset_index(drop=True)
+
+
 def shelf_summary(results: pd.DataFrame) -> pd.DataFrame:
     """The same for arms off the shelf (`Study.shelf_table`): one number each, for there is nothing random."""
     return summary(results.assign(seed=0)).drop(columns="seeds")
@@ -39,14 +46,15 @@ def shelf_summary(results: pd.DataFrame) -> pd.DataFrame:
 
 @dataclass(frozen=True)
 class Contrast:
-    """One arm minus another on the same queries and seeds, in mAP points.
+    """One thing minus another on the same queries and seeds, in mAP points (or what `unit` says).
 
-    over_seeds: the t-interval of the seeds' differences. over_queries: the paired bootstrap over clusters of
-    queries, of the differences averaged over seeds.
+    over_seeds: the t-interval of the seeds' differences, and `p_seeds` of the t-test. over_queries: the bootstrap over
+    clusters of queries, of the differences averaged over seeds, and `p_queries` of the sign-flip test that flips
+    whole clusters.
     """
 
-    arm: str
-    baseline: str
+    what: str
+    minus: str
     setting: str
     query_set: str
     seeds: int
@@ -54,6 +62,18 @@ class Contrast:
     clusters: int
     over_seeds: Interval
     over_queries: Interval
+    p_seeds: float
+    p_queries: float
+
+    @property
+    def mean(self) -> float:
+        """The mean difference."""
+        return self.over_seeds.mean
+
+    @property
+    def p(self) -> float:
+        """The larger of the two p-values: a difference must be beyond the chance of seeds and of queries."""
+        return max(self.p_seeds, self.p_queries)
 
     @property
     def verdict(self) -> str:
@@ -64,49 +84,70 @@ class Contrast:
         return "below" if all(interval.high < 0 for interval in intervals) else "no difference shown"
 
 
-def contrast_table(contrasts: Sequence[Contrast]) -> pd.DataFrame:
-    """One row a contrast: who against whom, the difference in mAP points, both 95 % intervals, the verdict."""
-    return pd.DataFrame(
-        [
-            {
-                "arm": VARIANTS[one.arm].title,
-                "minus": VARIANTS[one.baseline].title,
-                "query set": one.query_set,
-                "setting": one.setting,
-                "mAP": f"{one.over_seeds.mean:+.1f}",
-                f"over {one.seeds} seeds": f"[{one.over_seeds.low:+.1f}, {one.over_seeds.high:+.1f}]",
-                "over queries (groups)": f"[{one.over_queries.low:+.1f}, {one.over_queries.high:+.1f}], "
-                f"{one.queries} ({one.clusters})",
-                "DAGF is" if one.arm == "dagf" else "verdict": one.verdict,
-            }
-            for one in contrasts
-        ]
-    )
-
-
-def contrast(study: Study, arm: str, baseline: str, setting: str, query_set: str = "query") -> Contrast:
-    """`arm` minus `baseline` on the study's test queries, paired by seed and query."""
-    runs = study.train([arm, baseline])
-    seeds = study.profile.seeds
-    differences = pd.concat(
-        [_average_precisions(study, runs, arm, baseline, seed, setting, query_set) for seed in seeds], axis=1
-    )
-    clusters = study.test.clusters()[differences.index]
+def contrast_of(
+    differences: pd.DataFrame,
+    clusters: NDArray[np.int64],
+    what: str,
+    minus: str,
+    setting: str,
+    query_set: str = "query",
+) -> Contrast:
+    """The contrast of a table of differences (queries x seeds), whose index names the queries in `clusters`."""
+    differences = differences.dropna()
+    member = clusters[differences.index]
+    by_seed, by_query = differences.mean(axis=0), differences.mean(axis=1)
     return Contrast(
-        arm, baseline, setting, query_set, len(seeds), len(differences), len(np.unique(clusters)),
-        t_interval(differences.mean(axis=0)), paired_bootstrap(differences.mean(axis=1), clusters),
+        what, minus, setting, query_set, differences.shape[1], len(differences), len(np.unique(member)),
+        t_interval(by_seed), paired_bootstrap(by_query, member), t_test(by_seed), sign_flip(by_query, member),
     )  # fmt: skip
 
 
-def _average_precisions(
-    study: Study, runs: dict[tuple[str, int], Any], arm: str, baseline: str, seed: int, setting: str, query_set: str
-) -> "pd.Series[float]":
-    columns = []
-    for name in (arm, baseline):
-        judged = study.judge_run(runs[name, seed])
-        chosen = judged[(judged["setting"] == setting) & (judged["query_set"] == query_set) & (judged["positives"] > 0)]
-        columns.append(100 * chosen.set_index("query")["AP"])
-    return columns[0] - columns[1]
+def contrast(
+    study: Study, arm: str, baseline: str, setting: str, query_set: str = "query", sweep: bool = False
+) -> Contrast:
+    """`arm` minus `baseline` on the study's test queries, paired by seed and query."""
+    answers = study.answered([arm, baseline], sweep=sweep)
+    points = {
+        name: pd.DataFrame(
+            {seed: _points(answers[name, seed].judged, setting, query_set) for seed in study.profile.seeds}
+        )
+        for name in (arm, baseline)
+    }
+    names = VARIANTS[arm].title, VARIANTS[baseline].title
+    return contrast_of(points[arm] - points[baseline], study.test.clusters(), *names, setting, query_set)
+
+
+def _points(judged: pd.DataFrame, setting: str, query_set: str) -> "pd.Series[float]":
+    """The AP of each query in points; queries without positives left out."""
+    chosen = judged[(judged["setting"] == setting) & (judged["query_set"] == query_set) & (judged["positives"] > 0)]
+    return 100 * chosen.set_index("query")["AP"]
+
+
+def contrast_table(contrasts: Sequence[Contrast], adjusted: bool = False) -> pd.DataFrame:
+    """One row a contrast: the difference in mAP points, both 95 % intervals, the p-value, the verdict.
+
+    adjusted: with Holm's p-values over all of them, and a verdict that wants these below 0.05, too.
+    """
+    rows = [
+        {
+            "what": one.what,
+            "minus": one.minus,
+            "query set": one.query_set,
+            "setting": one.setting,
+            "mAP": f"{one.mean:+.1f}",
+            f"over {one.seeds} seeds": f"[{one.over_seeds.low:+.1f}, {one.over_seeds.high:+.1f}]",
+            "over queries (groups)": f"[{one.over_queries.low:+.1f}, {one.over_queries.high:+.1f}], "
+            f"{one.queries} ({one.clusters})",
+            "p": f"{one.p:.3f}",
+            "verdict": one.verdict,
+        }
+        for one in contrasts
+    ]
+    if adjusted:
+        for row, one, p in zip(rows, contrasts, holm([one.p for one in contrasts]), strict=True):
+            row["verdict"] = one.verdict if p < 0.05 else "no difference shown"
+            row["p (Holm)"] = f"{p:.3f}"
+    return pd.DataFrame(rows)
 
 
 def keep_table(name: str, frame: pd.DataFrame, title: str, caption: str, **words: str | dict[str, str]) -> None:

@@ -111,7 +111,7 @@ class MapSource:
         return self.validation.scores(MapEncoder(net.head))
 
 
-def trunk_id(config: RunConfig) -> str:
+def frozen_trunk(config: RunConfig) -> str:
     """What names the weights of a frozen trunk: its run, else its weights' hash, else the seed it is drawn from."""
     if config.start or config.trunk.pretrained:
         return config.start or content_hash(asdict(config.trunk))
@@ -126,5 +126,5 @@ def make_source(config: RunConfig, data: TrainingSet, net: RetrievalNet, cache: 
     if config.data != data.id:
         raise UserError(f"run {config.id} is for data {config.data}, but these are {data.id}")
     if config.frozen:
-        return MapSource(data, config.image, net, trunk_id(config), cache)
+        return MapSource(data, config.image, net, frozen_trunk(config), cache)
     return ImageSource(data, config.image, config.train.augmentation)

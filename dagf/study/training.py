@@ -135,11 +135,16 @@ def initial_network(config: RunConfig, store: RunStore, weights: Path | None = N
     """The network before its first step: a fresh head on a trunk that starts as the configuration says."""
     net = RetrievalNet(replace(config.trunk, weights=str(weights)) if weights else config.trunk, config.variant)
     if config.start:
-        tensors = read_weights(store.get(config.start).folder / "weights.safetensors")
-        net.trunk.load_state_dict(
-            {key.removeprefix("trunk."): value for key, value in tensors.items() if key.startswith("trunk.")}
-        )
+        load_trunk(net, store.get(config.start).folder)
     return net
+
+
+def load_trunk(net: RetrievalNet, folder: Path) -> None:
+    """Give `net` the trunk of the finished run in `folder`."""
+    tensors = read_weights(folder / "weights.safetensors")
+    net.trunk.load_state_dict(
+        {key.removeprefix("trunk."): value for key, value in tensors.items() if key.startswith("trunk.")}
+    )
 
 
 def _device() -> torch.device:
@@ -156,7 +161,7 @@ class _Loop:
         self.spec = config.train
         self.labels = np.array(data.labels)
         self.device = next(net.parameters()).device
-        self.objective = Objective(source.trained(net), self.spec, data.landmarks, net.channels).to(self.device)
+        self.objective = Objective(source.trained(net), self.spec, data.landmarks, net.dimensions).to(self.device)
         self.optimizer = torch.optim.AdamW(_groups(self.objective, self.spec.weight_decay), self.spec.rate)
         self.curves: list[dict[str, float]] = []
         self.seconds = 0.0

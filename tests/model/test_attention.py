@@ -3,6 +3,9 @@ import math
 import numpy as np
 import pytest
 import torch
+from hypothesis import given
+from hypothesis import strategies as st
+from hypothesis.extra.numpy import arrays
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
@@ -10,8 +13,13 @@ from dagf.common import UserError
 from dagf.model.attention import ACTIVATIONS, READINGS, ChannelAttention, SpatialAttention
 from dagf.model.pooling import GeM
 from dagf.model.scale_mask import ScaleAndMask
+from dagf.model.variants import PARAMETER_FREE
 
 Array = NDArray[np.float64]
+LEARNED = sorted(set(READINGS) - PARAMETER_FREE)
+PAIRS = [(reading, name) for reading in READINGS for name in ACTIVATIONS if name != "none" or reading in PARAMETER_FREE]
+# small whole numbers, so that dead cells and dead maps occur
+tied = arrays(np.float64, st.tuples(*[st.integers(1, n) for n in (2, 4, 4, 5)]), elements=st.integers(0, 3))
 
 
 def some_map(batch: int = 2, channels: int = 16, height: int = 3, width: int = 4, seed: int = 0) -> Tensor:
@@ -71,10 +79,33 @@ def scores_of(vector: Array, features: Array, bias: Array) -> Array:
     return np.array([[vector @ features[:, i, j] + bias for j in range(width)] for i in range(height)])
 
 
-ORACLES = {"evaluator": evaluator_scores, "gram": gram_scores, "gate": gate_scores}
+def norm_weights(features: Array, _: dict[str, Array]) -> Array:
+    _, height, width = features.shape
+    return np.array(
+        [[math.sqrt(sum(x * x for x in features[:, i, j]) + 1e-10) for j in range(width)] for i in range(height)]
+    )
+
+
+def crow_weights(features: Array, _: dict[str, Array]) -> Array:
+    total = np.zeros(features.shape[1:])
+    for plane in features:
+        total += plane
+    length = math.sqrt(sum(float(s) ** 2 for s in total.flat))
+    return np.array([[math.sqrt(s / length) if s else 0.0 for s in row] for row in total])
+
+
+ORACLES = {
+    "evaluator": evaluator_scores,
+    "gram": gram_scores,
+    "gate": gate_scores,
+    "norm": norm_weights,
+    "crow": crow_weights,
+}
 
 
 def weights_of(scores: Array, activation: str) -> Array:
+    if activation == "none":
+        return scores
     if activation == "sigmoid":
         return 1 / (1 + np.exp(-scores))
     if activation == "softplus":
@@ -86,8 +117,11 @@ def test_every_reading_has_its_formula_here() -> None:
     assert set(ORACLES) == set(READINGS)
 
 
-@pytest.mark.parametrize("activation", ACTIVATIONS)
-@pytest.mark.parametrize("reading", READINGS)
+def test_which_readings_have_no_parameters() -> None:
+    assert {name for name, made in READINGS.items() if not list(made(8).parameters())} == PARAMETER_FREE
+
+
+@pytest.mark.parametrize(("reading", "activation"), PAIRS)
 def test_the_weights_are_those_of_the_formula(reading: str, activation: str) -> None:
     features = some_map()
     module = stirred(SpatialAttention(16, reading, activation))
@@ -105,7 +139,7 @@ def test_the_bottleneck_is_an_eighth() -> None:
 
 
 @pytest.mark.parametrize("reading", ["evaluator", "gate"])
-@pytest.mark.parametrize("activation", ACTIVATIONS)
+@pytest.mark.parametrize("activation", ["sigmoid", "softplus", "softmax"])
 def test_a_fresh_network_equals_one_without_attention(reading: str, activation: str) -> None:
     features = some_map(height=6, width=5) + 0.01  # away from GeM's clamp
     attention = SpatialAttention(16, reading, activation).double()(features)
@@ -116,15 +150,14 @@ def test_a_fresh_network_equals_one_without_attention(reading: str, activation: 
     assert all(torch.equal(one, other) for one, other in zip(attended.kept, plain.kept, strict=True))
 
 
-@pytest.mark.parametrize("reading", READINGS)
+@pytest.mark.parametrize("reading", LEARNED)
 def test_a_dead_cell_gets_the_bias_not_zero(reading: str) -> None:
     module = stirred(SpatialAttention(16, reading))
     expected = torch.sigmoid(module.evaluate.bias)
     torch.testing.assert_close(module(some_map())[:, 0, 1, 2], expected.expand(2))
 
 
-@pytest.mark.parametrize("reading", READINGS)
-@pytest.mark.parametrize("activation", ACTIVATIONS)
+@pytest.mark.parametrize(("reading", "activation"), PAIRS)
 def test_positions_matter_only_through_their_content(reading: str, activation: str) -> None:
     features = some_map()
     order = torch.randperm(12, generator=torch.Generator().manual_seed(3))
@@ -139,6 +172,27 @@ def test_positions_matter_only_through_their_content(reading: str, activation: s
 def test_images_of_a_batch_do_not_see_each_other(reading: str) -> None:
     features, module = some_map(batch=3), stirred(SpatialAttention(16, reading))
     torch.testing.assert_close(module(features)[1:2], module(features[1:2]), rtol=1e-12, atol=1e-12)
+
+
+@given(tied, st.integers(-3, 3))
+def test_what_a_scale_does_to_the_readings_without_parameters(values: Array, power: int) -> None:
+    features, scale = torch.from_numpy(values), 2.0**power
+    norm, crow = (SpatialAttention(1, reading, "none") for reading in ("norm", "crow"))
+    torch.testing.assert_close(norm(scale * features), scale * norm(features), rtol=1e-9, atol=1e-4)
+    torch.testing.assert_close(crow(scale * features), crow(features))
+    live = features.flatten(1).any(1)
+    torch.testing.assert_close(crow(features).pow(4).sum((1, 2, 3)), live.double())  # the squares of S / |S|
+    assert torch.equal(crow(features) == 0, features.sum(1, keepdim=True) == 0)
+
+
+@pytest.mark.parametrize("reading", PARAMETER_FREE)
+def test_a_dead_map_has_finite_weights_and_gradients(reading: str) -> None:
+    features = torch.zeros(2, 3, 1, 4, requires_grad=True)
+    attended = features * SpatialAttention(3, reading, "none")(features)
+    attended.sum().backward()
+    assert attended.abs().max() == 0
+    assert features.grad is not None
+    assert torch.isfinite(features.grad).all()
 
 
 def test_softmax_weights_have_mean_one_whatever_the_scores() -> None:
@@ -160,8 +214,7 @@ def checked(module: nn.Module, features: Tensor) -> bool:
     return torch.autograd.gradcheck(call, inputs)
 
 
-@pytest.mark.parametrize("activation", ACTIVATIONS)
-@pytest.mark.parametrize("reading", READINGS)
+@pytest.mark.parametrize(("reading", "activation"), PAIRS)
 def test_gradients(reading: str, activation: str) -> None:
     features = torch.rand(2, 5, 2, 3, generator=torch.Generator().manual_seed(0)).double() + 0.1
     assert checked(stirred(SpatialAttention(5, reading, activation)), features)
@@ -172,10 +225,10 @@ def test_gradients_of_the_channel_vector() -> None:
     assert checked(stirred(ChannelAttention(5)), features)
 
 
-@pytest.mark.parametrize("reading", READINGS)
-def test_a_dead_channel_gives_no_broken_gradient(reading: str) -> None:
+@pytest.mark.parametrize(("reading", "activation"), PAIRS)
+def test_dead_channels_and_cells_give_no_broken_gradient(reading: str, activation: str) -> None:
     features = some_map().float().requires_grad_()
-    module = stirred(SpatialAttention(16, reading)).float()
+    module = stirred(SpatialAttention(16, reading, activation)).float()
     module(features).sum().backward()
     assert features.grad is not None
     assert torch.isfinite(features.grad).all()
@@ -199,3 +252,9 @@ def test_misspelt_names_are_suggested() -> None:
         SpatialAttention(8, "evaluater")
     with pytest.raises(UserError, match="did you mean 'softplus'"):
         SpatialAttention(8, "gram", "soft-plus")
+
+
+@pytest.mark.parametrize("reading", LEARNED)
+def test_a_score_is_not_taken_as_a_weight(reading: str) -> None:
+    with pytest.raises(UserError, match=f"reading {reading} gives scores, which may be negative"):
+        SpatialAttention(8, reading, "none")

@@ -1,18 +1,17 @@
-import dataclasses
-import warnings
-from collections.abc import Callable
+from dataclasses import replace
 
 import pytest
 import torch
-import torchvision
+from hypothesis import given
+from hypothesis import strategies as st
 from torch import Tensor, nn
 
 from dagf.common import UserError
-from dagf.model.network import AttentiveHead, Inspection, MapEncoder, RetrievalNet
-from dagf.model.pooling import GeM
-from dagf.model.scale_mask import MaxMask
-from dagf.model.trunks import DEFAULT_CUTS, TrunkSpec, make_trunk
-from dagf.model.variants import VARIANTS, Variant, variant
+from dagf.model.attention import READINGS
+from dagf.model.network import ORDERS, AttentiveHead, MapEncoder, RetrievalNet
+from dagf.model.peers import PEERS
+from dagf.model.trunks import TrunkSpec
+from dagf.model.variants import Variant, variant
 
 
 def images(*shape: int, seed: int = 0) -> Tensor:
@@ -26,51 +25,6 @@ def stirred(net: nn.Module) -> nn.Module:
         for parameter in net.parameters():
             parameter += 0.1 * torch.randn(parameter.shape, generator=source)
     return net
-
-
-# --- variants ---------------------------------------------------------------------------------------------------
-
-
-def choices(one: Variant) -> tuple[object, ...]:
-    return tuple(value for key, value in dataclasses.asdict(one).items() if key != "title")
-
-
-def test_there_is_one_dagf_and_it_has_all_modules() -> None:
-    full = variant("dagf")
-    assert full.spatial == "evaluator"
-    assert full.activation == "sigmoid"
-    assert full.channel
-    assert full.windows == (1, 2, 3)
-    assert full.mask == "max"
-    assert full.pooling == "gem"
-    head = AttentiveHead(8, full)
-    assert head.spatial is not None
-    assert head.channel is not None
-    assert isinstance(head.scale_and_mask.mask, MaxMask)
-    assert isinstance(head.scale_and_mask.pooling, GeM)
-    assert [name for name, one in VARIANTS.items() if "dagf" in (name + one.title).lower()] == ["dagf"]
-
-
-def test_no_two_variants_are_the_same() -> None:
-    assert len({choices(one) for one in VARIANTS.values()}) == len(VARIANTS)
-    assert len({one.title for one in VARIANTS.values()}) == len(VARIANTS)
-
-
-@pytest.mark.parametrize("name", VARIANTS)
-def test_what_a_variant_leaves_out_stays_off(name: str) -> None:
-    made_of, feature_map = VARIANTS[name], images(2, 16, 6, 5).requires_grad_()
-    found: Inspection = stirred(AttentiveHead(16, made_of))(feature_map)
-    assert (found.attention is not None) == (made_of.spatial is not None)
-    assert (found.channel_weights is not None) == made_of.channel
-    assert len(found.kept) == len(made_of.windows)
-    assert all((kept is not None) == (made_of.mask == "max") for kept in found.kept)
-    torch.testing.assert_close(found.descriptor.norm(dim=1), torch.ones(2))
-    found.descriptor[:, 0].sum().backward()
-    assert feature_map.grad is not None
-    assert torch.isfinite(feature_map.grad).all()
-
-
-# --- one pass ---------------------------------------------------------------------------------------------------
 
 
 def test_every_intermediate_is_what_its_name_says() -> None:
@@ -137,106 +91,103 @@ def test_the_state_comes_back() -> None:
     assert torch.equal(copy(images(2, 3, 32, 32)), net(images(2, 3, 32, 32)))
 
 
-# --- trunks -----------------------------------------------------------------------------------------------------
+# --- how the modules are put together -----------------------------------------------------------------------------
+
+BOTH = Variant("both", spatial="evaluator", channel=True)
 
 
-@pytest.fixture(scope="module")
-def trunk() -> Callable[[str], tuple[nn.Module, int]]:
-    made: dict[str, tuple[nn.Module, int]] = {}
-
-    def get(name: str) -> tuple[nn.Module, int]:
-        if name not in made:
-            made[name] = make_trunk(TrunkSpec(name))
-        return made[name]
-
-    return get
-
-
-TRUNKS = {
-    "small": (128, 8),
-    "resnet18": (512, 32),
-    "mobilenet_v2": (1280, 32),
-    "mobilenet_v3_small": (576, 32),
-    "squeezenet1_0": (512, 16),
-    "efficientnet_b0": (1280, 32),
-    "convnext_tiny": (768, 32),
-    "regnet_y_400mf": (440, 32),
-}
+def attended(head: AttentiveHead, feature_map: Tensor) -> Tensor:
+    """The attended map of a stirred head, by the formula of its order, image by image and cell by cell."""
+    assert head.spatial is not None
+    assert head.channel is not None
+    features = feature_map.relu()
+    weights = head.channel.weights
+    a = head.spatial(features * weights.view(1, -1, 1, 1) if head.order == "channel-spatial" else features)
+    out = torch.empty_like(features)
+    for b, c, i, j in torch.cartesian_prod(*map(torch.arange, features.shape)).tolist():
+        f, factor = features[b, c, i, j], a[b, 0, i, j] + (1 if head.residual else 0)
+        out[b, c, i, j] = factor * f + weights[c] * f if head.order == "parallel" else weights[c] * factor * f
+    return out
 
 
-@pytest.mark.parametrize("name", TRUNKS)
-def test_a_trunk_gives_a_map_that_grows_with_the_image(
-    trunk: Callable[[str], tuple[nn.Module, int]], name: str
-) -> None:
-    network, channels = trunk(name)
-    assert channels == TRUNKS[name][0]
-    encode, stride = AttentiveHead(channels, variant("dagf")), TRUNKS[name][1]
-    with torch.inference_mode():
-        for height, width in [(64, 96), (131, 70)]:
-            found = encode(network(images(1, 3, height, width)))
-            assert found.features.shape[:2] == (1, channels)
-            assert abs(found.features.shape[2] - height / stride) <= 1.5
-            assert abs(found.features.shape[3] - width / stride) <= 1.5
-            assert found.features.min() >= 0
-            assert found.features.max() > 0
-            torch.testing.assert_close(found.descriptor.norm(dim=1), torch.ones(1))
+@pytest.mark.parametrize("residual", [False, True])
+@pytest.mark.parametrize("order", ORDERS)
+def test_the_attended_map_is_that_of_the_formula(order: str, residual: bool) -> None:
+    head, feature_map = stirred(AttentiveHead(8, replace(BOTH, order=order, residual=residual))), images(2, 8, 3, 4)
+    found = head(feature_map)
+    torch.testing.assert_close(found.attended, attended(head, feature_map))
+    torch.testing.assert_close(found.channel_weights, head.channel.weights)
+    with torch.no_grad():  # at w = 1 the effective weight is the length of an attended local feature
+        head.channel.theta.fill_(torch.tensor(1.0).expm1().log())
+    found = head(feature_map)
+    torch.testing.assert_close(found.effective_weight, found.attended.norm(dim=1, keepdim=True))
 
 
-def test_every_default_cut_is_the_last_map() -> None:
-    """For all of torchvision: the node is there, and only pooling and the classifier come after it."""
-    tails = {"avgpool", "classifier", "fc", "flatten", "dropout", "pool"}
-    seen = set()
-    for name in torchvision.models.list_models(module=torchvision.models):
-        family = max((prefix for prefix in DEFAULT_CUTS if name.startswith(prefix)), key=len, default="")
-        if not family or name.startswith("regnet"):  # regnets compute their widths, which no meta device can
-            continue
-        with torch.device("meta"), warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            network = torchvision.models.get_model(name, weights=None)
-        order = [path for path, module in network.named_modules() if not list(module.children())]
-        cut = DEFAULT_CUTS[family]
-        within = [index for index, path in enumerate(order) if path == cut or path.startswith(f"{cut}.")]
-        assert within, f"{name} has no {cut}"
-        for path in order[within[-1] + 1 :]:
-            pools = isinstance(network.get_submodule(path), nn.MaxPool2d)
-            assert pools or path.split(".")[0] in tails, f"{name}: {path} comes after {cut}"
-        seen.add(family)
-    assert seen == set(DEFAULT_CUTS) - {"regnet"}
+def test_the_residual_form_adds_the_map() -> None:
+    plain, added = (stirred(AttentiveHead(8, replace(variant("spatial"), residual=on))) for on in (False, True))
+    added.load_state_dict(plain.state_dict())
+    feature_map = images(2, 8, 3, 4)
+    assert torch.equal(plain(feature_map).attention, added(feature_map).attention)
+    expected = plain(feature_map).attended + feature_map.relu()
+    torch.testing.assert_close(added(feature_map).attended, expected)
 
 
-def test_a_trunk_can_be_cut_earlier() -> None:
-    network, channels = make_trunk(TrunkSpec("mobilenet_v2", "features.13"))
-    assert channels == 96
-    assert network(images(1, 3, 64, 64)).shape == (1, 96, 4, 4)
+def test_at_the_start_in_parallel_is_the_residual_form() -> None:
+    """For w = 1: a F + w F = a F + F."""
+    feature_map = images(2, 8, 3, 4)
+    found, expected = (AttentiveHead(8, variant(name))(feature_map) for name in ("parallel", "spatial-residual"))
+    torch.testing.assert_close(found.attended, expected.attended)
+
+
+@given(st.integers(0, 99))
+def test_the_order_is_a_matter_of_parameters_for_the_evaluator(seed: int) -> None:
+    """q of W2, W1 on w F is the q of diag(w) W2, W1 diag(w) on F: both orders can give the same function."""
+    first, second = (stirred(AttentiveHead(8, replace(BOTH, order=order))) for order in ORDERS[:2])
+    feature_map, weights = images(2, 8, 3, 4, seed=seed), second.channel.weights.detach()
+    assert not torch.allclose(first(feature_map).attention, second(feature_map).attention)
+    with torch.no_grad():
+        first.load_state_dict(second.state_dict())
+        first.spatial.evaluate.squeeze.weight.mul_(weights)
+        first.spatial.evaluate.relate.weight.mul_(weights.unsqueeze(1))
+    torch.testing.assert_close(first(feature_map).attention, second(feature_map).attention)
+    torch.testing.assert_close(first(feature_map).descriptor, second(feature_map).descriptor)
+
+
+@pytest.mark.parametrize("reading", READINGS)
+def test_the_order_is_none_where_one_module_is_alone(reading: str) -> None:
+    activation = "sigmoid" if list(READINGS[reading](8).parameters()) else "none"
+    for alone in (Variant("s", spatial=reading, activation=activation), Variant("c", channel=True)):
+        heads = [stirred(AttentiveHead(8, replace(alone, order=order))) for order in ORDERS]
+        for head in heads[1:]:
+            head.load_state_dict(heads[0].state_dict())
+        first, *others = (head(images(2, 8, 3, 4)).descriptor for head in heads)
+        assert all(torch.equal(first, other) for other in others)
+
+
+@pytest.mark.parametrize("name", PEERS)
+def test_a_peer_stands_before_the_attentions_and_is_rectified(name: str) -> None:
+    head = stirred(AttentiveHead(8, replace(BOTH, peer=name))).eval()
+    feature_map = images(2, 8, 5, 4)
+    found = head(feature_map)
+    torch.testing.assert_close(found.features, head.peer(feature_map.relu()).relu())
+    torch.testing.assert_close(found.attention, head.spatial(found.features))
+    torch.testing.assert_close(found.attended, head.channel(found.attention * found.features))
 
 
 @pytest.mark.parametrize(
-    ("spec", "message"),
+    ("made_of", "message"),
     [
-        (TrunkSpec("resnet81"), "unknown trunk 'resnet81': did you mean 'resnet18'"),
-        (TrunkSpec("smal"), "did you mean 'small'"),
-        (TrunkSpec("resnet18", "layer9"), "unknown node of resnet18 'layer9': did you mean 'layer"),
-        (TrunkSpec("resnet18", "fc"), r"node 'fc' of resnet18 is not a feature map but of shape \(1, 1000\)"),
-        (TrunkSpec("mnasnet0_5"), "trunk mnasnet0_5 has no default cut; name a node"),
-        (TrunkSpec("small", "3"), "trunk small has no node to cut at"),
-        (TrunkSpec("small", weights="imagenet"), "trunk small has .* no ImageNet weights"),
+        (Variant("x", pooling="gen"), "unknown pooling 'gen': did you mean 'gem'"),
+        (Variant("x", peer="solr"), "unknown peer 'solr': did you mean 'solar'"),
+        (Variant("x", order="channel-spatia"), "unknown order of the attentions .* did you mean 'channel-spatial'"),
+        (Variant("x", mask="summ"), "unknown mask 'summ': did you mean 'sum'"),
     ],
 )
-def test_a_wrong_trunk_is_one_line(spec: TrunkSpec, message: str) -> None:
-    with pytest.raises(UserError, match=message) as caught:
-        make_trunk(spec)
-    assert "\n" not in str(caught.value)
+def test_misspelt_names_are_suggested(made_of: Variant, message: str) -> None:
+    with pytest.raises(UserError, match=message):
+        AttentiveHead(8, made_of)
 
 
 def test_a_misspelt_variant_is_suggested() -> None:
     with pytest.raises(UserError, match="unknown variant 'dagff': did you mean 'dagf'"):
         RetrievalNet(TrunkSpec("small"), "dagff")
-
-
-def test_no_network_is_told_with_the_remedy(monkeypatch: pytest.MonkeyPatch) -> None:
-    def offline(*_: object, **__: object) -> None:
-        raise OSError("no route to host")
-
-    monkeypatch.setattr(torchvision.models, "get_model", offline)
-    with pytest.raises(UserError, match=r"ImageNet weights of resnet18 .*no route to host.* give a file"):
-        make_trunk(TrunkSpec("resnet18", weights="imagenet"))

@@ -1,9 +1,14 @@
+import math
+from fractions import Fraction
+
 import numpy as np
 import pytest
 import torch
 from torch import Tensor
 
-from dagf.model.pooling import MAC, POOLINGS, GeM, SPoC
+from dagf.model.pooling import MAC, POOLINGS, GeM, NetVLAD, Pooling, SPoC
+
+PLAIN = ("mac", "spoc", "gem")  # channel by channel
 
 
 def maps(shape: tuple[int, ...] = (2, 4, 3, 5)) -> Tensor:
@@ -18,8 +23,24 @@ def some_kept(batch: int = 2, height: int = 3, width: int = 5) -> Tensor:
     return kept
 
 
+def made(name: str, channels: int = 4) -> Pooling:
+    """The pooling in float64, the same at every call; learned centres and their assignment moved apart."""
+    torch.manual_seed(3)
+    pooling = POOLINGS[name](channels).double()
+    if isinstance(pooling, NetVLAD):
+        with torch.no_grad():
+            pooling.assignment.copy_(3 * torch.randn(pooling.assignment.shape))
+    return pooling
+
+
 def slow(name: str, features: Tensor, kept: Tensor | None, p: float = 3.0, eps: float = 1e-6) -> Tensor:
     """Cell by cell, as the formulas read."""
+    if name not in PLAIN:
+        oracle = {"rmac": slow_rmac, "crow": slow_crow, "netvlad": slow_netvlad}[name]
+        everywhere = np.ones(features.shape[2:], dtype=bool)
+        cells = [everywhere] * len(features) if kept is None else list(kept[:, 0].numpy())
+        pairs = zip(features.numpy(), cells, strict=True)
+        return torch.from_numpy(np.stack([oracle(image, where) for image, where in pairs]))
     out = torch.zeros(features.shape[:2], dtype=torch.float64)
     for b, c in np.ndindex(*out.shape):
         cells = [
@@ -36,24 +57,104 @@ def slow(name: str, features: Tensor, kept: Tensor | None, p: float = 3.0, eps: 
     return out
 
 
+def slow_rmac(image: np.ndarray, kept: np.ndarray) -> np.ndarray:
+    height, width = image.shape[1:]
+    total = np.zeros(len(image))
+    for top, left, bottom, right in [(0, 0, height, width), *slow_regions(height, width)]:
+        vector = np.zeros(len(image))
+        for i in range(top, bottom):
+            for j in range(left, right):
+                if kept[i, j]:
+                    vector = np.maximum(vector, image[:, i, j])
+        total += vector / (np.linalg.norm(vector) or 1)
+    return total
+
+
+def slow_regions(height: int, width: int) -> list[tuple[int, int, int, int]]:
+    """(top, left, bottom, right), from the overlap of neighbouring windows on the long side."""
+    short, long = min(height, width), max(height, width)
+    best, steps = None, 0
+    for m in range(2, 8):
+        shift = Fraction(long - short, m - 1)
+        off = abs((short - shift) / short - Fraction(4, 10))
+        if best is None or off < best:
+            best, steps = off, m
+    found = []
+    for level in (1, 2, 3):
+        side = math.floor(Fraction(2 * short, level + 1))
+        down = level + (steps - 1 if height > width else 0)
+        across = level + (steps - 1 if width > height else 0)
+        for a in range(down if side else 0):
+            for b in range(across):
+                top = math.floor(Fraction(a * (height - side), down - 1)) if down > 1 else 0
+                left = math.floor(Fraction(b * (width - side), across - 1)) if across > 1 else 0
+                found.append((top, left, top + side, left + side))
+    return found
+
+
+def slow_crow(image: np.ndarray, kept: np.ndarray) -> np.ndarray:
+    channels, height, width = image.shape
+    where = [(i, j) for i in range(height) for j in range(width) if kept[i, j]]
+    total = {cell: sum(image[(c, *cell)] for c in range(channels)) for cell in where}
+    length = math.sqrt(sum(s * s for s in total.values()))
+    nonzero = [sum(image[(c, *cell)] > 0 for cell in where) / len(where) for c in range(channels)]
+    out = np.zeros(channels)
+    for c in range(channels):
+        pooled = sum(math.sqrt(total[cell] / length) * image[(c, *cell)] for cell in where)
+        out[c] = pooled * math.log(sum(nonzero) / nonzero[c]) if nonzero[c] else 0
+    return out
+
+
+def slow_netvlad(image: np.ndarray, kept: np.ndarray) -> np.ndarray:
+    pooling = made("netvlad")
+    assert isinstance(pooling, NetVLAD)
+    centres, assignment = pooling.centres.detach().numpy(), pooling.assignment.detach().numpy()
+    residuals = np.zeros_like(centres)
+    for i, j in np.argwhere(kept):
+        x = image[:, i, j] / (np.linalg.norm(image[:, i, j]) or 1)
+        exponents = [math.exp(w @ x) for w in assignment]
+        for k, centre in enumerate(centres):
+            residuals[k] += exponents[k] / sum(exponents) * (x - centre)
+    return np.concatenate([row / (np.linalg.norm(row) or 1) for row in residuals])
+
+
 @pytest.mark.parametrize("kept", [None, some_kept()], ids=["all", "kept"])
 @pytest.mark.parametrize("name", POOLINGS)
 def test_against_the_slow_loop(name: str, kept: Tensor | None) -> None:
-    torch.testing.assert_close(POOLINGS[name]().double()(maps(), kept), slow(name, maps(), kept))
+    torch.testing.assert_close(made(name)(maps(), kept), slow(name, maps(), kept))
 
 
 @pytest.mark.parametrize("name", POOLINGS)
 def test_all_kept_is_no_mask(name: str) -> None:
-    pooling, every = POOLINGS[name]().double(), torch.ones(2, 1, 3, 5, dtype=torch.bool)
+    pooling, every = made(name), torch.ones(2, 1, 3, 5, dtype=torch.bool)
     torch.testing.assert_close(pooling(maps(), every), pooling(maps()))
 
 
 @pytest.mark.parametrize("name", POOLINGS)
 def test_what_is_not_kept_does_not_matter(name: str) -> None:
-    pooling, kept = POOLINGS[name]().double(), some_kept()
-    other = torch.where(kept, maps(), 9.0)
+    pooling, kept = made(name), some_kept()
+    other = torch.where(kept, maps(), torch.tensor([9.0, 4, 1, 2]).double().view(1, 4, 1, 1))
     torch.testing.assert_close(pooling(other, kept), pooling(maps(), kept))
     assert not torch.allclose(pooling(other), pooling(maps()))
+
+
+@pytest.mark.parametrize("size", [(1, 1), (1, 6), (2, 3), (9, 2), (7, 7)])
+@pytest.mark.parametrize("name", POOLINGS)
+def test_maps_of_any_size(name: str, size: tuple[int, int]) -> None:
+    features, pooling = maps((2, 4, *size)) + 0.1, made(name)
+    assert pooling(features).shape == (2, 4 * pooling.multiple)
+    every = torch.ones(2, 1, *size, dtype=torch.bool)
+    torch.testing.assert_close(pooling(features), slow(name, features, every))
+
+
+@pytest.mark.parametrize("name", POOLINGS)
+def test_a_dead_map_is_no_accident(name: str) -> None:
+    features = torch.zeros(2, 4, 3, 5, dtype=torch.float64, requires_grad=True)
+    pooled = made(name)(torch.relu(features), some_kept())
+    pooled.sum().backward()
+    assert torch.isfinite(pooled).all()
+    assert features.grad is not None
+    assert torch.isfinite(features.grad).all()
 
 
 def test_gem_lies_between_mean_and_maximum() -> None:
@@ -82,24 +183,16 @@ def test_a_scale_goes_through_gem_with_its_clamp(kept: Tensor | None) -> None:
 
 
 @pytest.mark.parametrize("name", ["mac", "spoc"])
-def test_a_scale_goes_through_the_others(name: str) -> None:
+def test_a_scale_of_each_channel_goes_through(name: str) -> None:
     weights = torch.tensor([0.5, 2.0, 3.0, 7.0]).double()
-    pooled = POOLINGS[name]()(maps() * weights.view(1, -1, 1, 1))
-    torch.testing.assert_close(pooled, weights * POOLINGS[name]()(maps()))
+    pooled = made(name)(maps() * weights.view(1, -1, 1, 1))
+    torch.testing.assert_close(pooled, weights * made(name)(maps()))
 
 
-@pytest.mark.parametrize("kept", [None, some_kept()], ids=["all", "kept"])
-def test_gradients(kept: Tensor | None) -> None:
-    features = torch.rand(2, 4, 3, 5, generator=torch.Generator().manual_seed(2)).double().add(0.1).requires_grad_()
-    for name in ("mac", "spoc"):
-        pooling = POOLINGS[name]()
-        assert torch.autograd.gradcheck(lambda image, pooling=pooling: pooling(image, kept), [features])
-    gem = GeM().double()
-
-    def call(image: Tensor, p: Tensor) -> Tensor:
-        return torch.func.functional_call(gem, {"p": p}, (image, kept))
-
-    assert torch.autograd.gradcheck(call, [features, torch.tensor(2.7).double().requires_grad_()])
+@pytest.mark.parametrize(("name", "power"), [("mac", 1), ("spoc", 1), ("rmac", 0), ("crow", 1), ("netvlad", 0)])
+def test_a_scale_of_the_map_goes_through(name: str, power: int) -> None:
+    """R-MAC and NetVLAD normalise inside, so they do not even see it."""
+    torch.testing.assert_close(made(name)(5 * maps()), 5**power * made(name)(maps()))
 
 
 def test_single_precision_is_finite_on_dead_and_large_maps() -> None:
@@ -113,3 +206,17 @@ def test_single_precision_is_finite_on_dead_and_large_maps() -> None:
     assert features.grad is not None
     assert torch.isfinite(features.grad).all()
     assert torch.isfinite(gem.p.grad)
+
+
+@pytest.mark.parametrize("kept", [None, some_kept()], ids=["all", "kept"])
+@pytest.mark.parametrize("name", POOLINGS)
+def test_gradients(name: str, kept: Tensor | None) -> None:
+    features = torch.rand(2, 4, 3, 5, generator=torch.Generator().manual_seed(2)).double().add(0.1).requires_grad_()
+    pooling = made(name)
+    named = dict(pooling.named_parameters())
+
+    def call(image: Tensor, *values: Tensor) -> Tensor:
+        return torch.func.functional_call(pooling, dict(zip(named, values, strict=True)), (image, kept))
+
+    inputs = [features, *(value.detach().clone().requires_grad_() for value in named.values())]
+    assert torch.autograd.gradcheck(call, inputs)

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from dagf.common import UserError
 from dagf.model.pooling import MAC, POOLINGS, GeM, SPoC
-from dagf.model.scale_mask import WINDOW_KINDS, MaxMask, ScaleAndMask, ScaleFilters
+from dagf.model.scale_mask import MASKS, WINDOW_KINDS, MaxMask, RandomMask, ScaleAndMask, ScaleFilters, SumMask
 
 # small whole numbers, so that ties, dead channels and dead maps occur
 tied = arrays(np.float32, st.tuples(*[st.integers(1, n) for n in (2, 4, 4, 5)]), elements=st.integers(0, 3))
@@ -89,6 +89,42 @@ def test_values_pass_the_mask_gradients_of_its_choice_do_not() -> None:
     torch.testing.assert_close(features.grad, expected)
 
 
+@given(tied)
+def test_the_sum_mask_against_the_slow_loop(values: np.ndarray) -> None:
+    found = SumMask()(torch.from_numpy(values))
+    for image, kept in zip(values, found, strict=True):
+        total = [
+            [sum(float(plane[i, j]) for plane in image) for j in range(image.shape[2])] for i in range(len(image[0]))
+        ]
+        assert kept[0].tolist() == [[s >= np.median(total) for s in row] for row in total]
+        assert 2 * int(kept.sum()) >= kept.numel()
+
+
+@given(tied, st.integers(0, 9))
+def test_the_random_mask_keeps_as_many_as_the_max_mask(values: np.ndarray, seed: int) -> None:
+    features = torch.from_numpy(values)
+    torch.manual_seed(seed)
+    found = RandomMask()(features)
+    assert found.dtype == torch.bool
+    assert found.shape == masked(features).shape
+    assert torch.equal(found.sum((1, 2, 3)), masked(features).sum((1, 2, 3)))
+    torch.manual_seed(seed)
+    assert torch.equal(RandomMask()(features), found)
+
+
+def test_the_random_mask_prefers_no_cell() -> None:
+    features = torch.zeros(4000, 2, 2, 3)
+    features[:, 0, 0, 0] = features[:, 1, 1, 2] = 1  # two of six cells
+    torch.manual_seed(0)
+    share = RandomMask()(features).float().mean(0)
+    torch.testing.assert_close(share, torch.full((1, 2, 3), 1 / 3), rtol=0, atol=0.03)  # four standard deviations
+
+
+@pytest.mark.parametrize("mask", sorted(set(MASKS) - {"none"}))
+def test_no_gradient_goes_through_a_mask(mask: str) -> None:
+    assert not MASKS[mask]()(noise(2, 4, 6, 6).requires_grad_()).requires_grad
+
+
 @pytest.mark.parametrize("kind", WINDOW_KINDS)
 @pytest.mark.parametrize("size", [(5, 7), (2, 6), (6, 1), (1, 1)])
 def test_windows_against_the_slow_loop(kind: str, size: tuple[int, int]) -> None:
@@ -107,9 +143,8 @@ def test_windows_against_the_slow_loop(kind: str, size: tuple[int, int]) -> None
 @pytest.mark.parametrize("pooling", POOLINGS)
 def test_one_window_without_mask_is_plain_pooling(pooling: str) -> None:
     features = noise(3, 5, 4, 6)
-    scheme = ScaleAndMask(POOLINGS[pooling](), windows=(1,), mask="none")
-    found = scheme(features)
-    expected = POOLINGS[pooling]()(features)
+    made = POOLINGS[pooling](5)
+    found, expected = ScaleAndMask(made, windows=(1,), mask="none")(features), made(features)
     torch.testing.assert_close(found.descriptor, expected / expected.norm(dim=1, keepdim=True))
     assert found.kept == [None]
 
@@ -118,18 +153,19 @@ def test_one_window_without_mask_is_plain_pooling(pooling: str) -> None:
 @pytest.mark.parametrize("kind", WINDOW_KINDS)
 def test_each_scale_is_normalised_before_the_sum(pooling: str, kind: str) -> None:
     features = noise(2, 6, 7, 5)
-    found = ScaleAndMask(POOLINGS[pooling](), (1, 2, 3), kind)(features)
-    total = torch.zeros(2, 6)
+    made = POOLINGS[pooling](6)
+    found = ScaleAndMask(made, (1, 2, 3), kind)(features)
+    total = torch.zeros(2, 6 * made.multiple)
     for scale, kept in zip(ScaleFilters((1, 2, 3), kind)(features), found.kept, strict=True):
         assert kept is not None
         assert torch.equal(kept, slow_mask(scale))
         for image in range(2):
-            vector = POOLINGS[pooling]()(scale[image : image + 1], kept[image : image + 1])[0]
+            vector = made(scale[image : image + 1], kept[image : image + 1])[0]
             total[image] += vector / vector.norm()
     torch.testing.assert_close(found.descriptor, total / total.norm(dim=1, keepdim=True))
 
 
-@given(tied, st.sampled_from(sorted(WINDOW_KINDS)), st.sampled_from(["max", "none"]))
+@given(tied, st.sampled_from(sorted(WINDOW_KINDS)), st.sampled_from(sorted(MASKS)))
 def test_unit_length_whatever_the_map(values: np.ndarray, kind: str, mask: str) -> None:
     found = ScaleAndMask(GeM(), (1, 2, 3), kind, mask)(torch.from_numpy(values))
     torch.testing.assert_close(found.descriptor.norm(dim=1), torch.ones(len(values)))

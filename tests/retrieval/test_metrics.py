@@ -7,12 +7,22 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from hypothesis.extra.numpy import arrays
 from numpy.typing import NDArray
 
 from dagf.benchmarks.protocol import EASY, HARD, MEDIUM, Benchmark, Query, from_ground_truth
 from dagf.benchmarks.revisited import load_ground_truth
 from dagf.common import UserError
-from dagf.retrieval.metrics import average_precision, judge, mean_average_precision, means, positive_ranks, precision_at
+from dagf.retrieval.metrics import (
+    average_precision,
+    judge,
+    mean_average_precision,
+    means,
+    positions,
+    positive_ranks,
+    precision_at,
+    subset_ap,
+)
 
 Rows = NDArray[np.int64]
 
@@ -188,13 +198,60 @@ def test_some_settings_only() -> None:
 
 @pytest.mark.parametrize("shape", [(3, 5), (2, 6), (6, 3), (18,)])
 def test_scores_of_another_benchmark_are_refused(shape: tuple[int, ...]) -> None:
-    with pytest.raises(UserError, match="tiny has 3 queries and 6 database rows, but the scores are"):
-        judge(TINY, np.zeros(shape))
+    for look in (judge, positions):
+        with pytest.raises(UserError, match="tiny has 3 queries and 6 database rows, but the scores are"):
+            look(TINY, np.zeros(shape))
 
 
 def test_broken_scores_are_refused() -> None:
-    with pytest.raises(UserError, match="extract them again"):
-        judge(TINY, np.where(np.eye(3, 6, dtype=bool), np.nan, SCORES))
+    for look in (judge, positions):
+        with pytest.raises(UserError, match="extract them again"):
+            look(TINY, np.where(np.eye(3, 6, dtype=bool), np.nan, SCORES))
+
+
+# --- any part of the labelled images ----------------------------------------------------------------------------
+
+
+def assert_positions_give_the_same_ap(benchmark: Benchmark, scores: NDArray[np.floating]) -> None:
+    found, judged = positions(benchmark, scores), judge(benchmark, scores).set_index(["setting", "query"])
+    for setting in benchmark.settings:
+        for number in range(len(benchmark.queries)):
+            wanted = (found["query"] == number) & found["label"].isin(setting.positive)
+            ap = subset_ap(found["above"][wanted].to_numpy())
+            assert ap == pytest.approx(judged["AP"][setting.name, number], abs=1e-12, rel=0, nan_ok=True)
+
+
+@st.composite
+def benchmarks(draw: st.DrawFn) -> tuple[Benchmark, NDArray[np.float64]]:
+    """One to three queries under the graded or the classic protocol, and scores with many ties."""
+    names = draw(st.sampled_from([("easy", "hard", "junk"), ("ok", "junk")]))
+    count, size, distractors = draw(st.tuples(st.integers(1, 3), st.integers(1, 12), st.integers(0, 4)))
+    kinds = draw(arrays(np.int64, (count, size), elements=st.integers(0, len(names))))
+    queries = tuple(Query("q", {name: np.flatnonzero(row == kind) for kind, name in enumerate(names)}) for row in kinds)
+    scores = draw(arrays(np.int64, (count, size + distractors), elements=st.integers(-2, 2)))
+    return Benchmark("any", Path(), ("x",) * size, queries, (Path("y"),) * distractors), scores.astype(float)
+
+
+@given(benchmarks())
+def test_every_setting_follows_from_the_positions(drawn: tuple[Benchmark, NDArray[np.float64]]) -> None:
+    assert_positions_give_the_same_ap(*drawn)
+
+
+def test_positions_by_hand() -> None:
+    """Negatives: 3, 4 and the distractor; 0, 1, 2, 4 and it; 2, 3 and it."""
+    assert positions(TINY, SCORES).to_dict("list") == {
+        "query": [0, 0, 0, 1, 2, 2, 2],
+        "row": [0, 1, 2, 3, 1, 0, 4],
+        "label": ["easy", "hard", "junk", "hard", "easy", "junk", "junk"],
+        "above": [1, 0, 0, 4, 1, 0, 0],
+    }
+    assert subset_ap(rows(4, 0)) == subset_ap(rows(0, 4)) == average_precision(rows(0, 5))
+    assert np.isnan(subset_ap(rows()))
+
+
+def test_a_query_without_labels_has_no_positions() -> None:
+    bare = replace(TINY, queries=(Query("d", {}), Query("e", {"easy": rows()}), TINY.queries[0]))
+    assert positions(bare, SCORES)["query"].tolist() == [2, 2, 2]
 
 
 # --- the published ground truth ---------------------------------------------------------------------------------
@@ -211,6 +268,7 @@ def test_random_rankings_of_roxford_are_judged_as_by_the_loop(oxford: Benchmark,
     chance = np.random.default_rng(levels)
     scores = chance.random((70, 4993))
     scores = np.floor(scores * levels) if levels else scores
+    assert_positions_give_the_same_ap(oxford, scores)
     judged = judge(oxford, scores).set_index(["setting", "query"])
     assert len(judged) == 3 * 70
     for setting in (EASY, MEDIUM, HARD):

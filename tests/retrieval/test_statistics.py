@@ -1,8 +1,12 @@
+from itertools import product
+
 import numpy as np
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 from scipy import stats
 
-from dagf.retrieval.statistics import Interval, paired_bootstrap, t_interval
+from dagf.retrieval.statistics import Interval, holm, paired_bootstrap, sign_flip, t_interval, t_test
 
 
 @pytest.mark.parametrize("confidence", [0.9, 0.95])
@@ -97,3 +101,121 @@ def test_one_cluster_has_no_interval() -> None:
     assert found.mean == pytest.approx(2)
     assert np.isnan(found.low)
     assert np.isnan(found.high)
+
+
+# --- t test -----------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("count", [2, 5, 20])
+def test_the_t_test_is_scipys(count: int) -> None:
+    values = np.random.default_rng(count).normal(0.5, 1, count)
+    assert t_test(values) == pytest.approx(stats.ttest_1samp(values, 0).pvalue, rel=1e-9)
+    assert t_test(-values) == t_test(values)
+
+
+def test_the_t_test_and_the_t_interval_agree() -> None:
+    values = np.random.default_rng(1).normal(1, 1, 5)
+    assert t_interval(values, 1 - t_test(values)).low == pytest.approx(0, abs=1e-9)
+
+
+def test_seeds_without_spread_are_certain_and_one_seed_says_nothing() -> None:
+    assert t_test([0.1] * 3) == t_test([-0.1] * 3) == 0  # their computed deviation is not 0
+    assert t_test([0.0] * 3) == 1
+    assert np.isnan(t_test([2.0]))
+    assert np.isnan(t_test([]))
+    assert np.isnan(t_test([1.0, np.nan]))
+
+
+# --- sign flips -------------------------------------------------------------------------------------------------
+
+
+def slow_sign_flip(differences: list[int], clusters: list[int]) -> float:
+    """Every way to give each cluster a sign, query by query, in whole numbers."""
+    names = sorted(set(clusters))
+    means = []
+    for signs in product([1, -1], repeat=len(names)):
+        sign = dict(zip(names, signs, strict=True))
+        means.append(abs(sum(sign[name] * value for name, value in zip(clusters, differences, strict=True))))
+    return sum(mean >= means[0] for mean in means) / len(means)
+
+
+@given(st.lists(st.tuples(st.integers(-4, 4), st.integers(0, 7)), min_size=2, max_size=20))
+def test_sign_flips_are_counted_exactly_ties_and_all(pairs: list[tuple[int, int]]) -> None:
+    """In tenths, which sum with rounding: 0.1 + 0.2 is not 0.3."""
+    differences, clusters = map(list, zip(*pairs, strict=True))
+    found = sign_flip(np.array(differences) / 10, clusters)
+    if len(set(clusters)) == 1:
+        assert np.isnan(found)
+    else:
+        assert found == slow_sign_flip(differences, clusters)
+
+
+def test_sign_flips_by_hand() -> None:
+    assert sign_flip([1, 2, 4], [0, 1, 2]) == 2 / 8  # none flipped, or all
+    assert sign_flip([3, 2, 0], [0, 1, 2]) == 4 / 8  # the last may turn as it likes
+    assert sign_flip([1, 2, 4], [5, 5, 9]) == 2 / 4  # 3 and 4 turn
+    assert sign_flip([0, 0, 0], [0, 1, 2]) == 1
+    assert sign_flip([0.1, 0.2, -0.3] * 2, [0, 0, 0, 1, 1, 1]) == 1  # each cluster's sum is 0 but for rounding
+
+
+@pytest.mark.parametrize("shift", [0.0, 0.4, 0.8])
+def test_drawn_flips_come_near_the_exact_count(shift: float) -> None:
+    chance = np.random.default_rng(3)
+    differences, clusters = chance.normal(shift, 1, 36), np.arange(36) // 3
+    exact = sign_flip(differences, clusters, draws=4096)
+    drawn = sign_flip(differences, clusters, draws=4095)
+    assert exact == sign_flip(differences, clusters, draws=10**6)
+    assert drawn != exact
+    assert drawn == pytest.approx(exact, abs=4 * (exact / 4095) ** 0.5 + 1 / 4096)
+
+
+def test_drawn_flips_are_never_impossible() -> None:
+    """30 clusters that agree: the exact p, 2 ** -29, is not met by drawing."""
+    assert sign_flip(np.full(60, 0.1), np.arange(60) // 2, draws=999) == 1 / 1000
+    assert sign_flip(np.zeros(60), np.arange(60) // 2, draws=999) == 1
+
+
+def test_flips_with_a_seed_give_one_answer_whatever_the_order_of_the_arms() -> None:
+    differences, clusters = np.random.default_rng(6).normal(0.2, 1, 30), np.arange(30)
+    found = sign_flip(differences, clusters, seed=1)
+    assert sign_flip(-differences, clusters, seed=1) == sign_flip(7 * differences, clusters, seed=1) == found
+    assert sign_flip(differences, clusters, seed=2) != found
+
+
+def test_flips_reject_a_true_null_as_often_as_they_say() -> None:
+    chance = np.random.default_rng(9)
+    clusters = np.arange(24) // 3
+    found = [sign_flip(np.repeat(chance.normal(0, 1, 8), 3) + chance.normal(0, 1, 24), clusters) for _ in range(600)]
+    assert 0.025 <= np.mean(np.array(found) <= 0.05) <= 0.075
+
+
+def test_a_missing_difference_is_no_evidence() -> None:
+    assert np.isnan(sign_flip([1.0, np.nan, 2.0], [0, 1, 2]))
+    assert np.isnan(sign_flip([1.0, 2.0], [3, 3]))
+    assert np.isnan(sign_flip([], []))
+
+
+# --- Holm -------------------------------------------------------------------------------------------------------
+
+
+def test_holm_by_hand() -> None:
+    """0.005 * 4; 0.01 * 3; 0.03 * 2; 0.04 * 1, which is lifted to the one before."""
+    np.testing.assert_allclose(holm([0.01, 0.04, 0.03, 0.005]), [0.03, 0.06, 0.06, 0.02])
+    np.testing.assert_allclose(holm([0.01, np.nan, 0.03, 0.6, 0.7]), [0.04, np.nan, 0.09, 1, 1])
+    assert holm([0.2]).tolist() == [0.2]
+    assert np.isnan(holm([np.nan])).all()
+    assert holm([]).shape == (0,)
+
+
+@given(st.data(), st.lists(st.one_of(st.floats(0, 1), st.sampled_from([0.01, 0.02, np.nan])), max_size=9))
+def test_holm_keeps_the_order_and_never_lowers(data: st.DataObject, p_values: list[float]) -> None:
+    raw = np.array(p_values, float)
+    adjusted = holm(raw)
+    assert np.array_equal(np.isnan(adjusted), np.isnan(raw))
+    tested = ~np.isnan(raw)
+    assert np.array_equal(holm(raw[tested]), adjusted[tested])  # NaN does not count
+    assert (adjusted[tested] >= raw[tested]).all()
+    assert (adjusted[tested] <= 1).all()
+    assert (np.diff(adjusted[tested][np.argsort(raw[tested])]) >= 0).all()
+    order = data.draw(st.permutations(range(len(raw))))
+    assert np.array_equal(holm(raw[order]), adjusted[order], equal_nan=True)

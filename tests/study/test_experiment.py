@@ -18,9 +18,10 @@ from dagf.model.variants import VARIANTS
 from dagf.retrieval.descriptors import benchmark_scores
 from dagf.retrieval.metrics import judge
 from dagf.retrieval.statistics import Interval, t_interval
-from dagf.study import experiment, results
+from dagf.study import experiment, parallel, results
 from dagf.study.config import RunConfig
-from dagf.study.experiment import Study, open_study
+from dagf.study.experiment import Study
+from dagf.study.opening import open_study
 from dagf.study.results import Contrast, contrast, contrast_table, keep_table, shelf_summary, summary
 from tests.study.conftest import write_photographs
 
@@ -33,7 +34,7 @@ FOLDER: dict[str, Any] = {
 @pytest.fixture(autouse=True)
 def one_process(monkeypatch: pytest.MonkeyPatch, one_thread: None) -> None:
     """Worker processes take seconds to start; one test has them."""
-    monkeypatch.setattr(experiment, "cores", lambda: 1)
+    monkeypatch.setattr(parallel, "cores", lambda: 1)
 
 
 @pytest.fixture
@@ -65,7 +66,7 @@ def test_arms_share_the_trunk_of_their_seed(
         if ((table["setting"] == setting).any())
     }  # fmt: skip
     assert table["mAP"].between(0, 100).all()
-    assert len(set(table["run"])) == 4
+    assert len({run.id for run in study.train().values()}) == 4
     trained.clear()
     assert study.table().equals(table)
     assert trained == []
@@ -96,7 +97,7 @@ def test_another_pyramid_is_judged_again_but_not_trained(
     run = open_study(profile(arms=["spoc"], seeds=[0])).run("spoc")
     trained.clear()
     other = open_study(profile(arms=["spoc"], seeds=[0], scales=[1.0, 0.7071]))
-    other.judge_run(other.run("spoc"))
+    other.answers(other.run("spoc"))
     assert trained == []
     assert len(list(run.folder.glob("judged-*.csv"))) == 2
 
@@ -127,7 +128,7 @@ def test_heads_on_a_frozen_trunk_and_a_folder(
         kept, fresh = (made.trunk.state_dict() for made in (net, _fresh(study, run.config)))
         assert all(kept[key].equal(fresh[key]) for key in kept), seed
         scores = benchmark_scores(net, study.test, study.profile.image)[0]
-        judged = study.judge_run(run)  # through the cached maps, in half precision
+        judged = study.answers(run).judged  # through the cached maps, in half precision
         assert np.allclose(judged["AP"], judge(study.test, scores)["AP"], atol=0.35)
         assert judged["AP"].mean() == pytest.approx(judge(study.test, scores)["AP"].mean(), abs=0.05)
 
@@ -174,21 +175,21 @@ def test_off_the_shelf(
 ) -> None:
     name = profile(**FOLDER, shelf=["gem", "spoc"], seeds=[0])
     with pytest.raises(UserError, match="no pre-trained trunk"):
-        open_study(name, str(photographs)).judge_untrained("gem")
+        open_study(name, str(photographs)).untrained_answers("gem")
     study = open_study(name, str(photographs), weights=trunk_weights)
     table = study.shelf_table()
     assert list(table["arm"]) == ["gem", "spoc"]
-    judged = study.judge_untrained("gem")
-    assert judged.equals(study.judge_untrained("gem"))
+    judged = study.untrained_answers("gem").judged
+    assert judged.equals(study.untrained_answers("gem").judged)
     net = study.untrained("gem")
     assert not net.training
     scores = benchmark_scores(net, study.test, study.profile.image)[0]
     assert judged["AP"].mean() == pytest.approx(judge(study.test, scores)["AP"].mean(), abs=0.05)
     with pytest.raises(UserError, match="dagf has an attention that must be trained first"):
-        study.judge_untrained("dagf")
+        study.untrained_answers("dagf")
     kept = set((study.cache / "off-the-shelf").iterdir())
     monkeypatch.setitem(VARIANTS, "gem", replace(VARIANTS["gem"], windows=(1, 2)))
-    study.judge_untrained("gem")  # the name now stands for another descriptor
+    study.untrained_answers("gem")  # the name now stands for another descriptor
     assert len(set((study.cache / "off-the-shelf").iterdir()) - kept) == 1
     assert list(shelf_summary(table)["method"]) == ["GeM", "SPoC"]
 

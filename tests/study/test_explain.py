@@ -12,6 +12,8 @@ import pytest
 import torch
 from matplotlib import pyplot as plt
 from matplotlib.figure import Figure
+from pytorch_grad_cam import EigenCAM
+from torch import nn
 from torch.nn import functional as fn
 
 from dagf.model.network import RetrievalNet
@@ -19,8 +21,9 @@ from dagf.model.trunks import TrunkSpec
 from dagf.retrieval.images import ImageSpec, load_image, to_input
 from dagf.retrieval.metrics import judge
 from dagf.study import browse, figures
-from dagf.study.experiment import Study, open_study
-from dagf.study.explain import CamTarget, grad_cam, look
+from dagf.study.experiment import Study
+from dagf.study.explain import CamTarget, SettledEigenCAM, cams, grad_cam, look
+from dagf.study.opening import open_study
 from dagf.study.runs import Run
 from dagf.study.sources import TrainingSet
 
@@ -100,6 +103,48 @@ def test_grad_cam_by_hand(net: RetrievalNet, photographs: Path, shot: Path) -> N
     assert np.allclose(found, expected, atol=1e-3)
     assert np.array_equal(found, grad_cam(net, shot, SPEC, target))
     assert all(parameter.grad is None or torch.isfinite(parameter.grad).all() for parameter in net.parameters())
+
+
+def test_cams_of_a_batch_are_those_of_the_whole_network(
+    net: RetrievalNet, photographs: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    files = [photographs / "jpg" / name for name in ("4-0.jpg", "5-1.jpg")]
+    seen = [look(net, file, SPEC).descriptor for file in files]
+    targets = [CamTarget(seen[0], seen[1]), CamTarget(seen[1], seen[0])]
+    with torch.no_grad():
+        features = net.inspect(to_input(torch.stack([load_image(file, SPEC) for file in files]))).features
+        found = cams(net, features, targets)
+    assert capsys.readouterr() == ("", "")
+    assert not any(module._forward_hooks for module in net.modules())
+    assert all(parameter.grad is None for parameter in net.parameters())
+    features = features.requires_grad_()
+    scores = [target(descriptor) for target, descriptor in zip(targets, net.head(features).descriptor, strict=True)]
+    (gradient,) = torch.autograd.grad(torch.stack(scores).sum(), features)
+    layer = (gradient.clamp(min=0) * features).sum(1).detach()
+    layer = layer - layer.amin((1, 2), keepdim=True)
+    assert np.allclose(found["LayerCAM"], layer / layer.amax((1, 2), keepdim=True), atol=1e-3)
+    for plane, file, target in zip(found["Grad-CAM"], files, targets, strict=True):
+        whole = cv2.resize(plane, (32, 32))
+        whole = (whole - whole.min()) / (whole - whole.min()).max()
+        assert np.allclose(whole, grad_cam(net, file, SPEC, target), atol=1e-3)
+
+
+def test_eigen_cam_is_bright_where_activations_are_strong() -> None:
+    """The package alone shows the dark half of some images; which, depends on its SVD."""
+    bright = torch.zeros(1, 6, 6)
+    bright[0, 2:4, 1:3] = 1
+    features = torch.cat([bright * strength for strength in (2.0, 1.0, 0.5)])[None] + 0.1
+    batch = torch.cat([features, features.flip(1), 3 - features[:, [1, 0, 2]], features**2])
+    network = nn.Sequential(nn.Identity(), nn.Flatten(), nn.Linear(108, 2))
+    shown = {}
+    for method in (EigenCAM, SettledEigenCAM):
+        with method(model=network, target_layers=[network[0]]) as cam:
+            shown[method] = cam(input_tensor=batch, targets=[])
+    norm = batch.norm(dim=1).numpy()
+    for plain, settled, strength in zip(shown[EigenCAM], shown[SettledEigenCAM], norm, strict=True):
+        assert settled[strength == strength.max()].min() > 0.99
+        assert settled[strength == strength.min()].max() == 0
+        assert np.allclose(plain, settled, atol=1e-5) or np.allclose(plain, 1 - settled, atol=1e-5)
 
 
 def line() -> Figure:

@@ -9,7 +9,8 @@ import pytest
 
 from dagf.retrieval.metrics import judge, mean_average_precision
 from dagf.study import experiment
-from dagf.study.experiment import Study, open_study
+from dagf.study.experiment import Study
+from dagf.study.opening import open_study
 
 pytestmark = pytest.mark.study
 
@@ -74,7 +75,7 @@ def test_heads_on_real_photographs(study: Study, cut: Path) -> None:
     """Off the shelf far above chance; trained heads validated on products that they have not seen."""
     test = study.test
     assert (len(test.queries), len(test.database), len(test.distractors)) == (4, 12, DISTRACTORS)
-    shelf = mean_average_precision(study.judge_untrained("gem"), "Classic")
+    shelf = mean_average_precision(study.untrained_answers("gem").judged, "Classic")
     rng = np.random.default_rng(0)
     chance = [mean_average_precision(judge(test, rng.random((4, 12 + DISTRACTORS))), "Classic") for _ in range(50)]
     assert shelf > max(chance) + 5

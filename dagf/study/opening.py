@@ -1,0 +1,88 @@
+"""Opening a study: which images a profile and the user's folders stand for, and what names them."""
+
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+
+from dagf.benchmarks.folder import load_folder, read_labels, validation_split
+from dagf.benchmarks.protocol import Benchmark
+from dagf.benchmarks.toytown import load_toytown, make_toytown, toytown_training_images
+from dagf.common import UserError, content_hash, file_sha256
+from dagf.study import paths
+from dagf.study.config import Profile, load_profile
+from dagf.study.experiment import Study, evaluation_hash
+from dagf.study.runs import RunStore
+from dagf.study.sources import TrainingSet
+
+VALIDATION_SEED = 2023  # which instances of a photograph folder are held out
+
+
+def open_study(
+    profile: str = "cpu", benchmark: str = "", distractors: Sequence[str] = (), weights: str = "", train_on: str = ""
+) -> Study:
+    """The study of a profile on Toytown, or on a folder of photographs with a labels.csv (`benchmark`).
+
+    distractors: further folders whose images are added to the database. weights: a file with the trunk's
+    weights. train_on: the folder to train on, where it is not `benchmark` itself.
+
+    Raises `UserError` for anything that does not exist or does not fit.
+    """
+    chosen = load_profile(profile)
+    file = Path(weights) if weights else None
+    if file and not file.is_file():
+        raise UserError(f"weights file {weights} does not exist")
+    # Maps and scores are named by the code that made them, too: a changed decoder must not meet old maps.
+    store, cache = RunStore(paths.runs()), paths.data() / "cache" / evaluation_hash()
+    if benchmark:
+        test = load_folder(Path(benchmark), distractors=[Path(folder) for folder in distractors])
+        _check_disjoint(Path(train_on or benchmark), Path(benchmark))
+        training = photograph_training(Path(train_on or benchmark), chosen)
+        sets = [[query.query_set, query.box] for query in test.queries]
+        return Study(chosen, training, test, content_hash([files_hash(test), sets]), store, cache, file)
+    if distractors or train_on:
+        raise UserError("distractors and train_on belong to a benchmark of photographs; name its folder")
+    root = make_toytown(chosen.drawing, paths.data())
+    files, labels = toytown_training_images(root)
+    validation = load_toytown(root, "validation")
+    training = TrainingSet(tuple(files), tuple(labels), validation, root.name)
+    return Study(chosen, training, load_toytown(root, "test"), root.name, store, cache, file, root)
+
+
+def photograph_training(folder: Path, profile: Profile) -> TrainingSet | None:
+    """Training images of a folder, with `held_out` of their instances kept for validation; None without any."""
+    if not any(row.role == "train" for row in read_labels(folder)):
+        return None
+    kept, validation = validation_split(folder, profile.held_out, VALIDATION_SEED)
+    names = sorted(set(kept.instances))
+    labels = tuple(names.index(instance) for instance in kept.instances)
+    everything = content_hash([files_hash(validation), [file_sha256(file) for file in kept.files], labels])
+    return TrainingSet(tuple(kept.files), labels, validation, everything)
+
+
+def _check_disjoint(learned_from: Path, tested_on: Path) -> None:
+    learned = {row.instance for row in read_labels(learned_from) if row.role == "train"}
+    asked = {row.instance for row in read_labels(tested_on) if row.role.startswith(("query", "database"))}
+    if both := sorted(learned & asked):
+        raise UserError(
+            f"{tested_on}: {', '.join(both[:3])}{' ...' if both[3:] else ''} would be trained and tested on; "
+            "an instance may have training images or test images, not both"
+        )
+
+
+def files_hash(benchmark: Benchmark) -> str:
+    """The hash of a benchmark's images and ground truth."""
+    queries = [benchmark.root / query.file for query in benchmark.queries]
+    truth = [{label: rows.tolist() for label, rows in query.labels.items()} for query in benchmark.queries]
+    return content_hash([[file_sha256(file) for file in [*benchmark.database_paths, *queries]], truth])
+
+
+def control_of(study: Study, distractors: int = 1000) -> Study:
+    """The same trained arms on the control Toytown: the same test landmarks without clutter, occlusion and scale.
+
+    Raises `UserError` for a study of photographs.
+    """
+    spec = study.profile.drawing
+    few = {"train_landmarks": 0, "validation_landmarks": 0, "validation_distractors": 0}
+    spec = replace(spec, nuisances=False, distractors=min(distractors, spec.distractors), **few)
+    root = make_toytown(spec, paths.data())
+    return replace(study, test=load_toytown(root, "test"), test_id=root.name, toytown=root)

@@ -1,0 +1,323 @@
+"""The exploratory tables on a folder of photographs: heads on a frozen pre-trained trunk, with and without whitening.
+
+Exploratory, for the trials that led here were read off the test queries. From here on every choice (whitening,
+learning rate, which GeM to compare with) is made on the held-out training instances.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from dagf.benchmarks.folder import read_labels
+from dagf.model.variants import VARIANTS
+from dagf.retrieval.statistics import paired_bootstrap, t_interval
+from dagf.study.experiment import Key, Study
+from dagf.study.grid import grid, kept_fractions
+from dagf.study.photograph_trials import (
+    ALIKE,
+    AS_IT_IS,
+    alike,
+    fewer,
+    judgements,
+    of_role,
+    ready,
+    supervised,
+    trained_study,
+    unlabelled,
+)
+from dagf.study.results import Contrast, contrast_of, contrast_table
+from dagf.study.runs import Run
+
+SHELF = ("spoc", "mac", "gem", "rmac", "crow", "windows", "mask", "scale-mask", "scale-mask-spoc")
+TRAINED = ("gem", "spatial", "channel", "attention", "scale-mask", "dagf", "netvlad", "solar", "se", "delf")
+DIVERSE = ("gem", "attention", "dagf")
+WINDOWS = ("1", "max 1, 2, 3", "average 1, 2, 3")  # of `dagf.study.grid`
+
+
+@dataclass(frozen=True)
+class Method:
+    """A descriptor as it is, or under the whitening that the held-out instances chose.
+
+    validation: mAP in per cent, mean over seeds. judged: what `judgements` says under that whitening, a column
+    `seed` added.
+    """
+
+    title: str
+    whitening: str
+    validation: float
+    judged: pd.DataFrame
+
+    def points(self, rows: Sequence[int], part: str = "test", measure: str = "AP") -> pd.DataFrame:
+        """A measure in per cent of the queries `rows` (queries x seeds); those without positives are left out."""
+        chosen = self.judged[(self.judged["part"] == part) & (self.judged["positives"] > 0)]
+        table = chosen[chosen["query"].isin(rows)].pivot(index="query", columns="seed", values=measure)
+        return 100 * table
+
+
+def methods(study: Study, title: str, asked: Mapping[int, Run | Key]) -> tuple[Method, Method]:
+    """A descriptor as it is, and whitened as is best on the held-out instances; `asked` by seed.
+
+    One whitening for all seeds: that of the best mean validation mAP, the first in the grid where two are equal.
+    """
+    found = judgements(study, list(asked.values()))
+    judged = pd.concat([frame.assign(seed=seed) for seed, frame in zip(asked, found, strict=True)], ignore_index=True)
+    held = judged[(judged["part"] == "validation") & (judged["positives"] > 0)]
+    validation = 100 * held.groupby("whitening", sort=False)["AP"].mean()
+    names = (AS_IT_IS, str(validation.drop(AS_IT_IS).idxmax()))
+    one, other = (Method(title, name, validation[name], judged[judged["whitening"] == name]) for name in names)
+    return one, other
+
+
+def shelf_methods(study: Study, arms: Sequence[str]) -> list[tuple[Method, Method]]:
+    """`methods` of untrained arms. They are the same for every seed, which only sets them beside trained ones."""
+    first = study.profile.seeds[0]
+    study.prepare([first])
+    judgements(study, [(arm, first) for arm in arms])  # side by side
+    asked = {arm: dict.fromkeys(study.profile.seeds, (arm, first)) for arm in arms}
+    return [methods(study, VARIANTS[arm].title, asked[arm]) for arm in arms]
+
+
+def trained_methods(study: Study, arms: Sequence[str]) -> list[tuple[Method, Method]]:
+    """`methods` of swept heads, each trained at the rate of its best validation trial; off the shelf if it has none."""
+    runs = study.train(arms, sweep=True)
+    asked = {
+        arm: {seed: runs.get((arm, seed), (arm, study.profile.seeds[0])) for seed in study.profile.seeds}
+        for arm in arms
+    }
+    judgements(study, [of for seeds in asked.values() for of in seeds.values()])
+    return [methods(study, VARIANTS[arm].title, asked[arm]) for arm in arms]
+
+
+def untrained(method: Method) -> Method:
+    """The method with its title saying so, for tables that have trained ones, too."""
+    return replace(method, title=f"{method.title}, untrained")
+
+
+def shelf_ablation(study: Study, arms: Sequence[str] = SHELF) -> pd.DataFrame:
+    """Untrained descriptors, as they are and whitened: validation and test mAP of each query set.
+
+    Beside them the difference from plain GeM, with its 95 % bootstrap interval over test instances.
+    """
+    pairs = shelf_methods(study, arms)
+    (plain, _), *_ = shelf_methods(study, ["gem"])
+    return pd.DataFrame([_row(study, method, {"GeM": plain}) for pair in pairs for method in pair])
+
+
+def trained_ablation(study: Study, arms: Sequence[str] = TRAINED) -> pd.DataFrame:
+    """Swept heads, as they are and whitened: mean over seeds [95 % t-interval] of each query set's mAP.
+
+    The first rows are GeM off the shelf. 'best GeM' marks which of {trained, not} x {whitened, not} was best on the
+    held-out instances; every row has its difference from that one, with the bootstrap interval over test instances.
+    """
+    candidates, best = _best_gem(study)
+    heads = [method for pair in trained_methods(study, [arm for arm in arms if arm != "gem"]) for method in pair]
+    trained = candidates if "gem" in arms else candidates[:2]
+    rows = [
+        {**_row(study, method, {"best GeM": best}), "best GeM": "yes" if method is best else ""}
+        for method in [*trained, *heads]
+    ]
+    return pd.DataFrame(rows)
+
+
+def against_best_gem(study: Study, arm: str = "dagf") -> pd.DataFrame:
+    """A trained arm, as it is and whitened, minus the best GeM (as `trained_ablation`), paired by seed and query."""
+    _, best = _best_gem(study)
+    (pair,) = trained_methods(study, [arm])
+    found = [_contrast(study, method, best, name) for method in pair for name in study.test.query_sets]
+    return contrast_table(found)
+
+
+def _best_gem(study: Study) -> tuple[list[Method], Method]:
+    (shelf,), (trained,) = shelf_methods(study, ["gem"]), trained_methods(study, ["gem"])
+    candidates = [*map(untrained, shelf), *trained]
+    return candidates, max(candidates, key=lambda method: method.validation)
+
+
+def _contrast(study: Study, method: Method, minus: Method, query_set: str) -> Contrast:
+    rows = study.test.query_sets[query_set]
+    what, other = (
+        one.title if one.whitening == AS_IT_IS else f"{one.title}, {one.whitening}" for one in (method, minus)
+    )
+    setting = study.test.settings[len(study.test.settings) // 2].name
+    return contrast_of(method.points(rows) - minus.points(rows), study.test.clusters(), what, other, setting, query_set)
+
+
+def _row(study: Study, method: Method, beside: Mapping[str, Method]) -> dict[str, Any]:
+    """A row of the ablations: the method, validation, every query set, and the differences from others."""
+    row: dict[str, Any] = {"method": method.title, "whitening": method.whitening}
+    row["validation"] = f"{method.validation:.1f}"
+    for name, rows in study.test.query_sets.items():
+        row[name] = spread(method.points(rows).mean())
+    for title, other in beside.items():
+        for name, rows in study.test.query_sets.items():
+            row[f"{name} − {title}"] = "" if method is other else difference(study, method, other, rows)
+    return row
+
+
+def spread(values: "pd.Series[float]") -> str:
+    """The mean over seeds [95 % t-interval]; the number alone where all seeds are the same."""
+    return f"{values.iloc[0]:.1f}" if values.nunique() <= 1 else str(t_interval(values))
+
+
+def difference(study: Study, one: Method, other: Method, rows: Sequence[int], part: str = "test") -> str:
+    """The mean difference in mAP points [95 % bootstrap interval over the test instances]."""
+    apart = (one.points(rows, part) - other.points(rows, part)).dropna().mean(axis=1)
+    interval = paired_bootstrap(apart, study.test.clusters()[apart.index])
+    return _signed(*interval)
+
+
+def _signed(mean: float, low: float, high: float) -> str:
+    return f"{mean:+.1f} [{low:+.1f}, {high:+.1f}]"
+
+
+def learning_curve(
+    study: Study, arms: Sequence[str] = ("gem", "dagf"), products: Sequence[int | None] = (3, 6, None)
+) -> pd.DataFrame:
+    """Heads trained on the first instances only (None: on all), the smaller sets within the larger.
+
+    Mean over seeds [95 % t-interval] of validation and test mAP. 0 instances are GeM off the shelf.
+    """
+    most = trained_study(study).landmarks
+    counts = sorted({most if count is None else min(count, most) for count in products})
+    studies = [fewer(study, count) for count in counts]
+    ready(studies)
+    rows = [{"instances": 0, "images": 0, **_untrained_gem(study)}]
+    for count, one in zip(counts, studies, strict=True):
+        images = len(trained_study(one).files)
+        rows += [{"instances": count, "images": images, **row} for row in _heads(one, arms)]
+    return pd.DataFrame(rows)
+
+
+def _untrained_gem(study: Study) -> dict[str, Any]:
+    ((plain, _),) = shelf_methods(study, ["gem"])
+    row = _row(study, plain, {})
+    del row["whitening"]
+    return {**row, "method": "GeM, untrained"}
+
+
+def _heads(study: Study, arms: Sequence[str]) -> list[dict[str, Any]]:
+    """A row an arm of a study: validation and test mAP of its swept heads as they are."""
+    runs, table = study.train(arms, sweep=True), study.table(arms, sweep=True)
+    rows = []
+    for arm in arms:
+        validation = [run.record["validation_mAP"] for (name, _), run in runs.items() if name == arm]
+        row: dict[str, Any] = {"method": VARIANTS[arm].title, "validation": spread(pd.Series(validation))}
+        part = table[(table["arm"] == arm) & (table["setting"] == _middle(study))]
+        rows.append(row | {name: spread(part[part["query_set"] == name]["mAP"]) for name in study.test.query_sets})
+    return rows
+
+
+def _middle(study: Study) -> str:
+    return study.test.settings[len(study.test.settings) // 2].name
+
+
+def duplicate_counts(study: Study) -> pd.DataFrame:
+    """How many database photographs count as near-duplicates of a query, by threshold and query set."""
+    likeness, rows = alike(study.test), []
+    positive = np.zeros(likeness.shape, bool)
+    for number, query in enumerate(study.test.queries):
+        positive[number, query.relevance(study.test.settings[len(study.test.settings) // 2])[0]] = True
+    for least in ALIKE:
+        near = likeness >= least
+        for name, asked in study.test.query_sets.items():
+            row: dict[str, Any] = {"alike from": least, "query set": name, "queries": len(asked)}
+            row["with a near-duplicate"] = int(near[asked].any(1).sum())
+            row["positives"] = int(positive[asked].sum())
+            row["positives junked"] = int((near & positive)[asked].sum())
+            rows.append({**row, "others junked": int((near & ~positive)[asked].sum())})
+    return pd.DataFrame(rows)
+
+
+def near_duplicates(
+    study: Study, arms: Sequence[str] = SHELF, trained: Sequence[str] = ("gem", "dagf")
+) -> pd.DataFrame:
+    """mAP and P@1 as they are, and with the near-duplicates of a query as junk (`photograph_trials.alike`).
+
+    Off the shelf, and trained (mean over seeds [95 % t-interval]); each also under its chosen whitening.
+    """
+    found = [untrained(method) for pair in shelf_methods(study, arms) for method in pair]
+    found += [method for pair in trained_methods(study, trained) for method in pair] if trained else []
+    parts = {"as it is": "test"} | {f"without ≥ {least}": f"test {least}" for least in ALIKE}
+    rows = []
+    for method in found:
+        row = {"method": method.title, "whitening": method.whitening}
+        for query_set, asked in study.test.query_sets.items():
+            for measure, title in (("AP", "mAP"), ("P@1", "P@1")):
+                for name, part in parts.items():
+                    row[f"{query_set}, {title} {name}"] = spread(method.points(asked, part, measure).mean())
+        rows.append(row)
+    return pd.DataFrame(rows)
+
+
+def mask_where_it_bites(study: Study, cut: str = "features.13") -> pd.DataFrame:
+    """Windows x masks on the study's trunk and on the same trunk cut earlier, where the MAX-Mask keeps fewer cells.
+
+    Untrained, under both poolings. kept: the mean share of cells over the windows. In the row of the MAX-Mask the
+    differences from no mask and from the random mask (mean of 10 draws), in GeM's points of the first query set, with
+    the bootstrap interval over test instances.
+    """
+    rows = []
+    for node in dict.fromkeys((study.trunk.cut, cut)):
+        trunk = replace(study.profile.trunk, cut=node)
+        profile = replace(study.profile, trunk=trunk, seeds=study.profile.seeds[:1])
+        one = replace(study, profile=profile, training=None)  # nothing is trained here
+        table, kept = grid(one, _middle(one)), kept_fractions(one, profile.seeds[0])
+        cells = table[table["windows"].isin(WINDOWS) & (table["positives"] > 0)]
+        shares = kept.set_index("window")[["MAX-Mask", "SUM-mask"]]
+        for (windows, mask), part in cells.groupby(["windows", "mask"], sort=False):
+            share = shares.loc[_windows_of(str(windows))].mean()
+            row: dict[str, Any] = {"cut": node, "windows": windows, "mask": mask}
+            row["kept"] = {"none": 1.0, "sum": share["SUM-mask"]}.get(str(mask), share["MAX-Mask"])
+            for name, asked in study.test.query_sets.items():
+                right = part[part["query"].isin(asked)]
+                row |= {f"{name}, {key}": value for key, value in (100 * right.groupby("pooling")["AP"].mean()).items()}
+            rows.append({**row, **(_mask_gains(study, cells, str(windows)) if mask == "max" else {})})
+    columns = [f"{name}, {pooling}" for name in study.test.query_sets for pooling in ("SPoC", "GeM")]
+    found = pd.DataFrame(rows).round({"kept": 3, **dict.fromkeys(columns, 1)}).fillna("")
+    return found[["cut", "windows", "mask", "kept", *columns, "− none", "− random"]]
+
+
+def _windows_of(name: str) -> list[str]:
+    kind, _, sizes = name.rpartition(" ") if "," not in name else name.partition(" ")
+    return ["1" if size == "1" else f"{kind} {size}" for size in sizes.split(", ")]
+
+
+def _mask_gains(study: Study, cells: pd.DataFrame, windows: str) -> dict[str, str]:
+    first = next(iter(study.test.query_sets.values()))
+    part = cells[(cells["windows"] == windows) & (cells["pooling"] == "GeM") & cells["query"].isin(first)]
+    points = 100 * part.pivot_table(index="query", columns="mask", values="AP")  # the mean over the draws
+    gains = {}
+    for other in ("none", "random"):
+        apart = points["max"] - points[other]
+        gains[f"− {other}"] = _signed(*paired_bootstrap(apart, study.test.clusters()[apart.index]))
+    return gains
+
+
+def diversity(study: Study, folder: Path | None = None, arms: Sequence[str] = DIVERSE, views: int = 6) -> pd.DataFrame:
+    """What attention learns from more diverse images: the same heads and budget on four training sets.
+
+    The instances of the study with its own loss and with the supervised contrastive one; every other training role
+    of `folder` (categories rather than instances); and every training photograph as a class of its own, seen in
+    augmented views, again contrastive: a classifier of hundreds of classes would see each about once. Mean over seeds
+    [95 % t-interval] of validation (the same held-out instances) and test mAP.
+    """
+    batch = study.plan(sweep=True).training
+    images = batch.landmarks * batch.views
+    studies = {"instances": study, "instances, SupCon": supervised(study, "SupConLoss", batch.landmarks, batch.views)}
+    roles = sorted({row.role for row in read_labels(folder)} if folder else set())
+    for role in roles:
+        if role.startswith("train-"):
+            studies[role.removeprefix("train-")] = of_role(study, folder, role)  # type: ignore[arg-type]
+    pairs = max(2, min(3, views))  # few views, so that many photographs contrast in one batch
+    studies["no labels, SupCon"] = supervised(unlabelled(study, views), "SupConLoss", images // pairs, pairs)
+    ready(list(studies.values()))
+    rows = [{"trained on": "–", "images": 0, "classes": 0, **_untrained_gem(study)}]
+    for name, one in studies.items():
+        data = trained_study(one)
+        about = {"trained on": name, "images": len(data.files), "classes": data.landmarks}
+        rows += [about | row for row in _heads(one, arms)]
+    return pd.DataFrame(rows)

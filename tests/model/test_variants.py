@@ -1,0 +1,128 @@
+import dataclasses
+from itertools import pairwise
+
+import pytest
+import torch
+
+from dagf.model.network import AttentiveHead, Inspection, RetrievalNet
+from dagf.model.pooling import GeM
+from dagf.model.scale_mask import MaxMask
+from dagf.model.trunks import TrunkSpec
+from dagf.model.variants import VARIANTS, Variant, variant
+
+from .test_network import images, stirred
+
+
+def choices(one: Variant) -> dict[str, object]:
+    return {key: value for key, value in dataclasses.asdict(one).items() if key != "title"}
+
+
+def test_there_is_one_dagf_and_it_has_all_modules() -> None:
+    full = variant("dagf")
+    assert full.spatial == "evaluator"
+    assert full.activation == "sigmoid"
+    assert full.channel
+    assert full.windows == (1, 2, 3)
+    assert full.mask == "max"
+    assert full.pooling == "gem"
+    assert (full.order, full.residual, full.peer) == ("spatial-channel", False, None)
+    head = AttentiveHead(8, full)
+    assert head.spatial is not None
+    assert head.channel is not None
+    assert head.peer is None
+    assert isinstance(head.scale_and_mask.mask, MaxMask)
+    assert isinstance(head.scale_and_mask.pooling, GeM)
+    assert [name for name, one in VARIANTS.items() if one.title == "DAGF"] == ["dagf"]
+
+
+def test_what_else_is_named_after_it_says_the_one_choice_made_otherwise() -> None:
+    full = choices(variant("dagf"))
+    others = {name: one for name, one in VARIANTS.items() if "dagf" in (name + one.title).lower() and name != "dagf"}
+    for name, one in others.items():
+        assert name.startswith("dagf-")
+        assert one.title.startswith("DAGF (")
+        assert sum(value != full[key] for key, value in choices(one).items()) == 1
+    assert len(others) == 2
+
+
+def test_no_two_variants_are_the_same() -> None:
+    assert len({tuple(choices(one).values()) for one in VARIANTS.values()}) == len(VARIANTS)
+    assert len({one.title for one in VARIANTS.values()}) == len(VARIANTS)
+
+
+@pytest.mark.parametrize(
+    "steps",
+    [
+        ["gem", "spatial", "attention", "dagf"],
+        ["gem", "channel", "attention"],
+        ["gem", "windows", "scale-mask"],
+        ["gem", "mask", "scale-mask", "scale-mask-random"],
+        ["scale-mask", "scale-mask-sum"],
+        ["scale-mask-average", "scale-mask", "scale-mask-spoc"],
+        ["spatial-softplus", "spatial", "spatial-softmax"],
+        ["spatial", "spatial-residual"],
+        ["spatial-gram", "spatial", "spatial-gate"],
+        ["channel-spatial", "attention", "parallel"],
+        ["attention", "dagf", "dagf-spoc"],
+        *[["gem", peer] for peer in ("solar", "glam", "se", "cbam", "eca")],
+        ["spoc", "delf"],
+    ],
+)
+def test_arms_that_are_compared_differ_in_one_module(steps: list[str]) -> None:
+    of_module = {"window_kind": "scale and mask", "windows": "scale and mask", "mask": "scale and mask"}
+    for one, other in pairwise(map(variant, steps)):
+        different = {key for key, value in choices(one).items() if value != choices(other)[key]}
+        assert len({of_module.get(key, key) for key in different}) == 1, (one, other)
+
+
+@pytest.mark.parametrize("name", VARIANTS)
+def test_trainable_is_what_has_parameters_and_attentive_what_has_them_before_the_pooling(name: str) -> None:
+    head = AttentiveHead(16, VARIANTS[name])
+    assert VARIANTS[name].trainable == bool(list(head.parameters()))
+    assert VARIANTS[name].attentive == any(not key.startswith("scale_and_mask") for key, _ in head.named_parameters())
+
+
+@pytest.mark.parametrize("name", VARIANTS)
+def test_what_a_variant_leaves_out_stays_off(name: str) -> None:
+    made_of, feature_map = VARIANTS[name], images(2, 16, 6, 5).requires_grad_()
+    head = stirred(AttentiveHead(16, made_of))
+    found: Inspection = head(feature_map)
+    assert (found.attention is not None) == (made_of.spatial is not None)
+    assert (found.channel_weights is not None) == made_of.channel
+    assert (head.peer is not None) == (made_of.peer is not None)
+    assert len(found.kept) == len(made_of.windows)
+    assert all((kept is not None) == (made_of.mask != "none") for kept in found.kept)
+    torch.testing.assert_close(found.descriptor.norm(dim=1), torch.ones(2))
+    found.descriptor[:, 0].sum().backward()
+    assert feature_map.grad is not None
+    assert torch.isfinite(feature_map.grad).all()
+
+
+@pytest.mark.parametrize("size", [(2, 3), (7, 5), (1, 1)])
+@pytest.mark.parametrize("name", VARIANTS)
+def test_every_variant_describes_maps_of_any_size(name: str, size: tuple[int, int]) -> None:
+    head = stirred(AttentiveHead(32, VARIANTS[name])).eval()
+    found = head(images(3, 32, *size))
+    assert found.descriptor.shape == (3, head.dimensions)
+    assert found.effective_weight.shape == (3, 1, *size)
+    torch.testing.assert_close(found.descriptor.norm(dim=1), torch.ones(3))
+
+
+@pytest.mark.parametrize("name", VARIANTS)
+def test_gradients_reach_every_parameter(name: str) -> None:
+    torch.manual_seed(0)
+    head = stirred(AttentiveHead(64, VARIANTS[name]))
+    descriptor = head(images(3, 64, 6, 5).requires_grad_()).descriptor
+    (descriptor * images(*descriptor.shape, seed=2)).sum().backward()
+    for key, parameter in head.named_parameters():
+        assert parameter.grad is not None, key
+        assert parameter.grad.isfinite().all(), key
+        if (VARIANTS[name].activation, key) != ("softmax", "spatial.evaluate.bias"):  # the soft-max does not see it
+            assert parameter.grad.abs().max() > 1e-6, key
+
+
+@pytest.mark.parametrize("name", ["dagf", "netvlad", "glam"])
+def test_the_network_says_how_long_its_descriptors_are(name: str) -> None:
+    net = RetrievalNet(TrunkSpec("small"), name).eval()
+    assert net.dimensions == (16 if name == "netvlad" else 1) * net.channels
+    assert net(images(2, 3, 40, 24)).shape == (2, net.dimensions)

@@ -1,0 +1,240 @@
+from collections.abc import Callable
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from hypothesis.extra.numpy import arrays
+from numpy.typing import NDArray
+
+from dagf.common import UserError
+from dagf.retrieval.search import check_descriptors
+from dagf.retrieval.whitening import Whitening, learned_whitening, pca_whitening
+
+Array = NDArray[np.float64]
+EVERY = np.arange(40).reshape(20, 2)  # 20 matching pairs of 40 rows
+
+
+def mixed(count: int = 60, size: int = 6, seed: int = 0) -> Array:
+    """Descriptors with correlated channels of different spread, away from the origin."""
+    chance = np.random.default_rng(seed)
+    turn, _ = np.linalg.qr(chance.standard_normal((size, size)))
+    return chance.standard_normal((count, size)) * np.geomspace(1, 0.1, size) @ turn + chance.standard_normal(size)
+
+
+def turned(whitening: Whitening, descriptors: Array) -> Array:
+    """What the whitening makes of descriptors before their length is normalised."""
+    return (descriptors - whitening.mean) @ whitening.projection.T
+
+
+def gram(unit: NDArray[np.float32]) -> NDArray[np.float32]:
+    return unit @ unit.T
+
+
+def unit(values: Array) -> Array:
+    return values / np.linalg.norm(values, axis=1, keepdims=True)
+
+
+def within(descriptors: Array, pairs: NDArray[np.int64]) -> Array:
+    """The mean of (x_q - x_p)(x_q - x_p)^T, pair by pair."""
+    apart = [descriptors[query] - descriptors[positive] for query, positive in pairs]
+    return sum(np.outer(one, one) for one in apart) / len(apart)
+
+
+def up_to_sign(found: Array, expected: Array) -> None:
+    signs = np.sign((found * expected).sum(1, keepdims=True))
+    np.testing.assert_allclose(found, signs * expected, rtol=1e-4, atol=1e-6)
+
+
+# --- PCA --------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("dimensions", [None, 6, 3, 1])
+def test_full_whitening_makes_the_covariance_the_identity(dimensions: int | None) -> None:
+    values = mixed()
+    white = turned(pca_whitening(values, dimensions), values)
+    np.testing.assert_allclose(white.mean(0), 0, atol=1e-9)
+    np.testing.assert_allclose(white.T @ white / 59, np.eye(dimensions or 6), atol=1e-9)
+
+
+@pytest.mark.parametrize("power", [0.0, 0.25, 0.5])
+def test_pca_whitening_is_numpys_decomposition(power: float) -> None:
+    values = mixed(7, 3)
+    _, spread, directions = np.linalg.svd(values - values.mean(0))
+    found = pca_whitening(values, power=power)
+    np.testing.assert_allclose(found.mean, values.mean(0))
+    up_to_sign(found.projection, (spread**2 / 6)[:, None] ** -power * directions)
+
+
+def test_pca_alone_keeps_distances() -> None:
+    values = mixed()
+    white = turned(pca_whitening(values, power=0), values)
+    apart, before = (rows[:, None] - rows[None] for rows in (white, values))
+    np.testing.assert_allclose(np.linalg.norm(apart, axis=2), np.linalg.norm(before, axis=2), atol=1e-9)
+    assert (np.diff(white.var(0)) < 0).all()  # largest first
+
+
+@pytest.mark.parametrize("power", [0.0, 0.5])
+def test_a_shorter_whitening_is_the_beginning_of_a_longer(power: float) -> None:
+    values = mixed()
+    short, full = pca_whitening(values, 2, power), pca_whitening(values, power=power)
+    assert np.array_equal(short.projection, full.projection[:2])
+
+
+CHANNELS = arrays(np.float64, 6, elements=st.floats(0.25, 4) | st.floats(-4, -0.25))
+
+
+@given(CHANNELS, st.integers(0, 99))
+def test_a_full_whitening_straight_after_absorbs_a_channel_vector(channels: Array, seed: int) -> None:
+    values, others = mixed(seed=seed), mixed(10, seed=seed)
+    plain, scaled = pca_whitening(values), pca_whitening(values * channels)
+    np.testing.assert_allclose(gram(scaled(others * channels)), gram(plain(others)), atol=1e-5)
+
+
+def test_less_than_a_full_whitening_does_not_absorb_it() -> None:
+    values, channels = mixed(), np.array([4, 1, 1, 0.5, 2, 1])
+    for dimensions, power in ((5, 0.5), (6, 0.25)):
+        plain = pca_whitening(values, dimensions, power)(values)
+        scaled = pca_whitening(values * channels, dimensions, power)(values * channels)
+        assert np.abs(gram(plain) - gram(scaled)).max() > 0.05
+    plain, scaled = (pca_whitening(unit(rows))(unit(rows)) for rows in (values, values * channels))
+    assert np.abs(gram(plain) - gram(scaled)).max() > 0.05
+
+
+def test_few_descriptors_span_one_dimension_less() -> None:
+    values = mixed(4, 6)
+    white = pca_whitening(values)
+    assert white.projection.shape == (3, 6)
+    np.testing.assert_allclose(np.cov(turned(white, values).T), np.eye(3), atol=1e-9)
+
+
+# --- learned ----------------------------------------------------------------------------------------------------
+
+
+def test_learned_whitening_makes_pairs_differ_alike_in_every_direction() -> None:
+    values = mixed()
+    found = learned_whitening(values, EVERY)
+    spread = found.projection @ within(values, EVERY) @ found.projection.T
+    np.testing.assert_allclose(spread, np.eye(6), atol=1e-5)
+    white = turned(found, values)
+    moment = white.T @ white / 60
+    np.testing.assert_allclose(moment, np.diag(np.diag(moment)), atol=1e-6 * moment[0, 0])
+    assert (np.diff(np.diag(moment)) < 0).all()
+
+
+def test_learned_whitening_is_the_toolboxs() -> None:
+    """cnnimageretrieval's whitenlearn, line by line, with its columns as descriptors and its general solver."""
+    values, pairs = mixed(9, 3), np.array([[0, 1], [2, 1], [0, 3], [5, 4], [7, 6]])
+    columns, queries, positives = values.T, pairs[:, 0], pairs[:, 1]
+    mean = columns[:, queries].mean(axis=1, keepdims=True)
+    apart = columns[:, queries] - columns[:, positives]
+    first = np.linalg.inv(np.linalg.cholesky(apart @ apart.T / apart.shape[1]))
+    rest = first @ (columns - mean)
+    eigenvalues, eigenvectors = np.linalg.eig(rest @ rest.T)
+    expected = eigenvectors[:, eigenvalues.argsort()[::-1]].T @ first
+    for dimensions in (None, 2):
+        found = learned_whitening(values, pairs, dimensions)
+        np.testing.assert_allclose(found.mean, mean[:, 0])
+        up_to_sign(found.projection, expected[:dimensions])
+
+
+def test_learned_whitening_quiets_what_differs_between_matching_images() -> None:
+    """Twenty instances, of which the second channel says nothing: pairs get nearer than strangers."""
+    chance = np.random.default_rng(0)
+    instances = np.repeat(chance.standard_normal((20, 3)) * [1, 0, 1], 2, axis=0)
+    values = instances + chance.standard_normal((40, 3)) * [0.1, 3, 0.1]
+    white, before = gram(learned_whitening(values, EVERY, 2)(values)), gram(pca_whitening(values, 2)(values))
+    query, positive = EVERY.T
+    assert white[query, positive].mean() > 0.9 > before[query, positive].mean()
+    assert np.abs(learned_whitening(values, EVERY, 2).projection[:, 1]).max() < 1
+
+
+# --- both -------------------------------------------------------------------------------------------------------
+
+
+def learned(descriptors: Array, dimensions: int | None = None) -> Whitening:
+    return learned_whitening(descriptors, EVERY, dimensions)
+
+
+Make = Callable[..., Whitening]
+both = pytest.mark.parametrize("make", [pca_whitening, learned])
+
+
+@both
+def test_whitened_descriptors_are_unit_rows(make: Make) -> None:
+    found = make(mixed(), 4)(mixed(30, seed=1).astype(np.float32))
+    assert found.dtype == np.float32
+    assert found.shape == (30, 4)
+    check_descriptors(found)
+
+
+@both
+def test_a_dead_channel_does_no_harm(make: Make) -> None:
+    values = mixed()
+    dead = np.hstack([values, np.zeros((60, 1))])
+    np.testing.assert_allclose(gram(make(dead)(dead)), gram(make(values)(values)), atol=1e-4)
+
+
+@both
+@pytest.mark.parametrize("value", [np.nan, np.inf])
+def test_broken_descriptors_are_named(make: Make, value: float) -> None:
+    broken = mixed()
+    broken[37, 2] = value
+    for look in (make, make(mixed())):
+        with pytest.raises(UserError, match="descriptors: row 37 holds NaN or infinity"):
+            look(broken)
+
+
+@both
+@pytest.mark.parametrize("dimensions", [7, 0, -1])
+def test_more_dimensions_than_there_are(make: Make, dimensions: int) -> None:
+    with pytest.raises(UserError, match=f"cannot be whitened to {dimensions}: choose 1 to 6") as caught:
+        make(mixed(), dimensions)
+    assert "\n" not in str(caught.value)
+
+
+@both
+def test_shapes_are_checked(make: Make) -> None:
+    for look in (make, make(mixed())):
+        with pytest.raises(UserError, match=r"must be a table of rows \(N, D\), but their shape is \(6,\)"):
+            look(mixed()[0])
+    with pytest.raises(UserError, match="1 descriptors of 6 dimensions cannot be whitened: give at least two"):
+        make(mixed(1))
+    with pytest.raises(UserError, match="6 dimensions and the descriptors 5: they come from different models"):
+        make(mixed())(mixed(size=5))
+
+
+@both
+def test_collapsed_descriptors_are_refused(make: Make) -> None:
+    with pytest.raises(UserError, match="equal"):
+        make(np.tile(mixed(1), (60, 1)))
+
+
+@both
+def test_the_mean_has_no_direction(make: Make) -> None:
+    found = make(mixed())
+    with pytest.raises(UserError, match="row 1 is the whitening's mean"):
+        found(np.stack([found.mean + 1, found.mean]))
+
+
+def test_no_more_dimensions_than_the_rows_span() -> None:
+    with pytest.raises(UserError, match="4 descriptors of 6 dimensions cannot be whitened to 4: choose 1 to 3"):
+        pca_whitening(mixed(4), 4)
+
+
+@pytest.mark.parametrize(
+    ("pairs", "message"),
+    [
+        (EVERY.astype(float), r"whole row numbers \(M, 2\), but they are float64 of shape \(20, 2\)"),
+        (EVERY.T, r"int64 of shape \(2, 20\)"),
+        (EVERY.ravel(), r"shape \(40,\)"),
+        (EVERY[:5], "5 matching pairs cannot whiten 6 dimensions: give at least 6"),
+        (EVERY + 21, "the pairs name row 60, but there are 60 descriptors"),
+        (EVERY - 3, "the pairs name row -3"),
+        (np.repeat(EVERY[:, :1], 2, 1), "every matching pair are equal"),
+    ],
+)
+def test_pairs_are_checked(pairs: NDArray[np.generic], message: str) -> None:
+    with pytest.raises(UserError, match=message) as caught:
+        learned_whitening(mixed(), pairs)
+    assert "\n" not in str(caught.value)
