@@ -88,8 +88,6 @@ VARIANTS: dict[str, Variant] = {
     "scale-mask-average": Variant(
         "GeM + scale and mask (average windows)", windows=(1, 2, 3), window_kind="average", mask="max"
     ),
-    "scale-mask-sum": Variant("GeM + scale and mask (SUM-mask)", windows=(1, 2, 3), mask="sum"),
-    "scale-mask-random": Variant("GeM + scale and mask (random mask)", windows=(1, 2, 3), mask="random"),
     "scale-mask-spoc": Variant("SPoC + scale and mask", pooling="spoc", windows=(1, 2, 3), mask="max"),
     # the whole, and the whole with one choice made otherwise
     "dagf": DAGF,

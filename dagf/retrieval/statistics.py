@@ -50,13 +50,13 @@ def paired_bootstrap(
     """The mean of paired differences, with the percentile interval of a bootstrap that draws whole clusters.
 
     differences: (Q,), A minus B on the same queries. clusters: (Q,), queries that share a positive are not
-    independent and are drawn together. A single cluster says nothing about others: NaN ends.
+    independent and are drawn together. A single cluster says nothing about others: NaN ends. Nothing at all: NaN.
     """
     values, labels = np.asarray(differences, float), np.asarray(clusters)
     _, member = np.unique(labels, return_inverse=True)
     sums, sizes = np.bincount(member, values), np.bincount(member)
     if len(sums) < 2:
-        return Interval(float(values.mean()), float("nan"), float("nan"))
+        return Interval(float(values.mean()) if len(values) else float("nan"), float("nan"), float("nan"))
     drawn = np.random.default_rng(seed).integers(0, len(sums), (draws, len(sums)))
     means = sums[drawn].sum(1) / sizes[drawn].sum(1)
     low, high = np.quantile(means, [(1 - confidence) / 2, (1 + confidence) / 2])

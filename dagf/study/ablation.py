@@ -7,7 +7,7 @@ import pandas as pd
 
 from dagf.common import read_json
 from dagf.model.network import MapEncoder
-from dagf.model.variants import VARIANTS
+from dagf.model.variants import VARIANTS, variant
 from dagf.retrieval.descriptors import describe
 from dagf.retrieval.metrics import judge, mean_average_precision
 from dagf.retrieval.search import similarities
@@ -23,7 +23,7 @@ READINGS = (
     *("spatial-softplus", "spatial-softmax", "spatial-residual", "attention", "channel-spatial", "parallel"),
     *("dagf", "dagf-average", "dagf-spoc"),
 )
-SCHEMES = ("gem", "windows", "mask", "scale-mask", "scale-mask-average", "scale-mask-sum", "scale-mask-random")
+SCHEMES = ("gem", "windows", "mask", "scale-mask", "scale-mask-average")
 
 
 def swept(study: Study, arms: Sequence[str]) -> list[str]:
@@ -41,7 +41,7 @@ def grid_means(cells: pd.DataFrame) -> pd.DataFrame:
 def draw_table(cells: pd.DataFrame, pooling: str = "GeM") -> pd.DataFrame:
     """The MAX-Mask's mAP (per cent, mean over seeds) beside the least, mean and most of the random mask's draws."""
     right = cells[(cells["positives"] > 0) & (cells["pooling"] == pooling)]
-    by_draw = 100 * right.groupby(["windows", "mask", "draw"], sort=False)["AP"].mean()
+    by_draw = 100 * right.groupby(["windows", "mask", "draw"])["AP"].mean()
     rows = []
     for windows in dict.fromkeys(right["windows"]):
         random = by_draw[windows, "random"]
@@ -65,20 +65,22 @@ def whitening_table(study: Study, arms: Sequence[str], setting: str, sizes: Sequ
     """mAP (mean over seeds [95 % t-interval]) of swept heads as they are, and after PCA whitening to each size.
 
     The whitening is learned on the training images' descriptors under the same head. sizes: the dimensions kept
-    (default: all, and half of them).
+    (default: all that so many images can whiten, and half of them). A head without parameters is used as it is.
     """
     chosen = [one for one in study.test.settings if one.name == setting]
     rows = []
     for arm in swept(study, arms):
         found: dict[str, list[float]] = {}
         for seed in study.profile.seeds:
-            net = study.run(arm, seed, sweep=True).network()
+            trained = variant(arm).trainable
+            net = study.run(arm, seed, sweep=True).network() if trained else study.untrained(arm, seed)
             encode, maps, learn = MapEncoder(net.head), study.seed_maps(seed), study.training_maps(seed)
             database, queries = maps.describe(encode)
             known = describe(encode, learn.batches(), learn.count)
             plain = judge(study.test, similarities(database, queries), chosen)
             found.setdefault("as it is", []).append(mean_average_precision(plain, setting))
-            for size in sizes or (net.dimensions, net.dimensions // 2):
+            most = min(net.dimensions, learn.count - 1)
+            for size in sizes or (most, most // 2):
                 whiten = pca_whitening(known, size)
                 judged = judge(study.test, similarities(whiten(database), whiten(queries)), chosen)
                 found.setdefault(f"whitened, {size}", []).append(mean_average_precision(judged, setting))

@@ -198,7 +198,8 @@ def recipe_hash(made_of: Variant) -> str:
     package = resources.files("dagf")
     files = ["model/scale_mask.py", "model/pooling.py", "model/trunks.py", "model/network.py", "model/losses.py"]
     files += ["retrieval/images.py", "study/sources.py", "study/training.py"]
-    files += ["model/attention.py"] if made_of.spatial or made_of.channel else []
+    attends = made_of.spatial or made_of.channel or made_of.pooling == "crow"  # CroW's weight is a reading of it
+    files += ["model/attention.py"] if attends else []
     files += ["model/peers.py"] if made_of.peer else []
     return content_hash([code_only((package / file).read_text(encoding="utf-8")) for file in files])
 

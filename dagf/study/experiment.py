@@ -26,7 +26,7 @@ from dagf.study.config import Profile, RunConfig, Sweep, TrainSpec, recipe_hash
 from dagf.study.parallel import side_by_side
 from dagf.study.runs import Run, RunStore
 from dagf.study.sources import MapSource, TrainingSet, frozen_trunk
-from dagf.study.training import initial_network, load_trunk, train
+from dagf.study.training import load_trunk, train
 
 Key = tuple[str, int]  # an arm and a seed
 
@@ -114,6 +114,7 @@ class Study:
     def run(self, arm: str, seed: int | None = None, sweep: bool = False) -> Run:
         """The trained run of one arm (of the first seed, unless another is named)."""
         seed = self.profile.seeds[0] if seed is None else seed
+        self.arm_config(arm, seed, sweep)  # refuses an arm that has nothing to train
         return self.train([arm], [seed], sweep)[arm, seed]
 
     def train(self, arms: Sequence[str] = (), seeds: Sequence[int] = (), sweep: bool = False) -> dict[Key, Run]:
@@ -151,7 +152,7 @@ class Study:
         return frame.assign(chosen=frame.index.isin(best))
 
     def _best_rates(self, arms: Sequence[str], sweep: bool) -> dict[str, float]:
-        if not self.plan(sweep).rates:
+        if not (arms and self.plan(sweep).rates):
             return {}
         trials = self.trials(arms, sweep)
         return dict(trials.loc[trials["chosen"], ["arm", "rate"]].to_numpy().tolist())
@@ -160,8 +161,8 @@ class Study:
         """Make the trunks of the seeds and, for heads on frozen trunks, their maps: whatever all arms share."""
         self._train_all([config for config in map(self.trunk_config, seeds) if config])
         if frozen and self.training is not None:
-            todo = [seed for seed in seeds if not self._maps(self.trunk_id(seed)).exists()]
-            todo = todo if self.profile.trunk_training else todo[:1]  # one pre-trained trunk for all seeds
+            trunks = {self.trunk_id(seed): seed for seed in seeds}  # a pre-trained one is that of all seeds
+            todo = [seed for trunk, seed in trunks.items() if not self._maps(trunk).exists()]
             side_by_side(partial(_cache_maps, self), todo, "feature maps")
 
     def _train_all(self, configs: Sequence[RunConfig], judged: bool = False) -> list[Run]:
@@ -171,10 +172,11 @@ class Study:
 
     def untrained(self, arm: str, seed: int | None = None) -> RetrievalNet:
         """The network of an arm before its first step, on the trunk of a seed (of the first, unless named)."""
-        torch.manual_seed(0)
+        seed = self.profile.seeds[0] if seed is None else seed
+        torch.manual_seed(seed)  # as in training: a trunk that nobody trained is drawn from its seed
         spec = replace(self.profile.trunk, weights=str(self.weights)) if self.weights else self.profile.trunk
         net = RetrievalNet(spec, variant(arm))
-        trunk = self.trunk_config(self.profile.seeds[0] if seed is None else seed)
+        trunk = self.trunk_config(seed)
         if trunk:
             load_trunk(net, self._train_all([trunk])[0].folder)
         return net.eval()
@@ -185,21 +187,23 @@ class Study:
         return replace(self, test=test, test_id=f"{self.test_id}-{len(test.distractors)}")
 
     def trunk_id(self, seed: int) -> str:
-        """What names the trunk of a seed: its run, or the hash of its weights."""
+        """What names the trunk of a seed (as `frozen_trunk` does): its run, the hash of its weights, or its seed."""
         trunk = self.trunk_config(seed)
-        return trunk.id if trunk else content_hash(asdict(self.trunk))
+        if trunk:
+            return trunk.id
+        return content_hash(asdict(self.trunk) if self.trunk.pretrained else [asdict(self.trunk), seed])
 
     def _maps(self, trunk: str) -> Path:
         return self.cache / content_hash(["test", trunk, asdict(self.profile.image), self.test_id])
 
     def test_maps(self, net: RetrievalNet, trunk: str) -> BenchmarkMaps:
         """The feature maps of the test benchmark under a trunk that `trunk` names, computed once."""
-        return cache_benchmark(net.trunk, self.test, self.profile.image, self._maps(trunk))
+        return cache_benchmark(placed(net).trunk, self.test, self.profile.image, self._maps(trunk))
 
     def training_maps(self, seed: int) -> FeatureMaps:
         """The feature maps of the training images under the trunk of a seed."""
         assert self.training is not None
-        net = self.untrained("spoc", seed)
+        net = placed(self.untrained("spoc", seed))
         return MapSource(self.training, self.profile.image, net, self.trunk_id(seed), self.cache).train
 
     def seed_maps(self, seed: int) -> BenchmarkMaps:
@@ -212,6 +216,7 @@ class Study:
         files = self._files(folder)
         if not files[-1].exists():
             net, profile = network(), self.profile
+            torch.manual_seed(0)  # of a random mask
             if frozen and profile.scales == (1.0,):
                 scores = self.test_maps(net, frozen).scores(MapEncoder(net.head))
             else:
@@ -289,12 +294,8 @@ def _train_and_judge(study: Study, config: RunConfig) -> None:
 
 def _cache_maps(study: Study, seed: int) -> None:
     """The maps of one trunk: training, validation and test images."""
-    assert study.training is not None
-    arm = next(arm for arm, made_of in VARIANTS.items() if made_of.trainable)
-    config = replace(study.arm_config(arm, seed), frozen=True)
-    net = initial_network(config, study.store, study.weights)
-    MapSource(study.training, config.image, net, frozen_trunk(config), study.cache)
-    study.test_maps(net, frozen_trunk(config))
+    study.training_maps(seed)
+    study.seed_maps(seed)
 
 
 def placed(net: RetrievalNet) -> RetrievalNet:

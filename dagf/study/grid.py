@@ -6,6 +6,7 @@ The poolings here are means of powers (SPoC: p = 1, GeM: p = 3, as before traini
 """
 
 from collections.abc import Sequence
+from dataclasses import asdict
 from functools import partial
 from pathlib import Path
 
@@ -17,7 +18,7 @@ from torch import Tensor
 from torch.nn import functional as fn
 
 from dagf.common import atomic_path, code_only, content_hash
-from dagf.model.scale_mask import MASKS, WINDOW_KINDS
+from dagf.model.scale_mask import MASKS, ScaleFilters
 from dagf.retrieval.descriptors import FeatureMaps
 from dagf.retrieval.metrics import judge
 from dagf.retrieval.search import similarities
@@ -52,7 +53,7 @@ def grid(study: Study, setting: str = "Medium") -> pd.DataFrame:
 
 
 def kept_fractions(study: Study, seed: int, images: int = 1000) -> pd.DataFrame:
-    """The mean share of cells (per cent) that MAX- and SUM-mask keep, by window and kind, over the first test database images."""
+    """The mean share of cells (per cent) that MAX- and SUM-mask keep, by window and kind, over the first images."""
     maps = study.seed_maps(seed).database
     rows = []
     for kind, window in _filters():
@@ -75,12 +76,14 @@ def _filters() -> list[tuple[str, int]]:
 
 def _file(study: Study, seed: int, setting: str) -> Path:
     own = code_only(Path(__file__).read_text(encoding="utf-8"))
-    return study.cache / f"grid-{content_hash([study.trunk_id(seed), study.test_id, setting, own])}.csv"
+    asked = [study.trunk_id(seed), seed, study.test_id, asdict(study.profile.image), setting, own]
+    return study.cache / f"grid-{content_hash(asked)}.csv"
 
 
 def _answer(study: Study, setting: str, seed: int) -> None:
     chosen = next(one for one in study.test.settings if one.name == setting)
     maps = study.seed_maps(seed)
+    torch.manual_seed(seed)  # of the random masks
     rows, asked = pooled(maps.database), pooled(maps.queries)
     found = []
     for name, (kind, windows) in WINDOW_SETS.items():
@@ -106,9 +109,11 @@ def _summed(parts: Sequence[NDArray[np.float32]]) -> NDArray[np.float32]:
 
 @torch.inference_mode()
 def pooled(maps: FeatureMaps) -> Pooled:
-    """(kind, window, pooling) -> unit vectors (images, masks, C), for every mask of `NAMES`."""
+    """(kind, window, pooling) -> unit vectors (images, masks, C), for every mask of `NAMES`.
+
+    The random ones are drawn from torch's global generator.
+    """
     out: Pooled = {}
-    torch.manual_seed(0)  # of the random masks
     for rows, batch in maps.batches():
         for kind, window in _filters():
             scaled = _filtered(batch, kind, window)
@@ -121,7 +126,8 @@ def pooled(maps: FeatureMaps) -> Pooled:
 
 
 def _filtered(maps: Tensor, kind: str, window: int) -> Tensor:
-    return WINDOW_KINDS[kind](maps, window, stride=1) if window > 1 else maps
+    (scaled,) = ScaleFilters((window,), kind)(maps)
+    return scaled
 
 
 def masks_of(maps: Tensor) -> Tensor:

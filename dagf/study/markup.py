@@ -104,13 +104,23 @@ def tidy(page: str) -> str:
             element.replace_with(f"[{element.get('alt') or 'picture'}: not in this page]")
     for table in soup.select("table"):
         del table["border"]
-        for value in table.select("td") if "parameters" not in table.get_attribute_list("class") else ():
-            if is_number(value.get_text()):
-                value["class"] = f"{value.get('class', '')} number".strip()
+        if "parameters" not in table.get_attribute_list("class"):
+            _align_numbers(table)
         if not table.find_parent(class_="scroll"):
             attributes = {"class": "scroll", "tabindex": "0", "role": "region", "aria-label": "table"}
             table.wrap(soup.new_tag("div", attrs=attributes))
     return str(soup)
+
+
+def _align_numbers(table: bs4.Tag) -> None:
+    """Numbers to the right, with their heading: column by column, or a label that is a number would leave its place."""
+    lines = [row.find_all(["td", "th"]) for row in table.select("tr")]
+    heads = [line for line in lines if all(cell.name == "th" for cell in line)]
+    for place, cells in enumerate(zip(*(line for line in lines if line not in heads), strict=False)):
+        texts = [text for cell in cells if (text := cell.get_text().strip())]
+        if texts and all(map(is_number, texts)):
+            for cell in (*cells, *(line[place] for line in heads if len(line) > place)):
+                cell["class"] = f"{cell.get('class', '')} number".strip()
 
 
 def _markdown_output(text: str) -> str:

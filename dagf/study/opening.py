@@ -81,6 +81,8 @@ def control_of(study: Study, distractors: int = 1000) -> Study:
 
     Raises `UserError` for a study of photographs.
     """
+    if study.toytown is None:
+        raise UserError("only Toytown has a control version of its images")
     spec = study.profile.drawing
     few = {"train_landmarks": 0, "validation_landmarks": 0, "validation_distractors": 0}
     spec = replace(spec, nuisances=False, distractors=min(distractors, spec.distractors), **few)

@@ -1,11 +1,11 @@
-"""What the tables on photographs are made of: whitened descriptors, near-duplicates, other images to train on.
+"""How the tables on photographs judge a descriptor: whitened or not, with or without near-duplicates.
 
-Each descriptor is judged as it is and under every whitening of a small grid, on the held-out products and on the
-test; which whitening is shown is chosen from the former alone (`dagf.study.photographs`).
+Each descriptor is judged as it is and under every whitening of a small grid, on the held-out instances and on the
+test; which whitening is shown is chosen from the former alone.
 """
 
-from collections.abc import Iterator, Sequence
-from dataclasses import asdict, replace
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass, replace
 from functools import lru_cache, partial
 from pathlib import Path
 
@@ -13,21 +13,17 @@ import numpy as np
 import pandas as pd
 import torch
 from numpy.typing import NDArray
-from torchvision.transforms import v2
-from torchvision.transforms.v2.functional import to_pil_image
 
-from dagf.benchmarks.folder import training_images
-from dagf.benchmarks.protocol import Benchmark, Indices, Query
-from dagf.common import UserError, atomic_folder, atomic_path, code_only, content_hash, file_sha256
+from dagf.benchmarks.protocol import Benchmark, Box, Indices, Query
+from dagf.common import UserError, atomic_path, code_only, content_hash
 from dagf.model.network import MapEncoder
-from dagf.model.variants import variant
+from dagf.model.variants import VARIANTS, variant
 from dagf.retrieval.descriptors import describe
 from dagf.retrieval.images import ImageSpec, load_image
 from dagf.retrieval.metrics import judge
 from dagf.retrieval.search import Descriptors, similarities
 from dagf.retrieval.whitening import Whitening, pca_whitening
-from dagf.study.experiment import Key, Study
-from dagf.study.opening import files_hash
+from dagf.study.experiment import Key, Study, placed
 from dagf.study.parallel import side_by_side
 from dagf.study.runs import Run
 from dagf.study.sources import MapSource, TrainingSet
@@ -40,8 +36,6 @@ POWERS = (0.25, 0.5)  # of its division by the variances
 # a few are not. Both are shown.
 ALIKE = (0.7, 0.6)
 THUMBNAIL, SHIFT = 32, 4  # pixels
-SUBSET_SEED = 2023  # the order in which the learning curve adds products
-VIEWS_SEED = 2023
 
 
 def trained_study(study: Study) -> TrainingSet:
@@ -80,7 +74,7 @@ def own_code() -> str:
 def _judge(study: Study, likeness: NDArray[np.float32], of: Run | Key) -> None:
     data = trained_study(study)
     seed = of.config.seed if isinstance(of, Run) else of[1]
-    net = of.network() if isinstance(of, Run) else study.untrained(*of)
+    net = placed(of.network() if isinstance(of, Run) else study.untrained(*of))
     encode, trunk = MapEncoder(net.head), study.trunk_id(seed)
     learned = MapSource(data, study.profile.image, net, trunk, study.cache)
     known = describe(encode, learned.train.batches(), learned.train.count)
@@ -132,9 +126,9 @@ def alike(benchmark: Benchmark) -> NDArray[np.float32]:
     return best
 
 
-def _thumbnails(benchmark: Benchmark, files: Sequence[tuple[str, object]]) -> NDArray[np.float32]:
+def _thumbnails(benchmark: Benchmark, files: Sequence[tuple[str, Box | None]]) -> NDArray[np.float32]:
     spec = ImageSpec(THUMBNAIL, "squash")
-    images = [load_image(benchmark.root / file, spec, box) for file, box in files]  # type: ignore[arg-type]
+    images = [load_image(benchmark.root / file, spec, box) for file, box in files]
     return torch.stack(images).float().mean(1).numpy()
 
 
@@ -159,86 +153,67 @@ def without(benchmark: Benchmark, near: NDArray[np.bool_]) -> Benchmark:
     return replace(benchmark, queries=tuple(map(changed, benchmark.queries, near)))
 
 
-def fewer(study: Study, products: int) -> Study:
-    """The study with the first `products` training instances only; a step reads as many images as before.
+@dataclass(frozen=True)
+class Method:
+    """A descriptor as it is, or under the whitening that the held-out instances chose.
 
-    The order of the instances is drawn once, so that a smaller set lies within a larger one.
+    validation: mAP in per cent, mean over seeds. judged: what `judgements` says under that whitening, a column
+    `seed` added.
     """
-    data = trained_study(study)
-    if not 1 <= products <= data.landmarks:
-        raise UserError(f"cannot train on {products} of {data.landmarks} instances: choose 1 to {data.landmarks}")
-    order = np.random.default_rng(SUBSET_SEED).permutation(data.landmarks)
-    chosen = sorted(order[:products].tolist())
-    rows = [(file, label) for file, label in zip(data.files, data.labels, strict=True) if label in chosen]
-    files, labels = [file for file, _ in rows], [chosen.index(label) for _, label in rows]
-    return _trained_on(study, files, labels, products)
+
+    title: str
+    whitening: str
+    validation: float
+    judged: pd.DataFrame
+
+    def points(self, rows: Sequence[int], part: str = "test", measure: str = "AP") -> pd.DataFrame:
+        """A measure in per cent of the queries `rows` (queries x seeds); those without positives are left out."""
+        chosen = self.judged[(self.judged["part"] == part) & (self.judged["positives"] > 0)]
+        table = chosen[chosen["query"].isin(rows)].pivot(index="query", columns="seed", values=measure)
+        return 100 * table
 
 
-def of_role(study: Study, folder: Path, role: str) -> Study:
-    """The study with the images of another training role of a folder, validated on the same held-out instances."""
-    found = training_images(folder, role)
-    names = sorted(set(found.instances))
-    return _trained_on(study, found.files, [names.index(name) for name in found.instances], len(names))
+def methods(study: Study, title: str, asked: Mapping[int, Run | Key]) -> tuple[Method, Method]:
+    """A descriptor as it is, and whitened as is best on the held-out instances; `asked` by seed.
 
-
-def unlabelled(study: Study, views: int = 6) -> Study:
-    """The study without labels: every training photograph is a class of its own, seen in `views` augmented views.
-
-    The views are written once as JPEGs into the cache, so that they are trained on like any photographs.
+    One whitening for all seeds: that of the best mean validation mAP, the first in the grid where two are equal.
     """
-    data = trained_study(study)
-    size = study.profile.image.size
-    folder = study.cache / f"views-{content_hash([data.id, size, views, VIEWS_SEED, own_code()])}"
-    if not folder.exists():
-        with atomic_folder(folder) as temporary:
-            write = partial(write_views, data.files, temporary, size, views)
-            side_by_side(write, range(len(data.files)), "augmented views")
-    files = [folder / f"{photo}-{view}.jpg" for photo in range(len(data.files)) for view in range(views)]
-    labels = [photo for photo in range(len(data.files)) for _ in range(views)]
-    return _trained_on(study, files, labels, len(data.files))
+    found = judgements(study, list(asked.values()))
+    judged = pd.concat([frame.assign(seed=seed) for seed, frame in zip(asked, found, strict=True)], ignore_index=True)
+    held = judged[(judged["part"] == "validation") & (judged["positives"] > 0)]
+    validation = 100 * held.groupby("whitening", sort=False)["AP"].mean()
+    names = (AS_IT_IS, str(validation.drop(AS_IT_IS).idxmax()))
+    one, other = (Method(title, name, validation[name], judged[judged["whitening"] == name]) for name in names)
+    return one, other
 
 
-def write_views(files: Sequence[Path], folder: Path, size: int, views: int, photo: int) -> None:
-    """Write the augmented views of files[photo], `size` x `size` pixels, as PHOTO-VIEW.jpg: always the same ones.
-
-    Crops of 20 to 100 % of the area, changes of light and colour, and in half of the views an erased box: what
-    attention is meant to bear. No mirror images, as in training.
-    """
-    augment = v2.Compose(
-        [
-            v2.RandomResizedCrop(size, scale=(0.2, 1.0), antialias=True),
-            v2.ColorJitter(brightness=0.4, contrast=0.4, saturation=0.4, hue=0.05),
-            v2.RandomErasing(p=0.5, scale=(0.05, 0.3), value=(124, 116, 104)),  # ImageNet's mean colour
-        ]
-    )
-    image = load_image(files[photo], ImageSpec(2 * size))
-    for view in range(views):
-        with torch.random.fork_rng(devices=[]):
-            torch.manual_seed(int(np.random.SeedSequence([VIEWS_SEED, photo, view]).generate_state(1)[0]))
-            to_pil_image(augment(image)).save(folder / f"{photo}-{view}.jpg", quality=95)
+def shelf_methods(study: Study, arms: Sequence[str]) -> list[tuple[Method, Method]]:
+    """`methods` of untrained arms. They are the same for every seed, which only sets them beside trained ones."""
+    first = study.profile.seeds[0]
+    study.prepare([first])
+    judgements(study, [(arm, first) for arm in arms])  # side by side
+    asked = {arm: dict.fromkeys(study.profile.seeds, (arm, first)) for arm in arms}
+    return [methods(study, VARIANTS[arm].title, asked[arm]) for arm in arms]
 
 
-def supervised(study: Study, loss: str, landmarks: int, views: int) -> Study:
-    """The study with another loss (of default options) and layout of the batch for its sweep."""
-    sweep = study.plan(sweep=True)
-    spec = replace(sweep.training, loss=loss, loss_options={}, landmarks=landmarks, views=views)
-    return replace(study, profile=replace(study.profile, sweep=replace(sweep, training=spec)))
+def trained_methods(study: Study, arms: Sequence[str]) -> list[tuple[Method, Method]]:
+    """`methods` of swept heads, each trained at the rate of its best validation trial; off the shelf if it has none."""
+    runs = study.train(arms, sweep=True)
+    asked = {
+        arm: {seed: runs.get((arm, seed), (arm, study.profile.seeds[0])) for seed in study.profile.seeds}
+        for arm in arms
+    }
+    judgements(study, [of for seeds in asked.values() for of in seeds.values()])
+    return [methods(study, VARIANTS[arm].title, asked[arm]) for arm in arms]
 
 
-def _trained_on(study: Study, files: Sequence[Path], labels: Sequence[int], landmarks: int) -> Study:
-    validation, sweep = trained_study(study).validation, study.plan(sweep=True)
-    name = content_hash([files_hash(validation), [file_sha256(file) for file in files], labels])
-    batch = sweep.training.landmarks * sweep.training.views
-    fit = min(landmarks, sweep.training.landmarks)
-    spec = replace(sweep.training, landmarks=fit, views=max(1, batch // fit))
-    profile = replace(study.profile, sweep=replace(sweep, training=spec))
-    return replace(study, training=TrainingSet(tuple(files), tuple(labels), validation, name), profile=profile)
+def untrained(method: Method) -> Method:
+    """The method with its title saying so, for tables that have trained ones, too."""
+    return replace(method, title=f"{method.title}, untrained")
 
 
-def ready(studies: Sequence[Study]) -> None:
-    """Compute the training images' maps of several studies side by side; heads on them then need not wait."""
-    side_by_side(_maps, studies, "feature maps")
-
-
-def _maps(study: Study) -> None:
-    study.training_maps(study.profile.seeds[0])
+def gem_candidates(study: Study) -> tuple[list[Method], Method]:
+    """GeM {untrained, trained} x {as it is, whitened}, and that of the best validation mAP."""
+    (shelf,), (trained,) = shelf_methods(study, ["gem"]), trained_methods(study, ["gem"])
+    candidates = [*map(untrained, shelf), *trained]
+    return candidates, max(candidates, key=lambda method: method.validation)

@@ -5,7 +5,7 @@ learning rate, which GeM to compare with) is made on the held-out training insta
 """
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -15,86 +15,28 @@ import pandas as pd
 from dagf.benchmarks.folder import read_labels
 from dagf.model.variants import VARIANTS
 from dagf.retrieval.statistics import paired_bootstrap, t_interval
-from dagf.study.experiment import Key, Study
+from dagf.study.claims import middle
+from dagf.study.experiment import Study
 from dagf.study.grid import grid, kept_fractions
+from dagf.study.photograph_sets import fewer, of_role, ready, supervised, unlabelled
 from dagf.study.photograph_trials import (
     ALIKE,
     AS_IT_IS,
+    Method,
     alike,
-    fewer,
-    judgements,
-    of_role,
-    ready,
-    supervised,
+    gem_candidates,
+    shelf_methods,
+    trained_methods,
     trained_study,
-    unlabelled,
+    untrained,
 )
 from dagf.study.results import Contrast, contrast_of, contrast_table
-from dagf.study.runs import Run
 
 SHELF = ("spoc", "mac", "gem", "rmac", "crow", "windows", "mask", "scale-mask", "scale-mask-spoc")
 TRAINED = ("gem", "spatial", "channel", "attention", "scale-mask", "dagf", "netvlad", "solar", "se", "delf")
 DIVERSE = ("gem", "attention", "dagf")
+LOSS = "SupConLoss"  # of `diversity`
 WINDOWS = ("1", "max 1, 2, 3", "average 1, 2, 3")  # of `dagf.study.grid`
-
-
-@dataclass(frozen=True)
-class Method:
-    """A descriptor as it is, or under the whitening that the held-out instances chose.
-
-    validation: mAP in per cent, mean over seeds. judged: what `judgements` says under that whitening, a column
-    `seed` added.
-    """
-
-    title: str
-    whitening: str
-    validation: float
-    judged: pd.DataFrame
-
-    def points(self, rows: Sequence[int], part: str = "test", measure: str = "AP") -> pd.DataFrame:
-        """A measure in per cent of the queries `rows` (queries x seeds); those without positives are left out."""
-        chosen = self.judged[(self.judged["part"] == part) & (self.judged["positives"] > 0)]
-        table = chosen[chosen["query"].isin(rows)].pivot(index="query", columns="seed", values=measure)
-        return 100 * table
-
-
-def methods(study: Study, title: str, asked: Mapping[int, Run | Key]) -> tuple[Method, Method]:
-    """A descriptor as it is, and whitened as is best on the held-out instances; `asked` by seed.
-
-    One whitening for all seeds: that of the best mean validation mAP, the first in the grid where two are equal.
-    """
-    found = judgements(study, list(asked.values()))
-    judged = pd.concat([frame.assign(seed=seed) for seed, frame in zip(asked, found, strict=True)], ignore_index=True)
-    held = judged[(judged["part"] == "validation") & (judged["positives"] > 0)]
-    validation = 100 * held.groupby("whitening", sort=False)["AP"].mean()
-    names = (AS_IT_IS, str(validation.drop(AS_IT_IS).idxmax()))
-    one, other = (Method(title, name, validation[name], judged[judged["whitening"] == name]) for name in names)
-    return one, other
-
-
-def shelf_methods(study: Study, arms: Sequence[str]) -> list[tuple[Method, Method]]:
-    """`methods` of untrained arms. They are the same for every seed, which only sets them beside trained ones."""
-    first = study.profile.seeds[0]
-    study.prepare([first])
-    judgements(study, [(arm, first) for arm in arms])  # side by side
-    asked = {arm: dict.fromkeys(study.profile.seeds, (arm, first)) for arm in arms}
-    return [methods(study, VARIANTS[arm].title, asked[arm]) for arm in arms]
-
-
-def trained_methods(study: Study, arms: Sequence[str]) -> list[tuple[Method, Method]]:
-    """`methods` of swept heads, each trained at the rate of its best validation trial; off the shelf if it has none."""
-    runs = study.train(arms, sweep=True)
-    asked = {
-        arm: {seed: runs.get((arm, seed), (arm, study.profile.seeds[0])) for seed in study.profile.seeds}
-        for arm in arms
-    }
-    judgements(study, [of for seeds in asked.values() for of in seeds.values()])
-    return [methods(study, VARIANTS[arm].title, asked[arm]) for arm in arms]
-
-
-def untrained(method: Method) -> Method:
-    """The method with its title saying so, for tables that have trained ones, too."""
-    return replace(method, title=f"{method.title}, untrained")
 
 
 def shelf_ablation(study: Study, arms: Sequence[str] = SHELF) -> pd.DataFrame:
@@ -113,7 +55,7 @@ def trained_ablation(study: Study, arms: Sequence[str] = TRAINED) -> pd.DataFram
     The first rows are GeM off the shelf. 'best GeM' marks which of {trained, not} x {whitened, not} was best on the
     held-out instances; every row has its difference from that one, with the bootstrap interval over test instances.
     """
-    candidates, best = _best_gem(study)
+    candidates, best = gem_candidates(study)
     heads = [method for pair in trained_methods(study, [arm for arm in arms if arm != "gem"]) for method in pair]
     trained = candidates if "gem" in arms else candidates[:2]
     rows = [
@@ -125,16 +67,10 @@ def trained_ablation(study: Study, arms: Sequence[str] = TRAINED) -> pd.DataFram
 
 def against_best_gem(study: Study, arm: str = "dagf") -> pd.DataFrame:
     """A trained arm, as it is and whitened, minus the best GeM (as `trained_ablation`), paired by seed and query."""
-    _, best = _best_gem(study)
+    _, best = gem_candidates(study)
     (pair,) = trained_methods(study, [arm])
     found = [_contrast(study, method, best, name) for method in pair for name in study.test.query_sets]
     return contrast_table(found)
-
-
-def _best_gem(study: Study) -> tuple[list[Method], Method]:
-    (shelf,), (trained,) = shelf_methods(study, ["gem"]), trained_methods(study, ["gem"])
-    candidates = [*map(untrained, shelf), *trained]
-    return candidates, max(candidates, key=lambda method: method.validation)
 
 
 def _contrast(study: Study, method: Method, minus: Method, query_set: str) -> Contrast:
@@ -142,8 +78,8 @@ def _contrast(study: Study, method: Method, minus: Method, query_set: str) -> Co
     what, other = (
         one.title if one.whitening == AS_IT_IS else f"{one.title}, {one.whitening}" for one in (method, minus)
     )
-    setting = study.test.settings[len(study.test.settings) // 2].name
-    return contrast_of(method.points(rows) - minus.points(rows), study.test.clusters(), what, other, setting, query_set)
+    apart = method.points(rows) - minus.points(rows)
+    return contrast_of(apart, study.test.clusters(), what, other, middle(study), query_set)
 
 
 def _row(study: Study, method: Method, beside: Mapping[str, Method]) -> dict[str, Any]:
@@ -154,7 +90,8 @@ def _row(study: Study, method: Method, beside: Mapping[str, Method]) -> dict[str
         row[name] = spread(method.points(rows).mean())
     for title, other in beside.items():
         for name, rows in study.test.query_sets.items():
-            row[f"{name} − {title}"] = "" if method is other else difference(study, method, other, rows)
+            same = (method.title, method.whitening) == (other.title, other.whitening)
+            row[f"{name} − {title}"] = "" if same else difference(study, method, other, rows)
     return row
 
 
@@ -187,8 +124,8 @@ def learning_curve(
     ready(studies)
     rows = [{"instances": 0, "images": 0, **_untrained_gem(study)}]
     for count, one in zip(counts, studies, strict=True):
-        images = len(trained_study(one).files)
-        rows += [{"instances": count, "images": images, **row} for row in _heads(one, arms)]
+        about = {"instances": count, "images": len(trained_study(one).files)}
+        rows += [about | row for row in _heads(one, arms)]
     return pd.DataFrame(rows)
 
 
@@ -206,21 +143,18 @@ def _heads(study: Study, arms: Sequence[str]) -> list[dict[str, Any]]:
     for arm in arms:
         validation = [run.record["validation_mAP"] for (name, _), run in runs.items() if name == arm]
         row: dict[str, Any] = {"method": VARIANTS[arm].title, "validation": spread(pd.Series(validation))}
-        part = table[(table["arm"] == arm) & (table["setting"] == _middle(study))]
+        part = table[(table["arm"] == arm) & (table["setting"] == middle(study))]
         rows.append(row | {name: spread(part[part["query_set"] == name]["mAP"]) for name in study.test.query_sets})
     return rows
-
-
-def _middle(study: Study) -> str:
-    return study.test.settings[len(study.test.settings) // 2].name
 
 
 def duplicate_counts(study: Study) -> pd.DataFrame:
     """How many database photographs count as near-duplicates of a query, by threshold and query set."""
     likeness, rows = alike(study.test), []
+    (setting,) = (one for one in study.test.settings if one.name == middle(study))
     positive = np.zeros(likeness.shape, bool)
     for number, query in enumerate(study.test.queries):
-        positive[number, query.relevance(study.test.settings[len(study.test.settings) // 2])[0]] = True
+        positive[number, query.relevance(setting)[0]] = True
     for least in ALIKE:
         near = likeness >= least
         for name, asked in study.test.query_sets.items():
@@ -256,7 +190,7 @@ def near_duplicates(
 def mask_where_it_bites(study: Study, cut: str = "features.13") -> pd.DataFrame:
     """Windows x masks on the study's trunk and on the same trunk cut earlier, where the MAX-Mask keeps fewer cells.
 
-    Untrained, under both poolings. kept: the mean share of cells over the windows. In the row of the MAX-Mask the
+    Untrained, under both poolings. kept: the share of cells, mean over the windows. In the row of the MAX-Mask the
     differences from no mask and from the random mask (mean of 10 draws), in GeM's points of the first query set, with
     the bootstrap interval over test instances.
     """
@@ -265,20 +199,20 @@ def mask_where_it_bites(study: Study, cut: str = "features.13") -> pd.DataFrame:
         trunk = replace(study.profile.trunk, cut=node)
         profile = replace(study.profile, trunk=trunk, seeds=study.profile.seeds[:1])
         one = replace(study, profile=profile, training=None)  # nothing is trained here
-        table, kept = grid(one, _middle(one)), kept_fractions(one, profile.seeds[0])
+        table, kept = grid(one, middle(one)), kept_fractions(one, profile.seeds[0])
         cells = table[table["windows"].isin(WINDOWS) & (table["positives"] > 0)]
         shares = kept.set_index("window")[["MAX-Mask", "SUM-mask"]]
         for (windows, mask), part in cells.groupby(["windows", "mask"], sort=False):
             share = shares.loc[_windows_of(str(windows))].mean()
             row: dict[str, Any] = {"cut": node, "windows": windows, "mask": mask}
-            row["kept"] = {"none": 1.0, "sum": share["SUM-mask"]}.get(str(mask), share["MAX-Mask"])
+            row["kept, %"] = {"none": 100.0, "sum": share["SUM-mask"]}.get(str(mask), share["MAX-Mask"])
             for name, asked in study.test.query_sets.items():
                 right = part[part["query"].isin(asked)]
                 row |= {f"{name}, {key}": value for key, value in (100 * right.groupby("pooling")["AP"].mean()).items()}
             rows.append({**row, **(_mask_gains(study, cells, str(windows)) if mask == "max" else {})})
     columns = [f"{name}, {pooling}" for name in study.test.query_sets for pooling in ("SPoC", "GeM")]
-    found = pd.DataFrame(rows).round({"kept": 3, **dict.fromkeys(columns, 1)}).fillna("")
-    return found[["cut", "windows", "mask", "kept", *columns, "− none", "− random"]]
+    found = pd.DataFrame(rows).round(dict.fromkeys(["kept, %", *columns], 1)).fillna("")
+    return found[["cut", "windows", "mask", "kept, %", *columns, "− none", "− random"]]
 
 
 def _windows_of(name: str) -> list[str]:
@@ -297,23 +231,26 @@ def _mask_gains(study: Study, cells: pd.DataFrame, windows: str) -> dict[str, st
     return gains
 
 
-def diversity(study: Study, folder: Path | None = None, arms: Sequence[str] = DIVERSE, views: int = 6) -> pd.DataFrame:
-    """What attention learns from more diverse images: the same heads and budget on four training sets.
+def diversity(
+    study: Study, folder: Path | None = None, arms: Sequence[str] = DIVERSE, views: int = 6, seeds: int | None = None
+) -> pd.DataFrame:
+    """What attention learns from more diverse images: the same heads and budget on other training sets.
 
-    The instances of the study with its own loss and with the supervised contrastive one; every other training role
-    of `folder` (categories rather than instances); and every training photograph as a class of its own, seen in
-    augmented views, again contrastive: a classifier of hundreds of classes would see each about once. Mean over seeds
-    [95 % t-interval] of validation (the same held-out instances) and test mAP.
+    The study's instances under its own loss; and under the supervised contrastive loss these, every other training
+    role of `folder` (categories rather than instances), and every training photograph as a class of its own, seen in
+    augmented views. (Contrastive: a classifier of hundreds of classes would see each about once.) Mean over seeds
+    (the first `seeds`, by default all) [95 % t-interval] of validation (the same held-out instances) and test mAP.
     """
+    study = replace(study, profile=replace(study.profile, seeds=study.profile.seeds[:seeds]))
     batch = study.plan(sweep=True).training
-    images = batch.landmarks * batch.views
-    studies = {"instances": study, "instances, SupCon": supervised(study, "SupConLoss", batch.landmarks, batch.views)}
-    roles = sorted({row.role for row in read_labels(folder)} if folder else set())
-    for role in roles:
-        if role.startswith("train-"):
-            studies[role.removeprefix("train-")] = of_role(study, folder, role)  # type: ignore[arg-type]
-    pairs = max(2, min(3, views))  # few views, so that many photographs contrast in one batch
-    studies["no labels, SupCon"] = supervised(unlabelled(study, views), "SupConLoss", images // pairs, pairs)
+    others: dict[str, Study] = {}
+    if folder:
+        roles = {row.role for row in read_labels(folder) if row.role.startswith("train-")}
+        others = {role.removeprefix("train-"): of_role(study, folder, role) for role in sorted(roles)}
+    studies = {f"instances, {batch.loss}": study}
+    studies |= {f"{name}, {LOSS}": supervised(one, LOSS) for name, one in {"instances": study, **others}.items()}
+    few = min(3, views)  # views in a batch, so that many photographs contrast
+    studies[f"no labels, {LOSS}"] = supervised(unlabelled(study, views), LOSS, few)
     ready(list(studies.values()))
     rows = [{"trained on": "–", "images": 0, "classes": 0, **_untrained_gem(study)}]
     for name, one in studies.items():
@@ -321,3 +258,51 @@ def diversity(study: Study, folder: Path | None = None, arms: Sequence[str] = DI
         about = {"trained on": name, "images": len(data.files), "classes": data.landmarks}
         rows += [about | row for row in _heads(one, arms)]
     return pd.DataFrame(rows)
+
+
+def all_tables(
+    study: Study, train_category_folder: Path | None = None, cut: str = "features.13", diverse_seeds: int | None = None
+) -> dict[str, tuple[str, str, pd.DataFrame]]:
+    """Every table of this module: name -> (title, caption, frame), for `dagf.study.results.keep_table`.
+
+    train_category_folder: where `diversity` finds further training roles. cut: an earlier map of the same trunk.
+    """
+    held = study.profile.held_out
+    seeds = len(study.profile.seeds)
+    chosen = (
+        f"Exploratory. Whitening, learning rate and epoch are chosen on {held} held-out training instances, never on "
+        f"the test; so few choose roughly. Intervals: 95 %"
+    )
+    over = f"{chosen}, t over {seeds} seeds, and of differences the bootstrap over test instances."
+    shelf = f"{chosen}, the bootstrap over test instances."
+    return {
+        "shelf-ablation": ("Descriptors off the shelf, as they are and whitened", shelf, shelf_ablation(study)),
+        "trained-ablation": (
+            "Heads trained on the frozen trunk, as they are and whitened",
+            f"{over} 'best GeM' is the best on the held-out instances of {{trained, not}} x {{whitened, not}}.",
+            trained_ablation(study),
+        ),
+        "best-gem": ("DAGF against the best GeM", over, against_best_gem(study)),
+        "learning-curve": ("How many instances the heads were trained on", over, learning_curve(study)),
+        "duplicate-counts": (
+            "How many photographs are near-duplicates of a query",
+            "Alike: the correlation of grey thumbnails, the largest over small shifts; no descriptor plays a part.",
+            duplicate_counts(study),
+        ),
+        "near-duplicates": (
+            "With the near-duplicates of a query as junk",
+            f"{over} Both thresholds, set by eye on the photographs, are shown.",
+            near_duplicates(study),
+        ),
+        "masks": (
+            "Windows and masks where the MAX-Mask drops cells",
+            "Exploratory. Untrained, nothing chosen. Differences are those of the MAX-Mask under GeM, first query "
+            "set, with the 95 % bootstrap interval over test instances.",
+            mask_where_it_bites(study, cut),
+        ),
+        "diversity": (
+            "What the heads were trained on",
+            f"{over} {LOSS} is the supervised contrastive loss, which has no class weights to learn.",
+            diversity(study, train_category_folder, seeds=diverse_seeds),
+        ),
+    }

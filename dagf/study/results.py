@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from dagf.common import read_json, write_json
 from dagf.model.variants import VARIANTS
-from dagf.retrieval.statistics import Interval, holm, paired_bootstrap, sign_flip, t_interval, t_test
+from dagf.retrieval.statistics import Interval, paired_bootstrap, sign_flip, t_interval, t_test
 from dagf.study import paths
 from dagf.study.experiment import Study
 
@@ -72,8 +72,11 @@ class Contrast:
 
     @property
     def p(self) -> float:
-        """The larger of the two p-values: a difference must be beyond the chance of seeds and of queries."""
-        return max(self.p_seeds, self.p_queries)
+        """The larger of the two p-values: a difference must be beyond the chance of seeds and of queries.
+
+        NaN where one of them could not be tested.
+        """
+        return float(np.maximum(self.p_seeds, self.p_queries))
 
     @property
     def verdict(self) -> str:
@@ -109,7 +112,7 @@ def contrast(
     answers = study.answered([arm, baseline], sweep=sweep)
     points = {
         name: pd.DataFrame(
-            {seed: _points(answers[name, seed].judged, setting, query_set) for seed in study.profile.seeds}
+            {seed: query_points(answers[name, seed].judged, setting, query_set) for seed in study.profile.seeds}
         )
         for name in (arm, baseline)
     }
@@ -117,17 +120,14 @@ def contrast(
     return contrast_of(points[arm] - points[baseline], study.test.clusters(), *names, setting, query_set)
 
 
-def _points(judged: pd.DataFrame, setting: str, query_set: str) -> "pd.Series[float]":
+def query_points(judged: pd.DataFrame, setting: str, query_set: str = "query") -> "pd.Series[float]":
     """The AP of each query in points; queries without positives left out."""
     chosen = judged[(judged["setting"] == setting) & (judged["query_set"] == query_set) & (judged["positives"] > 0)]
     return 100 * chosen.set_index("query")["AP"]
 
 
-def contrast_table(contrasts: Sequence[Contrast], adjusted: bool = False) -> pd.DataFrame:
-    """One row a contrast: the difference in mAP points, both 95 % intervals, the p-value, the verdict.
-
-    adjusted: with Holm's p-values over all of them, and a verdict that wants these below 0.05, too.
-    """
+def contrast_table(contrasts: Sequence[Contrast]) -> pd.DataFrame:
+    """One row a contrast: the difference in mAP points, both 95 % intervals, the p-value, the verdict."""
     rows = [
         {
             "what": one.what,
@@ -143,11 +143,8 @@ def contrast_table(contrasts: Sequence[Contrast], adjusted: bool = False) -> pd.
         }
         for one in contrasts
     ]
-    if adjusted:
-        for row, one, p in zip(rows, contrasts, holm([one.p for one in contrasts]), strict=True):
-            row["verdict"] = one.verdict if p < 0.05 else "no difference shown"
-            row["p (Holm)"] = f"{p:.3f}"
-    return pd.DataFrame(rows)
+    table = pd.DataFrame(rows)
+    return table.drop(columns="query set") if {one.query_set for one in contrasts} == {"query"} else table
 
 
 def keep_table(name: str, frame: pd.DataFrame, title: str, caption: str, **words: str | dict[str, str]) -> None:

@@ -96,6 +96,11 @@ def test_the_interval_covers_about_as_often_as_it_says() -> None:
     assert 0.88 <= covered <= 0.98
 
 
+def test_no_difference_at_all_says_nothing() -> None:
+    assert np.isnan(paired_bootstrap([], [])).all()
+    assert np.isnan(sign_flip([], []))
+
+
 def test_one_cluster_has_no_interval() -> None:
     found = paired_bootstrap([1.0, 2.0, 3.0], [7, 7, 7])
     assert found.mean == pytest.approx(2)

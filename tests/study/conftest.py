@@ -16,10 +16,14 @@ import torch
 from PIL import Image
 
 from dagf.benchmarks.folder import load_folder
+from dagf.model.network import RetrievalNet
 from dagf.model.trunks import TrunkSpec
 from dagf.model.variants import variant
 from dagf.retrieval.images import ImageSpec
+from dagf.study import experiment, parallel
 from dagf.study.config import RunConfig, TrainSpec
+from dagf.study.experiment import Study
+from dagf.study.opening import open_study
 from dagf.study.runs import Run, RunStore
 from dagf.study.sources import TrainingSet
 from dagf.study.training import train
@@ -95,6 +99,26 @@ def one_thread() -> Iterator[None]:
     torch.set_num_threads(1)
     yield
     torch.set_num_threads(before)
+
+
+@pytest.fixture
+def one_process(monkeypatch: pytest.MonkeyPatch, one_thread: None) -> None:
+    """Jobs are done here: worker processes take seconds to start."""
+    monkeypatch.setattr(parallel, "cores", lambda: 1)
+
+
+@pytest.fixture
+def trained(monkeypatch: pytest.MonkeyPatch) -> list[RunConfig]:
+    """The configurations that a study trains from here on, in order."""
+    configs: list[RunConfig] = []
+    whole = experiment.train
+
+    def counted(config: RunConfig, *rest: Any, **options: Any) -> Any:
+        configs.append(config)
+        return whole(config, *rest, **options)
+
+    monkeypatch.setattr(experiment, "train", counted)
+    return configs
 
 
 def configured(arm: str = "dagf", **changes: Any) -> RunConfig:
@@ -177,6 +201,20 @@ PROFILE: dict[str, Any] = {
 }  # fmt: skip
 
 
+FOLDER: dict[str, Any] = {  # changes of the profile, for heads on a frozen trunk and a folder of photographs
+    "image": {"size": 32, "mode": "squash"}, "trunk_training": None, "frozen": True, "arms": ["gem", "dagf"],
+    "arm_training": {"epochs": 2, "steps": 2, "landmarks": 2, "views": 2},
+}  # fmt: skip
+
+
+@pytest.fixture
+def trunk_weights(tmp_path: Path) -> str:
+    """A file with the weights of some small trunk."""
+    torch.manual_seed(5)
+    torch.save(RetrievalNet(TrunkSpec(), "spoc").trunk.state_dict(), tmp_path / "trunk.pth")
+    return str(tmp_path / "trunk.pth")
+
+
 @pytest.fixture
 def profile(tmp_path: Path) -> Callable[..., str]:
     """Writes a tiny profile with some fields changed (None leaves a field out); its file's name."""
@@ -188,3 +226,37 @@ def profile(tmp_path: Path) -> Callable[..., str]:
         return str(path)
 
     return write
+
+
+TOY: dict[str, Any] = PROFILE | {
+    "toytown": PROFILE["toytown"] | {"train_landmarks": 4, "test_landmarks": 4, "views": 8, "distractors": 6},
+    "arms": ["gem", "dagf"],
+    "rates": [1e-3, 3e-3],
+    "sweep": {
+        "arms": ["mac", "spoc", "gem", "crow", "netvlad", "spatial", "channel", "attention", "dagf"],
+        "rates": [1e-3, 1e-1],
+        "training": {"epochs": 1, "steps": 1, "landmarks": 3, "views": 2},
+    },
+}
+
+
+@pytest.fixture(scope="session")
+def toy_root(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The project folder of `toy`, for what asks where the project is."""
+    root = tmp_path_factory.mktemp("toy") / "project"
+    (root / "notebooks").mkdir(parents=True)
+    (root / "pyproject.toml").touch()
+    (root / "toy.yaml").write_text(json.dumps(TOY))
+    return root
+
+
+@pytest.fixture(scope="session")
+def toy(toy_root: Path) -> Study:
+    """A tiny Toytown study, trained once a session. A test that trains more does so in a copy of its store."""
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setenv("DAGF_ROOT", str(toy_root))
+        patched.setattr(parallel, "cores", lambda: 1)
+        study = open_study(str(toy_root / "toy.yaml"))
+        study.answered()
+        study.answered(sweep=True)
+        return study

@@ -2,21 +2,25 @@
 
 import dataclasses
 import json
+import shutil
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
+from functools import cache
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any, Literal
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from dagf.common import UserError
+from dagf.common import UserError, code_only
+from dagf.model.network import AttentiveHead
 from dagf.model.trunks import TrunkSpec
 from dagf.model.variants import VARIANTS, Variant
 from dagf.retrieval.images import ImageSpec
 from dagf.study import config, profiles
-from dagf.study.config import Profile, RunConfig, TrainSpec, from_mapping, load_profile, recipe_hash, to_json
+from dagf.study.config import Profile, RunConfig, Sweep, TrainSpec, from_mapping, load_profile, recipe_hash, to_json
 from tests.study.conftest import configured
 
 
@@ -100,6 +104,10 @@ def test_the_profiles_we_ship(name: str) -> None:
     assert {"gem", "dagf"} <= set(profile.arms)
     assert len(set(profile.seeds)) == len(profile.seeds) > 0
     assert json.dumps(dataclasses.asdict(profile), allow_nan=False)
+    assert len(set(profile.rates)) == len(profile.rates)
+    if profile.sweep:
+        assert set(profile.sweep.arms) <= set(VARIANTS)
+        assert len(set(profile.sweep.rates)) == len(profile.sweep.rates)
 
 
 def test_there_is_a_profile_for_every_reader() -> None:
@@ -212,10 +220,69 @@ def test_whole_numbers_and_floats_are_one_value() -> None:
     assert replace(configured(), train=one).id == replace(configured(), train=two).id
 
 
-def test_the_recipe_names_all_code_that_decides_a_training(monkeypatch: pytest.MonkeyPatch) -> None:
-    read: list[str] = []
-    monkeypatch.setattr(config, "code_only", lambda text: read.append(text) or text)
-    recipe_hash.__wrapped__()
-    package = Path(config.__file__).parents[1]
-    decide = ["model/attention.py", "model/losses.py", "model/network.py", "study/sources.py", "study/training.py"]
-    assert {(package / file).read_text() for file in decide} <= set(read)
+stripped = cache(code_only)  # the same few files again and again
+
+
+@pytest.fixture
+def package(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A copy of the code, from which recipes are made; it may be changed."""
+    folder = tmp_path / "dagf"
+    shutil.copytree(Path(config.__file__).parents[1], folder, ignore=shutil.ignore_patterns("__pycache__"))
+    monkeypatch.setattr(config, "resources", SimpleNamespace(files=lambda _: folder))
+    monkeypatch.setattr(config, "code_only", stripped)
+    return folder
+
+
+def recipes() -> dict[str, str]:
+    return {name: recipe_hash.__wrapped__(made_of) for name, made_of in VARIANTS.items()}
+
+
+ATTENTIVE = {name for name in VARIANTS if name.startswith(("spatial", "channel", "attention", "parallel", "dagf"))} | {
+    "crow"
+}  # whose weight is a reading of the spatial attention
+PEERS = {"solar", "glam", "delf", "se", "cbam", "eca"}
+
+
+@pytest.mark.parametrize(
+    ("file", "changed"),
+    [
+        ("model/attention.py", ATTENTIVE), ("model/peers.py", PEERS), ("model/variants.py", set()),
+        ("study/experiment.py", set()), ("study/claims.py", set()), ("retrieval/metrics.py", set()),
+        *((file, set(VARIANTS)) for file in (
+            "model/pooling.py", "model/scale_mask.py", "model/network.py", "model/trunks.py", "model/losses.py",
+            "retrieval/images.py", "study/sources.py", "study/training.py",
+        )),
+    ],
+)  # fmt: skip
+def test_a_recipe_changes_with_the_modules_that_a_variant_has(package: Path, file: str, changed: set[str]) -> None:
+    before = recipes()
+    text = (package / file).read_text()
+    (package / file).write_text(f"# a comment\n{text}\n\n")
+    assert recipes() == before
+    (package / file).write_text(f"{text}\nMORE = 1\n")
+    after = recipes()
+    assert {name for name in VARIANTS if after[name] != before[name]} == changed
+
+
+def test_every_module_of_a_head_is_in_its_recipe(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Also for a variant of tomorrow: what defines its modules is read."""
+    root = Path(config.__file__).parents[1]
+    for made_of in VARIANTS.values():
+        read: list[str] = []
+        monkeypatch.setattr(config, "code_only", lambda text, read=read: read.append(text) or text)
+        recipe_hash.__wrapped__(made_of)
+        own = {type(module).__module__ for module in AttentiveHead(8, made_of).modules()}
+        for name in own:
+            if name.startswith("dagf."):
+                assert (root.parent / name.replace(".", "/")).with_suffix(".py").read_text() in read
+
+
+def test_a_sweep_in_a_profile(profile: Callable[..., str]) -> None:
+    assert load_profile(profile()).sweep is None
+    training = {"epochs": 1, "steps": 2}
+    found = load_profile(profile(sweep={"training": training, "rates": [1, 0.5]}, rates=[2])).sweep
+    assert found == Sweep(TrainSpec(epochs=1, steps=2), (), (1.0, 0.5))
+    with pytest.raises(UserError, match="sweep: 'training' is missing"):
+        load_profile(profile(sweep={"arms": ["gem"]}))
+    with pytest.raises(UserError, match="steps is 0"):
+        load_profile(profile(sweep={"training": {"steps": 0}}))

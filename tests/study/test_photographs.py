@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from dagf.retrieval.metrics import judge, mean_average_precision
-from dagf.study import experiment
+from dagf.study import parallel
 from dagf.study.experiment import Study
 from dagf.study.opening import open_study
 
@@ -56,7 +56,7 @@ def study(
     cut: Path, shared_data: Path, project: Path, profile: Callable[..., str], monkeypatch: pytest.MonkeyPatch,
     one_thread: None,
 ) -> Study:  # fmt: skip
-    monkeypatch.setattr(experiment, "cores", lambda: 1)
+    monkeypatch.setattr(parallel, "cores", lambda: 1)
     name = profile(
         trunk={"name": "mobilenet_v2", "cut": "features.18"},
         image={"size": 161, "mode": "squash"},

@@ -1,0 +1,165 @@
+"""The registered analysis: Holm over the whole family, and the verdicts that follow (contrasts: test_registered)."""
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from dagf.retrieval.statistics import Interval, holm
+from dagf.study import bins, claims
+from dagf.study.claims import RIVALS, Named, claim_table, family_table
+from dagf.study.config import RunConfig
+from dagf.study.experiment import Study
+from dagf.study.opening import control_of
+from dagf.study.results import Contrast, contrast
+from tests.study.conftest import TOY
+
+NOTEBOOKS = {"rivals": "06", "modules": "05", "masks": "04", "nuisances": "05", "attention maps": "03"}
+GROUPS = {"rivals": 3, "modules": 4, "masks": 4, "nuisances": 3, "attention maps": 2}
+ROWS = (
+    *("primary", "rivals", "spatial", "channel", "complementary", "windows", "mask", "clutter and occlusion", "scale"),
+    *("control", "maps", "state of the art"),
+)
+
+
+def found(mean: float = 2.0, p: float = 1e-4, margin: float = 1.0, what: str = "a", minus: str = "b") -> Contrast:
+    interval = Interval(mean, mean - margin, mean + margin)
+    return Contrast(what, minus, "Medium", "query", 5, 70, 70, interval, interval, p, p / 2)
+
+
+NOTHING = found(0.1, 0.8)
+Judged = Callable[..., dict[str, claims.Claim]]
+
+
+@pytest.fixture
+def judged(monkeypatch: pytest.MonkeyPatch) -> Judged:
+    """The claims, by `ROWS`, of a family in which all is clearly above 0 but for the contrasts that are named."""
+
+    def judge(primary: Contrast | None = None, control: Contrast = NOTHING, **others: Contrast) -> Any:
+        named = []
+        for group, count in GROUPS.items():
+            for place in range(count):
+                one = others.pop(f"{group.replace(' ', '_')}_{place}", found())
+                named.append(Named(group, Contrast(**{**vars(one), "what": f"{group} {place}"}), NOTEBOOKS[group]))
+        assert not others
+        monkeypatch.setattr(claims, "family", lambda _: named)
+        monkeypatch.setattr(claims, "primary", lambda _: primary or found(what="DAGF", minus="GeM"))
+        monkeypatch.setattr(claims, "control", lambda _: control)
+        return dict(zip(ROWS, claims.claims(None), strict=True))  # type: ignore[arg-type]
+
+    return judge
+
+
+def unsupported(rows: dict[str, claims.Claim]) -> set[str]:
+    assert rows["state of the art"].verdict == "not testable here"
+    assert {row.verdict for row in rows.values()} <= {"supported", "not supported", "not testable here"}
+    return {name for name, row in rows.items() if row.verdict == "not supported"}
+
+
+def test_all_is_supported_where_all_is_above(judged: Judged) -> None:
+    rows = judged()
+    assert unsupported(rows) == set()
+    assert rows["primary"].effect == "DAGF − GeM: +2.0 [+1.0, +3.0]"
+    assert rows["complementary"].effect == "modules 2 − b: +2.0 [+1.0, +3.0]; modules 3 − b: +2.0 [+1.0, +3.0]"
+    assert [row.notebook[:2] for row in rows.values()] == [
+        "06", "06", "05", "05", "05", "04", "04", "05", "05", "05", "03", "06",
+    ]  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("name", "row"),
+    [
+        ("primary", "primary"), ("modules_0", "spatial"), ("modules_1", "channel"), ("modules_2", "complementary"),
+        ("modules_3", "complementary"), ("masks_0", "windows"), ("masks_1", "mask"), ("masks_2", "mask"),
+        ("masks_3", "mask"), ("nuisances_0", "clutter and occlusion"), ("nuisances_1", "clutter and occlusion"),
+        ("nuisances_2", "scale"), ("attention_maps_0", "maps"), ("attention_maps_1", "maps"),
+        *((f"rivals_{place}", "rivals") for place in range(3)),
+    ],
+)  # fmt: skip
+@pytest.mark.parametrize("other", [NOTHING, found(-2.0), found(2.0, margin=2.5)])
+def test_a_claim_needs_each_of_its_contrasts_and_no_other(judged: Judged, name: str, row: str, other: Contrast) -> None:
+    assert unsupported(judged(**{name: other})) == {row}
+
+
+def test_a_lead_over_the_strongest_rival_does_not_hide_a_doubtful_one(judged: Judged) -> None:
+    """The smallest lead is shown; but a larger one with a wide interval is not above 0."""
+    rows = judged(rivals_1=found(1.5), rivals_2=found(9.0, 0.3, margin=12.0))
+    assert rows["rivals"].effect == "rivals 1 − b: +1.5 [+0.5, +2.5]"
+    assert unsupported(rows) == {"rivals"}
+
+
+def test_holm_goes_over_the_whole_family(judged: Judged) -> None:
+    """Of sixteen, one p of 0.04 is the last in line and multiplied by 1; of two large ones the smaller is by 2."""
+    assert unsupported(judged(modules_0=found(p=0.04))) == set()
+    assert unsupported(judged(modules_0=found(p=0.03), masks_0=found(p=0.04))) == {"spatial", "windows"}
+    weak = {f"{group.replace(' ', '_')}_{place}": found(p=0.004) for group, n in GROUPS.items() for place in range(n)}
+    assert len(weak) == 16
+    assert unsupported(judged(**weak)) == set(ROWS) - {"primary", "control", "state of the art"}  # 16 x 0.004 > 0.05
+    assert unsupported(judged(**{name: found(p=0.003) for name in weak})) == set()
+
+
+def test_what_could_not_be_tested_is_not_supported(judged: Judged) -> None:
+    nan = float("nan")
+    one_seed = Contrast("a", "b", "Medium", "query", 1, 70, 70, Interval(5, nan, nan), Interval(5, 4, 6), nan, 1e-4)
+    assert unsupported(judged(modules_0=one_seed, primary=one_seed)) == {"primary", "spatial"}
+
+
+def test_the_primary_contrast_is_outside_the_family(judged: Judged) -> None:
+    assert unsupported(judged(primary=found(p=0.049))) == set()
+    assert unsupported(judged(primary=found(p=0.9), **{f"modules_{n}": found(p=0.9) for n in range(4)})) == {
+        "spatial", "channel", "complementary",
+    }  # fmt: skip
+
+
+def test_the_control_shows_no_gain_unless_both_intervals_do(judged: Judged) -> None:
+    assert unsupported(judged(control=found(2.0))) == {"control"}
+    for quiet in (NOTHING, found(-3.0), found(2.0, margin=2.0)):
+        assert "control" not in unsupported(judged(control=quiet))
+    seeds_only = Contrast("a", "b", "M", "query", 5, 70, 70, Interval(2, 1, 3), Interval(2, -1, 5), 0.01, 0.2)
+    assert "control" not in unsupported(judged(control=seeds_only))
+
+
+def test_the_tables_say_what_the_claims_say(judged: Judged) -> None:
+    rows = judged(modules_0=found(p=0.04), masks_0=found(p=0.04), rivals_0=found(-2.0))
+    table = claim_table(None)  # type: ignore[arg-type]
+    assert list(table.columns) == ["claim", "verdict", "effect [95 %]", "report"]
+    assert list(table["verdict"]) == [row.verdict for row in rows.values()]
+    family = family_table(None).set_index("what")  # type: ignore[arg-type]
+    assert list(family["group"]) == [group for group, count in GROUPS.items() for _ in range(count)]
+    raw = [0.04 if what in ("modules 0", "masks 0") else 1e-4 for what in family.index]
+    assert list(family["p"].astype(float)) == [round(p, 3) for p in raw]
+    assert np.allclose(family["p (Holm)"].astype(float), holm(raw), atol=5e-4)
+    assert family["verdict"].to_dict() == {
+        what: {"modules 0": "no difference shown", "masks 0": "no difference shown", "rivals 0": "below"}.get(
+            str(what), "above"
+        )
+        for what in family.index
+    }
+    assert family["difference"]["rivals 0"] == "-2.0"
+    assert family["over seeds"]["rivals 0"] == "[-3.0, -1.0], 5"
+    assert family["over queries (groups)"]["rivals 0"] == "[-3.0, -1.0], 70 (70)"
+
+
+@pytest.mark.usefixtures("one_process")
+def test_the_whole_analysis_of_a_tiny_study(
+    toy: Study, toy_root: Path, trained: list[RunConfig], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("DAGF_ROOT", str(toy_root))
+    family = family_table(toy)
+    assert family["group"].value_counts().to_dict() == GROUPS | {"rivals": len({*RIVALS} & {*TOY["sweep"]["arms"]})}
+    assert not family.duplicated(["group", "what", "minus", "on"]).any()  # each has its own place under Holm
+    assert set(family["verdict"]) <= {"above", "below", "no difference shown"}
+    assert list(family["on"].unique()) == [
+        "Medium", *(f"{nuisance}: worst minus first" for nuisance in bins.BINS), "pixel AUC, per cent",
+    ]  # fmt: skip
+    table = claim_table(toy)
+    assert len(table) == len(ROWS)
+    by_hand = contrast(toy, "dagf", "gem", "Medium")
+    assert table["verdict"][0] == ("supported" if by_hand.verdict == "above" else "not supported")
+    assert table["effect [95 %]"][0].startswith(f"DAGF − GeM: {by_hand.mean:+.1f} ")
+    still = claims.control(toy)
+    assert still.setting == "Medium, control"
+    assert still.mean == pytest.approx(contrast(control_of(toy), "dagf", "gem", "Medium").mean)
+    assert trained == []  # all of it comes from the run store

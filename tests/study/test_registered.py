@@ -1,0 +1,164 @@
+"""The contrasts of the registered analysis: who is compared with whom, and each by hand on tiny inputs."""
+
+from collections.abc import Sequence
+from itertools import product
+from types import SimpleNamespace
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from dagf.model.variants import VARIANTS
+from dagf.retrieval.statistics import Interval, t_interval
+from dagf.study import claims
+from dagf.study.claims import ALONE, RIVALS, TOGETHER
+from dagf.study.experiment import Answers
+from dagf.study.results import Contrast
+
+nan = float("nan")
+
+
+class Pretended:
+    """A study of two seeds and two queries whose arms have these APs: arm -> seeds -> queries (0.5 if not named)."""
+
+    def __init__(self, **values: Sequence[Sequence[float]]) -> None:
+        self.values = values
+        self.asked: list[tuple[tuple[str, ...], bool]] = []
+        self.profile = SimpleNamespace(seeds=(0, 1))
+        names = [SimpleNamespace(name=name) for name in ("Easy", "Medium", "Hard")]
+        self.test = SimpleNamespace(clusters=lambda: np.arange(2), settings=names)
+
+    def plan(self, sweep: bool) -> Any:
+        return SimpleNamespace(arms=("dagf", "gem", "spatial", "channel", "attention", "spoc", "se"))
+
+    def answered(self, arms: Sequence[str], sweep: bool = False) -> dict[tuple[str, int], Answers]:
+        self.asked.append((tuple(arms), sweep))
+        flat = [[0.5, 0.5], [0.5, 0.5]]
+        return {
+            (arm, seed): Answers(judged(points), pd.DataFrame())
+            for arm in arms
+            for seed, points in enumerate(self.values.get(arm, flat))
+        }
+
+
+def judged(points: Sequence[float]) -> pd.DataFrame:
+    frame = pd.DataFrame({"query": range(len(points)), "AP": points, "setting": "Medium", "query_set": "query"})
+    frame = frame.assign(positives=1)
+    others = [frame.assign(setting="Hard", AP=9.0), frame.assign(query_set="query-2", query=[5, 6], AP=7.0)]
+    return pd.concat([frame, *others])
+
+
+def test_the_registered_pairs() -> None:
+    assert claims.PRIMARY == ("dagf", "gem")
+    assert set(RIVALS) >= {"mac", "spoc", "rmac", "crow", "netvlad", "solar", "glam", "se", "cbam", "delf"}
+    assert {*RIVALS, *sum((*ALONE, *TOGETHER), ())} <= set(VARIANTS)
+    assert VARIANTS["attention"].spatial == VARIANTS["spatial"].spatial == VARIANTS["dagf"].spatial == "evaluator"
+    assert (VARIANTS["spatial"].channel, VARIANTS["channel"].spatial) == (False, None)
+
+
+def test_primary_rivals_and_modules_ask_for_their_arms() -> None:
+    study: Any = Pretended(dagf=[[0.7, 0.6], [0.6, 0.6]], se=[[0.5, 0.6], [0.5, 0.5]])
+    assert claims.primary(study).mean == pytest.approx(12.5)
+    assert study.asked == [(("dagf", "gem"), False)]  # end to end
+    assert [one.minus for one in claims.rivals(study)] == ["SPoC", "GeM + SE"]  # those that the sweep has
+    assert [one.mean for one in claims.rivals(study)] == pytest.approx([12.5, 10])
+    assert study.asked[1] == (("dagf", "spoc"), True)
+    study.asked.clear()
+    claims.modules(study)
+    pairs = [("spatial", "gem"), ("channel", "gem"), ("attention", "spatial"), ("attention", "channel")]
+    assert study.asked == [(pair, True) for pair in pairs]
+
+
+def test_the_interaction_by_hand() -> None:
+    study: Any = Pretended(
+        attention=[[0.9, 0.5], [0.8, 0.5]], spatial=[[0.6, 0.5], [0.6, 0.6]], gem=[[0.4, 0.3], [0.4, 0.3]]
+    )
+    found = claims.interaction(study)
+    first = [(0.9 - 0.4) - (0.6 - 0.4) - (0.5 - 0.4), (0.5 - 0.3) - (0.5 - 0.3) - (0.5 - 0.3)]
+    second = [(0.8 - 0.4) - (0.6 - 0.4) - (0.5 - 0.4), (0.5 - 0.3) - (0.6 - 0.3) - (0.5 - 0.3)]
+    assert found.over_seeds == pytest.approx(t_interval([100 * np.mean(first), 100 * np.mean(second)]))
+    assert (found.setting, found.queries) == ("Medium", 2)
+    assert study.asked == [(("attention", "spatial", "channel", "gem"), True)]
+
+
+def test_masks_by_hand(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The random mask counts as the mean of its draws; the other pooling and queries without positives do not."""
+    one, three = "1", "max 1, 2, 3"
+    points = {(one, "none", 0): 0.3, (one, "max", 0): 0.5, (three, "none", 0): 0.4, (three, "max", 0): 0.6}
+    points |= {(one, "random", draw): 0.2 + 0.1 * draw for draw in range(3)}
+    points |= {(three, "random", draw): 0.5 + 0.1 * draw for draw in range(3)}
+    rows = [(*key, seed, query, value + 0.1 * query) for key, value in points.items() for seed, query in SEEN]
+    table = pd.DataFrame(rows, columns=["windows", "mask", "draw", "seed", "query", "AP"])
+    table = table.assign(pooling="GeM", positives=3)
+    others = [table.assign(pooling="SPoC", AP=0.0), table.assign(query=7, positives=0, AP=nan)]
+    monkeypatch.setattr(claims, "grid", lambda *_: pd.concat([table, *others]))
+    study: Any = Pretended()
+    found = claims.masks(study)
+    assert [(contrast.what, contrast.minus) for contrast in found] == [
+        ("windows max 1, 2, 3, mask none", "windows 1, mask none"),
+        ("windows 1, mask max", "windows 1, mask none"),
+        ("windows 1, mask max", "windows 1, mask random"),
+        ("windows max 1, 2, 3, mask max", "windows max 1, 2, 3, mask random"),
+    ]
+    assert [contrast.mean for contrast in found] == pytest.approx([10, 20, 20, 0], abs=1e-9)
+    assert {(contrast.seeds, contrast.queries) for contrast in found} == {(2, 2)}
+
+
+SEEN = tuple(product((0, 1), (0, 1)))  # seeds and queries
+
+
+def test_looks_by_hand(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Paired by image and seed, landmarks as clusters; an image without landmark pixels has no AUC."""
+    auc = {  # (landmark, file) -> for each seed the AUC of the evaluator and of the norm
+        (0, "a"): ((0.9, 0.5), (0.8, 0.6)),
+        (0, "b"): ((0.7, 0.6), (0.7, 0.6)),
+        (1, "c"): ((0.6, 0.7), (0.6, 0.5)),
+        (1, "d"): ((nan, nan), (nan, nan)),
+    }
+    rows = [
+        (*key, seed, name, value)
+        for key, seeds in auc.items()
+        for seed, (ours, norm) in enumerate(seeds)
+        for name, value in {"region evaluator": ours, "feature norm": norm, "centre prior": norm + 0.1, "x": 0}.items()
+    ]
+    table = pd.DataFrame(rows, columns=["landmark", "file", "seed", "map", "AUC"]).sample(frac=1, random_state=0)
+    monkeypatch.setattr(claims, "localisations", lambda _: table)
+    study: Any = Pretended()
+    norm, centre = claims.looks(study)
+    assert (norm.what, norm.minus, centre.minus) == ("region evaluator", "feature norm", "centre prior")
+    by_seed = [100 * (0.4 + 0.1 - 0.1) / 3, 100 * (0.2 + 0.1 + 0.1) / 3]
+    assert norm.over_seeds == pytest.approx(t_interval(by_seed))
+    assert centre.over_seeds == pytest.approx(t_interval([value - 10 for value in by_seed]))
+    assert (norm.queries, norm.clusters, norm.seeds) == (3, 2, 2)
+    alone = (100 * (-0.1 + 0.1) / 2, 100 * (0.4 + 0.1 + 0.2 + 0.1) / 4)  # landmark 1 and landmark 0
+    assert norm.over_queries[1:] == pytest.approx(alone)
+
+
+def test_nuisances_take_the_growth_of_each(monkeypatch: pytest.MonkeyPatch) -> None:
+    flat = Interval(1, 0, 2)
+
+    def gains(study: Any, arm: str, baseline: str, nuisance: str) -> list[Contrast]:
+        assert (arm, baseline) == claims.PRIMARY
+        places = ("first", "middle", "worst", "worst minus first")
+        return [Contrast(arm, baseline, f"{nuisance}: {p}", "query", 2, 2, 2, flat, flat, 0.5, 0.5) for p in places]
+
+    monkeypatch.setattr(claims.bins, "gains", gains)
+    study: Any = Pretended()
+    assert [one.setting for one in claims.nuisances(study)] == [
+        f"{nuisance}: worst minus first" for nuisance in ("clutter", "occlusion", "scale")
+    ]
+
+
+def test_the_family_in_its_order(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name, count in (("rivals", 2), ("modules", 4), ("masks", 4), ("nuisances", 3), ("looks", 2)):
+        monkeypatch.setattr(claims, name, lambda _, name=name, count=count: [name] * count)
+    study: Any = Pretended()
+    named = claims.family(study)
+    assert [(one.group, one.contrast) for one in named] == [
+        *[("rivals", "rivals")] * 2, *[("modules", "modules")] * 4, *[("masks", "masks")] * 4,
+        *[("nuisances", "nuisances")] * 3, *[("attention maps", "looks")] * 2,
+    ]  # fmt: skip
+    assert {one.group: one.notebook[:2] for one in named} == {
+        "rivals": "06", "modules": "05", "masks": "04", "nuisances": "05", "attention maps": "03",
+    }  # fmt: skip

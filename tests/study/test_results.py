@@ -1,0 +1,148 @@
+"""From judged queries to tables: summaries, contrasts and verdicts by hand."""
+
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from dagf.common import read_json
+from dagf.retrieval.statistics import Interval, sign_flip, t_interval, t_test
+from dagf.study import results
+from dagf.study.experiment import Answers
+from dagf.study.results import Contrast, contrast, contrast_of, contrast_table, keep_table, ranked, summary
+
+nan = float("nan")
+
+
+def test_summary_by_hand() -> None:
+    rows = [
+        ("query", "Easy", 40.0, "dagf", 0), ("query", "Easy", 44.0, "dagf", 1), ("query", "Easy", 30.0, "gem", 0),
+        ("query-2", "Easy", 5.04, "gem", 0), ("query", "Hard", 7.0, "gem", 0),
+    ]  # fmt: skip
+    table = summary(pd.DataFrame(rows, columns=["query_set", "setting", "mAP", "arm", "seed"]))
+    found = table.set_index(["query set", "method"])
+    assert found["Easy"]["query", "DAGF"] == str(t_interval([40, 44])) == "42.0 [16.6, 67.4]"
+    assert found["Easy"]["query-2", "GeM"] == "5.0"
+    assert found["Hard"]["query", "GeM"] == "7.0"
+    assert found["seeds"]["query", "DAGF"] == 2
+
+
+def pretend_study(values: dict[tuple[str, int], list[float]], clusters: list[int]) -> Any:
+    """A study whose queries were judged as `values` says: (arm, seed) -> an AP a query, NaN without positives."""
+
+    def judged(key: tuple[str, int]) -> pd.DataFrame:
+        scores = values[key]
+        frame = {"setting": "Medium", "query_set": "query", "query": range(len(scores)), "AP": scores}
+        found = pd.DataFrame(frame).assign(positives=lambda table: table["AP"].notna().astype(int))
+        return pd.concat([found, found.assign(setting="Hard", AP=0.0)])
+
+    seeds = tuple(dict.fromkeys(seed for _, seed in values))
+    return SimpleNamespace(
+        profile=SimpleNamespace(seeds=seeds), test=SimpleNamespace(clusters=lambda: np.array(clusters)),
+        answered=lambda arms, sweep: {
+            (arm, seed): Answers(judged((arm, seed)), pd.DataFrame()) for arm in arms for seed in seeds
+        },
+    )  # fmt: skip
+
+
+def test_contrast_by_hand() -> None:
+    values = {
+        ("dagf", 0): [0.5, 0.6, nan, 0.9], ("gem", 0): [0.4, 0.4, nan, 0.6],
+        ("dagf", 1): [0.5, 0.5, nan, 0.5], ("gem", 1): [0.3, 0.2, nan, 0.4],
+    }  # fmt: skip
+    found = contrast(pretend_study(values, [0, 1, 2, 3]), "dagf", "gem", "Medium")
+    assert (found.seeds, found.queries) == (2, 3)
+    assert found.over_seeds == pytest.approx(t_interval([20, 20]))
+    assert found.over_queries.mean == pytest.approx(20)
+    assert found.over_queries.low >= 15 - 1e-9
+    assert found.over_queries.high <= 25 + 1e-9
+    assert (found.mean, found.verdict) == (pytest.approx(20), "above")
+    assert found.p_seeds < 1e-9  # both seeds say 20
+    assert found.p_queries == 2 / 8  # of the eight sign patterns of three queries, these signs and their mirror image
+    assert found.p == found.p_queries
+    (row,) = contrast_table([found]).to_dict("records")
+    assert (row["what"], row["minus"], row["mAP"], row["verdict"]) == ("DAGF", "GeM", "+20.0", "above")
+    assert row["p"] == "0.250"
+    assert row["over 2 seeds"] == "[+20.0, +20.0]"
+    assert row["over queries (groups)"] == "[+15.0, +25.0], 3 (3)"
+    back = contrast(pretend_study(values, [0, 1, 2, 3]), "gem", "dagf", "Medium")
+    assert back.verdict == "below"
+    assert back.over_seeds.mean == pytest.approx(-20)
+    one = contrast(pretend_study(values, [0, 0, 0, 0]), "dagf", "gem", "Medium")
+    assert np.isnan(one.over_queries.low)  # one cluster: nothing to draw, so no side is taken
+    assert one.verdict == "no difference shown"
+    assert np.isnan(one.p)
+
+
+def test_a_query_that_lacks_a_seed_is_left_out() -> None:
+    apart = pd.DataFrame({0: [1.0, np.nan, 3.0, 7.0], 1: [3.0, 9.0, 5.0, np.nan]}, index=[4, 1, 0, 2])
+    found = contrast_of(apart, np.array([5, 6, 7, 8, 9]), "a", "b", "Hard", "query-2")
+    assert (found.queries, found.clusters, found.seeds) == (2, 2, 2)  # queries 4 and 0
+    assert found.over_seeds == t_interval([2, 4])
+    assert found.over_queries.mean == 3
+    assert (found.what, found.minus, found.setting, found.query_set) == ("a", "b", "Hard", "query-2")
+    assert found.p_seeds == t_test([2, 4])
+    assert found.p_queries == sign_flip([2, 4], [0, 1])
+
+
+def test_queries_of_one_cluster_count_once() -> None:
+    apart = pd.DataFrame({0: [1.0, 1, 1, -1], 1: [1.0, 1, 1, -1]})
+    together = contrast_of(apart, np.array([3, 3, 3, 8]), "a", "b", "Hard")
+    assert (together.queries, together.clusters) == (4, 2)
+    assert together.over_queries.low == -1  # the second landmark alone
+    assert together.p_queries == 1
+
+
+def made(p_seeds: float, p_queries: float, low: float = 1, what: str = "a") -> Contrast:
+    return Contrast(what, "b", "Medium", "query", 3, 9, 9, Interval(2, low, 3), Interval(2, low, 3), p_seeds, p_queries)
+
+
+def test_the_p_value_is_the_larger_one_and_missing_if_one_is() -> None:
+    assert made(0.1, 0.2).p == made(0.2, 0.1).p == 0.2
+    assert np.isnan(made(nan, 0.2).p)
+    assert np.isnan(made(0.2, nan).p)
+
+
+def test_adjusted_verdicts_by_hand() -> None:
+    below = Contrast("c", "b", "Medium", "query", 3, 9, 9, Interval(-2, -3, -1), Interval(-2, -3, -1), 0.01, 0.001)
+    table = contrast_table([made(0.02, 0.01), below, made(0.03, 0.001, -1), made(nan, 0.001, what="d")], adjusted=True)
+    assert list(table["p (Holm)"]) == ["0.040", "0.030", "0.040", "nan"]  # x 2, x 3, at least the one before
+    assert list(table["verdict"]) == ["above", "below", "no difference shown", "no difference shown"]
+    assert list(table["p"]) == ["0.020", "0.010", "0.030", "nan"]
+    crowd = contrast_table([made(0.02, 0.01)] * 3, adjusted=True)
+    assert set(crowd["verdict"]) == {"no difference shown"}
+    assert set(contrast_table([made(0.02, 0.01)] * 3)["verdict"]) == {"above"}
+
+
+def test_ranked_by_the_mean() -> None:
+    table = pd.DataFrame({"method": ["a", "b", "c", "d"], "Hard": ["9.5 [9, 10]", "10.0 [1, 99]", "-", "10.0"]})
+    table = table[table["method"] != "c"]
+    assert list(ranked(table, "Hard")["method"]) == ["b", "d", "a"]
+    assert list(ranked(table, "Hard").index) == [0, 1, 2]
+
+
+@pytest.mark.parametrize(
+    ("seeds", "queries", "verdict"),
+    [
+        ((1, 5), (1, 5), "above"), ((-5, -1), (-5, -1), "below"), ((1, 5), (-1, 5), "no difference shown"),
+        ((-1, 5), (1, 5), "no difference shown"), ((-5, -1), (1, 5), "no difference shown"),
+        ((0, 5), (1, 5), "no difference shown"), ((float("nan"), float("nan")), (1, 5), "no difference shown"),
+    ],
+)  # fmt: skip
+def test_a_verdict_needs_both_intervals(seeds: tuple[float, float], queries: tuple[float, float], verdict: str) -> None:
+    found = Contrast("dagf", "gem", "Medium", "query", 3, 9, 9, Interval(0, *seeds), Interval(0, *queries), 0.01, 0.01)
+    assert found.verdict == verdict
+
+
+def test_a_kept_table(project: Path) -> None:
+    frame = pd.DataFrame({"a": [1, 2], "b": ["x", None], "c": [0.5, np.nan], "n": pd.array([1, None], dtype="Int64")})
+    keep_table("kept", frame, "T", "C", note="N")
+    folder = project / "data" / "scratch" / "tables"
+    record = read_json(folder / "kept.json")
+    assert record["rows"] == [[1, "x", 0.5, 1], [2, None, None, None]]
+    assert (record["columns"], record["title"], record["note"]) == (["a", "b", "c", "n"], "T", "N")
+    assert pd.read_csv(folder / "kept.csv")["c"].isna().sum() == 1
+    assert results.photograph_tables() == []
