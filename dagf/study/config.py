@@ -19,7 +19,7 @@ import yaml
 from dagf.benchmarks.toytown import ToytownSpec
 from dagf.common import UserError, canonical_json, choose, code_only, content_hash
 from dagf.model.trunks import TrunkSpec
-from dagf.model.variants import Variant
+from dagf.model.variants import Variant, variant
 from dagf.retrieval.images import ImageSpec
 from dagf.study import profiles
 
@@ -202,6 +202,17 @@ def recipe_hash(made_of: Variant) -> str:
     files += ["model/attention.py"] if attends else []
     files += ["model/peers.py"] if made_of.peer else []
     return content_hash([code_only((package / file).read_text(encoding="utf-8")) for file in files])
+
+
+@lru_cache(maxsize=1)
+def evaluation_hash() -> str:
+    """The hash of the code that turns a network and images into judged queries."""
+    package = resources.files("dagf")
+    files = ["benchmarks/protocol.py", "benchmarks/folder.py"]
+    files += [f"retrieval/{name}.py" for name in ("images", "descriptors", "search", "metrics")]
+    return content_hash(
+        [code_only((package / file).read_text(encoding="utf-8")) for file in files] + [recipe_hash(variant("spoc"))]
+    )
 
 
 def to_json(config: RunConfig) -> dict[str, Any]:

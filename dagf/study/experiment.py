@@ -7,8 +7,7 @@ Every run comes from the run store, so a notebook asks for what it shows and onl
 
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, replace
-from functools import lru_cache, partial
-from importlib import resources
+from functools import partial
 from pathlib import Path
 
 import pandas as pd
@@ -16,17 +15,18 @@ import torch
 
 from dagf.benchmarks.protocol import Benchmark
 from dagf.benchmarks.toytown import generator_hash
-from dagf.common import UserError, atomic_path, code_only, content_hash, file_sha256
+from dagf.common import UserError, atomic_path, content_hash, file_sha256
 from dagf.model.network import MapEncoder, RetrievalNet
 from dagf.model.trunks import TrunkSpec
 from dagf.model.variants import VARIANTS, Variant, variant
 from dagf.retrieval.descriptors import BenchmarkMaps, FeatureMaps, MultiScale, benchmark_scores, cache_benchmark
 from dagf.retrieval.metrics import judge, means, positions
-from dagf.study.config import Profile, RunConfig, Sweep, TrainSpec, recipe_hash
-from dagf.study.parallel import side_by_side
+from dagf.study.config import Profile, RunConfig, Sweep, TrainSpec, evaluation_hash, recipe_hash
+from dagf.study.parallel import pipeline, side_by_side
 from dagf.study.runs import Run, RunStore
+from dagf.study.schedule import shared_tasks, tasks_for, train_one
 from dagf.study.sources import MapSource, TrainingSet, frozen_trunk
-from dagf.study.training import load_trunk, train
+from dagf.study.training import load_trunk
 
 Key = tuple[str, int]  # an arm and a seed
 
@@ -122,53 +122,48 @@ class Study:
 
         What is missing is trained, each arm at the rate of its best validation trial, and its test queries are judged.
         """
-        seeds, arms = seeds or self.profile.seeds, arms or self.plan(sweep).arms
-        arms = [arm for arm in arms if variant(arm).trainable or not sweep]
-        self.prepare(sorted({*seeds, *self._trial_seeds(sweep)}), sweep or self.profile.frozen)
-        rates = self._best_rates(arms, sweep)
-        wanted = {(arm, seed): self.arm_config(arm, seed, sweep, rates.get(arm)) for seed in seeds for arm in arms}
-        runs = self._train_all(list(wanted.values()), judged=True)
-        return dict(zip(wanted, runs, strict=True))
+        seeds, arms = seeds or self.profile.seeds, self._trained_arms(arms, sweep)
+        pipeline(tasks_for(self, arms, seeds, sweep), "training")
+        return {(arm, seed): self.store.get(self.chosen_config(arm, seed, sweep).id) for seed in seeds for arm in arms}
 
-    def _trial_seeds(self, sweep: bool) -> tuple[int, ...]:
-        return self.profile.seeds[:1] if self.plan(sweep).rates else ()
+    def _trained_arms(self, arms: Sequence[str], sweep: bool) -> list[str]:
+        return [arm for arm in arms or self.plan(sweep).arms if variant(arm).trainable or not sweep]
+
+    def trial_configs(self, arm: str, sweep: bool = False) -> dict[float, RunConfig]:
+        """The validation trials of an arm by learning rate, all on the first seed; none where there is no choice."""
+        return {rate: self.arm_config(arm, self.profile.seeds[0], sweep, rate) for rate in self.plan(sweep).rates}
+
+    def chosen_config(self, arm: str, seed: int, sweep: bool = False) -> RunConfig:
+        """The run of one arm and seed at the rate of the arm's best validation trial; the trials must be there."""
+        scores = {
+            rate: self.store.get(config.id).record["validation_mAP"]
+            for rate, config in self.trial_configs(arm, sweep).items()
+        }
+        return self.arm_config(arm, seed, sweep, max(scores, key=lambda rate: scores[rate]) if scores else None)
 
     def trials(self, arms: Sequence[str] = (), sweep: bool = False) -> pd.DataFrame:
         """One row a validation trial, all on the first seed: arm, rate, validation mAP (per cent), whether chosen.
 
         Test queries play no part: a trial that is not chosen is never judged on them.
         """
-        plan, arms = self.plan(sweep), arms or self.plan(sweep).arms
-        arms = [arm for arm in arms if variant(arm).trainable or not sweep]
-        keys = [(arm, seed, rate) for arm in arms for seed in self._trial_seeds(sweep) for rate in plan.rates]
-        self.prepare(self._trial_seeds(sweep), sweep or self.profile.frozen)
-        runs = self._train_all([self.arm_config(arm, seed, sweep, rate) for arm, seed, rate in keys])
+        arms, seed = self._trained_arms(arms, sweep), self.profile.seeds[0]
+        pipeline(tasks_for(self, arms, (), sweep, judged=False), "trials")
         rows = [
-            {"arm": arm, "method": VARIANTS[arm].title, "rate": rate, "validation mAP": run.record["validation_mAP"]}
-            for (arm, _, rate), run in zip(keys, runs, strict=True)
+            {
+                "arm": arm,
+                "method": VARIANTS[arm].title,
+                "rate": rate,
+                "validation mAP": self.store.get(config.id).record["validation_mAP"],
+                "chosen": config == self.chosen_config(arm, seed, sweep),
+            }
+            for arm in arms
+            for rate, config in self.trial_configs(arm, sweep).items()
         ]
-        frame = pd.DataFrame(rows, columns=["arm", "method", "rate", "validation mAP"])
-        best = frame.groupby("arm")["validation mAP"].idxmax()
-        return frame.assign(chosen=frame.index.isin(best))
-
-    def _best_rates(self, arms: Sequence[str], sweep: bool) -> dict[str, float]:
-        if not (arms and self.plan(sweep).rates):
-            return {}
-        trials = self.trials(arms, sweep)
-        return dict(trials.loc[trials["chosen"], ["arm", "rate"]].to_numpy().tolist())
+        return pd.DataFrame(rows, columns=["arm", "method", "rate", "validation mAP", "chosen"])
 
     def prepare(self, seeds: Sequence[int], frozen: bool = True) -> None:
         """Make the trunks of the seeds and, for heads on frozen trunks, their maps: whatever all arms share."""
-        self._train_all([config for config in map(self.trunk_config, seeds) if config])
-        if frozen and self.training is not None:
-            trunks = {self.trunk_id(seed): seed for seed in seeds}  # a pre-trained one is that of all seeds
-            todo = [seed for trunk, seed in trunks.items() if not self._maps(trunk).exists()]
-            side_by_side(partial(_cache_maps, self), todo, "feature maps")
-
-    def _train_all(self, configs: Sequence[RunConfig], judged: bool = False) -> list[Run]:
-        missing = {config.id: config for config in configs if not self.store.find(config)}
-        side_by_side(partial(_train_and_judge if judged else _train, self), list(missing.values()), "training")
-        return [self.store.get(config.id) for config in configs]
+        pipeline(shared_tasks(self, seeds, frozen)[0], "trunks")
 
     def untrained(self, arm: str, seed: int | None = None) -> RetrievalNet:
         """The network of an arm before its first step, on the trunk of a seed (of the first, unless named)."""
@@ -178,7 +173,7 @@ class Study:
         net = RetrievalNet(spec, variant(arm))
         trunk = self.trunk_config(seed)
         if trunk:
-            load_trunk(net, self._train_all([trunk])[0].folder)
+            load_trunk(net, train_one(self, trunk).folder)
         return net.eval()
 
     def smaller(self, distractors: int) -> "Study":
@@ -188,17 +183,16 @@ class Study:
 
     def trunk_id(self, seed: int) -> str:
         """What names the trunk of a seed (as `frozen_trunk` does): its run, the hash of its weights, or its seed."""
-        trunk = self.trunk_config(seed)
-        if trunk:
-            return trunk.id
-        return content_hash(asdict(self.trunk) if self.trunk.pretrained else [asdict(self.trunk), seed])
+        trunk, weights = self.trunk_config(seed), asdict(self.trunk)
+        return trunk.id if trunk else content_hash(weights if self.trunk.pretrained else [weights, seed])
 
-    def _maps(self, trunk: str) -> Path:
+    def maps_folder(self, trunk: str) -> Path:
+        """Where the feature maps of the test benchmark under a trunk are kept."""
         return self.cache / content_hash(["test", trunk, asdict(self.profile.image), self.test_id])
 
     def test_maps(self, net: RetrievalNet, trunk: str) -> BenchmarkMaps:
         """The feature maps of the test benchmark under a trunk that `trunk` names, computed once."""
-        return cache_benchmark(placed(net).trunk, self.test, self.profile.image, self._maps(trunk))
+        return cache_benchmark(placed(net).trunk, self.test, self.profile.image, self.maps_folder(trunk))
 
     def training_maps(self, seed: int) -> FeatureMaps:
         """The feature maps of the training images under the trunk of a seed."""
@@ -226,6 +220,10 @@ class Study:
                     frame.to_csv(temporary, index=False)
         where, judged = (pd.read_csv(file, keep_default_na=False, na_values=["", "nan"]) for file in files)
         return Answers(judged, where)
+
+    def has_answers(self, of: Run | Key) -> bool:
+        """Whether the test queries are answered by it already."""
+        return self._files(self._asked(of)[0])[-1].exists()
 
     def _asked(self, of: Run | Key) -> tuple[Path, Callable[[], RetrievalNet], str]:
         """Where the answers are kept, the network that gives them, and what names its trunk if that is frozen."""
@@ -262,7 +260,7 @@ class Study:
         seeds, arms = seeds or self.profile.seeds, arms or self.plan(sweep).arms
         runs: dict[Key, Run] = self.train(arms, seeds, sweep)
         asked = {(arm, seed): runs.get((arm, seed), (arm, seed)) for seed in seeds for arm in arms}
-        missing = [of for of in asked.values() if not self._files(self._asked(of)[0])[-1].exists()]
+        missing = [of for of in asked.values() if not self.has_answers(of)]
         side_by_side(self.answers, missing, "answers")
         return {key: self.answers(of) for key, of in asked.items()}
 
@@ -283,32 +281,6 @@ class Study:
         return pd.concat(rows, ignore_index=True)
 
 
-def _train(study: Study, config: RunConfig) -> Run:
-    assert study.training is not None
-    return train(config, study.training, study.store, study.cache, study.weights, bar=False)
-
-
-def _train_and_judge(study: Study, config: RunConfig) -> None:
-    study.answers(_train(study, config))  # here rather than where it is asked for: side by side with the others
-
-
-def _cache_maps(study: Study, seed: int) -> None:
-    """The maps of one trunk: training, validation and test images."""
-    study.training_maps(seed)
-    study.seed_maps(seed)
-
-
 def placed(net: RetrievalNet) -> RetrievalNet:
     """The network where it runs fastest here."""
     return net.to("cuda" if torch.cuda.is_available() else "cpu").to(memory_format=torch.channels_last)
-
-
-@lru_cache(maxsize=1)
-def evaluation_hash() -> str:
-    """The hash of the code that turns a network and images into judged queries."""
-    package = resources.files("dagf")
-    files = ["benchmarks/protocol.py", "benchmarks/folder.py"]
-    files += [f"retrieval/{name}.py" for name in ("images", "descriptors", "search", "metrics")]
-    return content_hash(
-        [code_only((package / file).read_text(encoding="utf-8")) for file in files] + [recipe_hash(variant("spoc"))]
-    )

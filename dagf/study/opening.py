@@ -9,8 +9,8 @@ from dagf.benchmarks.protocol import Benchmark
 from dagf.benchmarks.toytown import load_toytown, make_toytown, toytown_training_images
 from dagf.common import UserError, content_hash, file_sha256
 from dagf.study import paths
-from dagf.study.config import Profile, load_profile
-from dagf.study.experiment import Study, evaluation_hash
+from dagf.study.config import Profile, evaluation_hash, load_profile
+from dagf.study.experiment import Study
 from dagf.study.runs import RunStore
 from dagf.study.sources import TrainingSet
 

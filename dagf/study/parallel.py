@@ -1,10 +1,11 @@
-"""Independent jobs of one thread each, side by side: the same results on any number of cores."""
+"""Jobs of one thread each, side by side: the same results on any number of cores."""
 
 import multiprocessing
-from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import ProcessPoolExecutor
+from collections.abc import Callable, Hashable, Iterator, Mapping, Sequence
+from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
 from contextlib import contextmanager
-from typing import TypeVar
+from functools import partial
+from typing import NamedTuple, TypeVar
 
 import torch
 
@@ -14,20 +15,48 @@ from dagf.study.machine import cores
 J = TypeVar("J")
 
 
-def side_by_side(work: Callable[[J], object], jobs: Sequence[J], what: str) -> None:
-    """Do `work` for every job, in worker processes on CPUs; on a GPU, or for a single job, here.
+class Task(NamedTuple):
+    """Work without arguments, and the keys of the tasks that must be done before it; those not planned count as done.
 
-    `work` leaves its result on disk and must be picklable. What a job raises, this raises.
+    `work` leaves its result on disk and must be picklable.
     """
-    workers = min(cores(), len(jobs))
+
+    work: Callable[[], object]
+    needs: tuple[Hashable, ...] = ()
+
+
+def side_by_side(work: Callable[[J], object], jobs: Sequence[J], what: str) -> None:
+    """Do `work` for every job, each on its own."""
+    pipeline({number: Task(partial(work, job)) for number, job in enumerate(jobs)}, what)
+
+
+def pipeline(tasks: Mapping[Hashable, Task], what: str) -> None:
+    """Do all tasks, each after those that it needs, in worker processes on CPUs; on a GPU, or alone, here.
+
+    A task that is needed stands before those that need it. What a task raises, this raises.
+    """
+    workers = min(cores(), len(tasks))
     if torch.cuda.is_available() or workers <= 1:
-        for job in progress(jobs, what, unit="run"):
+        for task in progress(tasks.values(), what, total=len(tasks), unit="run"):
             with one_thread():
-                work(job)
+                task.work()
         return
     with ProcessPoolExecutor(workers, multiprocessing.get_context("spawn"), torch.set_num_threads, (1,)) as pool:
-        for _ in progress(pool.map(work, jobs), what, total=len(jobs), unit="run"):
+        for _ in progress(_finished(tasks, pool, workers), what, total=len(tasks), unit="run"):
             pass
+
+
+def _finished(tasks: Mapping[Hashable, Task], pool: ProcessPoolExecutor, workers: int) -> Iterator[Hashable]:
+    waiting, running = dict(tasks), dict[Future[object], Hashable]()
+    while waiting or running:
+        undone = {*waiting, *running.values()}
+        ready = [key for key, task in waiting.items() if undone.isdisjoint(task.needs)]
+        for key in ready[: workers - len(running)]:
+            running[pool.submit(waiting.pop(key).work)] = key
+        done, _ = wait(running, return_when=FIRST_COMPLETED)
+        for future in done:
+            future.result()
+            yield running.pop(future)
 
 
 @contextmanager

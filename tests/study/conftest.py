@@ -20,7 +20,7 @@ from dagf.model.network import RetrievalNet
 from dagf.model.trunks import TrunkSpec
 from dagf.model.variants import variant
 from dagf.retrieval.images import ImageSpec
-from dagf.study import experiment, parallel
+from dagf.study import parallel, schedule
 from dagf.study.config import RunConfig, TrainSpec
 from dagf.study.experiment import Study
 from dagf.study.opening import open_study
@@ -111,13 +111,13 @@ def one_process(monkeypatch: pytest.MonkeyPatch, one_thread: None) -> None:
 def trained(monkeypatch: pytest.MonkeyPatch) -> list[RunConfig]:
     """The configurations that a study trains from here on, in order."""
     configs: list[RunConfig] = []
-    whole = experiment.train
+    whole = schedule.train
 
     def counted(config: RunConfig, *rest: Any, **options: Any) -> Any:
         configs.append(config)
         return whole(config, *rest, **options)
 
-    monkeypatch.setattr(experiment, "train", counted)
+    monkeypatch.setattr(schedule, "train", counted)
     return configs
 
 

@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pandas as pd
@@ -84,7 +85,6 @@ ARMS = {  # (windows, mask, pooling) -> the variant that it is
     ("max 1, 2, 3", "none", "GeM"): "windows",
     ("max 1, 2, 3", "max", "GeM"): "scale-mask",
     ("max 1, 2, 3", "max", "SPoC"): "scale-mask-spoc",
-    ("max 1, 2, 3", "sum", "GeM"): "scale-mask-sum",
     ("average 1, 2, 3", "max", "GeM"): "scale-mask-average",
 }
 
@@ -132,20 +132,29 @@ def test_one_row_a_combination_draw_seed_and_query(toy: Study, cells: pd.DataFra
     assert set(cells["mask"]) == {"none", "max", "sum", "random"}
     by_draw = cells[random].pivot_table("AP", ["windows", "pooling", "seed"], "draw")
     assert (by_draw.nunique(axis=1) > 1).any()
-    seeds = cells[random & (cells["windows"] == "1")].pivot(
-        index=["draw", "pooling", "query"], columns="seed", values="AP"
+
+
+def test_each_seed_draws_masks_of_its_own(toy: Study, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Else the interval over seeds would not hold the chance of the draws."""
+    maps = toy.seed_maps(0)
+    monkeypatch.setattr(Study, "seed_maps", lambda *_: maps)
+    monkeypatch.setattr(Study, "prepare", lambda *_: None)
+    same = grid(replace(toy, cache=tmp_path)).pivot(
+        index=["mask", "windows", "draw", "pooling", "query"], columns="seed", values="AP"
     )
-    assert not seeds[0].equals(seeds[1])
+    for mask, part in same.groupby("mask"):
+        assert part[0].equals(part[1]) == (mask != "random"), mask
 
 
 def test_it_is_kept_by_what_it_depends_on(toy: Study, cells: pd.DataFrame, monkeypatch: pytest.MonkeyPatch) -> None:
     def name(study: Study, seed: int = 0, setting: str = "Medium") -> str:
         return module._file(study, seed, setting).name
 
-    others = {
-        name(toy, 1), name(toy, 0, "Hard"), name(toy.smaller(2)),
-        name(replace(toy, profile=replace(toy.profile, image=ImageSpec(40)))),
-    }  # fmt: skip
+    with monkeypatch.context() as patched:
+        patched.setattr(Study, "trunk_id", lambda *_: "of a file")  # whatever the size of the images
+        larger = replace(toy, profile=replace(toy.profile, image=ImageSpec(40)))
+        assert name(larger) != name(toy)
+    others = {name(toy, 1), name(toy, 0, "Hard"), name(toy.smaller(2)), name(larger)}
     assert len(others - {name(toy)}) == 4
     monkeypatch.setattr(module, "_answer", lambda *_: pytest.fail("it was there"))
     pd.testing.assert_frame_equal(grid(toy), cells)
