@@ -91,8 +91,9 @@ def whitening_table(study: Study, arms: Sequence[str], setting: str, sizes: Sequ
 
 
 def head_costs(arms: Sequence[str]) -> pd.DataFrame:
-    """The forward pass of each head as a multiple of GeM's, from the record that `make bench` keeps."""
-    figures = read_json(paths.root() / "benchmarks" / "results.json")["figures"]
+    """The forward pass of each head as a multiple of GeM's, from the record that `make bench` keeps (empty: none)."""
+    record = paths.root() / "benchmarks" / "results.json"
+    figures = read_json(record)["figures"] if record.exists() else []
     ratios = {one["head"]: one["ratio"] for one in figures if "head" in one}
     rows = [{"head": VARIANTS[arm].title, "cost": ratios[arm]} for arm in arms if arm in ratios]
     return pd.DataFrame(rows, columns=["head", "cost"])

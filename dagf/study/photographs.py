@@ -17,7 +17,7 @@ from dagf.model.variants import VARIANTS
 from dagf.retrieval.statistics import paired_bootstrap, t_interval
 from dagf.study.claims import middle
 from dagf.study.experiment import Study
-from dagf.study.grid import grid, kept_fractions
+from dagf.study.photograph_masks import EARLIER, mask_where_it_bites
 from dagf.study.photograph_sets import fewer, of_role, ready, supervised, unlabelled
 from dagf.study.photograph_trials import (
     ALIKE,
@@ -26,6 +26,7 @@ from dagf.study.photograph_trials import (
     alike,
     gem_candidates,
     shelf_methods,
+    signed,
     trained_methods,
     trained_study,
     untrained,
@@ -36,7 +37,6 @@ SHELF = ("spoc", "mac", "gem", "rmac", "crow", "windows", "mask", "scale-mask", 
 TRAINED = ("gem", "spatial", "channel", "attention", "scale-mask", "dagf", "netvlad", "solar", "se", "delf")
 DIVERSE = ("gem", "attention", "dagf")
 LOSS = "SupConLoss"  # of `diversity`
-WINDOWS = ("1", "max 1, 2, 3", "average 1, 2, 3")  # of `dagf.study.grid`
 
 
 def shelf_ablation(study: Study, arms: Sequence[str] = SHELF) -> pd.DataFrame:
@@ -104,11 +104,7 @@ def difference(study: Study, one: Method, other: Method, rows: Sequence[int], pa
     """The mean difference in mAP points [95 % bootstrap interval over the test instances]."""
     apart = (one.points(rows, part) - other.points(rows, part)).dropna().mean(axis=1)
     interval = paired_bootstrap(apart, study.test.clusters()[apart.index])
-    return _signed(*interval)
-
-
-def _signed(mean: float, low: float, high: float) -> str:
-    return f"{mean:+.1f} [{low:+.1f}, {high:+.1f}]"
+    return signed(*interval)
 
 
 def learning_curve(
@@ -187,50 +183,6 @@ def near_duplicates(
     return pd.DataFrame(rows)
 
 
-def mask_where_it_bites(study: Study, cut: str = "features.13") -> pd.DataFrame:
-    """Windows x masks on the study's trunk and on the same trunk cut earlier, where the MAX-Mask keeps fewer cells.
-
-    Untrained, under both poolings. kept: the share of cells, mean over the windows. In the row of the MAX-Mask the
-    differences from no mask and from the random mask (mean of 10 draws), in GeM's points of the first query set, with
-    the bootstrap interval over test instances.
-    """
-    rows = []
-    for node in dict.fromkeys((study.trunk.cut, cut)):
-        trunk = replace(study.profile.trunk, cut=node)
-        profile = replace(study.profile, trunk=trunk, seeds=study.profile.seeds[:1])
-        one = replace(study, profile=profile, training=None)  # nothing is trained here
-        table, kept = grid(one, middle(one)), kept_fractions(one, profile.seeds[0])
-        cells = table[table["windows"].isin(WINDOWS) & (table["positives"] > 0)]
-        shares = kept.set_index("window")[["MAX-Mask", "SUM-mask"]]
-        for (windows, mask), part in cells.groupby(["windows", "mask"], sort=False):
-            share = shares.loc[_windows_of(str(windows))].mean()
-            row: dict[str, Any] = {"cut": node, "windows": windows, "mask": mask}
-            row["kept, %"] = {"none": 100.0, "sum": share["SUM-mask"]}.get(str(mask), share["MAX-Mask"])
-            for name, asked in study.test.query_sets.items():
-                right = part[part["query"].isin(asked)]
-                row |= {f"{name}, {key}": value for key, value in (100 * right.groupby("pooling")["AP"].mean()).items()}
-            rows.append({**row, **(_mask_gains(study, cells, str(windows)) if mask == "max" else {})})
-    columns = [f"{name}, {pooling}" for name in study.test.query_sets for pooling in ("SPoC", "GeM")]
-    found = pd.DataFrame(rows).round(dict.fromkeys(["kept, %", *columns], 1)).fillna("")
-    return found[["cut", "windows", "mask", "kept, %", *columns, "− none", "− random"]]
-
-
-def _windows_of(name: str) -> list[str]:
-    kind, _, sizes = name.rpartition(" ") if "," not in name else name.partition(" ")
-    return ["1" if size == "1" else f"{kind} {size}" for size in sizes.split(", ")]
-
-
-def _mask_gains(study: Study, cells: pd.DataFrame, windows: str) -> dict[str, str]:
-    first = next(iter(study.test.query_sets.values()))
-    part = cells[(cells["windows"] == windows) & (cells["pooling"] == "GeM") & cells["query"].isin(first)]
-    points = 100 * part.pivot_table(index="query", columns="mask", values="AP")  # the mean over the draws
-    gains = {}
-    for other in ("none", "random"):
-        apart = points["max"] - points[other]
-        gains[f"− {other}"] = _signed(*paired_bootstrap(apart, study.test.clusters()[apart.index]))
-    return gains
-
-
 def diversity(
     study: Study, folder: Path | None = None, arms: Sequence[str] = DIVERSE, views: int = 6, seeds: int | None = None
 ) -> pd.DataFrame:
@@ -261,11 +213,11 @@ def diversity(
 
 
 def all_tables(
-    study: Study, train_category_folder: Path | None = None, cut: str = "features.13", diverse_seeds: int | None = None
+    study: Study, train_category_folder: Path | None = None, diverse_seeds: int | None = None
 ) -> dict[str, tuple[str, str, pd.DataFrame]]:
     """Every table of this module: name -> (title, caption, frame), for `dagf.study.results.keep_table`.
 
-    train_category_folder: where `diversity` finds further training roles. cut: an earlier map of the same trunk.
+    train_category_folder: where `diversity` finds further training roles.
     """
     held = study.profile.held_out
     seeds = len(study.profile.seeds)
@@ -275,7 +227,7 @@ def all_tables(
     )
     over = f"{chosen}, t over {seeds} seeds, and of differences the bootstrap over test instances."
     shelf = f"{chosen}, the bootstrap over test instances."
-    return {
+    tables = {
         "shelf-ablation": ("Descriptors off the shelf, as they are and whitened", shelf, shelf_ablation(study)),
         "trained-ablation": (
             "Heads trained on the frozen trunk, as they are and whitened",
@@ -294,15 +246,17 @@ def all_tables(
             f"{over} Both thresholds, set by eye on the photographs, are shown.",
             near_duplicates(study),
         ),
-        "masks": (
-            "Windows and masks where the MAX-Mask drops cells",
-            "Exploratory. Untrained, nothing chosen. Differences are those of the MAX-Mask under GeM, first query "
-            "set, with the 95 % bootstrap interval over test instances.",
-            mask_where_it_bites(study, cut),
-        ),
         "diversity": (
             "What the heads were trained on",
             f"{over} {LOSS} is the supervised contrastive loss, which has no class weights to learn.",
             diversity(study, train_category_folder, seeds=diverse_seeds),
         ),
     }
+    if study.trunk.name in EARLIER:
+        tables["masks"] = (
+            "Windows and masks where the MAX-Mask drops cells",
+            "Exploratory. Untrained, nothing chosen. Differences are those of the MAX-Mask under GeM, first query "
+            "set, with the 95 % bootstrap interval over test instances.",
+            mask_where_it_bites(study, EARLIER[study.trunk.name]),
+        )
+    return tables

@@ -103,6 +103,7 @@ def test_trials_of_a_study(toy: Study) -> None:
 
 
 def test_costs_come_from_the_record(project: Path) -> None:
+    assert list(head_costs(["gem"]).columns) == ["head", "cost"]  # before the first `make bench`
     figures = [
         {"what": "a", "head": "gem", "ratio": 1.0}, {"what": "speed", "ratio": 9.0},
         {"what": "b", "head": "dagf", "ratio": 2.5}, {"what": "c", "head": "crow", "ratio": 0.5},

@@ -17,7 +17,7 @@ from dagf.common import UserError
 from dagf.model.network import RetrievalNet
 from dagf.model.trunks import TrunkSpec
 from dagf.retrieval.whitening import pca_whitening
-from dagf.study import parallel, photograph_trials, photographs
+from dagf.study import parallel, photograph_masks, photograph_trials, photographs
 from dagf.study.experiment import Study
 from dagf.study.opening import open_study
 from dagf.study.photograph_sets import fewer, of_role, supervised, unlabelled, write_views
@@ -89,12 +89,12 @@ def test_every_table_has_its_rows(study: Study, folder: Path, monkeypatch: pytes
     assert list(counts["positives"]) == [12, 4] * 2
     assert (counts["positives junked"][2:].to_numpy() >= counts["positives junked"][:2].to_numpy()).all()
 
-    masks = photographs.mask_where_it_bites(study, study.trunk.cut)
-    assert len(masks) == len(photographs.WINDOWS) * 4
+    masks = photograph_masks.mask_where_it_bites(study, study.trunk.cut)
+    assert len(masks) == len(photograph_masks.WINDOWS) * 4
     kept = masks.set_index(["windows", "mask"])["kept, %"]
     assert kept["1", "none"] == 100
     assert kept["1", "max"] == kept["1", "random"] < 100
-    assert (masks["− random"] != "").sum() == len(photographs.WINDOWS)
+    assert (masks["− random"] != "").sum() == len(photograph_masks.WINDOWS)
 
     diverse = photographs.diversity(study, folder, ("gem",), views=2, seeds=1)
     assert list(diverse["trained on"]) == [
@@ -107,10 +107,12 @@ def test_every_table_has_its_rows(study: Study, folder: Path, monkeypatch: pytes
 def test_all_tables_are_named_and_explained(study: Study, monkeypatch: pytest.MonkeyPatch) -> None:
     names = [
         *("shelf_ablation", "trained_ablation", "against_best_gem", "learning_curve", "duplicate_counts"),
-        *("near_duplicates", "mask_where_it_bites", "diversity"),
+        *("near_duplicates", "diversity", "mask_where_it_bites"),
     ]
     for name in names:
         monkeypatch.setattr(photographs, name, lambda *_, _name=name, **__: pd.DataFrame({_name: [1]}))
+    assert "masks" not in photographs.all_tables(study)  # where the trunk has no earlier map to cut at
+    monkeypatch.setitem(photograph_masks.EARLIER, study.trunk.name, "")
     tables = photographs.all_tables(study)
     assert [next(iter(frame.columns)) for _, _, frame in tables.values()] == names
     assert all(title and caption.endswith(".") for title, caption, _ in tables.values())
