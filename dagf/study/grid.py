@@ -21,7 +21,6 @@ from dagf.common import atomic_path, code_only, content_hash
 from dagf.model.scale_mask import MASKS, ScaleFilters
 from dagf.retrieval.descriptors import FeatureMaps
 from dagf.retrieval.metrics import judge
-from dagf.retrieval.search import similarities
 from dagf.study.experiment import Study
 from dagf.study.parallel import side_by_side
 
@@ -91,7 +90,7 @@ def _answer(study: Study, setting: str, seed: int) -> None:
         for pooling in POWERS:
             for place, mask in enumerate(NAMES):
                 database, queries = (_summed([part[*key, pooling][:, place] for key in keys]) for part in (rows, asked))
-                judged = judge(study.test, similarities(database, queries), [chosen])
+                judged = judge(study.test, queries @ database.T, [chosen])
                 draw = max(0, place - NAMES.index("random"))
                 frame = judged[["query", "positives", "AP"]]
                 found.append(frame.assign(windows=name, mask=mask, draw=draw, pooling=pooling))
@@ -101,9 +100,12 @@ def _answer(study: Study, setting: str, seed: int) -> None:
 
 
 def _summed(parts: Sequence[NDArray[np.float32]]) -> NDArray[np.float32]:
-    """Unit vectors of each window, (n, C) each -> their sum, normalised again."""
+    """Unit vectors of each window, (n, C) each -> their sum, normalised again.
+
+    A random mask may keep dead cells only: such an image has a zero vector, which resembles nothing.
+    """
     total = np.sum(parts, axis=0)
-    unit: NDArray[np.float32] = total / np.linalg.norm(total, axis=1, keepdims=True)
+    unit: NDArray[np.float32] = total / np.maximum(np.linalg.norm(total, axis=1, keepdims=True), 1e-12)
     return unit
 
 

@@ -185,3 +185,8 @@ def test_what_the_arms_are_called_is_what_they_are() -> None:
         assert (made_of.windows, made_of.mask, made_of.pooling) == (sizes, mask, pooling.lower())
         assert made_of.window_kind == kind or sizes == (1,)
         assert made_of in VARIANTS.values()
+
+
+def test_an_image_of_which_a_mask_keeps_dead_cells_only_resembles_nothing() -> None:
+    parts = [np.array([[0.0, 0.0], [3.0, 4.0]], np.float32), np.array([[0.0, 0.0], [3.0, 4.0]], np.float32)]
+    assert module._summed(parts) == pytest.approx(np.array([[0, 0], [0.6, 0.8]]))
