@@ -171,9 +171,9 @@ def _refused(archive: Path, why: str) -> UserError:
 
 
 def _tar_members(archive: Path, kind: str, limits: Limits, stack: ExitStack) -> Iterator[_Member]:
-    stream = stack.enter_context(gzip.open(archive) if kind == "tgz" else archive.open("rb"))
-    metered = _Metered(stream, _Meter(archive, limits))  # type: ignore[arg-type]
-    tar = stack.enter_context(tarfile.open(fileobj=metered, mode="r|", errorlevel=2))  # type: ignore[call-overload]
+    stream: IO[bytes] = archive.open("rb") if kind == "tar" else gzip.open(archive)  # type: ignore[assignment] # noqa: SIM115
+    metered = _Metered(stack.enter_context(stream), _Meter(archive, limits))
+    tar = stack.enter_context(tarfile.open(fileobj=metered, mode="r|", errorlevel=2))  # type: ignore[call-overload] # noqa: SIM115
     for info in tar:
         kind_of = "device"
         if info.isreg():
