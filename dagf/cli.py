@@ -87,6 +87,7 @@ def main() -> None:
     dagf report                      the whole study on the embedded benchmark
     dagf report --check              which reports are stale
     dagf data make                   draw the embedded benchmark
+    dagf data get roxford5k          download a public data set
     dagf train dagf                  train one variant
     dagf evaluate dagf               mAP of one variant
     dagf extract --run ID FOLDER     descriptors of your images
@@ -127,7 +128,7 @@ def report(
 
 @main.group()
 def data() -> None:
-    """List, make and check the data sets."""
+    """List, make, get and check the data sets."""
 
 
 @data.command("list")
@@ -170,6 +171,35 @@ def make_data(profile: str, control: bool) -> None:
 
     spec = replace(load_profile(profile).drawing, nuisances=not control)
     click.echo(paths.relative(make_toytown(spec, paths.data())))
+
+
+@data.command("get")
+@click.argument("names", nargs=-1, metavar="NAME [NAME ...]")
+@click.option("--list", "only_list", is_flag=True, help="List the sets that can be got, and which are here.")
+def get_data(names: tuple[str, ...], only_list: bool) -> None:
+    """Download public data sets, and those that they need, into data/.
+
+    A stopped download goes on when the same command is started again. Checksums and counts are checked, and a set
+    appears under its name only when it is whole.
+
+    \b
+    dagf data get --list
+    dagf data get roxford5k rparis6k
+    """
+    from dagf.benchmarks.download import get, state
+    from dagf.benchmarks.manifest import read_manifest
+    from dagf.study import paths
+
+    sets = read_manifest(paths.data() / "manifest.json")
+    if only_list:
+        for one in sets.values():
+            size = sum(file.known_bytes for file in one.files)
+            shown = f"{size / 1e9:.1f} GB" if size >= 10**8 else f"{size / 1e6:.1f} MB" if size else "?"
+            click.echo(f"{one.name:20} {state(one, paths.data()):9} {shown:>9}  {one.title}")
+    elif not names:
+        raise UserError("name a data set to get: `dagf data get --list` shows them")
+    else:
+        get(names, sets, paths.data(), click.echo)
 
 
 @data.command("check")
