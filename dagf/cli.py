@@ -42,13 +42,9 @@ def study_options(command: Callable[..., Any]) -> Callable[..., Any]:
     for option in (
         click.option("--train-on", default="", metavar="FOLDER", help="Train on this folder instead of the benchmark."),
         click.option("--weights", default="", metavar="FILE", help="Weights of the trunk (.pth or .safetensors)."),
-        click.option(
-            "--distractors", multiple=True, metavar="FOLDER", help="Add this folder's images to the database."
-        ),
+        click.option("--distractors", multiple=True, metavar="FOLDER", help="Add its distractors to the database."),
         click.option("--benchmark", default="", metavar="FOLDER", help="Photographs with a labels.csv, not Toytown."),
-        click.option(
-            "--profile", default=None, help="smoke, cpu, gpu, photographs or a YAML file. [cpu; photographs: see above]"
-        ),
+        click.option("--profile", help="smoke, cpu, gpu, photographs or a YAML file. [cpu; photographs: see above]"),
     ):
         command = option(command)
     return command
@@ -177,25 +173,18 @@ def make_data(profile: str, control: bool) -> None:
 @click.argument("names", nargs=-1, metavar="NAME [NAME ...]")
 @click.option("--list", "only_list", is_flag=True, help="List the sets that can be got, and which are here.")
 def get_data(names: tuple[str, ...], only_list: bool) -> None:
-    """Download public data sets, and those that they need, into data/.
-
-    A stopped download goes on when the same command is started again. Checksums and counts are checked, and a set
-    appears under its name only when it is whole.
+    """Download public data sets, and those that they need, into data/; a stopped download goes on when asked again.
 
     \b
-    dagf data get --list
     dagf data get roxford5k rparis6k
     """
-    from dagf.benchmarks.download import get, state
+    from dagf.benchmarks.download import get, line
     from dagf.benchmarks.manifest import read_manifest
     from dagf.study import paths
 
     sets = read_manifest(paths.data() / "manifest.json")
     if only_list:
-        for one in sets.values():
-            size = sum(file.known_bytes for file in one.files)
-            shown = f"{size / 1e9:.1f} GB" if size >= 10**8 else f"{size / 1e6:.1f} MB" if size else "?"
-            click.echo(f"{one.name:20} {state(one, paths.data()):9} {shown:>9}  {one.title}")
+        click.echo("\n".join(line(one, paths.data()) for one in sets.values()))
     elif not names:
         raise UserError("name a data set to get: `dagf data get --list` shows them")
     else:
