@@ -1,4 +1,4 @@
-"""How sure a difference is: t over training seeds, bootstrap and sign flips over clusters of queries, Holm."""
+"""How sure a difference is: over training seeds, over clusters of queries, over both at once; and Holm."""
 
 from typing import NamedTuple
 
@@ -19,6 +19,16 @@ class Interval(NamedTuple):
     def __str__(self) -> str:
         return f"{self.mean:.1f} [{self.low:.1f}, {self.high:.1f}]"
 
+    @property
+    def ends(self) -> str:
+        """Its ends with their signs, as befits a difference."""
+        return f"[{self.low:+.1f}, {self.high:+.1f}]"
+
+    @property
+    def signed(self) -> str:
+        """Its mean and its ends with their signs."""
+        return f"{self.mean:+.1f} {self.ends}"
+
 
 def t_interval(values: ArrayLike, confidence: float = 0.95) -> Interval:
     """The mean over seeds and its Student interval; without width from a single value, NaN ends say so."""
@@ -28,20 +38,6 @@ def t_interval(values: ArrayLike, confidence: float = 0.95) -> Interval:
         return Interval(mean, float("nan"), float("nan"))
     half = float(stats.t.ppf((1 + confidence) / 2, len(sample) - 1) * sample.std(ddof=1) / np.sqrt(len(sample)))
     return Interval(mean, mean - half, mean + half)
-
-
-def t_test(values: ArrayLike) -> float:
-    """The two-sided p-value of Student's test that the mean over seeds is 0; NaN from a single value.
-
-    Values without any spread are told apart from 0 with certainty (p = 0), unless they are 0 (p = 1).
-    """
-    sample = np.asarray(values, float)
-    if len(sample) < 2:
-        return float("nan")
-    if np.ptp(sample) == 0:  # their computed deviation need not be 0
-        return float(sample[0] == 0)
-    t = sample.mean() / (sample.std(ddof=1) / np.sqrt(len(sample)))
-    return float(2 * stats.t.sf(abs(t), len(sample) - 1))
 
 
 def paired_bootstrap(
@@ -85,6 +81,42 @@ def sign_flip(differences: ArrayLike, clusters: ArrayLike, draws: int = 10_000, 
     # The sum stands for the mean: both have the same order, for the number of queries stays.
     extreme = np.abs((1 - 2 * flipped) @ sums) >= np.abs(sums.sum()) - TIES * np.abs(values).sum()
     return float(extreme.mean() if exact else (extreme.sum() + 1) / (draws + 1))
+
+
+def two_way(differences: ArrayLike, clusters: ArrayLike, confidence: float = 0.95) -> tuple[Interval, float]:
+    """The mean of paired differences with an interval, and its two-sided p-value, over seeds *and* clusters at once.
+
+    differences: (Q, S), A minus B by query and seed. clusters: (Q,), as in `paired_bootstrap`. Seeds and clusters are
+    both a sample, and each has an effect of its own on the difference; the variance of the mean is
+
+        v = v_seeds + v_clusters - v_rest
+
+    with v_seeds and v_clusters the squared standard errors of the two sets of means, each of which holds the rest
+    (seed by cluster) once (two-way clustering: Cameron, Gelbach and Miller, JBES 2011; the crossed random effects of
+    Clark, JVLVB 1973), and never less than the larger of the two. Student's t with Satterthwaite's degrees of freedom,
+    or those of the larger.
+    One seed, or one cluster, says nothing about others: NaN.
+    """
+    table, labels = np.asarray(differences, float), np.asarray(clusters)
+    mean = float(table.mean()) if table.size else float("nan")
+    _, member = np.unique(labels, return_inverse=True)
+    count, seeds = int(member.max(initial=-1)) + 1, table.shape[1]
+    if min(count, seeds) < 2:
+        return Interval(mean, float("nan"), float("nan")), float("nan")
+    # A cluster counts by its size: the mean is a ratio of sums over clusters, linearised here.
+    cells = np.stack([np.bincount(member, column - mean, count) for column in table.T], axis=1) * count / len(table)
+    by_cluster, by_seed = cells.mean(1), cells.mean(0)
+    rest = cells - by_cluster[:, None] - by_seed
+    degrees = np.array([seeds - 1, count - 1, (seeds - 1) * (count - 1)])
+    parts = np.array([by_seed.var(ddof=1) / seeds, by_cluster.var(ddof=1) / count, 0.0])
+    parts[2] = (rest**2).sum() / degrees[2] / (seeds * count)
+    variance, larger = parts[0] + parts[1] - parts[2], int(parts[:2].argmax())
+    freedom = variance**2 / (parts**2 / degrees).sum() if variance > parts[larger] else degrees[larger]
+    variance = max(variance, parts[larger])
+    if variance <= (TIES * np.abs(table).max()) ** 2:  # rounding alone
+        return Interval(mean, mean, mean), float(mean == 0)
+    half = float(stats.t.ppf((1 + confidence) / 2, freedom) * np.sqrt(variance))
+    return Interval(mean, mean - half, mean + half), float(2 * stats.t.sf(abs(mean) / np.sqrt(variance), freedom))
 
 
 def holm(p_values: ArrayLike) -> NDArray[np.float64]:

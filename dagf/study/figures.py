@@ -178,7 +178,7 @@ def heat_maps(table: pd.DataFrame, down: str, along: str, value: str, panel: str
 
 
 def gains(contrasts: Sequence["Contrast"]) -> Figure:
-    """Differences by nuisance and bin, with both intervals; `setting` of a contrast reads 'nuisance: bin'."""
+    """Differences by nuisance and bin, with the joint interval; `setting` of a contrast reads 'nuisance: bin'."""
     split: dict[str, list[tuple[str, Contrast]]] = {}
     for one in contrasts:
         nuisance, _, label = one.setting.partition(": ")
@@ -187,8 +187,7 @@ def gains(contrasts: Sequence["Contrast"]) -> Figure:
         figure, axes = plt.subplots(1, len(split), figsize=(3.2 * len(split) + 0.6, 2.8), sharey=True, squeeze=False)
         for ax, (name, part) in zip(axes[0], split.items(), strict=True):
             for x, (_, one) in enumerate(part):
-                for interval, shift, tone in ((one.over_queries, -0.06, RED), (one.over_seeds, 0.06, GREY)):
-                    ax.plot([x + shift] * 2, [interval.low, interval.high], color=tone, linewidth=3, alpha=0.5)
+                ax.plot([x, x], [one.joint.low, one.joint.high], color=RED, linewidth=3, alpha=0.5)
                 ax.plot(x, one.mean, "o", color=RED)
             ax.axhline(0, color="black", linewidth=0.8)
             ax.set_xticks(range(len(part)), [label.replace(" minus ", "\n− ") for label, _ in part], fontsize=8)

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from dagf.common import read_json, write_json
 from dagf.model.variants import VARIANTS
-from dagf.retrieval.statistics import Interval, paired_bootstrap, sign_flip, t_interval, t_test
+from dagf.retrieval.statistics import Interval, paired_bootstrap, sign_flip, t_interval, two_way
 from dagf.study import paths
 from dagf.study.experiment import Study
 
@@ -48,9 +48,10 @@ def shelf_summary(results: pd.DataFrame) -> pd.DataFrame:
 class Contrast:
     """One thing minus another on the same queries and seeds, in mAP points (or what `unit` says).
 
-    over_seeds: the t-interval of the seeds' differences, and `p_seeds` of the t-test. over_queries: the bootstrap over
-    clusters of queries, of the differences averaged over seeds, and `p_queries` of the sign-flip test that flips
-    whole clusters.
+    joint: the interval over seeds and clusters of queries at once, and `p_joint` of that test (`two_way`). Beside it
+    each source of chance alone: over_seeds, the t-interval of the seeds' differences; over_queries, the bootstrap over
+    clusters of queries, of the differences averaged over seeds, and `p_queries` of the sign-flip test that flips whole
+    clusters.
     """
 
     what: str
@@ -60,28 +61,26 @@ class Contrast:
     seeds: int
     queries: int
     clusters: int
+    joint: Interval
     over_seeds: Interval
     over_queries: Interval
-    p_seeds: float
+    p_joint: float
     p_queries: float
 
     @property
     def mean(self) -> float:
         """The mean difference."""
-        return self.over_seeds.mean
+        return self.joint.mean
 
     @property
     def p(self) -> float:
-        """The larger of the two p-values: a difference must be beyond the chance of seeds and of queries.
-
-        NaN where one of them could not be tested.
-        """
-        return float(np.maximum(self.p_seeds, self.p_queries))
+        """The larger of the two p-values; NaN where one of them could not be tested."""
+        return float(np.maximum(self.p_joint, self.p_queries))
 
     @property
     def verdict(self) -> str:
-        """'above', 'below' or 'no difference shown': a side is taken only if both intervals exclude 0."""
-        intervals = (self.over_seeds, self.over_queries)
+        """'above', 'below' or 'no difference shown': a side is taken only if all three intervals exclude 0."""
+        intervals = (self.joint, self.over_seeds, self.over_queries)
         if all(interval.low > 0 for interval in intervals):
             return "above"
         return "below" if all(interval.high < 0 for interval in intervals) else "no difference shown"
@@ -98,10 +97,12 @@ def contrast_of(
     """The contrast of a table of differences (queries x seeds), whose index names the queries in `clusters`."""
     differences = differences.dropna()
     member = clusters[differences.index]
-    by_seed, by_query = differences.mean(axis=0), differences.mean(axis=1)
+    by_query = differences.mean(axis=1)
+    joint, p_joint = two_way(differences, member)
     return Contrast(
         what, minus, setting, query_set, differences.shape[1], len(differences), len(np.unique(member)),
-        t_interval(by_seed), paired_bootstrap(by_query, member), t_test(by_seed), sign_flip(by_query, member),
+        joint, t_interval(differences.mean(axis=0)), paired_bootstrap(by_query, member),
+        p_joint, sign_flip(by_query, member),
     )  # fmt: skip
 
 
@@ -109,15 +110,22 @@ def contrast(
     study: Study, arm: str, baseline: str, setting: str, query_set: str = "query", sweep: bool = False
 ) -> Contrast:
     """`arm` minus `baseline` on the study's test queries, paired by seed and query."""
+    apart = differences(study, arm, baseline, setting, query_set, sweep)
+    return contrast_of(apart, study.test.clusters(), VARIANTS[arm].title, VARIANTS[baseline].title, setting, query_set)
+
+
+def differences(
+    study: Study, arm: str, baseline: str, setting: str, query_set: str = "query", sweep: bool = False
+) -> pd.DataFrame:
+    """`arm` minus `baseline` in AP points, queries x seeds."""
     answers = study.answered([arm, baseline], sweep=sweep)
-    points = {
-        name: pd.DataFrame(
+    one, other = (
+        pd.DataFrame(
             {seed: query_points(answers[name, seed].judged, setting, query_set) for seed in study.profile.seeds}
         )
         for name in (arm, baseline)
-    }
-    names = VARIANTS[arm].title, VARIANTS[baseline].title
-    return contrast_of(points[arm] - points[baseline], study.test.clusters(), *names, setting, query_set)
+    )
+    return one - other
 
 
 def query_points(judged: pd.DataFrame, setting: str, query_set: str = "query") -> "pd.Series[float]":
@@ -127,24 +135,23 @@ def query_points(judged: pd.DataFrame, setting: str, query_set: str = "query") -
 
 
 def contrast_table(contrasts: Sequence[Contrast]) -> pd.DataFrame:
-    """One row a contrast: the difference in mAP points, both 95 % intervals, the p-value, the verdict."""
+    """One row a contrast: `cells`, its query set and setting, the p-value, the verdict."""
     rows = [
-        {
-            "what": one.what,
-            "minus": one.minus,
-            "query set": one.query_set,
-            "setting": one.setting,
-            "mAP": f"{one.mean:+.1f}",
-            f"over {one.seeds} seeds": f"[{one.over_seeds.low:+.1f}, {one.over_seeds.high:+.1f}]",
-            "over queries (groups)": f"[{one.over_queries.low:+.1f}, {one.over_queries.high:+.1f}], "
-            f"{one.queries} ({one.clusters})",
-            "p": f"{one.p:.3f}",
-            "verdict": one.verdict,
-        }
+        {"what": one.what, "minus": one.minus, "query set": one.query_set, "setting": one.setting, **cells(one)}
+        | {"p": f"{one.p:.3f}", "verdict": one.verdict}
         for one in contrasts
     ]
     table = pd.DataFrame(rows)
     return table.drop(columns="query set") if {one.query_set for one in contrasts} == {"query"} else table
+
+
+def cells(one: Contrast) -> dict[str, str]:
+    """How a table shows a contrast: the difference with its joint 95 % interval, and the two intervals beside it."""
+    return {
+        "difference [95 %]": one.joint.signed,
+        "over seeds": f"{one.over_seeds.ends}, {one.seeds}",
+        "over queries (groups)": f"{one.over_queries.ends}, {one.queries} ({one.clusters})",
+    }
 
 
 def keep_table(name: str, frame: pd.DataFrame, title: str, caption: str, **words: str | dict[str, str]) -> None:

@@ -135,30 +135,45 @@ def test_looks_by_hand(monkeypatch: pytest.MonkeyPatch) -> None:
     assert norm.over_queries[1:] == pytest.approx(alone)
 
 
-def test_nuisances_take_the_growth_of_each(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_nuisances_take_the_growth_of_each_and_what_it_ends_in(monkeypatch: pytest.MonkeyPatch) -> None:
     flat = Interval(1, 0, 2)
 
     def gains(study: Any, arm: str, baseline: str, nuisance: str) -> list[Contrast]:
         assert (arm, baseline) == claims.PRIMARY
         places = ("first", "middle", "worst", "worst minus first")
-        return [Contrast(arm, baseline, f"{nuisance}: {p}", "query", 2, 2, 2, flat, flat, 0.5, 0.5) for p in places]
+        names = [f"{nuisance}: {place}" for place in places]
+        return [Contrast(arm, baseline, name, "query", 2, 2, 2, flat, flat, flat, 0.5, 0.5) for name in names]
 
     monkeypatch.setattr(claims.bins, "gains", gains)
     study: Any = Pretended()
     assert [one.setting for one in claims.nuisances(study)] == [
-        f"{nuisance}: worst minus first" for nuisance in ("clutter", "occlusion", "scale")
+        f"{nuisance}: {place}"
+        for place in ("worst minus first", "worst")
+        for nuisance in ("clutter", "occlusion", "scale")
     ]
 
 
+def test_the_gain_beyond_the_control_is_paired_by_query_and_seed(monkeypatch: pytest.MonkeyPatch) -> None:
+    study: Any = Pretended(dagf=[[0.7, 0.6], [0.6, 0.6]])  # over 0.5
+    still: Any = Pretended(dagf=[[0.6, 0.6], [0.6, 0.5]])
+    monkeypatch.setattr(claims, "control_of", lambda one: still if one is study else pytest.fail())
+    (found,) = claims.beyond_control(study)
+    assert found.over_seeds == pytest.approx(t_interval([100 * (0.1 + 0.0) / 2, 100 * (0.0 + 0.1) / 2]))
+    assert (found.what, found.minus, found.queries) == ("DAGF − GeM", "the same on the control", 2)
+
+
 def test_the_family_in_its_order(monkeypatch: pytest.MonkeyPatch) -> None:
-    for name, count in (("rivals", 2), ("modules", 4), ("masks", 4), ("nuisances", 3), ("looks", 2)):
+    for name, count in (
+        *(("rivals", 2), ("modules", 4), ("masks", 4), ("nuisances", 6), ("beyond_control", 1), ("looks", 2)),
+    ):
         monkeypatch.setattr(claims, name, lambda _, name=name, count=count: [name] * count)
     study: Any = Pretended()
     named = claims.family(study)
     assert [(one.group, one.contrast) for one in named] == [
         *[("rivals", "rivals")] * 2, *[("modules", "modules")] * 4, *[("masks", "masks")] * 4,
-        *[("nuisances", "nuisances")] * 3, *[("attention maps", "looks")] * 2,
+        *[("nuisances", "nuisances")] * 6, ("control", "beyond_control"), *[("attention maps", "looks")] * 2,
     ]  # fmt: skip
     assert {one.group: one.notebook[:2] for one in named} == {
-        "rivals": "06", "modules": "05", "masks": "04", "nuisances": "05", "attention maps": "03",
+        "rivals": "06", "modules": "05", "masks": "04", "nuisances": "05", "control": "05",
+        "attention maps": "03",
     }  # fmt: skip

@@ -9,7 +9,7 @@ import pandas as pd
 import pytest
 
 from dagf.common import read_json
-from dagf.retrieval.statistics import Interval, sign_flip, t_interval, t_test
+from dagf.retrieval.statistics import Interval, sign_flip, t_interval, two_way
 from dagf.study import results
 from dagf.study.experiment import Answers
 from dagf.study.results import Contrast, contrast, contrast_of, contrast_table, keep_table, ranked, summary
@@ -59,18 +59,21 @@ def test_contrast_by_hand() -> None:
     assert found.over_queries.mean == pytest.approx(20)
     assert found.over_queries.low >= 15 - 1e-9
     assert found.over_queries.high <= 25 + 1e-9
-    assert (found.mean, found.verdict) == (pytest.approx(20), "above")
-    assert found.p_seeds < 1e-9  # both seeds say 20
+    assert found.mean == pytest.approx(20)
+    assert found.verdict == "above"
+    joint, p_joint = two_way([[10, 20], [20, 30], [30, 10]], [0, 1, 2])
+    assert found.joint == pytest.approx(joint)
+    assert found.p_joint == pytest.approx(p_joint)
     assert found.p_queries == 2 / 8  # of the eight sign patterns of three queries, these signs and their mirror image
     assert found.p == found.p_queries
     (row,) = contrast_table([found]).to_dict("records")
-    assert (row["what"], row["minus"], row["mAP"], row["verdict"]) == ("DAGF", "GeM", "+20.0", "above")
+    assert (row["what"], row["minus"], row["verdict"]) == ("DAGF", "GeM", found.verdict)
+    assert row["difference [95 %]"] == joint.signed
     assert row["p"] == "0.250"
-    assert row["over 2 seeds"] == "[+20.0, +20.0]"
+    assert row["over seeds"] == "[+20.0, +20.0], 2"
     assert row["over queries (groups)"] == "[+15.0, +25.0], 3 (3)"
     back = contrast(pretend_study(values, [0, 1, 2, 3]), "gem", "dagf", "Medium")
-    assert back.verdict == "below"
-    assert back.over_seeds.mean == pytest.approx(-20)
+    assert back.joint.mean == back.over_seeds.mean == pytest.approx(-20)
     one = contrast(pretend_study(values, [0, 0, 0, 0]), "dagf", "gem", "Medium")
     assert np.isnan(one.over_queries.low)  # one cluster: nothing to draw, so no side is taken
     assert one.verdict == "no difference shown"
@@ -84,7 +87,7 @@ def test_a_query_that_lacks_a_seed_is_left_out() -> None:
     assert found.over_seeds == t_interval([2, 4])
     assert found.over_queries.mean == 3
     assert (found.what, found.minus, found.setting, found.query_set) == ("a", "b", "Hard", "query-2")
-    assert found.p_seeds == t_test([2, 4])
+    assert found.p_joint == two_way([[1, 3], [3, 5]], [0, 1])[1]
     assert found.p_queries == sign_flip([2, 4], [0, 1])
 
 
@@ -96,8 +99,8 @@ def test_queries_of_one_cluster_count_once() -> None:
     assert together.p_queries == 1
 
 
-def made(p_seeds: float, p_queries: float) -> Contrast:
-    return Contrast("a", "b", "Medium", "query", 3, 9, 9, Interval(2, 1, 3), Interval(2, 1, 3), p_seeds, p_queries)
+def made(p_joint: float, p_queries: float) -> Contrast:
+    return Contrast("a", "b", "Medium", "query", 3, 9, 9, *[Interval(2, 1, 3)] * 3, p_joint, p_queries)
 
 
 def test_the_p_value_is_the_larger_one_and_missing_if_one_is() -> None:
@@ -114,16 +117,19 @@ def test_ranked_by_the_mean() -> None:
 
 
 @pytest.mark.parametrize(
-    ("seeds", "queries", "verdict"),
+    ("one", "others", "verdict"),
     [
         ((1, 5), (1, 5), "above"), ((-5, -1), (-5, -1), "below"), ((1, 5), (-1, 5), "no difference shown"),
         ((-1, 5), (1, 5), "no difference shown"), ((-5, -1), (1, 5), "no difference shown"),
-        ((0, 5), (1, 5), "no difference shown"), ((float("nan"), float("nan")), (1, 5), "no difference shown"),
+        ((0, 5), (1, 5), "no difference shown"), ((nan, nan), (1, 5), "no difference shown"),
     ],
 )  # fmt: skip
-def test_a_verdict_needs_both_intervals(seeds: tuple[float, float], queries: tuple[float, float], verdict: str) -> None:
-    found = Contrast("dagf", "gem", "Medium", "query", 3, 9, 9, Interval(0, *seeds), Interval(0, *queries), 0.01, 0.01)
-    assert found.verdict == verdict
+@pytest.mark.parametrize("place", range(3))
+def test_a_verdict_needs_every_interval(
+    one: tuple[float, float], others: tuple[float, float], verdict: str, place: int
+) -> None:
+    intervals = [Interval(0, *(one if number == place else others)) for number in range(3)]
+    assert Contrast("dagf", "gem", "Medium", "query", 3, 9, 9, *intervals, 0.01, 0.01).verdict == verdict
 
 
 def test_a_kept_table(project: Path) -> None:
