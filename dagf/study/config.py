@@ -31,8 +31,9 @@ class TrainSpec:
     """How a network is trained: `epochs` times `steps` batches of `landmarks` x `views` images.
 
     loss, miner: class names of pytorch-metric-learning, with their options. rate: of AdamW, warmed up over
-    the first `warmup` share of the steps, then a cosine to 0. augmentation: a name of
-    `dagf.study.sources.AUGMENTATIONS`.
+    the first `warmup` share of the steps, then a cosine to 0. shrunk: the share of the steps, from the first, whose
+    images are shrunk to two thirds of their side: most is learned from them, in half the time (progressive resizing).
+    augmentation: a name of `dagf.study.sources.AUGMENTATIONS`.
     """
 
     epochs: int = 6
@@ -42,6 +43,7 @@ class TrainSpec:
     rate: float = 1e-3
     weight_decay: float = 0.05
     warmup: float = 0.1
+    shrunk: float = 0.0
     loss: str = "CosFaceLoss"
     loss_options: dict[str, float] = field(default_factory=dict)
     miner: str = ""
@@ -53,6 +55,8 @@ class TrainSpec:
         for name in ("epochs", "steps", "landmarks", "views"):
             if getattr(self, name) < 1:
                 raise UserError(f"training: {name} is {getattr(self, name)}, expected at least 1")
+        if not 0 <= self.shrunk < 1:  # the last steps are at the size that is judged
+            raise UserError(f"training: shrunk is {self.shrunk:g}, expected a share of the steps from 0 to below 1")
 
 
 @dataclass(frozen=True)
@@ -72,6 +76,11 @@ class RunConfig:
     start: str = ""
     frozen: bool = False
     recipe: str = ""
+
+    def __post_init__(self) -> None:
+        """Raises `UserError` for images shrunk where cached maps are read."""
+        if self.frozen and self.train.shrunk:
+            raise UserError("training: shrunk is for images; heads on a frozen trunk read its cached maps")
 
     @property
     def id(self) -> str:

@@ -27,6 +27,7 @@ from numpy.typing import NDArray
 from safetensors import safe_open
 from safetensors.torch import save_file
 from torch import Tensor, nn
+from torch.nn import functional as fn
 from torch.nn.parallel import DistributedDataParallel
 
 from dagf.common import UserError, atomic_path, progress, write_json
@@ -94,6 +95,14 @@ def draw(labels: NDArray[np.int64], spec: TrainSpec, seed: int, step: int, who: 
         views = np.flatnonzero(labels == landmark)
         rows.append(rng.choice(views, spec.views, replace=len(views) < spec.views))
     return np.concatenate(rows[who.rank :: who.size])
+
+
+def shrink(batch: Tensor, spec: TrainSpec, step: int) -> Tensor:
+    """The images (B, 3, H, W) at two thirds of their sides in the first share `shrunk` of all steps."""
+    if step >= spec.shrunk * spec.epochs * spec.steps:
+        return batch
+    size = [round(side * 2 / 3) for side in batch.shape[2:]]
+    return fn.interpolate(batch, size=size, mode="bilinear", align_corners=False, antialias=True)
 
 
 def learning_rate(spec: TrainSpec, step: int) -> float:
@@ -187,7 +196,8 @@ class _Loop:
         for step in range(epoch * self.spec.steps, (epoch + 1) * self.spec.steps):
             torch.manual_seed(_stream(self.config.seed, step, self.who.rank))
             rows = draw(self.labels, self.spec, self.config.seed, step, self.who)
-            batch = self.source.batch(rows).to(self.device, memory_format=torch.channels_last)
+            batch = shrink(self.source.batch(rows), self.spec, step)
+            batch = batch.to(self.device, memory_format=torch.channels_last)
             self.net.train()
             for group in self.optimizer.param_groups:
                 group["lr"] = learning_rate(self.spec, step)

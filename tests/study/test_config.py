@@ -166,8 +166,10 @@ def other(value: Any) -> Any:
     match value:
         case bool():
             return not value
-        case int() | float():
+        case int():
             return value + 1
+        case float():
+            return value + 0.5
         case str():
             return "squash" if value == "longest" else value + "x"
         case tuple():
@@ -286,3 +288,16 @@ def test_a_sweep_in_a_profile(profile: Callable[..., str]) -> None:
         load_profile(profile(sweep={"arms": ["gem"]}))
     with pytest.raises(UserError, match="steps is 0"):
         load_profile(profile(sweep={"training": {"steps": 0}}))
+
+
+@pytest.mark.parametrize("share", [-0.1, 1.0, 1.5])
+def test_the_last_steps_are_at_full_size(share: float) -> None:
+    with pytest.raises(UserError, match="shrunk"):
+        TrainSpec(shrunk=share)
+
+
+def test_cached_maps_cannot_be_shrunk() -> None:
+    spec = TrainSpec(shrunk=0.5)
+    RunConfig(VARIANTS["dagf"], TrunkSpec(), ImageSpec(32), spec, "data", 0)
+    with pytest.raises(UserError, match="cached maps"):
+        RunConfig(VARIANTS["dagf"], TrunkSpec(), ImageSpec(32), spec, "data", 0, frozen=True)

@@ -22,7 +22,7 @@ from dagf.study import training
 from dagf.study.config import TrainSpec
 from dagf.study.runs import Run
 from dagf.study.sources import TrainingSet
-from dagf.study.training import Team, draw, initial_network, learning_rate
+from dagf.study.training import Team, draw, initial_network, learning_rate, shrink
 from tests.study.conftest import Workshop, configured
 
 FILES = {"config.json", "curves.csv", "record.json", "weights.safetensors"}
@@ -259,3 +259,18 @@ def test_two_at_once_train_one_run_once(workshop: Workshop) -> None:
 def test_the_record_is_plain_json_and_the_curves_plain_csv(finished: Run) -> None:
     assert read_json(finished.folder / "record.json") == finished.record
     assert list(pd.read_csv(finished.folder / "curves.csv")) == ["epoch", "loss", "validation_mAP", "rate"]
+
+
+def test_the_first_share_of_the_steps_sees_smaller_images() -> None:
+    spec = TrainSpec(epochs=2, steps=5, shrunk=0.6)
+    images = torch.arange(2 * 3 * 96 * 48, dtype=torch.float32).view(2, 3, 96, 48)
+    sizes = [tuple(shrink(images, spec, step).shape[2:]) for step in range(10)]
+    assert sizes == [(64, 32)] * 6 + [(96, 48)] * 4
+    assert shrink(images, TrainSpec(), 0) is images
+    assert shrink(torch.full((1, 3, 9, 9), 0.5), spec, 0).unique().tolist() == pytest.approx([0.5])
+
+
+def test_a_run_on_shrunk_images_is_another_run(workshop: Workshop) -> None:
+    plain, shrunk = (workshop.train(configured(epochs=1, shrunk=share)) for share in (0.0, 0.5))
+    assert plain.id != shrunk.id
+    assert not same_bits(plain, shrunk)
