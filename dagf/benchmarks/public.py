@@ -4,7 +4,6 @@ A public set lies in data/test/NAME (cnnimageretrieval's layout, and where `dagf
 data/datasets/NAME (revisitop's), and is counted as it is loaded (`dagf.benchmarks.revisited.COUNTS`).
 """
 
-import os
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -102,7 +101,7 @@ def open_benchmark(what: str, data: Path, distractors: Sequence[str] = ()) -> Be
     else:
         benchmark = load_folder(home)
     extra = [file for one in distractors for file in distractor_files(one, data)[0]]
-    both = {os.path.realpath(path) for path in benchmark.database_paths} & {os.path.realpath(path) for path in extra}
+    both = {path.absolute() for path in benchmark.database_paths} & {path.absolute() for path in extra}
     if both:
         raise UserError(
             f"{len(both)} distractors are images of {benchmark.name} itself, as {min(both)}: name another set"

@@ -77,13 +77,10 @@ def files_hash(benchmark: Benchmark) -> str:
     """The hash of a benchmark's images and ground truth."""
     queries = [benchmark.root / query.file for query in benchmark.queries]
     truth = [{label: rows.tolist() for label, rows in query.labels.items()} for query in benchmark.queries]
-    read = [benchmark.root / file for file in benchmark.database] + queries
-    extra = list(benchmark.distractors)
-    if len(extra) > MANY:
-        shown = [[file.name, file.stat().st_size] for file in extra]
-        return content_hash([[file_sha256(file) for file in read], shown, truth])
-    hashes = [file_sha256(file) for file in [*benchmark.database_paths, *queries]]
-    return content_hash([hashes, truth])
+    many = len(benchmark.distractors) > MANY
+    read = benchmark.database_paths[: len(benchmark.database)] if many else benchmark.database_paths
+    sizes = [[file.name, file.stat().st_size] for file in benchmark.distractors] if many else []
+    return content_hash([[file_sha256(file) for file in [*read, *queries]], truth, *sizes])
 
 
 def control_of(study: Study, distractors: int = 1000) -> Study:

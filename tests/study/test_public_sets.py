@@ -15,6 +15,7 @@ from click.testing import CliRunner
 from dagf.benchmarks import revisited, transfer
 from dagf.benchmarks.public import LOADERS
 from dagf.cli import main
+from dagf.study.freshness import Project, common_parts
 from dagf.study.opening import files_hash, open_study
 from tests.benchmarks.sets import SMALL, write_images, write_set
 from tests.benchmarks.test_extraction import make_tar, make_zip
@@ -130,6 +131,21 @@ def test_distractors_by_name_and_many_of_them(
     assert by_size != before
     (one / "a1.jpg").write_bytes((one / "a1.jpg").read_bytes() + b"\0")
     assert files_hash(study.test) != by_size
+
+
+def test_a_report_on_a_named_set_is_stale_when_the_set_changes(project: Path) -> None:
+    home = write_set("roxford5k", project / "data")
+    parameters = {"benchmark": "roxford5k", "distractors": ["r1m"]}
+    seen = [common_parts(Project.here(), parameters)["data"]]
+    truth = home / "gnd_roxford5k.pkl"
+    truth.write_bytes(truth.read_bytes()[:-1] + b" ")  # as long as before
+    seen.append(common_parts(Project.here(), parameters)["data"])
+    (project / "data" / "test" / "oxford5k" / "jpg" / "oxford_000000.jpg").unlink()  # whose photographs it uses
+    seen.append(common_parts(Project.here(), parameters)["data"])
+    write_images(project / "data" / "distractors" / "revisitop1m" / "jpg", ["a1.jpg"])
+    seen.append(common_parts(Project.here(), parameters)["data"])
+    assert len(set(seen)) == 4
+    assert common_parts(Project.here(), parameters)["data"] == seen[-1]
 
 
 def test_a_named_set_is_trained_on(project: Path, profile: Callable[..., str], trunk_weights: str) -> None:
