@@ -239,9 +239,9 @@ def evaluate(variant: str, seed: int | None, off_the_shelf: bool, as_json: bool,
     """mAP and mP@k of VARIANT on the test benchmark; it is trained first where it has not been.
 
     \b
+    dagf evaluate gem --benchmark rparis6k --distractors r1m --off-the-shelf
     dagf evaluate dagf
     dagf evaluate gem --benchmark PHOTOS --weights FILE --off-the-shelf
-    dagf evaluate gem --benchmark rparis6k --distractors r1m --off-the-shelf
     """
     from dagf.retrieval.metrics import means
     from dagf.study.opening import open_study
