@@ -14,6 +14,7 @@ import click
 
 import dagf
 from dagf.common import UserError
+from dagf.data_cli import check_data, import_data
 from dagf.study import profiles
 
 if TYPE_CHECKING:
@@ -40,10 +41,14 @@ class Commands(click.Group):
 def study_options(command: Callable[..., Any]) -> Callable[..., Any]:
     """The options that name a study: a profile, and photographs with their weights."""
     for option in (
-        click.option("--train-on", default="", metavar="FOLDER", help="Train on this folder instead of the benchmark."),
+        click.option("--train-on", default="", metavar="SET", help="Train on this set or folder, not the benchmark."),
         click.option("--weights", default="", metavar="FILE", help="Weights of the trunk (.pth or .safetensors)."),
-        click.option("--distractors", multiple=True, metavar="FOLDER", help="Add its distractors to the database."),
-        click.option("--benchmark", default="", metavar="FOLDER", help="Photographs with a labels.csv, not Toytown."),
+        click.option(
+            "--distractors", multiple=True, metavar="SET", help="Add r1m, oxford100k or a folder's distractors."
+        ),
+        click.option(
+            "--benchmark", default="", metavar="SET", help="A public set (roxford5k, ...) or folder of photos."
+        ),
         click.option("--profile", help="smoke, cpu, gpu, photographs or a YAML file. [cpu; photographs: see above]"),
     ):
         command = option(command)
@@ -58,20 +63,24 @@ def _parameters(
     file = profiles.find(profile)
     if profile == "photographs" and not benchmark:
         raise UserError("the profile photographs needs photographs: name their folder with --benchmark")
+    if benchmark or train_on or distractors:
+        from dagf.benchmarks.public import DISTRACTORS, spelled
+
+        benchmark, train_on = (word and spelled(word) for word in (benchmark, train_on))
+        distractors = tuple(spelled(word, DISTRACTORS, "distractor set") for word in distractors)
     return {
         "profile": str(file) if profile.endswith(file.suffix) else profile,
-        "benchmark": _whole(benchmark, Path.is_dir),
-        "distractors": [_whole(folder, Path.is_dir) for folder in distractors],
-        "weights": _whole(weights, Path.is_file),
-        "train_on": _whole(train_on, Path.is_dir),
+        "benchmark": benchmark,
+        "distractors": list(distractors),
+        "weights": _whole(weights),
+        "train_on": train_on,
     }
 
 
-def _whole(path: str, is_there: Callable[[Path], bool]) -> str:
-    if path and not is_there(Path(path)):
-        kind = "folder" if is_there is Path.is_dir else "file"
-        raise UserError(f"{path} is no {kind}: check the spelling, or make it first")
-    return str(Path(path).resolve()) if path else ""
+def _whole(file: str) -> str:
+    if file and not Path(file).is_file():
+        raise UserError(f"{file} is no file: check the spelling, or make it first")
+    return str(Path(file).resolve()) if file else ""
 
 
 @click.group(cls=Commands, context_settings={"help_option_names": ["-h", "--help"]})
@@ -83,7 +92,8 @@ def main() -> None:
     dagf report                      the whole study on the embedded benchmark
     dagf report --check              which reports are stale
     dagf data make                   draw the embedded benchmark
-    dagf data get roxford5k          download a public data set
+    dagf data get grocery            download a public data set
+    dagf data import PHOTOS          make a benchmark of other people's ground truth
     dagf train dagf                  train one variant
     dagf evaluate dagf               mAP of one variant
     dagf extract --run ID FOLDER     descriptors of your images
@@ -191,28 +201,8 @@ def get_data(names: tuple[str, ...], only_list: bool) -> None:
         get(names, sets, paths.data(), click.echo)
 
 
-@data.command("check")
-@click.argument("folder", type=click.Path(path_type=Path))
-def check_data(folder: Path) -> None:
-    """Check a data set: Toytown, or a folder of photographs with a labels.csv.
-
-    \b
-    dagf data check data/toytown-0123456789ab
-    dagf data check ~/photos
-    """
-    from dagf.benchmarks.folder import load_folder, read_labels
-    from dagf.benchmarks.toytown import check_toytown
-
-    if (folder / "spec.json").exists():
-        check_toytown(folder)
-        click.echo(f"{folder.name}: complete")
-        return
-    roles = [row.role for row in read_labels(folder)]
-    for role in sorted(set(roles)):
-        click.echo(f"{role}: {roles.count(role)} images")
-    if any(role.startswith("query") for role in roles):
-        benchmark = load_folder(folder)
-        click.echo(f"a benchmark: {len(benchmark.queries)} queries, {len(benchmark.database)} database images")
+data.add_command(check_data)
+data.add_command(import_data)
 
 
 @main.command()
@@ -249,6 +239,7 @@ def evaluate(variant: str, seed: int | None, off_the_shelf: bool, as_json: bool,
     """mAP and mP@k of VARIANT on the test benchmark; it is trained first where it has not been.
 
     \b
+    dagf evaluate gem --benchmark rparis6k --distractors r1m --off-the-shelf
     dagf evaluate dagf
     dagf evaluate gem --benchmark PHOTOS --weights FILE --off-the-shelf
     """
@@ -257,6 +248,8 @@ def evaluate(variant: str, seed: int | None, off_the_shelf: bool, as_json: bool,
 
     opened = open_study(**_parameters(**study))
     answers = opened.untrained_answers(variant) if off_the_shelf else opened.answers(opened.run(variant, seed))
+    test = opened.test
+    click.echo(f"{test.name}: {len(test.database)} database images, {len(test.distractors)} distractors", err=True)
     table = means(answers.judged).reset_index()
     click.echo(table.to_json(orient="records", indent=1) if as_json else table.round(2).to_string(index=False))
 

@@ -146,6 +146,9 @@ def test_mistakes_are_one_line(project: Path) -> None:
     assert "did you mean 'gem'" in refused("evaluate", "gen", *tiny(project))
     assert "did you mean 'smoke'" in refused("data", "make", "--profile", "smook")
     assert "nowhere.pth is no file" in refused("train", "gem", *tiny(project), "--weights", project / "nowhere.pth")
+    assert "did you mean 'roxford5k'?" in refused("evaluate", "gem", "--benchmark", "roxfrod5k")
+    assert "did you mean 'r1m'?" in refused("evaluate", "gem", "--benchmark", "ukbench", "--distractors", "r2m")
+    assert "ukbench is not here: get it with `dagf data get ukbench`" in refused("data", "check", "UKBench")
     assert "nowhere is no folder" in refused("train", "gem", *tiny(project), "--benchmark", project / "nowhere")
     assert "labels.csv" in refused("evaluate", "gem", *tiny(project), "--benchmark", project / "notebooks")
 

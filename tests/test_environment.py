@@ -131,7 +131,8 @@ BELOW = {  # what each layer may know
     "benchmarks": {"common", "benchmarks"},
     "retrieval": {"common", "model", "benchmarks", "retrieval"},
     "study": {"common", "model", "benchmarks", "retrieval", "study", "__init__"},  # __init__: the version
-    "cli": {"common", "model", "benchmarks", "retrieval", "study", "__init__"},
+    "data_cli": {"common", "benchmarks", "study"},
+    "cli": {"common", "model", "benchmarks", "retrieval", "study", "data_cli", "__init__"},
     "__main__": {"cli"},
 }
 

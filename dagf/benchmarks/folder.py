@@ -7,16 +7,19 @@
 
 import csv
 import re
-from collections.abc import Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath, PureWindowsPath
 
 import numpy as np
 
-from dagf.benchmarks.protocol import Benchmark, Query
+from dagf.benchmarks.grocery import grocery_rows, is_grocery
+from dagf.benchmarks.protocol import Benchmark, Query, check_files, from_ground_truth
+from dagf.benchmarks.revisited import load_ground_truth
 from dagf.common import UserError, choose, content_hash
 
 LABELS = "labels.csv"
+TRUTH = "ground_truth.json"
 COLUMNS = ("file", "instance", "role")
 ROLES = ("train", "query", "database", "distractor")
 _ROLE = re.compile(r"(query|train)(-[\w.-]+)?|database|distractor")
@@ -39,34 +42,63 @@ class TrainingImages:
     instances: list[str]
 
 
+def has_labels(folder: Path) -> bool:
+    """Whether `read_labels` finds instances and roles there: a labels.csv, or a copy of the Grocery Store data set."""
+    return (folder / LABELS).is_file() or is_grocery(folder)
+
+
 def read_labels(folder: Path) -> list[Row]:
     """The rows of `folder/labels.csv` in their order, checked: roles known, files present, inside and unique.
 
+    A copy of the Grocery Store data set needs none: its own lists are read (`dagf.benchmarks.grocery`).
     Raises `UserError`, one line with file, line number and remedy, for anything else.
     """
     path = folder / LABELS
-    rows: list[Row] = []
+    if not path.exists() and is_grocery(folder):
+        rows = [_row(str(folder), dict(zip(COLUMNS, row, strict=True))) for row in grocery_rows(folder)]
+        _check_present(folder / "dataset", folder, rows)
+        return rows
+    rows = []
     lines: dict[str, int] = {}
+    for line, cells in read_csv(path, COLUMNS):
+        row = _row(f"{path}, line {line}", cells)
+        if row.file in lines:
+            earlier = rows[lines[row.file]]
+            raise UserError(
+                f"{path}, line {line}: {row.file} is already the {earlier.role} image of an earlier line; each file "
+                "has one line and one role"
+            )
+        lines[row.file] = len(rows)
+        rows.append(row)
+    if not rows:
+        raise UserError(f"{path} lists no image: write one line 'file,instance,role' for each")
+    _check_present(path, folder, rows)
+    return rows
+
+
+def read_csv(
+    path: Path, columns: Sequence[str], renamed: Mapping[str, str] | None = None, delimiter: str = ","
+) -> Iterator[tuple[int, dict[str, str]]]:
+    """The lines of a CSV with a header: their number, and the cells by column, without spaces around them.
+
+    `renamed` maps columns of the file to other names. Raises `UserError`, one line with the file and the remedy,
+    where it lacks one of `columns`, a line has too few or too many cells, or the file cannot be read.
+    """
     try:
         with path.open(encoding="utf-8-sig", newline="") as stream:
-            reader = csv.DictReader(stream, skipinitialspace=True, strict=True)
-            header = [column.strip() for column in reader.fieldnames or []]
+            reader = csv.DictReader(stream, skipinitialspace=True, strict=True, delimiter=delimiter)
+            header = [(renamed or {}).get(column.strip(), column.strip()) for column in reader.fieldnames or []]
             reader.fieldnames = header
-            if not set(COLUMNS) <= set(header):
+            if not set(columns) <= set(header):
                 found = f"has the columns {', '.join(header)}" if header else "is empty"
-                raise UserError(f"{path} {found}: its first line must be {','.join(COLUMNS)}, with commas")
+                raise UserError(f"{path} {found}: its first line must be {','.join(columns)}, with commas")
             for cells in reader:
-                row = _row(f"{path}, line {reader.line_num}", cells)
-                if row.file in lines:
-                    earlier = rows[lines[row.file]]
-                    raise UserError(
-                        f"{path}, line {reader.line_num}: {row.file} is already the {earlier.role} image of an earlier "
-                        "line; each file has one line and one role"
-                    )
-                lines[row.file] = len(rows)
-                rows.append(row)
+                if None in cells or None in cells.values():
+                    where = f"{path}, line {reader.line_num}"
+                    raise UserError(f"{where}: too many or too few cells; quote a name that contains a comma")
+                yield reader.line_num, {column: cell.strip() for column, cell in cells.items()}
     except FileNotFoundError:
-        raise UserError(f"{path} does not exist: write one line 'file,instance,role' for each image") from None
+        raise UserError(f"{path} does not exist: write one line '{','.join(columns)}' for each image") from None
     except OSError as error:
         raise UserError(f"cannot read {path}: {error.strerror}; it must be a readable text file") from None
     except UnicodeDecodeError as error:
@@ -74,16 +106,10 @@ def read_labels(folder: Path) -> list[Row]:
     except csv.Error as error:
         # the reader stands behind the last good line; an unclosed quote runs on to the file's end
         raise UserError(f"{path}, line {reader.line_num + 1}: {error}; mend this line and its quotes") from None
-    if not rows:
-        raise UserError(f"{path} lists no image: write one line 'file,instance,role' for each")
-    _check_present(path, folder, rows)
-    return rows
 
 
-def _row(where: str, cells: dict[str, str | None]) -> Row:
-    if None in cells or None in cells.values():
-        raise UserError(f"{where}: too many or too few cells; quote a name that contains a comma")
-    file, instance, role = ((cells[column] or "").strip() for column in COLUMNS)
+def _row(where: str, cells: Mapping[str, str]) -> Row:
+    file, instance, role = (cells[column] for column in COLUMNS)
     windows = PureWindowsPath(file)  # reads both kinds of slash
     if not file or PurePosixPath(file) == PurePosixPath("."):
         raise UserError(f"{where}: the file is empty; name an image relative to the folder")
@@ -114,30 +140,40 @@ def _check_present(path: Path, folder: Path, rows: list[Row]) -> None:
         )
 
 
-def load_folder(folder: Path, name: str | None = None, distractors: Sequence[Path] = ()) -> Benchmark:
+def load_folder(folder: Path, name: str | None = None) -> Benchmark:
     """The benchmark in `folder`: positives ('ok') of a query are the database images of its instance.
 
-    Database and queries keep the order of `labels.csv`; each query role is a query set. The folder's own distractor
-    images come first, then those of the `distractors` folders. A query without positives stays in (the protocol
-    leaves it out of the mean), but there must be one that has some. Raises `UserError` as `read_labels`.
+    Database and queries keep the order of `labels.csv`; each query role is a query set; the images of the role
+    distractor follow. A query without positives stays in (the protocol leaves it out of the mean), but there must be
+    one that has some. Instead of labels, the folder may hold a `ground_truth.json` in the field's form (imlist,
+    qimlist, gnd), where each query has positives of its own. Raises `UserError` as `read_labels`.
     """
+    name, path = name or folder.resolve().name, folder / LABELS
+    if (folder / TRUTH).is_file():
+        if path.exists():
+            raise UserError(f"{folder} has both {LABELS} and {TRUTH}: keep one of them")
+        benchmark = from_ground_truth(name, folder, load_ground_truth(folder / TRUTH))
+        check_files(benchmark, f"mend the names in {TRUTH}, or put the images there")
+        return benchmark
     rows = read_labels(folder)
-    path = folder / LABELS
     database = [row for row in rows if row.role == "database"]
     queries = [row for row in rows if row.role.startswith("query")]
     for what, found in (("database", database), ("query", queries)):
         if not found:
             raise UserError(f"{path} has no {what} image: give some of its lines the role {what}")
     extra = [folder / row.file for row in rows if row.role == "distractor"]
-    for other in distractors:
-        found = [row for row in read_labels(other) if row.role == "distractor"]
-        if not found:
-            raise UserError(f"{other / LABELS} has no image of the role distractor: give it to some of its lines")
-        extra += [other / row.file for row in found]
-    benchmark = _benchmark(name or folder.resolve().name, folder, database, queries, extra)
+    benchmark = _benchmark(name, folder, database, queries, extra)
     if not any(len(query.labels["ok"]) for query in benchmark.queries):
         raise UserError(f"{path}: no query has a database image of its instance; check the instance column")
     return benchmark
+
+
+def folder_distractors(folder: Path) -> list[Path]:
+    """The images to which a folder's labels give the role distractor; a `UserError` where there are none."""
+    found = [folder / row.file for row in read_labels(folder) if row.role == "distractor"]
+    if not found:
+        raise UserError(f"{folder / LABELS} has no image of the role distractor: give it to some of its lines")
+    return found
 
 
 def _benchmark(

@@ -90,6 +90,15 @@ class Benchmark:
         return [self.root / file for file in self.database] + list(self.distractors)
 
     @property
+    def fours(self) -> bool:
+        """Whether each query has four positives, its own photograph among them: what N-S is defined for (UKBench)."""
+        oks = [query.labels.get("ok", ()) for query in self.queries]
+        return all(
+            len(rows) == 4 and any(self.database[row] == query.file for row in rows)
+            for query, rows in zip(self.queries, oks, strict=True)
+        )
+
+    @property
     def query_sets(self) -> dict[str, list[int]]:
         """Name of each query set -> the queries in it, in the order of the ground truth."""
         sets: dict[str, list[int]] = {}
@@ -156,6 +165,17 @@ def from_ground_truth(name: str, root: Path, truth: Mapping[str, Any], suffix: s
 
 
 LABELS = ("easy", "hard", "ok", "junk")
+
+
+def check_files(benchmark: Benchmark, remedy: str) -> None:
+    """Raise `UserError`, ending with `remedy`, where photographs that the ground truth names do not exist."""
+    files = dict.fromkeys([*benchmark.database, *(query.file for query in benchmark.queries)])
+    missing = [file for file in files if not (benchmark.root / file).is_file()]
+    if missing:
+        raise UserError(
+            f"{len(missing)} of {len(files)} images of {benchmark.name} are not in {benchmark.root}, as "
+            f"{', '.join(missing[:3])}: {remedy}"
+        )
 
 
 def _complete(file: str, suffix: str) -> str:

@@ -1,4 +1,4 @@
-"""ROxford5k and RParis6k (Radenovic et al., CVPR 2018), and any set in their layout.
+"""The ground truth of the public sets: read without trusting the file, and counted.
 
 Ground truth of this field is passed around as pickles, and unpickling a file runs whatever code it names. These files
 need none of that: they are dictionaries, lists, strings and numbers, and `load_ground_truth` reads nothing else.
@@ -7,11 +7,12 @@ need none of that: they are dictionaries, lists, strings and numbers, and `load_
 import io
 import pickle
 import pickletools
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, NoReturn
 
-from dagf.benchmarks.protocol import Benchmark, from_ground_truth
+from dagf.benchmarks.protocol import LABELS, Benchmark
 from dagf.common import UserError, choose, read_json
 
 MAX_BYTES = 16 * 2**20  # the known ones are below 1 MB
@@ -29,20 +30,34 @@ _PLAIN = frozenset(
 
 @dataclass(frozen=True)
 class Counts:
-    """What a set must hold: number of queries, of database images, and of labels summed over the queries."""
+    """What a set must hold: queries, database images, and each label summed over the queries.
+
+    `without`: label -> the queries that have none of it, where some have. `own`: the label that each query's own
+    photograph has in the database; '' where it is not in the database.
+    """
 
     queries: int
     database: int
-    easy: int
-    hard: int
-    junk: int
+    easy: int = 0
+    hard: int = 0
+    ok: int = 0
+    junk: int = 0
+    without: Mapping[str, tuple[int, ...]] = field(default_factory=dict)
+    own: str = ""
 
 
-REVISITED = {
-    "roxford5k": Counts(queries=70, database=4993, easy=3029, hard=2497, junk=1356),
-    "rparis6k": Counts(queries=70, database=6322, easy=6874, hard=10350, junk=7153),
+COUNTS = {  # Philbin et al. 2007, 2008; Radenovic et al. 2018; Jegou et al. 2008; Nister and Stewenius 2006
+    "oxford5k": Counts(queries=55, database=5063, ok=2840, junk=1495, own="ok"),
+    "paris6k": Counts(queries=55, database=6392, ok=8955, junk=8245, own="ok"),
+    "roxford5k": Counts(queries=70, database=4993, easy=3029, hard=2497, junk=1356, without={"easy": (11, 66)}),
+    "rparis6k": Counts(
+        queries=70, database=6322, easy=6874, hard=10350, junk=7153, without={"junk": (25, 26, 27, 28, 29)}
+    ),
+    "holidays": Counts(queries=500, database=1491, ok=991, junk=500, own="junk"),
+    "holidays-upright": Counts(queries=500, database=1491, ok=991, junk=500, own="junk"),
+    "ukbench": Counts(queries=10200, database=10200, ok=40800, own="ok"),
+    "grocery": Counts(queries=88, database=417, ok=3761),
 }
-_IMAGES_OF = {"roxford5k": "oxford5k", "rparis6k": "paris6k"}  # the photographs are those of the classic sets
 
 
 class _PlainUnpickler(pickle.Unpickler):
@@ -98,53 +113,37 @@ def _unpickle(path: Path, data: bytes) -> Any:
         raise UserError(f"{path} is not a valid pickle ({reason}): download it again") from None
 
 
-def load_layout(name: str, folder: Path) -> Benchmark:
-    """The set `name` under the data folder, in either public layout, with all its images in place.
-
-    Both `folder/test/NAME` (cnnimageretrieval) and `folder/datasets/NAME` (revisitop) are accepted, holding
-    `gnd_NAME.pkl` or `gnd_NAME.json` and `jpg/`; where a revisited set has no `jpg`, that of the classic set beside
-    it is used. Raises `UserError` for what is missing.
-    """
-    homes = [folder / layout / name for layout in ("test", "datasets")]
-    truths = [home / f"gnd_{name}{suffix}" for home in homes for suffix in (".pkl", ".json")]
-    truth = next((path for path in truths if path.is_file()), None)
-    if truth is None:
-        raise UserError(f"no ground truth of {name} under {folder}: expected {truths[0]} or {truths[2]}")
-    home = truth.parent
-    roots = [home / "jpg", home.parent / _IMAGES_OF.get(name, name) / "jpg"]
-    root = next((path for path in roots if path.is_dir()), None)
-    if root is None:
-        raise UserError(f"the images of {name} are not at {roots[0]}: unpack them there, without sub-folders")
-    benchmark = from_ground_truth(name, root, load_ground_truth(truth))
-    files = [*benchmark.database, *(query.file for query in benchmark.queries)]
-    missing = [file for file in files if not (root / file).is_file()]
-    if missing:
-        raise UserError(
-            f"{len(missing)} of {len(files)} images of {name} are not in {root}, as {', '.join(missing[:3])}: "
-            "unpack the whole archive there, without sub-folders"
-        )
-    return benchmark
-
-
-def load_revisited(name: str, folder: Path) -> Benchmark:
-    """'roxford5k' or 'rparis6k' from the data folder (see `load_layout`), its counts checked."""
-    benchmark = load_layout(choose("revisited set", name.lower(), REVISITED), folder)
-    check_counts(benchmark)
-    return benchmark
-
-
 def check_counts(benchmark: Benchmark) -> None:
-    """Raise `UserError` where `benchmark` differs from the published counts of the set of its name."""
-    expected = REVISITED[choose("revisited set", benchmark.name, REVISITED)]
-    found = Counts(
-        queries=len(benchmark.queries),
-        database=len(benchmark.database),
-        **{label: sum(len(q.labels.get(label, ())) for q in benchmark.queries) for label in ("easy", "hard", "junk")},
-    )
+    """Raise `UserError` where `benchmark` differs from what the set of its name must hold (`COUNTS`).
+
+    Checked are the counts, which labels each query has, and the label of a query's own photograph.
+    """
+    expected = COUNTS[choose("public set", benchmark.name, COUNTS)]
+    queries = benchmark.queries
+    found = {"queries": len(queries), "database": len(benchmark.database)}
+    found |= {label: sum(len(query.labels.get(label, ())) for query in queries) for label in LABELS}
     wrong = [
-        f"{getattr(found, key)} {key} (expected {value})"
-        for key, value in vars(expected).items()
-        if getattr(found, key) != value
+        f"{count} {key} (expected {getattr(expected, key)})"
+        for key, count in found.items()
+        if count != getattr(expected, key)
     ]
+    for label in LABELS if not wrong else ():
+        without = {n for n, query in enumerate(queries) if not len(query.labels.get(label, ()))}
+        differ = sorted(without ^ set(expected.without.get(label, () if getattr(expected, label) else without)))
+        if differ:
+            wrong.append(f"other queries without {label}, as {_named(benchmark, differ)}")
+    row = {file: index for index, file in enumerate(benchmark.database)}
+    labels = [_label_of(query.labels, row.get(query.file)) for query in queries]
+    if others := [n for n, label in enumerate(labels) if label != expected.own]:
+        where = f"labelled {expected.own} for itself" if expected.own else "outside the database"
+        wrong.append(f"{len(others)} queries that are not {where}, as {_named(benchmark, others)}")
     if wrong:
-        raise UserError(f"{benchmark.name} has {', '.join(wrong)}: its ground truth is another version, get it again")
+        raise UserError(f"{benchmark.name} has {', '.join(wrong)}: its files are another version, get them again")
+
+
+def _label_of(labels: Mapping[str, Any], row: int | None) -> str:
+    return "" if row is None else next((label for label, rows in labels.items() if row in rows), "no label")
+
+
+def _named(benchmark: Benchmark, queries: list[int]) -> str:
+    return ", ".join(f"number {n} ({benchmark.queries[n].file})" for n in queries[:3])

@@ -1,4 +1,4 @@
-"""How good is a ranking: average precision of this field, mP@k, and the mean over queries.
+"""How good is a ranking: average precision of this field, mP@k, N-S, and the mean over queries.
 
 AP is Oxford's trapezoid (Philbin et al., CVPR 2007, `compute_ap`), not the rectangular one of scikit-learn
 or torchmetrics. Ties are pessimistic: at equal score a negative stands before a positive, so that neither the
@@ -67,18 +67,24 @@ def precision_at(ranks: Indices, k: int) -> float:
     return float((ranks < cut).sum() / cut)
 
 
+def found_of_four(ranks: Indices) -> int:
+    """UKBench's score of one query: how many of its four positives, itself among them, are the first four."""
+    return int((ranks < 4).sum())
+
+
 def judge(benchmark: Benchmark, scores: Scores, settings: Sequence[Setting] | None = None) -> pd.DataFrame:
     """Every query judged under every setting of the benchmark.
 
     scores: (queries, rows of `database_paths`). One row a query and setting: setting, query_set, query (its
     index), file, cluster, positives, AP, P@1, P@5, P@10; the measures lie in [0, 1], NaN for a query without
-    positives.
+    positives. A database smaller than k is no special case (`precision_at`). Where the benchmark has groups of four
+    (`Benchmark.fours`), also N-S, 0 to 4.
 
     Raises `UserError` where the scores are those of another benchmark (by their shape), or not finite.
     """
     _check_shape(benchmark, scores)
     clusters = benchmark.clusters()
-    rows = []
+    fours, rows = benchmark.fours, []
     for setting in settings or benchmark.settings:
         for number, query in enumerate(benchmark.queries):
             ranks = positive_ranks(scores[number], *query.relevance(setting))
@@ -92,6 +98,7 @@ def judge(benchmark: Benchmark, scores: Scores, settings: Sequence[Setting] | No
                     "positives": len(ranks),
                     "AP": average_precision(ranks),
                     **{f"P@{k}": precision_at(ranks, k) for k in CUTS},
+                    **({"N-S": found_of_four(ranks)} if fours else {}),
                 }
             )
     return pd.DataFrame(rows)
@@ -141,12 +148,15 @@ def subset_ap(above: Indices) -> float:
 def means(judged: pd.DataFrame) -> pd.DataFrame:
     """mAP and mP@k in per cent for each query set and setting, over the queries that have a positive.
 
-    `judged` comes from `judge`; indexed by (query_set, setting), with the column `queries` (how many count).
+    Where `judged` has N-S, its mean follows (at most 4). `judged` comes from `judge`; indexed by (query_set, setting),
+    with the column `queries` (how many count).
     """
     counted = judged[judged["positives"] > 0]
     groups = counted.groupby(["query_set", "setting"], sort=False)
     table = 100 * groups[["AP", *(f"P@{k}" for k in CUTS)]].mean()
     table.columns = pd.Index(["mAP", *(f"mP@{k}" for k in CUTS)])
+    if "N-S" in counted:
+        table = table.assign(**{"N-S": groups["N-S"].mean()})
     return table.assign(queries=groups.size())
 
 

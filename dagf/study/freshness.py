@@ -165,7 +165,7 @@ def common_parts(project: Project, parameters: Mapping[str, Any]) -> dict[str, s
     code = [path for kind in ("*.py", "*.yaml") for path in project.package.rglob(kind)]
     listed = [project.root / "data" / file for file in ("manifest.json", "published.csv")]
     folders = [parameters.get("benchmark"), parameters.get("train_on"), *parameters.get("distractors", [])]
-    given = [hash_folder(Path(str(folder)).expanduser()) for folder in folders if folder]
+    given = [hash_folder(path) for what in folders if what for path in _folders(str(what), project.root / "data")]
     weights = Path(str(parameters.get("weights") or "")).expanduser()
     return {
         "module": content_hash(hash_files(code, project.package)),
@@ -175,6 +175,13 @@ def common_parts(project: Project, parameters: Mapping[str, Any]) -> dict[str, s
     }
 
 
+def _folders(what: str, data: Path) -> list[Path]:
+    """The folder of photographs that `what` names, or those of a public set that are here."""
+    from dagf.benchmarks.public import folders_of  # its libraries take a moment, and Toytown needs none of them
+
+    return folders_of(what, data) or [Path(what).expanduser()]
+
+
 def hash_files(files: Iterable[Path], base: Path) -> dict[str, str]:
     """The sha256 of each of the `files` that exist, by their path from `base`."""
     present = {path for path in files if path.is_file()}
@@ -182,12 +189,13 @@ def hash_files(files: Iterable[Path], base: Path) -> dict[str, str]:
 
 
 def hash_folder(folder: Path) -> str:
-    """A hash of the labels, names and sizes in a folder of photographs, without reading every photograph."""
+    """A hash of the ground truth, names and sizes in a folder of photographs, without reading every photograph."""
     if not folder.is_dir():
         return ""
     files = sorted(path for path in folder.rglob("*") if path.is_file())
     sizes = [[path.relative_to(folder).as_posix(), path.stat().st_size] for path in files]
-    return content_hash([sizes, hash_files([folder / "labels.csv"], folder)])
+    truth = [folder / "labels.csv", *folder.glob("*.json"), *folder.glob("*.pkl")]
+    return content_hash([sizes, hash_files(truth, folder)])
 
 
 def staleness(output: Output, name: str, now: Mapping[str, str]) -> str:

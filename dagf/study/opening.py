@@ -4,8 +4,9 @@ from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
-from dagf.benchmarks.folder import load_folder, read_labels, validation_split
+from dagf.benchmarks.folder import has_labels, read_labels, validation_split
 from dagf.benchmarks.protocol import Benchmark
+from dagf.benchmarks.public import open_benchmark, place
 from dagf.benchmarks.toytown import load_toytown, make_toytown, toytown_training_images
 from dagf.common import UserError, content_hash, file_sha256
 from dagf.study import paths
@@ -15,15 +16,16 @@ from dagf.study.runs import RunStore
 from dagf.study.sources import TrainingSet
 
 VALIDATION_SEED = 2023  # which instances of a photograph folder are held out
+MANY = 50_000  # so many distractors are known by name and size: reading a million photographs takes hours
 
 
 def open_study(
     profile: str = "cpu", benchmark: str = "", distractors: Sequence[str] = (), weights: str = "", train_on: str = ""
 ) -> Study:
-    """The study of a profile on Toytown, or on a folder of photographs with a labels.csv (`benchmark`).
+    """The study of a profile on Toytown, or on photographs: a public set's name or a folder (`benchmark`).
 
-    distractors: further folders whose images are added to the database. weights: a file with the trunk's
-    weights. train_on: the folder to train on, where it is not `benchmark` itself.
+    distractors: public distractor sets, or folders, whose images are added to the database. weights: a file with the
+    trunk's weights. train_on: the folder to train on, where it is not `benchmark` itself.
 
     Raises `UserError` for anything that does not exist or does not fit.
     """
@@ -34,13 +36,15 @@ def open_study(
     # Maps and scores are named by the code that made them, too: a changed decoder must not meet old maps.
     store, cache = RunStore(paths.runs()), paths.data() / "cache" / evaluation_hash()
     if benchmark:
-        test = load_folder(Path(benchmark), distractors=[Path(folder) for folder in distractors])
-        _check_disjoint(Path(train_on or benchmark), Path(benchmark))
-        training = photograph_training(Path(train_on or benchmark), chosen)
+        test = open_benchmark(benchmark, paths.data(), distractors)
+        home, source = (place(what, paths.data()) for what in (benchmark, train_on or benchmark))
+        if has_labels(home):
+            _check_disjoint(source, home)
+        training = photograph_training(source, chosen) if train_on or has_labels(source) else None
         sets = [[query.query_set, query.box] for query in test.queries]
         return Study(chosen, training, test, content_hash([files_hash(test), sets]), store, cache, file)
     if distractors or train_on:
-        raise UserError("distractors and train_on belong to a benchmark of photographs; name its folder")
+        raise UserError("distractors and train_on belong to a benchmark of photographs; name it")
     root = make_toytown(chosen.drawing, paths.data())
     files, labels = toytown_training_images(root)
     validation = load_toytown(root, "validation")
@@ -73,7 +77,10 @@ def files_hash(benchmark: Benchmark) -> str:
     """The hash of a benchmark's images and ground truth."""
     queries = [benchmark.root / query.file for query in benchmark.queries]
     truth = [{label: rows.tolist() for label, rows in query.labels.items()} for query in benchmark.queries]
-    return content_hash([[file_sha256(file) for file in [*benchmark.database_paths, *queries]], truth])
+    many = len(benchmark.distractors) > MANY
+    read = benchmark.database_paths[: len(benchmark.database)] if many else benchmark.database_paths
+    sizes = [[file.name, file.stat().st_size] for file in benchmark.distractors] if many else []
+    return content_hash([[file_sha256(file) for file in [*read, *queries]], truth, *sizes])
 
 
 def control_of(study: Study, distractors: int = 1000) -> Study:

@@ -13,8 +13,10 @@ import numpy as np
 import pandas as pd
 
 from dagf.benchmarks.folder import read_labels
+from dagf.benchmarks.public import place
 from dagf.model.variants import VARIANTS
 from dagf.retrieval.statistics import paired_bootstrap, t_interval
+from dagf.study import paths
 from dagf.study.claims import middle
 from dagf.study.experiment import Study
 from dagf.study.photograph_masks import EARLIER, mask_where_it_bites
@@ -197,6 +199,7 @@ def diversity(
     batch = study.plan(sweep=True).training
     others: dict[str, Study] = {}
     if folder:
+        folder = place(str(folder), paths.data())
         roles = {row.role for row in read_labels(folder) if row.role.startswith("train-")}
         others = {role.removeprefix("train-"): of_role(study, folder, role) for role in sorted(roles)}
     studies = {f"instances, {batch.loss}": study}

@@ -19,7 +19,8 @@ from filelock import FileLock
 from dagf.benchmarks import download, transfer
 from dagf.benchmarks.download import SOURCE, get
 from dagf.benchmarks.manifest import ARCHIVES, DataSet, Expected, RemoteFile, read_manifest
-from dagf.benchmarks.revisited import REVISITED
+from dagf.benchmarks.public import DISTRACTORS, LOADERS
+from dagf.benchmarks.revisited import COUNTS
 from dagf.benchmarks.transfer import fetch
 from dagf.cli import main
 from dagf.common import UserError, file_sha256
@@ -401,21 +402,28 @@ def test_the_manifest() -> None:
 def test_the_manifests_counts_are_the_protocols() -> None:
     sets = read_manifest(MANIFEST)
     truths = {name: {k: v for k, v in (one.expected.truth or {}).items() if k != "file"} for name, one in sets.items()}
-    for name, counts in REVISITED.items():
-        assert truths[name] == vars(counts)
+    for name in ("oxford5k", "paris6k", "roxford5k", "rparis6k"):
+        assert truths[name]
+        assert truths[name] == {key: getattr(COUNTS[name], key) for key in truths[name]}
+        assert sum(truths[name].values()) == sum(
+            value for value in vars(COUNTS[name]).values() if isinstance(value, int)
+        )
     assert truths["oxford5k"] == {"queries": 55, "database": 5063, "ok": 2840, "junk": 1495}
     assert truths["paris6k"] == {"queries": 55, "database": 6392, "ok": 8955, "junk": 8245}
+    for name in LOADERS:  # each lands where it is looked for
+        assert name == "holidays-upright" or sets[name].folder == f"test/{name}"
+    assert {one.folder for one in DISTRACTORS.values()} <= {one.folder for one in sets.values()}
     files = {name: one.expected.files for name, one in sets.items()}
     assert files["oxford5k"]["jpg/*.jpg"] == 5063
     assert files["paris6k"]["jpg/*.jpg"] == 6392 + 20  # the corrupt ones
-    assert files["revisitop1m"] == {"jpg/**/*": 1_001_001}
+    assert files["revisitop1m"] == {DISTRACTORS["r1m"].pattern: 1_001_001} == {"jpg/**/*": DISTRACTORS["r1m"].count}
     assert files["holidays"] == {"jpg/*.jpg": 1491, "jpg/*00.jpg": 500}
     assert list(files["ukbench"].values()) == [10_200]
 
 
 def test_the_published_ground_truth_is_accepted(shared_data: Path) -> None:
     sets = read_manifest(MANIFEST)
-    for name in REVISITED:
+    for name in ("roxford5k", "rparis6k"):
         (file,) = sets[name].files
         path = shared_data / "ground_truth" / file.file
         assert (path.stat().st_size, file_sha256(path)) == (file.bytes, file.sha256)

@@ -4,7 +4,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from dagf.benchmarks.folder import load_folder, read_labels, training_images, validation_split
+from dagf.benchmarks.folder import folder_distractors, load_folder, read_labels, training_images, validation_split
 from dagf.benchmarks.protocol import CLASSIC
 from dagf.common import UserError
 
@@ -27,13 +27,14 @@ def make(folder: Path, lines: list[str], header: str = HEADER, files: bool = Tru
 
 def test_a_folder_becomes_a_benchmark(tmp_path: Path) -> None:
     other = make(tmp_path / "other", ["sub/y.jpg,,distractor", "q.jpg,one,query"])
-    made = load_folder(make(tmp_path / "mine", GOOD), distractors=[other])
+    made = load_folder(make(tmp_path / "mine", GOOD))
+    assert folder_distractors(other) == [other / "sub" / "y.jpg"]
     assert made.name == "mine"
     assert made.database == ("d1.jpg", "d2.jpg", "d3.jpg", "d4.jpg")
     assert [query.relevance(CLASSIC)[0].tolist() for query in made.queries] == [[0, 2], [1], []]
     assert made.query_sets == {"query": [0, 2], "query-studio": [1]}
     assert made.settings == (CLASSIC,)
-    assert made.database_paths[-2:] == [tmp_path / "mine" / "x.jpg", other / "sub" / "y.jpg"]
+    assert made.database_paths[-1] == tmp_path / "mine" / "x.jpg"
     assert all(path.is_file() for path in made.database_paths)
     assert load_folder(tmp_path / "mine", "named").name == "named"
 
@@ -111,7 +112,7 @@ def test_a_benchmark_needs_queries_with_answers(tmp_path: Path, lines: list[str]
 
 def test_a_distractor_folder_needs_distractors(tmp_path: Path) -> None:
     with pytest.raises(UserError, match="no image of the role distractor"):
-        load_folder(make(tmp_path / "a", GOOD), distractors=[make(tmp_path / "b", GOOD[:4])])
+        folder_distractors(make(tmp_path / "b", GOOD[:4]))
 
 
 def test_training_roles(tmp_path: Path) -> None:
@@ -176,7 +177,7 @@ def test_an_instance_with_one_image_is_not_held_out(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("name", ["products", "landmarks"])
 def test_real_photographs(shared_data: Path, name: str) -> None:
-    made = load_folder(shared_data / name, distractors=[shared_data / "distractors"])
+    made = load_folder(shared_data / name)
     counts = {key: len(rows) for key, rows in made.query_sets.items()}
     if name == "products":
         assert (counts, len(made.database)) == ({"query": 78, "query-iconic": 10}, 417)
@@ -185,5 +186,5 @@ def test_real_photographs(shared_data: Path, name: str) -> None:
         assert len(set(training_images(shared_data / name, "train-category").instances)) == 50
     else:
         assert (counts, len(made.database)) == ({"query": 55}, 213)
-    assert len(made.distractors) == 500
+    assert len(folder_distractors(shared_data / "distractors")) == 500
     assert all(len(query.labels["ok"]) for query in made.queries)

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from dagf.benchmarks import revisited
 from dagf.benchmarks.protocol import EASY, from_ground_truth
-from dagf.benchmarks.revisited import REVISITED, check_counts, load_ground_truth, load_layout, load_revisited
+from dagf.benchmarks.revisited import check_counts, load_ground_truth
 from dagf.common import UserError, file_sha256
 
 TRUTH = {
@@ -147,41 +147,13 @@ def test_missing_and_huge_files(tmp_path: Path, monkeypatch: pytest.MonkeyPatch)
         load_ground_truth(write(tmp_path / "gnd_x.pkl", pickle.dumps(TRUTH)))
 
 
-@pytest.mark.parametrize("layout", ["test", "datasets"])
-@pytest.mark.parametrize("suffix", [".pkl", ".json"])
-@pytest.mark.parametrize("images", ["roxford5k", "oxford5k"])
-def test_both_layouts(tmp_path: Path, layout: str, suffix: str, images: str) -> None:
-    data = pickle.dumps(TRUTH, 2) if suffix == ".pkl" else json.dumps(TRUTH).encode()
-    write(tmp_path / layout / "roxford5k" / f"gnd_roxford5k{suffix}", data)
-    for name in ("a", "b", "é", "q"):
-        write(tmp_path / layout / images / "jpg" / f"{name}.jpg", b"x")
-    made = load_layout("roxford5k", tmp_path)
-    assert made.database == ("a.jpg", "b.jpg", "é.jpg")
-    assert made.root == tmp_path / layout / images / "jpg"
-    with pytest.raises(UserError, match=r"roxford5k has 1 queries \(expected 70\), 3 database \(expected 4993\)"):
-        load_revisited("ROxford5k", tmp_path)
-
-
-def test_what_is_missing_is_named(tmp_path: Path) -> None:
-    with pytest.raises(UserError, match="did you mean 'roxford5k'"):
-        load_revisited("roxfrod", tmp_path)
-    with pytest.raises(UserError, match=r"no ground truth of rparis6k .*gnd_rparis6k\.pkl"):
-        load_revisited("rparis6k", tmp_path)
-    write(tmp_path / "test" / "rparis6k" / "gnd_rparis6k.pkl", pickle.dumps(TRUTH, 2))
-    with pytest.raises(UserError, match="images of rparis6k are not at"):
-        load_revisited("rparis6k", tmp_path)
-    write(tmp_path / "test" / "rparis6k" / "jpg" / "b.jpg", b"x")
-    with pytest.raises(UserError, match=r"3 of 4 images .* as a\.jpg, é\.jpg, q\.jpg"):
-        load_revisited("rparis6k", tmp_path)
-
-
 SHA256 = {
     "roxford5k": "ba7967754bd2d7d2210a5799f9c45ad5835e269a80ef9d3eba44caa35816c471",
     "rparis6k": "d2e729a5293dda7dda8a15c8383424a42e4964a2c4cfea2f32fa85d11d2df499",
 }
 
 
-@pytest.mark.parametrize("name", REVISITED)
+@pytest.mark.parametrize("name", SHA256)
 def test_the_published_ground_truth(shared_data: Path, name: str) -> None:
     path = shared_data / "ground_truth" / f"gnd_{name}.pkl"
     assert file_sha256(path) == SHA256[name]

@@ -1,0 +1,196 @@
+"""Each public set in miniature: downloaded from a server on this machine, checked, described and evaluated."""
+
+import http.server
+import json
+import threading
+from collections.abc import Callable, Iterator
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from click.testing import CliRunner
+
+from dagf.benchmarks import revisited, transfer
+from dagf.benchmarks.public import LOADERS
+from dagf.cli import main
+from dagf.study.freshness import Project, common_parts
+from dagf.study.opening import files_hash, open_study
+from tests.benchmarks.sets import SMALL, write_images, write_set
+from tests.benchmarks.test_extraction import make_tar, make_zip
+from tests.study.conftest import FOLDER, write_photographs
+
+pytestmark = pytest.mark.usefixtures("one_process")
+TINY = FOLDER | {"held_out": 1}
+MANIFEST = Path(__file__).parents[2] / "data" / "manifest.json"
+
+
+class Quiet(http.server.SimpleHTTPRequestHandler):
+    def log_message(self, *_: Any) -> None:
+        pass
+
+
+@pytest.fixture
+def served(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[tuple[Path, str]]:
+    """A folder, and the address at which it is served."""
+    monkeypatch.setattr(transfer, "PAUSE", 0.001)
+    monkeypatch.setenv("NO_PROXY", "*")
+    (tmp_path / "served").mkdir()
+    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), partial(Quiet, directory=tmp_path / "served")) as server:
+        thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01})
+        thread.start()
+        yield tmp_path / "served", f"http://127.0.0.1:{server.server_port}"
+        server.shutdown()
+        thread.join()
+
+
+def dagf(*words: object) -> str:
+    result = CliRunner().invoke(main, [str(word) for word in words])
+    assert result.exit_code == 0, result.output + repr(result.exception)
+    return result.stdout
+
+
+ARCHIVES = {  # file in the manifest -> what is packed, under which folder
+    "oxbuild_images-v1.tgz": ("jpg", ""), "paris_1-v1.tgz": ("jpg", "paris/eiffel"), "jpg1.tar.gz": ("jpg", "jpg"),
+    "ukbench.zip": ("full", "ukbench/full"), "master.zip": ("dataset", "GroceryStoreDataset-master/dataset"),
+}  # fmt: skip
+EMPTY = {"paris_2-v1.tgz": "jpg/x.jpg", "jpg2.tar.gz": "jpg/100200.jpg"}
+
+
+def serve_set(name: str, home: Path, folder: Path, address: str) -> dict[str, Any]:
+    """Pack the miniature at `home` as the real set is packed; the manifest's entry with our address and counts."""
+    whole = json.loads(MANIFEST.read_text(encoding="utf-8"))
+    (one,) = (one for one in whole["sets"] if one["name"] == name)
+    files = []
+    for file in one["files"]:
+        inner, outer = ARCHIVES.get(file["file"], ("", ""))
+        if file["file"] in EMPTY:  # all lies in the first archive
+            continue
+        path = folder / file["file"]
+        if file.get("archive"):
+            packed = [
+                (f"{outer}/{path.relative_to(home / inner).as_posix()}".lstrip("/"), path.read_bytes(), "")
+                for path in sorted((home / inner).rglob("*"))
+                if path.is_file()
+            ]
+            (make_zip if file["archive"] == "zip" else make_tar)(path, packed)
+        else:
+            path.write_bytes((home / file["file"]).read_bytes())
+        files.append({**file, "mirrors": [f"{address}/{file['file']}"], "sha256": None, "bytes": None})
+    expected = one["expected"]
+    expected["files"] = {pattern: sum(1 for _ in home.glob(pattern)) for pattern in expected["files"]}
+    if expected["truth"]:
+        truth = expected["truth"]
+        truth |= {key: getattr(SMALL[name], key) for key in truth if key != "file"}
+    return {**one, "files": files}
+
+
+@pytest.mark.parametrize("name", [name for name in LOADERS if name != "holidays-upright"])  # which no server has
+def test_get_check_extract_evaluate(
+    name: str, project: Path, tmp_path: Path, served: tuple[Path, str], profile: Callable[..., str],
+    trunk_weights: str, monkeypatch: pytest.MonkeyPatch,
+) -> None:  # fmt: skip
+    monkeypatch.setattr(revisited, "COUNTS", SMALL)
+    write_set(name, tmp_path / "made")
+    names = [name.removeprefix("r"), name] if name.startswith("r") else [name]
+    for needed in names[:-1]:
+        write_set(needed, tmp_path / "made")
+    sets = [serve_set(one, tmp_path / "made" / "test" / one, *served) for one in names]
+    (project / "data").mkdir()
+    (project / "data" / "manifest.json").write_text(json.dumps({"format": 1, "sets": sets}))
+    assert f"{name}: whole" in dagf("data", "get", name)
+    counts = SMALL[name]
+    end = f"a benchmark: {counts.queries} queries, {counts.database} database images"
+    assert dagf("data", "check", name).splitlines()[-1] == end
+    words = ["--benchmark", name, "--profile", profile(**TINY), "--weights", trunk_weights, "--off-the-shelf"]
+    rows = json.loads(dagf("evaluate", "gem", *words, "--json"))
+    settings = ["Easy", "Medium", "Hard"] if name.startswith("r") else ["Classic"] * (2 if name == "grocery" else 1)
+    assert [row["setting"] for row in rows] == settings
+    assert all(0 < row["mAP"] <= 100 for row in rows)
+    assert [("N-S" in row) for row in rows] == [name == "ukbench"] * len(rows)
+    if name == "ukbench":
+        assert 1 <= rows[0]["N-S"] <= 4  # at the least itself
+
+
+def test_distractors_by_name_and_many_of_them(
+    project: Path, profile: Callable[..., str], trunk_weights: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(revisited, "COUNTS", SMALL)
+    write_set("rparis6k", project / "data")
+    one = project / "data" / "distractors" / "revisitop1m" / "jpg" / "0"
+    write_images(one, ["a1.jpg", "a2.jpg"])
+    words = ["evaluate", "gem", "--benchmark", "RParis6k", "--distractors", "r1m", "--profile", profile(**FOLDER)]
+    result = CliRunner().invoke(main, [*words, "--weights", trunk_weights, "--off-the-shelf"])
+    assert result.exit_code == 0, result.output
+    assert "rparis6k: 6 database images, 2 distractors\n" in result.stderr
+    study = open_study(profile(**FOLDER), "rparis6k", ["r1m"], trunk_weights)
+    before = files_hash(study.test)
+    monkeypatch.setattr("dagf.study.opening.MANY", 1)
+    by_size = files_hash(study.test)
+    assert by_size != before
+    (one / "a1.jpg").write_bytes((one / "a1.jpg").read_bytes() + b"\0")
+    assert files_hash(study.test) != by_size
+
+
+def test_a_report_on_a_named_set_is_stale_when_the_set_changes(project: Path) -> None:
+    home = write_set("roxford5k", project / "data")
+    parameters = {"benchmark": "roxford5k", "distractors": ["r1m"]}
+    seen = [common_parts(Project.here(), parameters)["data"]]
+    truth = home / "gnd_roxford5k.pkl"
+    truth.write_bytes(truth.read_bytes()[:-1] + b" ")  # as long as before
+    seen.append(common_parts(Project.here(), parameters)["data"])
+    (project / "data" / "test" / "oxford5k" / "jpg" / "oxford_000000.jpg").unlink()  # whose photographs it uses
+    seen.append(common_parts(Project.here(), parameters)["data"])
+    write_images(project / "data" / "distractors" / "revisitop1m" / "jpg", ["a1.jpg"])
+    seen.append(common_parts(Project.here(), parameters)["data"])
+    assert len(set(seen)) == 4
+    assert common_parts(Project.here(), parameters)["data"] == seen[-1]
+
+
+def test_a_named_set_is_trained_on(project: Path, profile: Callable[..., str], trunk_weights: str) -> None:
+    folder = write_photographs(project / "photos")
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setattr(revisited, "COUNTS", SMALL)
+        write_set("oxford5k", project / "data")
+        study = open_study(profile(**FOLDER), "oxford5k", weights=trunk_weights, train_on=str(folder))
+        assert study.training is not None
+        assert study.title == "oxford5k"
+        assert open_study(profile(**FOLDER), "oxford5k", weights=trunk_weights).training is None
+
+
+def test_other_peoples_pairs_from_the_command_line(
+    project: Path, tmp_path: Path, profile: Callable[..., str], trunk_weights: str
+) -> None:
+    home = tmp_path / "walk"
+    write_images(
+        home, [f"{part}/{number}{view}.jpg" for number in range(3) for view, part in enumerate(("ref", "query"))]
+    )
+    pairs = [f"query/{number}1.jpg,ref/{number}0.jpg" for number in range(3)]
+    (tmp_path / "pairs.csv").write_text("\n".join(["seen,same", *pairs]) + "\n")
+    columns = ["--column", "query=seen", "--column", "positives=same"]
+    said = dagf("data", "import", home, "--from", tmp_path / "pairs.csv", *columns)
+    assert "3 queries, 3 database images" in said
+    assert dagf("data", "check", home) == "a benchmark: 3 queries, 3 database images\n"
+    words = ["--benchmark", home, "--profile", profile(**FOLDER), "--weights", trunk_weights, "--off-the-shelf"]
+    (row,) = json.loads(dagf("evaluate", "gem", *words, "--json"))
+    assert (row["queries"], row["setting"]) == (3, "Classic")
+    refused = CliRunner().invoke(main, ["data", "import", str(home), "--column", "picture=x"])
+    assert refused.exit_code == 2
+    assert "--column picture=x: expected OURS=THEIRS with one of file, instance" in refused.stderr
+
+
+def test_the_real_corridor_is_evaluated(
+    shared_data: Path, project: Path, tmp_path: Path, profile: Callable[..., str], trunk_weights: str
+) -> None:
+    home = tmp_path / "corridor"
+    for part in ("query", "ref"):
+        (home / part).mkdir(parents=True)
+        for path in (shared_data / "corridor" / part).iterdir():
+            (home / part / path.name).symlink_to(path)
+    dagf("data", "import", home, "--from", shared_data / "corridor" / "ground_truth.csv")
+    study = open_study(profile(**FOLDER), str(home), weights=trunk_weights)
+    judged = study.untrained_answers("gem").judged
+    assert len(judged) == 111
+    assert judged["AP"].between(0, 1).all()
+    assert np.mean(judged["AP"]) > 0.15  # a random ranking of 111 frames: about 0.08
