@@ -240,18 +240,33 @@ def train(variant: str, seed: int | None, **study: Any) -> None:
 
 
 @main.command()
-@click.argument("variant")
+@click.argument("variant", required=False)
 @study_options
 @click.option("--seed", type=int, help="[the profile's first]")
 @click.option("--off-the-shelf", is_flag=True, help="The pre-trained trunk, nothing trained here.")
+@click.option("--golden", is_flag=True, help="Check the evaluator itself; takes neither VARIANT nor study.")
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
-def evaluate(variant: str, seed: int | None, off_the_shelf: bool, as_json: bool, **study: Any) -> None:
+def evaluate(
+    variant: str | None, seed: int | None, off_the_shelf: bool, golden: bool, as_json: bool, **study: Any
+) -> None:
     """mAP and mP@k of VARIANT on the test benchmark; it is trained first where it has not been.
+
+    With --golden: our evaluator on the descriptors that the authors of the Revisited protocol publish, beside their
+    own figures; status 1 where one differs.
 
     \b
     dagf evaluate dagf
     dagf evaluate gem --benchmark PHOTOS --weights FILE --off-the-shelf
+    dagf evaluate --golden
     """
+    if golden:
+        from dagf.study.golden import report_golden
+
+        if variant or seed is not None or off_the_shelf or any(study.values()):
+            raise UserError("--golden checks the evaluator on published descriptors: give it alone, or with --json")
+        sys.exit(report_golden(as_json, click.echo))
+    if not variant:
+        raise UserError("name a variant to evaluate, for instance: dagf evaluate dagf")
     from dagf.retrieval.metrics import means
     from dagf.study.opening import open_study
 
