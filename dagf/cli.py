@@ -8,16 +8,13 @@ import sys
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import click
 
 import dagf
 from dagf.common import UserError
 from dagf.study import profiles
-
-if TYPE_CHECKING:
-    from dagf.benchmarks.toytown import ToytownSpec
 
 # Libraries that take seconds to import are imported in the commands that need them: --help and --check answer at once.
 
@@ -134,21 +131,9 @@ def list_data() -> None:
     \b
     dagf data list
     """
-    from dagf.benchmarks.toytown import toytown_spec
-    from dagf.study import paths
-    from dagf.study.config import load_profile
+    from dagf.study.drawings import listed
 
-    of = {profile.drawing.id: profile.name for profile in map(load_profile, profiles.names()) if profile.toytown}
-    folders = {folder.name.removeprefix("toytown-"): folder for folder in sorted(paths.data().glob("toytown-*"))}
-    for name, profile in of.items():
-        click.echo(f"toytown-{name}  {profile} profile, {'here' if name in folders else 'not made'}")
-    for name in sorted(set(folders) - set(of)):
-        click.echo(f"toytown-{name}  {_about(toytown_spec(folders[name]))}")
-
-
-def _about(spec: "ToytownSpec") -> str:
-    kind = "" if spec.nuisances else ", control"
-    return f"{spec.size} px, {spec.test_landmarks} test landmarks, {spec.distractors} distractors{kind}, here"
+    click.echo("\n".join(listed()))
 
 
 @data.command("make")
