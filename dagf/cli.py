@@ -8,7 +8,7 @@ import sys
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import click
 
@@ -16,9 +16,6 @@ import dagf
 from dagf.common import UserError
 from dagf.data_cli import check_data, import_data
 from dagf.study import profiles
-
-if TYPE_CHECKING:
-    from dagf.benchmarks.toytown import ToytownSpec
 
 # Libraries that take seconds to import are imported in the commands that need them: --help and --check answer at once.
 
@@ -144,21 +141,9 @@ def list_data() -> None:
     \b
     dagf data list
     """
-    from dagf.benchmarks.toytown import toytown_spec
-    from dagf.study import paths
-    from dagf.study.config import load_profile
+    from dagf.study.drawings import listed
 
-    of = {profile.drawing.id: profile.name for profile in map(load_profile, profiles.names()) if profile.toytown}
-    folders = {folder.name.removeprefix("toytown-"): folder for folder in sorted(paths.data().glob("toytown-*"))}
-    for name, profile in of.items():
-        click.echo(f"toytown-{name}  {profile} profile, {'here' if name in folders else 'not made'}")
-    for name in sorted(set(folders) - set(of)):
-        click.echo(f"toytown-{name}  {_about(toytown_spec(folders[name]))}")
-
-
-def _about(spec: "ToytownSpec") -> str:
-    kind = "" if spec.nuisances else ", control"
-    return f"{spec.size} px, {spec.test_landmarks} test landmarks, {spec.distractors} distractors{kind}, here"
+    click.echo("\n".join(listed()))
 
 
 @data.command("make")
@@ -230,19 +215,34 @@ def train(variant: str, seed: int | None, **study: Any) -> None:
 
 
 @main.command()
-@click.argument("variant")
+@click.argument("variant", required=False)
 @study_options
 @click.option("--seed", type=int, help="[the profile's first]")
 @click.option("--off-the-shelf", is_flag=True, help="The pre-trained trunk, nothing trained here.")
+@click.option("--golden", is_flag=True, help="Check the evaluator itself; takes neither VARIANT nor study.")
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
-def evaluate(variant: str, seed: int | None, off_the_shelf: bool, as_json: bool, **study: Any) -> None:
+def evaluate(
+    variant: str | None, seed: int | None, off_the_shelf: bool, golden: bool, as_json: bool, **study: Any
+) -> None:
     """mAP and mP@k of VARIANT on the test benchmark; it is trained first where it has not been.
+
+    With --golden: our evaluator on the descriptors that the authors of the Revisited protocol publish, beside their
+    own figures; status 1 where one differs.
 
     \b
     dagf evaluate gem --benchmark rparis6k --distractors r1m --off-the-shelf
     dagf evaluate dagf
     dagf evaluate gem --benchmark PHOTOS --weights FILE --off-the-shelf
+    dagf evaluate --golden
     """
+    if golden:
+        from dagf.study.golden import report_golden
+
+        if variant or seed is not None or off_the_shelf or any(study.values()):
+            raise UserError("--golden checks the evaluator on published descriptors: give it alone, or with --json")
+        sys.exit(report_golden(as_json, click.echo))
+    if not variant:
+        raise UserError("name a variant to evaluate, for instance: dagf evaluate dagf")
     from dagf.retrieval.metrics import means
     from dagf.study.opening import open_study
 

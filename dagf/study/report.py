@@ -20,7 +20,8 @@ from dagf.study.freshness import Output, Project, records, shown_parameters
 from dagf.study.plans import Plan
 
 TEMPLATE = Path(__file__).parent / "template"
-KINDS = {"tables": (".csv", ".json"), "figures": (".svg", ".png", ".jpg")}  # the results that a notebook may leave
+# the results that a notebook may leave
+KINDS = {"tables": (".csv", ".json", ".tex"), "figures": (".svg", ".png", ".jpg")}
 IMAGES = {".svg": "image/svg+xml", ".png": "image/png"}
 
 

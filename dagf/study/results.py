@@ -8,11 +8,12 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from dagf.common import read_json, write_json
+from dagf.common import read_json, write_json, write_text
 from dagf.model.variants import VARIANTS
 from dagf.retrieval.statistics import Interval, paired_bootstrap, sign_flip, t_interval, two_way
 from dagf.study import paths
 from dagf.study.experiment import Study
+from dagf.study.latex import tabular
 
 
 def summary(results: pd.DataFrame) -> pd.DataFrame:
@@ -155,12 +156,14 @@ def cells(one: Contrast) -> dict[str, str]:
 
 
 def keep_table(name: str, frame: pd.DataFrame, title: str, caption: str, **words: str | dict[str, str]) -> None:
-    """Leave a table for the index and for later notebooks: `name`.json with its words, `name`.csv with its values.
+    """Leave a table: `name`.json with its words, for the index and later notebooks, `name`.csv with its values, and
+    `name`.tex for a paper.
 
     words: `note` (below the table), `alt` (of its figure), `facts` (name -> value, shown under "What was run").
     """
-    record = {"title": title, "caption": caption, **words}
-    write_json(paths.table(f"{name}.json"), record | _plain(frame))
+    record = {"title": title, "caption": caption, **words} | _plain(frame)
+    write_json(paths.table(f"{name}.json"), record)
+    write_text(paths.table(f"{name}.tex"), tabular(record))
     with paths.table(f"{name}.csv").open("w", encoding="utf-8") as stream:
         frame.to_csv(stream, index=False)
 
