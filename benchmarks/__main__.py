@@ -17,6 +17,7 @@ from typing import Any
 import torch
 from torch import nn
 
+from benchmarks.reranking import diffusion_seconds, scaling
 from dagf.benchmarks.toytown import ToytownSpec
 from dagf.common import HEADLESS, write_json
 from dagf.model.network import AttentiveHead, RetrievalNet
@@ -99,13 +100,27 @@ def toytown_speed() -> dict[str, Any]:
     }
 
 
+def line(one: dict[str, Any]) -> str:
+    """A figure as the table shows it: a ratio, images a second, or seconds; and how it grows, where that is known."""
+    if "ratio" in one:
+        figure = f"{one['ratio']:.3f}x"
+    else:
+        figure = f"{one['images_per_second']:.0f} images/s" if "images_per_second" in one else f"{one['seconds']:.1f} s"
+    bound = f"  (wanted: {one['limit']})" if "limit" in one else ""
+    grows = ""
+    if "time_exponent" in one:
+        peak = one["peak_bytes"][-1] / 2**20
+        grows = f": time ~ N^{one['time_exponent']:.1f}, peak {peak:.0f} MiB ~ N^{one['memory_exponent']:.1f}"
+    if "offline_seconds" in one:
+        grows += f", offline {one['offline_seconds']:.2f} s, a query {1000 * one['query_seconds']:.1f} ms"
+    return f"{figure:>16}  {one['what']}{grows}{bound}"
+
+
 def main() -> None:
     """Run everything, print a line each, keep the figures."""
-    found = [toytown_speed(), dagf_against_gem(), *heads_against_gem()]
+    found = [toytown_speed(), dagf_against_gem(), *heads_against_gem(), *scaling(), diffusion_seconds()]
     for one in found:
-        figure = f"{one['ratio']:.3f}x" if "ratio" in one else f"{one['images_per_second']:.0f} images/s"
-        bound = f"  (wanted: {one['limit']})" if "limit" in one else ""
-        print(f"{figure:>16}  {one['what']}{bound}")
+        print(line(one))
     write_json(RESULTS, {"machine": machine(torch.get_num_threads()), "figures": found})
 
 

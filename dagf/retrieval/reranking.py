@@ -76,6 +76,9 @@ def diffusion(
     path joins to the query's nearest have f = 0: so that they do not tie, they get their similarity minus 2,
     hence follow below in the order of plain search. Memory O(N k + N chunk), beside the scores.
 
+    Ours: the system is solved to convergence over the whole graph (public code stops after some iterations and may
+    cut the graph), and so is what becomes of the rows that nothing reaches.
+
     Raises `UserError` for broken descriptors or a parameter out of range.
     """
     _within("k", k, 1, len(database) - 1, "other rows in the database")
@@ -147,7 +150,8 @@ def superglobal(
     Each of them is refined by its k nearest among them, x' = (x + sum_j w_j x_j) / (1 + sum_j w_j) with
     w_j = beta max(s_j, 0). The expanded query e is the channel-wise maximum of the k + 1 refined descriptors
     most similar to q (the query is not one of them). The score is (<q, x'> + <e, x'>) / 2; neither x' nor e is
-    normalised again, as in the authors' code. All other rows follow below, in the order of plain search.
+    normalised again, as in the authors' code. All other rows follow below, in the order of plain search. Ours: the
+    weights are cut off at 0, for descriptors that may point apart. Memory O(top (k + chunk)), beside the scores.
 
     Raises `UserError` for broken descriptors or a parameter out of range.
     """

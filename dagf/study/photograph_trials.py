@@ -59,10 +59,15 @@ def judgements(study: Study, asked: Sequence[Run | Key]) -> list[pd.DataFrame]:
 
 
 def _file(study: Study, of: Run | Key) -> Path:
+    return kept_file(study, of, "whitened")
+
+
+def kept_file(study: Study, of: Run | Key, folder: str, *more: object) -> Path:
+    """Where the cache keeps what was judged of a descriptor, named by its content; `more` of it is added."""
     name = of.id if isinstance(of, Run) else [study.trunk_id(of[1]), asdict(variant(of[0]))]
     # Not in the run's folder: what the whitening has learned from counts, too, and that is the study's.
     images = [study.test_id, trained_study(study).id, asdict(study.profile.image)]
-    return study.cache / "whitened" / f"{content_hash([name, images, own_code()])}.csv"
+    return study.cache / folder / f"{content_hash([name, images, own_code(), *more])}.csv"
 
 
 @lru_cache(maxsize=1)
@@ -71,27 +76,40 @@ def own_code() -> str:
     return code_only(Path(__file__).read_text(encoding="utf-8"))
 
 
-def _judge(study: Study, likeness: NDArray[np.float32], of: Run | Key) -> None:
+def described(
+    study: Study, of: Run | Key, parts: Sequence[str] = ("validation", "test")
+) -> tuple[Descriptors, dict[str, tuple[Descriptors, Descriptors]]]:
+    """What a run, or an untrained (arm, seed), makes of the photographs, before any whitening.
+
+    The training images (N, D), and for each part (rows, queries): of the held-out instances and of the test.
+    """
     data = trained_study(study)
     seed = of.config.seed if isinstance(of, Run) else of[1]
     net = placed(of.network() if isinstance(of, Run) else study.untrained(*of))
     encode, trunk = MapEncoder(net.head), study.trunk_id(seed)
     learned = MapSource(data, study.profile.image, net, trunk, study.cache)
     known = describe(encode, learned.train.batches(), learned.train.count)
+    maps = {"validation": lambda: learned.validation, "test": lambda: study.test_maps(net, trunk)}
+    return known, {part: maps[part]().describe(encode) for part in parts}
+
+
+def judged_once(benchmark: Benchmark, scores: NDArray[np.floating]) -> pd.DataFrame:
+    """`judge` under the middle setting: the columns that the tables on photographs need."""
+    setting = benchmark.settings[len(benchmark.settings) // 2]
+    return judge(benchmark, scores, [setting])[["query_set", "query", "positives", "AP", "P@1"]]
+
+
+def _judge(study: Study, likeness: NDArray[np.float32], of: Run | Key) -> None:
     tests = {"test": study.test}
     tests |= {f"test {least}": without(study.test, likeness >= least) for least in ALIKE}
-    parts = (
-        ({"validation": data.validation}, learned.validation.describe(encode)),
-        (tests, study.test_maps(net, trunk).describe(encode)),
-    )
+    benchmarks = {"validation": {"validation": trained_study(study).validation}, "test": tests}
+    known, parts = described(study, of)
     found = []
-    for benchmarks, (rows, queries) in parts:
+    for whole, (rows, queries) in parts.items():
         for name, whiten in whitenings(known):
             scores = similarities(whiten(rows), whiten(queries)) if whiten else similarities(rows, queries)
-            for part, benchmark in benchmarks.items():
-                setting = benchmark.settings[len(benchmark.settings) // 2]
-                judged = judge(benchmark, scores, [setting])[["query_set", "query", "positives", "AP", "P@1"]]
-                found.append(judged.assign(part=part, whitening=name))
+            for part, benchmark in benchmarks[whole].items():
+                found.append(judged_once(benchmark, scores).assign(part=part, whitening=name))
     with atomic_path(_file(study, of)) as temporary:
         pd.concat(found).to_csv(temporary, index=False)
 
@@ -187,24 +205,34 @@ def methods(study: Study, title: str, asked: Mapping[int, Run | Key]) -> tuple[M
     return one, other
 
 
-def shelf_methods(study: Study, arms: Sequence[str]) -> list[tuple[Method, Method]]:
-    """`methods` of untrained arms. They are the same for every seed, which only sets them beside trained ones."""
+def shelf_asked(study: Study, arms: Sequence[str]) -> dict[str, dict[int, Run | Key]]:
+    """What `methods` asks for of untrained arms. They are the same for every seed, beside trained ones."""
     first = study.profile.seeds[0]
     study.prepare([first])
-    judgements(study, [(arm, first) for arm in arms])  # side by side
-    asked = {arm: dict.fromkeys(study.profile.seeds, (arm, first)) for arm in arms}
-    return [methods(study, VARIANTS[arm].title, asked[arm]) for arm in arms]
+    return {arm: dict.fromkeys(study.profile.seeds, (arm, first)) for arm in arms}
+
+
+def trained_asked(study: Study, arms: Sequence[str]) -> dict[str, dict[int, Run | Key]]:
+    """And of swept heads, each trained at the rate of its best validation trial; off the shelf if it has none."""
+    runs = study.train(arms, sweep=True)
+    first = study.profile.seeds[0]
+    return {arm: {seed: runs.get((arm, seed), (arm, first)) for seed in study.profile.seeds} for arm in arms}
+
+
+def methods_of(study: Study, asked: Mapping[str, Mapping[int, Run | Key]]) -> list[tuple[Method, Method]]:
+    """`methods` of every arm, judged side by side."""
+    judgements(study, [of for seeds in asked.values() for of in seeds.values()])
+    return [methods(study, VARIANTS[arm].title, seeds) for arm, seeds in asked.items()]
+
+
+def shelf_methods(study: Study, arms: Sequence[str]) -> list[tuple[Method, Method]]:
+    """`methods` of untrained arms."""
+    return methods_of(study, shelf_asked(study, arms))
 
 
 def trained_methods(study: Study, arms: Sequence[str]) -> list[tuple[Method, Method]]:
-    """`methods` of swept heads, each trained at the rate of its best validation trial; off the shelf if it has none."""
-    runs = study.train(arms, sweep=True)
-    asked = {
-        arm: {seed: runs.get((arm, seed), (arm, study.profile.seeds[0])) for seed in study.profile.seeds}
-        for arm in arms
-    }
-    judgements(study, [of for seeds in asked.values() for of in seeds.values()])
-    return [methods(study, VARIANTS[arm].title, asked[arm]) for arm in arms]
+    """`methods` of swept heads."""
+    return methods_of(study, trained_asked(study, arms))
 
 
 def untrained(method: Method) -> Method:

@@ -20,6 +20,7 @@ from dagf.study import paths
 from dagf.study.claims import middle
 from dagf.study.experiment import Study
 from dagf.study.photograph_masks import EARLIER, mask_where_it_bites
+from dagf.study.photograph_reranking import COUNTS, shelf_reranking, trained_reranking
 from dagf.study.photograph_sets import fewer, of_role, ready, supervised, unlabelled
 from dagf.study.photograph_trials import (
     ALIKE,
@@ -230,6 +231,7 @@ def all_tables(
     )
     over = f"{chosen}, t over {seeds} seeds, and of differences the bootstrap over test instances."
     shelf = f"{chosen}, the bootstrap over test instances."
+    counts = f"Neighbours: of {', '.join(map(str, COUNTS))}, as far as the held-out images go, alike for every method"
     tables = {
         "shelf-ablation": ("Descriptors off the shelf, as they are and whitened", shelf, shelf_ablation(study)),
         "trained-ablation": (
@@ -253,6 +255,16 @@ def all_tables(
             "What the heads were trained on",
             f"{over} {LOSS} is the supervised contrastive loss, which has no class weights to learn.",
             diversity(study, train_category_folder, seeds=diverse_seeds),
+        ),
+        "reranking": (
+            "Re-ranking of descriptors off the shelf, as they are and whitened",
+            f"{shelf} {counts}, chosen on the same instances; all else as published.",
+            shelf_reranking(study),
+        ),
+        "reranking-trained": (
+            "Re-ranking of trained heads, as they are and whitened",
+            f"{over} {counts}, chosen on the same instances; all else as published.",
+            trained_reranking(study),
         ),
     }
     if study.trunk.name in EARLIER:

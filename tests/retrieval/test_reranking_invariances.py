@@ -1,5 +1,6 @@
 """What must hold of every re-ranking: invariances, and what it says to bad input."""
 
+import tracemalloc
 from collections.abc import Callable
 from functools import partial
 
@@ -126,3 +127,29 @@ def test_parameters_out_of_range_are_named(rerank: Rerank, message: str) -> None
 def test_one_row_has_no_neighbours() -> None:
     with pytest.raises(UserError, match="k = 1: there are 0 other rows in the database; give more rows"):
         diffusion(np.eye(1, 4, dtype=np.float32), np.eye(1, 4, dtype=np.float32), k=1)
+
+
+BOUNDED: dict[str, Rerank] = {
+    "alpha-QE": partial(expand_queries, k=10, alpha=3, chunk=32),
+    "DBA": lambda database, _: augment_database(database, 10, 3, chunk=32),
+    "diffusion": partial(diffusion, k=20, chunk=32),
+    "k-reciprocal": partial(k_reciprocal, chunk=32),
+    "SuperGlobal": partial(superglobal, top=100, chunk=32),
+}
+
+
+@pytest.mark.parametrize("rerank", BOUNDED.values(), ids=BOUNDED)
+def test_memory_grows_with_the_rows_and_not_with_their_square(rerank: Rerank) -> None:
+    peaks = []
+    for count in (1500, 3000):
+        chance = np.random.default_rng(0)
+        around = np.repeat(chance.standard_normal((count // 10, 32)), 10, axis=0)
+        database = unit(around + 0.8 * chance.standard_normal((count, 32)))
+        tracemalloc.start()
+        try:
+            rerank(database, database[:4])
+            peaks.append(tracemalloc.get_traced_memory()[1])
+        finally:
+            tracemalloc.stop()
+    assert peaks[1] < 4 * 3000**2 / 2  # half a dense matrix of single precision
+    assert peaks[1] < 2.8 * peaks[0]  # 4 times, if it held one

@@ -107,7 +107,7 @@ def test_every_table_has_its_rows(study: Study, folder: Path, monkeypatch: pytes
 def test_all_tables_are_named_and_explained(study: Study, monkeypatch: pytest.MonkeyPatch) -> None:
     names = [
         *("shelf_ablation", "trained_ablation", "against_best_gem", "learning_curve", "duplicate_counts"),
-        *("near_duplicates", "diversity", "mask_where_it_bites"),
+        *("near_duplicates", "diversity", "shelf_reranking", "trained_reranking", "mask_where_it_bites"),
     ]
     for name in names:
         monkeypatch.setattr(photographs, name, lambda *_, _name=name, **__: pd.DataFrame({_name: [1]}))

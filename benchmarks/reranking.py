@@ -1,0 +1,100 @@
+"""How re-ranking scales: seconds and memory of every method, against one exact search over as many rows.
+
+The exponent is the slope of log seconds (of log bytes) over log rows. tracemalloc sees numpy's memory, not what
+PyTorch's sort or BLAS take for themselves; it slows small calls, so time and memory are measured in calls apart.
+"""
+
+import time
+import tracemalloc
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from dagf.retrieval.reranking import augment_database, diffusion, expand_queries, k_reciprocal, superglobal
+from dagf.retrieval.search import Descriptors, search
+
+SIZES = (1000, 2000, 4000, 8000)
+QUERIES, DIMENSIONS, NEAR = 50, 256, 10  # NEAR: rows of a cluster, and neighbours that search gives
+LIMIT = 60.0  # seconds for diffusion over LIMIT_ROWS rows
+LIMIT_ROWS = 5000
+
+Work = Callable[[Descriptors, Descriptors], object]
+
+METHODS: dict[str, Work] = {
+    "AQE": lambda database, queries: expand_queries(database, queries, 10, 0),
+    "alpha-QE": lambda database, queries: expand_queries(database, queries, 50, 3),
+    "DBA": lambda database, _: augment_database(database, 50, 3),
+    "diffusion": diffusion,
+    "k-reciprocal": k_reciprocal,
+    "SuperGlobal": superglobal,
+}
+
+
+def clustered(count: int, seed: int = 0) -> tuple[Descriptors, Descriptors]:
+    """Unit rows (count, 256) around count / 10 centres, and 50 queries around some of these."""
+    chance = np.random.default_rng(seed)
+    centres = chance.standard_normal((count // NEAR, DIMENSIONS))
+    around = np.concatenate([np.arange(count) % len(centres), chance.integers(0, len(centres), QUERIES)])
+    rows = centres[around] + 0.8 * chance.standard_normal((count + QUERIES, DIMENSIONS))
+    rows = (rows / np.linalg.norm(rows, axis=1, keepdims=True)).astype(np.float32)
+    return rows[:count], rows[count:]
+
+
+def measured(work: Work, database: Descriptors, queries: Descriptors) -> tuple[float, int]:
+    """Seconds of one call, and the most bytes that another had allocated at once."""
+    started = time.perf_counter()
+    work(database, queries)
+    seconds = time.perf_counter() - started
+    tracemalloc.start()
+    try:
+        work(database, queries)
+        return seconds, tracemalloc.get_traced_memory()[1]
+    finally:
+        tracemalloc.stop()
+
+
+def exponent(sizes: NDArray[np.floating], values: NDArray[np.floating]) -> float:
+    """The p of the power law values = c sizes^p that fits best (least squares of the logarithms)."""
+    return float(np.polyfit(np.log(sizes), np.log(values), 1)[0])
+
+
+def scaling(sizes: tuple[int, ...] = SIZES) -> list[dict[str, Any]]:
+    """One figure a method: ratio (seconds / those of one exact search at the largest size), seconds and bytes by size.
+
+    time_exponent and memory_exponent over all sizes. For diffusion, what its two parts take: `offline_seconds` (the
+    graph, from a call without queries) and `query_seconds` (what one query adds), both at the largest size.
+    """
+    sets = [clustered(count) for count in sizes]
+    search(*sets[0], NEAR)  # the first call imports and allocates
+    searched = [measured(lambda database, queries: search(database, queries, NEAR), *one)[0] for one in sets]
+    found = []
+    for name, work in METHODS.items():
+        seconds, memory = zip(*(measured(work, *one) for one in sets), strict=True)
+        figure: dict[str, Any] = {
+            "what": f"{name} / one exact search, {sizes[-1]} rows x {DIMENSIONS}, {QUERIES} queries",
+            "reranking": name,
+            "rows": list(sizes),
+            "ratio": seconds[-1] / searched[-1],
+            "ratios": [own / plain for own, plain in zip(seconds, searched, strict=True)],
+            "seconds": list(seconds),
+            "reference_seconds": searched,
+            "peak_bytes": list(memory),
+            "time_exponent": exponent(np.array(sizes), np.array(seconds)),
+            "memory_exponent": exponent(np.array(sizes), np.array(memory)),
+        }
+        if name == "diffusion":
+            database, queries = sets[-1]
+            offline, _ = measured(work, database, queries[:0])
+            figure |= {"offline_seconds": offline, "query_seconds": max(seconds[-1] - offline, 0) / len(queries)}
+        found.append(figure)
+    return found
+
+
+def diffusion_seconds(rows: int = LIMIT_ROWS) -> dict[str, Any]:
+    """Seconds of diffusion over `rows` rows, everything included, against what is wanted of it."""
+    started = time.perf_counter()
+    diffusion(*clustered(rows))
+    took = time.perf_counter() - started
+    return {"what": f"diffusion, {rows} rows x {DIMENSIONS}, {QUERIES} queries", "limit": LIMIT, "seconds": took}
