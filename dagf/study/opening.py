@@ -7,7 +7,8 @@ from pathlib import Path
 from dagf.benchmarks.folder import load_folder, read_labels, validation_split
 from dagf.benchmarks.protocol import Benchmark
 from dagf.benchmarks.toytown import load_toytown, make_toytown, toytown_training_images
-from dagf.common import UserError, content_hash, file_sha256
+from dagf.benchmarks.training_sets import TRAINING_SETS
+from dagf.common import UserError, choose, content_hash, file_sha256
 from dagf.study import paths
 from dagf.study.config import Profile, evaluation_hash, load_profile
 from dagf.study.experiment import Study
@@ -23,7 +24,8 @@ def open_study(
     """The study of a profile on Toytown, or on a folder of photographs with a labels.csv (`benchmark`).
 
     distractors: further folders whose images are added to the database. weights: a file with the trunk's
-    weights. train_on: the folder to train on, where it is not `benchmark` itself.
+    weights. train_on: the folder to train on, where it is not `benchmark` itself. A profile with a training set trains
+    on that one; without a `benchmark` it is judged on the set's validation split.
 
     Raises `UserError` for anything that does not exist or does not fit.
     """
@@ -33,6 +35,8 @@ def open_study(
         raise UserError(f"weights file {weights} does not exist")
     # Maps and scores are named by the code that made them, too: a changed decoder must not meet old maps.
     store, cache = RunStore(paths.runs()), paths.data() / "cache" / evaluation_hash()
+    if chosen.training_set:
+        return _public_study(chosen, benchmark, distractors, train_on, store, cache, file)
     if benchmark:
         test = load_folder(Path(benchmark), distractors=[Path(folder) for folder in distractors])
         _check_disjoint(Path(train_on or benchmark), Path(benchmark))
@@ -46,6 +50,32 @@ def open_study(
     validation = load_toytown(root, "validation")
     training = TrainingSet(tuple(files), tuple(labels), validation, root.name)
     return Study(chosen, training, load_toytown(root, "test"), root.name, store, cache, file, root)
+
+
+def _public_study(
+    profile: Profile, benchmark: str, distractors: Sequence[str], train_on: str, store: RunStore, cache: Path,
+    weights: Path | None,
+) -> Study:  # fmt: skip
+    if train_on or (distractors and not benchmark):
+        raise UserError(f"profile {profile.name} trains on {profile.training_set}: name at most a benchmark to test on")
+    training = public_training(profile)
+    if not benchmark:
+        return Study(profile, training, training.validation, training.id, store, cache, weights)
+    test = load_folder(Path(benchmark), distractors=[Path(folder) for folder in distractors])
+    return Study(profile, training, test, files_hash(test), store, cache, weights)
+
+
+def public_training(profile: Profile) -> TrainingSet:
+    """The public set that a profile trains on; a `UserError` says how to get it where it is not there."""
+    name = choose("training set", profile.training_set, TRAINING_SETS)
+    place, load = TRAINING_SETS[name]
+    folder = paths.data() / place
+    if not folder.is_dir():
+        raise UserError(
+            f"profile {profile.name} trains on {name}, which is not in {folder}: run `dagf data get {name}`"
+        )
+    found = load(folder, profile.held_out)
+    return TrainingSet(found.files, found.labels, found.validation, found.id, found.pairs)
 
 
 def photograph_training(folder: Path, profile: Profile) -> TrainingSet | None:

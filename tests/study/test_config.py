@@ -250,7 +250,7 @@ PEERS = {"solar", "glam", "delf", "se", "cbam", "eca"}
         ("study/experiment.py", set()), ("study/claims.py", set()), ("retrieval/metrics.py", set()),
         *((file, set(VARIANTS)) for file in (
             "model/pooling.py", "model/scale_mask.py", "model/network.py", "model/trunks.py", "model/losses.py",
-            "retrieval/images.py", "study/sources.py", "study/training.py",
+            "retrieval/images.py", "study/sources.py", "study/training.py", "study/sampling.py", "study/tuples.py",
         )),
     ],
 )  # fmt: skip
