@@ -44,7 +44,7 @@ def study_options(command: Callable[..., Any]) -> Callable[..., Any]:
         click.option("--weights", default="", metavar="FILE", help="Weights of the trunk (.pth or .safetensors)."),
         click.option("--distractors", multiple=True, metavar="FOLDER", help="Add its distractors to the database."),
         click.option("--benchmark", default="", metavar="FOLDER", help="Photographs with a labels.csv, not Toytown."),
-        click.option("--profile", help="smoke, cpu, gpu, photographs or a YAML file. [cpu; photographs: see above]"),
+        click.option("--profile", help="smoke, cpu, gpu, photographs, paper or a YAML file. [cpu; photographs: above]"),
     ):
         command = option(command)
     return command
@@ -227,6 +227,7 @@ def train(variant: str, seed: int | None, **study: Any) -> None:
     dagf train gem --profile smoke --seed 1
     dagf train dagf --benchmark PHOTOS --weights FILE
     torchrun --nproc-per-node 2 -m dagf train dagf --profile smoke
+    dagf train dagf --profile paper                  after dagf data get sfm120k
     """
     from dagf.study import paths
     from dagf.study.opening import open_study

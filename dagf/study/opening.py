@@ -35,34 +35,24 @@ def open_study(
         raise UserError(f"weights file {weights} does not exist")
     # Maps and scores are named by the code that made them, too: a changed decoder must not meet old maps.
     store, cache = RunStore(paths.runs()), paths.data() / "cache" / evaluation_hash()
-    if chosen.training_set:
-        return _public_study(chosen, benchmark, distractors, train_on, store, cache, file)
+    public = public_training(chosen) if chosen.training_set else None
+    if public and train_on:
+        raise UserError(f"profile {profile} trains on {chosen.training_set}: leave --train-on out")
     if benchmark:
         test = load_folder(Path(benchmark), distractors=[Path(folder) for folder in distractors])
         _check_disjoint(Path(train_on or benchmark), Path(benchmark))
-        training = photograph_training(Path(train_on or benchmark), chosen)
+        training = public or photograph_training(Path(train_on or benchmark), chosen)
         sets = [[query.query_set, query.box] for query in test.queries]
         return Study(chosen, training, test, content_hash([files_hash(test), sets]), store, cache, file)
     if distractors or train_on:
         raise UserError("distractors and train_on belong to a benchmark of photographs; name its folder")
+    if public:
+        return Study(chosen, public, public.validation, public.id, store, cache, file)
     root = make_toytown(chosen.drawing, paths.data())
     files, labels = toytown_training_images(root)
     validation = load_toytown(root, "validation")
     training = TrainingSet(tuple(files), tuple(labels), validation, root.name)
     return Study(chosen, training, load_toytown(root, "test"), root.name, store, cache, file, root)
-
-
-def _public_study(
-    profile: Profile, benchmark: str, distractors: Sequence[str], train_on: str, store: RunStore, cache: Path,
-    weights: Path | None,
-) -> Study:  # fmt: skip
-    if train_on or (distractors and not benchmark):
-        raise UserError(f"profile {profile.name} trains on {profile.training_set}: name at most a benchmark to test on")
-    training = public_training(profile)
-    if not benchmark:
-        return Study(profile, training, training.validation, training.id, store, cache, weights)
-    test = load_folder(Path(benchmark), distractors=[Path(folder) for folder in distractors])
-    return Study(profile, training, test, files_hash(test), store, cache, weights)
 
 
 def public_training(profile: Profile) -> TrainingSet:

@@ -42,7 +42,7 @@ CLIP = 5.0  # largest gradient norm: one bad batch at a high rate must not decid
 class Objective(nn.Module):
     """What is minimised: the loss of the descriptors of a batch, after the miner where there is one.
 
-    Descriptors are made in the precision of `spec`, the loss always in float32: it takes differences of close numbers.
+    The trunk works in the precision of `spec`; descriptors, which the head makes in float32, and loss do not.
     """
 
     def __init__(self, describe: nn.Module, spec: TrainSpec, classes: int, dimensions: int) -> None:
@@ -56,7 +56,6 @@ class Objective(nn.Module):
         """Input (B, ., H, W), landmark numbers (B,), and the pairs to learn from where they are given -> the loss."""
         with torch.autocast(batch.device.type, self.precision) if self.precision else nullcontext():
             descriptors = self.describe(batch)
-        descriptors = descriptors.float()
         mined = self.miner(descriptors, labels) if self.miner else pairs
         return self.loss(descriptors, labels, mined)
 

@@ -21,15 +21,9 @@ from dagf.study.config import TrainSpec
 from dagf.study.runs import Run
 from dagf.study.sources import TrainingSet
 from dagf.study.training import initial_network, learning_rate
-from tests.study.conftest import Workshop, configured
+from tests.study.conftest import Workshop, configured, same_bits
 
 FILES = {"config.json", "curves.csv", "record.json", "weights.safetensors"}
-
-
-def same_bits(first: Run, second: Run) -> bool:
-    ours, theirs = (load_file(run.folder / "weights.safetensors") for run in (first, second))
-    curves = [(run.folder / "curves.csv").read_bytes() for run in (first, second)]
-    return ours.keys() == theirs.keys() and all(ours[key].equal(theirs[key]) for key in ours) and curves[0] == curves[1]
 
 
 def test_a_run_leaves_its_four_files(finished: Run) -> None:
