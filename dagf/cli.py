@@ -227,7 +227,6 @@ def train(variant: str, seed: int | None, **study: Any) -> None:
     dagf train gem --profile smoke --seed 1
     dagf train dagf --benchmark PHOTOS --weights FILE
     torchrun --nproc-per-node 2 -m dagf train dagf --profile smoke
-    dagf train dagf --profile paper                  after dagf data get sfm120k
     """
     from dagf.study import paths
     from dagf.study.opening import open_study

@@ -36,17 +36,17 @@ class Team:
         if self.size > 1:
             dist.barrier()
 
-    def share(self, parts: Sequence[P]) -> list[P]:
-        """This process's parts of a batch. Raises `UserError` where the shares would not be equal.
+    def share(self, parts: Sequence[P]) -> tuple[list[P], float]:
+        """This process's parts of a batch, and the weight of its loss: the processes' gradients are averaged evenly.
 
-        The gradients of the processes are averaged: with unequal shares, some images would count for more.
+        Raises `UserError` where a process would have none.
         """
-        if len(parts) % self.size:
+        if len(parts) < self.size:
             raise UserError(
-                f"a batch of {len(parts)} landmarks or tuples cannot be shared by {self.size} processes: "
-                "choose a number of processes that divides it"
+                f"a batch of {len(parts)} landmarks or tuples cannot be shared by {self.size} processes: start fewer"
             )
-        return list(parts[self.rank :: self.size])
+        mine = list(parts[self.rank :: self.size])
+        return mine, len(mine) * self.size / len(parts)
 
     def total(self, values: Tensor) -> Tensor:
         """The sum of the processes' values, in place."""
@@ -73,10 +73,12 @@ def team() -> Team:
 class Sample(NamedTuple):
     """The training images of a batch; and the pairs to learn from, where not every pair of them counts.
 
-    pairs: places in the batch, as pytorch-metric-learning takes them: (anchors, positives, anchors, negatives).
+    weight: of the loss, 1 where every process has as much. pairs: places in the batch, as pytorch-metric-learning takes
+    them: (anchors, positives, anchors, negatives).
     """
 
     rows: Rows
+    weight: float = 1.0
     pairs: tuple[Rows, Rows, Rows, Rows] | None = None
 
 
@@ -109,4 +111,5 @@ class LandmarkSampler:
         for landmark in rng.permutation(self.landmarks)[: self.spec.landmarks].tolist():
             views = self.views[landmark]
             rows.append(rng.choice(views, self.spec.views, replace=len(views) < self.spec.views))
-        return Sample(np.concatenate(self.who.share(rows)))
+        mine, weight = self.who.share(rows)
+        return Sample(np.concatenate(mine), weight)

@@ -175,14 +175,14 @@ class _Loop:
         """Add the gradients of one of a step's batches; its loss."""
         number = step * self.spec.accumulate + part
         torch.manual_seed(_stream(self.config.seed, number, self.who.rank))
-        rows, pairs = self.sampler.draw(number)
+        rows, weight, pairs = self.sampler.draw(number)
         batch = self.source.batch(rows).to(self.device, memory_format=torch.channels_last)
         self.net.train()
         labels = torch.from_numpy(self.labels[rows]).to(self.device)
         places = pairs and tuple(torch.from_numpy(one).to(self.device) for one in pairs)
         last = part + 1 == self.spec.accumulate  # the processes average their gradients once a step
         with model.no_sync() if isinstance(model, DistributedDataParallel) and not last else nullcontext():
-            loss = model(batch, labels, places)
+            loss = weight * model(batch, labels, places)
             if not torch.isfinite(loss):
                 raise self._diverged(f"the loss is {loss.item()}", step)
             self.scaler.scale(loss / self.spec.accumulate).backward()

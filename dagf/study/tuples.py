@@ -78,7 +78,8 @@ class TupleSampler:
     def draw(self, number: int) -> Sample:
         """This process's tuples of batch `number`: query, positive, negatives; then the next tuple."""
         size, place = self.mining.queries // self.batches, number % self.batches
-        tuples = np.array(self.who.share(list(self.tuples[place * size : (place + 1) * size])))
+        mine, weight = self.who.share(list(self.tuples[place * size : (place + 1) * size]))
+        tuples = np.array(mine)
         queries = np.arange(len(tuples)) * tuples.shape[1]
         negatives = (queries[:, None] + np.arange(2, tuples.shape[1])).ravel()
-        return Sample(tuples.ravel(), (queries, queries + 1, queries.repeat(self.mining.negatives), negatives))
+        return Sample(tuples.ravel(), weight, (queries, queries + 1, queries.repeat(self.mining.negatives), negatives))

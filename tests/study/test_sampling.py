@@ -42,7 +42,8 @@ def slow_draw(labels: NDArray[np.int64], spec: TrainSpec, seed: int, step: int) 
 def test_landmarks_are_drawn_as_they_always_were(seed: int, step: int, landmarks: int, views: int, mix: int) -> None:
     labels = np.random.default_rng(mix).permutation(LABELS)
     spec = TrainSpec(landmarks=landmarks, views=views)
-    rows, pairs = LandmarkSampler(labels, spec, seed).draw(step)
+    rows, weight, pairs = LandmarkSampler(labels, spec, seed).draw(step)
+    assert weight == 1.0
     assert pairs is None
     assert np.array_equal(rows, slow_draw(labels, spec, seed, step))
     groups = labels[rows].reshape(-1, views)
@@ -51,17 +52,20 @@ def test_landmarks_are_drawn_as_they_always_were(seed: int, step: int, landmarks
 
 
 @given(st.integers(0, 99), st.integers(1, 6), st.integers(1, 4))
-def test_processes_take_equal_shares_or_none(step: int, landmarks: int, size: int) -> None:
+def test_processes_share_the_landmarks_of_a_batch(step: int, landmarks: int, size: int) -> None:
     spec = TrainSpec(landmarks=landmarks, views=2)
-    whole = LandmarkSampler(LABELS, spec, 3).draw(step).rows
-    if min(landmarks, 5) % size:
+    whole = LandmarkSampler(LABELS, spec, 3).draw(step)
+    assert whole.weight == 1.0
+    if min(landmarks, 5) < size:
         with pytest.raises(UserError, match=f"cannot be shared by {size} processes"):
             LandmarkSampler(LABELS, spec, 3, Team(0, size)).draw(step)
         return
-    shares = [LandmarkSampler(LABELS, spec, 3, Team(rank, size)).draw(step).rows for rank in range(size)]
-    assert sorted(np.concatenate(shares)) == sorted(whole)
-    assert len({len(share) for share in shares}) == 1
-    assert sum(len(set(LABELS[share])) for share in shares) == min(landmarks, 5)
+    shares = [LandmarkSampler(LABELS, spec, 3, Team(rank, size)).draw(step) for rank in range(size)]
+    assert sorted(np.concatenate([share.rows for share in shares])) == sorted(whole.rows)
+    assert sum(len(set(LABELS[share.rows])) for share in shares) == min(landmarks, 5)
+    values = np.random.default_rng(step).random(len(LABELS))  # a loss that is a mean over images
+    averaged = np.mean([share.weight * values[share.rows].mean() for share in shares])
+    assert averaged == pytest.approx(values[whole.rows].mean())
 
 
 def test_draw_differs_from_step_to_step() -> None:
@@ -147,7 +151,7 @@ def test_tuples_of_an_epoch(
     drawn = []
     for number in (2, 3):  # the batches of the second epoch
         for sampler in samplers:
-            rows, pairs = sampler.draw(number)
+            rows, _, pairs = sampler.draw(number)
             assert pairs is not None
             anchors, positives, again, negatives = pairs
             assert len(anchors) == len(positives) == 2 // size
@@ -276,9 +280,13 @@ def test_mixed_precision_trains_resumes_and_keeps_whole_weights(
 
 
 @pytest.mark.study
-def test_two_processes_train_on_tuples_together(paired: TrainingSet, tmp_path: Path) -> None:
-    """Frozen maps, so that nothing but the shares differs: the weights and the curve are those of one process."""
-    config = configured("gem", **TUPLES, frozen=True)
+@pytest.mark.parametrize("queries", [4, 6])
+def test_two_processes_train_on_tuples_together(paired: TrainingSet, tmp_path: Path, queries: int) -> None:
+    """Frozen maps, so that nothing but the shares differs: the weights and the curve are those of one process.
+
+    Of three tuples one process has two: each tuple counts alike all the same.
+    """
+    config = configured("gem", **TUPLES | {"mining": replace(MINING, queries=queries)}, frozen=True)
     alone = Workshop(tmp_path / "alone", paired).train(config)
     together = Workshop(tmp_path / "together", paired)
     process = together.start(config, processes=2)
