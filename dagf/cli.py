@@ -46,7 +46,7 @@ def study_options(command: Callable[..., Any]) -> Callable[..., Any]:
         click.option(
             "--benchmark", default="", metavar="SET", help="A public set (roxford5k, ...) or folder of photos."
         ),
-        click.option("--profile", help="smoke, cpu, gpu, photographs or a YAML file. [cpu; photographs: see above]"),
+        click.option("--profile", help="smoke, cpu, gpu, photographs, paper or a YAML file. [cpu; photographs: above]"),
     ):
         command = option(command)
     return command

@@ -226,22 +226,34 @@ def validation_split(
     members: dict[str, list[Row]] = {}
     for row in rows:
         members.setdefault(row.instance, []).append(row)
+    chosen = held_instances({name: len(its) for name, its in members.items()}, held_out, seed, f"{folder / LABELS}")
+    kept = [row for row in rows if row.instance not in chosen]
+    files = {name: [row.file for row in members[name]] for name in chosen}
+    return _training(folder, kept), held_benchmark(f"{folder.resolve().name}-validation", folder, files, queries)
+
+
+def held_instances(sizes: Mapping[str, int], held_out: int, seed: int, where: str) -> set[str]:
+    """Which instances are held out: it depends on `seed` and their names. sizes: instance -> its number of images.
+
+    Raises `UserError` as `validation_split`; `where` names the list.
+    """
     eligible = sorted(
-        (name for name, its in members.items() if len(its) > 1), key=lambda name: content_hash([seed, name], 64)
+        (name for name, size in sizes.items() if size > 1), key=lambda name: content_hash([seed, name], 64)
     )
-    if not 1 <= held_out <= len(eligible) or held_out == len(members):
+    if not 1 <= held_out <= len(eligible) or held_out == len(sizes):
         raise UserError(
-            f"{folder / LABELS}: cannot hold {held_out} of the {len(members)} instances of role {role} out: "
+            f"{where}: cannot hold {held_out} of the {len(sizes)} instances of its training images out: "
             f"{len(eligible)} have two images or more, and one instance must be left to train on"
         )
-    chosen = set(eligible[:held_out])
+    return set(eligible[:held_out])
+
+
+def held_benchmark(name: str, root: Path, held: Mapping[str, Sequence[str]], queries: int = 5) -> Benchmark:
+    """A benchmark of held-out instances (name -> sorted files), queries and database as `validation_split` says."""
     asked: list[Row] = []
-    for name in sorted(chosen):
-        its = members[name]
+    for instance, its in sorted(held.items()):
         count = min(queries, len(its) // 2)
-        asked += [its[number * len(its) // count] for number in range(count)]
+        asked += [Row(its[number * len(its) // count], instance, "query") for number in range(count)]
     asked_files = {row.file for row in asked}
-    database = [row for row in rows if row.instance in chosen and row.file not in asked_files]
-    kept = [row for row in rows if row.instance not in chosen]
-    asked = [Row(row.file, row.instance, "query") for row in asked]
-    return _training(folder, kept), _benchmark(f"{folder.resolve().name}-validation", folder, database, asked)
+    rest = [(file, instance) for instance, its in held.items() for file in its if file not in asked_files]
+    return _benchmark(name, root, [Row(file, instance, "database") for file, instance in sorted(rest)], asked)

@@ -70,17 +70,18 @@ class _PlainUnpickler(pickle.Unpickler):
         raise pickle.UnpicklingError("it refers to an object outside the file")
 
 
-def load_ground_truth(path: Path) -> dict[str, Any]:
-    """The dictionary in a ground-truth file, .pkl or .json.
+def load_ground_truth(path: Path, limit: int | None = None) -> dict[str, Any]:
+    """The dictionary in a ground-truth file, .pkl or .json, of at most `limit` bytes (by default `MAX_BYTES`).
 
     A pickle may hold dictionaries, lists, strings, numbers, booleans and None: any other opcode is refused, by
     name, before anything is built from the file. Raises `UserError` for that and for a missing, oversized or
     broken file.
     """
+    limit = MAX_BYTES if limit is None else limit
     try:
         size = path.stat().st_size
-        if size > MAX_BYTES:
-            raise UserError(f"{path} has {size} bytes, too many for a ground truth (limit {MAX_BYTES}): check the file")
+        if size > limit:
+            raise UserError(f"{path} has {size} bytes, too many for a ground truth (limit {limit}): check the file")
         if path.suffix == ".pkl":
             value = _unpickle(path, path.read_bytes())
         elif path.suffix == ".json":

@@ -1,13 +1,37 @@
-"""Losses and miners of pytorch-metric-learning, by the names they have there."""
+"""Losses and miners of pytorch-metric-learning, by the names they have there, and one loss of ours."""
 
 import inspect
 from collections.abc import Mapping
 from typing import Any
 
-from pytorch_metric_learning import losses, miners
-from torch import nn
+from pytorch_metric_learning import losses, miners, reducers
+from torch import Tensor, nn
 
 from dagf.common import UserError, choose
+
+
+class TupleContrastiveLoss(losses.ContrastiveLoss):  # type: ignore[misc]  # the library is untyped
+    """The contrastive loss of Hadsell et al. (CVPR 2006), as Radenovic et al. (TPAMI 2019) train with it.
+
+    1/2 d^2 of a positive pair and 1/2 max(0, margin - d)^2 of a negative one, summed over all pairs and divided by the
+    number of positive ones: the mean over tuples of one positive. The library's own is linear in d.
+    """
+
+    def __init__(self, neg_margin: float = 0.7) -> None:
+        super().__init__(neg_margin=neg_margin, reducer=reducers.SumReducer())
+
+    def get_per_pair_loss(self, pair_dists: Tensor, pos_or_neg: str) -> Tensor:
+        """Distances (N,) of 'pos' or 'neg' pairs -> their losses (N,)."""
+        return 0.5 * super().get_per_pair_loss(pair_dists, pos_or_neg) ** 2
+
+    def _compute_loss(self, pos_pair_dist: Tensor, neg_pair_dist: Tensor, indices_tuple: tuple[Tensor, ...]) -> Any:
+        parts = super()._compute_loss(pos_pair_dist, neg_pair_dist, indices_tuple)
+        for part in parts.values():
+            part["losses"] = part["losses"] / max(1, len(indices_tuple[0]))
+        return parts
+
+
+OWN = {"TupleContrastiveLoss": TupleContrastiveLoss}
 
 
 def make_loss(name: str, classes: int, dimensions: int, options: Mapping[str, Any] | None = None) -> nn.Module:
@@ -16,17 +40,18 @@ def make_loss(name: str, classes: int, dimensions: int, options: Mapping[str, An
     Classification losses get their number of classes and dimensions from here; their weights are
     parameters to train beside the network's. Raises `UserError` for an unknown name or option.
     """
-    return _make("loss", losses, name, options, {"num_classes": classes, "embedding_size": dimensions})
+    return _make("loss", vars(losses) | OWN, name, options, {"num_classes": classes, "embedding_size": dimensions})
 
 
 def make_miner(name: str, options: Mapping[str, Any] | None = None) -> nn.Module:
     """The miner of that class name, e.g. 'MultiSimilarityMiner': (embeddings, labels) -> pairs or triplets."""
-    return _make("miner", miners, name, options, {})
+    return _make("miner", vars(miners), name, options, {})
 
 
-def _make(kind: str, module: Any, name: str, options: Mapping[str, Any] | None, known: Mapping[str, Any]) -> nn.Module:
-    names = [key for key, value in vars(module).items() if inspect.isclass(value)]
-    made = getattr(module, choose(kind, name, names))
+def _make(
+    kind: str, classes: Mapping[str, Any], name: str, options: Mapping[str, Any] | None, known: Mapping[str, Any]
+) -> nn.Module:
+    made = classes[choose(kind, name, [key for key, value in classes.items() if inspect.isclass(value)])]
     accepted = {
         parameter
         for base in made.__mro__

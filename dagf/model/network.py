@@ -76,8 +76,14 @@ class AttentiveHead(nn.Module):
         """The trunk's map (B, C, H, W) -> `Inspection`, whose `descriptor` is (B, `dimensions`), unit length.
 
         Negative activations (linear bottlenecks, SiLU, GELU trunks) are rectified first, as are those of a peer:
-        the evaluator's inner product, GeM and the masks are all defined on F >= 0.
+        the evaluator's inner product, GeM and the masks are all defined on F >= 0. Under autocast only the trunk is in
+        half precision: GeM's powers underflow in it, and the gradients of their roots are then infinite.
         """
+        with torch.autocast(feature_map.device.type, enabled=False):
+            half = feature_map.dtype in (torch.float16, torch.bfloat16)
+            return self._inspect(feature_map.float() if half else feature_map)
+
+    def _inspect(self, feature_map: Tensor) -> Inspection:
         features = torch.relu(feature_map)
         features = torch.relu(self.peer(features)) if self.peer else features
         attended, attention, gain = self._attend(features)

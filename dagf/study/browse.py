@@ -147,7 +147,7 @@ def ranking(
     Returns the figure, the scores (queries, rows) of all test queries, and the rows shown (len(queries), top).
     """
     test = study.test
-    scores = benchmark_scores(MultiScale(placed(net), study.profile.scales), test, study.profile.image)[0]
+    scores = benchmark_scores(MultiScale(placed(net), study.profile.scales), test, study.profile.judged_image)[0]
     net.cpu()
     top = min(top, scores.shape[1])
     order = np.argsort(-scores[queries], axis=1, kind="stable")[:, :top]
@@ -176,7 +176,7 @@ def explained(study: Study, net: RetrievalNet, query: int, scores: NDArray[np.fl
     The Grad-CAM target is contrastive. For a result: like the query, and not like the best-scoring negative; for
     the query: like its first result, and not like that negative.
     """
-    test, spec = study.test, study.profile.image
+    test, spec = study.test, study.profile.judged_image
     asked = test.queries[query]
     files = test.database_paths
     first = look(net, test.root / asked.file, spec, asked.box)
@@ -229,7 +229,7 @@ def kept_examples(study: Study, arm: str, pictures: int = 6) -> Figure:
         for ax in axes.flat:
             ax.axis("off")
         for line, row in zip(places, chosen, strict=False):
-            seen = look(net, test.root / test.database[row], study.profile.image)
+            seen = look(net, test.root / test.database[row], study.profile.judged_image)
             overlay(line[0], seen.pixels, None)
             for ax, window, kept, share in zip(line[1:], windows, seen.kept, seen.kept_fraction, strict=True):
                 kept_cells(ax, seen.pixels, kept, window, f"{window}×{window}: {share:.0%}")
@@ -239,7 +239,7 @@ def kept_examples(study: Study, arm: str, pictures: int = 6) -> Figure:
 
 def kept_fractions(net: RetrievalNet, files: list[Path], study: Study) -> pd.DataFrame:
     """The mean share of cells that the mask keeps over some images, for each window."""
-    shares = np.array([look(net, file, study.profile.image).kept_fraction for file in files])
+    shares = np.array([look(net, file, study.profile.judged_image).kept_fraction for file in files])
     windows = net.head.scale_and_mask.filters.windows
     return pd.DataFrame(
         {

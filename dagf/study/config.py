@@ -12,7 +12,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from functools import lru_cache
 from importlib import resources
-from typing import Any, TypeVar
+from typing import Any, Literal, TypeVar
 
 import yaml
 
@@ -27,13 +27,24 @@ C = TypeVar("C")
 
 
 @dataclass(frozen=True)
+class Mining:
+    """Tuples of an epoch: `queries` pairs, each with the `negatives` hardest of a pool of `pool` images."""
+
+    queries: int = 2000
+    pool: int = 22000
+    negatives: int = 5
+
+
+@dataclass(frozen=True)
 class TrainSpec:
     """How a network is trained: `epochs` times `steps` batches of `landmarks` x `views` images.
 
-    loss, miner: class names of pytorch-metric-learning, with their options. rate: of AdamW, warmed up over
-    the first `warmup` share of the steps, then a cosine to 0. shrunk: the share of the steps, from the first, whose
-    images are shrunk to two thirds of their side: most is learned from them, in half the time (progressive resizing).
-    augmentation: a name of `dagf.study.sources.AUGMENTATIONS`.
+    loss, miner: names of `dagf.model.losses`, with their options. rate: of AdamW, warmed up over
+    the first `warmup` share of the steps, then a cosine to 0 or, with a `decay`, times exp(-decay) an epoch. shrunk:
+    the share of the steps, from the first, whose images are shrunk to two thirds of their side: most is learned from
+    them, in half the time (progressive resizing). augmentation: a name of `dagf.study.sources.AUGMENTATIONS`.
+    precision: of the network's forward and backward pass. accumulate: batches whose gradients make one step. mining:
+    an epoch's batches are its tuples in equal parts, in place of landmarks and views (`dagf.study.tuples`).
     """
 
     epochs: int = 6
@@ -49,14 +60,26 @@ class TrainSpec:
     miner: str = ""
     miner_options: dict[str, float] = field(default_factory=dict)
     augmentation: str = "photograph"
+    decay: float = 0.0
+    precision: Literal["float32", "bfloat16", "float16"] = "float32"
+    accumulate: int = 1
+    mining: Mining | None = None
 
     def __post_init__(self) -> None:
-        """Raises `UserError` for a training of nothing."""
-        for name in ("epochs", "steps", "landmarks", "views"):
-            if getattr(self, name) < 1:
-                raise UserError(f"training: {name} is {getattr(self, name)}, expected at least 1")
+        """Raises `UserError` for a training of nothing, and for tuples that do not fill the batches equally."""
+        counts = {name: getattr(self, name) for name in ("epochs", "steps", "landmarks", "views", "accumulate")}
+        for name, value in (counts | (dataclasses.asdict(self.mining) if self.mining else {})).items():
+            if value < 1:
+                raise UserError(f"training: {name} is {value}, expected at least 1")
         if not 0 <= self.shrunk < 1:  # the last steps are at the size that is judged
             raise UserError(f"training: shrunk is {self.shrunk:g}, expected a share of the steps from 0 to below 1")
+        if self.mining and self.mining.queries % (self.steps * self.accumulate):
+            raise UserError(
+                f"training: {self.mining.queries} queries do not fill {self.steps} steps of {self.accumulate} batches "
+                "equally: queries must be a multiple of steps times accumulate"
+            )
+        if self.mining and self.miner:
+            raise UserError("training: mining chooses the pairs itself: leave miner out")
 
 
 @dataclass(frozen=True)
@@ -111,7 +134,9 @@ class Profile:
     `trunk.weights` as they are). arm_training: what each arm gets. arms: the variants to train. rates: their
     validation trials, learning rates of which each arm takes its best (none: that of `arm_training`). sweep: further
     arms on frozen maps. shelf: those to judge off the shelf, on a pre-trained trunk. scales: of the test-time image
-    pyramid. held_out: instances of a photograph folder kept for validation.
+    pyramid. held_out: instances of a photograph folder, or of a training set without a validation split, kept for
+    validation. training_set: a public set to train on (`dagf.benchmarks.training_sets`). test_image: of the test
+    images, where they are not as large as those of the training.
     """
 
     name: str
@@ -129,6 +154,13 @@ class Profile:
     frozen: bool = False
     scales: tuple[float, ...] = (1.0,)
     held_out: int = 4
+    training_set: str = ""
+    test_image: ImageSpec | None = None
+
+    @property
+    def judged_image(self) -> ImageSpec:
+        """The size of the test images."""
+        return self.test_image or self.image
 
     @property
     def drawing(self) -> ToytownSpec:
@@ -206,7 +238,7 @@ def recipe_hash(made_of: Variant) -> str:
     """
     package = resources.files("dagf")
     files = ["model/scale_mask.py", "model/pooling.py", "model/trunks.py", "model/network.py", "model/losses.py"]
-    files += ["retrieval/images.py", "study/sources.py", "study/training.py"]
+    files += ["retrieval/images.py", "study/sampling.py", "study/sources.py", "study/training.py", "study/tuples.py"]
     attends = made_of.spatial or made_of.channel or made_of.pooling == "crow"  # CroW's weight is a reading of it
     files += ["model/attention.py"] if attends else []
     files += ["model/peers.py"] if made_of.peer else []

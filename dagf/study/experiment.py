@@ -188,11 +188,11 @@ class Study:
 
     def maps_folder(self, trunk: str) -> Path:
         """Where the feature maps of the test benchmark under a trunk are kept."""
-        return self.cache / content_hash(["test", trunk, asdict(self.profile.image), self.test_id])
+        return self.cache / content_hash(["test", trunk, asdict(self.profile.judged_image), self.test_id])
 
     def test_maps(self, net: RetrievalNet, trunk: str) -> BenchmarkMaps:
         """The feature maps of the test benchmark under a trunk that `trunk` names, computed once."""
-        return cache_benchmark(placed(net).trunk, self.test, self.profile.image, self.maps_folder(trunk))
+        return cache_benchmark(placed(net).trunk, self.test, self.profile.judged_image, self.maps_folder(trunk))
 
     def training_maps(self, seed: int) -> FeatureMaps:
         """The feature maps of the training images under the trunk of a seed."""
@@ -214,7 +214,7 @@ class Study:
             if frozen and profile.scales == (1.0,):
                 scores = self.test_maps(net, frozen).scores(MapEncoder(net.head))
             else:
-                scores = benchmark_scores(MultiScale(placed(net), profile.scales), self.test, profile.image)[0]
+                scores = benchmark_scores(MultiScale(placed(net), profile.scales), self.test, profile.judged_image)[0]
             for file, frame in zip(files, (positions(self.test, scores), judge(self.test, scores)), strict=True):
                 with atomic_path(file) as temporary:
                     frame.to_csv(temporary, index=False)
@@ -237,7 +237,7 @@ class Study:
         return self.cache / "off-the-shelf" / name, partial(self.untrained, arm, seed), trunk
 
     def _files(self, folder: Path) -> list[Path]:
-        key = content_hash([self.test_id, asdict(self.profile.image), self.profile.scales, evaluation_hash()])
+        key = content_hash([self.test_id, asdict(self.profile.judged_image), self.profile.scales, evaluation_hash()])
         return [folder / f"{kind}-{key}.csv" for kind in ("positions", "judged")]
 
     def untrained_answers(self, arm: str, seed: int | None = None) -> Answers:

@@ -75,7 +75,7 @@ def _filters() -> list[tuple[str, int]]:
 
 def _file(study: Study, seed: int, setting: str) -> Path:
     own = code_only(Path(__file__).read_text(encoding="utf-8"))
-    asked = [study.trunk_id(seed), seed, study.test_id, asdict(study.profile.image), setting, own]
+    asked = [study.trunk_id(seed), seed, study.test_id, asdict(study.profile.judged_image), setting, own]
     return study.cache / f"grid-{content_hash(asked)}.csv"
 
 

@@ -139,7 +139,7 @@ def cam_targets(study: Study, net: RetrievalNet) -> list[CamTarget]:
     which attention is not.
     """
     test = replace(study.test, distractors=())
-    scores, rows, asked = benchmark_scores(net, test, study.profile.image)
+    scores, rows, asked = benchmark_scores(net, test, study.profile.judged_image)
     targets: dict[int, CamTarget] = {}
     for number, query in enumerate(test.queries):
         own = np.concatenate(list(query.labels.values()))
@@ -157,7 +157,7 @@ def localisation(study: Study, net: RetrievalNet, step: int = 1) -> pd.DataFrame
     ones each time. Raises `UserError` for a study of photographs, which have no masks.
     """
     records = toytown_records(_toytown(study), "test").query("role == 'database'")[::step]
-    net, spec = placed(net), study.profile.image
+    net, spec = placed(net), study.profile.judged_image
     targets = cam_targets(study, net)
     numbers = {file: number for number, file in enumerate(study.test.database)}
     kept = ["file", "landmark", "difficulty", "scale"]
@@ -252,7 +252,7 @@ def localisation_figure(study: Study, net: RetrievalNet, files: Sequence[str], s
     columns = 2 + len(shown)
     with matplotlib.rc_context(STYLE):
         figure, axes = plt.subplots(len(files), columns, figsize=(1.45 * columns, 1.8 * len(files)), squeeze=False)
-        for places, images in image_batches([study.test.root / file for file in files], study.profile.image):
+        for places, images in image_batches([study.test.root / file for file in files], study.profile.judged_image):
             chosen = [numbers[place] for place in places]
             maps = maps_of(net, images, [targets[number] for number in chosen], chosen)
             for number, place in enumerate(places):

@@ -8,7 +8,8 @@ from dagf.benchmarks.folder import has_labels, read_labels, validation_split
 from dagf.benchmarks.protocol import Benchmark
 from dagf.benchmarks.public import open_benchmark, place
 from dagf.benchmarks.toytown import load_toytown, make_toytown, toytown_training_images
-from dagf.common import UserError, content_hash, file_sha256
+from dagf.benchmarks.training_sets import TRAINING_SETS
+from dagf.common import UserError, choose, content_hash, file_sha256
 from dagf.study import paths
 from dagf.study.config import Profile, evaluation_hash, load_profile
 from dagf.study.experiment import Study
@@ -25,7 +26,8 @@ def open_study(
     """The study of a profile on Toytown, or on photographs: a public set's name or a folder (`benchmark`).
 
     distractors: public distractor sets, or folders, whose images are added to the database. weights: a file with the
-    trunk's weights. train_on: the folder to train on, where it is not `benchmark` itself.
+    trunk's weights. train_on: the folder to train on, where it is not `benchmark` itself. A profile with a training set
+    trains on that one; without a `benchmark` it is judged on the set's validation split.
 
     Raises `UserError` for anything that does not exist or does not fit.
     """
@@ -35,21 +37,39 @@ def open_study(
         raise UserError(f"weights file {weights} does not exist")
     # Maps and scores are named by the code that made them, too: a changed decoder must not meet old maps.
     store, cache = RunStore(paths.runs()), paths.data() / "cache" / evaluation_hash()
+    public = public_training(chosen) if chosen.training_set else None
+    if public and train_on:
+        raise UserError(f"profile {profile} trains on {chosen.training_set}: leave --train-on out")
     if benchmark:
         test = open_benchmark(benchmark, paths.data(), distractors)
         home, source = (place(what, paths.data()) for what in (benchmark, train_on or benchmark))
         if has_labels(home):
             _check_disjoint(source, home)
-        training = photograph_training(source, chosen) if train_on or has_labels(source) else None
+        training = public or (photograph_training(source, chosen) if train_on or has_labels(source) else None)
         sets = [[query.query_set, query.box] for query in test.queries]
         return Study(chosen, training, test, content_hash([files_hash(test), sets]), store, cache, file)
     if distractors or train_on:
         raise UserError("distractors and train_on belong to a benchmark of photographs; name it")
+    if public:
+        return Study(chosen, public, public.validation, public.id, store, cache, file)
     root = make_toytown(chosen.drawing, paths.data())
     files, labels = toytown_training_images(root)
     validation = load_toytown(root, "validation")
     training = TrainingSet(tuple(files), tuple(labels), validation, root.name)
     return Study(chosen, training, load_toytown(root, "test"), root.name, store, cache, file, root)
+
+
+def public_training(profile: Profile) -> TrainingSet:
+    """The public set that a profile trains on; a `UserError` says how to get it where it is not there."""
+    name = choose("training set", profile.training_set, TRAINING_SETS)
+    place, load = TRAINING_SETS[name]
+    folder = paths.data() / place
+    if not folder.is_dir():
+        raise UserError(
+            f"profile {profile.name} trains on {name}, which is not in {folder}: run `dagf data get {name}`"
+        )
+    found = load(folder, profile.held_out)
+    return TrainingSet(found.files, found.labels, found.validation, found.id, found.pairs)
 
 
 def photograph_training(folder: Path, profile: Profile) -> TrainingSet | None:

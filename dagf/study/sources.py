@@ -1,6 +1,6 @@
 """What a training step reads: augmented images for a whole network, cached maps for a head on a frozen trunk."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -15,8 +15,9 @@ from torchvision.transforms import v2
 from dagf.benchmarks.protocol import Benchmark
 from dagf.common import UserError, choose, content_hash
 from dagf.model.network import MapEncoder, RetrievalNet
-from dagf.retrieval.descriptors import benchmark_scores, cache_benchmark, cache_maps, image_batches
+from dagf.retrieval.descriptors import benchmark_scores, cache_benchmark, cache_maps, describe, image_batches
 from dagf.retrieval.images import ImageSpec, load_image, to_input
+from dagf.retrieval.search import Descriptors
 from dagf.study.config import RunConfig
 
 KEEP_IN_MEMORY = 4 * 2**30  # bytes of decoded training images kept; larger sets are decoded batch by batch
@@ -35,12 +36,16 @@ AUGMENTATIONS: dict[str, Callable[[int], v2.Transform]] = {
 
 @dataclass(frozen=True)
 class TrainingSet:
-    """Images, their landmarks (0 .. n-1), a benchmark to validate on, and the hash of all three."""
+    """Images, their landmarks (0 .. n-1), a benchmark to validate on, and the hash of all three.
+
+    pairs: rows of a query and of its positive, where not every two images of a landmark show the same part of it.
+    """
 
     files: tuple[Path, ...]
     labels: tuple[int, ...]
     validation: Benchmark
     id: str
+    pairs: tuple[tuple[int, int], ...] = ()
 
     @property
     def landmarks(self) -> int:
@@ -53,6 +58,9 @@ class Source(Protocol):
 
     def batch(self, rows: NDArray[np.int64]) -> Tensor:
         """The input of the training images `rows`."""
+
+    def describe(self, net: RetrievalNet, rows: NDArray[np.int64]) -> Descriptors:
+        """The descriptors (len(rows), D) of training images, as they are."""
 
     def trained(self, net: RetrievalNet) -> nn.Module:
         """The part of the network that is trained: input -> descriptors."""
@@ -80,6 +88,15 @@ class ImageSource:
         images = self._decode(rows.tolist()) if self.pixels is None else self.pixels[torch.from_numpy(rows)]
         return to_input(torch.stack([self.augment(image) for image in images]))
 
+    def describe(self, net: RetrievalNet, rows: NDArray[np.int64]) -> Descriptors:
+        """Descriptors of squashed images, not augmented."""
+        if self.pixels is None:
+            batches = image_batches([self.data.files[row] for row in rows], self.squashed)
+            return describe(net, batches, len(rows), "mining")
+        pixels = self.pixels
+        parts = ((part, to_input(pixels[torch.from_numpy(rows[part])])) for part in _parts(len(rows)))
+        return describe(net, parts, len(rows), "mining")
+
     def trained(self, net: RetrievalNet) -> nn.Module:
         """The network."""
         return net
@@ -102,6 +119,11 @@ class MapSource:
         """Maps (B, C, H, W), not augmented."""
         return self.train.take(rows)
 
+    def describe(self, net: RetrievalNet, rows: NDArray[np.int64]) -> Descriptors:
+        """Descriptors of maps."""
+        parts = ((part, self.train.take(rows[part])) for part in _parts(len(rows)))
+        return describe(MapEncoder(net.head), parts, len(rows), "mining")
+
     def trained(self, net: RetrievalNet) -> nn.Module:
         """The head."""
         return MapEncoder(net.head)
@@ -109,6 +131,10 @@ class MapSource:
     def validate(self, net: RetrievalNet) -> NDArray[np.float32]:
         """The scores of the validation benchmark."""
         return self.validation.scores(MapEncoder(net.head))
+
+
+def _parts(count: int, size: int = 64) -> Iterator[NDArray[np.int64]]:
+    return (np.arange(start, min(start + size, count)) for start in range(0, count, size))
 
 
 def frozen_trunk(config: RunConfig) -> str:

@@ -4,26 +4,22 @@
     torchrun --nproc-per-node 2 -m dagf train dagf       two processes on one machine
     torchrun --nnodes 2 --nproc-per-node 4 --rdzv-backend c10d --rdzv-endpoint HOST:29500 -m dagf train dagf
 
-Every step draws its batch and its augmentation from (seed, step) alone, so a run that is killed and started
-again gives the same weights as an unbroken one on the same CPU with the same number of threads. (A GPU repeats
-closely, not to the bit.)
+Every batch and its augmentation are drawn from (seed, number of the batch) and the weights at the start of its epoch,
+so a run that is killed and started again gives the same weights as an unbroken one on the same CPU with the same number
+of threads. (A GPU repeats closely, not to the bit.)
 """
 
-import atexit
 import json
 import math
-import os
 import time
 from contextlib import nullcontext
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pandas as pd
 import torch
-import torch.distributed as dist
-from numpy.typing import NDArray
 from safetensors import safe_open
 from safetensors.torch import save_file
 from torch import Tensor, nn
@@ -37,64 +33,32 @@ from dagf.retrieval.metrics import judge, mean_average_precision
 from dagf.study.config import RunConfig, TrainSpec
 from dagf.study.machine import machine
 from dagf.study.runs import Run, RunStore, read_weights
+from dagf.study.sampling import LandmarkSampler, Sampler, Team, team
 from dagf.study.sources import Source, TrainingSet, make_source
+from dagf.study.tuples import TupleSampler
 
 CLIP = 5.0  # largest gradient norm: one bad batch at a high rate must not decide a run
 
 
-@dataclass(frozen=True)
-class Team:
-    """The processes that train together: one, or those that torchrun started."""
-
-    rank: int = 0
-    size: int = 1
-
-    def wait(self) -> None:
-        """Wait until every process has come here."""
-        if self.size > 1:
-            dist.barrier()
-
-
-def team() -> Team:
-    """The team of this process (NCCL between GPUs, gloo between CPUs), joined once and left when the process ends.
-
-    Not joined anew for each run: torchrun's store would still hold the addresses of the first time.
-    """
-    if int(os.environ.get("WORLD_SIZE", "1")) == 1:
-        return Team()
-    if not dist.is_initialized():
-        if torch.cuda.is_available():
-            torch.cuda.set_device(int(os.environ.get("LOCAL_RANK", "0")))
-        dist.init_process_group("nccl" if torch.cuda.is_available() else "gloo")
-        atexit.register(dist.destroy_process_group)
-    return Team(dist.get_rank(), dist.get_world_size())
-
-
 class Objective(nn.Module):
-    """What is minimised: the loss of the descriptors of a batch, after the miner where there is one."""
+    """What is minimised: the loss of the descriptors of a batch, after the miner where there is one.
+
+    The trunk works in the precision of `spec`; descriptors, which the head makes in float32, and loss do not.
+    """
 
     def __init__(self, describe: nn.Module, spec: TrainSpec, classes: int, dimensions: int) -> None:
         super().__init__()
         self.describe = describe
         self.loss = make_loss(spec.loss, classes, dimensions, spec.loss_options)
         self.miner = make_miner(spec.miner, spec.miner_options) if spec.miner else None
+        self.precision = None if spec.precision == "float32" else getattr(torch, spec.precision)
 
-    def forward(self, batch: Tensor, labels: Tensor) -> Tensor:
-        """Input (B, ., H, W) and landmark numbers (B,) -> the loss, a scalar."""
-        descriptors = self.describe(batch)
-        return self.loss(descriptors, labels, self.miner(descriptors, labels) if self.miner else None)
-
-
-def draw(labels: NDArray[np.int64], spec: TrainSpec, seed: int, step: int, who: Team = Team()) -> NDArray[np.int64]:
-    """The rows of one batch: `landmarks` landmarks with `views` images each; a process takes its share of them."""
-    rng = np.random.default_rng([seed, step])
-    landmarks = np.unique(labels)
-    chosen = rng.permutation(landmarks)[: spec.landmarks]
-    rows = []
-    for landmark in chosen:
-        views = np.flatnonzero(labels == landmark)
-        rows.append(rng.choice(views, spec.views, replace=len(views) < spec.views))
-    return np.concatenate(rows[who.rank :: who.size])
+    def forward(self, batch: Tensor, labels: Tensor, pairs: tuple[Tensor, ...] | None = None) -> Tensor:
+        """Input (B, ., H, W), landmark numbers (B,), and the pairs to learn from where they are given -> the loss."""
+        with torch.autocast(batch.device.type, self.precision) if self.precision else nullcontext():
+            descriptors = self.describe(batch)
+        mined = self.miner(descriptors, labels) if self.miner else pairs
+        return self.loss(descriptors, labels, mined)
 
 
 def shrink(batch: Tensor, spec: TrainSpec, step: int) -> Tensor:
@@ -106,11 +70,13 @@ def shrink(batch: Tensor, spec: TrainSpec, step: int) -> Tensor:
 
 
 def learning_rate(spec: TrainSpec, step: int) -> float:
-    """Linear warm-up over the first share `warmup` of all steps, then a cosine down to 0."""
+    """Linear warm-up over the first share `warmup` of all steps, then a cosine down to 0, or exp(-decay * epoch)."""
     total = spec.epochs * spec.steps
     warm = max(1, round(spec.warmup * total))
     if step < warm:
         return spec.rate * (step + 1) / warm
+    if spec.decay:
+        return spec.rate * math.exp(-spec.decay * (step // spec.steps))
     return spec.rate * 0.5 * (1 + math.cos(math.pi * (step - warm) / max(1, total - warm)))
 
 
@@ -169,9 +135,15 @@ class _Loop:
         self.config, self.data, self.net, self.source, self.folder, self.who = config, data, net, source, folder, who
         self.spec = config.train
         self.labels = np.array(data.labels)
+        self.sampler: Sampler = (
+            TupleSampler(data, self.spec, config.seed, source, who)
+            if self.spec.mining
+            else LandmarkSampler(self.labels, self.spec, config.seed, who)
+        )
         self.device = next(net.parameters()).device
         self.objective = Objective(source.trained(net), self.spec, data.landmarks, net.dimensions).to(self.device)
         self.optimizer = torch.optim.AdamW(_groups(self.objective, self.spec.weight_decay), self.spec.rate)
+        self.scaler = torch.amp.GradScaler(self.device.type, enabled=self.spec.precision == "float16")
         self.curves: list[dict[str, float]] = []
         self.seconds = 0.0
         self.state = folder / "state.safetensors"
@@ -192,26 +164,39 @@ class _Loop:
             self._finish()
 
     def _epoch(self, model: nn.Module, epoch: int) -> float:
+        self.sampler.start(epoch, self.net)
         losses = []
         for step in range(epoch * self.spec.steps, (epoch + 1) * self.spec.steps):
-            torch.manual_seed(_stream(self.config.seed, step, self.who.rank))
-            rows = draw(self.labels, self.spec, self.config.seed, step, self.who)
-            batch = shrink(self.source.batch(rows), self.spec, step)
-            batch = batch.to(self.device, memory_format=torch.channels_last)
-            self.net.train()
             for group in self.optimizer.param_groups:
                 group["lr"] = learning_rate(self.spec, step)
-            loss = model(batch, torch.from_numpy(self.labels[rows]).to(self.device))
-            if not torch.isfinite(loss):
-                raise self._diverged(f"the loss is {loss.item()}", step)
             self.optimizer.zero_grad()
-            loss.backward()
+            losses += [self._backward(model, step, part) for part in range(self.spec.accumulate)]
+            self.scaler.unscale_(self.optimizer)
             nn.utils.clip_grad_norm_(self.objective.parameters(), CLIP)
-            self.optimizer.step()
-            losses.append(loss.item())
+            self.scaler.step(self.optimizer)
+            self.scaler.update()
         if not all(torch.isfinite(parameter).all() for parameter in self.objective.parameters()):
             raise self._diverged("a weight is no longer finite", step)
-        return float(np.mean(losses))
+        mean = torch.tensor(np.mean(losses), dtype=torch.float64, device=self.device)
+        return self.who.total(mean).item() / self.who.size
+
+    def _backward(self, model: nn.Module, step: int, part: int) -> float:
+        """Add the gradients of one of a step's batches; its loss."""
+        number = step * self.spec.accumulate + part
+        torch.manual_seed(_stream(self.config.seed, number, self.who.rank))
+        rows, weight, pairs = self.sampler.draw(number)
+        batch = shrink(self.source.batch(rows), self.spec, step)
+        batch = batch.to(self.device, memory_format=torch.channels_last)
+        self.net.train()
+        labels = torch.from_numpy(self.labels[rows]).to(self.device)
+        places = pairs and tuple(torch.from_numpy(one).to(self.device) for one in pairs)
+        last = part + 1 == self.spec.accumulate  # the processes average their gradients once a step
+        with model.no_sync() if isinstance(model, DistributedDataParallel) and not last else nullcontext():
+            loss = weight * model(batch, labels, places)
+            if not torch.isfinite(loss):
+                raise self._diverged(f"the loss is {loss.item()}", step)
+            self.scaler.scale(loss / self.spec.accumulate).backward()
+        return loss.item()
 
     def _diverged(self, what: str, step: int) -> UserError:
         return UserError(
@@ -236,7 +221,8 @@ class _Loop:
         tensors = {f"objective.{key}": value for key, value in self.objective.state_dict().items()}
         for index, values in self.optimizer.state_dict()["state"].items():
             tensors |= {f"optimizer.{index}.{key}": value for key, value in values.items()}
-        _save(self.state, tensors, {"curves": self.curves, "seconds": self.seconds})
+        kept = {"curves": self.curves, "seconds": self.seconds, "scaler": self.scaler.state_dict()}
+        _save(self.state, tensors, kept)
 
     def _resume(self) -> None:
         tensors = read_weights(self.state)
@@ -252,6 +238,7 @@ class _Loop:
             index, _, name = key.partition(".")
             state.setdefault(int(index), {})[name] = value
         self.optimizer.load_state_dict({**self.optimizer.state_dict(), "state": state})
+        self.scaler.load_state_dict(kept["scaler"])
         self.curves, self.seconds = kept["curves"], kept["seconds"]
 
     def _finish(self) -> None:

@@ -48,6 +48,26 @@ def test_the_contrastive_loss_by_hand() -> None:
     assert loss(vectors, torch.tensor(labels)).item() == pytest.approx(expected, rel=1e-5)
 
 
+def test_the_contrastive_loss_of_tuples_by_hand() -> None:
+    """1/2 d^2 for a query and its positive, 1/2 max(0, margin - d)^2 for its negatives; the mean over two tuples."""
+    vectors = nn.functional.normalize(torch.randn(8, 3, generator=torch.Generator().manual_seed(3)))
+    rows, margin, expected = vectors.tolist(), 1.2, 0.0
+    pairs: list[list[int]] = [[], [], [], []]
+    for query in (0, 4):
+        expected += math.dist(rows[query], rows[query + 1]) ** 2 / 2
+        pairs[0].append(query)
+        pairs[1].append(query + 1)
+        for negative in (query + 2, query + 3):
+            expected += max(0.0, margin - math.dist(rows[query], rows[negative])) ** 2 / 2
+            pairs[2].append(query)
+            pairs[3].append(negative)
+    loss = make_loss("TupleContrastiveLoss", 2, 3, {"neg_margin": margin})
+    labels, places = torch.arange(8), tuple(map(torch.tensor, pairs))
+    assert loss(vectors, labels, places).item() == pytest.approx(expected / 2, rel=1e-5)
+    with pytest.raises(UserError, match="did you mean 'TupleContrastiveLoss'"):
+        make_loss("TupelContrastiveLoss", 2, 3)
+
+
 @pytest.mark.parametrize(
     "name",
     [

@@ -14,6 +14,7 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
+from safetensors.torch import load_file
 
 from dagf.benchmarks.folder import load_folder
 from dagf.model.network import RetrievalNet
@@ -159,6 +160,13 @@ class Workshop:
         environment = {**os.environ, "OMP_NUM_THREADS": "1"}
         pipe = subprocess.PIPE
         return subprocess.Popen(command, cwd=self.root, stdout=pipe, stderr=pipe, text=True, env=environment)
+
+
+def same_bits(first: Run, second: Run) -> bool:
+    """Whether two runs have the same weights and curves, to the bit."""
+    ours, theirs = (load_file(run.folder / "weights.safetensors") for run in (first, second))
+    curves = [(run.folder / "curves.csv").read_bytes() for run in (first, second)]
+    return ours.keys() == theirs.keys() and all(ours[key].equal(theirs[key]) for key in ours) and curves[0] == curves[1]
 
 
 @pytest.fixture

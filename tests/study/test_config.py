@@ -20,7 +20,17 @@ from dagf.model.trunks import TrunkSpec
 from dagf.model.variants import VARIANTS, Variant
 from dagf.retrieval.images import ImageSpec
 from dagf.study import config, profiles
-from dagf.study.config import Profile, RunConfig, Sweep, TrainSpec, from_mapping, load_profile, recipe_hash, to_json
+from dagf.study.config import (
+    Mining,
+    Profile,
+    RunConfig,
+    Sweep,
+    TrainSpec,
+    from_mapping,
+    load_profile,
+    recipe_hash,
+    to_json,
+)
 from tests.study.conftest import configured
 
 
@@ -111,7 +121,7 @@ def test_the_profiles_we_ship(name: str) -> None:
 
 
 def test_there_is_a_profile_for_every_reader() -> None:
-    assert {"smoke", "cpu", "gpu", "photographs"} <= set(profiles.names())
+    assert {"smoke", "cpu", "gpu", "photographs", "paper", "paper-gldv2"} <= set(profiles.names())
 
 
 def test_an_unknown_profile_suggests_the_nearest() -> None:
@@ -176,7 +186,7 @@ def other(value: Any) -> Any:
             return (*value, 9)
         case dict():
             return {**value, "more": 1.0}
-    return "other"  # None
+    return Mining()  # the one field that may be None
 
 
 def changed(made: Any, path: tuple[str, ...], value: Any) -> Any:
@@ -252,7 +262,7 @@ PEERS = {"solar", "glam", "delf", "se", "cbam", "eca"}
         ("study/experiment.py", set()), ("study/claims.py", set()), ("retrieval/metrics.py", set()),
         *((file, set(VARIANTS)) for file in (
             "model/pooling.py", "model/scale_mask.py", "model/network.py", "model/trunks.py", "model/losses.py",
-            "retrieval/images.py", "study/sources.py", "study/training.py",
+            "retrieval/images.py", "study/sources.py", "study/training.py", "study/sampling.py", "study/tuples.py",
         )),
     ],
 )  # fmt: skip

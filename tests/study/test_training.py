@@ -10,8 +10,6 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
-from hypothesis import given
-from hypothesis import strategies as st
 from safetensors.torch import load_file
 
 from dagf.common import UserError, read_json
@@ -22,16 +20,10 @@ from dagf.study import training
 from dagf.study.config import TrainSpec
 from dagf.study.runs import Run
 from dagf.study.sources import TrainingSet
-from dagf.study.training import Team, draw, initial_network, learning_rate, shrink
-from tests.study.conftest import Workshop, configured
+from dagf.study.training import initial_network, learning_rate, shrink
+from tests.study.conftest import Workshop, configured, same_bits
 
 FILES = {"config.json", "curves.csv", "record.json", "weights.safetensors"}
-
-
-def same_bits(first: Run, second: Run) -> bool:
-    ours, theirs = (load_file(run.folder / "weights.safetensors") for run in (first, second))
-    curves = [(run.folder / "curves.csv").read_bytes() for run in (first, second)]
-    return ours.keys() == theirs.keys() and all(ours[key].equal(theirs[key]) for key in ours) and curves[0] == curves[1]
 
 
 def test_a_run_leaves_its_four_files(finished: Run) -> None:
@@ -149,31 +141,9 @@ def test_learning_rate_by_hand() -> None:
     assert learning_rate(spec, 19) == pytest.approx(1 + np.cos(np.pi * 15 / 16))
     assert learning_rate(spec, 20) == pytest.approx(0.0, abs=1e-12)
     assert learning_rate(replace(spec, epochs=1, steps=1), 0) == 2.0
-
-
-@given(st.integers(0, 99), st.integers(0, 999), st.integers(1, 6), st.integers(1, 7), st.integers(1, 3))
-def test_draw(seed: int, step: int, landmarks: int, views: int, size: int) -> None:
-    labels = np.repeat(np.arange(5), [2, 3, 4, 5, 6])
-    spec = TrainSpec(landmarks=landmarks, views=views)
-    rows = draw(labels, spec, seed, step)
-    assert len(rows) == min(landmarks, 5) * views
-    groups = labels[rows].reshape(-1, views)
-    assert (groups == groups[:, :1]).all()
-    assert len(set(groups[:, 0])) == len(groups)
-    for group in rows.reshape(-1, views):
-        available = (labels == labels[group[0]]).sum()
-        assert len(set(group)) == views if views <= available else True
-    assert np.array_equal(rows, draw(labels, spec, seed, step))
-    if len(groups) >= size:  # each process takes its own landmarks
-        shares = [draw(labels, spec, seed, step, Team(rank, size)) for rank in range(size)]
-        assert sorted(np.concatenate(shares)) == sorted(rows)
-        assert sum(len(set(labels[share])) for share in shares) == len(groups)
-
-
-def test_draw_differs_from_step_to_step() -> None:
-    labels = np.repeat(np.arange(30), 8)
-    drawn = {tuple(draw(labels, TrainSpec(landmarks=4), seed, step)) for seed in range(3) for step in range(10)}
-    assert len(drawn) == 30
+    decayed = replace(spec, warmup=0.0, decay=0.1)
+    assert [learning_rate(decayed, step) for step in (0, 4)] == [2.0, 2.0]
+    assert learning_rate(decayed, 19) == pytest.approx(2 * np.exp(-0.3))  # the fourth epoch
 
 
 def test_a_frozen_trunk_keeps_its_weights_and_its_maps(workshop: Workshop, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -1,0 +1,102 @@
+"""Training at paper scale, in miniature: the profiles we ship on copies of the sets in their real layouts."""
+
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from click.testing import CliRunner
+
+from dagf.benchmarks import training_sets
+from dagf.cli import main
+from dagf.common import UserError
+from dagf.model.trunks import TrunkSpec
+from dagf.retrieval.images import ImageSpec
+from dagf.study import experiment, opening
+from dagf.study.config import Mining, Profile, load_profile
+from dagf.study.opening import open_study
+from tests.training_copies import write_gldv2, write_sfm
+
+pytestmark = pytest.mark.usefixtures("one_process")
+
+TINY_TRAINING = {"epochs": 2, "steps": 2, "rate": 1e-3}
+
+
+def miniature(name: str) -> Profile:
+    """A shipped profile with a small trunk, small images and few steps; all else as it is."""
+    profile = load_profile(name)
+    training = replace(profile.arm_training, **TINY_TRAINING)
+    if training.mining:
+        training = replace(training, mining=Mining(queries=4, pool=16, negatives=2))
+    else:
+        training = replace(training, landmarks=4, views=2, precision="float32")
+    small = {"trunk": TrunkSpec(), "image": ImageSpec(32), "test_image": ImageSpec(40), "held_out": 2}
+    return replace(profile, arm_training=training, **small)
+
+
+@pytest.fixture
+def paper(project: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A project with both sets in miniature where `dagf data get` puts them, and the profiles cut down to them."""
+    write_sfm(project / "data/train/retrieval-SfM-120k")
+    write_gldv2(project / "data/train/gldv2")
+    monkeypatch.setattr(training_sets, "COUNTS", {})
+    monkeypatch.setattr(opening, "load_profile", miniature)
+    return project
+
+
+@pytest.mark.parametrize(("name", "images"), [("paper", 20), ("paper-gldv2", 16)])
+def test_the_profile_trains_on_its_set_and_judges(paper: Path, name: str, images: int) -> None:
+    study = open_study(name)
+    assert study.training is not None
+    assert study.test is study.training.validation
+    run = study.run("dagf")
+    assert run.record["training_images"] == images
+    assert np.isfinite(run.curves["loss"]).all()
+    assert run.config.data == study.training.id
+    judged = study.answers(run).judged
+    assert judged["AP"].notna().all()
+
+
+def test_what_is_trained_is_judged_on_photographs(paper: Path, photographs: Path) -> None:
+    study = open_study("paper", str(photographs))
+    assert study.training is not None
+    assert study.test.name == photographs.name
+    validated = open_study("paper")
+    assert study.arm_config("gem", 0) == validated.arm_config("gem", 0)  # one run, whatever it is judged on
+    with pytest.raises(UserError, match="paper trains on sfm120k: leave --train-on out"):
+        open_study("paper", str(photographs), train_on=str(photographs))
+
+
+def test_test_images_have_a_size_of_their_own(paper: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    study = open_study("paper")
+    assert study.profile.judged_image == ImageSpec(40)
+    same = replace(study, profile=replace(study.profile, test_image=None))
+    assert same.profile.judged_image == ImageSpec(32)
+    assert study.arm_config("gem", 0) == same.arm_config("gem", 0)
+    run = study.run("gem")
+    sizes: list[int] = []
+    whole = experiment.benchmark_scores
+
+    def seen(encode: Any, test: Any, image: ImageSpec) -> Any:
+        sizes.append(image.size)
+        return whole(encode, test, image)
+
+    monkeypatch.setattr(experiment, "benchmark_scores", seen)
+    for asked in (same, study, same):
+        asked.answers(run)
+    assert sizes == [32]  # the others were judged by the training's end, and are kept apart
+
+
+@pytest.mark.parametrize(("name", "data"), [("paper", "sfm120k"), ("paper-gldv2", "gldv2")])
+def test_without_the_data_one_line_says_how_to_get_them(project: Path, name: str, data: str) -> None:
+    found = CliRunner().invoke(main, ["train", "dagf", "--profile", name])
+    assert found.exit_code == 2
+    assert found.output.count("\n") == 1
+    assert f"run `dagf data get {data}`" in found.output
+
+
+def test_the_command_line_trains_it(paper: Path) -> None:
+    found = CliRunner().invoke(main, ["train", "gem", "--profile", "paper"])
+    assert found.exit_code == 0, found.output
+    assert found.output.startswith("run ")
