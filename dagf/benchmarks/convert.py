@@ -48,7 +48,9 @@ def convert(
         labels = [(image, "" if parent == "." else parent, "") for image, parent in parents.items()]
         if not any(instance for _, instance, _ in labels):
             raise UserError(f"{folder} has no sub-folder with images, one an instance: give a list with --from")
-        return _write_labels(folder, images, labels, force)
+        lists = sorted(path.name for path in folder.glob("*.csv") if path.name != LABELS)
+        told = [f"{name} was not read: if it is the ground truth, name it with --from and --force" for name in lists]
+        return [*_write_labels(folder, images, labels, force), *told]
     delimiter, header, renamed = _header(listing, columns or {})
     if set(PAIRS) <= set(header):
         return _write_pairs(folder, images, list(read_csv(listing, PAIRS, renamed, delimiter)), listing, force)

@@ -86,11 +86,11 @@ def write_views(files: Sequence[Path], folder: Path, size: int, views: int, phot
             to_pil_image(augment(image)).save(folder / f"{photo}-{view}.jpg", quality=95)
 
 
-def supervised(study: Study, loss: str, views: int | None = None) -> Study:
-    """The study with another loss (of default options) for its sweep, and `views` images of each class in a batch."""
+def seen_in(study: Study, views: int) -> Study:
+    """The study with `views` images of each class in a batch of its sweep, and as many classes as then fit."""
     sweep = study.plan(sweep=True)
-    batch, views = sweep.training.landmarks * sweep.training.views, views or sweep.training.views
-    spec = replace(sweep.training, loss=loss, loss_options={}, landmarks=max(1, batch // views), views=views)
+    batch = sweep.training.landmarks * sweep.training.views
+    spec = replace(sweep.training, landmarks=max(1, batch // views), views=views)
     return replace(study, profile=replace(study.profile, sweep=replace(sweep, training=spec)))
 
 

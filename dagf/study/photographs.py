@@ -21,7 +21,7 @@ from dagf.study.claims import middle
 from dagf.study.experiment import Study
 from dagf.study.photograph_masks import EARLIER, mask_where_it_bites
 from dagf.study.photograph_reranking import COUNTS, shelf_reranking, trained_reranking
-from dagf.study.photograph_sets import fewer, of_role, ready, supervised, unlabelled
+from dagf.study.photograph_sets import fewer, of_role, ready, seen_in, unlabelled
 from dagf.study.photograph_trials import (
     ALIKE,
     AS_IT_IS,
@@ -39,7 +39,6 @@ from dagf.study.results import Contrast, contrast_of, contrast_table
 SHELF = ("spoc", "mac", "gem", "rmac", "crow", "windows", "mask", "scale-mask", "scale-mask-spoc")
 TRAINED = ("gem", "spatial", "channel", "attention", "scale-mask", "dagf", "netvlad", "solar", "se", "delf")
 DIVERSE = ("gem", "attention", "dagf")
-LOSS = "SupConLoss"  # of `diversity`
 
 
 def shelf_ablation(study: Study, arms: Sequence[str] = SHELF) -> pd.DataFrame:
@@ -191,22 +190,18 @@ def diversity(
 ) -> pd.DataFrame:
     """What attention learns from more diverse images: the same heads and budget on other training sets.
 
-    The study's instances under its own loss; and under the supervised contrastive loss these, every other training
-    role of `folder` (categories rather than instances), and every training photograph as a class of its own, seen in
-    augmented views. (Contrastive: a classifier of hundreds of classes would see each about once.) Mean over seeds
-    (the first `seeds`, by default all) [95 % t-interval] of validation (the same held-out instances) and test mAP.
+    The study's instances, every other training role of `folder` (categories rather than instances), and every training
+    photograph as a class of its own, seen in augmented views. (The loss should be contrastive: a classifier of hundreds
+    of classes would see each about once.) Mean over seeds (the first `seeds`, by default all) [95 % t-interval] of
+    validation (the same held-out instances) and test mAP.
     """
     study = replace(study, profile=replace(study.profile, seeds=study.profile.seeds[:seeds]))
-    batch = study.plan(sweep=True).training
-    others: dict[str, Study] = {}
+    studies = {"instances": study}
     if folder:
         folder = place(str(folder), paths.data())
         roles = {row.role for row in read_labels(folder) if row.role.startswith("train-")}
-        others = {role.removeprefix("train-"): of_role(study, folder, role) for role in sorted(roles)}
-    studies = {f"instances, {batch.loss}": study}
-    studies |= {f"{name}, {LOSS}": supervised(one, LOSS) for name, one in {"instances": study, **others}.items()}
-    few = min(3, views)  # views in a batch, so that many photographs contrast
-    studies[f"no labels, {LOSS}"] = supervised(unlabelled(study, views), LOSS, few)
+        studies |= {role.removeprefix("train-"): of_role(study, folder, role) for role in sorted(roles)}
+    studies["no labels"] = seen_in(unlabelled(study, views), min(3, views))  # few, so that many photographs contrast
     ready(list(studies.values()))
     rows = [{"trained on": "–", "images": 0, "classes": 0, **_untrained_gem(study)}]
     for name, one in studies.items():
@@ -253,7 +248,7 @@ def all_tables(
         ),
         "diversity": (
             "What the heads were trained on",
-            f"{over} {LOSS} is the supervised contrastive loss, which has no class weights to learn.",
+            f"{over} All under {study.plan(sweep=True).training.loss}.",
             diversity(study, train_category_folder, seeds=diverse_seeds),
         ),
         "reranking": (

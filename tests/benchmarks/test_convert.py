@@ -48,6 +48,11 @@ def test_sub_folders_are_instances(photos: Path) -> None:
     ]  # fmt: skip
 
 
+def test_a_list_that_was_not_asked_for_is_told_of(photos: Path) -> None:
+    table(photos / "pairs.csv", "query,positives")
+    assert convert(photos)[-1].startswith("pairs.csv was not read")
+
+
 @pytest.mark.parametrize("mark", [",", ";", "\t"])
 def test_a_csv_with_other_columns(photos: Path, tmp_path: Path, mark: str) -> None:
     lines = ["id,path,landmark,split", "1,castle/1.jpg,c,probe", f"2,{photos}/castle/2.JPG,c,gallery"]

@@ -20,7 +20,7 @@ from dagf.retrieval.whitening import pca_whitening
 from dagf.study import parallel, photograph_masks, photograph_trials, photographs
 from dagf.study.experiment import Study
 from dagf.study.opening import open_study
-from dagf.study.photograph_sets import fewer, of_role, supervised, unlabelled, write_views
+from dagf.study.photograph_sets import fewer, of_role, seen_in, unlabelled, write_views
 from dagf.study.photograph_trials import AS_IT_IS, alike, methods, whitenings, without
 from tests.study.conftest import photograph, write_photographs
 
@@ -97,11 +97,9 @@ def test_every_table_has_its_rows(study: Study, folder: Path, monkeypatch: pytes
     assert (masks["− random"] != "").sum() == len(photograph_masks.WINDOWS)
 
     diverse = photographs.diversity(study, folder, ("gem",), views=2, seeds=1)
-    assert list(diverse["trained on"]) == [
-        "–", "instances, CosFaceLoss", "instances, SupConLoss", "sorts, SupConLoss", "no labels, SupConLoss",
-    ]  # fmt: skip
-    assert list(diverse["images"]) == [0, 20, 20, 4, 40]
-    assert list(diverse["classes"]) == [0, 4, 4, 2, 20]
+    assert list(diverse["trained on"]) == ["–", "instances", "sorts", "no labels"]
+    assert list(diverse["images"]) == [0, 20, 4, 40]
+    assert list(diverse["classes"]) == [0, 4, 2, 20]
 
 
 def test_all_tables_are_named_and_explained(study: Study, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -185,16 +183,15 @@ def test_smaller_sets_lie_within_larger_ones(study: Study) -> None:
             fewer(study, count)
 
 
-def test_another_role_and_another_loss(study: Study, folder: Path) -> None:
+def test_another_role_and_fewer_views_of_more_classes(study: Study, folder: Path) -> None:
     sorts = of_role(study, folder, "train-sorts").training
     assert sorts is not None
     assert study.training is not None
     assert [file.name for file in sorts.files] == [f"sort-{number}.jpg" for number in range(4)]
     assert sorts.labels == (0, 0, 1, 1)
     assert sorts.id != study.training.id
-    spec = supervised(study, "SupConLoss", 1).plan(sweep=True).training
-    assert (spec.loss, spec.loss_options, spec.landmarks, spec.views) == ("SupConLoss", {}, 4, 1)
-    assert study.plan(sweep=True).training.loss == "CosFaceLoss"
+    plain, spec = (one.plan(sweep=True).training for one in (study, seen_in(study, 1)))
+    assert spec == replace(plain, landmarks=plain.landmarks * plain.views, views=1)
 
 
 def test_augmented_views_are_always_the_same(study: Study, tmp_path: Path) -> None:

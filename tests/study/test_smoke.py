@@ -19,10 +19,12 @@ pytestmark = pytest.mark.study
 
 @pytest.fixture(scope="module")
 def root(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A project folder with the real notebooks and nothing else."""
+    """A project folder with the real notebooks, the published figures, and nothing else."""
     folder = tmp_path_factory.mktemp("project")
     shutil.copytree(PROJECT / "notebooks", folder / "notebooks", ignore=shutil.ignore_patterns(".*"))
     shutil.copy(PROJECT / "pyproject.toml", folder)
+    (folder / "data").mkdir()
+    shutil.copy(PROJECT / "data" / "published.csv", folder / "data")
     return folder
 
 
