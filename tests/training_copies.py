@@ -27,6 +27,7 @@ def write_sfm(folder: Path, clusters: int = 5, views: int = 4, name: str = "retr
         parts[part] = {"cids": cids, "cluster": cluster, "qidxs": qidxs, "pidxs": pidxs}
     (folder / f"{name}.pkl").write_bytes(pickle.dumps(parts, 2))
     whiten = {key: value for key, value in parts["train"].items() if key != "cluster"}
+    whiten |= {key: whiten[key] * 10 for key in ("qidxs", "pidxs")}  # as many pairs as descriptors have dimensions
     (folder / f"{name}-whiten.pkl").write_bytes(pickle.dumps(whiten, 2))
     return parts
 

@@ -16,11 +16,11 @@ from dagf.benchmarks.drawing.scene import STREAMS, photograph
 from dagf.benchmarks.protocol import Benchmark, Query
 from dagf.benchmarks.toytown import toytown_records
 from dagf.model.network import RetrievalNet
-from dagf.retrieval.descriptors import MultiScale, benchmark_scores
 from dagf.retrieval.images import load_image
 from dagf.study.experiment import Study, placed
 from dagf.study.explain import CamTarget, Look, grad_cam, look
 from dagf.study.figures import BLUE, STYLE, contact_sheet, frame, kept_cells, overlay
+from dagf.study.judging import judged_scores
 
 VERDICT = {"easy": "right", "hard": "right", "ok": "right", "junk": "junk"}
 
@@ -147,7 +147,7 @@ def ranking(
     Returns the figure, the scores (queries, rows) of all test queries, and the rows shown (len(queries), top).
     """
     test = study.test
-    scores = benchmark_scores(MultiScale(placed(net), study.profile.scales), test, study.profile.judged_image)[0]
+    scores = judged_scores(placed(net), test, study.profile)
     net.cpu()
     top = min(top, scores.shape[1])
     order = np.argsort(-scores[queries], axis=1, kind="stable")[:, :top]

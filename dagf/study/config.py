@@ -136,7 +136,8 @@ class Profile:
     arms on frozen maps. shelf: those to judge off the shelf, on a pre-trained trunk. scales: of the test-time image
     pyramid. held_out: instances of a photograph folder, or of a training set without a validation split, kept for
     validation. training_set: a public set to train on (`dagf.benchmarks.training_sets`). test_image: of the test
-    images, where they are not as large as those of the training.
+    images, where they are not as large as those of the training. whitening: the training set on whose whitening split a
+    learned whitening of the descriptors to be judged is learned ('': none); of no city that is tested on.
     """
 
     name: str
@@ -156,6 +157,7 @@ class Profile:
     held_out: int = 4
     training_set: str = ""
     test_image: ImageSpec | None = None
+    whitening: str = ""
 
     @property
     def judged_image(self) -> ImageSpec:

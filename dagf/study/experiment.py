@@ -19,9 +19,10 @@ from dagf.common import UserError, atomic_path, content_hash, file_sha256
 from dagf.model.network import MapEncoder, RetrievalNet
 from dagf.model.trunks import TrunkSpec
 from dagf.model.variants import VARIANTS, Variant, variant
-from dagf.retrieval.descriptors import BenchmarkMaps, FeatureMaps, MultiScale, benchmark_scores, cache_benchmark
+from dagf.retrieval.descriptors import BenchmarkMaps, FeatureMaps, cache_benchmark
 from dagf.retrieval.metrics import judge, means, positions
 from dagf.study.config import Profile, RunConfig, Sweep, TrainSpec, evaluation_hash, recipe_hash
+from dagf.study.judging import judged_scores
 from dagf.study.parallel import pipeline, side_by_side
 from dagf.study.runs import Run, RunStore
 from dagf.study.schedule import shared_tasks, tasks_for, train_one
@@ -211,10 +212,10 @@ class Study:
         if not files[-1].exists():
             net, profile = network(), self.profile
             torch.manual_seed(0)  # of a random mask
-            if frozen and profile.scales == (1.0,):
+            if frozen and profile.scales == (1.0,) and not profile.whitening:
                 scores = self.test_maps(net, frozen).scores(MapEncoder(net.head))
             else:
-                scores = benchmark_scores(MultiScale(placed(net), profile.scales), self.test, profile.judged_image)[0]
+                scores = judged_scores(placed(net), self.test, profile)
             for file, frame in zip(files, (positions(self.test, scores), judge(self.test, scores)), strict=True):
                 with atomic_path(file) as temporary:
                     frame.to_csv(temporary, index=False)
@@ -237,7 +238,8 @@ class Study:
         return self.cache / "off-the-shelf" / name, partial(self.untrained, arm, seed), trunk
 
     def _files(self, folder: Path) -> list[Path]:
-        key = content_hash([self.test_id, asdict(self.profile.judged_image), self.profile.scales, evaluation_hash()])
+        one = self.profile
+        key = content_hash([self.test_id, asdict(one.judged_image), one.scales, one.whitening, evaluation_hash()])
         return [folder / f"{kind}-{key}.csv" for kind in ("positions", "judged")]
 
     def untrained_answers(self, arm: str, seed: int | None = None) -> Answers:

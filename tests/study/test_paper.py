@@ -12,8 +12,11 @@ from dagf.benchmarks import training_sets
 from dagf.cli import main
 from dagf.common import UserError
 from dagf.model.trunks import TrunkSpec
+from dagf.retrieval.descriptors import MultiScale, benchmark_scores, describe, image_batches
 from dagf.retrieval.images import ImageSpec
-from dagf.study import experiment, opening
+from dagf.retrieval.metrics import judge
+from dagf.retrieval.whitening import learned_whitening
+from dagf.study import judging, opening
 from dagf.study.config import Mining, Profile, load_profile
 from dagf.study.opening import open_study
 from tests.training_copies import write_gldv2, write_sfm
@@ -76,16 +79,34 @@ def test_test_images_have_a_size_of_their_own(paper: Path, monkeypatch: pytest.M
     assert study.arm_config("gem", 0) == same.arm_config("gem", 0)
     run = study.run("gem")
     sizes: list[int] = []
-    whole = experiment.benchmark_scores
+    whole = judging.benchmark_scores
 
     def seen(encode: Any, test: Any, image: ImageSpec) -> Any:
         sizes.append(image.size)
         return whole(encode, test, image)
 
-    monkeypatch.setattr(experiment, "benchmark_scores", seen)
+    monkeypatch.setattr(judging, "benchmark_scores", seen)
     for asked in (same, study, same):
         asked.answers(run)
     assert sizes == [32]  # the others were judged by the training's end, and are kept apart
+
+
+def test_descriptors_are_whitened_by_what_the_split_teaches(paper: Path, photographs: Path) -> None:
+    study = open_study("paper", str(photographs))
+    assert study.profile.whitening == "sfm120k"
+    run = study.run("gem")
+    encode = MultiScale(run.network(), study.profile.scales)
+    files, pairs = training_sets.load_whitening_split(paper / "data/train/retrieval-SfM-120k")
+    known = describe(encode, image_batches(files, ImageSpec(40)), len(files))
+    whiten = learned_whitening(known, pairs)
+    _, rows, asked = benchmark_scores(encode, study.test, ImageSpec(40))
+    expected = judge(study.test, whiten(asked) @ whiten(rows).T)
+    assert study.answers(run).judged["AP"].to_numpy() == pytest.approx(expected["AP"].to_numpy(), nan_ok=True)
+    plain = replace(study, profile=replace(study.profile, whitening=""))
+    assert plain._files(run.folder) != study._files(run.folder)  # kept apart
+    other = replace(study, profile=replace(study.profile, whitening="gldv2"))
+    with pytest.raises(UserError, match=r"whitening split 'gldv2'.*known: sfm120k"):
+        other.answers(run)
 
 
 @pytest.mark.parametrize(("name", "data"), [("paper", "sfm120k"), ("paper-gldv2", "gldv2")])
