@@ -17,6 +17,7 @@ from dagf.retrieval.search import Descriptors, search
 
 SIZES = (1000, 2000, 4000, 8000)
 QUERIES, DIMENSIONS, NEAR = 50, 256, 10  # NEAR: rows of a cluster, and neighbours that search gives
+ROUNDS = 3
 LIMIT = 60.0  # seconds for diffusion over LIMIT_ROWS rows
 LIMIT_ROWS = 5000
 
@@ -42,17 +43,32 @@ def clustered(count: int, seed: int = 0) -> tuple[Descriptors, Descriptors]:
     return rows[:count], rows[count:]
 
 
-def measured(work: Work, database: Descriptors, queries: Descriptors) -> tuple[float, int]:
-    """Seconds of one call, and the most bytes that another had allocated at once."""
+def seconds_of(work: Work, database: Descriptors, queries: Descriptors) -> float:
+    """Seconds of one call."""
     started = time.perf_counter()
     work(database, queries)
-    seconds = time.perf_counter() - started
+    return time.perf_counter() - started
+
+
+def in_turns(work: Work, database: Descriptors, queries: Descriptors) -> tuple[float, float]:
+    """Median seconds of the method and of an exact search, timed in turns: a noisy minute slows both."""
+    rounds = [[seconds_of(one, database, queries) for one in (work, _searched)] for _ in range(ROUNDS)]
+    own, plain = np.median(rounds, axis=0)
+    return float(own), float(plain)
+
+
+def peak_bytes(work: Work, database: Descriptors, queries: Descriptors) -> int:
+    """The most bytes that one call had allocated at once."""
     tracemalloc.start()
     try:
         work(database, queries)
-        return seconds, tracemalloc.get_traced_memory()[1]
+        return tracemalloc.get_traced_memory()[1]
     finally:
         tracemalloc.stop()
+
+
+def _searched(database: Descriptors, queries: Descriptors) -> object:
+    return search(database, queries, NEAR)
 
 
 def exponent(sizes: NDArray[np.floating], values: NDArray[np.floating]) -> float:
@@ -67,11 +83,11 @@ def scaling(sizes: tuple[int, ...] = SIZES) -> list[dict[str, Any]]:
     graph, from a call without queries) and `query_seconds` (what one query adds), both at the largest size.
     """
     sets = [clustered(count) for count in sizes]
-    search(*sets[0], NEAR)  # the first call imports and allocates
-    searched = [measured(lambda database, queries: search(database, queries, NEAR), *one)[0] for one in sets]
+    _searched(*sets[0])  # the first call imports and allocates
     found = []
     for name, work in METHODS.items():
-        seconds, memory = zip(*(measured(work, *one) for one in sets), strict=True)
+        seconds, searched = zip(*(in_turns(work, *one) for one in sets), strict=True)
+        memory = [peak_bytes(work, *one) for one in sets]
         figure: dict[str, Any] = {
             "what": f"{name} / one exact search, {sizes[-1]} rows x {DIMENSIONS}, {QUERIES} queries",
             "reranking": name,
@@ -79,22 +95,21 @@ def scaling(sizes: tuple[int, ...] = SIZES) -> list[dict[str, Any]]:
             "ratio": seconds[-1] / searched[-1],
             "ratios": [own / plain for own, plain in zip(seconds, searched, strict=True)],
             "seconds": list(seconds),
-            "reference_seconds": searched,
-            "peak_bytes": list(memory),
+            "reference_seconds": list(searched),
+            "peak_bytes": memory,
             "time_exponent": exponent(np.array(sizes), np.array(seconds)),
             "memory_exponent": exponent(np.array(sizes), np.array(memory)),
         }
         if name == "diffusion":
             database, queries = sets[-1]
-            offline, _ = measured(work, database, queries[:0])
-            figure |= {"offline_seconds": offline, "query_seconds": max(seconds[-1] - offline, 0) / len(queries)}
+            offline = np.median([seconds_of(work, database, queries[:0]) for _ in range(ROUNDS)])
+            a_query = max(seconds[-1] - float(offline), 0.0) / len(queries)
+            figure |= {"offline_seconds": float(offline), "query_seconds": a_query}
         found.append(figure)
     return found
 
 
 def diffusion_seconds(rows: int = LIMIT_ROWS) -> dict[str, Any]:
-    """Seconds of diffusion over `rows` rows, everything included, against what is wanted of it."""
-    started = time.perf_counter()
-    diffusion(*clustered(rows))
-    took = time.perf_counter() - started
+    """Seconds of diffusion over `rows` rows, graph and all, against what is wanted of it."""
+    took = seconds_of(diffusion, *clustered(rows))
     return {"what": f"diffusion, {rows} rows x {DIMENSIONS}, {QUERIES} queries", "limit": LIMIT, "seconds": took}
