@@ -5,12 +5,9 @@ ratios. The figures of the last run are kept in `benchmarks/results.json`.
 """
 
 import os
-import statistics
 import subprocess
 import sys
 import tempfile
-import time
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +15,7 @@ import torch
 from torch import nn
 
 from benchmarks.reranking import diffusion_seconds, scaling
+from benchmarks.timing import ratio
 from dagf.benchmarks.toytown import ToytownSpec
 from dagf.common import HEADLESS, write_json
 from dagf.model.network import AttentiveHead, RetrievalNet
@@ -25,26 +23,7 @@ from dagf.model.trunks import TrunkSpec
 from dagf.model.variants import VARIANTS
 from dagf.study.machine import cores, machine
 
-ROUNDS = 15
 RESULTS = Path(__file__).with_name("results.json")
-
-
-def seconds(work: Callable[[], object]) -> float:
-    """How long one call takes."""
-    started = time.perf_counter()
-    work()
-    return time.perf_counter() - started
-
-
-def ratio(work: Callable[[], object], reference: Callable[[], object], rounds: int = ROUNDS) -> dict[str, float]:
-    """The median ratio of `work` to `reference`, measured in turns, and the median seconds of each."""
-    work(), reference()  # the first call allocates
-    pairs = [(seconds(work), seconds(reference)) for _ in range(rounds)]
-    return {
-        "ratio": statistics.median(a / b for a, b in pairs),
-        "seconds": statistics.median(a for a, _ in pairs),
-        "reference_seconds": statistics.median(b for _, b in pairs),
-    }
 
 
 def dagf_against_gem(batch: int = 8, size: int = 224) -> dict[str, Any]:

@@ -4,14 +4,15 @@ The exponent is the slope of log seconds (of log bytes) over log rows. tracemall
 PyTorch's sort or BLAS take for themselves; it slows small calls, so time and memory are measured in calls apart.
 """
 
-import time
 import tracemalloc
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from benchmarks.timing import ratio, seconds
 from dagf.retrieval.reranking import augment_database, diffusion, expand_queries, k_reciprocal, superglobal
 from dagf.retrieval.search import Descriptors, search
 
@@ -43,20 +44,6 @@ def clustered(count: int, seed: int = 0) -> tuple[Descriptors, Descriptors]:
     return rows[:count], rows[count:]
 
 
-def seconds_of(work: Work, database: Descriptors, queries: Descriptors) -> float:
-    """Seconds of one call."""
-    started = time.perf_counter()
-    work(database, queries)
-    return time.perf_counter() - started
-
-
-def in_turns(work: Work, database: Descriptors, queries: Descriptors) -> tuple[float, float]:
-    """Median seconds of the method and of an exact search, timed in turns: a noisy minute slows both."""
-    rounds = [[seconds_of(one, database, queries) for one in (work, _searched)] for _ in range(ROUNDS)]
-    own, plain = np.median(rounds, axis=0)
-    return float(own), float(plain)
-
-
 def peak_bytes(work: Work, database: Descriptors, queries: Descriptors) -> int:
     """The most bytes that one call had allocated at once."""
     tracemalloc.start()
@@ -65,10 +52,6 @@ def peak_bytes(work: Work, database: Descriptors, queries: Descriptors) -> int:
         return tracemalloc.get_traced_memory()[1]
     finally:
         tracemalloc.stop()
-
-
-def _searched(database: Descriptors, queries: Descriptors) -> object:
-    return search(database, queries, NEAR)
 
 
 def exponent(sizes: NDArray[np.floating], values: NDArray[np.floating]) -> float:
@@ -83,33 +66,32 @@ def scaling(sizes: tuple[int, ...] = SIZES) -> list[dict[str, Any]]:
     graph, from a call without queries) and `query_seconds` (what one query adds), both at the largest size.
     """
     sets = [clustered(count) for count in sizes]
-    _searched(*sets[0])  # the first call imports and allocates
     found = []
     for name, work in METHODS.items():
-        seconds, searched = zip(*(in_turns(work, *one) for one in sets), strict=True)
+        timed = [ratio(partial(work, *one), partial(search, *one, NEAR), ROUNDS) for one in sets]
+        took = [one["seconds"] for one in timed]
         memory = [peak_bytes(work, *one) for one in sets]
         figure: dict[str, Any] = {
             "what": f"{name} / one exact search, {sizes[-1]} rows x {DIMENSIONS}, {QUERIES} queries",
             "reranking": name,
             "rows": list(sizes),
-            "ratio": seconds[-1] / searched[-1],
-            "ratios": [own / plain for own, plain in zip(seconds, searched, strict=True)],
-            "seconds": list(seconds),
-            "reference_seconds": list(searched),
+            "ratio": timed[-1]["ratio"],
+            "ratios": [one["ratio"] for one in timed],
+            "seconds": took,
+            "reference_seconds": [one["reference_seconds"] for one in timed],
             "peak_bytes": memory,
-            "time_exponent": exponent(np.array(sizes), np.array(seconds)),
+            "time_exponent": exponent(np.array(sizes), np.array(took)),
             "memory_exponent": exponent(np.array(sizes), np.array(memory)),
         }
         if name == "diffusion":
             database, queries = sets[-1]
-            offline = np.median([seconds_of(work, database, queries[:0]) for _ in range(ROUNDS)])
-            a_query = max(seconds[-1] - float(offline), 0.0) / len(queries)
-            figure |= {"offline_seconds": float(offline), "query_seconds": a_query}
+            offline = seconds(partial(work, database, queries[:0]))
+            figure |= {"offline_seconds": offline, "query_seconds": max(took[-1] - offline, 0.0) / len(queries)}
         found.append(figure)
     return found
 
 
 def diffusion_seconds(rows: int = LIMIT_ROWS) -> dict[str, Any]:
     """Seconds of diffusion over `rows` rows, graph and all, against what is wanted of it."""
-    took = seconds_of(diffusion, *clustered(rows))
+    took = seconds(partial(diffusion, *clustered(rows)))
     return {"what": f"diffusion, {rows} rows x {DIMENSIONS}, {QUERIES} queries", "limit": LIMIT, "seconds": took}
