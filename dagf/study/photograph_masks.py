@@ -9,7 +9,6 @@ from dagf.retrieval.statistics import paired_bootstrap
 from dagf.study.claims import middle
 from dagf.study.experiment import Study
 from dagf.study.grid import grid, kept_fractions
-from dagf.study.photograph_trials import signed
 
 WINDOWS = ("1", "max 1, 2, 3", "average 1, 2, 3")  # of `dagf.study.grid`
 EARLIER = {"mobilenet_v2": "features.13"}  # a node with fewer channels and more cells than the default cut
@@ -55,5 +54,5 @@ def _mask_gains(study: Study, cells: pd.DataFrame, windows: str) -> dict[str, st
     gains = {}
     for other in ("none", "random"):
         apart = points["max"] - points[other]
-        gains[f"− {other}"] = signed(*paired_bootstrap(apart, study.test.clusters()[apart.index]))
+        gains[f"− {other}"] = paired_bootstrap(apart, study.test.clusters()[apart.index]).signed
     return gains

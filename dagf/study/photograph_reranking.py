@@ -27,7 +27,6 @@ from dagf.study.photograph_trials import (
     kept_file,
     methods_of,
     shelf_asked,
-    signed,
     trained_asked,
     trained_study,
     whitenings,
@@ -155,7 +154,7 @@ def _row(study: Study, method: Method, name: str, count: int | str, plain: Metho
     for query_set, asked in sets.items():
         apart = (method.points(asked) - plain.points(asked)).mean(axis=1)
         interval = paired_bootstrap(apart, clusters[apart.index])
-        row[f"{query_set} − none"] = "" if name == NOTHING else signed(*interval)
+        row[f"{query_set} − none"] = "" if name == NOTHING else interval.signed
     return row
 
 

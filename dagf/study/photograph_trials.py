@@ -245,8 +245,3 @@ def gem_candidates(study: Study) -> tuple[list[Method], Method]:
     (shelf,), (trained,) = shelf_methods(study, ["gem"]), trained_methods(study, ["gem"])
     candidates = [*map(untrained, shelf), *trained]
     return candidates, max(candidates, key=lambda method: method.validation)
-
-
-def signed(mean: float, low: float, high: float) -> str:
-    """A difference with its interval, each with its sign."""
-    return f"{mean:+.1f} [{low:+.1f}, {high:+.1f}]"

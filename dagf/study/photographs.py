@@ -29,7 +29,6 @@ from dagf.study.photograph_trials import (
     alike,
     gem_candidates,
     shelf_methods,
-    signed,
     trained_methods,
     trained_study,
     untrained,
@@ -106,7 +105,7 @@ def difference(study: Study, one: Method, other: Method, rows: Sequence[int], pa
     """The mean difference in mAP points [95 % bootstrap interval over the test instances]."""
     apart = (one.points(rows, part) - other.points(rows, part)).dropna().mean(axis=1)
     interval = paired_bootstrap(apart, study.test.clusters()[apart.index])
-    return signed(*interval)
+    return interval.signed
 
 
 def learning_curve(

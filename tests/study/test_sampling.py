@@ -17,7 +17,7 @@ from safetensors.torch import load_file
 from dagf.common import UserError
 from dagf.model.losses import make_loss
 from dagf.study import training
-from dagf.study.config import Mining, TrainSpec
+from dagf.study.config import Mining, RunConfig, TrainSpec
 from dagf.study.runs import Run
 from dagf.study.sampling import LandmarkSampler, Team
 from dagf.study.sources import ImageSource, TrainingSet, make_source
@@ -209,6 +209,21 @@ def test_what_cannot_be_mined_is_one_line(data: TrainingSet, paired: TrainingSet
             configured(**({"steps": 2} | changes))
 
 
+def stopped(monkeypatch: pytest.MonkeyPatch, workshop: Workshop, config: RunConfig, before: int) -> None:
+    """Train a configuration in `workshop`, and stop it before an epoch."""
+    with monkeypatch.context() as patched:
+        whole = training._Loop._epoch
+
+        def stop(self: Any, model: Any, epoch: int) -> float:
+            if epoch == before:
+                raise KeyboardInterrupt
+            return whole(self, model, epoch)
+
+        patched.setattr(training._Loop, "_epoch", stop)
+        with pytest.raises(KeyboardInterrupt):
+            workshop.train(config)
+
+
 @pytest.mark.parametrize("frozen", [False, True])
 def test_a_run_on_tuples_goes_on_as_if_unbroken(
     paired: TrainingSet, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, one_thread: None, frozen: bool
@@ -216,17 +231,7 @@ def test_a_run_on_tuples_goes_on_as_if_unbroken(
     config = configured("gem", **TUPLES, augmentation="photograph", frozen=frozen)
     unbroken = Workshop(tmp_path / "unbroken", paired).train(config)
     assert np.isfinite(unbroken.curves["loss"]).all()
-    with monkeypatch.context() as patched:
-        whole = training._Loop._epoch
-
-        def stop(self: Any, model: Any, epoch: int) -> float:
-            if epoch == 2:
-                raise KeyboardInterrupt
-            return whole(self, model, epoch)
-
-        patched.setattr(training._Loop, "_epoch", stop)
-        with pytest.raises(KeyboardInterrupt):
-            Workshop(tmp_path / "broken", paired).train(config)
+    stopped(monkeypatch, Workshop(tmp_path / "broken", paired), config, 2)
     torch.manual_seed(99)
     assert same_bits(Workshop(tmp_path / "broken", paired).train(config), unbroken)
 
@@ -262,17 +267,7 @@ def test_mixed_precision_trains_resumes_and_keeps_whole_weights(
     assert {value.dtype for value in load_file(unbroken.folder / "weights.safetensors").values()} <= {
         torch.float32, torch.int64,
     }  # fmt: skip
-    with monkeypatch.context() as patched:
-        whole = training._Loop._epoch
-
-        def stop(self: Any, model: Any, epoch: int) -> float:
-            if epoch == 1:
-                raise KeyboardInterrupt
-            return whole(self, model, epoch)
-
-        patched.setattr(training._Loop, "_epoch", stop)
-        with pytest.raises(KeyboardInterrupt):
-            Workshop(tmp_path / "broken", data).train(config)
+    stopped(monkeypatch, Workshop(tmp_path / "broken", data), config, 1)
     assert same_bits(Workshop(tmp_path / "broken", data).train(config), unbroken)
     exact = Workshop(tmp_path / "exact", data).train(replace(config, train=replace(config.train, precision="float32")))
     assert not same_bits(exact, unbroken)
