@@ -33,9 +33,10 @@ from dagf.retrieval.metrics import judge, mean_average_precision
 from dagf.study.config import RunConfig, TrainSpec
 from dagf.study.machine import machine
 from dagf.study.runs import Run, RunStore, read_weights
-from dagf.study.sampling import LandmarkSampler, Sampler, Team, team
+from dagf.study.sampling import LandmarkSampler, Sampler
 from dagf.study.sources import Source, TrainingSet, make_source
 from dagf.study.tuples import TupleSampler
+from dagf.team import Team, team
 
 CLIP = 5.0  # largest gradient norm: one bad batch at a high rate must not decide a run
 

@@ -12,8 +12,9 @@ from dagf.common import UserError
 from dagf.model.network import RetrievalNet
 from dagf.retrieval.search import Descriptors
 from dagf.study.config import TrainSpec
-from dagf.study.sampling import Rows, Sample, Team
+from dagf.study.sampling import Rows, Sample, share
 from dagf.study.sources import Source, TrainingSet
+from dagf.team import Team
 
 BLOCK = 256  # queries whose similarities to the pool are in memory at once
 
@@ -78,7 +79,7 @@ class TupleSampler:
     def draw(self, number: int) -> Sample:
         """This process's tuples of batch `number`: query, positive, negatives; then the next tuple."""
         size, place = self.mining.queries // self.batches, number % self.batches
-        mine, weight = self.who.share(list(self.tuples[place * size : (place + 1) * size]))
+        mine, weight = share(list(self.tuples[place * size : (place + 1) * size]), self.who)
         tuples = np.array(mine)
         queries = np.arange(len(tuples)) * tuples.shape[1]
         negatives = (queries[:, None] + np.arange(2, tuples.shape[1])).ravel()

@@ -19,10 +19,11 @@ from dagf.model.losses import make_loss
 from dagf.study import training
 from dagf.study.config import Mining, RunConfig, TrainSpec
 from dagf.study.runs import Run
-from dagf.study.sampling import LandmarkSampler, Team
+from dagf.study.sampling import LandmarkSampler
 from dagf.study.sources import ImageSource, TrainingSet, make_source
 from dagf.study.training import initial_network
 from dagf.study.tuples import TupleSampler, hardest
+from dagf.team import Team
 from tests.study.conftest import Workshop, configured, same_bits
 
 LABELS = np.repeat(np.arange(5), [2, 3, 4, 5, 6])
