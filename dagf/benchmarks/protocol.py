@@ -53,6 +53,11 @@ class Query:
         """The database indices of the positives and of the junk under `setting`, each sorted."""
         return _union(self.labels, setting.positive), _union(self.labels, setting.junk)
 
+    @property
+    def labelled(self) -> Indices:
+        """The database indices of all labelled images, label after label: all others are negatives."""
+        return np.concatenate([np.empty(0, np.int64), *self.labels.values()])
+
 
 def _union(labels: Mapping[str, Indices], names: Sequence[str]) -> Indices:
     parts = [labels[name] for name in names if name in labels]

@@ -6,7 +6,6 @@ order of the database nor a constant descriptor can earn anything.
 """
 
 from collections.abc import Sequence
-from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -73,21 +72,30 @@ def found_of_four(ranks: Indices) -> int:
 
 
 def judge(benchmark: Benchmark, scores: Scores, settings: Sequence[Setting] | None = None) -> pd.DataFrame:
-    """Every query judged under every setting of the benchmark.
-
-    scores: (queries, rows of `database_paths`). One row a query and setting: setting, query_set, query (its
-    index), file, cluster, positives, AP, P@1, P@5, P@10; the measures lie in [0, 1], NaN for a query without
-    positives. A database smaller than k is no special case (`precision_at`). Where the benchmark has groups of four
-    (`Benchmark.fours`), also N-S, 0 to 4.
+    """`judge_positions` of scores (queries, rows of `database_paths`).
 
     Raises `UserError` where the scores are those of another benchmark (by their shape), or not finite.
     """
-    _check_shape(benchmark, scores)
+    return judge_positions(benchmark, positions(benchmark, scores), settings)
+
+
+def judge_positions(
+    benchmark: Benchmark, where: pd.DataFrame, settings: Sequence[Setting] | None = None
+) -> pd.DataFrame:
+    """Every query judged under every setting of the benchmark.
+
+    where: from `positions`, or from `dagf.retrieval.streaming.stream_positions`. One row a query and setting: setting,
+    query_set, query (its index), file, cluster, positives, AP, P@1, P@5, P@10; the measures lie in [0, 1], NaN for a
+    query without positives. A database smaller than k is no special case (`precision_at`). Where the benchmark has
+    groups of four (`Benchmark.fours`), also N-S, 0 to 4.
+    """
     clusters = benchmark.clusters()
+    labels = dict(list(where.groupby("query")))
     fours, rows = benchmark.fours, []
     for setting in settings or benchmark.settings:
         for number, query in enumerate(benchmark.queries):
-            ranks = positive_ranks(scores[number], *query.relevance(setting))
+            found = labels.get(number, where[:0])
+            ranks = _ranks(found["above"][found["label"].isin(setting.positive)].to_numpy(np.int64))
             rows.append(
                 {
                     "setting": setting.name,
@@ -104,17 +112,18 @@ def judge(benchmark: Benchmark, scores: Scores, settings: Sequence[Setting] | No
     return pd.DataFrame(rows)
 
 
-def _check_shape(benchmark: Benchmark, scores: Scores) -> None:
-    expected = (len(benchmark.queries), len(benchmark.database) + len(benchmark.distractors))
-    if scores.shape != expected:
+def check_rows(benchmark: Benchmark, shape: tuple[int, ...]) -> None:
+    """Raise `UserError` unless scores of `shape` are those of a benchmark's queries and rows, distractors included."""
+    expected = len(benchmark.queries), len(benchmark.database) + len(benchmark.distractors)
+    if shape != expected:
         raise UserError(
             f"{benchmark.name} has {expected[0]} queries and {expected[1]} database rows, but the scores are "
-            f"{' x '.join(map(str, scores.shape))}: these are descriptors of another benchmark"
+            f"{' x '.join(map(str, shape))}: these are descriptors of another benchmark"
         )
 
 
 def positions(benchmark: Benchmark, scores: Scores) -> pd.DataFrame:
-    """Where every labelled image stands among the negatives: what `subset_ap` judges any part of them by.
+    """Where every labelled image stands among the negatives: what `judge_positions` judges all or some of them by.
 
     scores: (queries, rows of `database_paths`). One row a query and labelled image: query (its index), row
     (of the database), label, above (the number of negatives that score at least as high). Negatives are the
@@ -122,18 +131,27 @@ def positions(benchmark: Benchmark, scores: Scores) -> pd.DataFrame:
 
     Raises `UserError` where the scores are those of another benchmark (by their shape), or not finite.
     """
-    _check_shape(benchmark, scores)
-    found: dict[str, list[NDArray[Any]]] = {name: [] for name in ("query", "row", "label", "above")}
+    check_rows(benchmark, scores.shape)
+    above = []
     for number, query in enumerate(benchmark.queries):
-        rows = np.concatenate([np.empty(0, np.int64), *query.labels.values()])
-        sizes = np.array([len(some) for some in query.labels.values()], np.int64)
+        rows = query.labelled
         negative = np.ones(scores.shape[1], bool)
         negative[rows] = False
-        found["query"].append(np.full(len(rows), number))
-        found["row"].append(rows)
-        found["label"].append(np.repeat(np.array([*query.labels], object), sizes))
-        found["above"].append(_negatives_above(scores[number], negative, rows))
-    return pd.DataFrame({name: np.concatenate(parts) for name, parts in found.items()})
+        above.append(_negatives_above(scores[number], negative, rows))
+    return position_table(benchmark, above)
+
+
+def position_table(benchmark: Benchmark, above: Sequence[Indices]) -> pd.DataFrame:
+    """The table of `positions` from its last column: for each query the values at its labelled images, in order."""
+    queries = benchmark.queries
+    labels = [label for query in queries for label, rows in query.labels.items() for _ in rows]
+    columns = {
+        "query": np.repeat(np.arange(len(queries)), [len(query.labelled) for query in queries]),
+        "row": np.concatenate([np.empty(0, np.int64), *(query.labelled for query in queries)]),
+        "label": np.array(labels, object),
+        "above": np.concatenate([np.empty(0, np.int64), *above]),
+    }
+    return pd.DataFrame(columns)
 
 
 def subset_ap(above: Indices) -> float:

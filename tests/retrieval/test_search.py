@@ -1,3 +1,6 @@
+import itertools
+from pathlib import Path
+
 import numpy as np
 import pytest
 from hypothesis import given
@@ -5,7 +8,8 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 
 from dagf.common import UserError
-from dagf.retrieval.search import check_descriptors, search, similarities
+from dagf.retrieval.search import check_descriptors, search, search_together, similarities
+from dagf.team import Team
 
 Array = NDArray[np.float32]
 
@@ -97,3 +101,47 @@ def test_other_dimensions_are_another_model() -> None:
 def test_what_half_precision_does_to_a_length_is_let_pass() -> None:
     check_descriptors(unit(50, 512).astype(np.float16).astype(np.float32))
     check_descriptors(np.empty((0, 8), np.float32))
+
+
+# --- blocks, half precision, several processes ------------------------------------------------------------------
+
+
+@given(st.integers(1, 60), st.integers(1, 12), st.integers(1, 9), st.integers(0, 99))
+def test_many_small_blocks_with_ties_are_a_sort(count: int, k: int, block: int, seed: int) -> None:
+    """Scores between 0 and 1, too: what equals the worst kept one must not push it out."""
+    database = corners(count, seed)
+    halves = database + np.roll(database, 1, axis=0)
+    halves = (halves / np.linalg.norm(halves, axis=1, keepdims=True)).astype(np.float32)
+    both = np.concatenate([database, halves])
+    queries = corners(3, seed + 1)
+    assert search(both, queries, k, block)[1].tolist() == by_sorting(both, queries, k).tolist()
+
+
+def test_half_precision_on_disk_is_searched_as_it_is(tmp_path: Path) -> None:
+    database = unit(300).astype(np.float16)
+    np.save(tmp_path / "rows.npy", database)
+    scores, rows = search(np.load(tmp_path / "rows.npy", mmap_mode="r"), unit(4, seed=1), 7, 64)
+    assert np.array_equal(rows, by_sorting(database.astype(np.float32), unit(4, seed=1), 7))
+    assert scores.dtype == np.float32
+
+
+class Pretended(Team):
+    """One of several processes; `gather` gives what all of them found, each by itself."""
+
+    def gather(self, value: object) -> list[object]:
+        return PARTS[self.size]
+
+
+PARTS: dict[int, list[object]] = {}
+
+
+@pytest.mark.parametrize("size", [1, 2, 3, 7])
+def test_processes_that_search_together_find_what_one_finds(size: int) -> None:
+    database, queries = corners(23, 3), corners(4, 4)
+    ends = np.linspace(0, len(database), size + 1).astype(int)
+    found = [search(database[a:b], queries, 6) for a, b in itertools.pairwise(ends)]
+    PARTS[size] = [(scores, rows + a) for (scores, rows), a in zip(found, ends, strict=False)]
+    for rank in range(size):
+        scores, rows = search_together(database, queries, 6, Pretended(rank, size))
+        expected = search(database, queries, 6)
+        assert np.array_equal(rows, expected[1]) and np.array_equal(scores, expected[0])
