@@ -18,7 +18,7 @@ LOOSE = 1e-2  # how far from 1 a length may be: half precision is well within
 
 
 class Rows(Protocol):
-    """Unit descriptors (N, D) in single or half precision, in memory or on disk: read in slices of rows."""
+    """Unit descriptors (N, D) in single or half precision, in memory or on disk: read by slices or numbers of rows."""
 
     @property
     def shape(self) -> tuple[int, ...]:
@@ -26,7 +26,7 @@ class Rows(Protocol):
 
     def __len__(self) -> int: ...
 
-    def __getitem__(self, rows: slice, /) -> NDArray[np.floating]: ...
+    def __getitem__(self, rows: slice | NDArray[np.int64], /) -> NDArray[np.floating]: ...
 
 
 def finite_lengths(
