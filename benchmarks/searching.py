@@ -1,0 +1,143 @@
+"""Exact search beside raw FAISS, and the Revisited evaluation among a million distractors beside the field's usual way.
+
+The usual way is that of the field's evaluation code: the whole matrix of scores, `np.argsort(-scores, axis=0)`, and a
+loop over each query's ranks under each of the three settings.
+"""
+
+import tempfile
+import threading
+from collections.abc import Callable, Sequence
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import faiss
+import numpy as np
+from numpy.typing import NDArray
+
+from benchmarks.timing import ratio, seconds
+from dagf.benchmarks.protocol import EASY, HARD, MEDIUM, Benchmark, Query
+from dagf.retrieval.metrics import judge_positions
+from dagf.retrieval.search import BLOCK, Descriptors, search, similarity_blocks
+from dagf.retrieval.streaming import stream_positions
+
+QUERIES, DATABASE, DIMENSIONS, TOP = 70, 4993, 512, 100
+ROWS = 1_000_000
+ROUNDS = 3
+
+
+def unit_rows(path: Path, rows: int, seed: int = 0) -> Descriptors:
+    """Random unit rows (rows, 512) in a file, memory-mapped."""
+    chance = np.random.default_rng(seed)
+    made = np.lib.format.open_memmap(path, "w+", np.float32, (rows, DIMENSIONS))
+    for start in range(0, rows, BLOCK):
+        part = chance.standard_normal((min(BLOCK, rows - start), DIMENSIONS), np.float32)
+        made[start : start + BLOCK] = part / np.linalg.norm(part, axis=1, keepdims=True)
+    made.flush()
+    return np.load(path, mmap_mode="c")
+
+
+def revisited_like(rows: int, seed: int = 1) -> Benchmark:
+    """ROxford's sizes: 70 queries over 4,993 images, each with about as many easy, hard and junk ones; the rest distractors."""
+    chance = np.random.default_rng(seed)
+    queries = []
+    for _ in range(QUERIES):
+        some = chance.permutation(DATABASE)
+        queries.append(Query("q", {"easy": some[:43], "hard": some[43:78], "junk": some[78:105]}))
+    return Benchmark("revisited", Path(), ("x",) * DATABASE, tuple(queries), (Path("y"),) * (rows - DATABASE))
+
+
+def usual_evaluation(benchmark: Benchmark, scores: NDArray[np.float32]) -> list[float]:
+    """mAP under Easy, Medium and Hard from the scores (N, Q), as the field's evaluation code finds it."""
+    ranks = np.argsort(-scores, axis=0)
+    found = []
+    for setting in (EASY, MEDIUM, HARD):
+        points = []
+        for number, query in enumerate(benchmark.queries):
+            positives, junk = query.relevance(setting)
+            places = np.arange(len(ranks))[np.isin(ranks[:, number], positives)]
+            below = np.arange(len(ranks))[np.isin(ranks[:, number], junk)]
+            moved = [int(place) - int((below < place).sum()) for place in places]
+            points.append(usual_ap(moved))
+        found.append(100 * sum(points) / len(points))
+    return found
+
+
+def usual_ap(ranks: Sequence[int]) -> float:
+    """The trapezoid, rank by rank."""
+    total = 0.0
+    for number, rank in enumerate(ranks):
+        before = 1.0 if rank == 0 else number / rank
+        total += (before + (number + 1) / (rank + 1)) / (2 * len(ranks))
+    return total
+
+
+def anonymous_bytes() -> int:
+    """This process's memory that is no file's (Linux): what it has allocated, memory-mapped descriptors left out."""
+    lines = Path("/proc/self/status").read_text().splitlines()
+    return next(int(line.split()[1]) * 1024 for line in lines if line.startswith("RssAnon"))
+
+
+def peak_beyond(work: Callable[[], object]) -> int:
+    """The most bytes that one call has allocated at once, looked at every few milliseconds."""
+    before, peak, done = anonymous_bytes(), 0, threading.Event()
+
+    def watch() -> None:
+        nonlocal peak
+        while not done.wait(0.005):
+            peak = max(peak, anonymous_bytes() - before)
+
+    watcher = threading.Thread(target=watch)
+    watcher.start()
+    try:
+        work()
+    finally:
+        done.set()
+        watcher.join()
+    return peak
+
+
+def evaluation(database: Descriptors, queries: Descriptors) -> list[dict[str, Any]]:
+    """The judging of 70 queries under three settings, the similarity product taken off both sides."""
+    benchmark = revisited_like(len(database))
+
+    def ours() -> object:
+        return judge_positions(benchmark, stream_positions(benchmark, database, queries))
+
+    def product() -> None:
+        for _ in similarity_blocks(database, queries):
+            pass
+
+    peak = peak_beyond(ours)
+    whole, alone = (sorted(seconds(work) for _ in range(ROUNDS))[ROUNDS // 2] for work in (ours, product))
+    scores = (queries @ database.T).T
+    usual = seconds(partial(usual_evaluation, benchmark, scores))
+    judged = ours()
+    expected = usual_evaluation(benchmark, scores)
+    found = [float(judged[judged["setting"] == one.name]["AP"].mean() * 100) for one in (EASY, MEDIUM, HARD)]  # type: ignore[index, call-overload]
+    assert np.allclose(found, expected, atol=1e-3), (found, expected)
+    what = f"judging {QUERIES} queries among {len(database)} rows / argsort and loop, the product apart"
+    return [
+        {"what": what, "ratio": (whole - alone) / usual, "seconds": whole - alone, "reference_seconds": usual, "limit": 1.0,
+         "product_seconds": alone},
+        {"what": "the same, memory beyond the mapped descriptors", "peak_bytes": peak, "limit_bytes": 300_000_000},
+    ]
+
+
+def against_faiss(database: Descriptors, queries: Descriptors) -> dict[str, Any]:
+    """Exact search against raw FAISS flat on the same rows in memory: how many times as fast."""
+    rows = np.ascontiguousarray(database)
+    flat = faiss.IndexFlatIP(DIMENSIONS)
+    flat.add(rows)
+    measured = ratio(partial(flat.search, queries, TOP), partial(search, rows, queries, TOP), ROUNDS)
+    assert np.array_equal(flat.search(queries, 1)[1], search(rows, queries, 1)[1])
+    what = f"raw FAISS flat / exact search, {QUERIES} x {len(rows)} x {DIMENSIONS}, top {TOP} (seconds of FAISS)"
+    return {"what": what, "least": 0.9, **measured}
+
+
+def figures(rows: int = ROWS) -> list[dict[str, Any]]:
+    """All figures of this file, on one set of descriptors."""
+    with tempfile.TemporaryDirectory() as folder:
+        database = unit_rows(Path(folder) / "rows.npy", rows)
+        queries = np.array(database[:QUERIES])
+        return [*evaluation(database, queries), against_faiss(database, queries)]
