@@ -10,11 +10,11 @@ from functools import partial
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
 from benchmarks.timing import ratio, seconds
 from dagf.retrieval.reranking import augment_database, diffusion, expand_queries, k_reciprocal, superglobal
 from dagf.retrieval.search import Descriptors, search
+from dagf.retrieval.statistics import exponent
 
 SIZES = (1000, 2000, 4000, 8000)
 QUERIES, DIMENSIONS, NEAR = 50, 256, 10  # NEAR: rows of a cluster, and neighbours that search gives
@@ -54,11 +54,6 @@ def peak_bytes(work: Work, database: Descriptors, queries: Descriptors) -> int:
         tracemalloc.stop()
 
 
-def exponent(sizes: NDArray[np.floating], values: NDArray[np.floating]) -> float:
-    """The p of the power law values = c sizes^p that fits best (least squares of the logarithms)."""
-    return float(np.polyfit(np.log(sizes), np.log(values), 1)[0])
-
-
 def scaling(sizes: tuple[int, ...] = SIZES) -> list[dict[str, Any]]:
     """One figure a method: ratio (seconds / those of one exact search at the largest size), seconds and bytes by size.
 
@@ -80,8 +75,8 @@ def scaling(sizes: tuple[int, ...] = SIZES) -> list[dict[str, Any]]:
             "seconds": took,
             "reference_seconds": [one["reference_seconds"] for one in timed],
             "peak_bytes": memory,
-            "time_exponent": exponent(np.array(sizes), np.array(took)),
-            "memory_exponent": exponent(np.array(sizes), np.array(memory)),
+            "time_exponent": exponent(sizes, took),
+            "memory_exponent": exponent(sizes, memory),
         }
         if name == "diffusion":
             database, queries = sets[-1]

@@ -130,3 +130,8 @@ def holm(p_values: ArrayLike) -> NDArray[np.float64]:
     adjusted = np.full(len(raw), np.nan)
     adjusted[order] = np.minimum(np.maximum.accumulate(np.arange(len(order), 0, -1) * raw[order]), 1)
     return adjusted
+
+
+def exponent(sizes: ArrayLike, values: ArrayLike) -> float:
+    """The p of the power law values = c sizes^p that fits best (least squares of the logarithms)."""
+    return float(np.polyfit(np.log(np.asarray(sizes, float)), np.log(np.asarray(values, float)), 1)[0])

@@ -126,6 +126,14 @@ class Sweep:
 
 
 @dataclass(frozen=True)
+class Scale:
+    """What is measured at large scale: rendered distractors, and the rows up to which search is timed."""
+
+    distractors: int
+    rows: int
+
+
+@dataclass(frozen=True)
 class Profile:
     """A scale at which the study is run; the YAML files beside this module are the ones we ship.
 
@@ -137,7 +145,8 @@ class Profile:
     pyramid. held_out: instances of a photograph folder, or of a training set without a validation split, kept for
     validation. training_set: a public set to train on (`dagf.benchmarks.training_sets`). test_image: of the test
     images, where they are not as large as those of the training. whitening: the training set on whose whitening split a
-    learned whitening of the descriptors to be judged is learned ('': none); of no city that is tested on.
+    learned whitening of the descriptors to be judged is learned ('': none); of no city that is tested on. scale: what 07
+    measures.
     """
 
     name: str
@@ -158,6 +167,7 @@ class Profile:
     training_set: str = ""
     test_image: ImageSpec | None = None
     whitening: str = ""
+    scale: Scale | None = None
 
     @property
     def judged_image(self) -> ImageSpec:

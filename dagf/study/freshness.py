@@ -19,6 +19,7 @@ ORDER: Mapping[str, tuple[str, ...]] = {
     "04_scale_and_mask_ablation": ("02_training",),
     "05_attention_ablation": ("02_training",),
     "06_benchmark_tables": ("03_attention_maps", "04_scale_and_mask_ablation", "05_attention_ablation"),
+    "07_large_scale": ("06_benchmark_tables",),  # it measures time: beside nothing else
 }
 
 WHAT = {  # the parts of a content hash, in the words of a person
