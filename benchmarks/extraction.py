@@ -1,0 +1,165 @@
+"""Extraction beside the field's usual loop and beside the limit, the trunk's bare forward at the same sizes.
+
+The usual loop is that of the field's repositories: one image at a time, float32, the photograph decoded in full, resized
+by PIL, scaled for each scale by `interpolate`, one forward a scale. All three run in turns over the same photographs, a
+part of them after the other; a figure is the median over the parts.
+"""
+
+import statistics
+from collections.abc import Iterator, Sequence
+from functools import partial
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any
+
+import numpy as np
+import torch
+from PIL import Image
+from torch import Tensor, nn
+from torch.nn import functional as fn
+
+from benchmarks.timing import seconds
+from dagf.benchmarks.toytown import ToytownSpec, draw_distractor
+from dagf.model.network import RetrievalNet
+from dagf.model.trunks import TrunkSpec
+from dagf.retrieval.batches import image_batches, network_input
+from dagf.retrieval.images import IMAGENET_MEAN, IMAGENET_STD, ImageSpec
+from dagf.retrieval.inference import MultiScale, describe, for_inference
+
+SCALES = (1.0, 2**-0.5, 0.5)
+SPEC = ImageSpec(512)
+PHOTOGRAPHS, PARTS = 500, 5
+LARGE = 20  # photographs of 12 megapixels
+
+
+def network(name: str = "resnet18", arm: str = "gem") -> RetrievalNet:
+    """A trunk with random weights, which take as long as any others, and a head."""
+    torch.manual_seed(0)
+    return RetrievalNet(TrunkSpec(name), arm).eval()
+
+
+def usual(net: nn.Module, files: Sequence[Path]) -> Tensor:
+    """The field's usual loop: descriptors (N, D)."""
+    mean, std = (torch.tensor(values)[:, None, None] for values in (IMAGENET_MEAN, IMAGENET_STD))
+    device, found = next(net.parameters()).device, []
+    with torch.no_grad():
+        for file in files:
+            with Image.open(file) as opened:
+                image = opened.convert("RGB")
+            image.thumbnail((SPEC.size, SPEC.size), Image.Resampling.LANCZOS)
+            values = torch.from_numpy(np.array(image)).permute(2, 0, 1).float() / 255
+            batch = ((values - mean) / std)[None].to(device)
+            total: Tensor | float = 0.0
+            for scale in SCALES:
+                scaled = batch if scale == 1 else fn.interpolate(batch, scale_factor=scale, mode="bilinear")
+                total = total + net(scaled)
+            found.append(fn.normalize(torch.as_tensor(total)).cpu())
+    return torch.cat(found)
+
+
+def ours(net: nn.Module, files: Sequence[Path]) -> Tensor:
+    """This project's extraction: descriptors (N, D)."""
+    return torch.from_numpy(describe(net, image_batches(files, SPEC), len(files)))
+
+
+def prepared(files: Sequence[Path], device: torch.device) -> list[Tensor]:
+    """The trunk's inputs at every scale, in the batches of the extraction."""
+    made = []
+    for _, images in image_batches(files, SPEC):
+        batch = network_input(images, device)
+        for scale in SCALES:
+            size = [max(1, round(side * scale)) for side in batch.shape[2:]]
+            made.append(fn.interpolate(batch, size=size).contiguous(memory_format=torch.channels_last))
+    return made
+
+
+def bare(trunk: nn.Module, inputs: Sequence[Tensor]) -> None:
+    """The limit: nothing but the trunk's forward."""
+    with torch.inference_mode():
+        for batch in inputs:
+            trunk(batch)
+        if inputs[0].is_cuda:
+            torch.cuda.synchronize()
+
+
+def against_usual_and_limit(files: Sequence[Path], what: str) -> list[dict[str, Any]]:
+    """Two figures: how many times as fast as the usual loop, and which share of the limit's speed is reached."""
+    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    net = network().to(device)
+    fast = for_inference(MultiScale(net, SCALES), half=device.type == "cuda")
+    part = list(files[:8])
+    usual(net, part), ours(fast, part)  # the first call allocates
+    times = []
+    for number in range(PARTS):
+        some = list(files[number::PARTS])
+        inputs = prepared(some, device)
+        trunk = fast.network.trunk
+        works = (partial(ours, fast, some), partial(usual, net, some), partial(bare, trunk, inputs))
+        times.append([seconds(work) for work in works])
+    mine, loop, limit = (statistics.median(column) for column in zip(*times, strict=True))
+    each = len(files) / PARTS
+    speed = {"images_per_second": each / mine, "seconds": mine}
+    return [
+        {
+            "what": f"extraction against the usual loop, {what}",
+            "times_as_fast": statistics.median(b / a for a, b, _ in times),
+            "least": 10.0 if device.type == "cuda" else 1.25,
+            "reference_seconds": loop,
+            **speed,
+        },
+        {
+            "what": f"extraction against the trunk's bare fused forward, {what}",
+            "times_as_fast": statistics.median(c / a for a, _, c in times),
+            "least": 0.5 if device.type == "cuda" else 0.85,
+            "reference_seconds": limit,
+            **speed,
+        },
+    ]
+
+
+def large_originals(folder: Path) -> list[Path]:
+    """Photographs of 12 megapixels, as a phone takes them: enlarged drawings with the grain of a sensor."""
+    chance, files = np.random.default_rng(0), []
+    for number in range(LARGE):
+        drawn = Image.fromarray(draw_distractor(ToytownSpec(size=256), number)).resize((4000, 3000))
+        grain = chance.normal(0, 6, (3000, 4000, 1))
+        pixels = np.clip(np.asarray(drawn) + grain, 0, 255).astype(np.uint8)
+        files.append(folder / f"{number}.jpg")
+        Image.fromarray(pixels).save(files[-1], quality=90)
+    return files
+
+
+def against_usual_on_large_originals() -> dict[str, Any]:
+    """How many times as fast as the usual loop, which decodes all 12 megapixels."""
+    net = network()
+    fast = for_inference(MultiScale(net, SCALES))
+    with TemporaryDirectory() as folder:
+        files = large_originals(Path(folder))
+        usual(net, files[:1]), ours(fast, files[:1])
+        times = [(seconds(partial(ours, fast, files)), seconds(partial(usual, net, files))) for _ in range(3)]
+    return {
+        "what": f"extraction against the usual loop, {LARGE} JPEGs of 12 megapixels",
+        "times_as_fast": statistics.median(b / a for a, b in times),
+        "least": 3.0,
+        "seconds": statistics.median(a for a, _ in times),
+        "reference_seconds": statistics.median(b for _, b in times),
+    }
+
+
+def drawn_photographs(folder: Path) -> Iterator[Path]:
+    """Stand-ins where no photographs are named: drawings of 384 x 512 pixels."""
+    for number in range(PHOTOGRAPHS):
+        file = folder / f"{number:03}.jpg"
+        Image.fromarray(draw_distractor(ToytownSpec(size=512), number)[64:448]).save(file, quality=90)
+        yield file
+
+
+def figures(photographs: Path | None) -> list[dict[str, Any]]:
+    """All figures of this file, over the photographs of a folder, or over drawings."""
+    with TemporaryDirectory() as folder:
+        if photographs:
+            files, what = sorted(photographs.rglob("*.jpg"))[:PHOTOGRAPHS], "photographs"
+        else:
+            files, what = list(drawn_photographs(Path(folder))), "drawings of 384 x 512"
+        where = f"{len(files)} {what}, longest side {SPEC.size}, {len(SCALES)} scales, ResNet-18"
+        return [*against_usual_and_limit(files, where), against_usual_on_large_originals()]
