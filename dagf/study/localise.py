@@ -26,7 +26,8 @@ from torch.nn import functional as fn
 from dagf.benchmarks.toytown import load_mask, toytown_records
 from dagf.common import UserError, atomic_path, code_only, content_hash, progress
 from dagf.model.network import Inspection, RetrievalNet
-from dagf.retrieval.descriptors import benchmark_scores, image_batches
+from dagf.retrieval.batches import image_batches
+from dagf.retrieval.descriptors import benchmark_scores
 from dagf.retrieval.images import from_input
 from dagf.retrieval.statistics import paired_bootstrap
 from dagf.study import explain
