@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from dagf.benchmarks.protocol import Benchmark
 from dagf.common import atomic_folder, progress, read_json, write_json
-from dagf.retrieval.batches import Batch, database_batches, query_batches
+from dagf.retrieval.batches import Batch, database_batches, network_input, query_batches
 from dagf.retrieval.images import ImageSpec
 from dagf.retrieval.inference import describe
 from dagf.retrieval.search import Descriptors, similarities
@@ -60,7 +60,7 @@ def _store_maps(trunk: nn.Module, batches: Iterable[Batch], count: int, folder: 
     parts: dict[tuple[int, ...], list[tuple[NDArray[np.int64], NDArray[np.float16]]]] = {}
     with torch.inference_mode():
         for rows, images in progress(batches, "feature maps", unit="batch"):
-            maps = torch.relu(trunk(images.to(device, memory_format=torch.channels_last))).half().cpu().contiguous()
+            maps = torch.relu(trunk(network_input(images, device))).half().cpu().contiguous()
             parts.setdefault(tuple(maps.shape[1:]), []).append((rows, maps.numpy()))
     with atomic_folder(folder) as temporary:
         order = []
