@@ -39,10 +39,14 @@ def progress(
     unit: str = "image",
     amount: Callable[[T], int] = lambda item: 1,
 ) -> Iterator[T]:
-    """`items`, with a progress bar (rate and time left) unless the run is headless; each counts as its `amount`."""
+    """`items`, with a progress bar (rate and time left) unless the run is headless; each counts as its `amount`.
+
+    Of the processes that torchrun started the first shows its own.
+    """
     from tqdm.auto import tqdm  # it imports IPython's widgets: half a second that a drawing process need not spend
 
-    with tqdm(desc=what, total=total, unit=unit, disable=headless(), leave=False, delay=2) as bar:
+    hidden = headless() or os.environ.get("RANK", "0") != "0"
+    with tqdm(desc=what, total=total, unit=unit, disable=hidden, leave=False, delay=2) as bar:
         for item in items:
             yield item
             bar.update(amount(item))

@@ -1,6 +1,8 @@
-"""Descriptors against one image at a time, and several scales."""
+"""Descriptors against one image at a time, several scales, and networks whose batch norms are folded in."""
 
+import copy
 from pathlib import Path
+from typing import TypeVar
 
 import numpy as np
 import pytest
@@ -11,9 +13,11 @@ from torch.nn import functional as fn
 from dagf.model.network import RetrievalNet
 from dagf.model.trunks import TrunkSpec
 from dagf.retrieval.batches import image_batches
-from dagf.retrieval.inference import MultiScale, describe
+from dagf.retrieval.inference import MultiScale, describe, fold_batch_norms, for_inference
 
 from .networks import SPEC, alone
+
+N = TypeVar("N", bound=nn.Module)
 
 
 @pytest.mark.parametrize("batch", [1, 5, 64])
@@ -56,3 +60,83 @@ def test_several_scales_are_averaged(net: RetrievalNet) -> None:
             torch.testing.assert_close(found, total / total.norm(dim=1, keepdim=True), rtol=0, atol=1e-6)
             assert torch.equal(MultiScale(encode)(images), fn.normalize(encode(images)))
             assert MultiScale(encode, (0.5,))(images[:, :, :1, :1]).shape == found.shape  # never less than a pixel
+
+
+# --- networks for inference ---------------------------------------------------------------------------------------
+
+
+def lively(net: N) -> nn.Module:
+    """The network with batch norms as training leaves them: they know what they have seen, and change it."""
+    torch.manual_seed(1)
+    net.train()
+    for norm in net.modules():
+        if isinstance(norm, nn.BatchNorm2d):
+            norm.reset_running_stats()
+            norm.momentum = None  # the mean of all batches
+            nn.init.uniform_(norm.weight, 0.5, 1.5)
+            nn.init.normal_(norm.bias, 0, 0.2)
+    with torch.no_grad():
+        for _ in range(3):
+            net(torch.randn(4, 3, 64, 64))
+    return net
+
+
+def norms(net: nn.Module) -> int:
+    return sum(isinstance(module, nn.BatchNorm2d) for module in net.modules())
+
+
+@pytest.mark.parametrize("trunk", ["small", "resnet18", "mobilenet_v2"])
+def test_folded_batch_norms_give_the_same_descriptors(trunk: str) -> None:
+    net = lively(RetrievalNet(TrunkSpec(trunk), "dagf"))
+    before = {name: value.clone() for name, value in net.state_dict().items()}
+    fast = for_inference(net)
+    assert norms(net) > 0 == norms(fast)
+    images = torch.randn(3, 3, 64, 96, generator=torch.Generator().manual_seed(0))
+    with torch.inference_mode():
+        expected = net.eval()(images)
+        torch.testing.assert_close(fast(images), expected, rtol=0, atol=1e-5)
+        several = MultiScale(net, (1.0, 0.5))
+        torch.testing.assert_close(for_inference(several)(images), several(images), rtol=0, atol=1e-5)
+    assert (expected[0] - expected[1]).abs().max() > 1e-3
+    assert all(torch.equal(before[name], value) for name, value in net.state_dict().items())
+    assert not any(parameter.requires_grad for parameter in fast.parameters())
+    assert all(parameter.requires_grad for parameter in net.parameters())
+
+
+class Odd(nn.Module):
+    """Norms that stay: before a convolution, after one that is read or used twice, or used twice themselves."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.read, self.used, self.last = (nn.Conv2d(3, 3, 1) for _ in range(3))
+        self.zeroth, self.first, self.second, self.shared = (nn.BatchNorm2d(3) for _ in range(4))
+
+    def forward(self, images: Tensor) -> Tensor:
+        read = self.read(self.zeroth(images))
+        once = self.first(read) + read
+        twice = self.second(self.used(self.used(once)))
+        return self.shared(self.last(self.shared(twice)))
+
+
+def test_what_may_not_be_folded_stays() -> None:
+    odd = lively(Odd()).eval()
+    folded = fold_batch_norms(copy.deepcopy(odd))
+    assert norms(folded) == 4
+    images = torch.randn(2, 3, 5, 4)
+    torch.testing.assert_close(folded(images), odd(images))
+
+
+def test_in_half_precision_the_head_is_whole() -> None:
+    net = lively(RetrievalNet(TrunkSpec("small"), "dagf")).eval()
+    images = torch.randn(2, 3, 64, 64, generator=torch.Generator().manual_seed(0))
+    fast = for_inference(net, half=True)
+    with torch.inference_mode():
+        assert fast.trunk(images).dtype == torch.bfloat16
+        found, expected = fast(images), net(images)
+    assert found.dtype == torch.float32
+    torch.testing.assert_close(found.norm(dim=1), torch.ones(2))
+    assert 0 < (found - expected).norm(dim=1).max() < 0.03
+
+
+def test_other_encoders_are_copied_as_they_are() -> None:
+    torch.testing.assert_close(for_inference(Pixels())(torch.ones(1, 3, 2, 2)), Pixels()(torch.ones(1, 3, 2, 2)))
