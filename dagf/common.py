@@ -10,7 +10,7 @@ import os
 import shutil
 import tempfile
 import tokenize
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, TypeVar
@@ -32,11 +32,24 @@ def headless() -> bool:
     return bool(os.environ.get(HEADLESS))
 
 
-def progress(items: Iterable[T], what: str, total: int | None = None, unit: str = "image") -> Iterable[T]:
-    """`items`, with a progress bar (rate and time left) unless the run is headless."""
+def progress(
+    items: Iterable[T],
+    what: str,
+    total: int | None = None,
+    unit: str = "image",
+    amount: Callable[[T], int] = lambda item: 1,
+) -> Iterator[T]:
+    """`items`, with a progress bar (rate and time left) unless the run is headless; each counts as its `amount`.
+
+    Of the processes that torchrun started the first shows its own.
+    """
     from tqdm.auto import tqdm  # it imports IPython's widgets: half a second that a drawing process need not spend
 
-    return tqdm(items, desc=what, total=total, unit=unit, disable=headless(), leave=False, delay=2)
+    hidden = headless() or os.environ.get("RANK", "0") != "0"
+    with tqdm(desc=what, total=total, unit=unit, disable=hidden, leave=False, delay=2) as bar:
+        for item in items:
+            yield item
+            bar.update(amount(item))
 
 
 def choose(kind: str, name: str, choices: Iterable[str]) -> str:

@@ -3,6 +3,7 @@
 import atexit
 import os
 from dataclasses import dataclass
+from datetime import timedelta
 from typing import Any
 
 import torch
@@ -38,6 +39,7 @@ class Team:
 
 
 ALONE = Team()
+PATIENCE = timedelta(days=1)  # the others' shares may take hours more; that one of them died is torchrun's to notice
 
 
 def team() -> Team:
@@ -50,6 +52,6 @@ def team() -> Team:
     if not dist.is_initialized():
         if torch.cuda.is_available():
             torch.cuda.set_device(int(os.environ.get("LOCAL_RANK", "0")))
-        dist.init_process_group("nccl" if torch.cuda.is_available() else "gloo")
+        dist.init_process_group("nccl" if torch.cuda.is_available() else "gloo", timeout=PATIENCE)
         atexit.register(dist.destroy_process_group)
     return Team(dist.get_rank(), dist.get_world_size())

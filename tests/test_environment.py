@@ -127,10 +127,11 @@ def imports(path: Path) -> Iterator[str]:
 BELOW = {  # what each layer may know
     "__init__": set(),
     "common": set(),
+    "team": set(),
     "model": {"common", "model"},
     "benchmarks": {"common", "benchmarks"},
-    "retrieval": {"common", "model", "benchmarks", "retrieval"},
-    "study": {"common", "model", "benchmarks", "retrieval", "study", "__init__"},  # __init__: the version
+    "retrieval": {"common", "team", "model", "benchmarks", "retrieval"},
+    "study": {"common", "team", "model", "benchmarks", "retrieval", "study", "__init__"},  # __init__: the version
     "data_cli": {"common", "benchmarks", "study"},
     "cli": {"common", "model", "benchmarks", "retrieval", "study", "data_cli", "__init__"},
     "__main__": {"cli"},

@@ -8,7 +8,7 @@ import pandas as pd
 from dagf.common import read_json
 from dagf.model.network import MapEncoder
 from dagf.model.variants import VARIANTS, variant
-from dagf.retrieval.descriptors import describe
+from dagf.retrieval.inference import describe
 from dagf.retrieval.metrics import judge, mean_average_precision
 from dagf.retrieval.search import similarities
 from dagf.retrieval.statistics import t_interval

@@ -10,8 +10,9 @@ import numpy as np
 
 from dagf.benchmarks.protocol import Box
 from dagf.common import UserError, atomic_path
-from dagf.retrieval.descriptors import describe, image_batches
+from dagf.retrieval.batches import image_batches
 from dagf.retrieval.images import ImageSpec
+from dagf.retrieval.inference import describe
 from dagf.retrieval.search import Descriptors, search
 from dagf.study import paths
 from dagf.study.config import from_mapping

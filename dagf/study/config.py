@@ -262,7 +262,8 @@ def evaluation_hash() -> str:
     """The hash of the code that turns a network and images into judged queries."""
     package = resources.files("dagf")
     files = ["benchmarks/protocol.py", "benchmarks/folder.py"]
-    files += [f"retrieval/{name}.py" for name in ("images", "descriptors", "search", "metrics")]
+    files += [f"retrieval/{name}.py" for name in ("images", "batches", "inference", "feature_maps")]
+    files += [f"retrieval/{name}.py" for name in ("descriptors", "search", "metrics")]
     return content_hash(
         [code_only((package / file).read_text(encoding="utf-8")) for file in files] + [recipe_hash(variant("spoc"))]
     )

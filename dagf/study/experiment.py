@@ -19,7 +19,7 @@ from dagf.common import UserError, atomic_path, content_hash, file_sha256
 from dagf.model.network import MapEncoder, RetrievalNet
 from dagf.model.trunks import TrunkSpec
 from dagf.model.variants import VARIANTS, Variant, variant
-from dagf.retrieval.descriptors import BenchmarkMaps, FeatureMaps, cache_benchmark
+from dagf.retrieval.feature_maps import BenchmarkMaps, FeatureMaps, cache_benchmark
 from dagf.retrieval.metrics import judge, means, positions
 from dagf.study.config import Profile, RunConfig, Sweep, TrainSpec, evaluation_hash, recipe_hash
 from dagf.study.judging import judged_scores

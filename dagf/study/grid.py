@@ -19,7 +19,7 @@ from torch.nn import functional as fn
 
 from dagf.common import atomic_path, code_only, content_hash
 from dagf.model.scale_mask import MASKS, ScaleFilters
-from dagf.retrieval.descriptors import FeatureMaps
+from dagf.retrieval.feature_maps import FeatureMaps
 from dagf.retrieval.metrics import judge
 from dagf.study.experiment import Study
 from dagf.study.parallel import side_by_side

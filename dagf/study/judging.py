@@ -7,7 +7,9 @@ from torch import nn
 from dagf.benchmarks.protocol import Benchmark
 from dagf.benchmarks.training_sets import TRAINING_SETS, load_whitening_split
 from dagf.common import choose
-from dagf.retrieval.descriptors import MultiScale, benchmark_scores, describe, image_batches
+from dagf.retrieval.batches import image_batches
+from dagf.retrieval.descriptors import benchmark_scores
+from dagf.retrieval.inference import MultiScale, describe
 from dagf.retrieval.search import similarities
 from dagf.retrieval.whitening import Whitening, learned_whitening
 from dagf.study import paths

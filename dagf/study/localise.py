@@ -26,8 +26,9 @@ from torch.nn import functional as fn
 from dagf.benchmarks.toytown import load_mask, toytown_records
 from dagf.common import UserError, atomic_path, code_only, content_hash, progress
 from dagf.model.network import Inspection, RetrievalNet
-from dagf.retrieval.descriptors import benchmark_scores, image_batches
-from dagf.retrieval.images import from_input
+from dagf.retrieval.batches import image_batches
+from dagf.retrieval.descriptors import benchmark_scores
+from dagf.retrieval.images import to_input
 from dagf.retrieval.statistics import paired_bootstrap
 from dagf.study import explain
 from dagf.study.experiment import Study, placed
@@ -167,7 +168,7 @@ def localisation(study: Study, net: RetrievalNet, step: int = 1) -> pd.DataFrame
         rows = records[kept].iloc[places].to_dict("records")
         chosen = [numbers[row["file"]] for row in rows]
         masks = [_mask(study, row["file"], images) for row in rows]
-        for name, planes in maps_of(net, images, [targets[number] for number in chosen], chosen).items():
+        for name, planes in maps_of(net, to_input(images), [targets[number] for number in chosen], chosen).items():
             for row, plane, mask in zip(rows, planes, masks, strict=True):
                 scored.append(row | {"map": name} | _scores(plane, mask))
     net.cpu()
@@ -254,10 +255,10 @@ def localisation_figure(study: Study, net: RetrievalNet, files: Sequence[str], s
         figure, axes = plt.subplots(len(files), columns, figsize=(1.45 * columns, 1.8 * len(files)), squeeze=False)
         for places, images in image_batches([study.test.root / file for file in files], study.profile.judged_image):
             chosen = [numbers[place] for place in places]
-            maps = maps_of(net, images, [targets[number] for number in chosen], chosen)
+            maps = maps_of(net, to_input(images), [targets[number] for number in chosen], chosen)
             for number, place in enumerate(places):
                 line, mask = axes[place], _mask(study, files[place], images)
-                pixels = from_input(images[number]).permute(1, 2, 0).numpy()
+                pixels = images[number].permute(1, 2, 0).numpy()
                 overlay(line[0], pixels, None, Path(files[place]).stem)
                 overlay(line[1], pixels, None, f"landmark, {mask.mean():.0%}")
                 if mask.any() and not mask.all():

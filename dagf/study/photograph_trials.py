@@ -18,8 +18,8 @@ from dagf.benchmarks.protocol import Benchmark, Box, Indices, Query
 from dagf.common import UserError, atomic_path, code_only, content_hash
 from dagf.model.network import MapEncoder
 from dagf.model.variants import VARIANTS, variant
-from dagf.retrieval.descriptors import describe
 from dagf.retrieval.images import ImageSpec, load_image
+from dagf.retrieval.inference import describe
 from dagf.retrieval.metrics import judge
 from dagf.retrieval.search import Descriptors, similarities
 from dagf.retrieval.whitening import Whitening, pca_whitening

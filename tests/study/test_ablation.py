@@ -13,7 +13,9 @@ from numpy.typing import NDArray
 from dagf.common import write_json
 from dagf.model.network import MapEncoder
 from dagf.model.variants import VARIANTS
-from dagf.retrieval.descriptors import FeatureMaps, MultiScale, benchmark_scores
+from dagf.retrieval.descriptors import benchmark_scores
+from dagf.retrieval.feature_maps import FeatureMaps
+from dagf.retrieval.inference import MultiScale
 from dagf.retrieval.metrics import judge, mean_average_precision
 from dagf.retrieval.statistics import t_interval
 from dagf.retrieval.whitening import pca_whitening

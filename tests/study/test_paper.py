@@ -12,8 +12,10 @@ from dagf.benchmarks import training_sets
 from dagf.cli import main
 from dagf.common import UserError
 from dagf.model.trunks import TrunkSpec
-from dagf.retrieval.descriptors import MultiScale, benchmark_scores, describe, image_batches
+from dagf.retrieval.batches import image_batches
+from dagf.retrieval.descriptors import benchmark_scores
 from dagf.retrieval.images import ImageSpec
+from dagf.retrieval.inference import MultiScale, describe
 from dagf.retrieval.metrics import judge
 from dagf.retrieval.whitening import learned_whitening
 from dagf.study import judging, opening

@@ -13,7 +13,7 @@ import torch
 from safetensors.torch import load_file
 
 from dagf.common import UserError, read_json
-from dagf.retrieval import descriptors
+from dagf.retrieval import batches
 from dagf.retrieval.descriptors import benchmark_scores
 from dagf.retrieval.metrics import judge, mean_average_precision
 from dagf.study import training
@@ -159,7 +159,7 @@ def test_a_frozen_trunk_keeps_its_weights_and_its_maps(workshop: Workshop, monke
     assert all(key.startswith("head.") for key in changed)
     maps = {path: path.stat().st_mtime_ns for path in workshop.cache.rglob("*.npy")}
     assert len(maps) == 3  # training images, the benchmark's database, its queries
-    monkeypatch.setattr(descriptors, "load_image", lambda *_: pytest.fail("the maps were there"))
+    monkeypatch.setattr(batches, "load_image", lambda *_: pytest.fail("the maps were there"))
     workshop.train(replace(configured("gem"), start=trunk.id, frozen=True))
     assert {path: path.stat().st_mtime_ns for path in workshop.cache.rglob("*.npy")} == maps
 

@@ -1,0 +1,50 @@
+"""Pictures and a network that the tests of this folder share."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from dagf.benchmarks.protocol import Benchmark, Query
+from dagf.model.network import RetrievalNet
+from dagf.model.trunks import TrunkSpec
+
+from .pictures import quarters, save, smooth
+
+SIZES = [(32, 24), (24, 32), (40, 40), (64, 48), (16, 32)]  # the first and the fourth become one
+
+
+@pytest.fixture
+def files(tmp_path: Path) -> list[Path]:
+    """23 pictures that all differ, of four sizes in turn."""
+    paths = []
+    for number in range(23):
+        picture = smooth(*SIZES[number % len(SIZES)]).rotate(7 * number)
+        paths.append(save(picture, tmp_path / f"{number:02}.png"))
+    return paths
+
+
+@pytest.fixture(scope="module")
+def net() -> RetrievalNet:
+    torch.manual_seed(0)
+    network = RetrievalNet(TrunkSpec("small"), "dagf")
+    with torch.no_grad():
+        for parameter in network.head.parameters():
+            parameter += 0.1 * torch.randn(parameter.shape)
+    return network.eval()
+
+
+@pytest.fixture
+def benchmark(tmp_path: Path) -> Benchmark:
+    """The query's box holds a crop that is also in the database; its whole is there as well, to mislead."""
+    root = tmp_path / "images"
+    root.mkdir()
+    save(quarters(64, 48), root / "query.png")
+    save(quarters(64, 48), root / "whole.png")
+    save(quarters(64, 48).crop((32, 0, 64, 24)), root / "crop.png")
+    save(smooth(50, 40), root / "other.png")
+    outside = save(smooth(64, 64), tmp_path / "distractor.png")
+    labels = {"ok": np.array([1]), "junk": np.array([], np.int64)}
+    queries = (Query("query.png", labels, (32, 0, 64, 24)), Query("query.png", {"ok": np.array([0])}))
+    return Benchmark("tiny", root, ("whole.png", "crop.png", "other.png"), queries, (outside,))
