@@ -1,8 +1,8 @@
 """Extraction beside the field's usual loop and beside the limit, the trunk's bare forward at the same sizes.
 
-The usual loop is that of the field's repositories: one image at a time, float32, the photograph decoded in full, resized
-by PIL, scaled for each scale by `interpolate`, one forward a scale. All three run in turns over the same photographs, a
-part of them after the other; a figure is the median over the parts.
+The usual loop is that of the field's repositories: one image at a time, float32, the photograph decoded in full,
+resized by PIL, scaled for each scale by `interpolate`, one forward a scale. All three run in turns over the same
+photographs, a part of them after the other; a figure is the median over the parts.
 """
 
 import statistics

@@ -38,7 +38,7 @@ def unit_rows(path: Path, rows: int, seed: int = 0) -> Descriptors:
 
 
 def revisited_like(rows: int, seed: int = 1) -> Benchmark:
-    """ROxford's sizes: 70 queries over 4,993 images, each with about as many easy, hard and junk ones; the rest distractors."""
+    """ROxford's sizes: 70 queries over 4,993 images, about as many easy, hard and junk ones; then distractors."""
     chance = np.random.default_rng(seed)
     queries = []
     for _ in range(QUERIES):
@@ -118,8 +118,14 @@ def evaluation(database: Descriptors, queries: Descriptors) -> list[dict[str, An
     assert np.allclose(found, expected, atol=1e-3), (found, expected)
     what = f"judging {QUERIES} queries among {len(database)} rows / argsort and loop, the product apart"
     return [
-        {"what": what, "ratio": (whole - alone) / usual, "seconds": whole - alone, "reference_seconds": usual, "limit": 1.0,
-         "product_seconds": alone},
+        {
+            "what": what,
+            "ratio": (whole - alone) / usual,
+            "seconds": whole - alone,
+            "reference_seconds": usual,
+            "limit": 1.0,
+            "product_seconds": alone,
+        },
         {"what": "the same, memory beyond the mapped descriptors", "peak_bytes": peak, "limit_bytes": 300_000_000},
     ]
 

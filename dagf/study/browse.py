@@ -17,10 +17,11 @@ from dagf.benchmarks.protocol import Benchmark, Query
 from dagf.benchmarks.toytown import toytown_records
 from dagf.model.network import RetrievalNet
 from dagf.retrieval.images import load_image
-from dagf.study.experiment import Study, placed
+from dagf.retrieval.search import similarities
+from dagf.study.experiment import Key, Study
 from dagf.study.explain import CamTarget, Look, grad_cam, look
 from dagf.study.figures import BLUE, STYLE, contact_sheet, frame, kept_cells, overlay
-from dagf.study.judging import judged_scores
+from dagf.study.runs import Run
 
 VERDICT = {"easy": "right", "hard": "right", "ok": "right", "junk": "junk"}
 
@@ -140,15 +141,15 @@ def with_and_without(study: Study, landmarks: int = 9) -> Figure:
 
 
 def ranking(
-    study: Study, net: RetrievalNet, queries: list[int], top: int = 6
+    study: Study, of: Run | Key, queries: list[int], top: int = 6
 ) -> tuple[Figure, NDArray[np.float32], NDArray[np.int64]]:
     """The first results of some queries as a grid, framed by right, wrong and junk.
 
     Returns the figure, the scores (queries, rows) of all test queries, and the rows shown (len(queries), top).
     """
     test = study.test
-    scores = judged_scores(placed(net), test, study.profile)
-    net.cpu()
+    rows, asked = study.descriptors(of)
+    scores = similarities(rows[:], asked)
     top = min(top, scores.shape[1])
     order = np.argsort(-scores[queries], axis=1, kind="stable")[:, :top]
     files = test.database_paths

@@ -145,8 +145,8 @@ class Profile:
     pyramid. held_out: instances of a photograph folder, or of a training set without a validation split, kept for
     validation. training_set: a public set to train on (`dagf.benchmarks.training_sets`). test_image: of the test
     images, where they are not as large as those of the training. whitening: the training set on whose whitening split a
-    learned whitening of the descriptors to be judged is learned ('': none); of no city that is tested on. scale: what 07
-    measures.
+    learned whitening of the descriptors to be judged is learned ('': none); of no city that is tested on. scale: for
+    07.
     """
 
     name: str
@@ -262,8 +262,10 @@ def evaluation_hash() -> str:
     """The hash of the code that turns a network and images into judged queries."""
     package = resources.files("dagf")
     files = ["benchmarks/protocol.py", "benchmarks/folder.py"]
-    files += [f"retrieval/{name}.py" for name in ("images", "batches", "inference", "feature_maps")]
-    files += [f"retrieval/{name}.py" for name in ("descriptors", "search", "metrics")]
+    files += [f"retrieval/{name}.py" for name in ("images", "batches", "inference", "feature_maps", "extraction")]
+    files += [f"retrieval/{name}.py" for name in ("descriptors", "search", "metrics", "streaming")] + [
+        "study/judging.py"
+    ]
     return content_hash(
         [code_only((package / file).read_text(encoding="utf-8")) for file in files] + [recipe_hash(variant("spoc"))]
     )

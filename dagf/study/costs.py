@@ -1,7 +1,7 @@
 """What search costs as the database grows, where the time goes, and what very many images would take.
 
-Beyond the descriptors that are there, rows are drawn from a Gaussian fitted to them. These serve to measure costs and the
-recall of an index; nothing is judged on them.
+Beyond the descriptors that are there, rows are drawn from a Gaussian fitted to them. These serve to measure costs and
+the recall of an index; nothing is judged on them.
 """
 
 import statistics
@@ -51,7 +51,7 @@ def all_cores() -> Iterator[None]:
 
 
 def fitted_rows(known: Descriptors, count: int, path: Path, seed: int = 0) -> Descriptors:
-    """`count` unit rows in a file, memory-mapped: those of `known` (n, D), then draws from a Gaussian fitted to them."""
+    """`count` unit rows in a file, mapped: those of `known` (n, D), then draws from a Gaussian fitted to them."""
     chance = np.random.default_rng(seed)
     values, vectors = np.linalg.eigh(np.cov(known, rowvar=False))
     turn = (np.sqrt(np.maximum(values, 0)) * vectors).T.astype(np.float32)
@@ -67,8 +67,8 @@ def fitted_rows(known: Descriptors, count: int, path: Path, seed: int = 0) -> De
 def search_costs(known: Descriptors, queries: Descriptors, most: int) -> pd.DataFrame:
     """Exact and approximate search of all `queries` (Q, D) at once, over more and more rows up to `most`.
 
-    One row a size: rows, drawn (how many of them), exact s, exact MB (of the rows), index (FAISS's name of it), build s,
-    index MB, index s (its candidates scored exactly), recall (per cent of the exact top 10), recall of the codes alone.
+    One row a size: rows, drawn (how many of them), exact s, exact MB (of the rows), index (FAISS's name of it), build
+    s, index MB, index s (its candidates scored exactly), recall (per cent of the exact top 10), recall of codes alone.
     """
     sizes = [size for size in (most // 100, most // 30, most // 10, most // 3, most) if size > TOP]
     with TemporaryDirectory() as folder, all_cores():

@@ -20,9 +20,11 @@ from dagf.model.network import MapEncoder, RetrievalNet
 from dagf.model.trunks import TrunkSpec
 from dagf.model.variants import VARIANTS, Variant, variant
 from dagf.retrieval.feature_maps import BenchmarkMaps, FeatureMaps, cache_benchmark
-from dagf.retrieval.metrics import judge, means, positions
+from dagf.retrieval.metrics import judge_positions, means
+from dagf.retrieval.search import Descriptors, Rows
+from dagf.retrieval.streaming import stream_positions
 from dagf.study.config import Profile, RunConfig, Sweep, TrainSpec, evaluation_hash, recipe_hash
-from dagf.study.judging import judged_scores
+from dagf.study.judging import judged_descriptors
 from dagf.study.parallel import pipeline, side_by_side
 from dagf.study.runs import Run, RunStore
 from dagf.study.schedule import shared_tasks, tasks_for, train_one
@@ -205,18 +207,25 @@ class Study:
         """The feature maps of the test benchmark under the trunk of a seed."""
         return self.test_maps(self.untrained("spoc", seed), self.trunk_id(seed))
 
+    def network(self, of: Run | Key) -> RetrievalNet:
+        """The network of a trained run, or of the untrained (arm, seed)."""
+        return self._asked(of)[1]()
+
+    def descriptors(self, of: Run | Key) -> tuple[Rows, Descriptors]:
+        """Of the test database (N, D) and queries (Q, D), by a trained run or the untrained head of an (arm, seed)."""
+        folder, network, frozen = self._asked(of)
+        net, profile = network(), self.profile
+        torch.manual_seed(0)  # of a random mask
+        if frozen and profile.scales == (1.0,) and not profile.whitening:
+            return self.test_maps(net, frozen).describe(MapEncoder(net.head))
+        return judged_descriptors(placed(net), folder.name, self.test, profile, self.cache / "shards")
+
     def answers(self, of: Run | Key) -> Answers:
         """The test queries answered by a trained run, or by the untrained head of an (arm, seed); kept on disk."""
-        folder, network, frozen = self._asked(of)
-        files = self._files(folder)
+        files = self._files(self._asked(of)[0])
         if not files[-1].exists():
-            net, profile = network(), self.profile
-            torch.manual_seed(0)  # of a random mask
-            if frozen and profile.scales == (1.0,) and not profile.whitening:
-                scores = self.test_maps(net, frozen).scores(MapEncoder(net.head))
-            else:
-                scores = judged_scores(placed(net), self.test, profile)
-            for file, frame in zip(files, (positions(self.test, scores), judge(self.test, scores)), strict=True):
+            where = stream_positions(self.test, *self.descriptors(of))
+            for file, frame in zip(files, (where, judge_positions(self.test, where)), strict=True):
                 with atomic_path(file) as temporary:
                     frame.to_csv(temporary, index=False)
         where, judged = (pd.read_csv(file, keep_default_na=False, na_values=["", "nan"]) for file in files)

@@ -1,4 +1,8 @@
-"""How a network answers the queries of a benchmark: at a profile's image size and scales, whitened where it says so."""
+"""The descriptors by which a network is judged: at a profile's image size and scales, whitened where it says so."""
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -7,23 +11,51 @@ from torch import nn
 from dagf.benchmarks.protocol import Benchmark
 from dagf.benchmarks.training_sets import TRAINING_SETS, load_whitening_split
 from dagf.common import choose
-from dagf.retrieval.batches import image_batches
-from dagf.retrieval.descriptors import benchmark_scores
-from dagf.retrieval.inference import MultiScale, describe
-from dagf.retrieval.search import similarities
+from dagf.retrieval.batches import image_batches, query_batches
+from dagf.retrieval.extraction import extract
+from dagf.retrieval.inference import MultiScale, describe, for_inference
+from dagf.retrieval.search import Descriptors, Rows
 from dagf.retrieval.whitening import Whitening, learned_whitening
 from dagf.study import paths
 from dagf.study.config import Profile
+from dagf.team import team
 
 
-def judged_scores(network: nn.Module, benchmark: Benchmark, profile: Profile) -> NDArray[np.float32]:
-    """The scores (queries, database + distractors) of a network, on the device of its parameters."""
-    encode = MultiScale(network, profile.scales)
-    scores, rows, asked = benchmark_scores(encode, benchmark, profile.judged_image)
+def judged_descriptors(
+    network: nn.Module, name: str, benchmark: Benchmark, profile: Profile, folder: Path
+) -> tuple[Rows, Descriptors]:
+    """The descriptors of database + distractors (N, D), in shards in `folder`, and of the cropped queries (Q, D).
+
+    name: of the network, unlike that of any other. Of several processes each describes a share of the database.
+    """
+    encode, image = for_inference(MultiScale(network, profile.scales)), profile.judged_image
+    about: Any = [name, profile.scales]
+    rows = extract(encode, about, benchmark.database_paths, image, folder, who=team()).descriptors
+    queries = query_batches(benchmark, image)
+    asked = describe(encode, queries, len(benchmark.queries), f"{benchmark.name}: queries")
     if not profile.whitening:
-        return scores
+        return rows, asked
     whiten = split_whitening(encode, profile)
-    return similarities(whiten(rows), whiten(asked))
+    return Whitened(rows, whiten), whiten(asked)
+
+
+@dataclass(frozen=True)
+class Whitened:
+    """Rows that are whitened where they are read, so that no second copy of them lies anywhere."""
+
+    rows: Rows
+    whiten: Whitening
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """(N, d)."""
+        return len(self.rows), len(self.whiten.projection)
+
+    def __len__(self) -> int:
+        return len(self.rows)
+
+    def __getitem__(self, rows: slice | NDArray[np.int64], /) -> Descriptors:
+        return self.whiten(self.rows[rows])
 
 
 def split_whitening(encode: nn.Module, profile: Profile) -> Whitening:

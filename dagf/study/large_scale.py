@@ -1,8 +1,9 @@
 """mAP among many distractors: the test landmarks of a study among all that its profile's `scale` asks for."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
+from typing import cast
 
 import matplotlib
 import numpy as np
@@ -13,17 +14,15 @@ from matplotlib.figure import Figure
 from dagf.benchmarks.toytown import load_toytown, make_toytown
 from dagf.common import UserError
 from dagf.model.variants import VARIANTS
-from dagf.retrieval.batches import query_batches
-from dagf.retrieval.extraction import ShardedDescriptors, extract
-from dagf.retrieval.inference import MultiScale, describe, for_inference
 from dagf.retrieval.metrics import judge_positions, means
-from dagf.retrieval.search import Descriptors
+from dagf.retrieval.search import Descriptors, Rows
 from dagf.retrieval.streaming import stream_positions
 from dagf.study import figures, paths
 from dagf.study.config import Scale
-from dagf.study.experiment import Key, Study, placed
+from dagf.study.experiment import Key, Study
 from dagf.study.parallel import side_by_side
 
+Lines = Iterable[tuple[Key, pd.DataFrame]]
 FIRST = 100  # distractors at the first step of the curve, and of the fit
 
 
@@ -41,8 +40,8 @@ def crowded(study: Study) -> Study:
     """
     if study.toytown is None:
         return study
-    few = {"train_landmarks": 0, "validation_landmarks": 0, "validation_distractors": 0}
-    spec = replace(study.profile.drawing, distractors=scale_of(study).distractors, **few)
+    spec = replace(study.profile.drawing, train_landmarks=0, validation_landmarks=0, validation_distractors=0)
+    spec = replace(spec, distractors=scale_of(study).distractors)
     root = make_toytown(spec, paths.data())
     return replace(study, test=load_toytown(root, "test"), test_id=root.name, toytown=root)
 
@@ -51,7 +50,7 @@ def crowded(study: Study) -> Study:
 class Described:
     """A benchmark under a trained arm: its rows (N, D) on disk, and its queries (Q, D)."""
 
-    database: ShardedDescriptors
+    database: Rows
     queries: Descriptors
 
 
@@ -64,10 +63,7 @@ def describe_all(study: Study, arms: Sequence[str], seeds: Sequence[int]) -> dic
 
 def described(study: Study, key: Key) -> Described:
     """The descriptors of a study's test images under one trained arm."""
-    run, test, image, scales = study.run(*key), study.test, study.profile.judged_image, study.profile.scales
-    encode = for_inference(MultiScale(placed(run.network()), scales))
-    kept = extract(encode, [run.id, scales], test.database_paths, image, study.cache / "shards")
-    return Described(kept.descriptors, describe(encode, query_batches(test, image), len(test.queries)))
+    return Described(*study.descriptors(study.run(*key)))
 
 
 def curve(study: Study, sets: dict[Key, Described]) -> pd.DataFrame:
@@ -105,7 +101,7 @@ def losses(found: pd.DataFrame, setting: str) -> pd.DataFrame:
 
 
 def half_precision(study: Study, one: Described, setting: str) -> pd.DataFrame:
-    """What rows in half precision cost: bytes of all rows, and mAP (per cent) to as many digits as it takes to differ."""
+    """What rows in single and in half precision take, MB, and give, mAP in per cent."""
     rows = one.database[:]
     kept = []
     for kind in (np.float32, np.float16):
@@ -122,7 +118,7 @@ def plot_curve(found: pd.DataFrame, settings: Sequence[str]) -> Figure:
         for ax, setting in zip(axes[0], settings, strict=True):
             named: set[str] = set()
             part = found[found["setting"] == setting]
-            for (arm, _), one in part.groupby(["arm", "seed"], sort=False):
+            for (arm, _), one in cast("Lines", part.groupby(["arm", "seed"], sort=False)):
                 label = "" if arm in named else VARIANTS[arm].title
                 named.add(arm)
                 ax.plot(one["distractors"], one["mAP"], marker=".", color=figures.colour(arm), label=label or None)

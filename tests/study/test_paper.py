@@ -81,13 +81,13 @@ def test_test_images_have_a_size_of_their_own(paper: Path, monkeypatch: pytest.M
     assert study.arm_config("gem", 0) == same.arm_config("gem", 0)
     run = study.run("gem")
     sizes: list[int] = []
-    whole = judging.benchmark_scores
+    whole = judging.query_batches
 
-    def seen(encode: Any, test: Any, image: ImageSpec) -> Any:
+    def seen(test: Any, image: ImageSpec) -> Any:
         sizes.append(image.size)
-        return whole(encode, test, image)
+        return whole(test, image)
 
-    monkeypatch.setattr(judging, "benchmark_scores", seen)
+    monkeypatch.setattr(judging, "query_batches", seen)
     for asked in (same, study, same):
         asked.answers(run)
     assert sizes == [32]  # the others were judged by the training's end, and are kept apart
