@@ -209,8 +209,7 @@ def extract(
 ) -> None:
     """Descriptors of IMAGES (files and folders), kept in a folder for `dagf search`.
 
-    Stopped and started again, it goes on where it was; with other images, it describes those that are new. More
-    processes and machines: docs/distributed.md.
+    Stopped and started again, it goes on where it was. Several processes and machines: docs/distributed.md.
 
     \b
     dagf extract --run 0c07 ~/photos --output photos.index

@@ -186,3 +186,30 @@ def test_torchrun_trains_from_the_command_line(project: Path, tmp_path: Path) ->
     assert len(ids) == 1
     record = json.loads((project / "data" / "runs" / ids.pop() / "record.json").read_text())
     assert record["processes"] == 2
+
+
+PAGES = ["README.md", "docs/distributed.md"]
+
+
+@pytest.mark.parametrize("page", PAGES)
+def test_every_command_of_a_page_is_one(page: str) -> None:
+    """Its name, and every option."""
+    text = (Path(__file__).parents[1] / page).read_text()
+    known = dict(COMMANDS)
+    lines = re.findall(r"^(?:torchrun.* -m -- |sbatch together\.sh )?dagf (.*)$", text, re.MULTILINE)
+    assert len(lines) > 5
+    for line in lines:
+        words = line.partition("#")[0].split()
+        path = tuple(words[:2] if words[0] == "data" else words[:1])
+        options = {option for one in known[path].params for option in one.opts}
+        assert {word for word in words if word.startswith("--")} <= options, line
+
+
+def test_a_page_shows_how_each_command_is_shared() -> None:
+    text = (Path(__file__).parents[1] / "docs" / "distributed.md").read_text()
+    for command in ("train", "extract", "search"):
+        for start in ("torchrun --nproc-per-node 4", "torchrun --nnodes 2 ", "sbatch together.sh "):
+            assert re.search(rf"^{re.escape(start)}.*\bdagf {command} ", text, re.MULTILINE)
+    script = re.search(r"^#!/bin/bash\n.*?(?=^```)", text, re.MULTILINE | re.DOTALL)
+    assert script
+    subprocess.run(["bash", "-n"], input=script.group(), text=True, check=True)
