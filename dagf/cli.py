@@ -6,15 +6,14 @@ A user's mistake ends with one line and status 2, never with a traceback.
 import json
 import sys
 from collections.abc import Callable
-from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import click
 
 import dagf
 from dagf.common import UserError
-from dagf.data_cli import check_data, import_data
+from dagf.data_cli import data
 from dagf.study import profiles
 
 # Libraries that take seconds to import are imported in the commands that need them: --help and --check answer at once.
@@ -129,65 +128,7 @@ def report(
     sys.exit(1 if stale else 0)
 
 
-@main.group()
-def data() -> None:
-    """List, make, get and check the data sets."""
-
-
-@data.command("list")
-def list_data() -> None:
-    """The data sets that are here.
-
-    \b
-    dagf data list
-    """
-    from dagf.study.drawings import listed
-
-    click.echo("\n".join(listed()))
-
-
-@data.command("make")
-@click.option("--profile", default="cpu", show_default=True, help="The profile whose Toytown is drawn.")
-@click.option("--control", is_flag=True, help="The version without clutter, occlusion and changing scale.")
-def make_data(profile: str, control: bool) -> None:
-    """Draw Toytown, the embedded benchmark, for a profile.
-
-    \b
-    dagf data make
-    dagf data make --profile smoke --control
-    """
-    from dagf.benchmarks.toytown import make_toytown
-    from dagf.study import paths
-    from dagf.study.config import load_profile
-
-    spec = replace(load_profile(profile).drawing, nuisances=not control)
-    click.echo(paths.relative(make_toytown(spec, paths.data())))
-
-
-@data.command("get")
-@click.argument("names", nargs=-1, metavar="NAME [NAME ...]")
-@click.option("--list", "only_list", is_flag=True, help="List the sets that can be got, and which are here.")
-def get_data(names: tuple[str, ...], only_list: bool) -> None:
-    """Download public data sets, and those that they need, into data/; a stopped download goes on when asked again.
-
-    \b
-    dagf data get roxford5k rparis6k
-    """
-    from dagf.benchmarks.download import get, line
-    from dagf.benchmarks.manifest import read_manifest
-    from dagf.study import paths
-
-    sets = read_manifest(paths.data() / "manifest.json")
-    if only_list:
-        click.echo("\n".join(line(one, paths.data()) for one in sets.values()))
-    elif not names:
-        raise UserError("name a data set to get: `dagf data get --list` shows them")
-    else:
-        get(names, sets, paths.data(), click.echo)
-
-
-data.add_command(check_data)
-data.add_command(import_data)
+main.add_command(data)
 
 
 @main.command()
@@ -257,21 +198,35 @@ def evaluate(
 @main.command()
 @click.argument("images", nargs=-1, required=True, type=click.Path(path_type=Path))
 @click.option("--run", "run_id", required=True, help="The trained run to describe with (the first digits are enough).")
-@click.option("--output", default="descriptors.npz", show_default=True, type=click.Path(path_type=Path))
-def extract(images: tuple[Path, ...], run_id: str, output: Path) -> None:
-    """Descriptors of IMAGES (files and folders), kept in one file for `dagf search`.
+@click.option("--output", default="photos.index", show_default=True, type=click.Path(path_type=Path), help="A folder.")
+@click.option(
+    "--precision",
+    type=click.Choice(["float16", "float32"]),
+    help="Of the descriptors on disk. [float32; from 100,000 images on float16]",
+)
+def extract(
+    images: tuple[Path, ...], run_id: str, output: Path, precision: Literal["float16", "float32"] | None
+) -> None:
+    """Descriptors of IMAGES (files and folders), kept in a folder for `dagf search`.
+
+    Stopped and started again, it goes on where it was. Several processes and machines: docs/distributed.md.
 
     \b
-    dagf extract --run 0c07 ~/photos --output photos.npz
+    dagf extract --run 0c07 ~/photos --output photos.index
+    torchrun --nproc-per-node 2 -m -- dagf extract --run 0c07 ~/photos --output photos.index
     """
     from dagf.study.collection import build
+    from dagf.team import team
 
-    click.echo(f"{len(build(images, run_id, output).files)} images in {output}")
+    found = build(images, run_id, output, precision)
+    if team().rank == 0:
+        speed = f"{found.made} described in {found.seconds:.1f} s, {found.made / found.seconds:.1f} images/s"
+        click.echo(f"{len(found.descriptors)} images in {output}: {speed}")
 
 
 @main.command()
 @click.argument("photo", type=click.Path(path_type=Path))
-@click.option("--index", default="descriptors.npz", show_default=True, type=click.Path(path_type=Path))
+@click.option("--index", default="photos.index", show_default=True, type=click.Path(path_type=Path))
 @click.option(
     "--crop", nargs=4, type=float, metavar="X1 Y1 X2 Y2", help="Search for this part of the photo, in pixels."
 )
@@ -281,7 +236,7 @@ def search(photo: Path, index: Path, crop: tuple[float, float, float, float] | N
     """The images of an index most similar to PHOTO, with their cosine similarity.
 
     \b
-    dagf search ~/photos/castle.jpg --index photos.npz --top 5
+    dagf search ~/photos/castle.jpg --index photos.index --top 5
     """
     from dagf.study.collection import Collection
 

@@ -1,5 +1,6 @@
-"""The commands of `dagf data` that judge and convert a user's data: thin, as `dagf.cli`, whose group they join."""
+"""The commands of `dagf data`: thin, as `dagf.cli`, whose group they join."""
 
+from dataclasses import replace
 from pathlib import Path
 
 import click
@@ -7,7 +8,64 @@ import click
 from dagf.common import UserError
 
 
-@click.command("check")
+@click.group()
+def data() -> None:
+    """List, make, get and check the data sets."""
+
+
+@data.command("list")
+def list_data() -> None:
+    """The data sets that are here.
+
+    \b
+    dagf data list
+    """
+    from dagf.study.drawings import listed
+
+    click.echo("\n".join(listed()))
+
+
+@data.command("make")
+@click.option("--profile", default="cpu", show_default=True, help="The profile whose Toytown is drawn.")
+@click.option("--control", is_flag=True, help="The version without clutter, occlusion and changing scale.")
+def make_data(profile: str, control: bool) -> None:
+    """Draw Toytown, the embedded benchmark, for a profile.
+
+    \b
+    dagf data make
+    dagf data make --profile smoke --control
+    """
+    from dagf.benchmarks.toytown import make_toytown
+    from dagf.study import paths
+    from dagf.study.config import load_profile
+
+    spec = replace(load_profile(profile).drawing, nuisances=not control)
+    click.echo(paths.relative(make_toytown(spec, paths.data())))
+
+
+@data.command("get")
+@click.argument("names", nargs=-1, metavar="NAME [NAME ...]")
+@click.option("--list", "only_list", is_flag=True, help="List the sets that can be got, and which are here.")
+def get_data(names: tuple[str, ...], only_list: bool) -> None:
+    """Download public data sets, and those that they need, into data/; a stopped download goes on when asked again.
+
+    \b
+    dagf data get roxford5k rparis6k
+    """
+    from dagf.benchmarks.download import get, line
+    from dagf.benchmarks.manifest import read_manifest
+    from dagf.study import paths
+
+    sets = read_manifest(paths.data() / "manifest.json")
+    if only_list:
+        click.echo("\n".join(line(one, paths.data()) for one in sets.values()))
+    elif not names:
+        raise UserError("name a data set to get: `dagf data get --list` shows them")
+    else:
+        get(names, sets, paths.data(), click.echo)
+
+
+@data.command("check")
 @click.argument("what", metavar="NAME-OR-FOLDER")
 def check_data(what: str) -> None:
     """Check a public set by name, Toytown, or a folder of photographs: files, counts, labels, boxes.
@@ -24,7 +82,7 @@ def check_data(what: str) -> None:
     click.echo("\n".join(check(what, paths.data())))
 
 
-@click.command("import")
+@data.command("import")
 @click.argument("folder", type=click.Path(path_type=Path))
 @click.option(
     "--from", "listing", type=click.Path(path_type=Path), help="A CSV; without it, sub-folders are instances."

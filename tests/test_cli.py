@@ -11,37 +11,14 @@ from pathlib import Path
 from typing import Any
 
 import click
-import numpy as np
 import pytest
-from click.testing import CliRunner, Result
 from safetensors.torch import load_file, save_file
 
 from dagf.cli import main
 from dagf.study import opening, parallel
 from dagf.study.paths import ROOT
-from tests.study.conftest import PROFILE, photograph, write_photographs
-
-
-def dagf(*words: object) -> Result:
-    return CliRunner().invoke(main, [str(word) for word in words])
-
-
-def fine(*words: object) -> str:
-    result = dagf(*words)
-    assert result.exit_code == 0, result.output + repr(result.exception)
-    return result.stdout
-
-
-def refused(*words: object) -> str:
-    """The one line on stderr with which a command ends with status 2."""
-    result = dagf(*words)
-    assert result.exit_code == 2, result.output + repr(result.exception)
-    assert isinstance(result.exception, SystemExit)
-    lines = result.stderr.splitlines()
-    assert len(lines) == 1, lines
-    assert lines[0].startswith("dagf: ")
-    assert "Traceback" not in result.output
-    return lines[0]
+from tests.commands import dagf, fine, refused
+from tests.study.conftest import PROFILE, write_photographs
 
 
 def commands(group: click.Group, path: tuple[str, ...] = ()) -> Iterator[tuple[tuple[str, ...], click.Command]]:
@@ -61,8 +38,8 @@ def test_every_help_has_an_example_that_its_options_allow(path: tuple[str, ...],
     assert f"dagf {' '.join(path)}" in text.partition("Options:")[0].partition("\n")[2], "no example"
     known = {option for one in command.params for option in one.opts}
     shown = f"{fine('--help')}\n{text}"
-    for example in re.findall(rf"^\s+(?:torchrun.* -m )?dagf {' '.join(path)}\b.*$", shown, re.MULTILINE):
-        used = re.findall(r"(?<= )--[\w-]+", example.partition("-m dagf")[2] or example)
+    for example in re.findall(rf"^\s+(?:torchrun.* -m (?:-- )?)?dagf {' '.join(path)}\b.*$", shown, re.MULTILINE):
+        used = re.findall(r"(?<= )--[\w-]+", example.partition(" dagf ")[2])
         assert set(used) <= known | {"--help"}, example
 
 
@@ -180,63 +157,6 @@ def test_a_folder_of_photographs(project: Path) -> None:
         assert row["mAP"] > 50  # stripes of other colours
 
 
-@pytest.fixture
-def index(project: Path, trained: str, tmp_path: Path) -> Path:
-    path = tmp_path / "made" / "photos.npz"
-    assert fine("extract", "--run", trained[:5], project / "photos", "--output", path) == f"37 images in {path}\n"
-    return path
-
-
-def test_extract_and_search(project: Path, index: Path, trained: str) -> None:
-    asked = project / "photos" / "jpg" / "5-0.jpg"
-    found = json.loads(fine("search", asked, "--index", index, "--top", 5, "--json"))
-    assert len(found) == 5
-    assert found[0] == {"file": str(asked), "score": pytest.approx(1, abs=1e-3)}
-    scores = [row["score"] for row in found]
-    assert scores == sorted(scores, reverse=True)
-    lines = fine("search", asked, "--index", index, "--top", 2).splitlines()
-    assert [line.split("  ")[1] for line in lines] == [row["file"] for row in found[:2]]
-    assert len(fine("search", asked, "--index", index, "--top", 999).splitlines()) == 37
-    cropped = fine("search", asked, "--index", index, "--top", 1, "--crop", 2, 2, 30, 30)
-    assert len(cropped.splitlines()) == 1
-    assert "box" in refused("search", asked, "--index", index, "--crop", 90, 90, 99, 99)
-
-
-def test_search_with_something_wrong(project: Path, index: Path, tmp_path: Path, trained: str) -> None:
-    asked = project / "photos" / "jpg" / "5-0.jpg"
-    assert "dagf extract --run" in refused("search", asked, "--index", tmp_path / "nowhere.npz")
-    assert "nowhere.jpg" in refused("search", tmp_path / "nowhere.jpg", "--index", index)
-    assert "labels.csv" in refused("search", project / "photos" / "labels.csv", "--index", index)
-    whole = index.read_bytes()
-    broken = {"text": b"no index", "empty": b"", "half": whole[: len(whole) // 2], "zip": b"PK\x05\x06" + 18 * b"\0"}
-    for name, content in broken.items():
-        (tmp_path / f"{name}.npz").write_bytes(content)
-    np.save(tmp_path / "array.npy", np.eye(3))
-    np.savez(tmp_path / "other.npz", descriptors=np.eye(3))
-    np.savez(tmp_path / "about.npz", descriptors=np.eye(3), about=np.array("[1]"))
-    for path in [*(tmp_path / f"{name}.npz" for name in (*broken, "other", "about")), tmp_path / "array.npy", tmp_path]:
-        assert "is no collection of `dagf extract`, or is broken" in refused("search", asked, "--index", path)
-    with np.load(index) as kept:
-        values = {key: kept[key] for key in kept}
-    values["about"] = np.array(str(values["about"]).replace(trained, "0" * 12))
-    np.savez(tmp_path / "gone.npz", **values)
-    assert "run '000000000000': expected one finished run" in refused("search", asked, "--index", tmp_path / "gone.npz")
-
-
-def test_extract_with_something_wrong(project: Path, trained: str, tmp_path: Path) -> None:
-    out = ["--output", tmp_path / "out.npz"]
-    assert "expected one finished run" in refused("extract", "--run", "ffffffff", project / "photos", *out)
-    assert "expected one finished run" in refused("extract", "--run", f"/x/{trained}", project / "photos", *out)
-    assert "nowhere does not exist" in refused("extract", "--run", trained, tmp_path / "nowhere", *out)
-    (tmp_path / "empty").mkdir()
-    assert "empty holds no image" in refused("extract", "--run", trained, tmp_path / "empty", *out)
-    (tmp_path / "mixed").mkdir()
-    photograph(1, 1).save(tmp_path / "mixed" / "a.png")
-    (tmp_path / "mixed" / "b.jpg").write_bytes(b"\xff\xd8\xff no photograph")
-    assert "b.jpg" in refused("extract", "--run", trained, tmp_path / "mixed", *out)
-    assert not (tmp_path / "out.npz").exists()
-
-
 def test_a_stop_by_the_keyboard_is_one_line(project: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def stop(**_: Any) -> None:
         raise KeyboardInterrupt
@@ -266,3 +186,30 @@ def test_torchrun_trains_from_the_command_line(project: Path, tmp_path: Path) ->
     assert len(ids) == 1
     record = json.loads((project / "data" / "runs" / ids.pop() / "record.json").read_text())
     assert record["processes"] == 2
+
+
+PAGES = ["README.md", "docs/distributed.md"]
+
+
+@pytest.mark.parametrize("page", PAGES)
+def test_every_command_of_a_page_is_one(page: str) -> None:
+    """Its name, and every option."""
+    text = (Path(__file__).parents[1] / page).read_text()
+    known = dict(COMMANDS)
+    lines = re.findall(r"^(?:torchrun.* -m -- |sbatch together\.sh )?dagf (.*)$", text, re.MULTILINE)
+    assert len(lines) > 5
+    for line in lines:
+        words = line.partition("#")[0].split()
+        path = tuple(words[:2] if words[0] == "data" else words[:1])
+        options = {option for one in known[path].params for option in one.opts}
+        assert {word for word in words if word.startswith("--")} <= options, line
+
+
+def test_a_page_shows_how_each_command_is_shared() -> None:
+    text = (Path(__file__).parents[1] / "docs" / "distributed.md").read_text()
+    for command in ("train", "extract", "search"):
+        for start in ("torchrun --nproc-per-node 4", "torchrun --nnodes 2 ", "sbatch together.sh "):
+            assert re.search(rf"^{re.escape(start)}.*\bdagf {command} ", text, re.MULTILINE)
+    script = re.search(r"^#!/bin/bash\n.*?(?=^```)", text, re.MULTILINE | re.DOTALL)
+    assert script
+    subprocess.run(["bash", "-n"], input=script.group(), text=True, check=True)

@@ -133,7 +133,7 @@ BELOW = {  # what each layer may know
     "retrieval": {"common", "team", "model", "benchmarks", "retrieval"},
     "study": {"common", "team", "model", "benchmarks", "retrieval", "study", "__init__"},  # __init__: the version
     "data_cli": {"common", "benchmarks", "study"},
-    "cli": {"common", "model", "benchmarks", "retrieval", "study", "data_cli", "__init__"},
+    "cli": {"common", "team", "model", "benchmarks", "retrieval", "study", "data_cli", "__init__"},
     "__main__": {"cli"},
 }
 

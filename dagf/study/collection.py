@@ -1,25 +1,35 @@
-"""A collection of one's own images, described once and searched often."""
+"""A collection of one's own images, described once and searched often.
 
-import json
-from collections.abc import Sequence
+A folder holds `index.json` (the files, the run that described them, the image size, the precision, and the names of the
+shards in the order of their rows) and the shards (`dagf.retrieval.extraction`).
+"""
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, nullcontext
 from dataclasses import asdict, dataclass
+from fnmatch import fnmatch
 from pathlib import Path
-from zipfile import BadZipFile
 
 import numpy as np
+import torch
+from filelock import FileLock
 
 from dagf.benchmarks.protocol import Box
-from dagf.common import UserError, atomic_path
+from dagf.common import UserError, content_hash, file_sha256, read_json, write_json
 from dagf.retrieval.batches import image_batches
+from dagf.retrieval.extraction import SHARDS, Extracted, Precision, ShardedDescriptors, extract
 from dagf.retrieval.images import ImageSpec
-from dagf.retrieval.inference import describe
-from dagf.retrieval.search import Descriptors, search
+from dagf.retrieval.inference import describe, for_inference
+from dagf.retrieval.search import search
 from dagf.study import paths
 from dagf.study.config import from_mapping
 from dagf.study.experiment import placed
 from dagf.study.runs import Run, RunStore
+from dagf.team import team
 
 SUFFIXES = {".jpg", ".jpeg", ".png", ".webp", ".tif", ".tiff", ".bmp", ".gif"}
+INDEX = "index.json"
+LARGE = 100_000  # images; from here on half the disk and half the reading count for more than the fourth decimal
 
 
 @dataclass(frozen=True)
@@ -27,7 +37,7 @@ class Collection:
     """Files, their descriptors (N, D), and the run that made them: a query must be described by the same one."""
 
     files: tuple[str, ...]
-    descriptors: Descriptors
+    descriptors: ShardedDescriptors
     run_id: str
     image: ImageSpec
 
@@ -35,41 +45,80 @@ class Collection:
         """The `top` files most similar to a photo (or to a box of it, in its pixels), best first, with the cosine."""
         net = placed(_run(self.run_id).network())
         asked = describe(net, image_batches([photo], self.image, [box]), 1)
-        scores, rows = search(self.descriptors, asked, top)
+        scores, rows = search(np.asarray(self.descriptors[:], np.float32), asked, top)
         return [(self.files[row], float(score)) for row, score in zip(rows[0], scores[0], strict=True)]
 
-    def save(self, path: Path) -> None:
-        """Write the collection to one .npz file, atomically."""
-        about = json.dumps({"files": self.files, "run": self.run_id, "image": asdict(self.image)})
-        with atomic_path(path) as temporary, temporary.open("wb") as stream:
-            np.savez(stream, descriptors=self.descriptors, about=np.array(about))
+    def save(self) -> None:
+        """Write the index, atomically, and then remove the shards that are not in it."""
+        folder, shards = self.descriptors.folder, self.descriptors.names
+        about = {"files": self.files, "run": self.run_id, "image": asdict(self.image), "shards": shards}
+        write_json(folder / INDEX, about | {"precision": self.descriptors.dtype.name})
+        for path in folder.glob(f"*{SHARDS}*"):  # what a killed job has left half-written begins with a dot
+            if path.name not in shards:
+                path.unlink()
 
     @classmethod
-    def load(cls, path: Path) -> "Collection":
-        """The collection in a file; a `UserError` names a file that is missing, broken or something else."""
+    def load(cls, folder: Path) -> "Collection":
+        """The collection in a folder; a `UserError` names one that is missing, broken or something else."""
+        if not folder.exists():
+            raise UserError(f"{folder} does not exist; make it with: dagf extract --run ID FOLDER --output {folder}")
         try:
-            with path.open("rb") as stream, np.load(stream, allow_pickle=False) as kept:
-                about = json.loads(str(kept["about"]))
-                descriptors = kept["descriptors"]
-            image = from_mapping(ImageSpec, about["image"], str(path))
-            return cls(tuple(about["files"]), descriptors, about["run"], image)
-        except FileNotFoundError as error:
+            about = read_json(folder / INDEX)
+            image = from_mapping(ImageSpec, about["image"], str(folder))
+            descriptors = ShardedDescriptors(folder, about["shards"])
+            files, run_id = tuple(map(str, about["files"])), str(about["run"])
+            if (len(files), about["precision"]) != (len(descriptors), descriptors.dtype.name):
+                raise ValueError("the index is of other shards")
+        except (UserError, ValueError, KeyError, TypeError) as error:
+            reason = f": {error}" if isinstance(error, UserError) else ""
             raise UserError(
-                f"{path} does not exist; make it with: dagf extract --run ID FOLDER --output {path}"
+                f"{folder} is no collection of `dagf extract`, or is broken; make it again{reason}"
             ) from error
-        except (BadZipFile, ValueError, KeyError, TypeError, EOFError, OSError) as error:
-            raise UserError(f"{path} is no collection of `dagf extract`, or is broken; make it again") from error
+        return cls(files, descriptors, run_id, image)
 
 
-def build(images: Sequence[Path], run_id: str, output: Path) -> Collection:
-    """Describe files and folders (recursively) with a trained run and keep the collection in `output`."""
-    files = find_images(images)
-    run = _run(run_id)
-    image = run.config.image
-    rows = describe(placed(run.network()), image_batches(files, image), len(files))
-    made = Collection(tuple(map(str, files)), rows, run.id, image)
-    made.save(output)
-    return made
+def build(images: Sequence[Path], run_id: str, output: Path, precision: Precision | None = None) -> Extracted:
+    """Describe files and folders (recursively) with a trained run and keep the collection in the folder `output`.
+
+    Shards that are there and still fit are kept, so a job that was stopped goes on; those of another run, or of images
+    that are gone, are removed once the new index stands. Processes that torchrun started share the work. precision: of
+    the kept descriptors (None: half from `LARGE` images on).
+
+    Raises `UserError` for an image that cannot be read, and where `output` holds something else.
+    """
+    files, who = find_images(images), team()
+    run, half = _run(run_id), torch.cuda.is_available()
+    encode, spec = for_inference(placed(run.network()), half), run.config.image
+    about = [run.id, file_sha256(run.folder / "weights.safetensors"), "bfloat16" if half else "float32"]
+    precision = precision or ("float32" if len(files) < LARGE else "float16")
+    with _claimed(output) if who.rank == 0 else nullcontext():
+        if len(set(who.gather(content_hash([about, [*map(str, files)]])))) > 1:
+            raise UserError("the processes see different images or runs: give all of them the same disk")
+        found = extract(encode, about, files, spec, output, precision, who)
+        if who.rank == 0:
+            Collection(tuple(map(str, files)), found.descriptors, run.id, spec).save()
+        who.wait()
+    return found
+
+
+@contextmanager
+def _claimed(folder: Path) -> Iterator[None]:
+    """The folder of a collection, for this job alone: a second one waits until the first is done."""
+    if folder.is_file():
+        raise UserError(f"{folder} is a file, and a collection is a folder: name another --output, or remove it")
+    others = [path.name for path in folder.glob("[!.]*") if path.name != INDEX and not fnmatch(path.name, SHARDS)]
+    if others:
+        raise UserError(f"{folder} holds something else ({min(others)}): name a new folder with --output")
+    lock = FileLock(folder / ".lock")
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        lock.acquire()
+    except OSError as error:
+        raise UserError(f"cannot write {folder}: {error.strerror}; name another --output") from error
+    try:
+        yield
+    finally:
+        lock.release()
 
 
 def find_images(places: Sequence[Path]) -> list[Path]:

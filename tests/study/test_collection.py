@@ -1,0 +1,282 @@
+"""A folder of photographs, described once and searched: what is kept, what is refused, and by several processes."""
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+from collections.abc import Iterator
+from functools import partial
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from dagf.common import UserError, read_json, write_json
+from dagf.retrieval.batches import image_batches
+from dagf.retrieval.extraction import SHARDS, extract
+from dagf.retrieval.inference import describe
+from dagf.study import collection, parallel
+from dagf.study.collection import Collection, build, find_images
+from dagf.study.paths import ROOT
+from dagf.study.runs import Run
+from dagf.study.sources import TrainingSet
+from tests.commands import fine, refused
+from tests.study.conftest import Workshop, configured, photograph, write_photographs
+
+BROKEN = "is no collection of `dagf extract`, or is broken; make it again"
+
+
+@pytest.fixture(scope="module")
+def home(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+    """A project's folder, with 37 photographs; no test changes them."""
+    root = tmp_path_factory.mktemp("collections") / "project"
+    (root / "notebooks").mkdir(parents=True)
+    (root / "pyproject.toml").touch()
+    write_photographs(root / "photos")
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setenv(ROOT, str(root))
+        patched.setattr(parallel, "cores", lambda: 1)
+        yield root
+
+
+@pytest.fixture(scope="module")
+def run(home: Path, data: TrainingSet) -> Run:
+    """A trained run."""
+    return Workshop(home / "data", data).train(configured("gem", epochs=1))
+
+
+@pytest.fixture
+def photos(home: Path, tmp_path: Path) -> Path:
+    """A copy of the photographs, which may be changed."""
+    return Path(shutil.copytree(home / "photos", tmp_path / "photos"))
+
+
+@pytest.fixture
+def small_shards(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Shards of eight images."""
+    monkeypatch.setattr(collection, "extract", partial(extract, shard=8))
+
+
+@pytest.fixture
+def index(home: Path, run: Run, tmp_path: Path, small_shards: None) -> Path:
+    """A collection of the photographs, in five shards."""
+    path = tmp_path / "made" / "photos.index"
+    said = fine("extract", "--run", run.id[:5], home / "photos", "--output", path)
+    assert said.startswith(f"37 images in {path}: 37 described in ")
+    assert said.endswith(" images/s\n")
+    return path
+
+
+def shards(folder: Path) -> dict[str, int]:
+    """The shards that are there, and when each was written."""
+    return {path.name: path.stat().st_mtime_ns for path in folder.glob(SHARDS)}
+
+
+def test_a_folder_holds_shards_and_their_index(home: Path, run: Run, index: Path) -> None:
+    about = read_json(index / "index.json")
+    assert about["run"] == run.id
+    assert about["precision"] == "float32"
+    assert about["image"] == {"size": 32, "mode": "longest", "resize_crop": True}
+    assert about["files"] == [str(path) for path in sorted((home / "photos").rglob("*.jpg"))]
+    assert len(about["shards"]) == 5
+    assert {path.name for path in index.iterdir() if path.name != ".lock"} == {"index.json", *about["shards"]}
+    found = Collection.load(index)
+    files = [Path(file) for file in found.files]
+    expected = describe(run.network(), image_batches(files, run.config.image), len(files))
+    np.testing.assert_allclose(found.descriptors[:], expected, atol=1e-5)
+
+
+def test_extract_and_search(home: Path, index: Path) -> None:
+    asked = home / "photos" / "jpg" / "5-0.jpg"
+    found = json.loads(fine("search", asked, "--index", index, "--top", 5, "--json"))
+    assert len(found) == 5
+    assert found[0] == {"file": str(asked), "score": pytest.approx(1, abs=1e-3)}
+    scores = [row["score"] for row in found]
+    assert scores == sorted(scores, reverse=True)
+    lines = fine("search", asked, "--index", index, "--top", 2).splitlines()
+    assert [line.split("  ")[1] for line in lines] == [row["file"] for row in found[:2]]
+    assert len(fine("search", asked, "--index", index, "--top", 999).splitlines()) == 37
+    cropped = fine("search", asked, "--index", index, "--top", 1, "--crop", 2, 2, 30, 30)
+    assert len(cropped.splitlines()) == 1
+    assert "box" in refused("search", asked, "--index", index, "--crop", 90, 90, 99, 99)
+
+
+def test_half_precision_is_asked_for_or_comes_with_size(
+    home: Path, run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked = home / "photos" / "jpg" / "5-0.jpg"
+    fine("extract", "--run", run.id, home / "photos", "--output", tmp_path / "half", "--precision", "float16")
+    half = Collection.load(tmp_path / "half")
+    assert half.descriptors.dtype == np.float16
+    assert half.search(asked, 1) == [(str(asked), pytest.approx(1, abs=1e-2))]
+    monkeypatch.setattr(collection, "LARGE", 37)
+    assert build([home / "photos"], run.id, tmp_path / "large").descriptors.dtype == np.float16
+    assert build([home / "photos"], run.id, tmp_path / "large", "float32").descriptors.dtype == np.float32
+
+
+# --- what is kept, replaced, removed ------------------------------------------------------------------------------
+
+
+def test_what_fits_is_kept_and_what_does_not_is_removed(run: Run, photos: Path, tmp_path: Path, index: Path) -> None:
+    """The copy's files have the contents of those that the index was made of; its last two are then taken away."""
+    before = shards(index)
+    again = build([photos], run.id, index)
+    assert (again.made, shards(index)) == (0, before)
+    assert Collection.load(index).files == tuple(map(str, find_images([photos])))
+    for name in ("other-0.jpg", "other-1.jpg"):
+        (photos / "jpg" / name).unlink()
+    (index / ".shard-0123.npy.abc.npy").write_bytes(b"half")  # as a killed job leaves it
+    assert build([photos], run.id, index).made == 3
+    after = shards(index)
+    assert len(before.items() & after.items()) == 4
+    assert len(after) == 5
+    assert {path.name for path in index.iterdir()} == {"index.json", ".lock", *after}
+    assert len(Collection.load(index).files) == 35
+
+
+def test_another_run_replaces_all(home: Path, run: Run, data: TrainingSet, index: Path) -> None:
+    before = shards(index)
+    other = Workshop(home / "data", data).train(configured("spoc", epochs=1))
+    assert build([home / "photos"], other.id, index).made == 37
+    assert len(shards(index)) == 5
+    assert before.keys().isdisjoint(shards(index))
+    assert Collection.load(index).run_id == other.id
+
+
+def test_an_image_that_cannot_be_read_leaves_the_index_and_what_is_done(run: Run, photos: Path, index: Path) -> None:
+    before = Collection.load(index)
+    for number, image in enumerate(find_images([photos])):
+        photograph(200 + number, 0).save(image)
+    bad = photos / "jpg" / "4-1.jpg"
+    whole = bad.read_bytes()
+    bad.write_bytes(b"\xff\xd8\xff no photograph")
+    assert "4-1.jpg" in refused("extract", "--run", run.id, photos, "--output", index)
+    assert Collection.load(index).files == before.files
+    assert len(shards(index)) == 5 + 2  # the third has the bad one
+    bad.write_bytes(whole)
+    assert build([photos], run.id, index).made == 37 - 16
+    assert len(shards(index)) == 5
+
+
+# --- what is refused ----------------------------------------------------------------------------------------------
+
+
+def test_search_with_something_wrong(home: Path, index: Path, tmp_path: Path, run: Run) -> None:
+    asked = home / "photos" / "jpg" / "5-0.jpg"
+    assert "dagf extract --run" in refused("search", asked, "--index", tmp_path / "nowhere.index")
+    assert "nowhere.jpg" in refused("search", tmp_path / "nowhere.jpg", "--index", index)
+    assert "labels.csv" in refused("search", home / "photos" / "labels.csv", "--index", index)
+    about = read_json(index / "index.json")
+    write_json(index / "index.json", about | {"run": "0" * 12})
+    assert "run '000000000000': expected one finished run" in refused("search", asked, "--index", index)
+
+
+def test_a_broken_collection_is_one_line(home: Path, index: Path, tmp_path: Path) -> None:
+    asked = home / "photos" / "jpg" / "5-0.jpg"
+    file, whole = index / "index.json", (index / "index.json").read_text()
+    about = json.loads(whole)
+    texts = ["", "no index", whole[: len(whole) // 2], "[1]", '"text"', "{}"]
+    texts += [json.dumps({key: value for key, value in about.items() if key != left}) for left in about]
+    texts += [
+        json.dumps(about | change)
+        for change in (
+            {"files": about["files"][1:]}, {"precision": "float16"}, {"shards": about["shards"][1:]}, {"files": 3},
+            {"shards": [3]}, {"image": {"size": "x"}}, {"shards": ["shard-0.npy"]}, {"image": 7},
+        )
+    ]  # fmt: skip
+    for text in texts:
+        file.write_text(text)
+        assert BROKEN in refused("search", asked, "--index", index), text
+    file.write_text(whole)
+    Collection.load(index)
+    shard = index / about["shards"][2]
+    shard.write_bytes(shard.read_bytes()[:-1])
+    assert f"{shard.name} is missing or broken" in refused("search", asked, "--index", index)
+    for path in (tmp_path, file, asked):
+        assert BROKEN in refused("search", asked, "--index", path)
+
+
+def test_extract_with_something_wrong(home: Path, run: Run, tmp_path: Path) -> None:
+    out = ["--output", tmp_path / "out.index"]
+    assert "expected one finished run" in refused("extract", "--run", "ffffffff", home / "photos", *out)
+    assert "expected one finished run" in refused("extract", "--run", f"/x/{run.id}", home / "photos", *out)
+    assert "nowhere does not exist" in refused("extract", "--run", run.id, tmp_path / "nowhere", *out)
+    (tmp_path / "empty").mkdir()
+    assert "empty holds no image" in refused("extract", "--run", run.id, tmp_path / "empty", *out)
+    (tmp_path / "mixed").mkdir()
+    photograph(1, 1).save(tmp_path / "mixed" / "a.png")
+    (tmp_path / "mixed" / "b.jpg").write_bytes(b"\xff\xd8\xff no photograph")
+    assert "b.jpg" in refused("extract", "--run", run.id, tmp_path / "mixed", *out)
+    assert not (tmp_path / "out.index" / "index.json").exists()
+
+
+def test_nothing_else_is_written_over(home: Path, run: Run, photos: Path) -> None:
+    files = {path: path.stat().st_mtime_ns for path in photos.rglob("*")}
+    said = refused("extract", "--run", run.id, home / "photos", "--output", photos)
+    assert "photos holds something else (jpg): name a new folder" in said
+    said = refused("extract", "--run", run.id, home / "photos", "--output", photos / "labels.csv")
+    assert "labels.csv is a file, and a collection is a folder" in said
+    said = refused("extract", "--run", run.id, home / "photos", "--output", photos / "labels.csv" / "inside")
+    assert "cannot write" in said
+    assert {path: path.stat().st_mtime_ns for path in photos.rglob("*")} == files
+
+
+def test_images_are_found_in_folders_and_among_files(photos: Path) -> None:
+    (photos / "deep" / "er").mkdir(parents=True)
+    photograph(1, 1).save(photos / "deep" / "er" / "A.PNG")
+    found = find_images([photos / "deep", photos / "jpg" / "1-0.jpg"])
+    assert found == [photos / "deep" / "er" / "A.PNG", photos / "jpg" / "1-0.jpg"]
+    (photos / "empty").mkdir()
+    with pytest.raises(UserError, match="empty holds no image"):
+        find_images([photos / "deep", photos / "empty"])
+
+
+# --- several processes --------------------------------------------------------------------------------------------
+
+JOB = """
+import sys
+from functools import partial
+from dagf.cli import main
+from dagf.study import collection
+collection.extract = partial(collection.extract, shard=8)
+main(sys.argv[1:])
+"""
+
+
+def together(folder: Path, run: Run, photos: Path, output: str) -> "subprocess.CompletedProcess[str]":
+    """`dagf extract` by two processes, in shards of eight images."""
+    (folder / "job.py").write_text(JOB)
+    launcher = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
+    command = [*launcher, "--", "job.py", "extract", "--run", run.id, str(photos), "--output", output]
+    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+    return subprocess.run(command, cwd=folder, capture_output=True, text=True, env=environment, timeout=120)
+
+
+@pytest.mark.study
+def test_two_processes_make_the_collection_of_one(home: Path, run: Run, index: Path, tmp_path: Path) -> None:
+    ran = together(tmp_path, run, home / "photos", "two.index")
+    assert ran.returncode == 0, ran.stderr
+    assert ran.stdout.count("37 images in two.index: 37 described in ") == 1
+    one, two = (Collection.load(path) for path in (index, tmp_path / "two.index"))
+    assert (one.files, one.run_id, one.image) == (two.files, two.run_id, two.image)
+    assert one.descriptors.names == two.descriptors.names
+    np.testing.assert_allclose(one.descriptors[:], two.descriptors[:], atol=1e-6)
+
+
+@pytest.mark.study
+def test_a_mistake_ends_all_processes_and_the_job_goes_on(run: Run, photos: Path, tmp_path: Path) -> None:
+    """The second process meets the bad image; the first, which waits for it, ends too."""
+    bad = find_images([photos])[9]
+    whole = bad.read_bytes()
+    bad.write_bytes(b"\xff\xd8\xff no photograph")
+    failed = together(tmp_path, run, photos, "out")
+    assert failed.returncode not in (0, 124)
+    assert f"dagf: cannot decode {bad}" in failed.stderr
+    assert not (tmp_path / "out" / "index.json").exists()
+    kept = shards(tmp_path / "out")
+    bad.write_bytes(whole)
+    again = together(tmp_path, run, photos, "out")
+    assert again.returncode == 0, again.stderr
+    assert kept.items() <= shards(tmp_path / "out").items()
+    assert len(Collection.load(tmp_path / "out").files) == 37
