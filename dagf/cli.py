@@ -231,16 +231,28 @@ def extract(
     "--crop", nargs=4, type=float, metavar="X1 Y1 X2 Y2", help="Search for this part of the photo, in pixels."
 )
 @click.option("--top", default=10, show_default=True, type=click.IntRange(1))
+@click.option("--approximate", is_flag=True, help="Ask a FAISS index, built the first time: for a million images.")
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
-def search(photo: Path, index: Path, crop: tuple[float, float, float, float] | None, top: int, as_json: bool) -> None:
+def search(
+    photo: Path,
+    index: Path,
+    crop: tuple[float, float, float, float] | None,
+    top: int,
+    approximate: bool,
+    as_json: bool,
+) -> None:
     """The images of an index most similar to PHOTO, with their cosine similarity.
 
     \b
     dagf search ~/photos/castle.jpg --index photos.index --top 5
+    torchrun --nproc-per-node 2 -m -- dagf search ~/photos/castle.jpg --index photos.index
     """
     from dagf.study.collection import Collection
+    from dagf.team import team
 
-    found = Collection.load(index).search(photo, top, crop)
+    found = Collection.load(index).search(photo, top, crop, approximate)
+    if team().rank > 0:
+        return
     if as_json:
         click.echo(json.dumps([{"file": file, "score": round(score, 4)} for file, score in found], indent=1))
     else:

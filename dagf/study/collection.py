@@ -10,7 +10,6 @@ from dataclasses import asdict, dataclass
 from fnmatch import fnmatch
 from pathlib import Path
 
-import numpy as np
 import torch
 from filelock import FileLock
 
@@ -19,8 +18,9 @@ from dagf.common import UserError, content_hash, file_sha256, read_json, write_j
 from dagf.retrieval.batches import image_batches
 from dagf.retrieval.extraction import SHARDS, Extracted, Precision, ShardedDescriptors, extract
 from dagf.retrieval.images import ImageSpec
+from dagf.retrieval.index import Index, build_index
 from dagf.retrieval.inference import describe, for_inference
-from dagf.retrieval.search import search
+from dagf.retrieval.search import search_together
 from dagf.study import paths
 from dagf.study.config import from_mapping
 from dagf.study.experiment import placed
@@ -29,6 +29,8 @@ from dagf.team import team
 
 SUFFIXES = {".jpg", ".jpeg", ".png", ".webp", ".tif", ".tiff", ".bmp", ".gif"}
 INDEX = "index.json"
+NEAR = "near-*.faiss"
+OURS = (INDEX, SHARDS, NEAR)  # what the folder of a collection holds
 LARGE = 100_000  # images; from here on half the disk and half the reading count for more than the fourth decimal
 
 
@@ -41,20 +43,41 @@ class Collection:
     run_id: str
     image: ImageSpec
 
-    def search(self, photo: Path, top: int, box: Box | None = None) -> list[tuple[str, float]]:
-        """The `top` files most similar to a photo (or to a box of it, in its pixels), best first, with the cosine."""
+    def search(
+        self, photo: Path, top: int, box: Box | None = None, approximate: bool = False
+    ) -> list[tuple[str, float]]:
+        """The `top` files most similar to a photo (or to a box of it, in its pixels), best first, with the cosine.
+
+        Exact, and shared by the processes that torchrun started; `approximate` asks a FAISS index, in which some of
+        them may be missing.
+        """
         net = placed(_run(self.run_id).network())
         asked = describe(net, image_batches([photo], self.image, [box]), 1)
-        scores, rows = search(np.asarray(self.descriptors[:], np.float32), asked, top)
-        return [(self.files[row], float(score)) for row, score in zip(rows[0], scores[0], strict=True)]
+        if approximate:
+            scores, rows = self.index().search(asked, top, self.descriptors)
+        else:
+            scores, rows = search_together(self.descriptors, asked, top, team())
+        found = zip(rows[0].tolist(), scores[0].tolist(), strict=True)
+        return [(self.files[row], score) for row, score in found if row >= 0]
+
+    def index(self) -> Index:
+        """The FAISS index of the descriptors, built when it is first asked for and kept beside the shards."""
+        if not self._near.exists():
+            build_index(self.descriptors).save(self._near)
+        return Index.load(self._near)
+
+    @property
+    def _near(self) -> Path:
+        return self.descriptors.folder / NEAR.replace("*", content_hash(self.descriptors.names, 16))
 
     def save(self) -> None:
-        """Write the index, atomically, and then remove the shards that are not in it."""
+        """Write the list of files, atomically, and then remove the shards that are not in it."""
         folder, shards = self.descriptors.folder, self.descriptors.names
         about = {"files": self.files, "run": self.run_id, "image": asdict(self.image), "shards": shards}
         write_json(folder / INDEX, about | {"precision": self.descriptors.dtype.name})
-        for path in folder.glob(f"*{SHARDS}*"):  # what a killed job has left half-written begins with a dot
-            if path.name not in shards:
+        kept = {*shards, self._near.name}
+        for path in [*folder.glob(f"*{SHARDS}*"), *folder.glob(NEAR)]:  # half-written ones, too
+            if path.name not in kept:
                 path.unlink()
 
     @classmethod
@@ -106,7 +129,7 @@ def _claimed(folder: Path) -> Iterator[None]:
     """The folder of a collection, for this job alone: a second one waits until the first is done."""
     if folder.is_file():
         raise UserError(f"{folder} is a file, and a collection is a folder: name another --output, or remove it")
-    others = [path.name for path in folder.glob("[!.]*") if path.name != INDEX and not fnmatch(path.name, SHARDS)]
+    others = [path.name for path in folder.glob("[!.]*") if not any(fnmatch(path.name, one) for one in OURS)]
     if others:
         raise UserError(f"{folder} holds something else ({min(others)}): name a new folder with --output")
     lock = FileLock(folder / ".lock")

@@ -102,6 +102,23 @@ def test_extract_and_search(home: Path, index: Path) -> None:
     assert "box" in refused("search", asked, "--index", index, "--crop", 90, 90, 99, 99)
 
 
+def test_an_approximate_search_builds_its_index_once(home: Path, run: Run, photos: Path, index: Path) -> None:
+    asked = home / "photos" / "jpg" / "5-0.jpg"
+    exact = fine("search", asked, "--index", index)
+    assert fine("search", asked, "--index", index, "--approximate") == exact  # a flat index, for so few
+    (near,) = index.glob("near-*.faiss")
+    built = near.stat().st_mtime_ns
+    assert fine("search", asked, "--index", index, "--approximate", "--top", 3) == "".join(exact.splitlines(True)[:3])
+    build([home / "photos"], run.id, index)
+    assert near.stat().st_mtime_ns == built
+    near.write_bytes(b"no index")
+    assert f"{near.name} is no FAISS index" in refused("search", asked, "--index", index, "--approximate")
+    (photos / "jpg" / "other-1.jpg").unlink()
+    build([photos], run.id, index)
+    assert not near.exists()  # it was of other rows
+    assert "other-1.jpg" not in fine("search", asked, "--index", index, "--approximate", "--top", 99)
+
+
 def test_half_precision_is_asked_for_or_comes_with_size(
     home: Path, run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -235,22 +252,37 @@ def test_images_are_found_in_folders_and_among_files(photos: Path) -> None:
 # --- several processes --------------------------------------------------------------------------------------------
 
 JOB = """
-import sys
+import os, signal, sys
 from functools import partial
 from dagf.cli import main
+from dagf.retrieval import extraction
 from dagf.study import collection
+
+def killed(*shard):
+    if os.environ["RANK"] == "1" and list(shard[4].parent.glob("shard-*")):
+        os.kill(os.getpid(), signal.SIGKILL)
+    return whole(*shard)
+
+if "--die" in sys.argv:
+    sys.argv.remove("--die")
+    whole, extraction._make = extraction._make, killed
 collection.extract = partial(collection.extract, shard=8)
 main(sys.argv[1:])
 """
 
 
-def together(folder: Path, run: Run, photos: Path, output: str) -> "subprocess.CompletedProcess[str]":
-    """`dagf extract` by two processes, in shards of eight images."""
+def two(folder: Path, *arguments: object) -> "subprocess.CompletedProcess[str]":
+    """`dagf` by two processes, in shards of eight images."""
     (folder / "job.py").write_text(JOB)
     launcher = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
-    command = [*launcher, "--", "job.py", "extract", "--run", run.id, str(photos), "--output", output]
+    command = [*launcher, "--", "job.py", *map(str, arguments)]
     environment = {**os.environ, "OMP_NUM_THREADS": "1"}
     return subprocess.run(command, cwd=folder, capture_output=True, text=True, env=environment, timeout=120)
+
+
+def together(folder: Path, run: Run, photos: Path, *output: str) -> "subprocess.CompletedProcess[str]":
+    """`dagf extract` by two processes."""
+    return two(folder, "extract", "--run", run.id, photos, "--output", *output)
 
 
 @pytest.mark.study
@@ -280,3 +312,29 @@ def test_a_mistake_ends_all_processes_and_the_job_goes_on(run: Run, photos: Path
     assert again.returncode == 0, again.stderr
     assert kept.items() <= shards(tmp_path / "out").items()
     assert len(Collection.load(tmp_path / "out").files) == 37
+
+
+@pytest.mark.study
+def test_a_killed_process_ends_the_job_which_then_goes_on(home: Path, run: Run, tmp_path: Path) -> None:
+    failed = together(tmp_path, run, home / "photos", "out", "--die")
+    assert failed.returncode not in (0, 124)
+    assert "Signal 9 (SIGKILL)" in failed.stderr
+    assert not (tmp_path / "out" / "index.json").exists()
+    kept = shards(tmp_path / "out")
+    assert 0 < len(kept) < 5
+    again = together(tmp_path, run, home / "photos", "out")
+    assert again.returncode == 0, again.stderr
+    assert kept.items() <= shards(tmp_path / "out").items()
+    assert len(Collection.load(tmp_path / "out").files) == 37
+
+
+@pytest.mark.study
+def test_two_processes_find_what_one_finds(home: Path, index: Path, tmp_path: Path) -> None:
+    for name in ("5-0.jpg", "6-2.jpg"):
+        asked = ("search", home / "photos" / "jpg" / name, "--index", index, "--json", "--top", 7)
+        ran = two(tmp_path, *asked)
+        assert ran.returncode == 0, ran.stderr
+        alone = json.loads(fine(*asked))
+        found = json.loads(ran.stdout)
+        assert [one["file"] for one in found] == [one["file"] for one in alone]
+        assert [one["score"] for one in found] == pytest.approx([one["score"] for one in alone], abs=1e-6)
