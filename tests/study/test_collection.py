@@ -259,7 +259,7 @@ from dagf.retrieval import extraction
 from dagf.study import collection
 
 def killed(*shard):
-    if os.environ["RANK"] == "1" and list(shard[4].parent.glob("shard-*")):
+    if os.environ["RANK"] == "1" and list(shard[3].parent.glob("shard-*")):
         os.kill(os.getpid(), signal.SIGKILL)
     return whole(*shard)
 
