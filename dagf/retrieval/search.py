@@ -6,13 +6,14 @@ from typing import Protocol
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from torch import Tensor
 
 from dagf.common import UserError
 from dagf.team import Team
 
 Descriptors = NDArray[np.float32]
-Found = tuple[NDArray[np.float32], NDArray[np.int64]]  # scores (Q, k), best first, and row numbers (Q, k)
+Scores = NDArray[np.float32]
+Numbers = NDArray[np.int64]
+Found = tuple[Scores, Numbers]  # scores (Q, k), best first, and row numbers (Q, k)
 BLOCK = 16384  # rows: small enough for the caches, large enough for the matrix product
 LOOSE = 1e-2  # how far from 1 a length may be: half precision is well within
 
@@ -76,10 +77,10 @@ def similarity_blocks(
     device: str = "cpu",
     first: int = 0,
     last: int | None = None,
-) -> Iterator[tuple[int, Tensor]]:
+) -> Iterator[tuple[int, Scores]]:
     """The cosine similarities of the rows first .. last, `block` rows at a time: (number of the first, (Q, block)).
 
-    Each block is made on `device` and checked there. Raises `UserError` as `similarities` does.
+    Each block is made on `device` and checked there. It may be written to. Raises `UserError` as `similarities` does.
     """
     _check_queries(database, queries)
     asked = torch.from_numpy(queries).to(device)
@@ -91,7 +92,7 @@ def similarity_blocks(
         # NaN fails the comparison. By torch, as numpy would take longer over this than over the product.
         if not bool(((torch.linalg.vector_norm(rows, dim=1) - 1).abs() <= LOOSE).all()):
             check_descriptors(part.astype(np.float32), "database", start)
-        yield start, asked @ rows.T
+        yield start, (asked @ rows.T).cpu().numpy()
 
 
 def search(database: Rows, queries: Descriptors, k: int, block: int = BLOCK, device: str = "cpu") -> Found:
@@ -112,51 +113,38 @@ def search_together(
     ends = np.linspace(0, len(database), who.size + 1).astype(int)
     mine = _search(database, queries, k, block, device, ends[who.rank], ends[who.rank + 1])
     parts = who.gather(mine)  # in the order of their rows, which decides between equal scores
-    scores, rows = (torch.from_numpy(np.hstack(part)) for part in zip(*parts, strict=True))
-    return _as_numpy(*_best(scores, rows, min(k, len(database))))
+    scores, rows = (np.hstack(part) for part in zip(*parts, strict=True))
+    return _best(scores, rows, min(k, len(database)))
 
 
 def _search(database: Rows, queries: Descriptors, k: int, block: int, device: str, first: int, last: int) -> Found:
     k = min(k, last - first)
-    scores = torch.empty((len(queries), 0), device=device)
-    rows = torch.empty((len(queries), 0), dtype=torch.int64, device=device)
+    scores, rows = np.empty((len(queries), 0), np.float32), np.empty((len(queries), 0), np.int64)
     for start, part in similarity_blocks(database, queries, block, device, first, last):
-        better = _candidates(part, scores[:, -1:] if 0 < k == scores.shape[1] else None)
-        if better is not None:
-            found, places = better
-            scores, rows = _best(torch.cat([scores, found], 1), torch.cat([rows, places + start], 1), k)
-    return _as_numpy(scores, rows)
+        found, places = _candidates(part, scores[:, -1:] if 0 < k == scores.shape[1] else None)
+        if found.size:
+            scores, rows = _best(np.hstack([scores, found]), np.hstack([rows, places + start]), k)
+    return scores, rows
 
 
-def _candidates(part: Tensor, worst: Tensor | None) -> tuple[Tensor, Tensor] | None:
+def _candidates(part: Scores, worst: Scores | None) -> Found:
     """The scores (Q, m) above the worst that each query has kept, in the order of their rows, and their places.
 
-    m is the most that a query has; what others lack is filled with -infinity. None where there is none. Once a few
-    blocks have been seen nearly all rows fall out here, at the cost of one comparison; what equals the worst comes
-    later, and so stands below it.
+    m is the most that a query has; what others lack is filled with -infinity. Once a few blocks have been seen nearly
+    all rows fall out here, at the cost of one comparison; what equals the worst comes later, and so stands below it.
     """
-    places = torch.arange(part.shape[1], device=part.device).expand_as(part)
+    count = part.shape[1]
     if worst is None:
-        return part, places
-    above = part > worst
-    counts = above.sum(1)
-    most = int(counts.max()) if len(counts) else 0
-    if most == 0:
-        return None
-    query, place = above.nonzero(as_tuple=True)
-    number = torch.arange(len(query), device=part.device) - (counts.cumsum(0) - counts)[query]
-    scores = part.new_full((len(part), most), -torch.inf)
-    scores[query, number] = part[query, place]
-    filled = places.new_zeros((len(part), most))
-    filled[query, number] = place
-    return scores, filled
+        return part, np.broadcast_to(np.arange(count), part.shape)
+    query, place = np.divmod(np.flatnonzero(part > worst), count)  # far faster than nonzero in two dimensions
+    number = np.arange(len(query)) - np.searchsorted(query, query)
+    shape = len(part), int(number.max(initial=-1)) + 1
+    scores, places = np.full(shape, -np.inf, np.float32), np.zeros(shape, np.int64)
+    scores[query, number], places[query, number] = part[query, place], place
+    return scores, places
 
 
-def _best(scores: Tensor, rows: Tensor, k: int) -> tuple[Tensor, Tensor]:
+def _best(scores: Scores, rows: Numbers, k: int) -> Found:
     # A stable sort over columns that stand in the order of their rows makes ties go to the lower row.
-    order = torch.sort(scores, dim=1, descending=True, stable=True).indices[:, :k]
-    return scores.gather(1, order), rows.gather(1, order)
-
-
-def _as_numpy(scores: Tensor, rows: Tensor) -> Found:
-    return scores.cpu().numpy(), rows.cpu().numpy()
+    order = np.argsort(-scores, axis=1, kind="stable")[:, :k]
+    return np.take_along_axis(scores, order, 1), np.take_along_axis(rows, order, 1)
