@@ -9,7 +9,7 @@ from dagf.benchmarks.training_sets import TRAINING_SETS, load_whitening_split
 from dagf.common import choose
 from dagf.retrieval.batches import image_batches
 from dagf.retrieval.descriptors import benchmark_scores
-from dagf.retrieval.inference import MultiScale, describe
+from dagf.retrieval.inference import MultiScale, describe, for_inference
 from dagf.retrieval.search import similarities
 from dagf.retrieval.whitening import Whitening, learned_whitening
 from dagf.study import paths
@@ -33,5 +33,5 @@ def split_whitening(encode: nn.Module, profile: Profile) -> Whitening:
     """
     place, _ = TRAINING_SETS[choose("training set with a whitening split", profile.whitening, ("sfm120k",))]
     files, pairs = load_whitening_split(paths.data() / place)
-    known = describe(encode, image_batches(files, profile.judged_image), len(files), "whitening split")
+    known = describe(for_inference(encode), image_batches(files, profile.judged_image), len(files), "whitening split")
     return learned_whitening(known, pairs)
