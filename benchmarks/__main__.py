@@ -17,11 +17,11 @@ from torch import nn
 from benchmarks.reranking import diffusion_seconds, scaling
 from benchmarks.timing import ratio
 from dagf.benchmarks.toytown import ToytownSpec
-from dagf.common import HEADLESS, write_json
+from dagf.common import HEADLESS, cores, write_json
 from dagf.model.network import AttentiveHead, RetrievalNet
 from dagf.model.trunks import TrunkSpec
 from dagf.model.variants import VARIANTS
-from dagf.study.machine import cores, machine
+from dagf.study.machine import machine
 
 RESULTS = Path(__file__).with_name("results.json")
 

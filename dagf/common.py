@@ -32,6 +32,11 @@ def headless() -> bool:
     return bool(os.environ.get(HEADLESS))
 
 
+def cores() -> int:
+    """The CPU cores that this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
 def progress(
     items: Iterable[T],
     what: str,

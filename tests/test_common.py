@@ -4,6 +4,7 @@ import os
 from pathlib import Path
 
 import pytest
+from tqdm import tqdm
 
 from dagf import common
 from dagf.common import (
@@ -238,3 +239,16 @@ def test_no_bar_in_a_report(monkeypatch: pytest.MonkeyPatch, capsys: pytest.Capt
     assert capsys.readouterr().err == ""
     monkeypatch.delenv(common.HEADLESS)
     assert not common.headless()
+
+
+@pytest.mark.parametrize("rank", ["0", "1"])
+def test_a_bar_counts_amounts_and_one_process_shows_it(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], rank: str
+) -> None:
+    monkeypatch.delenv(common.HEADLESS, raising=False)
+    monkeypatch.setenv("RANK", rank)
+    monkeypatch.setattr(
+        "tqdm.auto.tqdm", lambda **options: tqdm(**options | {"delay": 0, "mininterval": 0, "miniters": 1})
+    )
+    assert list(progress(["ab", "c"], "counting", 3, "letter", len)) == ["ab", "c"]
+    assert ("3/3" in capsys.readouterr().err) == (rank == "0")

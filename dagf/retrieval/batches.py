@@ -1,5 +1,6 @@
 """From files to batches of images of equal size, decoded ahead of the network that reads them."""
 
+import os
 from collections import deque
 from collections.abc import Generator, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -12,10 +13,10 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from dagf.benchmarks.protocol import Benchmark, Box
+from dagf.common import cores
 from dagf.retrieval.images import ImageSpec, load_image, to_input
 
 Batch = tuple[NDArray[np.int64], Tensor]
-DECODERS = 4  # threads: decoding releases the interpreter's lock
 AHEAD = 2  # batches of images that are decoded while the network is busy
 WAITING = 4  # batches of decoded images of rare sizes that wait for their like
 
@@ -48,7 +49,7 @@ def _decoded(
     files: Sequence[Path], spec: ImageSpec, boxes: Sequence[Box | None], ahead: int
 ) -> Generator[Tensor, None, None]:
     """The images in the order of their files; `ahead` of them are being decoded, or are, before they are asked for."""
-    pool = ThreadPoolExecutor(DECODERS)
+    pool = ThreadPoolExecutor(decoders())
     jobs: deque[Future[Tensor]] = deque()
     try:
         for file, box in zip(files, boxes, strict=True):
@@ -59,6 +60,14 @@ def _decoded(
             yield jobs.popleft().result()
     finally:
         pool.shutdown(cancel_futures=True)
+
+
+def decoders() -> int:
+    """Threads that decode (which releases the interpreter's lock): one a core of this process, two at least.
+
+    More of them take the cores from a network that runs on the CPU.
+    """
+    return max(2, cores() // int(os.environ.get("LOCAL_WORLD_SIZE", "1")))  # set by torchrun: processes on this machine
 
 
 def _stack(group: list[tuple[int, Tensor]]) -> Batch:

@@ -1,7 +1,7 @@
 """Approximate search with FAISS: a flat index where few rows make it needless, IVF-PQ where there are many.
 
-Inverted lists over a coarse quantiser, product-quantised residuals behind a learned rotation (Jegou et al., PAMI 2011;
-Ge et al., CVPR 2013). `dagf.retrieval.search.search` is the exact oracle for its recall.
+Inverted lists over a coarse quantiser, product-quantised residuals (Jegou et al., PAMI 2011) in four bits, whose tables
+fit into registers (Andre et al., VLDB 2015). `dagf.retrieval.search.search` is the exact oracle for its recall.
 """
 
 from dataclasses import dataclass
@@ -15,38 +15,40 @@ from dagf.common import UserError, atomic_path
 from dagf.retrieval.search import BLOCK, Descriptors, Found, Rows, check_descriptors
 
 FEW = 50_000  # rows up to which an exact search takes well under a second
-SEEN = 64  # training rows for each list, and for each of the 256 values of a byte: FAISS asks for 39 to 256
-MOST_BYTES = 64
+SEEN = 64  # training rows for each list: FAISS asks for 39 to 256
+MOST_PARTS = 128
 
 
 @dataclass(frozen=True)
 class IndexSpec:
-    """What an index is made of: `lists` inverted lists, of which a query reads `probes`, and `code` bytes a row.
+    """What an index is made of: `lists` inverted lists, of which a query reads `probes`, and a code of `parts`
+    times four bits a row.
 
     lists = 0 is a flat index: exact, and as large as the rows themselves.
     """
 
     lists: int = 0
     probes: int = 0
-    code: int = 0
+    parts: int = 0
 
     @property
     def factory(self) -> str:
         """The description that faiss.index_factory takes."""
-        return f"OPQ{self.code},IVF{self.lists},PQ{self.code}" if self.lists else "Flat"
+        return f"IVF{self.lists},PQ{self.parts}x4fs" if self.lists else "Flat"
 
 
 def index_spec(rows: int, dimensions: int) -> IndexSpec:
     """The defaults for a database of `rows` rows: flat up to `FEW`, then IVF-PQ.
 
-    Lists: the power of two nearest to 4 sqrt(rows), within FAISS's advice. Probes: a sixteenth of them. Code: the
-    largest divisor of `dimensions` up to `MOST_BYTES` that leaves each byte 4 dimensions or more.
+    Lists: the power of two nearest to 4 sqrt(rows), within FAISS's advice. Probes: a sixteenth of them. Parts: the
+    largest divisor of `dimensions` up to `MOST_PARTS` that leaves each of them 2 dimensions or more.
     """
     if rows <= FEW:
         return IndexSpec()
     lists = 2 ** round(np.log2(4 * rows**0.5))
-    code = max(size for size in range(1, MOST_BYTES + 1) if dimensions % size == 0 and size <= max(1, dimensions // 4))
-    return IndexSpec(lists, max(1, lists // 16), code)
+    most = min(MOST_PARTS, max(1, dimensions // 2))
+    parts = max(number for number in range(1, most + 1) if dimensions % number == 0)
+    return IndexSpec(lists, max(1, lists // 16), parts)
 
 
 @dataclass(frozen=True)
@@ -99,7 +101,7 @@ def build_index(database: Rows, spec: IndexSpec | None = None) -> Index:
     """An index of `database` (N, D), with the defaults of `index_spec` unless another `spec` is given.
 
     Rows are added a block at a time, so that the memory needed beyond the index is that of the training rows: `SEEN`
-    a list, or a value of a byte, taken evenly from all. FAISS's own seeds are fixed: built twice, it is the same index.
+    a list, taken evenly from all. FAISS's own seeds are fixed: built twice, it is the same index.
 
     Raises `UserError` for rows that are not finite or not of unit length, or fewer rows than lists.
     """
@@ -118,7 +120,7 @@ def build_index(database: Rows, spec: IndexSpec | None = None) -> Index:
 
 def _train(made: faiss.Index, database: Rows, spec: IndexSpec) -> None:
     faiss.extract_index_ivf(made).nprobe = spec.probes
-    step = max(1, len(database) // (SEEN * max(spec.lists, 256)))
+    step = max(1, len(database) // (SEEN * spec.lists))
     seen = [np.asarray(database[a : a + BLOCK][::step], np.float32) for a in range(0, len(database), BLOCK)]
     made.train(np.concatenate(seen))
 

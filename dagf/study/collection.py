@@ -104,8 +104,8 @@ def build(images: Sequence[Path], run_id: str, output: Path, precision: Precisio
     """Describe files and folders (recursively) with a trained run and keep the collection in the folder `output`.
 
     Shards that are there and still fit are kept, so a job that was stopped goes on; those of another run, or of images
-    that are gone, are removed once the new index stands. Processes that torchrun started share the work. precision: of
-    the kept descriptors (None: half from `LARGE` images on).
+    that are gone, are removed once the new index stands. Processes that torchrun started share the work. On a GPU the
+    trunk works in bfloat16. precision: of the kept descriptors (None: half from `LARGE` images on).
 
     Raises `UserError` for an image that cannot be read, and where `output` holds something else.
     """

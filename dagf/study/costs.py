@@ -22,6 +22,7 @@ from matplotlib import pyplot as plt
 from matplotlib.figure import Figure
 from numpy.typing import NDArray
 
+from dagf.common import cores
 from dagf.model.network import RetrievalNet
 from dagf.retrieval.batches import image_batches, network_input
 from dagf.retrieval.images import ImageSpec, load_image
@@ -30,7 +31,6 @@ from dagf.retrieval.inference import describe, for_inference
 from dagf.retrieval.search import BLOCK, Descriptors, search
 from dagf.retrieval.statistics import exponent
 from dagf.study import figures
-from dagf.study.machine import cores
 
 TOP = 10  # neighbours, of which the recall is measured
 ROUNDS = 3

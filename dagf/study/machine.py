@@ -1,6 +1,5 @@
 """What a run was made on, as far as it matters to its figures: no host name, no user name."""
 
-import os
 import platform
 import subprocess
 import sys
@@ -16,11 +15,6 @@ THREADS = (
     "NUMEXPR_NUM_THREADS",
     "VECLIB_MAXIMUM_THREADS",
 )
-
-
-def cores() -> int:
-    """The CPU cores that this process may use."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def thread_limits(threads: int) -> dict[str, str]:

@@ -21,10 +21,10 @@ from typing import IO, Any, TextIO
 import filelock
 
 import dagf
-from dagf.common import HEADLESS, UserError, read_json, write_json
+from dagf.common import HEADLESS, UserError, cores, read_json, write_json
 from dagf.study import paths
 from dagf.study.freshness import Output, Project, Stale, output_for, records, slug, staleness
-from dagf.study.machine import cores, machine, thread_limits
+from dagf.study.machine import machine, thread_limits
 from dagf.study.plans import Plan, plan
 from dagf.study.report import publish, write_index
 

@@ -9,8 +9,7 @@ from typing import NamedTuple, TypeVar
 
 import torch
 
-from dagf.common import progress
-from dagf.study.machine import cores
+from dagf.common import cores, progress
 
 J = TypeVar("J")
 

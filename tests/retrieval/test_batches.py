@@ -14,7 +14,7 @@ from dagf.benchmarks.protocol import Box
 from dagf.common import UserError
 from dagf.model.network import RetrievalNet
 from dagf.retrieval import batches
-from dagf.retrieval.batches import AHEAD, WAITING, image_batches, network_input
+from dagf.retrieval.batches import AHEAD, WAITING, decoders, image_batches, network_input
 from dagf.retrieval.images import load_image, to_input
 from dagf.retrieval.inference import describe
 
@@ -99,3 +99,12 @@ def test_network_input_is_the_normalised_image_and_maps_pass(files: list[Path]) 
     assert torch.equal(found, to_input(images))
     assert found.is_contiguous(memory_format=torch.channels_last)
     assert torch.equal(network_input(found, cpu), found)
+
+
+def test_the_processes_of_a_machine_share_its_cores(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(batches, "cores", lambda: 16)
+    monkeypatch.delenv("LOCAL_WORLD_SIZE", raising=False)
+    assert decoders() == 16
+    for processes, threads in ((1, 16), (4, 4), (16, 2)):
+        monkeypatch.setenv("LOCAL_WORLD_SIZE", str(processes))
+        assert decoders() == threads

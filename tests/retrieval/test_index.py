@@ -13,7 +13,7 @@ from dagf.retrieval.index import FEW, SEEN, Index, IndexSpec, build_index, index
 from dagf.retrieval.search import search
 
 Array = NDArray[np.float32]
-SMALL = IndexSpec(lists=16, probes=4, code=2)
+SMALL = IndexSpec(lists=16, probes=4, parts=4)
 
 
 def clustered(count: int, dimensions: int = 8, seed: int = 0) -> Array:
@@ -32,7 +32,7 @@ def recall(found: NDArray[np.int64], expected: NDArray[np.int64]) -> float:
 
 @pytest.fixture(scope="module")
 def rows() -> Array:
-    return clustered(10_000)
+    return clustered(4000)
 
 
 @pytest.fixture(scope="module")
@@ -50,7 +50,7 @@ def test_a_flat_index_is_the_exact_search(rows: Array) -> None:
 
 
 def test_ivf_pq_finds_most_neighbours_and_exact_scores_find_more(rows: Array, index: Index) -> None:
-    queries = rows[::200]
+    queries = rows[::80]
     expected = search(rows, queries, 10)
     coarse = index.search(queries, 10)
     scored = index.search(queries, 10, rows)
@@ -62,8 +62,8 @@ def test_ivf_pq_finds_most_neighbours_and_exact_scores_find_more(rows: Array, in
 
 
 def test_reading_every_list_and_scoring_every_row_is_exact(rows: Array) -> None:
-    made = build_index(rows, IndexSpec(lists=16, probes=16, code=2))
-    found = made.search(rows[:30], 5, rows, shortlist=2000)[1]
+    made = build_index(rows, IndexSpec(lists=16, probes=16, parts=4))
+    found = made.search(rows[:30], 5, rows, shortlist=800)[1]
     assert np.array_equal(found, search(rows, rows[:30], 5)[1])
 
 
@@ -80,10 +80,10 @@ def test_saved_and_mapped_it_answers_the_same(tmp_path: Path, rows: Array, index
 
 
 def test_what_is_not_found_is_minus_one(rows: Array) -> None:
-    """A list holds about 10,000 / 16 rows, so that one of them cannot give 5,000."""
-    one_list = build_index(rows, IndexSpec(lists=16, probes=1, code=2))
+    """A list holds about 4,000 / 16 rows, so that one of them cannot give 3,000."""
+    one_list = build_index(rows, IndexSpec(lists=16, probes=1, parts=4))
     for database in (None, rows):
-        scores, found = one_list.search(rows[:3], 5000, database)
+        scores, found = one_list.search(rows[:3], 3000, database)
         short = found < 0
         assert short.any() and np.isneginf(scores[short]).all() and np.isfinite(scores[~short]).all()
         assert all(np.all(line[:-1] <= line[1:]) for line in short)  # at the end
@@ -94,7 +94,7 @@ def test_defaults_are_what_faiss_can_build(count: int, dimensions: int) -> None:
     spec = index_spec(count, dimensions)
     assert (spec.lists == 0) == (count <= FEW)
     if spec.lists:
-        assert dimensions % spec.code == 0 and 1 <= spec.code <= 64
+        assert dimensions % spec.parts == 0 and 1 <= spec.parts <= 128
         assert 1 <= spec.probes <= spec.lists
         assert 2 * count**0.5 < spec.lists < 8 * count**0.5
         assert SEEN * spec.lists < 3 * count or count < 5 * FEW  # there are rows to learn from

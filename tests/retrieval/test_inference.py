@@ -95,6 +95,7 @@ def test_folded_batch_norms_give_the_same_descriptors(trunk: str) -> None:
     with torch.inference_mode():
         expected = net.eval()(images)
         torch.testing.assert_close(fast(images), expected, rtol=0, atol=1e-5)
+        torch.testing.assert_close(for_inference(fast)(images), expected, rtol=0, atol=1e-5)
         several = MultiScale(net, (1.0, 0.5))
         torch.testing.assert_close(for_inference(several)(images), several(images), rtol=0, atol=1e-5)
     assert (expected[0] - expected[1]).abs().max() > 1e-3

@@ -26,6 +26,7 @@ from dagf.study.config import (
     RunConfig,
     Sweep,
     TrainSpec,
+    evaluation_hash,
     from_mapping,
     load_profile,
     recipe_hash,
@@ -274,6 +275,17 @@ def test_a_recipe_changes_with_the_modules_that_a_variant_has(package: Path, fil
     (package / file).write_text(f"{text}\nMORE = 1\n")
     after = recipes()
     assert {name for name in VARIANTS if after[name] != before[name]} == changed
+
+
+def test_answers_are_named_by_all_code_between_a_file_and_its_rank(package: Path) -> None:
+    before = evaluation_hash.__wrapped__()
+    files = {path.stem: path for path in (package / "retrieval").glob("*.py")}
+    for name in ("images", "batches", "inference", "feature_maps", "descriptors", "search", "metrics"):
+        text = files[name].read_text()
+        files[name].write_text(f"{text}\nMORE = 1\n")
+        assert evaluation_hash.__wrapped__() != before
+        files[name].write_text(f"# a comment\n{text}")
+        assert evaluation_hash.__wrapped__() == before
 
 
 def test_every_module_of_a_head_is_in_its_recipe(monkeypatch: pytest.MonkeyPatch) -> None:
