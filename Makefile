@@ -28,7 +28,7 @@ lint: $(READY)
 	$(BIN)/mypy
 
 bench: $(READY)
-	$(BIN)/python -m benchmarks
+	$(BIN)/python -m benchmarks $(PHOTOS)
 
 # Rebuilt when missing, and when what it is made from has changed.
 $(READY): pyproject.toml constraints.txt

@@ -89,4 +89,4 @@ def scaling(sizes: tuple[int, ...] = SIZES) -> list[dict[str, Any]]:
 def diffusion_seconds(rows: int = LIMIT_ROWS) -> dict[str, Any]:
     """Seconds of diffusion over `rows` rows, graph and all, against what is wanted of it."""
     took = seconds(partial(diffusion, *clustered(rows)))
-    return {"what": f"diffusion, {rows} rows x {DIMENSIONS}, {QUERIES} queries", "limit": LIMIT, "seconds": took}
+    return {"what": f"diffusion, {rows} rows x {DIMENSIONS}, {QUERIES} queries", "most": LIMIT, "seconds": took}

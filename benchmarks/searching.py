@@ -123,10 +123,10 @@ def evaluation(database: Descriptors, queries: Descriptors) -> list[dict[str, An
             "ratio": (whole - alone) / usual,
             "seconds": whole - alone,
             "reference_seconds": usual,
-            "limit": 1.0,
+            "most": 1.0,
             "product_seconds": alone,
         },
-        {"what": "the same, memory beyond the mapped descriptors", "peak_bytes": peak, "limit_bytes": 300_000_000},
+        {"what": "the same, memory beyond the mapped descriptors, MB", "bytes": peak, "most": 300},
     ]
 
 
@@ -137,8 +137,14 @@ def against_faiss(database: Descriptors, queries: Descriptors) -> dict[str, Any]
     flat.add(rows)
     measured = ratio(partial(flat.search, queries, TOP), partial(search, rows, queries, TOP), ROUNDS)
     assert np.array_equal(flat.search(queries, 1)[1], search(rows, queries, 1)[1])
-    what = f"raw FAISS flat / exact search, {QUERIES} x {len(rows)} x {DIMENSIONS}, top {TOP} (seconds of FAISS)"
-    return {"what": what, "least": 0.9, **measured}
+    what = f"exact search against raw FAISS flat, {QUERIES} x {len(rows)} x {DIMENSIONS}, top {TOP}"
+    return {
+        "what": what,
+        "times_as_fast": measured["ratio"],
+        "least": 0.9,
+        "seconds": measured["reference_seconds"],
+        "reference_seconds": measured["seconds"],
+    }
 
 
 def figures(rows: int = ROWS) -> list[dict[str, Any]]:

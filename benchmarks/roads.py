@@ -1,0 +1,113 @@
+"""Faster roads on a CPU: what each gains in time, and what it costs in mAP on photographs.
+
+Each is compared with the extraction as it is (folded, channels last, float32), in turns over the same images. What is
+judged is MobileNetV2 with GeM off the shelf, at three scales; the times are those of that network, too.
+"""
+
+import math
+from dataclasses import replace
+from functools import partial
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any
+from unittest.mock import patch
+
+import torch
+from PIL import Image
+from torch import nn
+
+from benchmarks.extraction import SCALES, SPEC
+from benchmarks.timing import ratio, seconds
+from dagf.benchmarks.folder import load_folder
+from dagf.benchmarks.protocol import Benchmark
+from dagf.model.network import RetrievalNet
+from dagf.model.trunks import TrunkSpec
+from dagf.retrieval import images
+from dagf.retrieval.batches import image_batches, network_input, query_batches
+from dagf.retrieval.images import ImageSpec
+from dagf.retrieval.inference import MultiScale, describe, for_inference
+from dagf.retrieval.metrics import judge_positions, mean_average_precision
+from dagf.retrieval.streaming import stream_positions
+
+ROUNDS = 5
+ENLARGED = 4  # times: photographs of the size that a phone takes, whose decoding is reduced
+BATCH = 16
+
+
+def judged(encode: nn.Module, benchmark: Benchmark, spec: ImageSpec) -> float:
+    """mAP (per cent) of an encoder."""
+    files = benchmark.database_paths
+    rows = describe(encode, image_batches(files, spec), len(files))
+    asked = describe(encode, query_batches(benchmark, spec), len(benchmark.queries))
+    found = judge_positions(benchmark, stream_positions(benchmark, rows, asked))
+    return mean_average_precision(found, benchmark.settings[0].name)
+
+
+def compiled(encode: nn.Module) -> nn.Module:
+    """An encoder whose trunk torch.compile has compiled; the first call of each size takes its time."""
+    encode.network.trunk = torch.compile(encode.network.trunk)  # type: ignore[union-attr]
+    return encode
+
+
+def figures(folder: Path, weights: Path) -> list[dict[str, Any]]:
+    """Two figures a road: its time over that of the extraction as it is, and its mAP on the folder's benchmark."""
+    net = MultiScale(RetrievalNet(TrunkSpec("mobilenet_v2", weights=str(weights)), "gem"), SCALES)
+    plain, benchmark = for_inference(net), replace(load_folder(folder), distractors=())
+    smaller = ImageSpec(max(1, max(_size(benchmark)) * 3 // 4))
+    roads: dict[str, tuple[nn.Module, ImageSpec]] = {
+        "bfloat16": (for_inference(net, half=True), SPEC),
+        "torch.compile": (compiled(for_inference(net)), SPEC),
+        "three quarters of the size": (plain, smaller),
+        "one scale": (for_inference(replace_scales(net)), SPEC),
+    }
+    files = benchmark.database_paths[:BATCH]
+    found = [{"what": "as it is: folded, channels last, float32", "mAP": judged(plain, benchmark, SPEC)}]
+    for name, (encode, spec) in roads.items():
+        first = seconds(partial(run, encode, files, spec))
+        timed = ratio(partial(run, encode, files, spec), partial(run, plain, files, SPEC), ROUNDS)
+        found.append(
+            {"what": f"{name} / as it is, MobileNetV2, {len(files)} photographs", "first_seconds": first, **timed}
+        )
+        found.append({"what": f"{name}: judged", "mAP": judged(encode, benchmark, spec)})
+    return [*found, *reduced_decoding(plain, benchmark)]
+
+
+def run(encode: nn.Module, files: list[Path], spec: ImageSpec) -> None:
+    """Describe the files of one size, without decoding in the way of what is measured."""
+    for _, batch in image_batches(files, spec, batch=BATCH):
+        with torch.inference_mode():
+            encode(network_input(batch, torch.device("cpu")))
+
+
+def replace_scales(net: MultiScale) -> MultiScale:
+    """The same network at one scale."""
+    return MultiScale(net.network)
+
+
+def _size(benchmark: Benchmark) -> tuple[int, int]:
+    with Image.open(benchmark.database_paths[0]) as image:
+        return image.size
+
+
+def reduced_decoding(encode: nn.Module, benchmark: Benchmark) -> list[dict[str, Any]]:
+    """mAP on enlarged photographs, whose JPEGs are decoded at reduced size, and on the same decoded in full."""
+    spec, what = ImageSpec(max(_size(benchmark)) * 3 // 4), f"photographs {ENLARGED} times as large, decoded"
+    with TemporaryDirectory() as place:
+        larger = enlarged(benchmark, Path(place))
+        reduced = judged(encode, larger, spec)
+        with patch.object(images, "_DRAFT_MARGIN", math.inf):
+            full = judged(encode, larger, spec)
+    return [{"what": f"{what} at reduced size", "mAP": reduced}, {"what": f"{what} in full", "mAP": full}]
+
+
+def enlarged(benchmark: Benchmark, folder: Path) -> Benchmark:
+    """The benchmark with its photographs `ENLARGED` times as large a side, as JPEGs below `folder`."""
+    for file in {*benchmark.database, *(query.file for query in benchmark.queries)}:
+        with Image.open(benchmark.root / file) as opened:
+            image = opened.convert("RGB")
+        (folder / file).parent.mkdir(parents=True, exist_ok=True)
+        image.resize((image.width * ENLARGED, image.height * ENLARGED)).save(folder / file, "JPEG", quality=95)
+    queries = tuple(
+        replace(query, box=query.box and tuple(side * ENLARGED for side in query.box)) for query in benchmark.queries
+    )
+    return replace(benchmark, root=folder, queries=queries)
