@@ -1,0 +1,94 @@
+"""The benchmarks run, on very little, and what they compare gives the same answers; no time is asserted."""
+
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from torchvision.models import mobilenet_v2
+
+from benchmarks import __main__ as bench
+from benchmarks import extraction, roads, searching
+from dagf.benchmarks.folder import load_folder
+from dagf.retrieval.inference import MultiScale, for_inference
+from tests.study.conftest import write_photographs
+
+pytestmark = pytest.mark.study
+
+
+def named(figures: list[dict[str, Any]]) -> list[str]:
+    """Each figure has something to show."""
+    words = [bench.shown(one) for one in figures]
+    assert all(one["what"] and one["figure"] for one in words)
+    return [one["figure"] for one in words]
+
+
+def test_search_and_judging() -> None:
+    """The function itself compares mAP and neighbours with the usual way's."""
+    found = searching.figures(rows=6000)
+    assert [sorted({"ratio", "bytes", "times_as_fast"} & one.keys()) for one in found] == [
+        ["ratio"],
+        ["bytes"],
+        ["times_as_fast"],
+    ]
+    assert named(found)
+
+
+@pytest.fixture
+def files(tmp_path: Path) -> list[Path]:
+    """Pictures of two sizes."""
+    made = []
+    for number in range(10):
+        pixels = np.random.default_rng(number).integers(0, 255, (6, 8, 3)).astype(np.uint8)
+        size = (160, 120) if number % 2 else (96, 128)
+        made.append(tmp_path / f"{number}.jpg")
+        Image.fromarray(pixels).resize(size).save(made[-1])
+    return made
+
+
+def test_the_usual_loop_and_ours_describe_alike(files: list[Path]) -> None:
+    """Not to the bit: each has its own way of making an image smaller."""
+    net = extraction.network()
+    fast = for_inference(MultiScale(net, extraction.SCALES))
+    usual, ours = extraction.usual(net, files), extraction.ours(fast, files)
+    assert torch.nn.functional.cosine_similarity(usual, ours).min() > 0.99
+    assert named(extraction.against_usual_and_limit(files, "pictures"))
+
+
+def test_a_photograph_is_judged_on_every_road(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    folder = write_photographs(tmp_path / "photos", views=3)
+    torch.manual_seed(0)
+    torch.save(mobilenet_v2().state_dict(), tmp_path / "weights.pth")
+    monkeypatch.setattr(roads, "compiled", lambda encode: encode)  # a compiler is not everywhere
+    monkeypatch.setattr(roads, "ROUNDS", 1)
+    found = roads.figures(folder, tmp_path / "weights.pth")
+    assert [one["mAP"] > 0 for one in found if "mAP" in one] == [True] * 7
+    assert named(found)
+
+
+def test_an_enlarged_benchmark_is_the_same_one(tmp_path: Path) -> None:
+    benchmark = load_folder(write_photographs(tmp_path / "photos", views=3))
+    boxed = replace(benchmark.queries[0], box=(1.0, 2.0, 20.0, 30.0))
+    larger = roads.enlarged(replace(benchmark, queries=(boxed, *benchmark.queries[1:])), tmp_path / "larger")
+    assert larger.queries[0].box == (4.0, 8.0, 80.0, 120.0)
+    with Image.open(larger.root / larger.database[0]) as image:
+        assert image.size == (128, 128)
+
+
+def test_the_usual_trapezoid() -> None:
+    assert searching.usual_ap([0, 2, 5]) == pytest.approx((1 + 7 / 12 + 9 / 20) / 3)
+
+
+def test_shown_says_what_is_wanted() -> None:
+    assert bench.shown({"what": "a", "ratio": 1.25, "most": 1.1}) == {
+        "what": "a",
+        "figure": "1.250x",
+        "wanted": "<= 1.1",
+    }
+    assert bench.shown({"what": "b", "bytes": 3e8, "most": 300})["figure"] == "300 MB"
+    assert bench.shown({"what": "c", "seconds": 2.0}) == {"what": "c", "figure": "2.0 s", "wanted": ""}
+    assert bench.shown({"what": "d", "times_as_fast": 1.3, "least": 1.25})["wanted"] == ">= 1.25"
+    assert bench.shown({"what": "e", "mAP": 61.234})["figure"] == "61.23 mAP"
