@@ -1,4 +1,5 @@
 # make reports   regenerate reports/*.html      make test   run the tests      make lab   JupyterLab in notebooks/
+# make bench     speed and memory, beside the field's usual way (PHOTOS="FOLDER --weights mobilenet_v2.pth": on photographs)
 # PROFILE=smoke|cpu|gpu chooses the scale of the study. Needs Python >= 3.11 with venv.
 
 PYTHON ?= python3
