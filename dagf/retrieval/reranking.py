@@ -14,7 +14,7 @@ from scipy import sparse
 from scipy.sparse.csgraph import connected_components
 
 from dagf.common import UserError
-from dagf.retrieval.search import Descriptors, search, similarities
+from dagf.retrieval.search import Descriptors, check_descriptors, search, similarities
 
 Scores = NDArray[np.float64]
 Rows = NDArray[np.int64]
@@ -184,6 +184,7 @@ def _within(name: str, value: float, low: float, high: float = np.inf, what: str
 
 def _neighbours(rows: Descriptors, k: int, chunk: int) -> tuple[NDArray[np.float32], Rows]:
     """The k nearest other rows of every row, nearest first: similarities (N, k) and row numbers (N, k)."""
+    check_descriptors(rows, "database")  # before a part of it asks: what is wrong is a row of the database
     scores, numbers = np.empty((len(rows), k), np.float32), np.empty((len(rows), k), np.int64)
     for start in range(0, len(rows), chunk):
         block = rows[start : start + chunk]
