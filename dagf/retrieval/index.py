@@ -1,7 +1,8 @@
 """Approximate search with FAISS: a flat index where few rows make it needless, IVF-PQ where there are many.
 
-Inverted lists over a coarse quantiser, product-quantised residuals (Jegou et al., PAMI 2011) in four bits, whose tables
-fit into registers (Andre et al., VLDB 2015). `dagf.retrieval.search.search` is the exact oracle for its recall.
+The leading principal components, turned at random so that none outweighs the others; inverted lists over a coarse
+quantiser; product-quantised residuals (Jegou et al., PAMI 2011) in four bits, whose tables fit into registers (Andre et
+al., VLDB 2015). `dagf.retrieval.search.search` is the exact oracle for its recall.
 """
 
 from dataclasses import dataclass
@@ -17,14 +18,14 @@ from dagf.retrieval.search import BLOCK, Descriptors, Found, Rows, check_descrip
 FEW = 50_000  # rows up to which an exact search takes well under a second
 SEEN = 64  # training rows for each list: FAISS asks for 39 to 256
 MOST_PARTS = 128
+SHORTLIST = 1000  # candidates that are scored exactly: a code of four bits a part puts few of the best first
 
 
 @dataclass(frozen=True)
 class IndexSpec:
-    """What an index is made of: `lists` inverted lists, of which a query reads `probes`, and a code of `parts`
-    times four bits a row.
+    """What an index is made of: `lists` inverted lists, of which a query reads `probes`.
 
-    lists = 0 is a flat index: exact, and as large as the rows themselves.
+    parts: principal components that are coded, in four bits each. lists = 0 is a flat index: exact, and as large as the rows themselves.
     """
 
     lists: int = 0
@@ -34,21 +35,19 @@ class IndexSpec:
     @property
     def factory(self) -> str:
         """The description that faiss.index_factory takes."""
-        return f"IVF{self.lists},PQ{self.parts}x4fs" if self.lists else "Flat"
+        return f"PCAR{self.parts},IVF{self.lists},PQ{self.parts}x4fs" if self.lists else "Flat"
 
 
 def index_spec(rows: int, dimensions: int) -> IndexSpec:
     """The defaults for a database of `rows` rows: flat up to `FEW`, then IVF-PQ.
 
-    Lists: the power of two nearest to 4 sqrt(rows), within FAISS's advice. Probes: a sixteenth of them. Parts: the
-    largest divisor of `dimensions` up to `MOST_PARTS` that leaves each of them 2 dimensions or more.
+    Lists: the power of two nearest to 4 sqrt(rows), within FAISS's advice. Probes: a sixteenth of them. Parts: half
+    the dimensions, at most `MOST_PARTS`.
     """
     if rows <= FEW:
         return IndexSpec()
     lists = 2 ** round(np.log2(4 * rows**0.5))
-    most = min(MOST_PARTS, max(1, dimensions // 2))
-    parts = max(number for number in range(1, most + 1) if dimensions % number == 0)
-    return IndexSpec(lists, max(1, lists // 16), parts)
+    return IndexSpec(lists, max(1, lists // 16), min(MOST_PARTS, max(1, dimensions // 2)))
 
 
 @dataclass(frozen=True)
@@ -60,11 +59,11 @@ class Index:
     def __len__(self) -> int:
         return int(self.faiss.ntotal)
 
-    def search(self, queries: Descriptors, k: int, database: Rows | None = None, shortlist: int = 10) -> Found:
+    def search(self, queries: Descriptors, k: int, database: Rows | None = None, shortlist: int = SHORTLIST) -> Found:
         """About the k most similar rows of each query, best first: scores (Q, k) and row numbers (Q, k).
 
-        With `database`, the rows that the index was made of, k * shortlist of them are looked up and scored exactly;
-        without, the scores are those of the codes. Where fewer are found: score -infinity and row -1.
+        With `database`, the rows that the index was made of, `shortlist` of them (at least k) are looked up and scored
+        exactly; without, the scores are those of the codes. Where fewer are found: score -infinity and row -1.
 
         Raises `UserError` for queries that are not finite, not of unit length, or of another dimension.
         """
@@ -72,7 +71,7 @@ class Index:
         if queries.shape[1] != self.faiss.d:
             raise UserError(f"the index has {self.faiss.d} dimensions and the queries {queries.shape[1]}")
         k = min(k, len(self))
-        wanted = k if database is None else min(k * shortlist, len(self))
+        wanted = k if database is None else min(max(k, shortlist), len(self))
         scores, rows = self.faiss.search(queries, wanted)
         scores = np.where(rows < 0, -np.inf, scores) if database is None else _exact(database, queries, rows)
         order = np.lexsort((rows, -scores), axis=1)[:, :k]

@@ -61,7 +61,7 @@ def table(**columns: list[float] | list[str]) -> pd.DataFrame:
         "rows": rows,
         "exact s": [0.1, 1.0],
         "exact MB": [51.2, 512.0],
-        "index": ["IVF64,PQ8x4fs"] * 2,
+        "index": ["PCAR8,IVF64,PQ8x4fs"] * 2,
         "build s": [2.0, 20.0],
         "index MB": [2.0, 20.0],
         "index s": [0.02, 0.02 * 10**0.5],
@@ -72,7 +72,7 @@ def table(**columns: list[float] | list[str]) -> pd.DataFrame:
 def test_costs_grow_by_their_exponents() -> None:
     found = costs.growth(table()).set_index("cost")
     assert found["exponent"].to_dict() == pytest.approx({"exact s": 1, "build s": 1, "index s": 0.5, "index MB": 1})
-    flat = costs.growth(table(index=["Flat", "IVF64,PQ8x4fs"])).set_index("cost")
+    flat = costs.growth(table(index=["Flat", "PCAR8,IVF64,PQ8x4fs"])).set_index("cost")
     assert flat["sizes"].to_dict() == {"exact s": 2, "build s": 1, "index s": 1, "index MB": 1}
     assert flat["exponent"].isna().tolist() == [False, True, True, True]
 
