@@ -25,7 +25,8 @@ SHORTLIST = 1000  # candidates that are scored exactly: a code of four bits a pa
 class IndexSpec:
     """What an index is made of: `lists` inverted lists, of which a query reads `probes`.
 
-    parts: principal components that are coded, in four bits each. lists = 0 is a flat index: exact, and as large as the rows themselves.
+    parts: principal components that are coded, in four bits each. lists = 0 is a flat index: exact, and as large as the
+    rows themselves.
     """
 
     lists: int = 0
