@@ -229,7 +229,7 @@ def test_browsing_toytown(toytown: Study, net: RetrievalNet) -> None:
     assert toytown.toytown is not None
     for made in (browse.tour(toytown, queries=9), browse.nuisances(toytown.toytown)):
         figures.show(made, "alt", "caption")
-    shown, scores, order = browse.ranking(toytown, net, [0, 1], top=4)
+    shown, scores, order = browse.ranking(toytown, ("dagf", 0), [0, 1], top=4)
     figures.show(shown, "alt", "caption")
     assert scores.shape == (2, 11)
     assert order.shape == (2, 4)
