@@ -92,7 +92,7 @@ def main() -> None:
     dagf data import PHOTOS          make a benchmark of other people's ground truth
     dagf train dagf                  train one variant
     dagf evaluate dagf               mAP of one variant
-    dagf extract --run ID FOLDER     descriptors of your images
+    dagf extract FOLDER              descriptors of your images
     dagf search PHOTO                the most similar of them
     """
 
@@ -197,7 +197,8 @@ def evaluate(
 
 @main.command()
 @click.argument("images", nargs=-1, required=True, type=click.Path(path_type=Path))
-@click.option("--run", "run_id", required=True, help="The trained run to describe with (the first digits are enough).")
+@click.option("--run", "run_id", help="A run trained on photographs to describe with (the first digits are enough).")
+@click.option("--weights", default="", metavar="FILE", help="Without a run: weights of MobileNetV2. [torchvision's]")
 @click.option("--output", default="photos.index", show_default=True, type=click.Path(path_type=Path), help="A folder.")
 @click.option(
     "--precision",
@@ -205,20 +206,32 @@ def evaluate(
     help="Of the descriptors on disk. [float32; from 100,000 images on float16]",
 )
 def extract(
-    images: tuple[Path, ...], run_id: str, output: Path, precision: Literal["float16", "float32"] | None
+    images: tuple[Path, ...],
+    run_id: str | None,
+    weights: str,
+    output: Path,
+    precision: Literal["float16", "float32"] | None,
 ) -> None:
     """Descriptors of IMAGES (files and folders), kept in a folder for `dagf search`.
 
-    Stopped and started again, it goes on where it was. Several processes and machines: docs/distributed.md.
+    Without a run nothing is trained: they are those that were the best off the shelf on photographs, on ImageNet
+    weights, which are downloaded once unless a file is named. Stopped and started again, it goes on where it was.
+    Several processes and machines: docs/distributed.md.
 
     \b
+    dagf extract ~/photos --output photos.index
+    dagf extract ~/photos --output photos.index --weights mobilenet_v2.pth
     dagf extract --run 0c07 ~/photos --output photos.index
     torchrun --nproc-per-node 2 -m -- dagf extract --run 0c07 ~/photos --output photos.index
     """
     from dagf.study.collection import build
+    from dagf.study.encoders import of_run, off_the_shelf
     from dagf.team import team
 
-    found = build(images, run_id, output, precision)
+    if run_id is not None and weights:
+        raise UserError("a run has weights of its own: leave out --weights, or --run")
+    encoder = off_the_shelf(_whole(weights)) if run_id is None else of_run(run_id)
+    found = build(images, encoder, output, precision)
     if team().rank == 0:
         speed = f"{found.made} described in {found.seconds:.1f} s, {found.made / found.seconds:.1f} images/s"
         click.echo(f"{len(found.descriptors)} images in {output}: {speed}")
@@ -232,6 +245,7 @@ def extract(
 )
 @click.option("--top", default=10, show_default=True, type=click.IntRange(1))
 @click.option("--approximate", is_flag=True, help="Ask a FAISS index, built the first time: for a million images.")
+@click.option("--html", "page", type=click.Path(path_type=Path), help="Also write a page: what was found, and why.")
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 def search(
     photo: Path,
@@ -239,20 +253,30 @@ def search(
     crop: tuple[float, float, float, float] | None,
     top: int,
     approximate: bool,
+    page: Path | None,
     as_json: bool,
 ) -> None:
     """The images of an index most similar to PHOTO, with their cosine similarity.
 
     \b
     dagf search ~/photos/castle.jpg --index photos.index --top 5
+    dagf search ~/photos/castle.jpg --crop 300 200 900 1100 --html found.html
     torchrun --nproc-per-node 2 -m -- dagf search ~/photos/castle.jpg --index photos.index
     """
     from dagf.study.collection import Collection
     from dagf.team import team
 
-    found = Collection.load(index).search(photo, top, crop, approximate)
+    if page and page.suffix.lower() not in (".html", ".htm"):  # a slip must not write over a photograph
+        raise UserError(f"{page} is no name of a page: name a file that ends in .html")
+    collection = Collection.load(index)
+    found = collection.search(photo, top, crop, approximate)
     if team().rank > 0:
         return
+    if page:
+        from dagf.study.found import write_page
+
+        write_page(page, collection, photo, found, crop)
+        click.echo(f"what was found, and why: {page}", err=True)
     if as_json:
         click.echo(json.dumps([{"file": file, "score": round(score, 4)} for file, score in found], indent=1))
     else:

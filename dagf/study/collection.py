@@ -1,7 +1,7 @@
 """A collection of one's own images, described once and searched often.
 
-A folder holds `index.json` (the files, the run that described them, the image size, the precision, and the names of the
-shards in the order of their rows) and the shards (`dagf.retrieval.extraction`).
+A folder holds `index.json` (the files, the encoder that described them, the precision, and the names of the shards in
+the order of their rows) and the shards (`dagf.retrieval.extraction`).
 """
 
 from collections.abc import Iterator, Sequence
@@ -14,17 +14,15 @@ import torch
 from filelock import FileLock
 
 from dagf.benchmarks.protocol import Box
-from dagf.common import UserError, content_hash, file_sha256, read_json, write_json
+from dagf.common import UserError, content_hash, read_json, write_json
 from dagf.retrieval.batches import image_batches
 from dagf.retrieval.extraction import SHARDS, Extracted, Precision, ShardedDescriptors, extract
-from dagf.retrieval.images import ImageSpec
 from dagf.retrieval.index import Index, build_index
 from dagf.retrieval.inference import describe, for_inference
 from dagf.retrieval.search import search_together
-from dagf.study import paths
 from dagf.study.config import from_mapping
+from dagf.study.encoders import Encoder
 from dagf.study.experiment import placed
-from dagf.study.runs import Run, RunStore
 from dagf.team import team
 
 SUFFIXES = {".jpg", ".jpeg", ".png", ".webp", ".tif", ".tiff", ".bmp", ".gif"}
@@ -36,12 +34,11 @@ LARGE = 100_000  # images; from here on half the disk and half the reading count
 
 @dataclass(frozen=True)
 class Collection:
-    """Files, their descriptors (N, D), and the run that made them: a query must be described by the same one."""
+    """Files, their descriptors (N, D), and the encoder that made them: a query must be described by the same one."""
 
     files: tuple[str, ...]
     descriptors: ShardedDescriptors
-    run_id: str
-    image: ImageSpec
+    encoder: Encoder
 
     def search(
         self, photo: Path, top: int, box: Box | None = None, approximate: bool = False
@@ -51,8 +48,8 @@ class Collection:
         Exact, and shared by the processes that torchrun started; `approximate` asks a FAISS index, in which some of
         them may be missing.
         """
-        net = placed(_run(self.run_id).network())
-        asked = describe(net, image_batches([photo], self.image, [box]), 1)
+        net = placed(self.encoder.network())
+        asked = describe(net, image_batches([photo], self.encoder.image, [box]), 1)
         if approximate:
             scores, rows = self.index().search(asked, top, self.descriptors)
         else:
@@ -73,7 +70,7 @@ class Collection:
     def save(self) -> None:
         """Write the list of files, atomically, and then remove the shards that are not in it."""
         folder, shards = self.descriptors.folder, self.descriptors.names
-        about = {"files": self.files, "run": self.run_id, "image": asdict(self.image), "shards": shards}
+        about = {"files": self.files, "encoder": asdict(self.encoder), "shards": shards}
         write_json(folder / INDEX, about | {"precision": self.descriptors.dtype.name})
         kept = {*shards, self._near.name}
         for path in [*folder.glob(f"*{SHARDS}*"), *folder.glob(NEAR)]:  # half-written ones, too
@@ -84,12 +81,12 @@ class Collection:
     def load(cls, folder: Path) -> "Collection":
         """The collection in a folder; a `UserError` names one that is missing, broken or something else."""
         if not folder.exists():
-            raise UserError(f"{folder} does not exist; make it with: dagf extract --run ID FOLDER --output {folder}")
+            raise UserError(f"{folder} does not exist; make it with: dagf extract FOLDER --output {folder}")
         try:
             about = read_json(folder / INDEX)
-            image = from_mapping(ImageSpec, about["image"], str(folder))
+            encoder = from_mapping(Encoder, about["encoder"], str(folder))
             descriptors = ShardedDescriptors(folder, about["shards"])
-            files, run_id = tuple(map(str, about["files"])), str(about["run"])
+            files = tuple(map(str, about["files"]))
             if (len(files), about["precision"]) != (len(descriptors), descriptors.dtype.name):
                 raise ValueError("the index is of other shards")
         except (UserError, ValueError, KeyError, TypeError) as error:
@@ -97,29 +94,30 @@ class Collection:
             raise UserError(
                 f"{folder} is no collection of `dagf extract`, or is broken; make it again{reason}"
             ) from error
-        return cls(files, descriptors, run_id, image)
+        return cls(files, descriptors, encoder)
 
 
-def build(images: Sequence[Path], run_id: str, output: Path, precision: Precision | None = None) -> Extracted:
-    """Describe files and folders (recursively) with a trained run and keep the collection in the folder `output`.
+def build(images: Sequence[Path], encoder: Encoder, output: Path, precision: Precision | None = None) -> Extracted:
+    """Describe files and folders (recursively) and keep the collection in the folder `output`.
 
-    Shards that are there and still fit are kept, so a job that was stopped goes on; those of another run, or of images
-    that are gone, are removed once the new index stands. Processes that torchrun started share the work. On a GPU the
-    trunk works in bfloat16. precision: of the kept descriptors (None: half from `LARGE` images on).
+    Shards that are there and still fit are kept, so a job that was stopped goes on; those of another encoder, or of
+    images that are gone, are removed once the new index stands. Processes that torchrun started share the work. On a
+    GPU the trunk works in bfloat16. precision: of the kept descriptors (None: half from `LARGE` images on).
 
-    Raises `UserError` for an image that cannot be read, and where `output` holds something else.
+    Raises `UserError` for an image that cannot be read, for an encoder that knows nothing of the images, and where
+    `output` holds something else.
     """
-    files, who = find_images(images), team()
-    run, half = _run(run_id), torch.cuda.is_available()
-    encode, spec = for_inference(placed(run.network()), half), run.config.image
-    about = [run.id, file_sha256(run.folder / "weights.safetensors"), "bfloat16" if half else "float32"]
+    files, who, half = find_images(images), team(), torch.cuda.is_available()
+    encoder.check_suits(files)
+    encode = for_inference(placed(encoder.network()), half)
+    about = [encoder.content, "bfloat16" if half else "float32"]
     precision = precision or ("float32" if len(files) < LARGE else "float16")
     with _claimed(output) if who.rank == 0 else nullcontext():
         if len(set(who.gather(content_hash([about, [*map(str, files)]])))) > 1:
-            raise UserError("the processes see different images or runs: give all of them the same disk")
-        found = extract(encode, about, files, spec, output, precision, who)
+            raise UserError("the processes see different images or weights: give all of them the same disk")
+        found = extract(encode, about, files, encoder.image, output, precision, who)
         if who.rank == 0:
-            Collection(tuple(map(str, files)), found.descriptors, run.id, spec).save()
+            Collection(tuple(map(str, files)), found.descriptors, encoder).save()
         who.wait()
     return found
 
@@ -157,7 +155,3 @@ def find_images(places: Sequence[Path]) -> list[Path]:
             raise UserError(f"{place} holds no image ({', '.join(sorted(SUFFIXES))})")
         found += inside
     return found
-
-
-def _run(run_id: str) -> Run:
-    return RunStore(paths.runs()).get(run_id)

@@ -16,6 +16,7 @@ from dagf.model.network import Inspection, RetrievalNet
 from dagf.retrieval.images import ImageSpec, load_image, to_input
 
 Plane = NDArray[np.float32]
+ADDED_UP = 1e-2  # how far the sum of the cells may lie from the cosine: rounding is well within
 
 
 @dataclass(frozen=True)
@@ -24,7 +25,7 @@ class Look:
 
     pixels: (H, W, 3) uint8. attention, effective: (H, W), the attention map (None without one) and the
     effective weight a * |f|, enlarged to the image. kept: for each window its kept cells, (h, w) boolean,
-    None for all. descriptor: (D,), unit length.
+    None for all. attended: the map that is pooled, (1, C, h, w). descriptor: (D,), unit length.
     """
 
     pixels: NDArray[np.uint8]
@@ -32,6 +33,7 @@ class Look:
     effective: Plane
     kept: list[NDArray[np.bool_] | None]
     kept_fraction: list[float]
+    attended: Tensor
     descriptor: Plane
 
 
@@ -47,6 +49,7 @@ def look(net: RetrievalNet, file: Path, spec: ImageSpec, box: Box | None = None)
         effective=enlarge(seen.effective_weight, size),
         kept=[None if cells is None else cells[0, 0].numpy() for cells in seen.kept],
         kept_fraction=[float(share[0]) for share in seen.kept_fraction],
+        attended=seen.attended,
         descriptor=seen.descriptor[0].numpy(),
     )
 
@@ -55,6 +58,28 @@ def enlarge(plane: Tensor, size: tuple[int, int]) -> Plane:
     """A map (1, 1, h, w) at the image's size (H, W), bilinear."""
     enlarged: Plane = fn.interpolate(plane, size=size, mode="bilinear", align_corners=False)[0, 0].numpy()
     return enlarged
+
+
+def contributions(net: RetrievalNet, seen: Look, other: Plane) -> Plane | None:
+    """How much each cell of an image adds to its cosine with another descriptor (D,): (h, w), in sum that cosine.
+
+    The attended map times the gradient, the masks and the norms held as they are. Means, maxima, GeM and CroW grow with
+    the map in proportion, so that by Euler's theorem the cells add up. R-MAC and NetVLAD normalise regions or cells
+    before they pool: there nothing adds up, and the answer is None.
+    """
+    scheme, attended = net.head.scale_and_mask, seen.attended.clone().requires_grad_()
+    with torch.enable_grad():
+        scales = scheme.filters(attended)
+        pooled = [scheme.pooling(scale, scheme.mask(scale)) for scale in scales]
+        total = torch.stack([one / _length(one) for one in pooled]).sum(0)
+        cosine = (total / _length(total)) @ torch.from_numpy(other)
+        (gradient,) = torch.autograd.grad(cosine.sum(), attended)
+    cells: Plane = (gradient * attended.detach()).sum(1)[0].numpy()
+    return cells if abs(float(cells.sum() - cosine.item())) < ADDED_UP else None
+
+
+def _length(vectors: Tensor) -> Tensor:
+    return vectors.detach().norm(dim=1, keepdim=True).clamp(min=1e-12)
 
 
 class CamTarget:

@@ -113,13 +113,7 @@ def _sign(file: Path, photographs: str, record: Mapping[str, Any]) -> None:
 
 def write_index(output: Output, runs: Sequence[Mapping[str, Any]]) -> None:
     """Write index.html from the records of `runs` and the result tables; an unchanged one is left alone."""
-    environment = jinja2.Environment(
-        loader=jinja2.FileSystemLoader(TEMPLATE),
-        autoescape=True,
-        trim_blocks=True,
-        lstrip_blocks=True,
-        undefined=jinja2.StrictUndefined,
-    )
+    environment = templates()
     environment.filters |= {"columns": columns, "duration": duration, "stem": name_title}
     html = environment.get_template("reports.html.j2").render(
         style=style(),
@@ -134,6 +128,17 @@ def write_index(output: Output, runs: Sequence[Mapping[str, Any]]) -> None:
     path = output.pages / "index.html"
     if not path.is_file() or path.read_text(encoding="utf-8") != html:
         write_text(path, html)
+
+
+def templates() -> jinja2.Environment:
+    """The templates of the pages that no notebook makes; whatever is put into them is escaped."""
+    return jinja2.Environment(
+        loader=jinja2.FileSystemLoader(TEMPLATE),
+        autoescape=True,
+        trim_blocks=True,
+        lstrip_blocks=True,
+        undefined=jinja2.StrictUndefined,
+    )
 
 
 def style() -> str:
