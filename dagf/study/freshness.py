@@ -20,6 +20,7 @@ ORDER: Mapping[str, tuple[str, ...]] = {
     "05_attention_ablation": ("02_training",),
     "06_benchmark_tables": ("03_attention_maps", "04_scale_and_mask_ablation", "05_attention_ablation"),
     "07_large_scale": ("06_benchmark_tables",),  # it measures time: beside nothing else
+    "08_search_your_photos": ("07_large_scale",),  # it needs 02 alone, but must not run beside 07
 }
 
 WHAT = {  # the parts of a content hash, in the words of a person
