@@ -1,23 +1,35 @@
 """A folder of photographs, described once and searched: what is kept, what is refused, and by several processes."""
 
+import base64
+import io
 import json
 import os
 import shutil
 import subprocess
 import sys
 from collections.abc import Iterator
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
+import bs4
 import numpy as np
 import pytest
+import torch
+import torchvision
+from PIL import Image
 
 from dagf.common import UserError, read_json, write_json
 from dagf.retrieval.batches import image_batches
+from dagf.model.network import RetrievalNet
+from dagf.model.trunks import TrunkSpec
 from dagf.retrieval.extraction import SHARDS, extract
+from dagf.retrieval.images import ImageSpec
 from dagf.retrieval.inference import describe
 from dagf.study import collection, parallel
 from dagf.study.collection import Collection, build, find_images
+from dagf.study.encoders import SHELF, of_run
+from dagf.study.found import SIDE
 from dagf.study.paths import ROOT
 from dagf.study.runs import Run
 from dagf.study.sources import TrainingSet
@@ -75,9 +87,9 @@ def shards(folder: Path) -> dict[str, int]:
 
 def test_a_folder_holds_shards_and_their_index(home: Path, run: Run, index: Path) -> None:
     about = read_json(index / "index.json")
-    assert about["run"] == run.id
+    assert about["encoder"]["run"] == run.id
     assert about["precision"] == "float32"
-    assert about["image"] == {"size": 32, "mode": "longest", "resize_crop": True}
+    assert about["encoder"]["image"] == {"size": 32, "mode": "longest", "resize_crop": True}
     assert about["files"] == [str(path) for path in sorted((home / "photos").rglob("*.jpg"))]
     assert len(about["shards"]) == 5
     assert {path.name for path in index.iterdir() if path.name != ".lock"} == {"index.json", *about["shards"]}
@@ -109,12 +121,12 @@ def test_an_approximate_search_builds_its_index_once(home: Path, run: Run, photo
     (near,) = index.glob("near-*.faiss")
     built = near.stat().st_mtime_ns
     assert fine("search", asked, "--index", index, "--approximate", "--top", 3) == "".join(exact.splitlines(True)[:3])
-    build([home / "photos"], run.id, index)
+    build([home / "photos"], of_run(run.id), index)
     assert near.stat().st_mtime_ns == built
     near.write_bytes(b"no index")
     assert f"{near.name} is no FAISS index" in refused("search", asked, "--index", index, "--approximate")
     (photos / "jpg" / "other-1.jpg").unlink()
-    build([photos], run.id, index)
+    build([photos], of_run(run.id), index)
     assert not near.exists()  # it was of other rows
     assert "other-1.jpg" not in fine("search", asked, "--index", index, "--approximate", "--top", 99)
 
@@ -128,8 +140,129 @@ def test_half_precision_is_asked_for_or_comes_with_size(
     assert half.descriptors.dtype == np.float16
     assert half.search(asked, 1) == [(str(asked), pytest.approx(1, abs=1e-2))]
     monkeypatch.setattr(collection, "LARGE", 37)
-    assert build([home / "photos"], run.id, tmp_path / "large").descriptors.dtype == np.float16
-    assert build([home / "photos"], run.id, tmp_path / "large", "float32").descriptors.dtype == np.float32
+    assert build([home / "photos"], of_run(run.id), tmp_path / "large").descriptors.dtype == np.float16
+    assert build([home / "photos"], of_run(run.id), tmp_path / "large", "float32").descriptors.dtype == np.float32
+
+
+# --- a page of what was found -------------------------------------------------------------------------------------
+
+ODD = """<b>"x" & 'y'.jpg"""
+
+
+def test_a_page_shows_what_was_found_and_why(run: Run, photos: Path, index: Path, tmp_path: Path) -> None:
+    asked, page = photos / "jpg" / ODD, tmp_path / "pages" / "found.html"
+    (photos / "jpg" / "5-0.jpg").rename(asked)
+    fine("extract", "--run", run.id, photos, "--output", index)
+    told = ("search", asked, "--index", index, "--top", 3, "--crop", 2, 2, 30, 28, "--json")
+    rows = json.loads(fine(*told, "--html", page))
+    assert rows == json.loads(fine(*told))
+    soup = bs4.BeautifulSoup(page.read_text(), "html.parser")
+    assert not soup.select("script, link, b, [srcset]")
+    assert f"What is like {ODD}?" in soup.h1.get_text()
+    assert f"{asked}" in soup.select_one(".query figcaption").get_text()
+    for row, card in zip(rows, soup.select(".matches > li"), strict=True):
+        rank, score, file = card.figcaption.get_text().split(" · ")
+        assert (int(rank), file) == (rows.index(row) + 1, row["file"])
+        assert float(score.removeprefix("cosine ")) == pytest.approx(row["score"], abs=1e-3)
+    pictures = soup.select("img")
+    assert len(pictures) == 1 + 3 * 4
+    assert all(picture["alt"] for picture in pictures)
+    decoded = [_decoded(picture["src"]) for picture in pictures]
+    assert decoded[0].size == (28, 26)
+    assert all(max(picture.size) <= SIDE for picture in decoded)
+    lit = [np.asarray(picture).mean() for picture in decoded[1:]]
+    assert all(here < whole for whole, here in zip(lit[::4], lit[2::4], strict=True))
+    before = page.read_bytes()
+    fine(*told, "--html", page)
+    assert page.read_bytes() == before
+
+
+def _decoded(address: str) -> Image.Image:
+    kind, _, data = address.partition(",")
+    assert kind == "data:image/jpeg;base64"
+    return Image.open(io.BytesIO(base64.b64decode(data)))
+
+
+def test_a_page_is_written_over_nothing_else(home: Path, photos: Path, index: Path, tmp_path: Path) -> None:
+    asked = photos / "jpg" / "5-0.jpg"
+    before = asked.read_bytes()
+    assert "name a file that ends in .html" in refused("search", asked, "--index", index, "--html", asked)
+    assert asked.read_bytes() == before
+    (tmp_path / "folder.html").mkdir()
+    for place in (tmp_path / "folder.html", asked / "found.html"):
+        assert f"cannot write {place}" in refused("search", asked, "--index", index, "--html", place)
+    (home / "photos" / "jpg" / "6-0.jpg").rename(tmp_path / "6-0.jpg")
+    try:
+        said = refused("search", asked, "--index", index, "--top", 99, "--html", tmp_path / "found.html")
+        assert "6-0.jpg does not exist" in said
+    finally:
+        (tmp_path / "6-0.jpg").rename(home / "photos" / "jpg" / "6-0.jpg")
+    assert not (tmp_path / "found.html").exists()
+
+
+# --- what describes them ------------------------------------------------------------------------------------------
+
+
+def test_a_run_of_drawings_is_refused_for_photographs(home: Path, data: TrainingSet, photos: Path) -> None:
+    drawn = replace(data, id="toytown-0123456789ab")
+    run = Workshop(home / "data", drawn).train(replace(configured("gem", epochs=1), data=drawn.id))
+    said = refused("extract", "--run", run.id, photos, "--output", photos / "out")
+    assert f"run {run.id} learned from drawings (Toytown)" in said
+    assert "leave --run out, or name a run of `dagf train dagf --benchmark PHOTOS`" in said
+    assert not (photos / "out").exists()
+    shutil.copytree(photos, home / "data" / drawn.id)
+    assert build([home / "data" / drawn.id], of_run(run.id), photos / "out").made == 37
+    assert "learned from drawings" in refused("extract", "--run", run.id, home / "data" / drawn.id, photos)
+
+
+@pytest.fixture(scope="module")
+def weights(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The weights of some MobileNetV2."""
+    return _mobilenet(tmp_path_factory.mktemp("weights") / "mobilenet.pth", 5)
+
+
+def _mobilenet(file: Path, seed: int) -> Path:
+    torch.manual_seed(seed)
+    torch.save(torchvision.models.mobilenet_v2().state_dict(), file)
+    return file
+
+
+def test_without_a_run_nothing_is_trained(photos: Path, weights: Path, tmp_path: Path) -> None:
+    """The descriptors are those of the named variant on the trunk with these weights."""
+    files = sorted((photos / "jpg").glob("5-*.jpg"))
+    fine("extract", *files, "--weights", weights, "--output", tmp_path / "shelf")
+    found = Collection.load(tmp_path / "shelf")
+    assert (found.encoder.run, found.encoder.weights) == ("", str(weights))
+    assert "nothing trained, on mobilenet_v2 with mobilenet.pth" in found.encoder.words
+    net = RetrievalNet(TrunkSpec("mobilenet_v2", "features.18", str(weights)), SHELF).eval()
+    expected = describe(net, image_batches(files, ImageSpec(225, "squash")), len(files))
+    np.testing.assert_allclose(found.descriptors[:], expected, atol=1e-4)
+    page = tmp_path / "found.html"
+    rows = json.loads(fine("search", files[2], "--index", tmp_path / "shelf", "--html", page, "--json"))
+    assert {row["file"]: row["score"] for row in rows}[str(files[2])] == pytest.approx(1, abs=1e-3)
+    assert "activation" in page.read_text()
+
+
+def test_weights_that_changed_are_named(photos: Path, tmp_path: Path) -> None:
+    file, asked = _mobilenet(tmp_path / "net.pth", 6), photos / "jpg" / "5-0.jpg"
+    made = ("--weights", file, "--output", tmp_path / "shelf")
+    fine("extract", asked, *made)
+    before = shards(tmp_path / "shelf")
+    _mobilenet(file, 7)
+    said = refused("search", asked, "--index", tmp_path / "shelf")
+    assert f"{file} changed since the images were described" in said
+    fine("extract", asked, *made)
+    assert before.keys().isdisjoint(shards(tmp_path / "shelf"))
+    assert len(fine("search", asked, "--index", tmp_path / "shelf").splitlines()) == 1
+    file.unlink()
+    assert f"{file} does not exist" in refused("search", asked, "--index", tmp_path / "shelf")
+
+
+def test_weights_and_a_run_are_one_too_many(run: Run, photos: Path, weights: Path, tmp_path: Path) -> None:
+    out = ("--output", tmp_path / "out")
+    said = refused("extract", photos, "--run", run.id, "--weights", weights, *out)
+    assert "leave out --weights, or --run" in said
+    assert "nowhere.pth is no file" in refused("extract", photos, "--weights", tmp_path / "nowhere.pth", *out)
 
 
 # --- what is kept, replaced, removed ------------------------------------------------------------------------------
@@ -138,13 +271,13 @@ def test_half_precision_is_asked_for_or_comes_with_size(
 def test_what_fits_is_kept_and_what_does_not_is_removed(run: Run, photos: Path, tmp_path: Path, index: Path) -> None:
     """The copy's files have the contents of those that the index was made of; its last two are then taken away."""
     before = shards(index)
-    again = build([photos], run.id, index)
+    again = build([photos], of_run(run.id), index)
     assert (again.made, shards(index)) == (0, before)
     assert Collection.load(index).files == tuple(map(str, find_images([photos])))
     for name in ("other-0.jpg", "other-1.jpg"):
         (photos / "jpg" / name).unlink()
     (index / ".shard-0123.npy.abc.npy").write_bytes(b"half")  # as a killed job leaves it
-    assert build([photos], run.id, index).made == 3
+    assert build([photos], of_run(run.id), index).made == 3
     after = shards(index)
     assert len(before.items() & after.items()) == 4
     assert len(after) == 5
@@ -155,10 +288,10 @@ def test_what_fits_is_kept_and_what_does_not_is_removed(run: Run, photos: Path, 
 def test_another_run_replaces_all(home: Path, run: Run, data: TrainingSet, index: Path) -> None:
     before = shards(index)
     other = Workshop(home / "data", data).train(configured("spoc", epochs=1))
-    assert build([home / "photos"], other.id, index).made == 37
+    assert build([home / "photos"], of_run(other.id), index).made == 37
     assert len(shards(index)) == 5
     assert before.keys().isdisjoint(shards(index))
-    assert Collection.load(index).run_id == other.id
+    assert Collection.load(index).encoder.run == other.id
 
 
 def test_an_image_that_cannot_be_read_leaves_the_index_and_what_is_done(run: Run, photos: Path, index: Path) -> None:
@@ -172,7 +305,7 @@ def test_an_image_that_cannot_be_read_leaves_the_index_and_what_is_done(run: Run
     assert Collection.load(index).files == before.files
     assert len(shards(index)) == 5 + 2  # the third has the bad one
     bad.write_bytes(whole)
-    assert build([photos], run.id, index).made == 37 - 16
+    assert build([photos], of_run(run.id), index).made == 37 - 16
     assert len(shards(index)) == 5
 
 
@@ -181,11 +314,11 @@ def test_an_image_that_cannot_be_read_leaves_the_index_and_what_is_done(run: Run
 
 def test_search_with_something_wrong(home: Path, index: Path, tmp_path: Path, run: Run) -> None:
     asked = home / "photos" / "jpg" / "5-0.jpg"
-    assert "dagf extract --run" in refused("search", asked, "--index", tmp_path / "nowhere.index")
+    assert "dagf extract FOLDER" in refused("search", asked, "--index", tmp_path / "nowhere.index")
     assert "nowhere.jpg" in refused("search", tmp_path / "nowhere.jpg", "--index", index)
     assert "labels.csv" in refused("search", home / "photos" / "labels.csv", "--index", index)
     about = read_json(index / "index.json")
-    write_json(index / "index.json", about | {"run": "0" * 12})
+    write_json(index / "index.json", about | {"encoder": about["encoder"] | {"run": "0" * 12}})
     assert "run '000000000000': expected one finished run" in refused("search", asked, "--index", index)
 
 
@@ -199,7 +332,7 @@ def test_a_broken_collection_is_one_line(home: Path, index: Path, tmp_path: Path
         json.dumps(about | change)
         for change in (
             {"files": about["files"][1:]}, {"precision": "float16"}, {"shards": about["shards"][1:]}, {"files": 3},
-            {"shards": [3]}, {"image": {"size": "x"}}, {"shards": ["shard-0.npy"]}, {"image": 7},
+            {"shards": [3]}, {"encoder": {"run": "x"}}, {"shards": ["shard-0.npy"]}, {"encoder": 7},
         )
     ]  # fmt: skip
     for text in texts:
@@ -291,7 +424,7 @@ def test_two_processes_make_the_collection_of_one(home: Path, run: Run, index: P
     assert ran.returncode == 0, ran.stderr
     assert ran.stdout.count("37 images in two.index: 37 described in ") == 1
     one, two = (Collection.load(path) for path in (index, tmp_path / "two.index"))
-    assert (one.files, one.run_id, one.image) == (two.files, two.run_id, two.image)
+    assert (one.files, one.encoder) == (two.files, two.encoder)
     assert one.descriptors.names == two.descriptors.names
     np.testing.assert_allclose(one.descriptors[:], two.descriptors[:], atol=1e-6)
 

@@ -22,7 +22,7 @@ from dagf.retrieval.images import ImageSpec, load_image, to_input
 from dagf.retrieval.metrics import judge
 from dagf.study import browse, figures
 from dagf.study.experiment import Study
-from dagf.study.explain import CamTarget, SettledEigenCAM, cams, grad_cam, look
+from dagf.study.explain import CamTarget, SettledEigenCAM, cams, contributions, grad_cam, look
 from dagf.study.opening import open_study
 from dagf.study.runs import Run
 from dagf.study.sources import TrainingSet
@@ -80,6 +80,43 @@ def test_look_at_a_crop_and_without_attention(photographs: Path) -> None:
     assert seen.attention is None
     assert seen.kept == [None]
     assert seen.kept_fraction == [1.0]
+
+
+ADDING_UP = ["mac", "spoc", "gem", "crow", "windows", "mask", "scale-mask", "scale-mask-spoc", "dagf"]
+
+
+@pytest.mark.parametrize("arm", ADDING_UP)
+def test_the_cells_of_a_picture_add_up_to_its_cosine(arm: str, photographs: Path) -> None:
+    torch.manual_seed(3)
+    net = RetrievalNet(TrunkSpec(), arm).eval()
+    one, other = (look(net, photographs / "jpg" / name, SPEC) for name in ("4-0.jpg", "5-1.jpg"))
+    cells = contributions(net, one, other.descriptor)
+    assert cells is not None
+    assert cells.shape == one.attended.shape[2:]
+    assert cells.sum() == pytest.approx(float(one.descriptor @ other.descriptor), abs=1e-3)
+    assert all(parameter.grad is None for parameter in net.parameters())
+
+
+@pytest.mark.parametrize("arm", ["spoc", "mac"])
+def test_the_cells_of_a_picture_by_hand(arm: str, photographs: Path) -> None:
+    """The mean gives every cell its part of each channel, the maximum gives all of it to the largest."""
+    net = RetrievalNet(TrunkSpec(), arm).eval()
+    one, other = (look(net, photographs / "jpg" / name, SPEC) for name in ("4-0.jpg", "5-1.jpg"))
+    features = one.attended[0].numpy()
+    expected = np.zeros(features.shape[1:])
+    for plane, mine, theirs in zip(features, one.descriptor, other.descriptor, strict=True):
+        part = plane / plane.sum() if arm == "spoc" else (plane == plane.max()) / (plane == plane.max()).sum()
+        expected += np.nan_to_num(part) * mine * theirs
+    cells = contributions(net, one, other.descriptor)
+    assert cells is not None
+    assert np.allclose(cells, expected, atol=1e-5)
+
+
+@pytest.mark.parametrize("arm", ["rmac", "netvlad"])
+def test_a_pooling_that_normalises_its_parts_tells_nothing_of_cells(arm: str, photographs: Path) -> None:
+    net = RetrievalNet(TrunkSpec(), arm).eval()
+    one, other = (look(net, photographs / "jpg" / name, SPEC) for name in ("4-0.jpg", "4-1.jpg"))
+    assert contributions(net, one, other.descriptor) is None
 
 
 def test_contrast_is_the_difference_of_cosines() -> None:
