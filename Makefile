@@ -43,7 +43,7 @@ $(READY): pyproject.toml constraints.txt
 	@touch $@
 
 clean:
-	rm -rf data/cache data/scratch
+	rm -rf data/cache data/scratch data/collections
 
 # Trained runs and the environment, too: `make reports` then starts from nothing.
 distclean: clean

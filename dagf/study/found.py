@@ -122,7 +122,7 @@ def heated(pixels: Pixels, plane: Plane) -> Pixels:
     low, high = float(plane.min()), float(plane.max())
     share = (_over(pixels, plane) - low) / (high - low or 1.0)
     heat = matplotlib.colormaps["magma"](share)[..., :3]
-    return (0.4 * pixels + 0.6 * 255 * heat).astype(np.uint8)
+    return (0.4 * pixels + 0.6 * 255 * heat).round().astype(np.uint8)
 
 
 def lit(pixels: Pixels, cells: Plane | None) -> Pixels | None:
@@ -134,7 +134,7 @@ def lit(pixels: Pixels, cells: Plane | None) -> Pixels | None:
         return None
     share = _over(pixels, cells.clip(0))
     light = np.sqrt(share / (float(share.max()) or 1.0))[..., None]
-    return (pixels * (DARK + (1 - DARK) * light)).astype(np.uint8)
+    return (pixels * (DARK + (1 - DARK) * light)).round().astype(np.uint8)
 
 
 def _over(pixels: Pixels, plane: Plane) -> Plane:

@@ -19,11 +19,11 @@ def test_light_is_left_where_cells_add_most() -> None:
     cells = np.float32([[0, 1], [0.25, -3]])
     small = np.full((2, 2, 3), 200, np.uint8)  # a pixel a cell: nothing is interpolated
     light = np.array([[0, 1], [0.5, 0]])  # the root of each share of the largest
-    expected = (200 * (found.DARK + (1 - found.DARK) * light)).astype(np.uint8)
+    expected = (200 * (found.DARK + (1 - found.DARK) * light)).round().astype(np.uint8)
     assert np.array_equal(found.lit(small, cells)[..., 0], expected)
     assert found.lit(GREY, cells).shape == GREY.shape
     assert found.lit(GREY, None) is None
-    assert np.array_equal(found.lit(GREY, np.zeros((2, 2), np.float32)), (GREY * found.DARK).astype(np.uint8))
+    assert np.array_equal(found.lit(GREY, np.zeros((2, 2), np.float32)), (GREY * found.DARK).round().astype(np.uint8))
 
 
 def test_heat_spans_the_range_of_its_own_picture() -> None:
@@ -31,7 +31,7 @@ def test_heat_spans_the_range_of_its_own_picture() -> None:
     for plane in (np.float32([[3, 5]]), np.float32([[-1, 0]])):
         for pixel, colour in zip(found.heated(small, plane)[0], (0.0, 1.0), strict=True):
             heat = np.array(colormaps["magma"](colour)[:3]) * 255
-            assert np.array_equal(pixel, (0.4 * 100 + 0.6 * heat).astype(np.uint8))
+            assert np.array_equal(pixel, (0.4 * 100 + 0.6 * heat).round().astype(np.uint8))
     assert found.heated(GREY, np.ones((2, 2), np.float32)).shape == GREY.shape
 
 
