@@ -20,9 +20,9 @@ import torchvision
 from PIL import Image
 
 from dagf.common import UserError, read_json, write_json
-from dagf.retrieval.batches import image_batches
 from dagf.model.network import RetrievalNet
 from dagf.model.trunks import TrunkSpec
+from dagf.retrieval.batches import image_batches
 from dagf.retrieval.extraction import SHARDS, extract
 from dagf.retrieval.images import ImageSpec
 from dagf.retrieval.inference import describe

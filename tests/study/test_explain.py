@@ -105,7 +105,9 @@ def test_the_cells_of_a_picture_by_hand(arm: str, photographs: Path) -> None:
     features = one.attended[0].numpy()
     expected = np.zeros(features.shape[1:])
     for plane, mine, theirs in zip(features, one.descriptor, other.descriptor, strict=True):
-        part = plane / plane.sum() if arm == "spoc" else (plane == plane.max()) / (plane == plane.max()).sum()
+        part = (
+            plane / max(plane.sum(), 1e-12) if arm == "spoc" else (plane == plane.max()) / (plane == plane.max()).sum()
+        )
         expected += np.nan_to_num(part) * mine * theirs
     cells = contributions(net, one, other.descriptor)
     assert cells is not None
