@@ -112,6 +112,8 @@ def main(photographs: Path | None, weights: Path | None) -> None:
 
     PHOTOGRAPHS: a folder of JPEGs to extract; drawings stand in for it. With --weights it needs a labels.csv.
     """
+    if weights and not photographs:
+        raise click.UsageError("--weights are for a folder of photographs: name one")
     found = [*searching.figures(), *extraction.figures(photographs)]
     found += roads.figures(photographs, weights) if photographs and weights else []
     found += [toytown_speed(), dagf_against_gem(), *heads_against_gem(), *scaling(), diffusion_seconds()]

@@ -58,7 +58,7 @@ def figures(folder: Path, weights: Path) -> list[dict[str, Any]]:
         "bfloat16": (for_inference(net, half=True), SPEC),
         "torch.compile": (compiled(for_inference(net)), SPEC),
         "three quarters of the size": (plain, smaller),
-        "one scale": (for_inference(replace_scales(net)), SPEC),
+        "one scale": (for_inference(MultiScale(net.network)), SPEC),
     }
     files = benchmark.database_paths[:BATCH]
     found = [{"what": "as it is: folded, channels last, float32", "mAP": judged(plain, benchmark, SPEC)}]
@@ -77,11 +77,6 @@ def run(encode: nn.Module, files: list[Path], spec: ImageSpec) -> None:
     for _, batch in image_batches(files, spec, batch=BATCH):
         with torch.inference_mode():
             encode(network_input(batch, torch.device("cpu")))
-
-
-def replace_scales(net: MultiScale) -> MultiScale:
-    """The same network at one scale."""
-    return MultiScale(net.network)
 
 
 def _size(benchmark: Benchmark) -> tuple[int, int]:

@@ -5,7 +5,6 @@ from dataclasses import replace
 
 import pandas as pd
 
-from dagf.common import read_json
 from dagf.model.network import MapEncoder
 from dagf.model.variants import VARIANTS, variant
 from dagf.retrieval.inference import describe
@@ -13,9 +12,8 @@ from dagf.retrieval.metrics import judge, mean_average_precision
 from dagf.retrieval.search import similarities
 from dagf.retrieval.statistics import t_interval
 from dagf.retrieval.whitening import pca_whitening
-from dagf.study import paths
 from dagf.study.experiment import Study
-from dagf.study.results import summary
+from dagf.study.results import benchmark_figures, summary
 
 LADDER = ("gem", "spatial", "channel", "attention", "scale-mask", "dagf")
 READINGS = (
@@ -92,9 +90,7 @@ def whitening_table(study: Study, arms: Sequence[str], setting: str, sizes: Sequ
 
 def head_costs(arms: Sequence[str]) -> pd.DataFrame:
     """The forward pass of each head as a multiple of GeM's, from the record that `make bench` keeps (empty: none)."""
-    record = paths.root() / "benchmarks" / "results.json"
-    figures = read_json(record)["figures"] if record.exists() else []
-    ratios = {one["head"]: one["ratio"] for one in figures if "head" in one}
+    ratios = {one["head"]: one["ratio"] for one in benchmark_figures() if "head" in one}
     rows = [{"head": VARIANTS[arm].title, "cost": ratios[arm]} for arm in arms if arm in ratios]
     return pd.DataFrame(rows, columns=["head", "cost"])
 

@@ -22,7 +22,7 @@ from dagf.retrieval.inference import describe, for_inference
 from dagf.retrieval.search import search_together
 from dagf.study.config import from_mapping
 from dagf.study.encoders import Encoder
-from dagf.study.experiment import placed
+from dagf.study.experiment import device, placed
 from dagf.team import team
 
 SUFFIXES = {".jpg", ".jpeg", ".png", ".webp", ".tif", ".tiff", ".bmp", ".gif"}
@@ -53,7 +53,7 @@ class Collection:
         if approximate:
             scores, rows = self.index().search(asked, top, self.descriptors)
         else:
-            scores, rows = search_together(self.descriptors, asked, top, team())
+            scores, rows = search_together(self.descriptors, asked, top, team(), device=device())
         found = zip(rows[0].tolist(), scores[0].tolist(), strict=True)
         return [(self.files[row], score) for row, score in found if row >= 0]
 

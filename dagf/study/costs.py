@@ -22,7 +22,7 @@ from matplotlib import pyplot as plt
 from matplotlib.figure import Figure
 from numpy.typing import NDArray
 
-from dagf.common import cores, read_json
+from dagf.common import cores
 from dagf.model.network import RetrievalNet
 from dagf.retrieval.batches import image_batches, network_input
 from dagf.retrieval.images import ImageSpec, load_image
@@ -30,7 +30,8 @@ from dagf.retrieval.index import Index, build_index, index_spec
 from dagf.retrieval.inference import describe, for_inference
 from dagf.retrieval.search import BLOCK, Descriptors, search
 from dagf.retrieval.statistics import exponent
-from dagf.study import figures, paths
+from dagf.study import figures
+from dagf.study.results import benchmark_figures
 
 TOP = 10  # neighbours, of which the recall is measured
 ROUNDS = 3
@@ -173,10 +174,9 @@ def outlook(costs: pd.DataFrame, took: pd.DataFrame, images: int = 100_000_000) 
 
 def benchmarks() -> pd.DataFrame:
     """What `make bench` measured last: what, figure, wanted; empty where there is no record."""
-    record = paths.root() / "benchmarks" / "results.json"
-    figures = read_json(record)["figures"] if record.exists() else []
-    rows = [{key: one[key] for key in ("what", "figure", "wanted")} for one in figures if "head" not in one]
-    return pd.DataFrame(rows, columns=["what", "figure", "wanted"])
+    columns = ["what", "figure", "wanted"]
+    rows = [[one[column] for column in columns] for one in benchmark_figures() if "head" not in one]
+    return pd.DataFrame(rows, columns=columns)
 
 
 def plot_costs(costs: pd.DataFrame) -> Figure:

@@ -224,7 +224,7 @@ class Study:
         """The test queries answered by a trained run, or by the untrained head of an (arm, seed); kept on disk."""
         files = self._files(self._asked(of)[0])
         if not files[-1].exists():
-            where = stream_positions(self.test, *self.descriptors(of))
+            where = stream_positions(self.test, *self.descriptors(of), device=device())
             for file, frame in zip(files, (where, judge_positions(self.test, where)), strict=True):
                 with atomic_path(file) as temporary:
                     frame.to_csv(temporary, index=False)
@@ -292,6 +292,11 @@ class Study:
         return pd.concat(rows, ignore_index=True)
 
 
+def device() -> str:
+    """Where networks and products run fastest here."""
+    return "cuda" if torch.cuda.is_available() else "cpu"
+
+
 def placed(net: RetrievalNet) -> RetrievalNet:
     """The network where it runs fastest here."""
-    return net.to("cuda" if torch.cuda.is_available() else "cpu").to(memory_format=torch.channels_last)
+    return net.to(device()).to(memory_format=torch.channels_last)

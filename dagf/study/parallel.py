@@ -10,6 +10,7 @@ from typing import NamedTuple, TypeVar
 import torch
 
 from dagf.common import cores, progress
+from dagf.team import team
 
 J = TypeVar("J")
 
@@ -32,10 +33,11 @@ def side_by_side(work: Callable[[J], object], jobs: Sequence[J], what: str) -> N
 def pipeline(tasks: Mapping[Hashable, Task], what: str) -> None:
     """Do all tasks, each after those that it needs, in worker processes on CPUs; on a GPU, or alone, here.
 
+    Here, too, where torchrun started this process: it shares each task with the others, which have the same order.
     A task that is needed stands before those that need it. What a task raises, this raises.
     """
     workers = min(cores(), len(tasks))
-    if torch.cuda.is_available() or workers <= 1:
+    if torch.cuda.is_available() or workers <= 1 or team().size > 1:
         for task in progress(tasks.values(), what, total=len(tasks), unit="run"):
             with one_thread():
                 task.work()

@@ -177,3 +177,10 @@ def photograph_tables(names: Sequence[str] = ("main", "shelf", "contrast")) -> l
     """The kept tables that were measured on photographs: title, caption, columns, rows, note."""
     folder = paths.reports() / "photographs"
     return [read_json(file) for file in sorted(folder.glob("*.json")) if file.stem.rpartition(".")[2] in names]
+
+
+def benchmark_figures() -> list[dict[str, Any]]:
+    """The figures of the record that `make bench` keeps; none where there is no record."""
+    record = paths.root() / "benchmarks" / "results.json"
+    figures: list[dict[str, Any]] = read_json(record)["figures"] if record.exists() else []
+    return figures

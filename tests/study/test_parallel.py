@@ -1,6 +1,8 @@
 """Jobs side by side: each is done once, after what it needs, and what fails is heard of."""
 
 import json
+import subprocess
+import sys
 import time
 from collections.abc import Callable
 from functools import partial
@@ -59,3 +61,33 @@ def test_what_a_job_raises_is_heard(workers: int, jobs: int, tmp_path: Path) -> 
     work: Callable[[Path], None] = fail
     with pytest.raises(ValueError, match="no luck"):
         side_by_side(work, [tmp_path] * jobs, "failures")
+
+
+SHARED = """
+import sys
+from functools import partial
+from pathlib import Path
+from dagf.study import parallel
+from dagf.study.parallel import Task, pipeline
+from dagf.team import team
+
+def meet(name):
+    met = team().gather((name, team().rank))  # waits for ever where the others do another task
+    if team().rank == 0:
+        with Path("met.txt").open("a") as stream:
+            stream.write(f"{met}\\n")
+
+parallel.cores = lambda: 4
+pipeline({name: Task(partial(meet, name)) for name in "abc"}, "meeting")
+"""
+
+
+@pytest.mark.study
+def test_processes_of_torchrun_do_each_task_together(tmp_path: Path) -> None:
+    """In worker processes of their own each of them could be at another task."""
+    (tmp_path / "job.py").write_text(SHARED)
+    launcher = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
+    ran = subprocess.run([*launcher, "job.py"], cwd=tmp_path, capture_output=True, text=True, timeout=120)
+    assert ran.returncode == 0, ran.stderr
+    met = (tmp_path / "met.txt").read_text().splitlines()
+    assert met == [str([(name, 0), (name, 1)]) for name in "abc"]
