@@ -22,7 +22,7 @@ from dagf.retrieval.inference import describe, for_inference
 from dagf.retrieval.search import search_together
 from dagf.study.config import from_mapping
 from dagf.study.encoders import Encoder
-from dagf.study.experiment import device, placed
+from dagf.study.placing import device, placed
 from dagf.team import team
 
 SUFFIXES = {".jpg", ".jpeg", ".png", ".webp", ".tif", ".tiff", ".bmp", ".gif"}

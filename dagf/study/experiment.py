@@ -26,6 +26,7 @@ from dagf.retrieval.streaming import stream_positions
 from dagf.study.config import Profile, RunConfig, Sweep, TrainSpec, evaluation_hash, recipe_hash
 from dagf.study.judging import judged_descriptors
 from dagf.study.parallel import pipeline, side_by_side
+from dagf.study.placing import device, placed
 from dagf.study.runs import Run, RunStore
 from dagf.study.schedule import shared_tasks, tasks_for, train_one
 from dagf.study.sources import MapSource, TrainingSet, frozen_trunk
@@ -290,13 +291,3 @@ class Study:
             found = means(self.untrained_answers(arm).judged).reset_index()
             rows.append(found.assign(arm=arm, method=VARIANTS[arm].title))
         return pd.concat(rows, ignore_index=True)
-
-
-def device() -> str:
-    """Where networks and products run fastest here."""
-    return "cuda" if torch.cuda.is_available() else "cpu"
-
-
-def placed(net: RetrievalNet) -> RetrievalNet:
-    """The network where it runs fastest here."""
-    return net.to(device()).to(memory_format=torch.channels_last)

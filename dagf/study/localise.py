@@ -31,10 +31,11 @@ from dagf.retrieval.descriptors import benchmark_scores
 from dagf.retrieval.images import to_input
 from dagf.retrieval.statistics import paired_bootstrap
 from dagf.study import explain
-from dagf.study.experiment import Study, placed
+from dagf.study.experiment import Study
 from dagf.study.explain import CamTarget, Plane, cams
 from dagf.study.figures import STYLE, overlay
 from dagf.study.parallel import side_by_side
+from dagf.study.placing import placed
 from dagf.study.runs import Run
 
 Mask = NDArray[np.bool_]

@@ -23,8 +23,9 @@ from dagf.retrieval.inference import describe
 from dagf.retrieval.metrics import judge
 from dagf.retrieval.search import Descriptors, similarities
 from dagf.retrieval.whitening import Whitening, pca_whitening
-from dagf.study.experiment import Key, Study, placed
+from dagf.study.experiment import Key, Study
 from dagf.study.parallel import side_by_side
+from dagf.study.placing import placed
 from dagf.study.runs import Run
 from dagf.study.sources import MapSource, TrainingSet
 
