@@ -94,6 +94,7 @@ def main() -> None:
     dagf evaluate dagf               mAP of one variant
     dagf extract FOLDER              descriptors of your images
     dagf search PHOTO                the most similar of them
+    dagf export --run ID model.onnx  a trained network for onnxruntime
     """
 
 
@@ -282,3 +283,25 @@ def search(
     else:
         for file, score in found:
             click.echo(f"{score:.4f}  {file}")
+
+
+@main.command()
+@click.argument("output", type=click.Path(path_type=Path))
+@click.option("--run", "run_id", required=True, help="The trained run to export (the first digits are enough).")
+def export(output: Path, run_id: str) -> None:
+    """Write a trained run as the ONNX file OUTPUT, for batches and images of any size.
+
+    It is compared with the network, by onnxruntime, before it is kept. Its metadata say how images are normalised.
+
+    \b
+    dagf export --run 0c07 model.onnx
+    """
+    from dagf.study import paths
+    from dagf.study.export import write_onnx
+    from dagf.study.runs import RunStore
+
+    made = write_onnx(RunStore(paths.runs()).get(run_id), output)
+    click.echo(
+        f"{output}: images (batch, 3, height, width) from {made.smallest_side} pixels a side on -> descriptors "
+        f"(batch, {made.dimensions}); largest difference from the network {made.difference:.0e}"
+    )

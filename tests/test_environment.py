@@ -47,6 +47,11 @@ def test_every_requirement_is_pinned_inside_its_range(text: str) -> None:
     assert requirement.specifier.contains(pinned)
 
 
+def test_who_develops_can_export() -> None:
+    extras = PYPROJECT["project"]["optional-dependencies"]
+    assert set(extras["export"]) < set(extras["dev"])
+
+
 def test_torch_and_torchvision_are_pinned_as_the_registry_has_them() -> None:
     assert all(version.local is None for version in pins().values())
     assert {"torch", "torchvision"} <= set(pins())

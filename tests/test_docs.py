@@ -1,0 +1,66 @@
+"""The pages: what they link to and name is there, and their examples in Python run."""
+
+import re
+from importlib import import_module
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from dagf.model.variants import variant
+from dagf.study.paths import ROOT as HOME
+from tests.study.conftest import photograph
+from tests.study.test_export import run_of
+
+ROOT = Path(__file__).parents[1]
+PAGES = sorted([*ROOT.glob("*.md"), *ROOT.glob("docs/*.md"), ROOT / "data" / "README.md"])
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.relative_to(ROOT).as_posix())
+def test_links_lead_somewhere(page: Path) -> None:
+    links = [link for link in re.findall(r"\]\(([^)#]+)", page.read_text()) if "://" not in link]
+    assert all((page.parent / link).exists() for link in links), links
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.relative_to(ROOT).as_posix())
+def test_files_of_ours_that_a_page_names_are_there(page: Path) -> None:
+    named = re.findall(r"`((?:dagf|tests|benchmarks|notebooks|docs)/[\w/.]+\.\w+)`", page.read_text())
+    assert [name for name in named if not (ROOT / name).is_file()] == []
+
+
+def test_the_reading_names_what_is_there() -> None:
+    text = (ROOT / "docs" / "reading.md").read_text()
+    named = [match.split(".") for match in re.findall(r"`((?:attention|network|pooling|scale_mask)\.\w+)`", text)]
+    assert len(named) >= 7
+    assert all(hasattr(import_module(f"dagf.model.{module}"), name) for module, name in named)
+
+
+@pytest.mark.parametrize("page", ["docs/reading.md", "SECURITY.md"])
+def test_a_page_is_one_page(page: str) -> None:
+    assert len((ROOT / page).read_text().splitlines()) <= 60
+
+
+def test_each_part_of_adding_is_a_page() -> None:
+    parts = (ROOT / "docs" / "adding.md").read_text().split("\n## ")
+    assert [part.partition("\n")[0] for part in parts[1:]] == ["A variant", "A benchmark", "A notebook"]
+    assert all(len(part.splitlines()) <= 60 for part in parts)
+
+
+def test_the_examples_in_python_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """One photograph is described: by a trunk off the shelf (here without its download), then by a run."""
+    first, second = re.findall(r"```python\n(.*?)```", (ROOT / "README.md").read_text(), re.DOTALL)
+    (tmp_path / "notebooks").mkdir()
+    monkeypatch.setenv(HOME, str(tmp_path))
+    monkeypatch.chdir(tmp_path)
+    photograph(0, 0, 64).save("castle.jpg")
+    names: dict[str, Any] = {}
+    assert 'weights="imagenet"' in first
+    exec(first.replace(', weights="imagenet"', ""), names)
+    assert names["image"].shape == (1, 3, 64, 64)
+    assert names["descriptor"].shape == (1, 2048)
+    torch.testing.assert_close(names["descriptor"].norm(dim=1), torch.ones(1))
+    run = run_of(tmp_path, variant("dagf"))
+    exec(second.replace('"0c07"', repr(run.id[:4])), names)
+    assert names["seen"].attention is not None
+    torch.testing.assert_close(names["seen"].descriptor.norm(dim=1), torch.ones(1))
