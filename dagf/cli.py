@@ -3,16 +3,16 @@
 A user's mistake ends with one line and status 2, never with a traceback.
 """
 
-import json
 import sys
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import click
 
 import dagf
-from dagf.common import UserError
+from dagf.collection_cli import export, extract, search
+from dagf.common import UserError, existing_file
 from dagf.data_cli import data
 from dagf.study import profiles
 
@@ -68,15 +68,9 @@ def _parameters(
         "profile": str(file) if profile.endswith(file.suffix) else profile,
         "benchmark": benchmark,
         "distractors": list(distractors),
-        "weights": _whole(weights),
+        "weights": existing_file(weights),
         "train_on": train_on,
     }
-
-
-def _whole(file: str) -> str:
-    if file and not Path(file).is_file():
-        raise UserError(f"{file} is no file: check the spelling, or make it first")
-    return str(Path(file).resolve()) if file else ""
 
 
 @click.group(cls=Commands, context_settings={"help_option_names": ["-h", "--help"]})
@@ -127,9 +121,6 @@ def report(
         click.echo(str(one))
     click.echo(f"{len(stale)} stale" if stale else "all fresh")
     sys.exit(1 if stale else 0)
-
-
-main.add_command(data)
 
 
 @main.command()
@@ -196,112 +187,5 @@ def evaluate(
     click.echo(table.to_json(orient="records", indent=1) if as_json else table.round(2).to_string(index=False))
 
 
-@main.command()
-@click.argument("images", nargs=-1, required=True, type=click.Path(path_type=Path))
-@click.option("--run", "run_id", help="A run trained on photographs to describe with (the first digits are enough).")
-@click.option("--weights", default="", metavar="FILE", help="Without a run: weights of MobileNetV2. [torchvision's]")
-@click.option("--output", default="photos.index", show_default=True, type=click.Path(path_type=Path), help="A folder.")
-@click.option(
-    "--precision",
-    type=click.Choice(["float16", "float32"]),
-    help="Of the descriptors on disk. [float32; from 100,000 images on float16]",
-)
-def extract(
-    images: tuple[Path, ...],
-    run_id: str | None,
-    weights: str,
-    output: Path,
-    precision: Literal["float16", "float32"] | None,
-) -> None:
-    """Descriptors of IMAGES (files and folders), kept in a folder for `dagf search`.
-
-    Without a run nothing is trained: they are those that were the best off the shelf on photographs, on ImageNet
-    weights, which are downloaded once unless a file is named. Stopped and started again, it goes on where it was.
-    Several processes and machines: docs/distributed.md.
-
-    \b
-    dagf extract ~/photos --output photos.index
-    dagf extract ~/photos --output photos.index --weights mobilenet_v2.pth
-    dagf extract --run 0c07 ~/photos --output photos.index
-    torchrun --nproc-per-node 2 -m -- dagf extract --run 0c07 ~/photos --output photos.index
-    """
-    from dagf.study.collection import build
-    from dagf.study.encoders import of_run, off_the_shelf
-    from dagf.team import team
-
-    if run_id is not None and weights:
-        raise UserError("a run has weights of its own: leave out --weights, or --run")
-    encoder = off_the_shelf(_whole(weights)) if run_id is None else of_run(run_id)
-    found = build(images, encoder, output, precision)
-    if team().rank == 0:
-        speed = f"{found.made} described in {found.seconds:.1f} s, {found.made / found.seconds:.1f} images/s"
-        click.echo(f"{len(found.descriptors)} images in {output}: {speed}")
-
-
-@main.command()
-@click.argument("photo", type=click.Path(path_type=Path))
-@click.option("--index", default="photos.index", show_default=True, type=click.Path(path_type=Path))
-@click.option(
-    "--crop", nargs=4, type=float, metavar="X1 Y1 X2 Y2", help="Search for this part of the photo, in pixels."
-)
-@click.option("--top", default=10, show_default=True, type=click.IntRange(1))
-@click.option("--approximate", is_flag=True, help="Ask a FAISS index, built the first time: for a million images.")
-@click.option("--html", "page", type=click.Path(path_type=Path), help="Also write a page: what was found, and why.")
-@click.option("--json", "as_json", is_flag=True, help="Print JSON.")
-def search(
-    photo: Path,
-    index: Path,
-    crop: tuple[float, float, float, float] | None,
-    top: int,
-    approximate: bool,
-    page: Path | None,
-    as_json: bool,
-) -> None:
-    """The images of an index most similar to PHOTO, with their cosine similarity.
-
-    \b
-    dagf search ~/photos/castle.jpg --index photos.index --top 5
-    dagf search ~/photos/castle.jpg --crop 300 200 900 1100 --html found.html
-    torchrun --nproc-per-node 2 -m -- dagf search ~/photos/castle.jpg --index photos.index
-    """
-    from dagf.study.collection import Collection
-    from dagf.team import team
-
-    if page and page.suffix.lower() not in (".html", ".htm"):  # a slip must not write over a photograph
-        raise UserError(f"{page} is no name of a page: name a file that ends in .html")
-    collection = Collection.load(index)
-    found = collection.search(photo, top, crop, approximate)
-    if team().rank > 0:
-        return
-    if page:
-        from dagf.study.found import write_page
-
-        write_page(page, collection, photo, found, crop)
-        click.echo(f"what was found, and why: {page}", err=True)
-    if as_json:
-        click.echo(json.dumps([{"file": file, "score": round(score, 4)} for file, score in found], indent=1))
-    else:
-        for file, score in found:
-            click.echo(f"{score:.4f}  {file}")
-
-
-@main.command()
-@click.argument("output", type=click.Path(path_type=Path))
-@click.option("--run", "run_id", required=True, help="The trained run to export (the first digits are enough).")
-def export(output: Path, run_id: str) -> None:
-    """Write a trained run as the ONNX file OUTPUT, for batches and images of any size.
-
-    It is compared with the network, by onnxruntime, before it is kept. Its metadata say how images are normalised.
-
-    \b
-    dagf export --run 0c07 model.onnx
-    """
-    from dagf.study import paths
-    from dagf.study.export import write_onnx
-    from dagf.study.runs import RunStore
-
-    made = write_onnx(RunStore(paths.runs()).get(run_id), output)
-    click.echo(
-        f"{output}: images (batch, 3, height, width) from {made.smallest_side} pixels a side on -> descriptors "
-        f"(batch, {made.dimensions}); largest difference from the network {made.difference:.0e}"
-    )
+for command in (data, extract, search, export):
+    main.add_command(command)

@@ -67,6 +67,13 @@ def choose(kind: str, name: str, choices: Iterable[str]) -> str:
     raise UserError(f"unknown {kind} '{name}': {hint}known: {', '.join(known)}")
 
 
+def existing_file(file: str) -> str:
+    """The whole path of a file that a user names; '' where none is. A `UserError` for one that is not there."""
+    if file and not Path(file).is_file():
+        raise UserError(f"{file} is no file: check the spelling, or make it first")
+    return str(Path(file).resolve()) if file else ""
+
+
 def canonical_json(value: Any) -> str:
     """One text for equal values: sorted keys, no spaces, no NaN."""
     return json.dumps(value, sort_keys=True, separators=(",", ":"), allow_nan=False, ensure_ascii=False)

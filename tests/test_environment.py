@@ -138,7 +138,8 @@ BELOW = {  # what each layer may know
     "retrieval": {"common", "team", "model", "benchmarks", "retrieval"},
     "study": {"common", "team", "model", "benchmarks", "retrieval", "study", "__init__"},  # __init__: the version
     "data_cli": {"common", "benchmarks", "study"},
-    "cli": {"common", "team", "model", "benchmarks", "retrieval", "study", "data_cli", "__init__"},
+    "collection_cli": {"common", "team", "study"},
+    "cli": {"common", "team", "model", "benchmarks", "retrieval", "study", "data_cli", "collection_cli", "__init__"},
     "__main__": {"cli"},
 }
 

@@ -10,7 +10,6 @@ from dataclasses import asdict, dataclass
 from fnmatch import fnmatch
 from pathlib import Path
 
-import torch
 from filelock import FileLock
 
 from dagf.benchmarks.protocol import Box
@@ -22,7 +21,7 @@ from dagf.retrieval.inference import describe, for_inference
 from dagf.retrieval.search import search_together
 from dagf.study.config import from_mapping
 from dagf.study.encoders import Encoder
-from dagf.study.placing import device, placed
+from dagf.study.placing import device, half_pays, placed
 from dagf.team import team
 
 SUFFIXES = {".jpg", ".jpeg", ".png", ".webp", ".tif", ".tiff", ".bmp", ".gif"}
@@ -101,13 +100,13 @@ def build(images: Sequence[Path], encoder: Encoder, output: Path, precision: Pre
     """Describe files and folders (recursively) and keep the collection in the folder `output`.
 
     Shards that are there and still fit are kept, so a job that was stopped goes on; those of another encoder, or of
-    images that are gone, are removed once the new index stands. Processes that torchrun started share the work. On a
-    GPU the trunk works in bfloat16. precision: of the kept descriptors (None: half from `LARGE` images on).
+    images that are gone, are removed once the new index stands. Processes that torchrun started share the work. The
+    trunk works in bfloat16 where that is faster. precision: of the kept descriptors (None: half from `LARGE` on).
 
     Raises `UserError` for an image that cannot be read, for an encoder that knows nothing of the images, and where
     `output` holds something else.
     """
-    files, who, half = find_images(images), team(), torch.cuda.is_available()
+    files, who, half = find_images(images), team(), half_pays()
     encoder.check_suits(files)
     encode = for_inference(placed(encoder.network()), half)
     about = [encoder.content, "bfloat16" if half else "float32"]

@@ -25,12 +25,13 @@ from dagf.model.trunks import TrunkSpec
 from dagf.retrieval.batches import image_batches
 from dagf.retrieval.extraction import SHARDS, extract
 from dagf.retrieval.images import ImageSpec
-from dagf.retrieval.inference import describe
+from dagf.retrieval.inference import describe, for_inference
 from dagf.study import collection, parallel
 from dagf.study.collection import Collection, build, find_images
 from dagf.study.encoders import SHELF, of_run
 from dagf.study.found import SIDE
 from dagf.study.paths import ROOT
+from dagf.study.placing import half_pays
 from dagf.study.runs import Run
 from dagf.study.sources import TrainingSet
 from tests.commands import fine, refused
@@ -95,7 +96,8 @@ def test_a_folder_holds_shards_and_their_index(home: Path, run: Run, index: Path
     assert {path.name for path in index.iterdir() if path.name != ".lock"} == {"index.json", *about["shards"]}
     found = Collection.load(index)
     files = [Path(file) for file in found.files]
-    expected = describe(run.network(), image_batches(files, run.config.image), len(files))
+    net = for_inference(run.network(), half_pays())
+    expected = describe(net, image_batches(files, run.config.image), len(files))
     np.testing.assert_allclose(found.descriptors[:], expected, atol=1e-5)
 
 
@@ -235,7 +237,7 @@ def test_without_a_run_nothing_is_trained(photos: Path, weights: Path, tmp_path:
     assert (found.encoder.run, found.encoder.weights) == ("", str(weights))
     assert "nothing trained, on mobilenet_v2 with mobilenet.pth" in found.encoder.words
     net = RetrievalNet(TrunkSpec("mobilenet_v2", "features.18", str(weights)), SHELF).eval()
-    expected = describe(net, image_batches(files, ImageSpec(225, "squash")), len(files))
+    expected = describe(for_inference(net, half_pays()), image_batches(files, ImageSpec(225, "squash")), len(files))
     np.testing.assert_allclose(found.descriptors[:], expected, atol=1e-4)
     page = tmp_path / "found.html"
     rows = json.loads(fine("search", files[2], "--index", tmp_path / "shelf", "--html", page, "--json"))
