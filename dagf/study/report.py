@@ -227,7 +227,7 @@ def _claims(output: Output) -> list[dict[str, Any]]:
     """The claims: claim, verdict, measured_on, report, and the contrasts under it; none before they are judged."""
     names = ("claim", "verdict", "measured_on", "contrast", "difference", "result", "report")
     path, found = output.result("tables", "claims.json"), list[dict[str, Any]]()
-    table = read_json(path) if path.is_file() else None
+    table: dict[str, Any] = read_json(path) if path.is_file() else {}
     if not is_table(table) or len(table["columns"]) != len(names):  # of another version: its notebook is stale
         return []
     for _, rows in groupby(table["rows"], lambda row: row[0]):
