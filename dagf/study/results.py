@@ -52,9 +52,10 @@ def main_caption(study: Study) -> str:
 
 
 def ranked(table: pd.DataFrame, setting: str) -> pd.DataFrame:
-    """A table of `summary`, the best mean under `setting` first."""
+    """A table of `summary`: the query sets one after the other, in each the best mean under `setting` first."""
     means = table[setting].str.split().str[0].astype(float)
-    return table.loc[means.sort_values(ascending=False, kind="stable").index].reset_index(drop=True)
+    sets = table["query set"].map({name: place for place, name in enumerate(table["query set"].unique())})
+    return table.iloc[np.lexsort((-means, sets))].reset_index(drop=True)
 
 
 def shelf_summary(results: pd.DataFrame) -> pd.DataFrame:
