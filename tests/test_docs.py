@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 import torch
 
+from dagf.common import read_json
 from dagf.model.variants import variant
 from dagf.study.paths import ROOT as HOME
 from tests.study.conftest import photograph
@@ -64,3 +65,18 @@ def test_the_examples_in_python_run(tmp_path: Path, monkeypatch: pytest.MonkeyPa
     exec(second.replace('"0c07"', repr(run.id[:4])), names)
     assert names["seen"].attention is not None
     torch.testing.assert_close(names["seen"].descriptor.norm(dim=1), torch.ones(1))
+
+
+def test_the_headline_of_the_readme_is_that_of_the_report() -> None:
+    """The table, the primary contrast and the count of the claims: from the records of the last `make reports`."""
+    text = (ROOT / "README.md").read_text()
+    main, claims = (read_json(ROOT / "reports" / "tables" / f"{name}.json") for name in ("main", "claims"))
+    for _, method, _, *cells in main["rows"]:
+        assert f"| {' | '.join((method, *cells))} |\n" in text
+    _, _, _, contrast, difference, result, _ = claims["rows"][0]
+    assert f"{contrast}: {difference} mAP points, {result}" in text
+    verdicts = [
+        verdict for _, verdict in {(row[0], row[1]) for row in claims["rows"]} if verdict != "not testable here"
+    ]
+    held = verdicts.count("supported")
+    assert f"**{held or 'None'} of the {len(verdicts)} claims that can be tested on Toytown" in text

@@ -22,12 +22,12 @@ class Interval(NamedTuple):
     @property
     def ends(self) -> str:
         """Its ends with their signs, as befits a difference."""
-        return f"[{self.low:+.1f}, {self.high:+.1f}]"
+        return f"[{self.low:+.2f}, {self.high:+.2f}]"
 
     @property
     def signed(self) -> str:
         """Its mean and its ends with their signs."""
-        return f"{self.mean:+.1f} {self.ends}"
+        return f"{self.mean:+.2f} {self.ends}"
 
 
 def t_interval(values: ArrayLike, confidence: float = 0.95) -> Interval:

@@ -102,4 +102,4 @@ def trial_table(trials: pd.DataFrame) -> pd.DataFrame:
     wide = trials.pivot(index="method", columns="rate", values="validation mAP")
     wide.columns = pd.Index([f"rate {rate:g}" for rate in wide.columns])
     best = trials[trials["chosen"]].set_index("method")["rate"]
-    return wide.loc[list(dict.fromkeys(trials["method"]))].assign(chosen=best).reset_index()
+    return wide.loc[list(dict.fromkeys(trials["method"]))].assign(chosen=best.map("{:g}".format)).reset_index()

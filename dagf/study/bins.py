@@ -46,7 +46,7 @@ def points_by_bin(study: Study, positions: pd.DataFrame, nuisance: str) -> pd.Da
 
 
 def gains(study: Study, arm: str, baseline: str, nuisance: str, sweep: bool = False) -> list[Contrast]:
-    """`arm` minus `baseline` in each bin, and last the growth: the gain in the worst bin minus that in the first."""
+    """`arm` minus `baseline` in each bin, and last the growth: the gain in the worst bin minus that in the mildest."""
     answers = study.answered([arm, baseline], sweep=sweep)
     by_seed = {
         seed: points_by_bin(study, answers[arm, seed].positions, nuisance)
@@ -55,7 +55,7 @@ def gains(study: Study, arm: str, baseline: str, nuisance: str, sweep: bool = Fa
     }
     names = [name for name, _, _ in BINS[nuisance]]
     gained = {name: pd.DataFrame({seed: frame[name] for seed, frame in by_seed.items()}) for name in names}
-    gained["worst minus first"] = gained[names[-1]] - gained[names[0]]
+    gained["worst minus mildest"] = gained[names[-1]] - gained[names[0]]
     clusters, titles = study.test.clusters(), (VARIANTS[arm].title, VARIANTS[baseline].title)
     return [contrast_of(frame, clusters, *titles, f"{nuisance}: {name}") for name, frame in gained.items()]
 

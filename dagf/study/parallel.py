@@ -42,9 +42,18 @@ def pipeline(tasks: Mapping[Hashable, Task], what: str) -> None:
             with one_thread():
                 task.work()
         return
-    with ProcessPoolExecutor(workers, multiprocessing.get_context("spawn"), torch.set_num_threads, (1,)) as pool:
+    with ProcessPoolExecutor(workers, _context(), torch.set_num_threads, (1,)) as pool:
         for _ in progress(_finished(tasks, pool, workers), what, total=len(tasks), unit="run"):
             pass
+
+
+def _context() -> multiprocessing.context.BaseContext:
+    """How workers start: from a server that has imported everything once, where the system can fork, else each anew."""
+    if "forkserver" not in multiprocessing.get_all_start_methods():
+        return multiprocessing.get_context("spawn")
+    context = multiprocessing.get_context("forkserver")
+    context.set_forkserver_preload(["dagf.study.experiment"])
+    return context
 
 
 def _finished(tasks: Mapping[Hashable, Task], pool: ProcessPoolExecutor, workers: int) -> Iterator[Hashable]:

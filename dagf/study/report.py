@@ -9,6 +9,7 @@ import re
 import shutil
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from itertools import groupby
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +17,7 @@ import jinja2
 
 import dagf
 from dagf.common import UserError, atomic_path, read_json, write_json, write_text
+from dagf.study import paths
 from dagf.study.freshness import Output, Project, records, shown_parameters
 from dagf.study.plans import Plan
 
@@ -115,13 +117,15 @@ def write_index(output: Output, runs: Sequence[Mapping[str, Any]]) -> None:
     """Write index.html from the records of `runs` and the result tables; an unchanged one is left alone."""
     environment = templates()
     environment.filters |= {"columns": columns, "duration": duration, "stem": name_title}
+    shown, further = _photographs(output)
     html = environment.get_template("reports.html.j2").render(
         style=style(),
         runs=[{**run, "page": f"{run['notebook']}.html"} for run in runs],
         main=_main(output),
         claims=_claims(output),
         facts=_facts(output),
-        photographs=_photographs(output),
+        photographs=shown,
+        further=further,
         output=output,
         version=dagf.__version__,
     )
@@ -220,12 +224,16 @@ def _main(output: Output) -> dict[str, Any] | None:
 
 
 def _claims(output: Output) -> list[dict[str, Any]]:
-    """The claims as rows: claim, verdict, effect, and the report that shows it; none before they are judged."""
-    path = output.result("tables", "claims.json")
-    if not path.is_file():
+    """The claims: claim, verdict, measured_on, report, and the contrasts under it; none before they are judged."""
+    names = ("claim", "verdict", "measured_on", "contrast", "difference", "result", "report")
+    path, found = output.result("tables", "claims.json"), list[dict[str, Any]]()
+    table: dict[str, Any] = read_json(path) if path.is_file() else {}
+    if not is_table(table) or len(table["columns"]) != len(names):  # of another version: its notebook is stale
         return []
-    rows = read_json(path)["rows"]
-    return [dict(zip(("claim", "verdict", "effect", "report"), row, strict=True)) for row in rows]
+    for _, rows in groupby(table["rows"], lambda row: row[0]):
+        effects = [dict(zip(names, row, strict=True)) for row in rows]
+        found.append({**effects[0], "effects": effects})
+    return found
 
 
 def _data_address(image: Path) -> str:
@@ -243,9 +251,15 @@ def _facts(output: Output) -> dict[str, Any]:
     return facts
 
 
-def _photographs(output: Output) -> list[dict[str, Any]]:
-    """The tables that were measured on real photographs, perhaps on another machine."""
+def _photographs(output: Output) -> tuple[list[dict[str, Any]], list[str]]:
+    """The main tables that were measured on photographs, perhaps on another machine, and links to all others."""
     if output.photographs:
-        return []
-    found = [(path, read_json(path)) for path in sorted((output.pages / "photographs").glob("*.json"))]
-    return [{**value, "file": output.link(path), "name": path.stem} for path, value in found if is_table(value)]
+        return [], []
+    shown, further = [], []
+    for path in sorted((output.pages / "photographs").glob("*.json")):
+        value = read_json(path)
+        if is_table(value) and path.stem.rpartition(".")[2] in paths.PHOTOGRAPH_TABLES:
+            shown.append({**value, "file": output.link(path), "name": path.stem})
+        elif is_table(value):
+            further.append(output.link(path))
+    return shown, further

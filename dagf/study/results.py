@@ -34,6 +34,23 @@ def summary(results: pd.DataFrame) -> pd.DataFrame:
     return pd.DataFrame(rows)
 
 
+def main_caption(study: Study) -> str:
+    """What a reader of the main table must know of it: the score, the images, the budget, the settings."""
+    profile, test = study.profile, study.test
+    spec, trunk = profile.arm_training, profile.trunk_training
+    before = f"{trunk.epochs * trunk.steps} steps from nothing for each seed's trunk, then " if trunk else ""
+    words = (
+        "mAP in per cent: 100 where every right image stands before all wrong ones. Mean over seeds [95 % t-interval]; "
+        "in the figure dots are seeds, strokes their mean, pale bars the interval, and axes do not start at 0. "
+        f"{len(test.queries)} queries, {len(test.database)} database images, {len(test.distractors)} distractors. "
+        f"Profile {profile.name}, a small budget, the same for both: {before}{spec.epochs * spec.steps} steps. "
+        "A longer training may change the order."
+    )
+    if len(test.settings) > 1:
+        words += " The settings differ in which images count as right, and so in how many: compare within a column."
+    return words
+
+
 def ranked(table: pd.DataFrame, setting: str) -> pd.DataFrame:
     """A table of `summary`, the best mean under `setting` first."""
     means = table[setting].str.split().str[0].astype(float)
@@ -173,7 +190,7 @@ def _plain(frame: pd.DataFrame) -> dict[str, Any]:
     return {"columns": [str(column) for column in frame.columns], "rows": cells.to_numpy().tolist()}
 
 
-def photograph_tables(names: Sequence[str] = ("main", "shelf", "contrast")) -> list[dict[str, Any]]:
+def photograph_tables(names: Sequence[str] = paths.PHOTOGRAPH_TABLES) -> list[dict[str, Any]]:
     """The kept tables that were measured on photographs: title, caption, columns, rows, note."""
     folder = paths.reports() / "photographs"
     return [read_json(file) for file in sorted(folder.glob("*.json")) if file.stem.rpartition(".")[2] in names]

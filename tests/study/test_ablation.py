@@ -91,8 +91,8 @@ def test_trials_by_hand() -> None:
     trials = pd.DataFrame(rows, columns=["arm", "rate", "validation mAP", "chosen"])
     trials["method"] = [VARIANTS[arm].title for arm in trials["arm"]]
     assert trial_table(trials).to_dict("records") == [
-        {"method": "GeM", "rate 0.001": 40, "rate 0.1": 41, "chosen": 0.1},
-        {"method": "DAGF", "rate 0.001": 44, "rate 0.1": 39, "chosen": 0.001},
+        {"method": "GeM", "rate 0.001": 40, "rate 0.1": 41, "chosen": "0.1"},
+        {"method": "DAGF", "rate 0.001": 44, "rate 0.1": 39, "chosen": "0.001"},
     ]
     assert trial_table(trials[:0]).empty
 
@@ -101,7 +101,7 @@ def test_trials_of_a_study(toy: Study) -> None:
     table = trial_table(toy.trials(sweep=True))
     assert list(table.columns) == ["method", "rate 0.001", "rate 0.1", "chosen"]
     for row in table.to_dict("records"):
-        assert row[f"rate {row['chosen']:g}"] == max(row["rate 0.001"], row["rate 0.1"])
+        assert row[f"rate {row['chosen']}"] == max(row["rate 0.001"], row["rate 0.1"])
 
 
 def test_costs_come_from_the_record(project: Path) -> None:

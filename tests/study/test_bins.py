@@ -101,7 +101,7 @@ def test_the_last_contrast_is_the_worst_bin_minus_the_first(toy: Study) -> None:
     for nuisance, bins in BINS.items():
         found = gains(toy, "dagf", "gem", nuisance)
         assert [one.setting for one in found] == [
-            *(f"{nuisance}: {name}" for name, _, _ in bins), f"{nuisance}: worst minus first",
+            *(f"{nuisance}: {name}" for name, _, _ in bins), f"{nuisance}: worst minus mildest",
         ]  # fmt: skip
         assert {(one.what, one.minus, one.seeds) for one in found} == {("DAGF", "GeM", 2)}
         by_seed = [

@@ -9,7 +9,7 @@ import pytest
 
 from dagf.retrieval.statistics import Interval, holm
 from dagf.study import bins, claims
-from dagf.study.claims import RIVALS, Named, claim_table, family_table
+from dagf.study.claims import RIVALS, Effect, Named, claim_table, family_table
 from dagf.study.config import RunConfig
 from dagf.study.experiment import Study
 from dagf.study.opening import control_of
@@ -60,8 +60,12 @@ def unsupported(rows: dict[str, claims.Claim]) -> set[str]:
 def test_all_is_supported_where_all_is_above(judged: Judged) -> None:
     rows = judged()
     assert unsupported(rows) == set()
-    assert rows["primary"].effect == "DAGF − GeM: +2.0 [+1.0, +3.0]"
-    assert rows["complementary"].effect == "modules 2 − b: +2.0 [+1.0, +3.0]; modules 3 − b: +2.0 [+1.0, +3.0]"
+    assert rows["primary"].effects == (Effect("DAGF minus GeM", "+2.00 [+1.00, +3.00]", "above zero"),)
+    assert [effect.contrast for effect in rows["complementary"].effects] == [
+        "(modules 2) minus b",
+        "(modules 3) minus b",
+    ]
+    assert rows["mask"].measured_on == "untrained heads on frozen maps"
     assert [row.notebook[:2] for row in rows.values()] == [
         "06", "06", "05", "05", "05", "04", "04", "05", "05", "05", "03", "06",
     ]  # fmt: skip
@@ -86,7 +90,7 @@ def test_a_claim_needs_each_of_its_contrasts_and_no_other(judged: Judged, name: 
 def test_a_lead_over_the_strongest_rival_does_not_hide_a_doubtful_one(judged: Judged) -> None:
     """The smallest lead is shown; but a larger one with a wide interval is not above 0."""
     rows = judged(rivals_1=found(1.5), rivals_2=found(9.0, 0.3, margin=12.0))
-    assert rows["rivals"].effect == "rivals 1 − b: +1.5 [+0.5, +2.5]"
+    assert rows["rivals"].effects == (Effect("(rivals 1) minus b", "+1.50 [+0.50, +2.50]", "above zero"),)
     assert unsupported(rows) == {"rivals"}
 
 
@@ -116,22 +120,27 @@ def test_the_primary_contrast_is_outside_the_family(judged: Judged) -> None:
 def test_the_tables_say_what_the_claims_say(judged: Judged) -> None:
     rows = judged(modules_0=found(p=0.04), masks_0=found(p=0.04), rivals_0=found(-2.0))
     table = claim_table(None)  # type: ignore[arg-type]
-    assert list(table.columns) == ["claim", "verdict", "effect [95 %]", "report"]
-    assert list(table["verdict"]) == [row.verdict for row in rows.values()]
+    names = ["claim", "verdict", "measured on", "contrast", "difference [95 %]", "result", "report"]
+    assert list(table.columns) == names
+    shown = table.drop_duplicates("claim")
+    assert list(shown["verdict"]) == [row.verdict for row in rows.values()]
+    assert table["claim"].value_counts().to_dict() == {row.sentence: len(row.effects) or 1 for row in rows.values()}
+    alone = table.set_index("contrast")["result"]
+    assert (alone["(modules 0) minus b"], alone["(modules 1) minus b"]) == (
+        "above zero, before correction",
+        "above zero",
+    )
+    assert table.iloc[-1]["contrast"] == rows["state of the art"].why
     family = family_table(None).set_index("what")  # type: ignore[arg-type]
     assert list(family["group"]) == [group for group, count in GROUPS.items() for _ in range(count)]
     raw = [0.04 if what in ("modules 0", "masks 0") else 1e-4 for what in family.index]
     assert list(family["p"].astype(float)) == [round(p, 3) for p in raw]
     assert np.allclose(family["p (Holm)"].astype(float), holm(raw), atol=5e-4)
-    assert family["verdict"].to_dict() == {
-        what: {"modules 0": "no difference shown", "masks 0": "no difference shown", "rivals 0": "below"}.get(
-            str(what), "above"
-        )
-        for what in family.index
-    }
-    assert family["difference [95 %]"]["rivals 0"] == "-2.0 [-3.0, -1.0]"
-    assert family["over seeds"]["rivals 0"] == "[-3.0, -1.0], 5"
-    assert family["over queries (groups)"]["rivals 0"] == "[-3.0, -1.0], 70 (70)"
+    others = dict.fromkeys(("modules 0", "masks 0"), "above zero, before correction") | {"rivals 0": "below zero"}
+    assert family["result"].to_dict() == {what: others.get(str(what), "above zero") for what in family.index}
+    assert family["difference [95 %]"]["rivals 0"] == "-2.00 [-3.00, -1.00]"
+    assert family["over seeds"]["rivals 0"] == "[-3.00, -1.00], 5"
+    assert family["over queries (groups)"]["rivals 0"] == "[-3.00, -1.00], 70 (70)"
 
 
 @pytest.mark.usefixtures("one_process")
@@ -142,16 +151,18 @@ def test_the_whole_analysis_of_a_tiny_study(
     family = family_table(toy)
     assert family["group"].value_counts().to_dict() == GROUPS | {"rivals": len({*RIVALS} & {*TOY["sweep"]["arms"]})}
     assert not family.duplicated(["group", "what", "minus", "on"]).any()  # each has its own place under Holm
-    assert set(family["verdict"]) <= {"above", "below", "no difference shown"}
+    sides = {f"{side} zero{after}" for side in ("above", "below") for after in ("", ", before correction")}
+    assert set(family["result"]) <= {*sides, "no difference shown"}
     assert list(family["on"].unique()) == [
-        "Medium", *(f"{nuisance}: worst minus first" for nuisance in bins.BINS),
+        "Medium", *(f"{nuisance}: worst minus mildest" for nuisance in bins.BINS),
         *(f"{nuisance}: {edges[-1][0]}" for nuisance, edges in bins.BINS.items()), "pixel AUC, per cent",
     ]  # fmt: skip
     table = claim_table(toy)
-    assert len(table) == len(ROWS)
+    assert table["claim"].nunique() == len(ROWS)
     by_hand = contrast(toy, "dagf", "gem", "Medium")
     assert table["verdict"][0] == ("supported" if by_hand.verdict == "above" else "not supported")
-    assert table["effect [95 %]"][0].startswith(f"DAGF − GeM: {by_hand.mean:+.1f} ")
+    assert table["contrast"][0] == "DAGF minus GeM"
+    assert table["difference [95 %]"][0] == by_hand.joint.signed
     still = claims.control(toy)
     assert still.setting == "Medium, control"
     assert still.mean == pytest.approx(contrast(control_of(toy), "dagf", "gem", "Medium").mean)

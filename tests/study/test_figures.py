@@ -79,12 +79,12 @@ def gain(setting: str, mean: float) -> Contrast:
 
 
 def test_gains_have_a_panel_a_nuisance_and_a_bar_a_bin() -> None:
-    bins = ("below 5 %", "above 20 %", "worst minus first")
+    bins = ("below 5 %", "above 20 %", "worst minus mildest")
     contrasts = [gain(f"{n}: {b}", 10 * i + j) for i, n in enumerate(("clutter", "scale")) for j, b in enumerate(bins)]
     shown = figures.gains(contrasts)
     assert [ax.get_title() for ax in shown.axes] == ["clutter", "scale"]
     for number, ax in enumerate(shown.axes):
-        assert labels(ax.get_xticklabels()) == ["below 5 %", "above 20 %", "worst\n− first"]
+        assert labels(ax.get_xticklabels()) == ["below 5 %", "above 20 %", "worst\n− mildest"]
         bars = [line for line in ax.lines if len(line.get_xdata()) == 2 and line.get_linewidth() == 3]
         points = [line for line in ax.lines if line.get_marker() == "o"]
         assert len(bars) == len(points) == len(bins)

@@ -96,10 +96,10 @@ def test_masks_by_hand(monkeypatch: pytest.MonkeyPatch) -> None:
     study: Any = Pretended()
     found = claims.masks(study)
     assert [(contrast.what, contrast.minus) for contrast in found] == [
-        ("windows max 1, 2, 3, mask none", "windows 1, mask none"),
-        ("windows 1, mask max", "windows 1, mask none"),
-        ("windows 1, mask max", "windows 1, mask random"),
-        ("windows max 1, 2, 3, mask max", "windows max 1, 2, 3, mask random"),
+        ("GeM + max windows 1, 2, 3", "GeM"),
+        ("GeM + MAX-Mask", "GeM"),
+        ("GeM + MAX-Mask", "GeM + random mask"),
+        ("GeM + max windows 1, 2, 3 + MAX-Mask", "GeM + max windows 1, 2, 3 + random mask"),
     ]
     assert [contrast.mean for contrast in found] == pytest.approx([10, 20, 20, 0], abs=1e-9)
     assert {(contrast.seeds, contrast.queries) for contrast in found} == {(2, 2)}
@@ -140,7 +140,7 @@ def test_nuisances_take_the_growth_of_each_and_what_it_ends_in(monkeypatch: pyte
 
     def gains(study: Any, arm: str, baseline: str, nuisance: str) -> list[Contrast]:
         assert (arm, baseline) == claims.PRIMARY
-        places = ("first", "middle", "worst", "worst minus first")
+        places = ("first", "middle", "worst", "worst minus mildest")
         names = [f"{nuisance}: {place}" for place in places]
         return [Contrast(arm, baseline, name, "query", 2, 2, 2, flat, flat, flat, 0.5, 0.5) for name in names]
 
@@ -148,7 +148,7 @@ def test_nuisances_take_the_growth_of_each_and_what_it_ends_in(monkeypatch: pyte
     study: Any = Pretended()
     assert [one.setting for one in claims.nuisances(study)] == [
         f"{nuisance}: {place}"
-        for place in ("worst minus first", "worst")
+        for place in ("worst minus mildest", "worst")
         for nuisance in ("clutter", "occlusion", "scale")
     ]
 

@@ -185,7 +185,7 @@ def test_the_index_shows_the_main_result_first_and_escapes_it(output: Output) ->
     figure.write_text("<svg/>")
     soup = index(output, run_record())
     assert not soup.select("script, [src^=http], link") and "http" not in str(soup)
-    assert [heading["id"] for heading in soup.select("h2")][:2] == ["result", "reports"]
+    assert [heading["id"] for heading in soup.select("h2")][:2] == ["result", "photographs"]
     assert soup.select_one("h2").get_text() == MAIN["title"]  # type: ignore[union-attr]
     assert soup.select_one("figure img")["alt"] == 'bars "of" mAP'  # type: ignore[index]
     rows = [[value.get_text() for value in row.select("th, td")] for row in soup.select("tbody")[0].select("tr")]
@@ -194,6 +194,31 @@ def test_the_index_shows_the_main_result_first_and_escapes_it(output: Output) ->
     assert "every equation is our reading" in text and "Tr<b>aining" in text and "3f2a" in text
     assert "75 s, 700 MB on A CPU, 2 threads" in text and "dagf report --only 02_training" in text
     assert "supports no claim" not in text
+
+
+CLAIM = ["It <b>helps", "not supported", "trained end to end"]
+CLAIMS = [
+    [*CLAIM, "DAGF minus GeM", "+0.10 [-1.00, +1.20]", "no difference shown", "02_training"],
+    [*CLAIM, "(GeM + x) minus GeM", "-2.00 [-3.00, -1.00]", "below zero", "02_training"],
+    ["It holds", "supported", "trained heads", "a minus b", "+2.00 [+1.00, +3.00]", "above zero", "02_training"],
+    ["Elsewhere", "not testable here", "not measured", "not here", "", "", "02_training"],
+]
+
+
+def test_the_index_counts_the_claims_and_lists_what_speaks_against_them(output: Output) -> None:
+    write_json(output.result("tables", "claims.json"), {"columns": ["c"] * 7, "rows": CLAIMS})
+    soup = index(output, run_record())
+    lead = soup.select(".lead")[1].get_text()
+    assert "1 of the 2 claims that can be tested on our drawings is supported." in lead
+    assert "DAGF minus GeM: +0.10 [-1.00, +1.20] mAP points, no difference shown." in lead
+    rows = [[cell.get_text() for cell in row.select("th, td")] for row in soup.select(".claims tbody tr")]
+    assert rows[0][0] == "It <b>helpstrained end to end"
+    assert rows[1] == ["(GeM + x) minus GeM", "-2.00 [-3.00, -1.00]", "below zero"]
+    assert soup.select_one(".claims tbody th")["rowspan"] == "2"  # type: ignore[index]
+    items = soup.select_one("#negative").find_next("ul").select("li")  # type: ignore[union-attr]
+    assert [item.get_text() for item in items] == ["(GeM + x) minus GeM: -2.00 [-3.00, -1.00], below zero."]
+    smoke = index(output, run_record(parameters={"profile": "smoke"}))
+    assert len(smoke.select(".lead")) == 1  # a smoke run says nothing of claims in its opening
 
 
 def test_the_index_of_a_smoke_run_claims_nothing(output: Output) -> None:
@@ -205,7 +230,10 @@ def test_measurements_on_photographs_are_kept_in_the_index(output: Output) -> No
     measured = run_record(photographs="town", parameters={"profile": "gpu"}, gpus=["A GPU"])
     write_json(output.pages / "photographs" / "town.main.json", {**MAIN, "title": "Town", "measured": measured})
     write_json(output.pages / "photographs" / "town.raw.json", {"no": "table"})
-    text = index(output).get_text()
+    write_json(output.pages / "photographs" / "town.curves.json", {**MAIN, "title": "Curves"})
+    soup = index(output)
+    text = soup.get_text()
+    assert "Curves" not in text and soup.select_one('a[href="photographs/town.curves.json"]')
     assert "not regenerated in this run" in text and "Town" in text and "A CPU, 2 threads, A GPU" in text
     assert "No report has been made yet" in text
 

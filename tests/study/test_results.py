@@ -70,8 +70,8 @@ def test_contrast_by_hand() -> None:
     assert (row["what"], row["minus"], row["verdict"]) == ("DAGF", "GeM", found.verdict)
     assert row["difference [95 %]"] == joint.signed
     assert row["p"] == "0.250"
-    assert row["over seeds"] == "[+20.0, +20.0], 2"
-    assert row["over queries (groups)"] == "[+15.0, +25.0], 3 (3)"
+    assert row["over seeds"] == "[+20.00, +20.00], 2"
+    assert row["over queries (groups)"] == "[+15.00, +25.00], 3 (3)"
     back = contrast(pretend_study(values, [0, 1, 2, 3]), "gem", "dagf", "Medium")
     assert back.joint.mean == back.over_seeds.mean == pytest.approx(-20)
     one = contrast(pretend_study(values, [0, 0, 0, 0]), "dagf", "gem", "Medium")
