@@ -160,7 +160,10 @@ def test_contents_that_are_not_those_of_a_shard_count_for_nothing(photos: list[P
     first, second = (listed[name] for name in names[:2])
     write_json(folder / CONTENTS, {names[0]: second, names[1]: first})
     assert extracted(photos[::-1], folder).made == 11
-    broken = folder / names[0]
+
+
+def test_a_broken_shard_is_described_again(photos: list[Path], folder: Path) -> None:
+    broken = folder / extracted(photos, folder).descriptors.names[1]
     broken.write_bytes(broken.read_bytes()[:-1])
     assert extracted(photos, folder).made == 4
 
