@@ -174,6 +174,7 @@ MAIN = {
     "caption": "c <i>",
     "columns": ["Variant", "mAP", "Interval"],
     "rows": [["<GeM>", 0.4, "[.37, .43]"], ["DAGF", 0.439, None]],
+    "runs": ['a1 "&" (seed 0)', ""],
     "note": "n & n",
     "alt": 'bars "of" mAP',
     "facts": {"Toytown generator": "3f2a"},
@@ -203,6 +204,7 @@ def test_the_index_shows_the_main_result_first_and_escapes_it(output: Output) ->
     assert soup.select_one("figure img")["alt"] == 'bars "of" mAP'  # type: ignore[index]
     rows = [[value.get_text() for value in row.select("th, td")] for row in soup.select("tbody")[0].select("tr")]
     assert rows == [["<GeM>", "0.400", "[.37, .43]"], ["DAGF", "0.439", ""]]
+    assert [row.get("title") for row in soup.select("tbody")[0].select("tr")] == ['a1 "&" (seed 0)', None]
     text = soup.get_text()
     assert "every equation is our reading" in text and "Tr<b>aining" in text and "3f2a" in text
     assert "75 s, 700 MB on A CPU, 2 threads" in text and "dagf report --only 02_training" in text
