@@ -31,8 +31,8 @@ def extract(
     """Descriptors of IMAGES (files and folders), kept in a folder for `dagf search`.
 
     Without a run nothing is trained: they are those that were the best off the shelf on photographs, on ImageNet
-    weights, which are downloaded once unless a file is named. Stopped and started again, it goes on where it was.
-    Several processes and machines: docs/distributed.md.
+    weights, which are downloaded once unless a file is named. Stopped and started again, it goes on where it was;
+    later it describes only images that are new or were changed. Several processes: docs/distributed.md.
 
     \b
     dagf extract ~/photos --output photos.index

@@ -13,7 +13,8 @@ from dagf.retrieval.search import similarities
 from dagf.retrieval.statistics import t_interval
 from dagf.retrieval.whitening import pca_whitening
 from dagf.study.experiment import Study
-from dagf.study.results import benchmark_figures, summary
+from dagf.study.results import benchmark_figures, runs_of, summary
+from dagf.study.traces import RUNS, traced
 
 LADDER = ("gem", "spatial", "channel", "attention", "scale-mask", "dagf")
 READINGS = (
@@ -84,8 +85,9 @@ def whitening_table(study: Study, arms: Sequence[str], setting: str, sizes: Sequ
                 judged = judge(study.test, similarities(whiten(database), whiten(queries)), chosen)
                 found.setdefault(f"whitened, {size}", []).append(mean_average_precision(judged, setting))
         cells = {name: str(t_interval(values)) for name, values in found.items()}
-        rows.append({"method": VARIANTS[arm].title, "seeds": len(study.profile.seeds), **cells})
-    return pd.DataFrame(rows)
+        runs = runs_of(study, arm, sweep=True)
+        rows.append({"method": VARIANTS[arm].title, "seeds": len(study.profile.seeds), **cells, RUNS: runs})
+    return traced(rows)
 
 
 def head_costs(arms: Sequence[str]) -> pd.DataFrame:

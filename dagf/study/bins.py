@@ -14,7 +14,7 @@ from dagf.common import UserError
 from dagf.model.variants import VARIANTS
 from dagf.retrieval.metrics import subset_ap
 from dagf.study.experiment import Study
-from dagf.study.results import Contrast, contrast_of
+from dagf.study.results import Contrast, contrast_of, runs_of
 
 # Upper edges of three bins, from the most benign to the worst; values beyond the last edge do not occur.
 BINS: Mapping[str, tuple[tuple[str, float, float], ...]] = {
@@ -57,7 +57,8 @@ def gains(study: Study, arm: str, baseline: str, nuisance: str, sweep: bool = Fa
     gained = {name: pd.DataFrame({seed: frame[name] for seed, frame in by_seed.items()}) for name in names}
     gained["worst minus mildest"] = gained[names[-1]] - gained[names[0]]
     clusters, titles = study.test.clusters(), (VARIANTS[arm].title, VARIANTS[baseline].title)
-    return [contrast_of(frame, clusters, *titles, f"{nuisance}: {name}") for name, frame in gained.items()]
+    runs = runs_of(study, arm, baseline, sweep=sweep)
+    return [contrast_of(frame, clusters, *titles, f"{nuisance}: {name}", runs=runs) for name, frame in gained.items()]
 
 
 def bin_counts(study: Study) -> pd.DataFrame:

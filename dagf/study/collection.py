@@ -1,7 +1,7 @@
 """A collection of one's own images, described once and searched often.
 
 A folder holds `index.json` (the files, the encoder that described them, the precision, and the names of the shards in
-the order of their rows) and the shards (`dagf.retrieval.extraction`).
+the order of their rows), the shards (`dagf.retrieval.extraction`), and what is in them (`dagf.study.changes`).
 """
 
 from collections.abc import Iterator, Sequence
@@ -15,10 +15,11 @@ from filelock import FileLock
 from dagf.benchmarks.protocol import Box
 from dagf.common import UserError, content_hash, read_json, write_json
 from dagf.retrieval.batches import image_batches
-from dagf.retrieval.extraction import SHARDS, Extracted, Precision, ShardedDescriptors, extract
+from dagf.retrieval.extraction import SHARDS, Extracted, Precision, ShardedDescriptors
 from dagf.retrieval.index import Index, build_index
 from dagf.retrieval.inference import describe, for_inference
 from dagf.retrieval.search import search_together
+from dagf.study.changes import CONTENTS, extract_changes
 from dagf.study.config import from_mapping
 from dagf.study.encoders import Encoder
 from dagf.study.placing import device, half_pays, placed
@@ -27,7 +28,7 @@ from dagf.team import team
 SUFFIXES = {".jpg", ".jpeg", ".png", ".webp", ".tif", ".tiff", ".bmp", ".gif"}
 INDEX = "index.json"
 NEAR = "near-*.faiss"
-OURS = (INDEX, SHARDS, NEAR)  # what the folder of a collection holds
+OURS = (INDEX, CONTENTS, SHARDS, NEAR)  # what the folder of a collection holds
 LARGE = 100_000  # images; from here on half the disk and half the reading count for more than the fourth decimal
 
 
@@ -99,8 +100,8 @@ class Collection:
 def build(images: Sequence[Path], encoder: Encoder, output: Path, precision: Precision | None = None) -> Extracted:
     """Describe files and folders (recursively) and keep the collection in the folder `output`.
 
-    Shards that are there and still fit are kept, so a job that was stopped goes on; those of another encoder, or of
-    images that are gone, are removed once the new index stands. Processes that torchrun started share the work. The
+    Only images whose contents are new are described, so a job that was stopped goes on; what is of another encoder, or
+    of images that are gone, is removed once the new index stands. Processes that torchrun started share the work. The
     trunk works in bfloat16 where that is faster. precision: of the kept descriptors (None: half from `LARGE` on).
 
     Raises `UserError` for an image that cannot be read, for an encoder that knows nothing of the images, and where
@@ -114,7 +115,7 @@ def build(images: Sequence[Path], encoder: Encoder, output: Path, precision: Pre
     with _claimed(output) if who.rank == 0 else nullcontext():
         if len(set(who.gather(content_hash([about, [*map(str, files)]])))) > 1:
             raise UserError("the processes see different images or weights: give all of them the same disk")
-        found = extract(encode, about, files, encoder.image, output, precision, who)
+        found = extract_changes(encode, about, files, encoder.image, output, precision, who)
         if who.rank == 0:
             Collection(tuple(map(str, files)), found.descriptors, encoder).save()
         who.wait()

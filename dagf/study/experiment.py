@@ -40,11 +40,13 @@ class Answers:
     """What an arm answers to the test queries.
 
     judged: every query under every setting (`dagf.retrieval.metrics.judge`). positions: where each labelled image
-    stands (`dagf.retrieval.metrics.positions`), from which the AP of any part of them follows.
+    stands (`dagf.retrieval.metrics.positions`), from which the AP of any part of them follows. run: the ID of the
+    trained run that answered, '' for an untrained head.
     """
 
     judged: pd.DataFrame
     positions: pd.DataFrame
+    run: str = ""
 
 
 @dataclass(frozen=True)
@@ -146,7 +148,7 @@ class Study:
         return self.arm_config(arm, seed, sweep, max(scores, key=lambda rate: scores[rate]) if scores else None)
 
     def trials(self, arms: Sequence[str] = (), sweep: bool = False) -> pd.DataFrame:
-        """One row a validation trial, all on the first seed: arm, rate, validation mAP (per cent), whether chosen.
+        """One row a validation trial, all on the first seed: arm, rate, validation mAP (per cent), whether chosen, run.
 
         Test queries play no part: a trial that is not chosen is never judged on them.
         """
@@ -159,11 +161,12 @@ class Study:
                 "rate": rate,
                 "validation mAP": self.store.get(config.id).record["validation_mAP"],
                 "chosen": config == self.chosen_config(arm, seed, sweep),
+                "run": config.id,
             }
             for arm in arms
             for rate, config in self.trial_configs(arm, sweep).items()
         ]
-        return pd.DataFrame(rows, columns=["arm", "method", "rate", "validation mAP", "chosen"])
+        return pd.DataFrame(rows, columns=["arm", "method", "rate", "validation mAP", "chosen", "run"])
 
     def prepare(self, seeds: Sequence[int], frozen: bool = True) -> None:
         """Make the trunks of the seeds and, for heads on frozen trunks, their maps: whatever all arms share."""
@@ -230,7 +233,7 @@ class Study:
                 with atomic_path(file) as temporary:
                     frame.to_csv(temporary, index=False)
         where, judged = (pd.read_csv(file, keep_default_na=False, na_values=["", "nan"]) for file in files)
-        return Answers(judged, where)
+        return Answers(judged, where, of.id if isinstance(of, Run) else "")
 
     def has_answers(self, of: Run | Key) -> bool:
         """Whether the test queries are answered by it already."""
@@ -277,9 +280,9 @@ class Study:
         return {key: self.answers(of) for key, of in asked.items()}
 
     def table(self, arms: Sequence[str] = (), seeds: Sequence[int] = (), sweep: bool = False) -> pd.DataFrame:
-        """One row an arm, seed, query set and setting: mAP and mP@k in per cent, and queries."""
+        """One row an arm, seed, query set and setting: mAP and mP@k in per cent, queries, and the run's ID."""
         rows = [
-            means(answers.judged).reset_index().assign(arm=arm, method=VARIANTS[arm].title, seed=seed)
+            means(answers.judged).reset_index().assign(arm=arm, method=VARIANTS[arm].title, seed=seed, run=answers.run)
             for (arm, seed), answers in self.answered(arms, seeds, sweep).items()
         ]
         return pd.concat(rows, ignore_index=True)

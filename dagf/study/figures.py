@@ -3,6 +3,7 @@
 import base64
 import html
 import io
+import re
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -19,6 +20,7 @@ from numpy.typing import NDArray
 from dagf.model.variants import VARIANTS
 from dagf.retrieval.statistics import t_interval
 from dagf.study import paths
+from dagf.study.traces import RUNS, split
 
 if TYPE_CHECKING:
     from dagf.study.results import Contrast
@@ -78,20 +80,25 @@ def show(figure: Figure, alt: str, caption: str, save: str = "") -> HTML:
 
 
 def table(frame: pd.DataFrame, caption: str, digits: int = 1) -> HTML:
-    """A table for a notebook, with its caption; index levels become columns."""
+    """A table for a notebook, with its caption; where the mouse rests on a row, the row's runs."""
+    plain, runs = split(frame)
     body = (
-        frame.astype(object)
-        .where(frame.notna(), np.nan)
+        plain.astype(object)
+        .where(plain.notna(), np.nan)
         .to_html(
             border=0, classes="dataframe", index=False, float_format=lambda value: f"{value:.{digits}f}", na_rep="–"
         )
     )
+    titles = (f'<tr title="{html.escape(one)}">' if one else "<tr>" for one in runs)
+    head, start, rows = body.partition("<tbody>")
+    body = head + start + re.sub("<tr>", lambda tag: next(titles, tag.group()), rows)
     return HTML(f'<figure class="table">{body}<figcaption>{html.escape(caption)}</figcaption></figure>')
 
 
 def record_table(record: Mapping[str, Any]) -> HTML:
     """A table that an earlier run kept (`dagf.study.results.keep_table`)."""
     frame = pd.DataFrame(record["rows"], columns=record["columns"])
+    frame = frame.assign(**{RUNS: record[RUNS]}) if RUNS in record else frame
     return table(frame, f"{record['title']}. {record['caption']}")
 
 

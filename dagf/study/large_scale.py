@@ -21,6 +21,7 @@ from dagf.study import figures, paths
 from dagf.study.config import Scale
 from dagf.study.experiment import Key, Study
 from dagf.study.parallel import side_by_side
+from dagf.study.traces import RUNS, run_words, traced
 
 Lines = Iterable[tuple[Key, pd.DataFrame]]
 FIRST = 100  # distractors at the first step of the curve, and of the fit
@@ -75,7 +76,8 @@ def curve(study: Study, sets: dict[Key, Described]) -> pd.DataFrame:
             database = one.database[: len(test.database) + count]
             judged = judge_positions(test, stream_positions(test, database, one.queries))
             found = means(judged)["mAP"].reset_index()
-            rows.append(found.assign(arm=arm, method=VARIANTS[arm].title, seed=seed, distractors=count))
+            about = {"arm": arm, "method": VARIANTS[arm].title, "seed": seed, "run": study.run(arm, seed).id}
+            rows.append(found.assign(**about, distractors=count))
     return pd.concat(rows, ignore_index=True)
 
 
@@ -96,8 +98,9 @@ def losses(found: pd.DataFrame, setting: str) -> pd.DataFrame:
         some = rising[rising["distractors"] >= FIRST]
         slope = np.polyfit(np.log10(some["distractors"]), some["mAP"], 1)[0] if len(some) > 1 else np.nan
         ends = {"mAP without": rising["mAP"].iloc[0], "mAP among all": rising["mAP"].iloc[-1]}
-        rows.append({"method": method, "seed": seed, **ends, "lost per tenfold": -slope})
-    return pd.DataFrame(rows)
+        traces = {RUNS: run_words(zip(one["seed"], one["run"], strict=True))}
+        rows.append({"method": method, "seed": seed, **ends, "lost per tenfold": -slope, **traces})
+    return traced(rows)
 
 
 def half_precision(study: Study, one: Described, setting: str) -> pd.DataFrame:

@@ -1,6 +1,9 @@
 """Jobs of one thread each, side by side: the same results on any number of cores."""
 
 import multiprocessing
+import os
+import signal
+import threading
 from collections.abc import Callable, Hashable, Iterator, Mapping, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
 from contextlib import contextmanager
@@ -10,6 +13,7 @@ from typing import NamedTuple, TypeVar
 import torch
 
 from dagf.common import cores, progress
+from dagf.study.worker import follow
 from dagf.team import team
 
 J = TypeVar("J")
@@ -34,7 +38,8 @@ def pipeline(tasks: Mapping[Hashable, Task], what: str) -> None:
     """Do all tasks, each after those that it needs, in worker processes on CPUs; on a GPU, or alone, here.
 
     Here, too, where torchrun started this process: it shares each task with the others, which have the same order.
-    A task that is needed stands before those that need it. What a task raises, this raises.
+    A task that is needed stands before those that need it. What a task raises, this raises. Ctrl-C ends the workers
+    at once: what they keep on disk is theirs to make whole.
     """
     workers = min(cores(), len(tasks))
     if torch.cuda.is_available() or workers <= 1 or team().size > 1:
@@ -42,18 +47,38 @@ def pipeline(tasks: Mapping[Hashable, Task], what: str) -> None:
             with one_thread():
                 task.work()
         return
-    with ProcessPoolExecutor(workers, _context(), torch.set_num_threads, (1,)) as pool:
-        for _ in progress(_finished(tasks, pool, workers), what, total=len(tasks), unit="run"):
-            pass
+    with ProcessPoolExecutor(workers, _context(), _begin) as pool:
+        try:
+            for _ in progress(_finished(tasks, pool, workers), what, total=len(tasks), unit="run"):
+                pass
+        except KeyboardInterrupt:
+            for worker in multiprocessing.active_children():  # else the pool waits for what they are at
+                worker.terminate()
+            raise
 
 
 def _context() -> multiprocessing.context.BaseContext:
     """How workers start: from a server that has imported everything once, where the system can fork, else each anew."""
     if "forkserver" not in multiprocessing.get_all_start_methods():
         return multiprocessing.get_context("spawn")
+    from multiprocessing import forkserver
+
     context = multiprocessing.get_context("forkserver")
     context.set_forkserver_preload(["dagf.study.experiment"])
+    earlier = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})  # which the server inherits
+    try:
+        forkserver.ensure_running()
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, earlier)
     return context
+
+
+def _begin() -> None:
+    """What a worker does first. Ctrl-C, which a terminal sends to all, is for the process that started the workers."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    torch.set_num_threads(1)
+    # The parent is the server, where there is one, and that ends with the job: a killed one must not go on here.
+    threading.Thread(target=follow, args=(os.getppid(),), daemon=True).start()
 
 
 def _finished(tasks: Mapping[Hashable, Task], pool: ProcessPoolExecutor, workers: int) -> Iterator[Hashable]:

@@ -29,11 +29,14 @@ from dagf.study.photograph_trials import (
     alike,
     gem_candidates,
     shelf_methods,
+    trained_asked,
     trained_methods,
     trained_study,
     untrained,
 )
 from dagf.study.results import Contrast, contrast_of, contrast_table
+from dagf.study.runs import Run
+from dagf.study.traces import RUNS, run_words, traced
 
 SHELF = ("spoc", "mac", "gem", "rmac", "crow", "windows", "mask", "scale-mask", "scale-mask-spoc")
 TRAINED = ("gem", "spatial", "channel", "attention", "scale-mask", "dagf", "netvlad", "solar", "se", "delf")
@@ -58,29 +61,40 @@ def trained_ablation(study: Study, arms: Sequence[str] = TRAINED) -> pd.DataFram
     """
     candidates, best = gem_candidates(study)
     heads = [method for pair in trained_methods(study, [arm for arm in arms if arm != "gem"]) for method in pair]
-    trained = candidates if "gem" in arms else candidates[:2]
+    trained, runs = candidates if "gem" in arms else candidates[:2], _runs(study, arms)
     rows = [
         {**_row(study, method, {"best GeM": best}), "best GeM": "yes" if method is best else ""}
+        | {RUNS: runs.get(method.title, "")}
         for method in [*trained, *heads]
     ]
-    return pd.DataFrame(rows)
+    return traced(rows)
+
+
+def _runs(study: Study, arms: Sequence[str]) -> dict[str, str]:
+    """The runs of swept heads, in words, by the title of their arm."""
+    return {
+        VARIANTS[arm].title: run_words((seed, of.id) for seed, of in seeds.items() if isinstance(of, Run))
+        for arm, seeds in trained_asked(study, arms).items()
+    }
 
 
 def against_best_gem(study: Study, arm: str = "dagf") -> pd.DataFrame:
     """A trained arm, as it is and whitened, minus the best GeM (as `trained_ablation`), paired by seed and query."""
     _, best = gem_candidates(study)
     (pair,) = trained_methods(study, [arm])
-    found = [_contrast(study, method, best, name) for method in pair for name in study.test.query_sets]
+    runs = _runs(study, ("gem", arm))
+    found = [_contrast(study, method, best, name, runs) for method in pair for name in study.test.query_sets]
     return contrast_table(found)
 
 
-def _contrast(study: Study, method: Method, minus: Method, query_set: str) -> Contrast:
+def _contrast(study: Study, method: Method, minus: Method, query_set: str, known: Mapping[str, str]) -> Contrast:
     rows = study.test.query_sets[query_set]
     what, other = (
         one.title if one.whitening == AS_IT_IS else f"{one.title}, {one.whitening}" for one in (method, minus)
     )
     apart = method.points(rows) - minus.points(rows)
-    return contrast_of(apart, study.test.clusters(), what, other, middle(study), query_set)
+    runs = "; ".join(f"{one.title}: {known[one.title]}" for one in (method, minus) if known.get(one.title))
+    return contrast_of(apart, study.test.clusters(), what, other, middle(study), query_set, runs)
 
 
 def _row(study: Study, method: Method, beside: Mapping[str, Method]) -> dict[str, Any]:
@@ -141,7 +155,8 @@ def _heads(study: Study, arms: Sequence[str]) -> list[dict[str, Any]]:
         validation = [run.record["validation_mAP"] for (name, _), run in runs.items() if name == arm]
         row: dict[str, Any] = {"method": VARIANTS[arm].title, "validation": spread(pd.Series(validation))}
         part = table[(table["arm"] == arm) & (table["setting"] == middle(study))]
-        rows.append(row | {name: spread(part[part["query_set"] == name]["mAP"]) for name in study.test.query_sets})
+        row |= {name: spread(part[part["query_set"] == name]["mAP"]) for name in study.test.query_sets}
+        rows.append(row | {RUNS: run_words((seed, run.id) for (name, seed), run in runs.items() if name == arm)})
     return rows
 
 
@@ -172,6 +187,7 @@ def near_duplicates(
     """
     found = [untrained(method) for pair in shelf_methods(study, arms) for method in pair]
     found += [method for pair in trained_methods(study, trained) for method in pair] if trained else []
+    runs = _runs(study, trained) if trained else {}
     parts = {"as it is": "test"} | {f"without ≥ {least}": f"test {least}" for least in ALIKE}
     rows = []
     for method in found:
@@ -180,8 +196,8 @@ def near_duplicates(
             for measure, title in (("AP", "mAP"), ("P@1", "P@1")):
                 for name, part in parts.items():
                     row[f"{query_set}, {title} {name}"] = spread(method.points(asked, part, measure).mean())
-        rows.append(row)
-    return pd.DataFrame(rows)
+        rows.append(row | {RUNS: runs.get(method.title, "")})
+    return traced(rows)
 
 
 def diversity(

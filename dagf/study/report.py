@@ -1,10 +1,13 @@
-"""Pages that are read offline: a run notebook as HTML, and the index of them. No script, nothing loaded from outside.
+"""Pages that are read offline: a run notebook as HTML, and the index of them. Nothing is loaded from outside.
+
+The one script of a page is ours and sorts tables by their headings; without it a page is whole.
 
 The same notebook run twice gives the same bytes: whatever depends on the clock or the machine is in the record of the
 run, which the index shows, and not in the page.
 """
 
 import base64
+import hashlib
 import re
 import shutil
 from collections.abc import Mapping, Sequence
@@ -62,7 +65,7 @@ def render_page(executed: Path, about: About) -> Page:
     shared = {"about": about, "headings": headings, "title": title, "style": style(), "version": dagf.__version__}
     shared |= {"siblings": [(one, name_title(one)) for one in about.siblings], "profile": _profile(about)}
     html, _ = exporter(TEMPLATE).from_notebook_node(notebook, resources={"page": shared})
-    html = tidy(html).replace(f"{about.root}/", "")
+    html = with_script(tidy(html).replace(f"{about.root}/", ""))
     first = BeautifulSoup(html, "html.parser").select_one("main .prose p")
     return Page(html, title, " ".join(first.get_text().split()) if first else "")
 
@@ -129,6 +132,7 @@ def write_index(output: Output, runs: Sequence[Mapping[str, Any]]) -> None:
         output=output,
         version=dagf.__version__,
     )
+    html = with_script(html)
     path = output.pages / "index.html"
     if not path.is_file() or path.read_text(encoding="utf-8") != html:
         write_text(path, html)
@@ -148,6 +152,16 @@ def templates() -> jinja2.Environment:
 def style() -> str:
     """The one style sheet, to put into a page."""
     return (TEMPLATE / "style.css").read_text(encoding="utf-8")
+
+
+def with_script(page: str) -> str:
+    """The finished page with the script that sorts tables, and a policy by which browsers run no other."""
+    script = (TEMPLATE / "sort.js").read_text(encoding="utf-8")
+    digest = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
+    policy = f"default-src 'none'; style-src 'unsafe-inline'; img-src data:; script-src 'sha256-{digest}'"
+    page = page.replace("<head>", f'<head>\n<meta http-equiv="Content-Security-Policy" content="{policy}">', 1)
+    before, end, after = page.rpartition("</body>")
+    return f"{before}<script>{script}</script>\n{end}{after}"
 
 
 def name_title(name: str) -> str:

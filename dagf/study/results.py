@@ -14,6 +14,7 @@ from dagf.retrieval.statistics import Interval, paired_bootstrap, sign_flip, t_i
 from dagf.study import paths
 from dagf.study.experiment import Study
 from dagf.study.latex import tabular
+from dagf.study.traces import RUNS, run_words, split, traced
 
 
 def summary(results: pd.DataFrame) -> pd.DataFrame:
@@ -30,8 +31,8 @@ def summary(results: pd.DataFrame) -> pd.DataFrame:
         }
         for setting, values in part.groupby("setting", sort=False)["mAP"]:
             row[str(setting)] = str(t_interval(values)) if len(values) > 1 else f"{values.iloc[0]:.1f}"
-        rows.append(row)
-    return pd.DataFrame(rows)
+        rows.append(row | {RUNS: run_words(zip(part["seed"], part["run"], strict=True))})
+    return traced(rows)
 
 
 def main_caption(study: Study) -> str:
@@ -60,7 +61,7 @@ def ranked(table: pd.DataFrame, setting: str) -> pd.DataFrame:
 
 def shelf_summary(results: pd.DataFrame) -> pd.DataFrame:
     """The same for arms off the shelf (`Study.shelf_table`): one number each, for there is nothing random."""
-    return summary(results.assign(seed=0)).drop(columns="seeds")
+    return summary(results.assign(seed=0, run="")).drop(columns="seeds")
 
 
 @dataclass(frozen=True)
@@ -70,7 +71,7 @@ class Contrast:
     joint: the interval over seeds and clusters of queries at once, and `p_joint` of that test (`two_way`). Beside it
     each source of chance alone: over_seeds, the t-interval of the seeds' differences; over_queries, the bootstrap over
     clusters of queries, of the differences averaged over seeds, and `p_queries` of the sign-flip test that flips whole
-    clusters.
+    clusters. runs: the trained runs of both, in words.
     """
 
     what: str
@@ -85,6 +86,7 @@ class Contrast:
     over_queries: Interval
     p_joint: float
     p_queries: float
+    runs: str = ""
 
     @property
     def mean(self) -> float:
@@ -112,6 +114,7 @@ def contrast_of(
     minus: str,
     setting: str,
     query_set: str = "query",
+    runs: str = "",
 ) -> Contrast:
     """The contrast of a table of differences (queries x seeds), whose index names the queries in `clusters`."""
     differences = differences.dropna()
@@ -121,7 +124,7 @@ def contrast_of(
     return Contrast(
         what, minus, setting, query_set, differences.shape[1], len(differences), len(np.unique(member)),
         joint, t_interval(differences.mean(axis=0)), paired_bootstrap(by_query, member),
-        p_joint, sign_flip(by_query, member),
+        p_joint, sign_flip(by_query, member), runs,
     )  # fmt: skip
 
 
@@ -130,7 +133,15 @@ def contrast(
 ) -> Contrast:
     """`arm` minus `baseline` on the study's test queries, paired by seed and query."""
     apart = differences(study, arm, baseline, setting, query_set, sweep)
-    return contrast_of(apart, study.test.clusters(), VARIANTS[arm].title, VARIANTS[baseline].title, setting, query_set)
+    titles, runs = (VARIANTS[arm].title, VARIANTS[baseline].title), runs_of(study, arm, baseline, sweep=sweep)
+    return contrast_of(apart, study.test.clusters(), *titles, setting, query_set, runs)
+
+
+def runs_of(study: Study, *arms: str, sweep: bool = False) -> str:
+    """The trained runs of arms, in words: each arm by its title, then its runs."""
+    answers = study.answered(arms, sweep=sweep)
+    found = {arm: run_words((seed, answers[arm, seed].run) for seed in study.profile.seeds) for arm in arms}
+    return "; ".join(f"{VARIANTS[arm].title}: {runs}" for arm, runs in found.items() if runs)
 
 
 def differences(
@@ -157,10 +168,10 @@ def contrast_table(contrasts: Sequence[Contrast]) -> pd.DataFrame:
     """One row a contrast: `cells`, its query set and setting, the p-value, the verdict."""
     rows = [
         {"what": one.what, "minus": one.minus, "query set": one.query_set, "setting": one.setting, **cells(one)}
-        | {"p": f"{one.p:.3f}", "verdict": one.verdict}
+        | {"p": f"{one.p:.3f}", "verdict": one.verdict, RUNS: one.runs}
         for one in contrasts
     ]
-    table = pd.DataFrame(rows)
+    table = traced(rows)
     return table.drop(columns="query set") if {one.query_set for one in contrasts} == {"query"} else table
 
 
@@ -173,13 +184,14 @@ def cells(one: Contrast) -> dict[str, str]:
     }
 
 
-def keep_table(name: str, frame: pd.DataFrame, title: str, caption: str, **words: str | dict[str, str]) -> None:
+def keep_table(name: str, frame: pd.DataFrame, title: str, caption: str, **more: str | dict[str, str]) -> None:
     """Leave a table: `name`.json with its words, for the index and later notebooks, `name`.csv with its values, and
-    `name`.tex for a paper.
+    `name`.tex for a paper. Each row's runs (`dagf.study.traces`) are kept in the first two.
 
-    words: `note` (below the table), `alt` (of its figure), `facts` (name -> value, shown under "What was run").
+    more: `note` (below the table), `alt` (of its figure), `facts` (name -> value, shown under "What was run").
     """
-    record = {"title": title, "caption": caption, **words} | _plain(frame)
+    plain, runs = split(frame)
+    record = {"title": title, "caption": caption, **more} | _plain(plain) | ({RUNS: runs} if runs else {})
     write_json(paths.table(f"{name}.json"), record)
     write_text(paths.table(f"{name}.tex"), tabular(record))
     with paths.table(f"{name}.csv").open("w", encoding="utf-8") as stream:

@@ -9,7 +9,6 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from dataclasses import replace
-from functools import partial
 from pathlib import Path
 
 import bs4
@@ -23,10 +22,10 @@ from dagf.common import UserError, read_json, write_json
 from dagf.model.network import RetrievalNet
 from dagf.model.trunks import TrunkSpec
 from dagf.retrieval.batches import image_batches
-from dagf.retrieval.extraction import SHARDS, extract
+from dagf.retrieval.extraction import SHARDS
 from dagf.retrieval.images import ImageSpec
 from dagf.retrieval.inference import describe, for_inference
-from dagf.study import collection, parallel
+from dagf.study import changes, collection, parallel
 from dagf.study.collection import Collection, build, find_images
 from dagf.study.encoders import SHELF, of_run
 from dagf.study.found import SIDE
@@ -68,7 +67,7 @@ def photos(home: Path, tmp_path: Path) -> Path:
 @pytest.fixture
 def small_shards(monkeypatch: pytest.MonkeyPatch) -> None:
     """Shards of eight images."""
-    monkeypatch.setattr(collection, "extract", partial(extract, shard=8))
+    monkeypatch.setattr(changes, "SHARD", 8)
 
 
 @pytest.fixture
@@ -93,7 +92,7 @@ def test_a_folder_holds_shards_and_their_index(home: Path, run: Run, index: Path
     assert about["encoder"]["image"] == {"size": 32, "mode": "longest", "resize_crop": True}
     assert about["files"] == [str(path) for path in sorted((home / "photos").rglob("*.jpg"))]
     assert len(about["shards"]) == 5
-    assert {path.name for path in index.iterdir() if path.name != ".lock"} == {"index.json", *about["shards"]}
+    assert {path.name for path in index.iterdir()} == {"index.json", "contents.json", ".lock", *about["shards"]}
     found = Collection.load(index)
     files = [Path(file) for file in found.files]
     net = for_inference(run.network(), half_pays())
@@ -279,11 +278,11 @@ def test_what_fits_is_kept_and_what_does_not_is_removed(run: Run, photos: Path, 
     for name in ("other-0.jpg", "other-1.jpg"):
         (photos / "jpg" / name).unlink()
     (index / ".shard-0123.npy.abc.npy").write_bytes(b"half")  # as a killed job leaves it
-    assert build([photos], of_run(run.id), index).made == 3
+    assert build([photos], of_run(run.id), index).made == 0
     after = shards(index)
     assert len(before.items() & after.items()) == 4
     assert len(after) == 5
-    assert {path.name for path in index.iterdir()} == {"index.json", ".lock", *after}
+    assert {path.name for path in index.iterdir()} == {"index.json", "contents.json", ".lock", *after}
     assert len(Collection.load(index).files) == 35
 
 
@@ -388,10 +387,9 @@ def test_images_are_found_in_folders_and_among_files(photos: Path) -> None:
 
 JOB = """
 import os, signal, sys
-from functools import partial
 from dagf.cli import main
 from dagf.retrieval import extraction
-from dagf.study import collection
+from dagf.study import changes
 
 def killed(*shard):
     if os.environ["RANK"] == "1" and list(shard[3].parent.glob("shard-*")):
@@ -401,7 +399,7 @@ def killed(*shard):
 if "--die" in sys.argv:
     sys.argv.remove("--die")
     whole, extraction._make = extraction._make, killed
-collection.extract = partial(collection.extract, shard=8)
+changes.SHARD = 8
 main(sys.argv[1:])
 """
 

@@ -70,11 +70,18 @@ def test_the_curve_is_what_each_size_gives_by_itself(crowd: Crowd) -> None:
 
 def test_the_loss_is_the_slope_from_a_hundred_on() -> None:
     counts = np.array([0, 100, 1000, 10_000])
-    line = {"method": "GeM", "seed": 3, "setting": "Medium", "distractors": counts, "mAP": [60.0, 50.0, 43.0, 36.0]}
+    line = {
+        "method": "GeM",
+        "seed": 3,
+        "run": "c3",
+        "setting": "Medium",
+        "distractors": counts,
+        "mAP": [60.0, 50.0, 43.0, 36.0],
+    }
     (row,) = large_scale.losses(pd.DataFrame(line), "Medium").to_dict("records")
     assert row == {"method": "GeM", "seed": 3, "mAP without": 60, "mAP among all": 36} | {
-        "lost per tenfold": pytest.approx(7)
-    }
+        "lost per tenfold": pytest.approx(7), "runs": "c3 (seed 3)",
+    }  # fmt: skip
 
 
 def test_half_precision_takes_half(crowd: Crowd) -> None:

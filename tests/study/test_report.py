@@ -1,5 +1,7 @@
-"""Pages: offline, without scripts, with math, contents and hidden parameters; the index escapes what it shows."""
+"""Pages: offline, with no script but ours, with math, contents, hidden parameters; the index escapes what it shows."""
 
+import base64
+import hashlib
 import re
 from pathlib import Path
 from typing import Any
@@ -11,7 +13,7 @@ import pytest
 from dagf.common import UserError, write_json
 from dagf.study.freshness import Output
 from dagf.study.markup import mathml, tidy
-from dagf.study.report import About, Page, columns, duration, is_number, render_page, write_index
+from dagf.study.report import TEMPLATE, About, Page, columns, duration, is_number, render_page, write_index
 
 TEXT = r"""# A page about $\alpha$
 
@@ -34,6 +36,7 @@ OUTSIDE = (
     '<link rel="stylesheet" href="https://example.org/a.css"><iframe src="https://example.org"></iframe>'
     '<figure><img src="data:image/png;base64,AAAA" alt="two curves"><figcaption>Figure 1</figcaption></figure>'
 )
+OURS = (TEMPLATE / "sort.js").read_text(encoding="utf-8")
 FRAME = '<table border="1" class="dataframe"><tr><th>GeM</th><td>0.41</td><td>text</td></tr></table>'
 
 
@@ -85,11 +88,20 @@ def soup(page: Page) -> bs4.BeautifulSoup:
 
 
 def test_a_page_runs_nothing_and_loads_nothing(soup: bs4.BeautifulSoup) -> None:
-    assert not soup.select("script, iframe, object, embed, link, base")
+    assert not soup.select("iframe, object, embed, link, base")
+    assert [script.get_text() for script in soup.select("script")] == [OURS]
     assert not [name for element in soup.find_all(True) for name in element.attrs if name.startswith("on")]
     assert all(str(element["src"]).startswith("data:") for element in soup.select("[src]"))
     assert not re.search(r"https?://|@import|url\(", str(soup))
     assert "[a map: not in this page]" in soup.get_text() and "kept" in soup.get_text()
+
+
+def test_browsers_are_told_to_run_our_script_alone(soup: bs4.BeautifulSoup) -> None:
+    (policy,) = soup.select("head > meta[http-equiv]")
+    digest = base64.b64encode(hashlib.sha256(OURS.encode()).digest()).decode()
+    allowed = ["default-src 'none'", "style-src 'unsafe-inline'", "img-src data:", f"script-src 'sha256-{digest}'"]
+    assert policy["http-equiv"] == "Content-Security-Policy"
+    assert str(policy["content"]).split("; ") == allowed
 
 
 def test_math_is_mathml_but_not_in_code(soup: bs4.BeautifulSoup) -> None:
@@ -162,6 +174,7 @@ MAIN = {
     "caption": "c <i>",
     "columns": ["Variant", "mAP", "Interval"],
     "rows": [["<GeM>", 0.4, "[.37, .43]"], ["DAGF", 0.439, None]],
+    "runs": ['a1 "&" (seed 0)', ""],
     "note": "n & n",
     "alt": 'bars "of" mAP',
     "facts": {"Toytown generator": "3f2a"},
@@ -184,12 +197,14 @@ def test_the_index_shows_the_main_result_first_and_escapes_it(output: Output) ->
     figure.parent.mkdir()
     figure.write_text("<svg/>")
     soup = index(output, run_record())
-    assert not soup.select("script, [src^=http], link") and "http" not in str(soup)
+    assert [script.get_text() for script in soup.select("script")] == [OURS]
+    assert not soup.select("[src^=http], link") and "http:" not in str(soup) and "https:" not in str(soup)
     assert [heading["id"] for heading in soup.select("h2")][:2] == ["result", "photographs"]
     assert soup.select_one("h2").get_text() == MAIN["title"]  # type: ignore[union-attr]
     assert soup.select_one("figure img")["alt"] == 'bars "of" mAP'  # type: ignore[index]
     rows = [[value.get_text() for value in row.select("th, td")] for row in soup.select("tbody")[0].select("tr")]
     assert rows == [["<GeM>", "0.400", "[.37, .43]"], ["DAGF", "0.439", ""]]
+    assert [row.get("title") for row in soup.select("tbody")[0].select("tr")] == ['a1 "&" (seed 0)', None]
     text = soup.get_text()
     assert "every equation is our reading" in text and "Tr<b>aining" in text and "3f2a" in text
     assert "75 s, 700 MB on A CPU, 2 threads" in text and "dagf report --only 02_training" in text

@@ -4,13 +4,14 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
+import bs4
 import numpy as np
 import pandas as pd
 import pytest
 
 from dagf.common import read_json
 from dagf.retrieval.statistics import Interval, sign_flip, t_interval, two_way
-from dagf.study import results
+from dagf.study import figures, results
 from dagf.study.experiment import Answers
 from dagf.study.results import Contrast, contrast, contrast_of, contrast_table, keep_table, ranked, summary
 
@@ -19,15 +20,17 @@ nan = float("nan")
 
 def test_summary_by_hand() -> None:
     rows = [
-        ("query", "Easy", 40.0, "dagf", 0), ("query", "Easy", 44.0, "dagf", 1), ("query", "Easy", 30.0, "gem", 0),
-        ("query-2", "Easy", 5.04, "gem", 0), ("query", "Hard", 7.0, "gem", 0),
+        ("query", "Easy", 40.0, "dagf", 0, "a1"), ("query", "Easy", 44.0, "dagf", 1, "b2"),
+        ("query", "Easy", 30.0, "gem", 0, ""), ("query-2", "Easy", 5.04, "gem", 0, ""),
+        ("query", "Hard", 7.0, "gem", 0, ""), ("query", "Hard", 7.0, "dagf", 1, "b2"),
     ]  # fmt: skip
-    table = summary(pd.DataFrame(rows, columns=["query_set", "setting", "mAP", "arm", "seed"]))
+    table = summary(pd.DataFrame(rows, columns=["query_set", "setting", "mAP", "arm", "seed", "run"]))
     found = table.set_index(["query set", "method"])
     assert found["Easy"]["query", "DAGF"] == str(t_interval([40, 44])) == "42.0 [16.6, 67.4]"
     assert found["Easy"]["query-2", "GeM"] == "5.0"
     assert found["Hard"]["query", "GeM"] == "7.0"
     assert found["seeds"]["query", "DAGF"] == 2
+    assert found["runs"].tolist() == ["a1 (seed 0), b2 (seed 1)", "", ""]
 
 
 def pretend_study(values: dict[tuple[str, int], list[float]], clusters: list[int]) -> Any:
@@ -43,7 +46,8 @@ def pretend_study(values: dict[tuple[str, int], list[float]], clusters: list[int
     return SimpleNamespace(
         profile=SimpleNamespace(seeds=seeds), test=SimpleNamespace(clusters=lambda: np.array(clusters)),
         answered=lambda arms, sweep: {
-            (arm, seed): Answers(judged((arm, seed)), pd.DataFrame()) for arm in arms for seed in seeds
+            (arm, seed): Answers(judged((arm, seed)), pd.DataFrame(), f"{arm}-{seed}" if arm == "dagf" else "")
+            for arm in arms for seed in seeds
         },
     )  # fmt: skip
 
@@ -72,6 +76,7 @@ def test_contrast_by_hand() -> None:
     assert row["p"] == "0.250"
     assert row["over seeds"] == "[+20.00, +20.00], 2"
     assert row["over queries (groups)"] == "[+15.00, +25.00], 3 (3)"
+    assert row["runs"] == found.runs == "DAGF: dagf-0 (seed 0), dagf-1 (seed 1)"  # nothing is trained in the other
     back = contrast(pretend_study(values, [0, 1, 2, 3]), "gem", "dagf", "Medium")
     assert back.joint.mean == back.over_seeds.mean == pytest.approx(-20)
     one = contrast(pretend_study(values, [0, 0, 0, 0]), "dagf", "gem", "Medium")
@@ -143,3 +148,20 @@ def test_a_kept_table(project: Path) -> None:
     assert (record["columns"], record["title"], record["note"]) == (["a", "b", "c", "n"], "T", "N")
     assert pd.read_csv(folder / "kept.csv")["c"].isna().sum() == 1
     assert results.photograph_tables() == []
+
+
+def test_a_kept_table_names_the_runs_of_each_row(project: Path) -> None:
+    """In the CSV as a column; in the JSON beside the rows, which the index, later notebooks and LaTeX show."""
+    frame = pd.DataFrame({"method": ["DAGF", "GeM"], "mAP": [1.5, 2.5], "runs": ["a1 (seed 0)", np.nan]})
+    keep_table("kept", frame, "T", "C")
+    folder = project / "data" / "scratch" / "tables"
+    record = read_json(folder / "kept.json")
+    assert (record["columns"], record["rows"]) == (["method", "mAP"], [["DAGF", 1.5], ["GeM", 2.5]])
+    assert record["runs"] == ["a1 (seed 0)", ""]
+    assert pd.read_csv(folder / "kept.csv")["runs"][0] == "a1 (seed 0)"
+    assert "a1" not in (folder / "kept.tex").read_text()
+    again = figures.record_table(record).data
+    assert again == figures.table(frame, "T. C").data
+    assert [row.get("title") for row in bs4.BeautifulSoup(again, "html.parser").select("tbody tr")] == [
+        "a1 (seed 0)", None,
+    ]  # fmt: skip
