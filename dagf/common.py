@@ -7,6 +7,7 @@ import hashlib
 import io
 import json
 import os
+import re
 import shutil
 import tempfile
 import tokenize
@@ -92,13 +93,25 @@ def file_sha256(path: Path) -> str:
 
 
 # What can be wrong with the place we write to, as against a fault in the work itself.
-_PLACE_FAULTS = {errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EPERM, errno.EFBIG}
+_PLACE_FAULTS = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EPERM, errno.EFBIG)
+_SHORT = re.compile(r"\d+ requested and \d+ written|when writing image file")  # NumPy, Pillow: they lose the reason
 
 
-def _explained(error: OSError, path: Path) -> Exception:
-    if error.errno not in _PLACE_FAULTS:
-        return error
-    return UserError(f"cannot write {path}: {os.strerror(error.errno)}; nothing was changed there")
+def place_fault(error: Exception) -> str:
+    """What is wrong with the place that could not be written to, in a few words; '' for any other error.
+
+    Libraries that write by themselves (safetensors, FAISS) raise errors of their own, which quote the system's words.
+    """
+    code = error.errno if isinstance(error, OSError) else None
+    words = next((os.strerror(one) for one in _PLACE_FAULTS if code == one or os.strerror(one) in str(error)), "")
+    return words or ("the disk took only a part of it" if _SHORT.search(str(error)) else "")
+
+
+def _explain(error: Exception, path: Path) -> None:
+    """Raise a `UserError` in place of an error of the place; leave any other alone."""
+    words = "" if isinstance(error, UserError) else place_fault(error)
+    if words:
+        raise UserError(f"cannot write {path}: {words}; nothing was changed there") from error
 
 
 def code_only(source: str) -> str:
@@ -141,7 +154,8 @@ def atomic_path(path: Path) -> Iterator[Path]:
         path.parent.mkdir(parents=True, exist_ok=True)
         handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.", suffix=path.suffix)
     except OSError as error:
-        raise _explained(error, path) from error
+        _explain(error, path)
+        raise
     os.close(handle)
     temporary = Path(name)
     try:
@@ -150,8 +164,9 @@ def atomic_path(path: Path) -> Iterator[Path]:
         with temporary.open("rb") as written:
             os.fsync(written.fileno())  # else a power cut could leave the new name on an empty file
         temporary.replace(path)
-    except OSError as error:
-        raise _explained(error, path) from error
+    except Exception as error:
+        _explain(error, path)
+        raise
     finally:
         temporary.unlink(missing_ok=True)
 
@@ -168,13 +183,15 @@ def atomic_folder(path: Path) -> Iterator[Path]:
             shutil.rmtree(left, ignore_errors=True)
         temporary = Path(tempfile.mkdtemp(dir=path.parent, prefix=f".{path.name}.", suffix=".part"))
     except OSError as error:
-        raise _explained(error, path) from error
+        _explain(error, path)
+        raise
     temporary.chmod(0o755)
     try:
         yield temporary
         temporary.replace(path)
-    except OSError as error:
-        raise _explained(error, path) from error
+    except Exception as error:
+        _explain(error, path)
+        raise
     finally:
         shutil.rmtree(temporary, ignore_errors=True)
 

@@ -13,7 +13,7 @@ from filelock import FileLock, Timeout
 
 from dagf.benchmarks.extraction import extract
 from dagf.benchmarks.manifest import UNPACKED, DataSet, RemoteFile, differences
-from dagf.benchmarks.transfer import check_room, fetch
+from dagf.benchmarks.transfer import check_room, fetch, forget
 from dagf.common import UserError, atomic_folder, choose, read_json, write_json
 
 DOWNLOADS = "downloads"
@@ -103,6 +103,7 @@ def _prepare(file: RemoteFile, work: Path, say: Say) -> None:
             path.unlink()
         else:
             path.replace(inside / path.name)
+    forget(path)
 
 
 def _finish(one: DataSet, work: Path, target: Path, say: Say) -> None:

@@ -118,5 +118,7 @@ class RunStore:
         folder = self.folder(config)
         folder.mkdir(parents=True, exist_ok=True)
         with FileLock(self.root / f".{config.id}.lock"):
+            for left in folder.glob(".*"):  # half-written weights of a killed process
+                left.unlink()
             write_json(folder / "config.json", to_json(config))
             yield folder

@@ -88,6 +88,11 @@ def photographs(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="session")
 def data(photographs: Path) -> TrainingSet:
     """Four instances with five images each to train on, and three others to validate on."""
+    return training_set(photographs)
+
+
+def training_set(photographs: Path) -> TrainingSet:
+    """The training images of `write_photographs`, validated on its benchmark."""
     rows = [(photographs / f"jpg/{label}-{view}.jpg", label) for label in range(TRAINED) for view in range(5)]
     files, labels = zip(*rows, strict=True)
     return TrainingSet(files, labels, load_folder(photographs), "tiny-photographs")
