@@ -8,6 +8,7 @@ import io
 import json
 import os
 import re
+import reprlib
 import shutil
 import tempfile
 import tokenize
@@ -63,9 +64,20 @@ def choose(kind: str, name: str, choices: Iterable[str]) -> str:
     known = sorted(choices)
     if name in known:
         return name
-    near = difflib.get_close_matches(name, known, n=1, cutoff=0.4)
+    near = difflib.get_close_matches(name[:100], known, n=1, cutoff=0.4)
     hint = f"did you mean '{near[0]}'? " if near else ""
-    raise UserError(f"unknown {kind} '{name}': {hint}known: {', '.join(known)}")
+    said = f"'{name}'" if name.isprintable() and len(name) <= 100 else shown(name)
+    raise UserError(f"unknown {kind} {said}: {hint}known: {', '.join(known)}")
+
+
+def shown(value: object) -> str:
+    """`value` for a message: in one line, and short whatever it holds (a list of lists of lists, in a hostile file)."""
+    short = reprlib.Repr()
+    short.maxlevel, short.maxstring, short.maxother, short.maxlist, short.maxdict = 2, 80, 80, 4, 4
+    try:
+        return short.repr(value)
+    except ValueError:  # Python writes out no integer of more than 4300 digits
+        return "a number of very many digits"
 
 
 def existing_file(file: str) -> str:

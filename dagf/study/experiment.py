@@ -27,7 +27,7 @@ from dagf.study.config import Profile, RunConfig, Sweep, TrainSpec, evaluation_h
 from dagf.study.judging import judged_descriptors
 from dagf.study.parallel import pipeline, side_by_side
 from dagf.study.placing import device, placed
-from dagf.study.runs import Run, RunStore
+from dagf.study.runs import Run, RunStore, read_table
 from dagf.study.schedule import shared_tasks, tasks_for, train_one
 from dagf.study.sources import MapSource, TrainingSet, frozen_trunk
 from dagf.study.training import load_trunk
@@ -229,7 +229,11 @@ class Study:
             for file, frame in zip(files, (where, judge_positions(self.test, where)), strict=True):
                 with atomic_path(file) as temporary:
                     frame.to_csv(temporary, index=False)
-        where, judged = (pd.read_csv(file, keep_default_na=False, na_values=["", "nan"]) for file in files)
+        kinds = {"keep_default_na": False, "na_values": ["", "nan"]}
+        where, judged = (
+            read_table(file, columns, "delete it: it is made again", **kinds)
+            for file, columns in zip(files, (("query", "row", "above"), ("query", "positives", "AP")), strict=True)
+        )
         return Answers(judged, where)
 
     def has_answers(self, of: Run | Key) -> bool:
