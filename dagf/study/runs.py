@@ -23,12 +23,15 @@ from filelock import FileLock
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file
 
-from dagf.common import UserError, read_json, write_json
+from dagf.common import UserError, file_sha256, read_json, write_json
 from dagf.model.network import RetrievalNet
 from dagf.model.trunks import TrunkSpec
 from dagf.study.config import LARGEST, RunConfig, from_mapping, to_json
 
 CURVES = ("epoch", "loss", "validation_mAP", "rate")
+SUM = "weights_sha256"  # in a record
+# How closely a run comes out again with its seed and versions (tests/study/test_repeats.py).
+REPEATS = {"same CPU and threads": "to the bit", "other threads": "validation mAP within 5 points, on smoke data"}
 NUMBERS = ("seed", "best_epoch", "validation_mAP", "seconds", "parameters")  # of a record
 
 
@@ -51,6 +54,15 @@ class Run:
             return from_mapping(RunConfig, read_json(file), str(file))
         except UserError as error:  # a value by itself may be refused without a word of the file
             raise error if str(file) in str(error) else UserError(f"{file}: {error}") from error
+
+    def verify(self) -> None:
+        """Raise `UserError` where the weights are not those that the record was written of."""
+        weights = self.folder / "weights.safetensors"
+        known = self.record.get(SUM) if weights.exists() else None
+        if known is not None and known != file_sha256(weights):
+            raise UserError(
+                f"{weights} was changed since the run was trained: put it back, or delete its folder and train again"
+            )
 
     @property
     def record(self) -> dict[str, Any]:
@@ -96,17 +108,24 @@ def read_weights(path: Path) -> dict[str, torch.Tensor]:
         raise UserError(f"{path} does not exist; train the run again") from error
     except SafetensorError as error:
         raise UserError(f"{path} is broken ({error}); delete its folder and train again") from error
+    if path.name == "weights.safetensors" and (path.parent / "record.json").exists():
+        Run(path.parent).verify()
     return tensors
 
 
-def read_table(path: Path, columns: Sequence[str], remedy: str, **options: Any) -> pd.DataFrame:
-    """A CSV with these columns (and others, perhaps); a `UserError` names one that is missing or broken."""
+def read_table(
+    path: Path, columns: Sequence[str], remedy: str, rows: int | None = None, **options: Any
+) -> pd.DataFrame:
+    """A CSV with numbers in these columns, and others, perhaps; of so many `rows` where that is known.
+
+    A `UserError` names one that is missing or broken.
+    """
     try:
         table = pd.read_csv(path, **options)
     except (OSError, ValueError, pd.errors.ParserError) as error:
         raise UserError(f"cannot read {path} ({' '.join(str(error).split())[:200]}); {remedy}") from error
-    words = [name for name in columns if name not in table or not pd.api.types.is_numeric_dtype(table[name])]
-    if words or not len(table):
+    fine = all(name in table and pd.api.types.is_numeric_dtype(table[name]) for name in columns) or not len(table)
+    if not fine or rows not in (None, len(table)):
         raise UserError(f"{path} is broken: expected numbers in the columns {', '.join(columns)}; {remedy}")
     return table
 
@@ -126,6 +145,13 @@ def check_state(path: Path) -> None:
 
 def _numbers(row: dict[str, Any]) -> list[Any]:
     return [row["seconds"]] if "seconds" in row else list(row.values())
+
+
+def _seal(run: Run) -> None:
+    """Write into a finished run's record what its weights are, and how closely it can be had again."""
+    file, weights = run.folder / "record.json", run.folder / "weights.safetensors"
+    if file.exists() and weights.exists() and SUM not in run.record:
+        write_json(file, run.record | {SUM: file_sha256(weights), "repeats": REPEATS})
 
 
 @dataclass(frozen=True)
@@ -170,3 +196,4 @@ class RunStore:
                 check_state(state)
             write_json(folder / "config.json", to_json(config))
             yield folder
+            _seal(Run(folder))
