@@ -12,7 +12,7 @@ import click
 
 import dagf
 from dagf.collection_cli import export, extract, search
-from dagf.common import UserError, existing_file, place_fault
+from dagf.common import UserError, existing_file, place_fault, printable
 from dagf.data_cli import data
 from dagf.study import profiles
 
@@ -27,7 +27,7 @@ class Commands(click.Group):
         try:
             return super().invoke(ctx)
         except UserError as error:
-            click.echo(f"dagf: {error}", err=True)
+            click.echo(printable(f"dagf: {error}", lines=True), err=True)
             sys.exit(2)
         except OSError as error:
             words = place_fault(error)

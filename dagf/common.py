@@ -70,6 +70,12 @@ def choose(kind: str, name: str, choices: Iterable[str]) -> str:
     raise UserError(f"unknown {kind} {said}: {hint}known: {', '.join(known)}")
 
 
+def printable(text: str, lines: bool = False) -> str:
+    """`text` for a terminal: what would move its cursor, or is no text, by its number; the ends of `lines` may stay."""
+    kept = "\n" if lines else ""
+    return "".join(one if one.isprintable() or one == kept else ascii(one)[1:-1] for one in text)
+
+
 def shown(value: object) -> str:
     """`value` for a message: in one line, and short whatever it holds (a list of lists of lists, in a hostile file)."""
     short = reprlib.Repr()
@@ -94,7 +100,8 @@ def canonical_json(value: Any) -> str:
 
 def content_hash(value: Any, length: int = 12) -> str:
     """The first `length` hex digits of the sha256 of `value` (bytes, or anything JSON can hold)."""
-    data = value if isinstance(value, bytes) else canonical_json(value).encode()
+    # A file's name may be no text at all; Python then holds its bytes as halves of surrogates.
+    data = value if isinstance(value, bytes) else canonical_json(value).encode("utf-8", "surrogatepass")
     return hashlib.sha256(data).hexdigest()[:length]
 
 
@@ -216,7 +223,10 @@ def write_text(path: Path, text: str) -> None:
 
 def write_json(path: Path, value: Any) -> None:
     """Write `value` to `path` atomically, as JSON that a person can read and `git diff` can compare."""
-    write_text(path, json.dumps(value, indent=1, sort_keys=True, allow_nan=False, ensure_ascii=False) + "\n")
+    text = json.dumps(value, indent=1, sort_keys=True, allow_nan=False, ensure_ascii=False)
+    if any("\ud800" <= letter <= "\udfff" for letter in text):  # of a name that is no text: UTF-8 cannot hold them
+        text = json.dumps(value, indent=1, sort_keys=True, allow_nan=False)
+    write_text(path, text + "\n")
 
 
 def read_json(path: Path) -> Any:
