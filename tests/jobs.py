@@ -17,7 +17,7 @@ from dagf.benchmarks.manifest import DataSet, Expected, RemoteFile
 from dagf.benchmarks.toytown import ToytownSpec, make_toytown
 from dagf.common import UserError, place_fault, write_json
 from dagf.retrieval.extraction import extract
-from dagf.study import collection, notebooks
+from dagf.study import collection, notebooks, parallel
 from dagf.study.collection import Collection, build
 from dagf.study.encoders import of_run
 from dagf.study.freshness import Project
@@ -74,6 +74,7 @@ def index(folder: Path, home: str, photos: str) -> None:
 def study(folder: Path, profile: str) -> None:
     """Draw, train, judge, and keep the table."""
     os.environ[ROOT] = str(folder)
+    parallel.cores = lambda: 1  # no processes of its own: they take seconds to start
     (folder / "notebooks").mkdir(exist_ok=True)
     (folder / "pyproject.toml").touch()
     table = open_study(profile).table()

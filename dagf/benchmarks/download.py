@@ -63,6 +63,10 @@ def _make(one: DataSet, data: Path, say: Say) -> None:
     try:
         work.mkdir(parents=True, exist_ok=True)
         with FileLock(work.with_name(f"{work.name}.lock"), timeout=0):
+            if _holds_something(data / one.folder):  # another process has just made it
+                shutil.rmtree(work, ignore_errors=True)
+                return
+            work.mkdir(exist_ok=True)  # which may have removed this one
             left = [file for file in one.files if not _unpacked(work, file).is_dir()]
             archives = [file.known_bytes for file in left if file.archive in UNPACKED]
             there = sum(path.stat().st_size for path in work.glob("*.part"))

@@ -1,6 +1,8 @@
 """Jobs of one thread each, side by side: the same results on any number of cores."""
 
 import multiprocessing
+import os
+import threading
 from collections.abc import Callable, Hashable, Iterator, Mapping, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
 from contextlib import contextmanager
@@ -10,6 +12,7 @@ from typing import NamedTuple, TypeVar
 import torch
 
 from dagf.common import cores, progress
+from dagf.study.worker import follow
 from dagf.team import team
 
 J = TypeVar("J")
@@ -42,9 +45,15 @@ def pipeline(tasks: Mapping[Hashable, Task], what: str) -> None:
             with one_thread():
                 task.work()
         return
-    with ProcessPoolExecutor(workers, multiprocessing.get_context("spawn"), torch.set_num_threads, (1,)) as pool:
+    with ProcessPoolExecutor(workers, multiprocessing.get_context("spawn"), _begin, (os.getpid(),)) as pool:
         for _ in progress(_finished(tasks, pool, workers), what, total=len(tasks), unit="run"):
             pass
+
+
+def _begin(parent: int) -> None:
+    """What a worker process does first."""
+    torch.set_num_threads(1)
+    threading.Thread(target=follow, args=(parent,), daemon=True).start()  # a killed job must not go on in its workers
 
 
 def _finished(tasks: Mapping[Hashable, Task], pool: ProcessPoolExecutor, workers: int) -> Iterator[Hashable]:
