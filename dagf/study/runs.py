@@ -189,8 +189,9 @@ class RunStore:
         folder = self.folder(config)
         folder.mkdir(parents=True, exist_ok=True)
         with FileLock(self.root / f".{config.id}.lock"):
-            for left in folder.glob(".*"):  # half-written weights of a killed process
-                left.unlink()
+            if not (folder / "record.json").exists():  # else the answers of others may be on their way
+                for left in folder.glob(".*"):  # half-written weights of a killed process
+                    left.unlink()
             state = folder / "state.safetensors"
             if state.exists():
                 check_state(state)
