@@ -103,6 +103,7 @@ def _prepare(file: RemoteFile, work: Path, say: Say) -> None:
                     raise UserError(f"{path} holds no {file.keep}: it is another archive than expected, get it again")
             except UserError:
                 path.unlink()  # else the next start would take it for good
+                forget(path)
                 raise
             path.unlink()
         else:

@@ -13,7 +13,7 @@ from dagf.benchmarks.public import DISTRACTORS, LOADERS, distractor_files, open_
 from dagf.benchmarks.toytown import SPLITS, check_toytown, toytown_spec
 from dagf.common import UserError
 from dagf.retrieval.images import ImageSpec, load_image
-from dagf.study.sanity import Sums, check_copies
+from dagf.study.sanity import Sums, check_apart_from, copies
 
 LANDMARKS = 8  # of a split that are drawn again
 TOLERANCE = 2.0  # mean difference of pixels, of 255, between two versions of a JPEG encoder
@@ -41,7 +41,12 @@ def check(what: str, data: Path) -> list[str]:
     check_boxes(benchmark)
     if has_labels(home):
         learned = [home / row.file for row in read_labels(home) if row.role.startswith("train")]
-        check_copies(benchmark, learned, Sums())
+        sums = Sums()
+        check_apart_from(learned, benchmark, sums)
+        found = copies(benchmark, sums)
+        if found:
+            more = f", and {len(found) - 1} more" if len(found) > 1 else ""
+            raise UserError(f"{found[0]}{more}: leave one of the two out")
     return [*lines, f"a benchmark: {len(benchmark.queries)} queries, {len(benchmark.database)} database images"]
 
 

@@ -18,7 +18,7 @@ from typing import Any, Literal, TypeVar
 import yaml
 
 from dagf.benchmarks.toytown import ToytownSpec
-from dagf.common import UserError, canonical_json, choose, code_only, content_hash, shown
+from dagf.common import UserError, canonical_json, choose, code_only, content_hash, printable, shown
 from dagf.model.trunks import TrunkSpec
 from dagf.model.variants import Variant, variant
 from dagf.retrieval.images import ImageSpec
@@ -253,8 +253,8 @@ def _convert(hint: Any, value: Any, where: str) -> Any:
     if origin is tuple and isinstance(value, list | tuple):
         return tuple(_convert(arguments[0], item, where) for item in value)
     if origin is dict and isinstance(value, Mapping):
-        named = {key if isinstance(key, str) and key.isprintable() else shown(key): one for key, one in value.items()}
-        return {key: _convert(arguments[1], one, f"{where}.{key[:80]}") for key, one in named.items()}
+        named = {key if isinstance(key, str) else shown(key): one for key, one in value.items()}
+        return {key: _convert(arguments[1], one, f"{where}.{printable(key)[:80]}") for key, one in named.items()}
     if hint is float and isinstance(value, int | float) and not isinstance(value, bool) and abs(value) <= LARGEST:
         return float(value)
     if hint in (int, str, bool) and type(value) is hint:

@@ -1,5 +1,6 @@
 """Opening a study: which images a profile and the user's folders stand for, and what names them."""
 
+import warnings
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -14,7 +15,7 @@ from dagf.study import paths
 from dagf.study.config import Profile, evaluation_hash, load_profile
 from dagf.study.experiment import Study
 from dagf.study.runs import RunStore
-from dagf.study.sanity import Sums, check_copies
+from dagf.study.sanity import Sums, check_apart_from, copies
 from dagf.study.sources import TrainingSet
 
 VALIDATION_SEED = 2023  # which instances of a photograph folder are held out
@@ -30,7 +31,8 @@ def open_study(
     trunk's weights. train_on: the folder to train on, where it is not `benchmark` itself. A profile with a training set
     trains on that one; without a `benchmark` it is judged on the set's validation split.
 
-    Raises `UserError` for anything that does not exist or does not fit.
+    Raises `UserError` for anything that does not exist or does not fit, and for a photograph that is trained and
+    tested on; warns of a query that is in the database under another name, for published sets have such queries.
     """
     chosen = load_profile(profile)
     file = Path(weights) if weights else None
@@ -49,7 +51,9 @@ def open_study(
         own, sums = has_labels(source), Sums()
         training = public or (photograph_training(source, chosen, sums) if train_on or own else None)
         if has_labels(home):  # the public sets are as their authors made them
-            check_copies(test, () if public or not training else training.files, sums)
+            check_apart_from(() if public or not training else training.files, test, sums)
+            for line in copies(test, sums):
+                warnings.warn(f"{line}: `dagf data check {benchmark}`", stacklevel=2)
         sets = [[query.query_set, query.box] for query in test.queries]
         return Study(chosen, training, test, content_hash([files_hash(test, sums), sets]), store, cache, file)
     if distractors or train_on:
@@ -83,7 +87,7 @@ def photograph_training(folder: Path, profile: Profile, sums: Sums) -> TrainingS
     kept, validation = validation_split(folder, profile.held_out, VALIDATION_SEED)
     names = sorted(set(kept.instances))
     labels = tuple(names.index(instance) for instance in kept.instances)
-    check_copies(validation, kept.files, sums)
+    check_apart_from(kept.files, validation, sums)
     everything = content_hash([files_hash(validation, sums), [sums[file] for file in kept.files], labels])
     return TrainingSet(tuple(kept.files), labels, validation, everything)
 

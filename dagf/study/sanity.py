@@ -27,11 +27,12 @@ class Sums(dict[Path, str]):
         return self[file]
 
 
-def check_copies(test: Benchmark, learned: Sequence[Path], sums: Sums) -> None:
-    """Raise `UserError` for a photograph that is trained and tested on, or that is a query and in the database.
+def copies(test: Benchmark, sums: Sums) -> list[str]:
+    """A line for each query that is, under whatever name, in the database: to find it is no feat.
 
-    What counts is what is in the files, under whatever name. A copy that is junk for its query is no leak.
+    A copy that the ground truth calls junk for the query is none.
     """
+    lines = []
     rows: dict[str, list[int]] = {}
     for row, file in enumerate(test.database):
         rows.setdefault(sums[test.root / file], []).append(row)
@@ -39,10 +40,12 @@ def check_copies(test: Benchmark, learned: Sequence[Path], sums: Sums) -> None:
         junk = query.labels.get("junk", np.empty(0, np.int64))
         for row in rows.get(sums[test.root / query.file], []):
             if row not in junk:
-                raise UserError(
-                    f"{test.root / query.file} is a query and, as {test.database[row]}, in the database: leave one of "
-                    "them out"
-                )
+                lines.append(f"{test.root / query.file} is a query and, as {test.database[row]}, in the database")
+    return lines
+
+
+def check_apart_from(learned: Sequence[Path], test: Benchmark, sums: Sums) -> None:
+    """Raise `UserError` for a photograph that is trained and, under whatever name, tested on."""
     tested = {sums[test.root / file]: file for file in [*test.database, *(query.file for query in test.queries)]}
     both = next((file for file in learned if sums[file] in tested), None)
     if both is not None:
