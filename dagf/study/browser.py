@@ -114,6 +114,7 @@ class Browser:
         self.shared = _question_controls(explorer, question)
         self.views = [_view_controls(explorer, view) for view in views]
         self.answers = [widgets.HTML() for _ in views]
+        self.status = widgets.Label("")
         self.log = widgets.Output()  # bars, and what no user has caused
         everything = range(len(views))
         for control in self.shared.values():
@@ -125,13 +126,14 @@ class Browser:
             rows = widgets.VBox(list(controls.values()))
             sides.append(widgets.VBox([rows, answer], layout={"flex": "1 1 20rem", "min_width": "0"}))
         row = {"display": "flex", "flex_flow": "row wrap", "grid_gap": "0 1.5rem"}
-        top = widgets.Box(list(self.shared.values()), layout=row)
+        top = widgets.Box([*self.shared.values(), self.status], layout=row)
         self.box = widgets.VBox([top, self.log, widgets.Box(sides, layout=row)])
         self._changed(everything)
 
     def _changed(self, sides: Sequence[int], change: Any = None) -> None:
         question = Question(top=self.top, **_values(self.shared))
         self.log.outputs = ()
+        self.status.value = "searching …"
         with self.log:
             for side in sides:
                 controls = self.views[side]
@@ -140,6 +142,7 @@ class Browser:
                     self.answers[side].value = page(self.explorer, question, [View(**_values(controls))])
                 except UserError as error:
                     self.answers[side].value = templates().from_string("<p>{{ it }}</p>").render(it=error)
+        self.status.value = ""
 
 
 def _values(controls: dict[str, widgets.Widget]) -> dict[str, Any]:
