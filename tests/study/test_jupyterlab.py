@@ -88,6 +88,8 @@ def tab(chromium: str, lab: str) -> Iterator[Page]:
 
 
 def test_controls_change_what_is_shown(tab: Page, tmp_path: Path) -> None:
+    # A menu that is opened before the notebook is there closes again.
+    tab.locator(".jp-Notebook-ExecutionIndicator[data-status=idle]").wait_for()
     tab.get_by_role("menuitem", name="Run", exact=True).click()
     tab.get_by_role("menuitem", name="Run All Cells", exact=True).click()
     left, right = (tab.locator(".answers figure").nth(side) for side in (0, 1))
