@@ -6,6 +6,7 @@ import glob
 import hashlib
 import io
 import json
+import multiprocessing
 import os
 import re
 import reprlib
@@ -48,12 +49,14 @@ def progress(
 ) -> Iterator[T]:
     """`items`, with a progress bar (rate and time left) unless the run is headless; each counts as its `amount`.
 
-    Of the processes that torchrun started the first shows its own.
+    Of the processes that torchrun started the first shows its own; a worker process none, for who started it has one.
     """
+    if headless() or os.environ.get("RANK", "0") != "0" or multiprocessing.parent_process():
+        yield from items
+        return
     from tqdm.auto import tqdm  # it imports IPython's widgets: half a second that a drawing process need not spend
 
-    hidden = headless() or os.environ.get("RANK", "0") != "0"
-    with tqdm(desc=what, total=total, unit=unit, disable=hidden, leave=False, delay=2) as bar:
+    with tqdm(desc=what, total=total, unit=unit, leave=False, delay=2) as bar:
         for item in items:
             yield item
             bar.update(amount(item))

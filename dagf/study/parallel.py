@@ -13,7 +13,6 @@ from typing import NamedTuple, TypeVar
 import torch
 
 from dagf.common import cores, progress
-from dagf.study.worker import follow
 from dagf.team import team
 
 J = TypeVar("J")
@@ -77,8 +76,15 @@ def _begin() -> None:
     """What a worker does first. Ctrl-C, which a terminal sends to all, is for the process that started the workers."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     torch.set_num_threads(1)
-    # The parent is the server, where there is one, and that ends with the job: a killed one must not go on here.
-    threading.Thread(target=follow, args=(os.getppid(),), daemon=True).start()
+    threading.Thread(target=_follow, daemon=True).start()
+
+
+def _follow() -> None:
+    """End this worker when the process that asked for it is gone: a killed job must not go on in its workers."""
+    parent = multiprocessing.parent_process()
+    if parent:
+        parent.join()
+        os.kill(os.getpid(), signal.SIGTERM)
 
 
 def _finished(tasks: Mapping[Hashable, Task], pool: ProcessPoolExecutor, workers: int) -> Iterator[Hashable]:

@@ -199,6 +199,7 @@ def test_headless_it_is_a_still_page(toy: Study, explorer: Explorer, monkeypatch
     for verdict in ("right", "wrong", "junk"):
         expected = sum(result.verdict == verdict for answer in answers for result in answer.results)
         assert images(html, f'<li class="{verdict}">') == expected
+        assert images(html, f" · {verdict}") == expected
     for answer in answers:
         assert f"AP {100 * answer.ap:.1f} %" in html
     assert "DAGF, trained</strong> · as it is" in html

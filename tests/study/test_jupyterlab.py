@@ -17,7 +17,7 @@ import pytest
 from playwright.sync_api import Page, expect, sync_playwright
 
 import dagf
-from dagf.common import HEADLESS
+from dagf.common import HEADLESS, write_json
 from dagf.study.experiment import Study
 
 pytestmark = pytest.mark.study
@@ -46,12 +46,14 @@ def lab(toy: Study, toy_root: Path, tmp_path: Path) -> Iterator[str]:
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
+    settings = tmp_path / "settings"
+    write_json(settings / "@jupyterlab/apputils-extension/notification.jupyterlab-settings", {"fetchNews": "false"})
     own = {f"JUPYTER_{kind}_DIR": str(tmp_path / kind.lower()) for kind in ("CONFIG", "DATA", "RUNTIME")}
     own |= {"IPYTHONDIR": str(tmp_path / "ipython"), "DAGF_ROOT": str(toy_root), "JUPYTER_TOKEN": "token"}
-    own |= {"PYTHONPATH": str(Path(dagf.__file__).parents[1])}
+    own |= {"PYTHONPATH": str(Path(dagf.__file__).parents[1]), "JUPYTERLAB_SETTINGS_DIR": str(settings)}
     environment = {name: value for name, value in os.environ.items() if name != HEADLESS} | own
     options = ["--no-browser", "--allow-root", f"--port={port}", "--ServerApp.port_retries=0"]
-    options += ["--LabApp.check_for_updates_class=jupyterlab.NeverCheckForUpdate", "--LabApp.news_url=None"]
+    options += ["--LabApp.check_for_updates_class=jupyterlab.NeverCheckForUpdate"]
     with (tmp_path / "lab.log").open("w") as log:
         command = [sys.executable, "-m", "jupyterlab", *options]
         server = subprocess.Popen(command, cwd=tmp_path / "work", env=environment, stdout=log, stderr=log)
@@ -88,8 +90,9 @@ def tab(chromium: str, lab: str) -> Iterator[Page]:
 
 
 def test_controls_change_what_is_shown(tab: Page, tmp_path: Path) -> None:
-    # A menu that is opened before the notebook is there closes again.
-    tab.locator(".jp-Notebook-ExecutionIndicator[data-status=idle]").wait_for()
+    tab.get_by_text(
+        "Python 3 (ipykernel) | Idle"
+    ).wait_for()  # until then a menu closes again, and a kernel is asked for
     tab.get_by_role("menuitem", name="Run", exact=True).click()
     tab.get_by_role("menuitem", name="Run All Cells", exact=True).click()
     left, right = (tab.locator(".answers figure").nth(side) for side in (0, 1))

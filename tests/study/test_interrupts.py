@@ -1,0 +1,157 @@
+"""Ctrl-C: one line and status 130, no process left, and the same command goes on from there."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import nbformat
+import pytest
+
+from dagf.retrieval.extraction import SHARDS
+from dagf.study.paths import ROOT
+from dagf.study.runs import RunStore
+from dagf.study.sources import TrainingSet
+from tests.study.conftest import PROFILE, Workshop, configured, write_photographs
+
+LINE = "dagf: stopped; start the same command again to go on from here"
+pytestmark = [
+    pytest.mark.study,
+    pytest.mark.skipif(not Path("/proc/self/environ").exists(), reason="it asks Linux which processes there are"),
+]
+SLOW = """
+import sys, time
+from pathlib import Path
+from dagf.cli import main
+from dagf.retrieval import extraction
+from dagf.study import changes
+
+def wait(*shard):
+    yield from whole(*shard)
+    while not Path("go").exists():
+        time.sleep(0.1)
+
+changes.SHARD = 8
+whole, extraction._make = extraction._make, wait
+main(sys.argv[1:])
+"""
+PARAMETERS = """profile: str = "cpu"  # the profile
+benchmark: str = ""  # photographs
+distractors: list[str] = []  # more of them
+weights: str = ""  # a file
+train_on: str = ""  # a folder"""
+NOTEBOOK = """import time
+from functools import partial
+from pathlib import Path
+from dagf.study import parallel, paths
+parallel.cores = lambda: 2
+(paths.data() / "begun").touch()
+if not (paths.root() / "go").exists():
+    parallel.side_by_side(time.sleep, [600, 600], "sleeping")"""
+
+
+class Job:
+    """`dagf` in a project's folder and a process group of its own, as a terminal starts it."""
+
+    def __init__(self, root: Path, *words: object, script: str = "") -> None:
+        (root / "job.py").write_text(script)
+        program = ["job.py"] if script else ["-m", "dagf"]
+        command, pipe = [sys.executable, *program, *map(str, words)], subprocess.PIPE
+        # What the project's folder is called is how its processes are told from others.
+        environment = {**os.environ, ROOT: str(root), "OMP_NUM_THREADS": "1"}
+        self.root = root
+        self.process = subprocess.Popen(
+            command, cwd=root, stdout=pipe, stderr=pipe, text=True, env=environment, start_new_session=True
+        )
+
+    def interrupt(self, once: Callable[[], bool]) -> str:
+        """Ctrl-C as soon as `once` holds; the one line that the command leaves, with status 130 and no process."""
+        self._wait(lambda: once() or self.process.poll() is not None)
+        assert self.process.poll() is None, self.process.communicate()
+        os.killpg(self.process.pid, signal.SIGINT)
+        _, said = self.process.communicate(timeout=120)
+        assert self.process.returncode == 130, said
+        self._wait(lambda: not left(self.root))
+        lines = [line for line in said.replace("\r", "\n").splitlines() if line.strip() and "%|" not in line]
+        assert len(lines) == 1, said
+        return lines[0].removeprefix("\x1b[K")
+
+    def finish(self) -> str:
+        """What the command says when it is left alone."""
+        said, wrong = self.process.communicate(timeout=300)
+        assert self.process.returncode == 0, wrong
+        return said
+
+    @staticmethod
+    def _wait(what: Callable[[], bool]) -> None:
+        end = time.monotonic() + 240
+        while not what():
+            assert time.monotonic() < end
+            time.sleep(0.05)
+
+
+def left(root: Path) -> list[str]:
+    """The processes whose project is in `root`."""
+    found = []
+    for process in Path("/proc").glob("[0-9]*"):
+        try:
+            if f"{ROOT}={root}".encode() in (process / "environ").read_bytes().split(b"\0"):
+                found.append((process / "cmdline").read_text())
+        except OSError:  # it ended meanwhile, or is another user's
+            continue
+    return found
+
+
+@pytest.fixture
+def root(tmp_path: Path) -> Path:
+    """An empty project."""
+    (tmp_path / "project" / "notebooks").mkdir(parents=True)
+    (tmp_path / "project" / "pyproject.toml").touch()
+    return tmp_path / "project"
+
+
+def test_extract(root: Path, data: TrainingSet) -> None:
+    run = Workshop(root / "data", data).train(configured("gem", epochs=1))
+    write_photographs(root / "photos")
+    command = ("extract", "--run", run.id, "photos", "--output", "out")
+    said = Job(root, *command, script=SLOW).interrupt(lambda: len(list((root / "out").glob(SHARDS))) == 1)
+    assert said == LINE
+    assert not (root / "out" / "index.json").exists()
+    (root / "go").touch()
+    assert Job(root, *command, script=SLOW).finish().startswith("37 images in out: 29 described in ")
+
+
+def test_train(root: Path) -> None:
+    """The trunk is trained in a worker, as is the arm after it."""
+    training = {"epochs": 30, "steps": 2, "landmarks": 3, "views": 2}
+    profile = PROFILE | {"trunk_training": training, "arm_training": training, "seeds": [0]}
+    (root / "tiny.yaml").write_text(json.dumps(profile))
+    runs, command = root / "data" / "runs", ("train", "dagf", "--profile", "tiny.yaml")
+    assert Job(root, *command).interrupt(lambda: bool(list(runs.glob("*/state.safetensors")))) == LINE
+    assert RunStore(runs).all() == []
+    assert Job(root, *command).finish().startswith("run ")
+    assert len(RunStore(runs).all()) == 2
+
+
+def test_report(root: Path) -> None:
+    """The notebook's kernel has workers of its own."""
+    cells = [
+        nbformat.v4.new_markdown_cell("# First\n\nWhat it asks."),
+        nbformat.v4.new_code_cell(PARAMETERS, metadata={"tags": ["parameters"]}),
+        nbformat.v4.new_code_cell(NOTEBOOK),
+    ]
+    nbformat.write(nbformat.v4.new_notebook(cells=cells), root / "notebooks" / "01_data_and_protocol.ipynb")
+    (root / "data").mkdir()
+
+    def sleeping() -> bool:
+        return (root / "data" / "begun").exists() and sum("forkserver" in one for one in left(root)) > 2
+
+    assert Job(root, "report").interrupt(sleeping) == LINE
+    assert not (root / "reports").exists() or not list((root / "reports").glob("*.html"))
+    (root / "go").touch()
+    Job(root, "report").finish()
+    assert (root / "reports" / "01_data_and_protocol.html").exists()
