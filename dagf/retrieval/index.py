@@ -80,8 +80,9 @@ class Index:
 
     def save(self, path: Path) -> None:
         """Write the index to one file, atomically."""
-        with atomic_path(path) as temporary:
-            faiss.write_index(self.faiss, str(temporary))
+        # Not by FAISS itself: where the disk is full, it would leave the last bytes out and say nothing.
+        with atomic_path(path) as temporary, temporary.open("wb") as stream:
+            faiss.write_index(self.faiss, faiss.PyCallbackIOWriter(stream.write))
 
     @classmethod
     def load(cls, path: Path) -> "Index":
