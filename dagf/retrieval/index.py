@@ -82,7 +82,7 @@ class Index:
         """Write the index to one file, atomically."""
         # Not by FAISS itself: where the disk is full, it would leave the last bytes out and say nothing.
         with atomic_path(path) as temporary, temporary.open("wb") as stream:
-            faiss.write_index(self.faiss, faiss.PyCallbackIOWriter(stream.write))
+            faiss.write_index(self.faiss, faiss.PyCallbackIOWriter(stream.write))  # type: ignore[attr-defined]
 
     @classmethod
     def load(cls, path: Path) -> "Index":
