@@ -9,7 +9,7 @@ from dagf.benchmarks.protocol import Benchmark
 from dagf.benchmarks.public import open_benchmark, place
 from dagf.benchmarks.toytown import load_toytown, make_toytown, toytown_training_images
 from dagf.benchmarks.training_sets import TRAINING_SETS
-from dagf.common import UserError, choose, content_hash, file_sha256
+from dagf.common import UserError, choose, content_hash, file_sha256, progress
 from dagf.study import paths
 from dagf.study.config import Profile, evaluation_hash, load_profile
 from dagf.study.experiment import Study
@@ -79,7 +79,8 @@ def photograph_training(folder: Path, profile: Profile) -> TrainingSet | None:
     kept, validation = validation_split(folder, profile.held_out, VALIDATION_SEED)
     names = sorted(set(kept.instances))
     labels = tuple(names.index(instance) for instance in kept.instances)
-    everything = content_hash([files_hash(validation), [file_sha256(file) for file in kept.files], labels])
+    sums = [file_sha256(file) for file in progress(kept.files, f"{folder.name}: reading")]
+    everything = content_hash([files_hash(validation), sums, labels])
     return TrainingSet(tuple(kept.files), labels, validation, everything)
 
 
@@ -100,7 +101,8 @@ def files_hash(benchmark: Benchmark) -> str:
     many = len(benchmark.distractors) > MANY
     read = benchmark.database_paths[: len(benchmark.database)] if many else benchmark.database_paths
     sizes = [[file.name, file.stat().st_size] for file in benchmark.distractors] if many else []
-    return content_hash([[file_sha256(file) for file in [*read, *queries]], truth, *sizes])
+    sums = [file_sha256(file) for file in progress([*read, *queries], f"{benchmark.name}: reading")]
+    return content_hash([sums, truth, *sizes])
 
 
 def control_of(study: Study, distractors: int = 1000) -> Study:
