@@ -1,4 +1,5 @@
 # make reports   regenerate reports/*.html      make test   run the tests      make lab   JupyterLab in notebooks/
+# make torture   the tests of kills, full disks and two at once, with ten times as many kills
 # make bench     speed and memory, beside the field's usual way (PHOTOS="FOLDER --weights mobilenet_v2.pth": on photographs)
 # PROFILE=smoke|cpu|gpu chooses the scale of the study. Needs Python >= 3.11 with venv.
 
@@ -8,7 +9,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 
-.PHONY: reports test lab lint bench check clean distclean
+.PHONY: reports test torture lab lint bench check clean distclean
 .DELETE_ON_ERROR:
 
 reports: $(READY)
@@ -19,6 +20,9 @@ check: $(READY)
 
 test: $(READY)
 	$(BIN)/python -m pytest
+
+torture: $(READY)
+	DAGF_KILLS=200 $(BIN)/python -m pytest tests/test_faults.py
 
 lab: $(READY)
 	$(BIN)/jupyter lab --notebook-dir=notebooks

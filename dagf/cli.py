@@ -12,7 +12,7 @@ import click
 
 import dagf
 from dagf.collection_cli import export, extract, search
-from dagf.common import UserError, existing_file
+from dagf.common import UserError, existing_file, place_fault, printable
 from dagf.data_cli import data
 from dagf.study import profiles
 
@@ -23,11 +23,17 @@ class Commands(click.Group):
     """A group whose commands end with one line when the user made a mistake."""
 
     def invoke(self, ctx: click.Context) -> Any:
-        """Run the command; a `UserError` becomes a line on stderr and status 2."""
+        """Run the command; a `UserError`, a full or a closed disk become a line on stderr and status 2."""
         try:
             return super().invoke(ctx)
         except UserError as error:
-            click.echo(f"dagf: {error}", err=True)
+            click.echo(printable(f"dagf: {error}", lines=True), err=True)
+            sys.exit(2)
+        except OSError as error:
+            words = place_fault(error)
+            if not words:
+                raise
+            click.echo(f"dagf: cannot write {error.filename or 'a file'}: {words}; mend that, start again", err=True)
             sys.exit(2)
         except KeyboardInterrupt:
             click.echo("dagf: stopped; start the same command again to go on from here", err=True)

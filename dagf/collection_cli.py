@@ -6,7 +6,7 @@ from typing import Literal
 
 import click
 
-from dagf.common import UserError, existing_file
+from dagf.common import UserError, existing_file, printable
 
 # As in `dagf.cli`, what takes seconds to import is imported in the commands.
 
@@ -97,7 +97,7 @@ def search(
         click.echo(json.dumps([{"file": file, "score": round(score, 4)} for file, score in found], indent=1))
     else:
         for file, score in found:
-            click.echo(f"{score:.4f}  {file}")
+            click.echo(f"{score:.4f}  {printable(file)}")
 
 
 @click.command()

@@ -8,6 +8,8 @@ import io
 import json
 import multiprocessing
 import os
+import re
+import reprlib
 import shutil
 import tempfile
 import tokenize
@@ -65,9 +67,26 @@ def choose(kind: str, name: str, choices: Iterable[str]) -> str:
     known = sorted(choices)
     if name in known:
         return name
-    near = difflib.get_close_matches(name, known, n=1, cutoff=0.4)
+    near = difflib.get_close_matches(name[:100], known, n=1, cutoff=0.4)
     hint = f"did you mean '{near[0]}'? " if near else ""
-    raise UserError(f"unknown {kind} '{name}': {hint}known: {', '.join(known)}")
+    said = f"'{name}'" if name.isprintable() and len(name) <= 100 else shown(name)
+    raise UserError(f"unknown {kind} {said}: {hint}known: {', '.join(known)}")
+
+
+def printable(text: str, lines: bool = False) -> str:
+    """`text` for a terminal: what would move its cursor, or is no text, by its number; the ends of `lines` may stay."""
+    kept = "\n" if lines else ""
+    return "".join(one if one.isprintable() or one == kept else ascii(one)[1:-1] for one in text)
+
+
+def shown(value: object) -> str:
+    """`value` for a message: in one line, and short whatever it holds (a list of lists of lists, in a hostile file)."""
+    short = reprlib.Repr()
+    short.maxlevel, short.maxstring, short.maxother, short.maxlist, short.maxdict = 2, 80, 80, 4, 4
+    try:
+        return short.repr(value)
+    except ValueError:  # Python writes out no integer of more than 4300 digits
+        return "a number of very many digits"
 
 
 def existing_file(file: str) -> str:
@@ -84,7 +103,8 @@ def canonical_json(value: Any) -> str:
 
 def content_hash(value: Any, length: int = 12) -> str:
     """The first `length` hex digits of the sha256 of `value` (bytes, or anything JSON can hold)."""
-    data = value if isinstance(value, bytes) else canonical_json(value).encode()
+    # A file's name may be no text at all; Python then holds its bytes as halves of surrogates.
+    data = value if isinstance(value, bytes) else canonical_json(value).encode("utf-8", "surrogatepass")
     return hashlib.sha256(data).hexdigest()[:length]
 
 
@@ -95,13 +115,25 @@ def file_sha256(path: Path) -> str:
 
 
 # What can be wrong with the place we write to, as against a fault in the work itself.
-_PLACE_FAULTS = {errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EPERM, errno.EFBIG}
+_PLACE_FAULTS = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EPERM, errno.EFBIG)
+_SHORT = re.compile(r"\d+ requested and \d+ written|when writing image file")  # NumPy, Pillow: they lose the reason
 
 
-def _explained(error: OSError, path: Path) -> Exception:
-    if error.errno not in _PLACE_FAULTS:
-        return error
-    return UserError(f"cannot write {path}: {os.strerror(error.errno)}; nothing was changed there")
+def place_fault(error: Exception) -> str:
+    """What is wrong with the place that could not be written to, in a few words; '' for any other error.
+
+    Libraries that write by themselves (safetensors, FAISS) raise errors of their own, which quote the system's words.
+    """
+    code = error.errno if isinstance(error, OSError) else None
+    words = next((os.strerror(one) for one in _PLACE_FAULTS if code == one or os.strerror(one) in str(error)), "")
+    return words or ("the disk took only a part of it" if _SHORT.search(str(error)) else "")
+
+
+def _explain(error: Exception, path: Path) -> None:
+    """Raise a `UserError` in place of an error of the place; leave any other alone."""
+    words = "" if isinstance(error, UserError) else place_fault(error)
+    if words:
+        raise UserError(f"cannot write {path}: {words}; nothing was changed there") from error
 
 
 def code_only(source: str) -> str:
@@ -144,7 +176,8 @@ def atomic_path(path: Path) -> Iterator[Path]:
         path.parent.mkdir(parents=True, exist_ok=True)
         handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.", suffix=path.suffix)
     except OSError as error:
-        raise _explained(error, path) from error
+        _explain(error, path)
+        raise
     os.close(handle)
     temporary = Path(name)
     try:
@@ -153,8 +186,9 @@ def atomic_path(path: Path) -> Iterator[Path]:
         with temporary.open("rb") as written:
             os.fsync(written.fileno())  # else a power cut could leave the new name on an empty file
         temporary.replace(path)
-    except OSError as error:
-        raise _explained(error, path) from error
+    except Exception as error:
+        _explain(error, path)
+        raise
     finally:
         temporary.unlink(missing_ok=True)
 
@@ -171,13 +205,15 @@ def atomic_folder(path: Path) -> Iterator[Path]:
             shutil.rmtree(left, ignore_errors=True)
         temporary = Path(tempfile.mkdtemp(dir=path.parent, prefix=f".{path.name}.", suffix=".part"))
     except OSError as error:
-        raise _explained(error, path) from error
+        _explain(error, path)
+        raise
     temporary.chmod(0o755)
     try:
         yield temporary
         temporary.replace(path)
-    except OSError as error:
-        raise _explained(error, path) from error
+    except Exception as error:
+        _explain(error, path)
+        raise
     finally:
         shutil.rmtree(temporary, ignore_errors=True)
 
@@ -190,7 +226,10 @@ def write_text(path: Path, text: str) -> None:
 
 def write_json(path: Path, value: Any) -> None:
     """Write `value` to `path` atomically, as JSON that a person can read and `git diff` can compare."""
-    write_text(path, json.dumps(value, indent=1, sort_keys=True, allow_nan=False, ensure_ascii=False) + "\n")
+    text = json.dumps(value, indent=1, sort_keys=True, allow_nan=False, ensure_ascii=False)
+    if any("\ud800" <= letter <= "\udfff" for letter in text):  # of a name that is no text: UTF-8 cannot hold them
+        text = json.dumps(value, indent=1, sort_keys=True, allow_nan=False)
+    write_text(path, text + "\n")
 
 
 def read_json(path: Path) -> Any:

@@ -1,7 +1,9 @@
 import errno
+import hashlib
 import json
 import os
 from pathlib import Path
+from typing import Any
 
 import pytest
 from tqdm import tqdm
@@ -16,8 +18,10 @@ from dagf.common import (
     code_only,
     content_hash,
     file_sha256,
+    printable,
     progress,
     read_json,
+    shown,
     write_json,
     write_text,
 )
@@ -252,3 +256,44 @@ def test_a_bar_counts_amounts_and_one_process_shows_it(
     )
     assert list(progress(["ab", "c"], "counting", 3, "letter", len)) == ["ab", "c"]
     assert ("3/3" in capsys.readouterr().err) == (rank == "0")
+
+
+def test_names_that_are_no_text(tmp_path: Path) -> None:
+    name = os.fsdecode(b"caf\xe9")
+    write_json(tmp_path / "a.json", {"file": name, "other": "é"})
+    assert read_json(tmp_path / "a.json") == {"file": name, "other": "é"}
+    assert content_hash([name]) != content_hash(["café"])
+    assert content_hash(["é"]) == hashlib.sha256('["é"]'.encode()).hexdigest()[:12]
+
+
+def test_what_a_terminal_is_shown() -> None:
+    assert printable("plain é\nnext", lines=True) == "plain é\nnext"
+    assert printable("plain é\nnext") == "plain é\\nnext"
+    assert printable("\x1b[2J\r\x9b" + os.fsdecode(b"\xe9")) == "\\x1b[2J\\r\\x9b\\udce9"
+
+
+def test_a_value_in_a_message_is_short_and_one_line() -> None:
+    many: list[Any] = ["x"]
+    for _ in range(30):
+        many = [many] * 9
+    for value in (many, "a\nb" * 10**6, 10**5000, {"a": many}, 1 << 20000):
+        assert len(shown(value)) < 1000
+        assert "\n" not in shown(value)
+    assert shown([1, "a"]) == "[1, 'a']"
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        RuntimeError("write error in a.faiss: 3 != 7 (No space left on device)"),  # as FAISS says it
+        RuntimeError("I/O error: No space left on device (os error 28)"),  # as safetensors says it
+        OSError("4096 requested and 512 written"),  # as NumPy says it
+        OSError("encoder error -2 when writing image file"),  # as Pillow says it
+    ],
+)
+def test_a_full_disk_as_libraries_tell_it(tmp_path: Path, error: Exception) -> None:
+    match = r"cannot write .*a: (No space left on device|the disk took only a part)"
+    for place in (atomic_path, atomic_folder):
+        with pytest.raises(UserError, match=match), place(tmp_path / "a"):
+            raise error
+        assert names(tmp_path) == []

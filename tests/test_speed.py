@@ -55,7 +55,7 @@ def test_the_usual_loop_and_ours_describe_alike(files: list[Path]) -> None:
     fast = for_inference(MultiScale(net, extraction.SCALES))
     usual, ours = extraction.usual(net, files), extraction.ours(fast, files)
     assert torch.nn.functional.cosine_similarity(usual, ours).min() > 0.99
-    assert named(extraction.against_usual_and_limit(files, "pictures"))
+    assert named(extraction.against_usual_and_limit(files, "pictures", False))
 
 
 def test_a_photograph_is_judged_on_every_road(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

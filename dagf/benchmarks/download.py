@@ -13,7 +13,7 @@ from filelock import FileLock, Timeout
 
 from dagf.benchmarks.extraction import extract
 from dagf.benchmarks.manifest import UNPACKED, DataSet, RemoteFile, differences
-from dagf.benchmarks.transfer import check_room, fetch
+from dagf.benchmarks.transfer import check_room, fetch, forget
 from dagf.common import UserError, atomic_folder, choose, read_json, write_json
 
 DOWNLOADS = "downloads"
@@ -63,6 +63,10 @@ def _make(one: DataSet, data: Path, say: Say) -> None:
     try:
         work.mkdir(parents=True, exist_ok=True)
         with FileLock(work.with_name(f"{work.name}.lock"), timeout=0):
+            if _holds_something(data / one.folder):  # another process has just made it
+                shutil.rmtree(work, ignore_errors=True)
+                return
+            work.mkdir(exist_ok=True)  # which may have removed this one
             left = [file for file in one.files if not _unpacked(work, file).is_dir()]
             archives = [file.known_bytes for file in left if file.archive in UNPACKED]
             there = sum(path.stat().st_size for path in work.glob("*.part"))
@@ -99,10 +103,12 @@ def _prepare(file: RemoteFile, work: Path, say: Say) -> None:
                     raise UserError(f"{path} holds no {file.keep}: it is another archive than expected, get it again")
             except UserError:
                 path.unlink()  # else the next start would take it for good
+                forget(path)
                 raise
             path.unlink()
         else:
             path.replace(inside / path.name)
+    forget(path)
 
 
 def _finish(one: DataSet, work: Path, target: Path, say: Say) -> None:

@@ -10,6 +10,7 @@ import os
 import posixpath
 import re
 import stat
+import struct
 import tarfile
 import zipfile
 import zlib
@@ -20,7 +21,7 @@ from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import IO, Protocol
 
-from dagf.common import UserError, progress
+from dagf.common import UserError, place_fault, progress
 
 _BLOCK = 2**20
 _DRIVE = re.compile(r"[A-Za-z]:")
@@ -28,7 +29,8 @@ _MAGIC = {"zip": (0, b"PK"), "tgz": (0, b"\x1f\x8b"), "tar": (257, b"ustar"), "r
 _BROKEN = (
     *(tarfile.TarError, zipfile.BadZipFile, gzip.BadGzipFile, EOFError, zlib.error, lzma.LZMAError),
     *(RuntimeError, ValueError),  # zipfile: encrypted, or a method it does not know; numbers that are none
-    *(FileExistsError, NotADirectoryError, IsADirectoryError),  # two members of one name, or a file as a folder
+    *(OverflowError, struct.error, IndexError, KeyError),  # zipfile: sizes and places that cannot be
+    OSError,  # two members of one name, a file as a folder, a place before the file's beginning, too long a name
 )
 
 
@@ -103,6 +105,8 @@ def extract(
             read = _zip_members if kind == "zip" else _tar_members
             return _unpack(archive, read(archive, kind, limits, stack), folder, keep, flatten, strip, limits)
     except _BROKEN as error:
+        if place_fault(error):
+            raise
         reason = " ".join(str(error).split())[:160] or type(error).__name__
         raise UserError(f"{archive} cannot be unpacked ({reason}): delete it and get it again") from error
 
@@ -201,7 +205,7 @@ def _zip_members(archive: Path, kind: str, limits: Limits, stack: ExitStack) -> 
     for info in packed.infolist():
         mode = stat.S_IFMT(info.external_attr >> 16)
         target = ""
-        if info.is_dir():
+        if info.filename.endswith("/"):  # is_dir() fails on a name without a letter
             kind_of = "folder"
         elif mode == stat.S_IFLNK:
             kind_of = "link"

@@ -13,7 +13,7 @@ from dagf.benchmarks.groups import load_holidays, load_ukbench
 from dagf.benchmarks.oxford import IMAGES_OF, load_oxford
 from dagf.benchmarks.protocol import Benchmark, check_files
 from dagf.benchmarks.revisited import check_counts
-from dagf.common import UserError, choose
+from dagf.common import UserError, choose, shown
 
 LAYOUTS = ("test", "datasets")
 LOADERS: Mapping[str, Callable[[str, Path], Benchmark]] = {
@@ -100,6 +100,7 @@ def open_benchmark(what: str, data: Path, distractors: Sequence[str] = ()) -> Be
         check_files(benchmark, "unpack the whole archive there, without sub-folders")
     else:
         benchmark = load_folder(home)
+    _check_inside(benchmark)
     extra = [file for one in distractors for file in distractor_files(one, data)[0]]
     both = {path.absolute() for path in benchmark.database_paths} & {path.absolute() for path in extra}
     if both:
@@ -107,6 +108,13 @@ def open_benchmark(what: str, data: Path, distractors: Sequence[str] = ()) -> Be
             f"{len(both)} distractors are images of {benchmark.name} itself, as {min(both)}: name another set"
         )
     return replace(benchmark, distractors=(*benchmark.distractors, *extra))
+
+
+def _check_inside(benchmark: Benchmark) -> None:
+    """Raise `UserError` for a ground truth that names files outside its folder."""
+    for file in (*benchmark.database, *(query.file for query in benchmark.queries)):
+        if Path(file).is_absolute() or ".." in Path(file).parts:
+            raise UserError(f"{benchmark.root}: its ground truth names {shown(file)}, which leaves the folder")
 
 
 def distractor_files(what: str, data: Path) -> tuple[list[Path], list[str]]:

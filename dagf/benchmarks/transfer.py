@@ -65,7 +65,8 @@ def fetch(file: RemoteFile, path: Path) -> Source:
     """`path`, whole and verified, from the first of the file's mirrors that has it.
 
     What a stopped download left in `path.part` is gone on with. A file that somebody put at `path` by hand is
-    verified like a downloaded one. Raises `UserError` when no mirror has the file, or the disk has no room.
+    verified like a downloaded one. Where the file came from stays in `path.part.json` until `forget`. Raises
+    `UserError` when no mirror has the file, or the disk has no room.
     """
     faults = []
     part = path.with_name(f"{path.name}.part")
@@ -75,17 +76,21 @@ def fetch(file: RemoteFile, path: Path) -> Source:
         raise UserError(f"cannot get the md5 of {file.file} ({fault}): start the same command again later") from None
     if path.is_file():
         try:
-            return Source("put here by hand", path.stat().st_size, _verify(file, path, md5))
+            digest = _verify(file, path, md5)
         except _MirrorFault as fault:
             raise UserError(f"{path} is not the file that was asked for ({fault}): delete it, start again") from None
+        known = _recall(part)  # of a download that was stopped when it was whole
+        origin = known["address"] if known.get("sha256") == digest else "put here by hand"
+        return Source(origin, path.stat().st_size, digest)
     for number, address in enumerate(file.mirrors, 1):
         try:
             digest = _one_mirror(file, address, part, md5)
         except _MirrorFault as fault:
             faults.append(f"mirror {number}, {address.rpartition('/')[2]}: {fault}")
             continue
+        known = _recall(part) | {"address": address, "sha256": digest}
+        _state(part).write_text(json.dumps(known), encoding="utf-8")
         part.replace(path)
-        _forget(part)
         return Source(address, path.stat().st_size, digest)
     raise UserError(
         f"cannot get {file.file} ({'; '.join(faults)}): start the same command again to go on, or put it at {path}"
@@ -115,6 +120,11 @@ def _recall(part: Path) -> dict[str, Any]:
     except (OSError, ValueError):
         return {}
     return value if isinstance(value, dict) else {}
+
+
+def forget(path: Path) -> None:
+    """Remove what `fetch` knows of `path`: it has been put to use."""
+    _forget(path.with_name(f"{path.name}.part"))
 
 
 def _forget(part: Path) -> None:

@@ -2,12 +2,21 @@
 
 from collections import Counter
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
+import numpy as np
+
+from dagf.benchmarks.drawing.files import Job, view_names, write_views
 from dagf.benchmarks.folder import has_labels, read_labels
 from dagf.benchmarks.protocol import Benchmark
 from dagf.benchmarks.public import DISTRACTORS, LOADERS, distractor_files, open_benchmark, place, spelled
-from dagf.benchmarks.toytown import check_toytown
+from dagf.benchmarks.toytown import SPLITS, check_toytown, toytown_spec
+from dagf.common import UserError
 from dagf.retrieval.images import ImageSpec, load_image
+from dagf.study.sanity import Sums, check_apart_from, copies
+
+LANDMARKS = 8  # of a split that are drawn again
+TOLERANCE = 2.0  # mean difference of pixels, of 255, between two versions of a JPEG encoder
 
 
 def check(what: str, data: Path) -> list[str]:
@@ -17,7 +26,8 @@ def check(what: str, data: Path) -> list[str]:
     """
     if (Path(what) / "spec.json").exists():
         check_toytown(Path(what))
-        return [f"{Path(what).name}: complete"]
+        seen, images = check_drawn(Path(what))
+        return [f"{Path(what).name}: complete", f"{seen} of its {images} images drawn again, and found as they are"]
     what = spelled(what, [*LOADERS, *DISTRACTORS], "data set")
     if what in DISTRACTORS:
         files, differs = distractor_files(what, data)
@@ -29,7 +39,46 @@ def check(what: str, data: Path) -> list[str]:
         return lines
     benchmark = open_benchmark(what, data)
     check_boxes(benchmark)
+    if has_labels(home):
+        learned = [home / row.file for row in read_labels(home) if row.role.startswith("train")]
+        sums = Sums()
+        check_apart_from(learned, benchmark, sums)
+        found = copies(benchmark, sums)
+        if found:
+            more = f", and {len(found) - 1} more" if len(found) > 1 else ""
+            raise UserError(f"{found[0]}{more}: leave one of the two out")
     return [*lines, f"a benchmark: {len(benchmark.queries)} queries, {len(benchmark.database)} database images"]
+
+
+def check_drawn(root: Path) -> tuple[int, int]:
+    """Draw landmarks of Toytown again, all of few or some of many: images drawn, images there.
+
+    Raises `UserError` for one whose pixels are others. JPEGs of another version of the library may differ by a little.
+    """
+    spec = toytown_spec(root)
+    seen = images = 0
+    for split in SPLITS:
+        count, views = spec.landmarks(split), spec.train_views if split == "train" else spec.views
+        images += count * len(view_names(split, 0, views))
+        some = sorted({int(number) for number in np.linspace(0, count - 1, min(count, LANDMARKS))})
+        for landmark in some:
+            with TemporaryDirectory() as place:
+                job = Job(Path(place), split, landmark, count, views, spec.size, spec.seed, spec.nuisances)
+                for kind in ("jpg", "masks"):
+                    (Path(place) / split / kind).mkdir(parents=True)
+                records = write_views(job)
+                for record in records:
+                    _compare(root / split / "jpg" / record["file"], Path(place) / split / "jpg" / record["file"], root)
+            seen += len(records)
+    return seen, images
+
+
+def _compare(file: Path, drawn: Path, root: Path) -> None:
+    if file.read_bytes() == drawn.read_bytes():
+        return
+    ours, theirs = (load_image(one).numpy().astype(np.float32) for one in (file, drawn))
+    if ours.shape != theirs.shape or np.abs(ours - theirs).mean() > TOLERANCE:
+        raise UserError(f"{file} is not the image that was drawn: delete {root} and run `dagf data make`")
 
 
 def check_boxes(benchmark: Benchmark) -> None:

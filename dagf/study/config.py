@@ -5,9 +5,10 @@ A field that is not known is a mistake, never ignored: a misspelt value would ot
 
 import dataclasses
 import json
-import math
+import sys
 import types
 import typing
+from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from functools import lru_cache
@@ -17,13 +18,14 @@ from typing import Any, Literal, TypeVar
 import yaml
 
 from dagf.benchmarks.toytown import ToytownSpec
-from dagf.common import UserError, canonical_json, choose, code_only, content_hash
+from dagf.common import UserError, canonical_json, choose, code_only, content_hash, printable, shown
 from dagf.model.trunks import TrunkSpec
 from dagf.model.variants import Variant, variant
 from dagf.retrieval.images import ImageSpec
 from dagf.study import profiles
 
 C = TypeVar("C")
+LARGEST = sys.float_info.max  # an integer may be larger
 
 
 @dataclass(frozen=True)
@@ -183,9 +185,17 @@ class Profile:
 
     def __post_init__(self) -> None:
         """Raises `UserError` where there is nothing to run."""
+        this = f"profile {' '.join(self.name.split())[:80]}"
         for name in ("arms", "seeds", "scales"):
             if not getattr(self, name):
-                raise UserError(f"profile {self.name}: {name} is empty, expected at least one")
+                raise UserError(f"{this}: {name} is empty, expected at least one")
+        # An arm that stands there twice would be compared with itself, a seed twice count as two.
+        for name in ("arms", "seeds", "scales", "rates", "shelf"):
+            twice = [value for value, count in Counter(getattr(self, name)).items() if count > 1]
+            if twice:
+                raise UserError(f"{this}: {name} has {shown(twice[0])} twice")
+        if not all(0 <= seed < 2**32 for seed in self.seeds):
+            raise UserError(f"{this}: seeds are whole numbers from 0 to {2**32 - 1}")
 
 
 def load_profile(name: str) -> Profile:
@@ -195,20 +205,31 @@ def load_profile(name: str) -> Profile:
     """
     path = profiles.find(name)
     try:
-        values = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except (yaml.YAMLError, ValueError) as error:  # ValueError: not UTF-8, or a date that is none
-        raise UserError(f"profile {name} is not valid YAML: {str(error).splitlines()[0]}") from error
+        values = yaml.load(path.read_text(encoding="utf-8"), _Once)
+    except (yaml.YAMLError, ValueError, RecursionError) as error:  # ValueError: not UTF-8, or a date that is none
+        raise UserError(f"profile {name} is not valid YAML: {str(error).splitlines()[0][:200]}") from error
     return from_mapping(Profile, values, f"profile {name}")
+
+
+class _Once(yaml.SafeLoader):
+    """Plain values only, and no key twice: the first value would be lost without a word."""
+
+    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
+        keys = Counter(key.value for key, _ in node.value if isinstance(key, yaml.ScalarNode))
+        twice = [key for key, count in keys.items() if count > 1]
+        if twice:
+            raise yaml.constructor.ConstructorError(None, None, f"{shown(twice[0])} stands there twice")
+        return super().construct_mapping(node, deep)
 
 
 def from_mapping(kind: type[C], values: Any, where: str) -> C:
     """A dataclass from plain values, strictly: unknown, missing or wrongly typed fields raise `UserError`."""
     if not isinstance(values, Mapping):
-        raise UserError(f"{where}: expected fields of {kind.__name__}, got {values!r}")
+        raise UserError(f"{where}: expected fields of {kind.__name__}, got {shown(values)}")
     hints = typing.get_type_hints(kind)
     known = {item.name: item for item in dataclasses.fields(kind)}  # type: ignore[arg-type]
     for key in values:
-        choose(f"field in {where}", str(key), known)
+        choose(f"field in {where}", key if isinstance(key, str) else shown(key), known)
     missing = [
         name
         for name, item in known.items()
@@ -232,13 +253,14 @@ def _convert(hint: Any, value: Any, where: str) -> Any:
     if origin is tuple and isinstance(value, list | tuple):
         return tuple(_convert(arguments[0], item, where) for item in value)
     if origin is dict and isinstance(value, Mapping):
-        return {str(key): _convert(arguments[1], item, f"{where}.{key}") for key, item in value.items()}
-    if hint is float and isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value):
+        named = {key if isinstance(key, str) else shown(key): one for key, one in value.items()}
+        return {key: _convert(arguments[1], one, f"{where}.{printable(key)[:80]}") for key, one in named.items()}
+    if hint is float and isinstance(value, int | float) and not isinstance(value, bool) and abs(value) <= LARGEST:
         return float(value)
     if hint in (int, str, bool) and type(value) is hint:
         return value
     remedy = " (YAML takes 1e-3 for a text: write 1.0e-3)" if hint is float and isinstance(value, str) else ""
-    raise UserError(f"{where} is {value!r}, expected {getattr(hint, '__name__', hint)}{remedy}")
+    raise UserError(f"{where} is {shown(value)}, expected {getattr(hint, '__name__', hint)}{remedy}")
 
 
 @lru_cache(maxsize=128)  # one answer a process: the modules in memory do not change when their files are edited

@@ -19,6 +19,7 @@ from dagf.study.config import Profile, load_profile
 from dagf.study.runs import RunStore
 
 SHELF = "scale-mask-spoc"  # the best off the shelf on every set of photographs: reports/photographs/*.shelf.json
+MOST_PIXELS = 4096  # a side
 DRAWN = "toytown-"  # how the hash of training data begins that was drawn
 
 
@@ -34,6 +35,11 @@ class Encoder:
     weights: str
     image: ImageSpec
     content: str
+
+    def __post_init__(self) -> None:
+        """Raises `UserError` for images that no network of ours takes, and that would fill the memory."""
+        if self.image.size > MOST_PIXELS:
+            raise UserError(f"images of {self.image.size} pixels a side are too large: {MOST_PIXELS} at most")
 
     @property
     def words(self) -> str:

@@ -15,38 +15,25 @@ import torch
 
 from dagf.benchmarks.protocol import Benchmark
 from dagf.benchmarks.toytown import generator_hash
-from dagf.common import UserError, atomic_path, content_hash, file_sha256
+from dagf.common import UserError, content_hash, file_sha256
 from dagf.model.network import MapEncoder, RetrievalNet
 from dagf.model.trunks import TrunkSpec
 from dagf.model.variants import VARIANTS, Variant, variant
 from dagf.retrieval.feature_maps import BenchmarkMaps, FeatureMaps, cache_benchmark
-from dagf.retrieval.metrics import judge_positions, means
+from dagf.retrieval.metrics import means
 from dagf.retrieval.search import Descriptors, Rows
-from dagf.retrieval.streaming import stream_positions
+from dagf.study.answers import Answers, read_answers, write_answers
 from dagf.study.config import Profile, RunConfig, Sweep, TrainSpec, evaluation_hash, recipe_hash
 from dagf.study.judging import judged_descriptors
 from dagf.study.parallel import pipeline, side_by_side
-from dagf.study.placing import device, placed
+from dagf.study.placing import placed
 from dagf.study.runs import Run, RunStore
+from dagf.study.sanity import alike, check_spread
 from dagf.study.schedule import shared_tasks, tasks_for, train_one
 from dagf.study.sources import MapSource, TrainingSet, frozen_trunk
 from dagf.study.training import load_trunk
 
 Key = tuple[str, int]  # an arm and a seed
-
-
-@dataclass(frozen=True)
-class Answers:
-    """What an arm answers to the test queries.
-
-    judged: every query under every setting (`dagf.retrieval.metrics.judge`). positions: where each labelled image
-    stands (`dagf.retrieval.metrics.positions`), from which the AP of any part of them follows. run: the ID of the
-    trained run that answered, '' for an untrained head.
-    """
-
-    judged: pd.DataFrame
-    positions: pd.DataFrame
-    run: str = ""
 
 
 @dataclass(frozen=True)
@@ -228,12 +215,10 @@ class Study:
         """The test queries answered by a trained run, or by the untrained head of an (arm, seed); kept on disk."""
         files = self._files(self._asked(of)[0])
         if not files[-1].exists():
-            where = stream_positions(self.test, *self.descriptors(of), device=device())
-            for file, frame in zip(files, (where, judge_positions(self.test, where)), strict=True):
-                with atomic_path(file) as temporary:
-                    frame.to_csv(temporary, index=False)
-        where, judged = (pd.read_csv(file, keep_default_na=False, na_values=["", "nan"]) for file in files)
-        return Answers(judged, where, of.id if isinstance(of, Run) else "")
+            rows, asked = self.descriptors(of)
+            check_spread(files[-1].parent.name, rows, asked)
+            write_answers(self.test, rows, asked, files)
+        return read_answers(self.test, files, of.id if isinstance(of, Run) else "")
 
     def has_answers(self, of: Run | Key) -> bool:
         """Whether the test queries are answered by it already."""
@@ -242,6 +227,7 @@ class Study:
     def _asked(self, of: Run | Key) -> tuple[Path, Callable[[], RetrievalNet], str]:
         """Where the answers are kept, the network that gives them, and what names its trunk if that is frozen."""
         if isinstance(of, Run):
+            of.verify()  # answers of other weights must not be taken for its own
             config = of.config
             return of.folder, of.network, frozen_trunk(config) if config.frozen else ""
         arm, seed = of
@@ -281,9 +267,12 @@ class Study:
 
     def table(self, arms: Sequence[str] = (), seeds: Sequence[int] = (), sweep: bool = False) -> pd.DataFrame:
         """One row an arm, seed, query set and setting: mAP and mP@k in per cent, queries, and the run's ID."""
+        answered = self.answered(arms, seeds, sweep)
+        for line in alike({key: answers.positions for key, answers in answered.items()}):
+            print(f"Note: {line}.")  # in a notebook it stands above the table
         rows = [
             means(answers.judged).reset_index().assign(arm=arm, method=VARIANTS[arm].title, seed=seed, run=answers.run)
-            for (arm, seed), answers in self.answered(arms, seeds, sweep).items()
+            for (arm, seed), answers in answered.items()
         ]
         return pd.concat(rows, ignore_index=True)
 

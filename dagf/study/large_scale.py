@@ -76,8 +76,8 @@ def curve(study: Study, sets: dict[Key, Described]) -> pd.DataFrame:
             database = one.database[: len(test.database) + count]
             judged = judge_positions(test, stream_positions(test, database, one.queries))
             found = means(judged)["mAP"].reset_index()
-            named = found.assign(arm=arm, method=VARIANTS[arm].title, seed=seed, run=study.run(arm, seed).id)
-            rows.append(named.assign(distractors=count))
+            found = found.assign(arm=arm, method=VARIANTS[arm].title, seed=seed, run=study.run(arm, seed).id)
+            rows.append(found.assign(distractors=count))
     return pd.concat(rows, ignore_index=True)
 
 

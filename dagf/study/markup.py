@@ -15,7 +15,19 @@ from nbformat import NotebookNode
 from dagf.study.freshness import slug
 from dagf.study.report import is_number
 
-LOADING = ("script", "iframe", "object", "embed", "link", "base", "meta[http-equiv]", "style[scoped]")
+LOADING = (
+    *("script", "iframe", "frame", "object", "embed", "applet", "link", "base", "meta[http-equiv]", "style[scoped]"),
+    *("animate", "set", "animateTransform", "foreignObject"),  # of SVG: they can change an address, or hold a page
+)
+LEADING = {"http", "https", "mailto"}  # where a link may lead, beside the page's neighbours
+FETCHED = ("poster", "background", "action", "formaction", "ping", "data", "dynsrc", "lowsrc")
+# CSS may write any letter as a backslash and its number.
+_ESCAPED = re.compile(r"\\0{0,4}([4-7][0-9a-fA-F])\s?|\\([g-zG-Z])")
+_IN_CSS = re.compile(
+    r"@import[^;}]*;?|@(?:font-face|namespace)\b[^}]*}?|[\w-]*url\s*\([^)]*\)?|image-set\s*\((?:[^()]|\([^)]*\))*\)?"
+    r"|\b(?:image|src|expression)\s*\([^)]*\)?|-moz-binding|behavior\s*:",
+    re.IGNORECASE,
+)
 SHOWN = ["text/html", "text/markdown", "image/svg+xml", "image/png", "image/jpeg", "text/latex", "text/plain"]
 
 
@@ -92,13 +104,20 @@ def exporter(template: Path) -> HTMLExporter:
 
 
 def tidy(page: str) -> str:
-    """Take out what would run or load, let wide tables scroll in a box of their own, align numbers."""
+    """Take out what would run, load or lead to code, let wide tables scroll in a box of their own, align numbers."""
     soup = bs4.BeautifulSoup(page, "html.parser")
     for element in soup.select(", ".join(LOADING)):
         element.decompose()
     for element in soup.find_all(True):
-        for name in [name for name in element.attrs if name.startswith("on")]:
+        for name in [name for name in element.attrs if name.startswith("on") or name in FETCHED]:
             del element[name]
+        for name in ("href", "xlink:href"):
+            if element.has_attr(name) and not _leads(element.name, str(element[name])):
+                del element[name]
+        if element.has_attr("style"):
+            element["style"] = still(str(element["style"]))
+    for sheet in soup.select("style"):
+        sheet.string = still(sheet.get_text())
     for element in soup.select("[src], [srcset]"):
         if not str(element.get("src", "")).startswith("data:") or element.get("srcset"):
             element.replace_with(f"[{element.get('alt') or 'picture'}: not in this page]")
@@ -110,6 +129,23 @@ def tidy(page: str) -> str:
             attributes = {"class": "scroll", "tabindex": "0", "role": "region", "aria-label": "table"}
             table.wrap(soup.new_tag("div", attrs=attributes))
     return str(soup)
+
+
+def _leads(tag: str, address: str) -> bool:
+    """Whether an address may stay: of a link one that a reader may follow, of all else a part of the page."""
+    address = re.sub(r"[\x00-\x20]", "", address)  # browsers pass over these
+    scheme = re.match(r"([a-zA-Z][a-zA-Z0-9+.-]*):", address)
+    if tag in ("a", "area"):
+        return not scheme or scheme[1].lower() in LEADING
+    return address.startswith(("#", "data:image/png", "data:image/jpeg"))
+
+
+def still(css: str) -> str:
+    """CSS without what loads or runs something."""
+    plain = _ESCAPED.sub(
+        lambda found: found[2] or chr(int(found[1], 16)), re.sub(r"/\*.*?(\*/|$)", "", css, flags=re.S)
+    )
+    return _IN_CSS.sub("none", plain) if _IN_CSS.search(plain) else css
 
 
 def _align_numbers(table: bs4.Tag) -> None:

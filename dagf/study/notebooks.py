@@ -56,6 +56,7 @@ def run_reports(
         todo = [one for one in plans if force or staleness(out, one.name, one.parts)]
         for one in plans:
             if one not in todo:
+                shutil.rmtree(stages / one.name, ignore_errors=True)  # of a run that was killed when it had published
                 board.say(one.name, "fresh, kept")
         failures = Runner(project, out, stages, board, _jobs(jobs, len(todo))).run(todo) if todo else []
         write_index(out, records(out, project.names()))

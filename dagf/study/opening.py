@@ -1,5 +1,6 @@
 """Opening a study: which images a profile and the user's folders stand for, and what names them."""
 
+import warnings
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -9,11 +10,12 @@ from dagf.benchmarks.protocol import Benchmark
 from dagf.benchmarks.public import open_benchmark, place
 from dagf.benchmarks.toytown import load_toytown, make_toytown, toytown_training_images
 from dagf.benchmarks.training_sets import TRAINING_SETS
-from dagf.common import UserError, choose, content_hash, file_sha256, progress
+from dagf.common import UserError, choose, content_hash, progress
 from dagf.study import paths
 from dagf.study.config import Profile, evaluation_hash, load_profile
 from dagf.study.experiment import Study
 from dagf.study.runs import RunStore
+from dagf.study.sanity import Sums, check_apart_from, copies
 from dagf.study.sources import TrainingSet
 
 VALIDATION_SEED = 2023  # which instances of a photograph folder are held out
@@ -29,7 +31,8 @@ def open_study(
     trunk's weights. train_on: the folder to train on, where it is not `benchmark` itself. A profile with a training set
     trains on that one; without a `benchmark` it is judged on the set's validation split.
 
-    Raises `UserError` for anything that does not exist or does not fit.
+    Raises `UserError` for anything that does not exist or does not fit, and for a photograph that is trained and
+    tested on; warns of a query that is in the database under another name, for published sets have such queries.
     """
     chosen = load_profile(profile)
     file = Path(weights) if weights else None
@@ -45,9 +48,14 @@ def open_study(
         home, source = (place(what, paths.data()) for what in (benchmark, train_on or benchmark))
         if has_labels(home):
             _check_disjoint(source, home)
-        training = public or (photograph_training(source, chosen) if train_on or has_labels(source) else None)
+        own, sums = has_labels(source), Sums()
+        training = public or (photograph_training(source, chosen, sums) if train_on or own else None)
+        if has_labels(home):  # the public sets are as their authors made them
+            check_apart_from(() if public or not training else training.files, test, sums)
+            for line in copies(test, sums):
+                warnings.warn(f"{line}: `dagf data check {benchmark}`", stacklevel=2)
         sets = [[query.query_set, query.box] for query in test.queries]
-        return Study(chosen, training, test, content_hash([files_hash(test), sets]), store, cache, file)
+        return Study(chosen, training, test, content_hash([files_hash(test, sums), sets]), store, cache, file)
     if distractors or train_on:
         raise UserError("distractors and train_on belong to a benchmark of photographs; name it")
     if public:
@@ -72,15 +80,15 @@ def public_training(profile: Profile) -> TrainingSet:
     return TrainingSet(found.files, found.labels, found.validation, found.id, found.pairs)
 
 
-def photograph_training(folder: Path, profile: Profile) -> TrainingSet | None:
+def photograph_training(folder: Path, profile: Profile, sums: Sums) -> TrainingSet | None:
     """Training images of a folder, with `held_out` of their instances kept for validation; None without any."""
     if not any(row.role == "train" for row in read_labels(folder)):
         return None
     kept, validation = validation_split(folder, profile.held_out, VALIDATION_SEED)
     names = sorted(set(kept.instances))
     labels = tuple(names.index(instance) for instance in kept.instances)
-    sums = [file_sha256(file) for file in progress(kept.files, f"{folder.name}: reading")]
-    everything = content_hash([files_hash(validation), sums, labels])
+    check_apart_from(kept.files, validation, sums)
+    everything = content_hash([files_hash(validation, sums), [sums[file] for file in kept.files], labels])
     return TrainingSet(tuple(kept.files), labels, validation, everything)
 
 
@@ -94,15 +102,16 @@ def _check_disjoint(learned_from: Path, tested_on: Path) -> None:
         )
 
 
-def files_hash(benchmark: Benchmark) -> str:
+def files_hash(benchmark: Benchmark, sums: Sums | None = None) -> str:
     """The hash of a benchmark's images and ground truth."""
+    sums = Sums() if sums is None else sums
     queries = [benchmark.root / query.file for query in benchmark.queries]
     truth = [{label: rows.tolist() for label, rows in query.labels.items()} for query in benchmark.queries]
     many = len(benchmark.distractors) > MANY
     read = benchmark.database_paths[: len(benchmark.database)] if many else benchmark.database_paths
     sizes = [[file.name, file.stat().st_size] for file in benchmark.distractors] if many else []
-    sums = [file_sha256(file) for file in progress([*read, *queries], f"{benchmark.name}: reading")]
-    return content_hash([sums, truth, *sizes])
+    found = [sums[file] for file in progress([*read, *queries], f"{benchmark.name}: reading")]
+    return content_hash([found, truth, *sizes])
 
 
 def control_of(study: Study, distractors: int = 1000) -> Study:

@@ -95,7 +95,9 @@ def publish(output: Output, one: Plan, project: Project, stage: Path, run: Mappi
     write_json(output.record(one.name), record)
     claimed = {file for other in records(output, project.names()) for file in other["files"]}
     for link in set(earlier) - claimed:  # results that the notebook no longer makes
-        (output.pages / link).unlink(missing_ok=True)
+        left = (output.pages / link).resolve()
+        if any(left.is_relative_to(folder.resolve()) for folder in (output.pages, output.tables)):  # else no result
+            left.unlink(missing_ok=True)
 
 
 def _results(name: str, folder: Path) -> list[Path]:

@@ -8,7 +8,7 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from dagf.common import read_json, write_json, write_text
+from dagf.common import atomic_path, read_json, write_json, write_text
 from dagf.model.variants import VARIANTS
 from dagf.retrieval.statistics import Interval, paired_bootstrap, sign_flip, t_interval, two_way
 from dagf.study import paths
@@ -53,9 +53,10 @@ def main_caption(study: Study) -> str:
 
 
 def ranked(table: pd.DataFrame, setting: str) -> pd.DataFrame:
-    """A table of `summary`, the best mean under `setting` first."""
+    """A table of `summary`: the query sets one after the other, in each the best mean under `setting` first."""
     means = table[setting].str.split().str[0].astype(float)
-    return table.loc[means.sort_values(ascending=False, kind="stable").index].reset_index(drop=True)
+    sets = table["query set"].map({name: place for place, name in enumerate(table["query set"].unique())})
+    return table.iloc[np.lexsort((-means, sets))].reset_index(drop=True)
 
 
 def shelf_summary(results: pd.DataFrame) -> pd.DataFrame:
@@ -193,8 +194,8 @@ def keep_table(name: str, frame: pd.DataFrame, title: str, caption: str, **more:
     record = {"title": title, "caption": caption, **more} | _plain(plain) | ({RUNS: runs} if runs else {})
     write_json(paths.table(f"{name}.json"), record)
     write_text(paths.table(f"{name}.tex"), tabular(record))
-    with paths.table(f"{name}.csv").open("w", encoding="utf-8") as stream:
-        frame.to_csv(stream, index=False)
+    with atomic_path(paths.table(f"{name}.csv")) as path:
+        frame.to_csv(path, index=False)
 
 
 def _plain(frame: pd.DataFrame) -> dict[str, Any]:

@@ -10,7 +10,8 @@ A finished run holds
 and an unfinished one `state.safetensors`, from which the next start goes on as if nothing had happened.
 """
 
-from collections.abc import Iterator
+import json
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,13 +20,19 @@ from typing import Any
 import pandas as pd
 import torch
 from filelock import FileLock
-from safetensors import SafetensorError
+from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file
 
-from dagf.common import UserError, read_json, write_json
+from dagf.common import UserError, file_sha256, read_json, write_json
 from dagf.model.network import RetrievalNet
 from dagf.model.trunks import TrunkSpec
-from dagf.study.config import RunConfig, from_mapping, to_json
+from dagf.study.config import LARGEST, RunConfig, from_mapping, to_json
+
+CURVES = ("epoch", "loss", "validation_mAP", "rate")
+SUM = "weights_sha256"  # in a record
+# How closely a run comes out again with its seed and versions (tests/study/test_repeats.py).
+REPEATS = {"same CPU and threads": "to the bit", "other threads": "validation mAP within 5 points, on smoke data"}
+NUMBERS = ("seed", "best_epoch", "validation_mAP", "seconds", "parameters")  # of a record
 
 
 @dataclass(frozen=True)
@@ -41,19 +48,36 @@ class Run:
 
     @property
     def config(self) -> RunConfig:
-        """Its configuration."""
-        return from_mapping(RunConfig, read_json(self.folder / "config.json"), f"{self.folder}/config.json")
+        """Its configuration; a `UserError` names the file where it is none."""
+        file = self.folder / "config.json"
+        try:
+            return from_mapping(RunConfig, read_json(file), str(file))
+        except UserError as error:  # a value by itself may be refused without a word of the file
+            raise error if str(file) in str(error) else UserError(f"{file}: {error}") from error
+
+    def verify(self) -> None:
+        """Raise `UserError` where the weights are not those that the record was written of."""
+        weights = self.folder / "weights.safetensors"
+        known = self.record.get(SUM) if weights.exists() else None
+        if known is not None and known != file_sha256(weights):
+            raise UserError(
+                f"{weights} was changed since the run was trained: put it back, or delete its folder and train again"
+            )
 
     @property
     def record(self) -> dict[str, Any]:
-        """Scores, durations, versions and machine."""
-        record: dict[str, Any] = read_json(self.folder / "record.json")
-        return record
+        """Scores, durations, versions and machine; a `UserError` names the file where it is none."""
+        file = self.folder / "record.json"
+        record = read_json(file)
+        numbers = [record.get(name) for name in NUMBERS] if isinstance(record, dict) else [None]
+        if not all(isinstance(one, int | float) and abs(one) <= LARGEST for one in numbers):
+            raise UserError(f"{file} is no record of a run; delete its folder and train again")
+        return dict(record)
 
     @property
     def curves(self) -> pd.DataFrame:
-        """One row an epoch: epoch, loss, validation mAP (per cent), rate."""
-        return pd.read_csv(self.folder / "curves.csv")
+        """One row an epoch: epoch, loss, validation mAP (per cent), rate; a `UserError` where the file is broken."""
+        return read_table(self.folder / "curves.csv", CURVES, "delete its folder and train again")
 
     def network(self) -> RetrievalNet:
         """The trained network, on the CPU and in evaluation mode.
@@ -61,13 +85,17 @@ class Run:
         Raises `UserError` where the weights are missing or broken.
         """
         config = self.config
-        # The run's own weights replace the trunk's, so the file that the trunk started from is not needed.
-        net = RetrievalNet(TrunkSpec(config.trunk.name, config.trunk.cut), config.variant)
+        try:
+            # The run's own weights replace the trunk's, so the file that the trunk started from is not needed.
+            net = RetrievalNet(TrunkSpec(config.trunk.name, config.trunk.cut), config.variant)
+        except Exception as error:  # modules refuse values that they do not know in many ways
+            reason = " ".join(str(error).split())[:200] or type(error).__name__
+            raise UserError(f"{self.folder / 'config.json'} describes no network ({reason}); train again") from error
         net.keep_batch_norm = config.trunk.pretrained
         weights = self.folder / "weights.safetensors"
         try:
             net.load_state_dict(read_weights(weights))
-        except RuntimeError as error:
+        except (RuntimeError, KeyError, AttributeError) as error:
             raise UserError(f"{weights} is of another network; delete its folder and train again") from error
         return net.eval()
 
@@ -80,7 +108,50 @@ def read_weights(path: Path) -> dict[str, torch.Tensor]:
         raise UserError(f"{path} does not exist; train the run again") from error
     except SafetensorError as error:
         raise UserError(f"{path} is broken ({error}); delete its folder and train again") from error
+    if path.name == "weights.safetensors" and (path.parent / "record.json").exists():
+        Run(path.parent).verify()
     return tensors
+
+
+def read_table(
+    path: Path, columns: Sequence[str], remedy: str, rows: int | None = None, **options: Any
+) -> pd.DataFrame:
+    """A CSV with numbers in these columns, and others, perhaps; of so many `rows` where that is known.
+
+    A `UserError` names one that is missing or broken.
+    """
+    try:
+        table = pd.read_csv(path, **options)
+    except (OSError, ValueError, pd.errors.ParserError) as error:
+        raise UserError(f"cannot read {path} ({' '.join(str(error).split())[:200]}); {remedy}") from error
+    fine = all(name in table and pd.api.types.is_numeric_dtype(table[name]) for name in columns) or not len(table)
+    if not fine or rows not in (None, len(table)):
+        raise UserError(f"{path} is broken: expected numbers in the columns {', '.join(columns)}; {remedy}")
+    return table
+
+
+def check_state(path: Path) -> None:
+    """Raise `UserError`, naming the file, for a checkpoint that is not one of an unfinished run."""
+    try:
+        with safe_open(path, "pt") as opened:
+            kept = json.loads((opened.metadata() or {})["json"])
+        fine = all(row.keys() == set(CURVES) for row in kept["curves"]) and isinstance(kept["scaler"], dict)
+        fine &= all(type(one) in (int, float) for row in [kept, *kept["curves"]] for one in _numbers(row))
+    except (SafetensorError, OSError, ValueError, KeyError, TypeError, AttributeError):
+        fine = False
+    if not fine:
+        raise UserError(f"{path} is no checkpoint of a run; delete it and train again")
+
+
+def _numbers(row: dict[str, Any]) -> list[Any]:
+    return [row["seconds"]] if "seconds" in row else list(row.values())
+
+
+def _seal(run: Run) -> None:
+    """Write into a finished run's record what its weights are, and how closely it can be had again."""
+    file, weights = run.folder / "record.json", run.folder / "weights.safetensors"
+    if file.exists() and weights.exists() and SUM not in run.record:
+        write_json(file, run.record | {SUM: file_sha256(weights), "repeats": REPEATS})
 
 
 @dataclass(frozen=True)
@@ -118,5 +189,12 @@ class RunStore:
         folder = self.folder(config)
         folder.mkdir(parents=True, exist_ok=True)
         with FileLock(self.root / f".{config.id}.lock"):
+            if not (folder / "record.json").exists():  # else the answers of others may be on their way
+                for left in folder.glob(".*"):  # half-written weights of a killed process
+                    left.unlink()
+            state = folder / "state.safetensors"
+            if state.exists():
+                check_state(state)
             write_json(folder / "config.json", to_json(config))
             yield folder
+            _seal(Run(folder))

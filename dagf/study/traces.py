@@ -4,6 +4,7 @@ They stand in the column `RUNS`: a page shows them where the mouse rests on the 
 """
 
 from collections.abc import Iterable, Mapping
+from typing import Any
 
 import pandas as pd
 
@@ -15,7 +16,7 @@ def run_words(runs: Iterable[tuple[int, str]]) -> str:
     return ", ".join(f"{run} (seed {seed})" for seed, run in dict.fromkeys(runs) if run)
 
 
-def traced(rows: Iterable[Mapping[str, object]]) -> pd.DataFrame:
+def traced(rows: Iterable[Mapping[str, Any]]) -> pd.DataFrame:
     """The rows as a table, without the column `RUNS` where no row has a run."""
     frame = pd.DataFrame(list(rows))
     return frame if RUNS not in frame or frame[RUNS].any() else frame.drop(columns=RUNS)

@@ -21,7 +21,7 @@ from dagf.benchmarks.download import SOURCE, get
 from dagf.benchmarks.manifest import ARCHIVES, DataSet, Expected, RemoteFile, read_manifest
 from dagf.benchmarks.public import DISTRACTORS, LOADERS
 from dagf.benchmarks.revisited import COUNTS
-from dagf.benchmarks.transfer import fetch
+from dagf.benchmarks.transfer import fetch, forget
 from dagf.cli import main
 from dagf.common import UserError, file_sha256
 from dagf.study.paths import ROOT
@@ -124,6 +124,9 @@ def test_a_file_and_what_is_told_of_it(server: Server, tmp_path: Path) -> None:
     assert (tmp_path / "a.bin").read_bytes() == BODY
     assert (source.bytes, source.sha256) == (len(BODY), SHA256)
     assert source.address.endswith("/a.bin")
+    assert fetch(remote(server, "/a.bin"), tmp_path / "a.bin") == source  # as a run that was killed since asks again
+    assert len(server.asked) == 1
+    forget(tmp_path / "a.bin")
     assert [path.name for path in tmp_path.iterdir()] == ["a.bin"]
 
 

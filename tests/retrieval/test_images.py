@@ -213,3 +213,31 @@ def test_a_png_comment_bomb_is_refused(tmp_path: Path) -> None:
     comments.add_text("x", "0" * 5_000_000, zip=True)
     with pytest.raises(UserError, match="cannot decode"):
         load_image(save(quarters(), tmp_path / "a.png", pnginfo=comments))
+
+
+def test_no_other_program_is_started_for_a_picture(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Pillow would hand a file that begins as PostScript does to Ghostscript."""
+    quarters().save(tmp_path / "a.eps")
+    (tmp_path / "a.eps").rename(tmp_path / "a.jpg")
+    monkeypatch.setattr("subprocess.check_call", lambda *_, **__: pytest.fail("a program was started"))
+    monkeypatch.setattr("subprocess.Popen", lambda *_, **__: pytest.fail("a program was started"))
+    with pytest.raises(UserError, match=r"cannot decode .*a\.jpg"):
+        load_image(tmp_path / "a.jpg")
+
+
+CLAIMS = {  # a head of few bytes that claims very many pixels
+    "gif": b"GIF89a\xff\xff\xff\xff\x80\0\0" + bytes(6) + b"\x2c\0\0\0\0\xff\xff\xff\xff\0\x02\x02\x44\x01\0;",
+    "bmp": b"BM" + struct.pack("<IHHI", 154, 0, 0, 54) + struct.pack("<IiiHHIIiiII", 40, 60000, 60000, 1, 24, *[0] * 6),
+    "ppm": b"P6 60000 60000 255\n" + bytes(100),
+    "pgm": b"P5 99999 99999 65535\n" + bytes(100),
+}
+
+
+@pytest.mark.parametrize("kind", CLAIMS)
+def test_a_pixel_bomb_of_any_kind_is_refused_before_decoding(tmp_path: Path, kind: str) -> None:
+    path = tmp_path / "a.jpg"
+    path.write_bytes(CLAIMS[kind])
+    with pytest.raises(UserError, match=r"pixels, more than the limit of 300 million|cannot decode") as caught:
+        load_image(path)
+    assert str(path) in str(caught.value)
+    assert kind in ("gif", "pgm") or "limit" in str(caught.value)

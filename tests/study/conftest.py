@@ -62,16 +62,19 @@ def photograph(instance: int, view: int, size: int = 32) -> Image.Image:
     return Image.fromarray(pixels.clip(0, 255).astype(np.uint8))
 
 
-def write_photographs(folder: Path, train_instances: int = TRAINED, views: int = 5) -> Path:
-    """A folder with labels.csv: `views` images of each training instance, and a benchmark of `HELD` others."""
+def write_photographs(folder: Path, train_instances: int = TRAINED, views: int = 5, first: int = 0) -> Path:
+    """A folder with labels.csv: `views` images of each training instance, and a benchmark of `HELD` others.
+
+    first: the number of the first instance; photographs of other instances are other photographs.
+    """
     (folder / "jpg").mkdir(parents=True)
     lines = ["file,instance,role"]
-    for instance in range(train_instances + HELD):
+    for instance in range(first, first + train_instances + HELD):
         for view in range(views):
             name = f"jpg/{instance}-{view}.jpg"
             photograph(instance, view).save(folder / name, quality=92)
             held = "query" if view == 0 else "database"
-            lines.append(f"{name},i{instance},{'train' if instance < train_instances else held}")
+            lines.append(f"{name},i{instance},{'train' if instance < first + train_instances else held}")
     for number in range(2):
         photograph(100 + number, 0).save(folder / f"jpg/other-{number}.jpg")
         lines.append(f"jpg/other-{number}.jpg,,distractor")
@@ -88,6 +91,11 @@ def photographs(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="session")
 def data(photographs: Path) -> TrainingSet:
     """Four instances with five images each to train on, and three others to validate on."""
+    return training_set(photographs)
+
+
+def training_set(photographs: Path) -> TrainingSet:
+    """The training images of `write_photographs`, validated on its benchmark."""
     rows = [(photographs / f"jpg/{label}-{view}.jpg", label) for label in range(TRAINED) for view in range(5)]
     files, labels = zip(*rows, strict=True)
     return TrainingSet(files, labels, load_folder(photographs), "tiny-photographs")

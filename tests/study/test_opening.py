@@ -51,7 +51,7 @@ def test_a_folder_without_training_images(
     assert len(study.shelf_table(["gem"])) == 1
     with pytest.raises(UserError, match="mine has no images of the role 'train' to train on"):
         study.run("gem")
-    elsewhere = write_photographs(tmp_path / "others", train_instances=5)
+    elsewhere = write_photographs(tmp_path / "others", train_instances=5, first=20)
     labels = (elsewhere / "labels.csv").read_text()
     (elsewhere / "labels.csv").write_text(re.sub(r",i(?=\d)", ",other", labels))
     with_training = open_study(profile(**FOLDER), str(folder), [str(elsewhere)], train_on=str(elsewhere))

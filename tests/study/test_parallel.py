@@ -91,3 +91,39 @@ def test_processes_of_torchrun_do_each_task_together(tmp_path: Path) -> None:
     assert ran.returncode == 0, ran.stderr
     met = (tmp_path / "met.txt").read_text().splitlines()
     assert met == [str([(name, 0), (name, 1)]) for name in "abc"]
+
+
+ORPHANS = """
+import os, sys, time
+from functools import partial
+from pathlib import Path
+from dagf.study import parallel
+
+def stay(folder, name):
+    (folder / name).write_text(str(os.getpid()))
+    time.sleep(120)
+
+if __name__ == "__main__":
+    parallel.cores = lambda: 2
+    parallel.side_by_side(partial(stay, Path(sys.argv[1])), ["a", "b", "c"], "stays")
+"""
+
+
+@pytest.mark.study
+@pytest.mark.skipif(not Path("/proc/self").exists(), reason="it asks Linux which processes there are")
+def test_no_worker_outlives_a_killed_job(tmp_path: Path) -> None:
+    (tmp_path / "job.py").write_text(ORPHANS)
+    (tmp_path / "pids").mkdir()
+    job = subprocess.Popen([sys.executable, "job.py", "pids"], cwd=tmp_path)
+    wait_for(lambda: sum(bool(path.read_text()) for path in (tmp_path / "pids").iterdir()) == 2)
+    job.kill()
+    job.wait()
+    workers = [Path("/proc", path.read_text()) for path in (tmp_path / "pids").iterdir()]
+    wait_for(lambda: not any(worker.exists() for worker in workers))
+
+
+def wait_for(what: Callable[[], bool], seconds: float = 60.0) -> None:
+    end = time.monotonic() + seconds
+    while not what():
+        assert time.monotonic() < end
+        time.sleep(0.05)

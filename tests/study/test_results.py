@@ -114,11 +114,13 @@ def test_the_p_value_is_the_larger_one_and_missing_if_one_is() -> None:
     assert np.isnan(made(0.2, nan).p)
 
 
-def test_ranked_by_the_mean() -> None:
-    table = pd.DataFrame({"method": ["a", "b", "c", "d"], "Hard": ["9.5 [9, 10]", "10.0 [1, 99]", "-", "10.0"]})
+def test_ranked_by_the_mean_in_each_query_set() -> None:
+    hard = ["9.5 [9, 10]", "99.0", "10.0 [1, 99]", "-", "10.0", "99.5"]
+    sets = ["query", "query-2", "query", "query", "query", "query-2"]
+    table = pd.DataFrame({"query set": sets, "method": [*"aebcdf"], "Hard": hard})
     table = table[table["method"] != "c"]
-    assert list(ranked(table, "Hard")["method"]) == ["b", "d", "a"]
-    assert list(ranked(table, "Hard").index) == [0, 1, 2]
+    assert list(ranked(table, "Hard")["method"]) == ["b", "d", "a", "f", "e"]
+    assert list(ranked(table, "Hard").index) == [0, 1, 2, 3, 4]
 
 
 @pytest.mark.parametrize(

@@ -1,0 +1,81 @@
+"""What would make a figure wrong without a word: copies, collapsed networks, arms that are one and the same.
+
+Each is found where a study is opened, judged or tabled, and named in one line.
+"""
+
+from collections.abc import Mapping, Sequence
+from itertools import combinations
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+
+from dagf.benchmarks.protocol import Benchmark
+from dagf.common import UserError, file_sha256, progress
+from dagf.retrieval.search import Descriptors, Rows
+
+SEEN = 1000  # rows by which a collapsed network is known
+LEAST = 1e-6  # a difference between two descriptors that single precision can tell
+ENOUGH = 200  # labelled images that two arms cannot rank alike by chance
+
+
+class Sums(dict[Path, str]):
+    """The sha256 of files, each read once."""
+
+    def __missing__(self, file: Path) -> str:
+        self[file] = file_sha256(file)
+        return self[file]
+
+
+def copies(test: Benchmark, sums: Sums) -> list[str]:
+    """A line for each query that is, under whatever name, in the database: to find it is no feat.
+
+    A copy that the ground truth calls junk for the query is none.
+    """
+    lines = []
+    rows: dict[str, list[int]] = {}
+    for row, file in enumerate(test.database):
+        rows.setdefault(sums[test.root / file], []).append(row)
+    for query in test.queries:
+        junk = query.labels.get("junk", np.empty(0, np.int64))
+        for row in rows.get(sums[test.root / query.file], []):
+            if row not in junk:
+                lines.append(f"{test.root / query.file} is a query and, as {test.database[row]}, in the database")
+    return lines
+
+
+def check_apart_from(learned: Sequence[Path], test: Benchmark, sums: Sums) -> None:
+    """Raise `UserError` for a photograph that is trained and, under whatever name, tested on."""
+    files = [*test.database, *(query.file for query in test.queries)]
+    tested = {sums[test.root / file]: file for file in progress(files, f"{test.name}: reading")}
+    both = next((file for file in progress(learned, "reading") if sums[file] in tested), None)
+    if both is not None:
+        raise UserError(f"{both} would be trained on and, as {tested[sums[both]]}, tested on: leave one of them out")
+
+
+def check_spread(what: str, rows: Rows, asked: Descriptors) -> None:
+    """Raise `UserError`, naming `what`, where all descriptors are one: such a network ranks nothing."""
+    seen = [np.asarray(part, np.float32) for part in (rows[:SEEN], asked)]
+    together = np.concatenate(seen)
+    if len(together) > 1 and np.ptp(together, axis=0).max() < LEAST:
+        raise UserError(
+            f"{what}: every image has the same descriptor, the network has collapsed: train again at a lower rate, or "
+            "from other weights"
+        )
+
+
+def alike(positions: Mapping[tuple[str, int], pd.DataFrame]) -> list[str]:
+    """A line for each two arms that rank every labelled image alike with every seed: one of them stands for both.
+
+    That may be true (a mask that drops nothing) or a mistake (one network under two names), which is for the reader to
+    see. positions: by (arm, seed), `dagf.retrieval.metrics.positions`. Few images, or a perfect ranking, prove nothing.
+    """
+    above: dict[str, list[int]] = {}
+    for (arm, _), where in sorted(positions.items()):
+        above.setdefault(arm, []).extend(where["above"])
+    return [
+        f"the arms {one} and {other} rank all {len(above[one])} labelled images alike: what sets them apart does "
+        "nothing here, or they are one network under two names; look at their runs"
+        for one, other in combinations(above, 2)
+        if above[one] == above[other] and len(above[one]) >= ENOUGH and any(above[one])
+    ]

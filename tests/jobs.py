@@ -1,0 +1,134 @@
+"""What processes of `tests.forks` do: each step of the study on the smallest data, in a folder given to it."""
+
+import io
+import os
+from collections.abc import Callable
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import nbformat
+
+import dagf.study.found
+import dagf.study.markup  # noqa: F401 (imported before the first fork)
+from dagf.benchmarks import transfer
+from dagf.benchmarks.download import get
+from dagf.benchmarks.manifest import DataSet, Expected, RemoteFile
+from dagf.benchmarks.toytown import ToytownSpec, make_toytown
+from dagf.common import UserError, place_fault, write_json
+from dagf.retrieval.extraction import extract
+from dagf.study import collection, notebooks, parallel
+from dagf.study.collection import Collection, build
+from dagf.study.encoders import of_run
+from dagf.study.freshness import Project
+from dagf.study.opening import open_study
+from dagf.study.paths import ROOT
+from dagf.study.results import keep_table
+from tests.study.conftest import Workshop, configured, training_set
+from tests.study.test_notebooks import write_notebook
+
+SPEC = ToytownSpec(48, 2, 2, 1, 1, 3, distractors=3, validation_distractors=2)
+EXECUTED = nbformat.v4.new_notebook(cells=[nbformat.v4.new_markdown_cell("# A page\n\nWhat it says.")])
+FIRST_PHOTOS = 30  # of which there is a collection before
+
+
+def draw(folder: Path) -> None:
+    """Draw a Toytown."""
+    make_toytown(SPEC, folder, workers=1)
+
+
+def download(folder: Path, port: int, sums: dict[str, str]) -> None:
+    """Get a set of two archives and a plain file, and the set that it needs."""
+    transfer.PAUSE = 0.001
+
+    def file(name: str, **more: Any) -> RemoteFile:
+        return RemoteFile(name, (f"http://127.0.0.1:{port}/{name}",), sha256=sums[name], **more)
+
+    archives = (file("a.tgz", archive="tgz", into="jpg"), file("b.zip", archive="zip", into="jpg"), file("list.csv"))
+    sets = [
+        DataSet("photos", "Photos", "test/photos", ("truth",), archives, Expected({"jpg/*": 5, "list.csv": 1})),
+        DataSet("truth", "Truth", "test/truth", (), (file("gnd.json"),), Expected({"gnd.json": 1})),
+    ]
+    get(["photos"], {one.name: one for one in sets}, folder, lambda line: None)
+
+
+def train(folder: Path, photographs: str, **changes: Any) -> None:
+    """Train a run."""
+    Workshop(folder, training_set(Path(photographs))).train(configured(epochs=3, **changes))
+
+
+def describe(folder: Path, home: str, run: str, photos: str) -> None:
+    """Bring a collection that knows the first of the photographs up to all of them."""
+    os.environ[ROOT] = home
+    collection.extract = partial(extract, shard=8)
+    build(sorted(Path(photos).glob("*.jpg")), of_run(run), folder / "index")
+
+
+def index(folder: Path, home: str, photos: str) -> None:
+    """Build the FAISS index of a collection, and ask it."""
+    os.environ[ROOT] = home
+    found = Collection.load(folder / "index").search(sorted(Path(photos).glob("*.jpg"))[5], 4, approximate=True)
+    write_json(folder / "found.json", found)
+
+
+def study(folder: Path, profile: str) -> None:
+    """Draw, train, judge, and keep the table."""
+    os.environ[ROOT] = str(folder)
+    parallel.cores = lambda: 1  # no processes of its own: they take seconds to start
+    (folder / "notebooks").mkdir(exist_ok=True)
+    (folder / "pyproject.toml").touch()
+    table = open_study(profile).table()
+    keep_table("main", table.round(6), "Main", "What was measured.")
+
+
+class Told:
+    """A notebook's process that has done its work at once: what the runner makes of it is what is tried here."""
+
+    returncode = 0
+
+    def __init__(self, command: list[str], **_: Any) -> None:
+        stage = Path(command[-1])
+        nbformat.write(EXECUTED, stage / "executed.ipynb")
+        for kind, name in (("tables", "main.json"), ("figures", "main.svg")):
+            (stage / "results" / kind).mkdir()
+            (stage / "results" / kind / name).write_text('{"columns": ["a"], "rows": [[2]]}')
+        write_json(stage / "outcome.json", {"peak_memory_mb": 1, "warning_lines": 0})
+
+    def poll(self) -> int:
+        return 0
+
+
+def report(folder: Path) -> None:
+    """Make the report of a notebook that has changed since the last report."""
+    project = Project(folder, folder / "notebooks", folder / "package", {"01_first": (), "02_second": ("01_first",)})
+    about = {"seconds": 1.0, "date": "today", "python": "3", "system": "x", "cpu": "x", "threads": 1, "gpus": []}
+    notebooks.subprocess.Popen = Told  # type: ignore[misc, assignment]
+    notebooks.POLL = 0.0
+    notebooks.Runner._run_record = lambda *_: about | {"versions": {}, "peak_memory_mb": 1}  # type: ignore[method-assign]
+    notebooks.run_reports({"profile": "cpu"}, project=project, jobs=1, stream=io.StringIO())
+
+
+def make_project(folder: Path) -> None:
+    """A project with two notebooks."""
+    for name in ("notebooks", "data", "package/study/template"):
+        (folder / name).mkdir(parents=True)
+    for name in ("01_first", "02_second"):
+        write_notebook(folder / "notebooks" / f"{name}.ipynb", "1 + 1")
+
+
+JOBS: dict[str, Callable[..., None]] = {
+    "drawing": draw,
+    "downloading": download,
+    "training": train,
+    "extraction": describe,
+    "indexing": index,
+    "study": study,
+    "reporting": report,
+}
+
+
+def told(error: BaseException) -> str:
+    """What the command line says of an error; '' where it is a traceback."""
+    if isinstance(error, UserError):
+        return str(error)
+    return place_fault(error) if isinstance(error, OSError) else ""

@@ -1,0 +1,45 @@
+"""The same seed again: to the bit with as many threads, and nearly so with others."""
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from safetensors.torch import load_file
+
+from dagf.study.runs import REPEATS, Run, RunStore
+from tests.forks import Forks, Order
+from tests.study.conftest import same_bits
+
+POINTS = 5.0  # of validation mAP: what a record says of other threads
+CLOSE = 0.02  # of a weight
+
+pytestmark = pytest.mark.study
+
+
+@pytest.fixture(scope="module")
+def runs(photographs: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, Run]]:
+    """One configuration, trained by processes of their own: twice by one thread and twice by two."""
+    base = tmp_path_factory.mktemp("repeats")
+    forks = Forks(base / "log.txt")
+    made = {}
+    for name, threads in (("one", 1), ("one again", 1), ("two", 2), ("two again", 2)):
+        (ended,) = forks.run(Order("training", base / name, {"photographs": photographs}, threads=threads))
+        assert ended.status == 0, ended.said
+        (made[name],) = RunStore(base / name / "runs").all()
+    yield made
+    forks.close()
+
+
+@pytest.mark.parametrize("threads", ["one", "two"])
+def test_the_same_threads_give_the_same_bits(runs: dict[str, Run], threads: str) -> None:
+    assert same_bits(runs[threads], runs[f"{threads} again"])
+    assert runs[threads].record["machine"]["threads"] == (1 if threads == "one" else 2)
+    assert runs[threads].record["weights_sha256"] == runs[f"{threads} again"].record["weights_sha256"]
+
+
+def test_other_threads_give_nearly_the_same(runs: dict[str, Run]) -> None:
+    one, two = (load_file(runs[name].folder / "weights.safetensors") for name in ("one", "two"))
+    assert max(float((one[key].float() - two[key].float()).abs().max()) for key in one) < CLOSE
+    marks = [runs[name].record["validation_mAP"] for name in ("one", "two")]
+    assert abs(marks[0] - marks[1]) <= POINTS
+    assert REPEATS["other threads"] == f"validation mAP within {POINTS:g} points, on smoke data"

@@ -1,0 +1,231 @@
+"""What would make a figure wrong without a word is found, and named: by hand, and where a study meets it."""
+
+import shutil
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pytest
+from PIL import Image
+
+from dagf.benchmarks import revisited
+from dagf.benchmarks.protocol import Benchmark, Query, from_ground_truth
+from dagf.benchmarks.revisited import Counts, check_counts
+from dagf.common import UserError, read_json, write_json
+from dagf.study.checking import check
+from dagf.study.config import load_profile
+from dagf.study.experiment import Study
+from dagf.study.opening import open_study
+from dagf.study.runs import Run, read_weights
+from dagf.study.sanity import ENOUGH, Sums, alike, check_spread, copies
+from dagf.study.training import load_trunk
+from tests.benchmarks.sets import REVISITED
+from tests.study.conftest import FOLDER, Workshop, configured, write_photographs
+
+# --- copies -------------------------------------------------------------------------------------------------------
+
+
+def copied(folder: Path, source: str, line: str) -> Path:
+    """Photographs with a copy of one of them under another name, labelled by `line`."""
+    write_photographs(folder, train_instances=5)
+    shutil.copy(folder / "jpg" / source, folder / "jpg" / "copy.jpg")
+    labels = folder / "labels.csv"
+    labels.write_text(f"{labels.read_text()}jpg/copy.jpg,{line}\n")
+    return folder
+
+
+@pytest.mark.parametrize(
+    ("source", "line", "match"),
+    [
+        ("5-0.jpg", "i5,database", r"5-0\.jpg is a query and, as jpg/copy\.jpg, in the database"),
+        ("5-0.jpg", "i6,database", r"5-0\.jpg is a query and, as jpg/copy\.jpg, in the database"),
+    ],
+)
+def test_a_query_that_is_in_the_database_is_named(
+    project: Path, profile: Callable[..., str], tmp_path: Path, source: str, line: str, match: str
+) -> None:
+    folder = copied(tmp_path / "mine", source, line)
+    with pytest.warns(UserWarning, match=match):
+        open_study(profile(**FOLDER), str(folder))
+    with pytest.raises(UserError, match=f"{match}: leave one of the two out"):
+        check(str(folder), tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("source", "line", "match"),
+    [
+        ("0-1.jpg", "i5,database", r"0-1\.jpg would be trained on and, as jpg/copy\.jpg, tested on"),
+        ("5-1.jpg", "i0,train", r"copy\.jpg would be trained on and, as jpg/5-1\.jpg, tested on"),
+    ],
+)
+def test_a_photograph_that_is_trained_and_tested_on_is_named(
+    project: Path, profile: Callable[..., str], tmp_path: Path, source: str, line: str, match: str
+) -> None:
+    folder = copied(tmp_path / "mine", source, line)
+    with pytest.raises(UserError, match=match):
+        open_study(profile(**FOLDER), str(folder))
+    with pytest.raises(UserError, match=match):
+        check(str(folder), tmp_path)
+
+
+def test_copies_that_are_no_leak(project: Path, profile: Callable[..., str], tmp_path: Path) -> None:
+    folder = copied(tmp_path / "mine", "5-1.jpg", "i5,database")  # two rows that are alike
+    assert open_study(profile(**FOLDER), str(folder)).training is not None
+    assert check(str(folder), tmp_path)
+    Image.new("RGB", (8, 8)).save(tmp_path / "a.png")
+    shutil.copy(tmp_path / "a.png", tmp_path / "b.png")
+    for label, leaks in (("ok", 1), ("junk", 0)):
+        test = Benchmark("some", tmp_path, ("b.png",), (Query("a.png", {label: np.array([0])}),))
+        assert len(copies(test, Sums())) == leaks
+    own = Benchmark("classic", tmp_path, ("a.png",), (Query("a.png", {"ok": np.array([0])}),))
+    assert len(copies(own, Sums())) == 1
+
+
+def test_a_held_out_instance_shares_no_photograph(project: Path, profile: Callable[..., str], tmp_path: Path) -> None:
+    folder = copied(tmp_path / "mine", "0-1.jpg", "i1,train")
+    shutil.copy(folder / "jpg" / "0-1.jpg", folder / "jpg" / "copy-2.jpg")
+    labels = folder / "labels.csv"
+    others = "".join(f"jpg/copy-{name}.jpg,i{name},train\n" for name in (2, 3, 4))
+    for name in (3, 4):
+        shutil.copy(folder / "jpg" / "0-1.jpg", folder / "jpg" / f"copy-{name}.jpg")
+    labels.write_text(labels.read_text() + others)
+    with pytest.raises(UserError, match=r"would be trained on and, as .*, tested on"):
+        open_study(profile(**FOLDER), str(folder))
+
+
+def test_real_photographs_have_no_copies(shared_data: Path) -> None:
+    assert check(str(shared_data / "corridor"), shared_data)
+
+
+# --- queries that are not cropped ---------------------------------------------------------------------------------
+
+
+def test_a_revisited_query_without_a_box_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    counts = Counts(queries=1, database=6, easy=1, hard=1, junk=1, boxes=True)
+    monkeypatch.setattr(revisited, "COUNTS", {"roxford5k": counts})
+    check_counts(from_ground_truth("roxford5k", tmp_path, REVISITED))
+    (entry,) = REVISITED["gnd"]
+    whole = {key: value for key, value in entry.items() if key != "bbx"}
+    with pytest.raises(
+        UserError, match=r"roxford5k has 1 queries without a box, as number 0 \(all_souls_000000\.jpg\)"
+    ):
+        check_counts(from_ground_truth("roxford5k", tmp_path, {**REVISITED, "gnd": [whole]}))
+
+
+def test_the_cropped_sets_are_those_of_the_protocols() -> None:
+    assert {name for name, counts in revisited.COUNTS.items() if counts.boxes} == {
+        "oxford5k", "paris6k", "roxford5k", "rparis6k",
+    }  # fmt: skip
+
+
+# --- descriptors and arms -----------------------------------------------------------------------------------------
+
+
+def test_a_collapsed_network_is_named(toy: Study, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    run = toy.train(["gem"])["gem", toy.profile.seeds[0]]
+    copy = Run(tmp_path / run.id)
+    shutil.copytree(run.folder, copy.folder, ignore=shutil.ignore_patterns("judged-*", "positions-*"))
+    ones = [np.full((count, 4), 0.5, np.float32) for count in (len(toy.test.database_paths), len(toy.test.queries))]
+    monkeypatch.setattr(Study, "descriptors", lambda self, of: ones)
+    with pytest.raises(UserError, match=f"{run.id}: every image has the same descriptor, the network has collapsed"):
+        toy.answers(copy)
+    assert not list(copy.folder.glob("judged-*"))
+
+
+def test_what_differs_a_little_has_not_collapsed() -> None:
+    rows = np.full((3, 4), 0.5, np.float32)
+    with pytest.raises(UserError, match=r"some: every image"):
+        check_spread("some", rows, rows[:1])
+    check_spread("some", rows, rows[:1] + np.float32(1e-4))
+    check_spread("one image", rows[:1], rows[:0])
+
+
+def table(*above: int) -> pd.DataFrame:
+    return pd.DataFrame({"above": above})
+
+
+def test_an_arm_that_equals_another_is_named() -> None:
+    many = np.arange(ENOUGH) % 7
+    same = {("gem", seed): table(*(many + seed)) for seed in (0, 1)}
+    same |= {("dagf", seed): table(*(many + seed)) for seed in (0, 1)}
+    (line,) = alike(same)
+    assert line.startswith(f"the arms dagf and gem rank all {2 * ENOUGH} labelled images alike")
+    assert not alike({**same, ("dagf", 1): table(*(many + 2))})  # one seed apart
+    assert not alike({key: value.head(3) for key, value in same.items()})  # few labelled images prove nothing
+    assert not alike({key: table(*np.zeros(ENOUGH, int)) for key in same})  # nor does a perfect ranking
+
+
+def test_a_table_of_equal_arms_says_so(
+    toy: Study, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr("dagf.study.sanity.ENOUGH", 1)
+    assert len(toy.table())
+    assert capsys.readouterr().out == ""
+    answers = toy.answered()
+    mixed: Any = {key: answers["gem", key[1]] for key in answers}
+    monkeypatch.setattr(Study, "answered", lambda *_: mixed)
+    assert len(toy.table())
+    assert "Note: the arms dagf and gem rank all" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("field", "value", "match"),
+    [
+        ("arms", ["gem", "dagf", "gem"], "arms has 'gem' twice"),
+        ("seeds", [0, 1, 0], "seeds has 0 twice"),
+        ("rates", [1e-3, 1e-3], r"rates has 0\.001 twice"),
+        ("seeds", [-1], "seeds are whole numbers from 0 to"),
+    ],
+)
+def test_a_profile_that_counts_something_twice(profile: Callable[..., str], field: str, value: Any, match: str) -> None:
+    with pytest.raises(UserError, match=match):
+        load_profile(profile(**{field: value}))
+
+
+# --- weights and drawings that changed ----------------------------------------------------------------------------
+
+
+def test_weights_of_another_run_are_named(workshop: Workshop, toy: Study, tmp_path: Path) -> None:
+    first, second = (workshop.train(configured("gem", epochs=1, seed=seed)) for seed in (0, 1))
+    assert first.network() and load_trunk(second.network(), first.folder) is None
+    shutil.copy(second.folder / "weights.safetensors", first.folder)  # the same variant: they would fit
+    said = r"weights\.safetensors was changed since the run was trained: put it back"
+    with pytest.raises(UserError, match=said):
+        first.network()
+    with pytest.raises(UserError, match=said):
+        read_weights(first.folder / "weights.safetensors")
+    with pytest.raises(UserError, match=said):
+        load_trunk(second.network(), first.folder)
+    with pytest.raises(UserError, match=said):  # though what it answered before is kept
+        replace(toy, store=workshop.store).answers(first)
+
+
+def test_a_record_says_what_the_weights_are_also_after_a_kill(workshop: Workshop) -> None:
+    run = workshop.train(configured("gem", epochs=1))
+    record = run.record
+    assert len(record["weights_sha256"]) == 64
+    assert record["repeats"]["same CPU and threads"] == "to the bit"
+    write_json(run.folder / "record.json", {key: record[key] for key in record if key != "weights_sha256"})
+    assert workshop.train(configured("gem", epochs=1)).record == record  # as a run that was killed before the last step
+    write_json(run.folder / "record.json", {key: record[key] for key in record if key != "weights_sha256"})
+    assert run.network()  # of an earlier version
+
+
+def test_drawings_that_changed_are_named(toy: Study, tmp_path: Path) -> None:
+    assert toy.toytown is not None
+    root = tmp_path / toy.toytown.name
+    shutil.copytree(toy.toytown, root)
+    lines = check(str(root), tmp_path)
+    assert lines[0] == f"{root.name}: complete"
+    assert lines[1].endswith("images drawn again, and found as they are")
+    file = sorted((root / "test" / "jpg").iterdir())[3]
+    picture = Image.open(file)
+    Image.open(file).save(file, quality=97)  # another encoding of the same picture
+    assert check(str(root), tmp_path) == lines
+    picture.transpose(Image.Transpose.FLIP_LEFT_RIGHT).save(file, quality=95)
+    with pytest.raises(UserError, match=f"{file.name} is not the image that was drawn: delete"):
+        check(str(root), tmp_path)
+    assert read_json(root / "spec.json")
