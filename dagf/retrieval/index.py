@@ -12,7 +12,7 @@ import faiss
 import numpy as np
 from numpy.typing import NDArray
 
-from dagf.common import UserError, atomic_path
+from dagf.common import UserError, atomic_path, progress
 from dagf.retrieval.search import BLOCK, Descriptors, Found, Rows, check_descriptors
 
 FEW = 50_000  # rows up to which an exact search takes well under a second
@@ -80,8 +80,9 @@ class Index:
 
     def save(self, path: Path) -> None:
         """Write the index to one file, atomically."""
-        with atomic_path(path) as temporary:
-            faiss.write_index(self.faiss, str(temporary))
+        # Not by FAISS itself: where the disk is full, it would leave the last bytes out and say nothing.
+        with atomic_path(path) as temporary, temporary.open("wb") as stream:
+            faiss.write_index(self.faiss, faiss.PyCallbackIOWriter(stream.write))  # type: ignore[attr-defined]
 
     @classmethod
     def load(cls, path: Path) -> "Index":
@@ -111,7 +112,7 @@ def build_index(database: Rows, spec: IndexSpec | None = None) -> Index:
         if len(database) < spec.lists:
             raise UserError(f"{len(database)} rows are too few for {spec.lists} lists: name fewer")
         _train(made, database, spec)
-    for start in range(0, len(database), BLOCK):
+    for start in progress(range(0, len(database), BLOCK), "indexing", unit="block"):
         rows = np.ascontiguousarray(database[start : start + BLOCK], np.float32)
         check_descriptors(rows, "database", start)
         made.add(rows)

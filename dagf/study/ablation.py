@@ -5,6 +5,7 @@ from dataclasses import replace
 
 import pandas as pd
 
+from dagf.common import progress
 from dagf.model.network import MapEncoder
 from dagf.model.variants import VARIANTS, variant
 from dagf.retrieval.inference import describe
@@ -69,7 +70,7 @@ def whitening_table(study: Study, arms: Sequence[str], setting: str, sizes: Sequ
     """
     chosen = [one for one in study.test.settings if one.name == setting]
     rows = []
-    for arm in swept(study, arms):
+    for arm in progress(swept(study, arms), "whitening", unit="head"):
         found: dict[str, list[float]] = {}
         for seed in study.profile.seeds:
             trained = variant(arm).trainable

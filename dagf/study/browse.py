@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 from dagf.benchmarks.drawing.scene import STREAMS, photograph
 from dagf.benchmarks.protocol import Benchmark, Query
 from dagf.benchmarks.toytown import toytown_records
+from dagf.common import progress
 from dagf.model.network import RetrievalNet
 from dagf.retrieval.images import load_image
 from dagf.retrieval.search import similarities
@@ -240,7 +241,7 @@ def kept_examples(study: Study, arm: str, pictures: int = 6) -> Figure:
 
 def kept_fractions(net: RetrievalNet, files: list[Path], study: Study) -> pd.DataFrame:
     """The mean share of cells that the mask keeps over some images, for each window."""
-    shares = np.array([look(net, file, study.profile.judged_image).kept_fraction for file in files])
+    shares = np.array([look(net, file, study.profile.judged_image).kept_fraction for file in progress(files, "cells")])
     windows = net.head.scale_and_mask.filters.windows
     return pd.DataFrame(
         {

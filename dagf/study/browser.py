@@ -25,6 +25,7 @@ from dagf.study.photograph_reranking import NOTHING
 from dagf.study.report import templates
 from dagf.study.views import MASKS, OWN, RERANKED, WINDOWS, Explorer, View
 
+FIRST = ("dagf", "gem", "gem untrained")  # the primary contrast, as far as it is there
 _thumbnail = lru_cache(maxsize=256)(thumbnail)  # 75 MB: a photograph takes longer to read than to search
 
 
@@ -44,13 +45,14 @@ def browse(
     views: Sequence[View] = (),
     setting: str = "",
     attention: bool = False,
-    top: int = 8,
+    top: int = 7,
 ) -> HTML | widgets.Widget:
     """The browser of a study's test queries: with controls in JupyterLab, as a static page where it is headless.
 
-    query: its number or the name of its file. views: what stands side by side; DAGF and another arm for (). setting:
-    'Easy', 'Medium', ...; the middle one for ''. attention: whether the pictures lie under a heat map of where the
-    network looks. top: how many results. Nothing is trained: it offers what is there (`dagf.study.views.offered`).
+    query: its number or the name of its file. views: what stands side by side; DAGF and GeM for (), as far as they are
+    there. setting: 'Easy', 'Medium', ...; the middle one for ''. attention: whether the pictures lie under a heat map
+    of where the network looks. top: how many results. Nothing is trained: it offers what is there
+    (`dagf.study.views.offered`).
 
     Raises `UserError` for a query, a setting or a choice that does not exist.
     """
@@ -65,7 +67,8 @@ def browse(
 
 
 def _first_views(explorer: Explorer) -> list[View]:
-    names = sorted(explorer.arms, key=lambda name: name != "dagf")  # DAGF first, the rest in their order
+    names = [name for name in FIRST if name in explorer.arms]
+    names += [name for name in explorer.arms if name not in names]
     return [View(name) for name in names[:2]]
 
 

@@ -22,7 +22,7 @@ from matplotlib import pyplot as plt
 from matplotlib.figure import Figure
 from numpy.typing import NDArray
 
-from dagf.common import cores
+from dagf.common import cores, progress
 from dagf.model.network import RetrievalNet
 from dagf.retrieval.batches import image_batches, network_input
 from dagf.retrieval.images import ImageSpec, load_image
@@ -74,7 +74,8 @@ def search_costs(known: Descriptors, queries: Descriptors, most: int) -> pd.Data
     sizes = [size for size in (most // 100, most // 30, most // 10, most // 3, most) if size > TOP]
     with TemporaryDirectory() as folder, all_cores():
         rows = fitted_rows(known, most, Path(folder) / "rows.npy")
-        return pd.DataFrame([_cost(rows[:size], queries, len(known), Path(folder)) for size in sizes])
+        steps = progress(sizes, "searching", unit="size")
+        return pd.DataFrame([_cost(rows[:size], queries, len(known), Path(folder)) for size in steps])
 
 
 def _cost(rows: Descriptors, queries: Descriptors, known: int, folder: Path) -> dict[str, Any]:

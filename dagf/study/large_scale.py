@@ -12,7 +12,7 @@ from matplotlib import pyplot as plt
 from matplotlib.figure import Figure
 
 from dagf.benchmarks.toytown import load_toytown, make_toytown
-from dagf.common import UserError
+from dagf.common import UserError, progress
 from dagf.model.variants import VARIANTS
 from dagf.retrieval.metrics import judge_positions, means
 from dagf.retrieval.search import Descriptors, Rows
@@ -70,7 +70,7 @@ def described(study: Study, key: Key) -> Described:
 def curve(study: Study, sets: dict[Key, Described]) -> pd.DataFrame:
     """mAP (per cent) among the first 0, 100, 300, ... distractors: one row an arm, seed, number, query set, setting."""
     rows = []
-    for (arm, seed), one in sets.items():
+    for (arm, seed), one in progress(sets.items(), "ranking", len(sets), "run"):
         for count in steps(len(study.test.distractors)):
             test = replace(study.test, distractors=study.test.distractors[:count])
             database = one.database[: len(test.database) + count]

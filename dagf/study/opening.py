@@ -10,7 +10,7 @@ from dagf.benchmarks.protocol import Benchmark
 from dagf.benchmarks.public import open_benchmark, place
 from dagf.benchmarks.toytown import load_toytown, make_toytown, toytown_training_images
 from dagf.benchmarks.training_sets import TRAINING_SETS
-from dagf.common import UserError, choose, content_hash
+from dagf.common import UserError, choose, content_hash, progress
 from dagf.study import paths
 from dagf.study.config import Profile, evaluation_hash, load_profile
 from dagf.study.experiment import Study
@@ -110,7 +110,8 @@ def files_hash(benchmark: Benchmark, sums: Sums | None = None) -> str:
     many = len(benchmark.distractors) > MANY
     read = benchmark.database_paths[: len(benchmark.database)] if many else benchmark.database_paths
     sizes = [[file.name, file.stat().st_size] for file in benchmark.distractors] if many else []
-    return content_hash([[sums[file] for file in [*read, *queries]], truth, *sizes])
+    found = [sums[file] for file in progress([*read, *queries], f"{benchmark.name}: reading")]
+    return content_hash([found, truth, *sizes])
 
 
 def control_of(study: Study, distractors: int = 1000) -> Study:

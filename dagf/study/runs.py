@@ -31,7 +31,10 @@ from dagf.study.config import LARGEST, RunConfig, from_mapping, to_json
 CURVES = ("epoch", "loss", "validation_mAP", "rate")
 SUM = "weights_sha256"  # in a record
 # How closely a run comes out again with its seed and versions (tests/study/test_repeats.py).
-REPEATS = {"same CPU and threads": "to the bit", "other threads": "validation mAP within 5 points, on smoke data"}
+REPEATS = {
+    "same CPU and threads": "to the bit",
+    "other threads": "weights within 0.02 and validation mAP within 5 points after a short training",
+}
 NUMBERS = ("seed", "best_epoch", "validation_mAP", "seconds", "parameters")  # of a record
 
 
@@ -124,7 +127,8 @@ def read_table(
         table = pd.read_csv(path, **options)
     except (OSError, ValueError, pd.errors.ParserError) as error:
         raise UserError(f"cannot read {path} ({' '.join(str(error).split())[:200]}); {remedy}") from error
-    fine = all(name in table and pd.api.types.is_numeric_dtype(table[name]) for name in columns) or not len(table)
+    # An empty table has no types.
+    fine = all(name in table and (pd.api.types.is_numeric_dtype(table[name]) or table.empty) for name in columns)
     if not fine or rows not in (None, len(table)):
         raise UserError(f"{path} is broken: expected numbers in the columns {', '.join(columns)}; {remedy}")
     return table

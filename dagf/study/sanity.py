@@ -11,7 +11,7 @@ import numpy as np
 import pandas as pd
 
 from dagf.benchmarks.protocol import Benchmark
-from dagf.common import UserError, file_sha256
+from dagf.common import UserError, file_sha256, progress
 from dagf.retrieval.search import Descriptors, Rows
 
 SEEN = 1000  # rows by which a collapsed network is known
@@ -46,8 +46,9 @@ def copies(test: Benchmark, sums: Sums) -> list[str]:
 
 def check_apart_from(learned: Sequence[Path], test: Benchmark, sums: Sums) -> None:
     """Raise `UserError` for a photograph that is trained and, under whatever name, tested on."""
-    tested = {sums[test.root / file]: file for file in [*test.database, *(query.file for query in test.queries)]}
-    both = next((file for file in learned if sums[file] in tested), None)
+    files = [*test.database, *(query.file for query in test.queries)]
+    tested = {sums[test.root / file]: file for file in progress(files, f"{test.name}: reading")}
+    both = next((file for file in progress(learned, "reading") if sums[file] in tested), None)
     if both is not None:
         raise UserError(f"{both} would be trained on and, as {tested[sums[both]]}, tested on: leave one of them out")
 

@@ -122,7 +122,7 @@ def test_no_worker_outlives_a_killed_job(tmp_path: Path) -> None:
     wait_for(lambda: not any(worker.exists() for worker in workers))
 
 
-def wait_for(what: Callable[[], bool], seconds: float = 60.0) -> None:
+def wait_for(what: Callable[[], bool], seconds: float = 180.0) -> None:
     end = time.monotonic() + seconds
     while not what():
         assert time.monotonic() < end

@@ -6,9 +6,10 @@ from pathlib import Path
 import pytest
 from safetensors.torch import load_file
 
+from dagf.common import read_json, write_json
 from dagf.study.runs import REPEATS, Run, RunStore
 from tests.forks import Forks, Order
-from tests.study.conftest import same_bits
+from tests.study.conftest import PROFILE, same_bits
 
 POINTS = 5.0  # of validation mAP: what a record says of other threads
 CLOSE = 0.02  # of a weight
@@ -17,17 +18,22 @@ pytestmark = pytest.mark.study
 
 
 @pytest.fixture(scope="module")
-def runs(photographs: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, Run]]:
+def forks(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Forks]:
+    made = Forks(tmp_path_factory.mktemp("forks") / "log.txt")
+    yield made
+    made.close()
+
+
+@pytest.fixture(scope="module")
+def runs(forks: Forks, photographs: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Run]:
     """One configuration, trained by processes of their own: twice by one thread and twice by two."""
     base = tmp_path_factory.mktemp("repeats")
-    forks = Forks(base / "log.txt")
     made = {}
     for name, threads in (("one", 1), ("one again", 1), ("two", 2), ("two again", 2)):
         (ended,) = forks.run(Order("training", base / name, {"photographs": photographs}, threads=threads))
         assert ended.status == 0, ended.said
         (made[name],) = RunStore(base / name / "runs").all()
-    yield made
-    forks.close()
+    return made
 
 
 @pytest.mark.parametrize("threads", ["one", "two"])
@@ -42,4 +48,20 @@ def test_other_threads_give_nearly_the_same(runs: dict[str, Run]) -> None:
     assert max(float((one[key].float() - two[key].float()).abs().max()) for key in one) < CLOSE
     marks = [runs[name].record["validation_mAP"] for name in ("one", "two")]
     assert abs(marks[0] - marks[1]) <= POINTS
-    assert REPEATS["other threads"] == f"validation mAP within {POINTS:g} points, on smoke data"
+    said = f"weights within {CLOSE:g} and validation mAP within {POINTS:g} points after a short training"
+    assert REPEATS["other threads"] == said
+
+
+def test_a_study_gives_the_same_table_whatever_the_threads(forks: Forks, tmp_path: Path) -> None:
+    """It trains and judges each arm by one thread, however many its process has."""
+    profile = tmp_path / "tiny.yaml"
+    write_json(profile, PROFILE | {"seeds": [0]})
+    tables = []
+    for threads in (1, 2):
+        folder = tmp_path / f"{threads}"
+        folder.mkdir()
+        (ended,) = forks.run(Order("study", folder, {"profile": profile}, threads=threads))
+        assert ended.status == 0, ended.said
+        tables.append(read_json(folder / "data" / "scratch" / "tables" / "main.json"))
+    assert tables[0] == tables[1]
+    assert len(tables[0]["rows"]) == 6  # two arms under three settings
