@@ -147,7 +147,8 @@ def test_whitening_is_learned_on_training_images_under_each_head(toy: Study, tra
     table = whitening_table(toy, ("gem", "channel", "glam", "mac"), "Medium", sizes=(5, 3)).set_index("method")
     assert trained == []
     assert list(table.index) == ["GeM", "GeM + channel", "MAC"]  # those that the sweep has
-    assert list(table.columns) == ["seeds", "as it is", "whitened, 5", "whitened, 3"]
+    assert list(table.columns) == ["seeds", "as it is", "whitened, 5", "whitened, 3", "runs"]
+    assert table["runs"]["MAC"] == "" and toy.run("gem", toy.profile.seeds[0], sweep=True).id in table["runs"]["GeM"]
     for arm in ("channel", "mac"):
         row = table.loc[VARIANTS[arm].title]
         plain = toy.table([arm], sweep=True).query("setting == 'Medium'")["mAP"]
