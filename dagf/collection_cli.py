@@ -30,7 +30,7 @@ def extract(
 ) -> None:
     """Descriptors of IMAGES (files and folders), kept in a folder for `dagf search`.
 
-    Without a run nothing is trained: they are those that were the best off the shelf on photographs, on ImageNet
+    Without a run nothing is trained: they are max windows, MAX-Mask and mean on a network with ImageNet
     weights, which are downloaded once unless a file is named. Stopped and started again, it goes on where it was;
     later it describes only images that are new or were changed. Several processes: docs/distributed.md.
 

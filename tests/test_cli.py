@@ -100,7 +100,9 @@ def test_making_listing_and_checking_data(project: Path) -> None:
     assert re.fullmatch(r"data/toytown-[0-9a-f]{12}", made)
     assert fine("data", "make", *tiny(project)).strip() == made
     assert f"{Path(made).name}  48 px, 2 test landmarks, 3 distractors" in fine("data", "list")
-    assert fine("data", "check", project / made) == f"{Path(made).name}: complete\n"
+    complete, again = fine("data", "check", project / made).splitlines()
+    assert complete == f"{Path(made).name}: complete"
+    assert again.endswith("drawn again, and found as they are")
     shown = fine("data", "check", project / "photos")
     assert shown.splitlines() == [
         "database: 12 images", "distractor: 2 images", "query: 3 images", "train: 20 images",

@@ -38,7 +38,7 @@ class Search:
 def in_folder(photos: str, query: str = "", run: str = "", weights: str = "") -> Search:
     """The search of a folder of photographs: its first one is the query, the middle of it the part, unless named.
 
-    run: the trained run to describe with; '' for the best off the shelf, with `weights` or torchvision's. Raises
+    run: the trained run to describe with; '' for the descriptor off the shelf, with `weights` or torchvision's. Raises
     `UserError` for anything that does not exist or does not fit.
     """
     images, folder = find_images([Path(photos).expanduser()]), str(Path(photos).expanduser().resolve())

@@ -24,7 +24,7 @@ from dagf.retrieval.images import to_input
 from dagf.study import export
 from dagf.study.export import impossible, smallest_side, tolerance, write_onnx
 from dagf.study.paths import ROOT
-from dagf.study.runs import Run, RunStore
+from dagf.study.runs import NUMBERS, Run, RunStore
 from tests.commands import fine, refused
 from tests.model.test_network import stirred
 from tests.study.conftest import configured
@@ -36,7 +36,7 @@ def run_of(root: Path, made_of: Variant) -> Run:
     with RunStore(root / "data" / "runs").claim(config) as folder:
         torch.manual_seed(0)
         save_file(stirred(RetrievalNet(TrunkSpec(), made_of)).state_dict(), folder / "weights.safetensors")
-        write_json(folder / "record.json", {})
+        write_json(folder / "record.json", dict.fromkeys(NUMBERS, 0))
     return Run(folder)
 
 

@@ -52,7 +52,7 @@ def test_both_tables_have_their_rows(study: Study) -> None:
     bare = shelf["re-ranking"] == NOTHING
     assert (shelf["neighbours"][bare] == "").all()
     assert (shelf["query − none"][bare] == "").all()
-    assert shelf["query − none"][~bare].str.fullmatch(r"[+-]\d+\.\d \[.*\]").all()
+    assert shelf["query − none"][~bare].str.fullmatch(r"[+-]\d+\.\d\d \[.*\]").all()
     plain = {(one.title, one.whitening): one for pair in shelf_methods(study, ("mac", "gem")) for one in pair}
     for _, row in shelf[bare].iterrows():
         one = plain[row["method"], row["whitening"]]

@@ -60,10 +60,10 @@ def test_the_registered_pairs() -> None:
 def test_primary_rivals_and_modules_ask_for_their_arms() -> None:
     study: Any = Pretended(dagf=[[0.7, 0.6], [0.6, 0.6]], se=[[0.5, 0.6], [0.5, 0.5]])
     assert claims.primary(study).mean == pytest.approx(12.5)
-    assert study.asked == [(("dagf", "gem"), False)]  # end to end
+    assert {*study.asked} == {(("dagf", "gem"), False)}  # end to end
     assert [one.minus for one in claims.rivals(study)] == ["SPoC", "GeM + SE"]  # those that the sweep has
     assert [one.mean for one in claims.rivals(study)] == pytest.approx([12.5, 10])
-    assert study.asked[1] == (("dagf", "spoc"), True)
+    assert (("dagf", "spoc"), True) in study.asked
     study.asked.clear()
     claims.modules(study)
     pairs = [("spatial", "gem"), ("channel", "gem"), ("attention", "spatial"), ("attention", "channel")]

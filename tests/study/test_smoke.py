@@ -41,7 +41,7 @@ def test_every_notebook_has_an_offline_page(root: Path, pages: Path) -> None:
     assert len(names) >= 4
     for name in [*names, "index"]:
         html = (pages / f"{name}.html").read_text(encoding="utf-8")
-        assert "<script" not in html
+        assert html.count("<script") == 1  # ours, which sorts tables
         assert not re.search(r"""(src|href)=["']?(https?:)?//""", html)
         assert str(root) not in html
         assert "Traceback" not in html

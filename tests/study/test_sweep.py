@@ -173,7 +173,7 @@ def test_without_rates_there_are_no_trials_and_one_run_a_seed(own: Study, traine
     sweep = replace(own.plan(sweep=True), arms=("gem", "spoc"), rates=())
     study = replace(own, profile=replace(own.profile, sweep=sweep, rates=()))
     trials = study.trials(sweep=True)
-    assert list(trials.columns) == ["arm", "method", "rate", "validation mAP", "chosen"]
+    assert list(trials.columns) == ["arm", "method", "rate", "validation mAP", "chosen", "run"]
     assert trials.empty
     assert ablation.trial_table(trials).empty
     assert study.trials().empty
