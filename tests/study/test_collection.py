@@ -410,7 +410,7 @@ def two(folder: Path, *arguments: object) -> "subprocess.CompletedProcess[str]":
     launcher = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
     command = [*launcher, "--", "job.py", *map(str, arguments)]
     environment = {**os.environ, "OMP_NUM_THREADS": "1"}
-    return subprocess.run(command, cwd=folder, capture_output=True, text=True, env=environment, timeout=120)
+    return subprocess.run(command, cwd=folder, capture_output=True, text=True, env=environment, timeout=300)
 
 
 def together(folder: Path, run: Run, photos: Path, *output: str) -> "subprocess.CompletedProcess[str]":

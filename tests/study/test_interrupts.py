@@ -73,7 +73,7 @@ class Job:
         self._wait(lambda: once() or self.process.poll() is not None)
         assert self.process.poll() is None, self.process.communicate()
         os.killpg(self.process.pid, signal.SIGINT)
-        _, said = self.process.communicate(timeout=120)
+        _, said = self.process.communicate(timeout=300)
         assert self.process.returncode == 130, said
         self._wait(lambda: not left(self.root))
         lines = [line for line in said.replace("\r", "\n").splitlines() if line.strip() and "%|" not in line]
@@ -127,7 +127,7 @@ def test_extract(root: Path, data: TrainingSet) -> None:
 
 def test_train(root: Path) -> None:
     """The trunk is trained in a worker, as is the arm after it."""
-    training = {"epochs": 30, "steps": 2, "landmarks": 3, "views": 2}
+    training = {"epochs": 80, "steps": 2, "landmarks": 3, "views": 2}
     profile = PROFILE | {"trunk_training": training, "arm_training": training, "seeds": [0]}
     (root / "tiny.yaml").write_text(json.dumps(profile))
     runs, command = root / "data" / "runs", ("train", "dagf", "--profile", "tiny.yaml")
