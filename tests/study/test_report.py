@@ -227,7 +227,7 @@ def test_the_index_counts_the_claims_and_lists_what_speaks_against_them(output: 
     assert "1 of the 2 claims that can be tested on our drawings is supported." in lead
     assert "DAGF minus GeM: +0.10 [-1.00, +1.20] mAP points, no difference shown." in lead
     rows = [[cell.get_text() for cell in row.select("th, td")] for row in soup.select(".claims tbody tr")]
-    assert rows[0][0] == "It <b>helpstrained end to end"
+    assert rows[0][0] == "It <b>helpstrained end to end; 02"
     assert rows[1] == ["(GeM + x) minus GeM", "-2.00 [-3.00, -1.00]", "below zero"]
     assert soup.select_one(".claims tbody th")["rowspan"] == "2"  # type: ignore[index]
     items = soup.select_one("#negative").find_next("ul").select("li")  # type: ignore[union-attr]
