@@ -36,7 +36,7 @@ UNFINISHED = {
     "drawing": (),
     "downloading": ("downloads/*",),
     "training": ("*/state.safetensors", "*/weights.safetensors"),
-    "extraction": (),
+    "extraction": ("index/contents.json",),
     "indexing": (),
     "study": ("*/state.safetensors", "*/weights.safetensors"),
     "reporting": ("data/scratch/*",),

@@ -7,6 +7,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 import nbformat
@@ -64,9 +65,12 @@ class Job:
         # What the project's folder is called is how its processes are told from others.
         environment = {**os.environ, ROOT: str(root), "OMP_NUM_THREADS": "1"}
         self.root = root
+        # Tests that run in a shell's background inherit that Ctrl-C is ignored; somebody's terminal does not.
+        heed = partial(signal.signal, signal.SIGINT, signal.SIG_DFL)
         self.process = subprocess.Popen(
-            command, cwd=root, stdout=pipe, stderr=pipe, text=True, env=environment, start_new_session=True
-        )
+            command, cwd=root, stdout=pipe, stderr=pipe, text=True, env=environment, start_new_session=True,
+            preexec_fn=heed,
+        )  # fmt: skip
 
     def interrupt(self, once: Callable[[], bool]) -> str:
         """Ctrl-C as soon as `once` holds; the one line that the command leaves, with status 130 and no process."""
