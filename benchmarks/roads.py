@@ -1,7 +1,8 @@
 """Faster roads on a CPU: what each gains in time, and what it costs in mAP on photographs.
 
 Each is compared with the extraction as it is (folded, channels last, float32), in turns over the same images. What is
-judged is MobileNetV2 with GeM off the shelf, at three scales; the times are those of that network, too.
+judged is MobileNetV2 with GeM off the shelf, at three scales; the times are those of that network, too. At last, what
+`dagf search --whiten` gains or costs.
 """
 
 import math
@@ -28,6 +29,9 @@ from dagf.retrieval.images import ImageSpec
 from dagf.retrieval.inference import MultiScale, describe, for_inference
 from dagf.retrieval.metrics import judge_positions, mean_average_precision
 from dagf.retrieval.streaming import stream_positions
+from dagf.retrieval.whitening import pca_whitening
+from dagf.study.collection import POWER
+from dagf.study.encoders import Encoder, off_the_shelf
 
 ROUNDS = 5
 ENLARGED = 4  # times: photographs of the size that a phone takes, whose decoding is reduced
@@ -69,7 +73,23 @@ def figures(folder: Path, weights: Path) -> list[dict[str, Any]]:
             {"what": f"{name} / as it is, MobileNetV2, {len(files)} photographs", "first_seconds": first, **timed}
         )
         found.append({"what": f"{name}: judged", "mAP": judged(encode, benchmark, spec)})
-    return [*found, *reduced_decoding(plain, benchmark)]
+    return [*found, *reduced_decoding(plain, benchmark), *whitened_on_itself(off_the_shelf(str(weights)), benchmark)]
+
+
+def whitened_on_itself(encoder: Encoder, benchmark: Benchmark) -> list[dict[str, Any]]:
+    """mAP of each query set, as `dagf search` finds it and as `dagf search --whiten` does; nothing is chosen."""
+    net, files = for_inference(encoder.network()), benchmark.database_paths
+    rows = describe(net, image_batches(files, encoder.image), len(files))
+    asked = describe(net, query_batches(benchmark, encoder.image), len(benchmark.queries))
+    whiten = pca_whitening(rows, power=POWER)
+    compared = {"as they are": (rows, asked), "whitened on themselves": (whiten(rows), whiten(asked))}
+    found, setting = [], benchmark.settings[0].name
+    for how, (known, wanted) in compared.items():
+        answers = judge_positions(benchmark, stream_positions(benchmark, known, wanted))
+        for query_set in benchmark.query_sets:
+            what = f"descriptors of `dagf extract`, {how}: judged, {query_set}"
+            found.append({"what": what, "mAP": mean_average_precision(answers, setting, query_set)})
+    return found
 
 
 def run(encode: nn.Module, files: list[Path], spec: ImageSpec) -> None:

@@ -61,6 +61,7 @@ def extract(
 )
 @click.option("--top", default=10, show_default=True, type=click.IntRange(1))
 @click.option("--approximate", is_flag=True, help="Ask a FAISS index, built the first time: for a million images.")
+@click.option("--whiten", is_flag=True, help="Compare under PCA-power whitening, learned on the index itself.")
 @click.option("--html", "page", type=click.Path(path_type=Path), help="Also write a page: what was found, and why.")
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 def search(
@@ -69,10 +70,14 @@ def search(
     crop: tuple[float, float, float, float] | None,
     top: int,
     approximate: bool,
+    whiten: bool,
     page: Path | None,
     as_json: bool,
 ) -> None:
     """The images of an index most similar to PHOTO, with their cosine similarity.
+
+    --whiten evens out what all images of the index have in common. It is worth a try where everything is found alike;
+    on our sets of photographs it helped some and harmed others (benchmarks/results.json).
 
     \b
     dagf search ~/photos/castle.jpg --index photos.index --top 5
@@ -85,6 +90,8 @@ def search(
     if page and page.suffix.lower() not in (".html", ".htm"):  # a slip must not write over a photograph
         raise UserError(f"{page} is no name of a page: name a file that ends in .html")
     collection = Collection.load(index)
+    if whiten:
+        collection = collection.whitened()
     found = collection.search(photo, top, crop, approximate)
     if team().rank > 0:
         return

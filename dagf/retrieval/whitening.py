@@ -7,7 +7,7 @@ from numpy.typing import ArrayLike, NDArray
 from scipy.linalg import solve_triangular
 
 from dagf.common import UserError
-from dagf.retrieval.search import Descriptors, finite_lengths
+from dagf.retrieval.search import Descriptors, Rows, finite_lengths
 
 Matrix = NDArray[np.float64]
 
@@ -41,6 +41,34 @@ class Whitening:
         if not lengths.all():
             raise UserError(f"descriptors: row {int(lengths.argmin())} is the whitening's mean; it cannot be whitened")
         return (turned / lengths).astype(np.float32)
+
+    def toward(self, descriptor: ArrayLike, other: ArrayLike) -> Descriptors:
+        """g (D,) with g (x - m) = the cosine of x and y once both are whitened: what of x makes the two alike.
+
+        descriptor: x (D,). other: y (D,). Raises `UserError` as `__call__` does.
+        """
+        _, wanted = self([descriptor, other])
+        length = np.linalg.norm(self.projection @ (np.asarray(descriptor, float) - self.mean))
+        return (wanted @ self.projection / length).astype(np.float32)
+
+
+@dataclass(frozen=True)
+class Whitened:
+    """Descriptors (N, D) as the whitening makes them, (N, d): only the rows that are asked for, when they are."""
+
+    rows: Rows
+    whitening: Whitening
+
+    @property
+    def shape(self) -> tuple[int, int]:
+        """(N, d)."""
+        return len(self.rows), len(self.whitening.projection)
+
+    def __len__(self) -> int:
+        return len(self.rows)
+
+    def __getitem__(self, rows: slice | NDArray[np.int64]) -> Descriptors:
+        return self.whitening(self.rows[rows])
 
 
 def pca_whitening(descriptors: ArrayLike, dimensions: int | None = None, power: float = 0.5) -> Whitening:

@@ -6,10 +6,11 @@ the order of their rows), the shards (`dagf.retrieval.extraction`), and what is 
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, nullcontext
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from fnmatch import fnmatch
 from pathlib import Path
 
+import numpy as np
 from filelock import FileLock
 
 from dagf.benchmarks.protocol import Box
@@ -19,6 +20,7 @@ from dagf.retrieval.extraction import SHARDS, Extracted, Precision, ShardedDescr
 from dagf.retrieval.index import Index, build_index
 from dagf.retrieval.inference import describe, for_inference
 from dagf.retrieval.search import search_together
+from dagf.retrieval.whitening import Whitened, Whitening, pca_whitening
 from dagf.study.changes import CONTENTS, extract_changes
 from dagf.study.config import from_mapping
 from dagf.study.encoders import Encoder
@@ -29,16 +31,30 @@ SUFFIXES = {".jpg", ".jpeg", ".png", ".webp", ".tif", ".tiff", ".bmp", ".gif"}
 INDEX = "index.json"
 NEAR = "near-*.faiss"
 OURS = (INDEX, CONTENTS, SHARDS, NEAR)  # what the folder of a collection holds
+SOME = 20_000  # images to learn a whitening from: many times the dimensions
+POWER = 0.25  # of the whitening's division by the variances
 LARGE = 100_000  # images; from here on half the disk and half the reading count for more than the fourth decimal
 
 
 @dataclass(frozen=True)
 class Collection:
-    """Files, their descriptors (N, D), and the encoder that made them: a query must be described by the same one."""
+    """Files, their descriptors (N, D), and the encoder that made them: a query must be described by the same one.
+
+    whitening: what the descriptors, and the query's, are compared under; None: as they are.
+    """
 
     files: tuple[str, ...]
     descriptors: ShardedDescriptors
     encoder: Encoder
+    whitening: Whitening | None = None
+
+    def whitened(self) -> "Collection":
+        """The same, compared under PCA-power whitening that is learned on its own descriptors, and on no labels.
+
+        Raises `UserError` for fewer than two images, or for descriptors that are all alike.
+        """
+        some = np.unique(np.linspace(0, len(self.files) - 1, SOME).astype(int))
+        return replace(self, whitening=pca_whitening(self.descriptors[some], power=POWER))
 
     def search(
         self, photo: Path, top: int, box: Box | None = None, approximate: bool = False
@@ -46,12 +62,18 @@ class Collection:
         """The `top` files most similar to a photo (or to a box of it, in its pixels), best first, with the cosine.
 
         Exact, and shared by the processes that torchrun started; `approximate` asks a FAISS index, in which some of
-        them may be missing.
+        them may be missing. Raises `UserError` for a photo that cannot be read, and where a whitening is to be
+        approximate: the index is of the descriptors as they are.
         """
+        if approximate and self.whitening:
+            raise UserError("the index holds the descriptors as they are: leave out --approximate, or --whiten")
         net = placed(self.encoder.network())
         asked = describe(net, image_batches([photo], self.encoder.image, [box]), 1)
         if approximate:
             scores, rows = self.index().search(asked, top, self.descriptors)
+        elif self.whitening:
+            known = Whitened(self.descriptors, self.whitening)
+            scores, rows = search_together(known, self.whitening(asked), top, team(), device=device())
         else:
             scores, rows = search_together(self.descriptors, asked, top, team(), device=device())
         found = zip(rows[0].tolist(), scores[0].tolist(), strict=True)

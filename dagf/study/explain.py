@@ -16,7 +16,7 @@ from dagf.model.network import Inspection, RetrievalNet
 from dagf.retrieval.images import ImageSpec, load_image, to_input
 
 Plane = NDArray[np.float32]
-ADDED_UP = 1e-2  # how far the sum of the cells may lie from the cosine: rounding is well within
+ADDED_UP = 1e-2  # how far the sum of the cells may lie from the product: rounding is well within
 
 
 @dataclass(frozen=True)
@@ -61,7 +61,10 @@ def enlarge(plane: Tensor, size: tuple[int, int]) -> Plane:
 
 
 def contributions(net: RetrievalNet, seen: Look, other: Plane) -> Plane | None:
-    """How much each cell of an image adds to its cosine with another descriptor (D,): (h, w), in sum that cosine.
+    """How much each cell of an image adds to its product with a vector (D,): (h, w), in sum that product.
+
+    With another image's descriptor it is their cosine; with `Whitening.toward` their whitened cosine, less what the
+    mean descriptor has.
 
     The attended map times the gradient, the masks and the norms held as they are. Means, maxima, GeM and CroW grow with
     the map in proportion, so that by Euler's theorem the cells add up. R-MAC and NetVLAD normalise regions or cells
@@ -72,10 +75,10 @@ def contributions(net: RetrievalNet, seen: Look, other: Plane) -> Plane | None:
         scales = scheme.filters(attended)
         pooled = [scheme.pooling(scale, scheme.mask(scale)) for scale in scales]
         total = torch.stack([one / _length(one) for one in pooled]).sum(0)
-        cosine = (total / _length(total)) @ torch.from_numpy(other)
-        (gradient,) = torch.autograd.grad(cosine.sum(), attended)
+        product = (total / _length(total)) @ torch.from_numpy(other)
+        (gradient,) = torch.autograd.grad(product.sum(), attended)
     cells: Plane = (gradient * attended.detach()).sum(1)[0].numpy()
-    return cells if abs(float(cells.sum() - cosine.item())) < ADDED_UP else None
+    return cells if abs(float(cells.sum() - product.item())) < ADDED_UP else None
 
 
 def _length(vectors: Tensor) -> Tensor:

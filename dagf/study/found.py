@@ -24,6 +24,8 @@ from dagf.benchmarks.protocol import Box
 from dagf.common import UserError, progress, write_text
 from dagf.model.network import RetrievalNet
 from dagf.retrieval.images import ImageSpec, load_image
+from dagf.retrieval.search import Descriptors
+from dagf.retrieval.whitening import Whitening
 from dagf.study.collection import Collection
 from dagf.study.explain import Plane, contributions, enlarge, look
 from dagf.study.report import style, templates
@@ -83,23 +85,32 @@ def write_page(page: Path, collection: Collection, photo: Path, found: Found, bo
 
 def _shown(collection: Collection, photo: Path, found: Found, box: Box | None) -> dict[str, Any]:
     net = collection.encoder.network()
-    matches = list(_matches(net, collection.encoder.image, photo, found, box))
+    matches = list(_matches(net, collection, photo, found, box))
     return {
         "query": {"file": str(photo), "name": photo.name, "picture": address(thumbnail(photo, box)), "cropped": box},
         "matches": matches,
         "encoder": collection.encoder.words,
+        "whitened": collection.whitening is not None,
         "attention": net.head.spatial is not None,
     }
 
 
-def _matches(net: RetrievalNet, spec: ImageSpec, photo: Path, found: Found, box: Box | None) -> Iterator[Match]:
+def _matches(net: RetrievalNet, collection: Collection, photo: Path, found: Found, box: Box | None) -> Iterator[Match]:
+    spec, whitening = collection.encoder.image, collection.whitening
     asked, asked_pixels = look(net, photo, spec, box), thumbnail(photo, box)
     for rank, (file, score) in enumerate(progress(found, "explaining", len(found)), 1):
         seen, pixels = look(net, Path(file), spec), thumbnail(Path(file))
         looked = heated(pixels, seen.effective if seen.attention is None else seen.attention)
-        here, there = contributions(net, seen, asked.descriptor), contributions(net, asked, seen.descriptor)
+        here, there = (
+            contributions(net, one, _toward(whitening, one.descriptor, other.descriptor))
+            for one, other in ((seen, asked), (asked, seen))
+        )
         pictures = [pixels, looked, lit(pixels, here), lit(asked_pixels, there)]
         yield Match(rank, score, file, *("" if one is None else address(one) for one in pictures))
+
+
+def _toward(whitening: Whitening | None, descriptor: Descriptors, other: Descriptors) -> Descriptors:
+    return other if whitening is None else whitening.toward(descriptor, other)
 
 
 def thumbnail(file: Path, box: Box | None = None) -> Pixels:

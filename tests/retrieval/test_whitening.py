@@ -8,8 +8,8 @@ from hypothesis.extra.numpy import arrays
 from numpy.typing import NDArray
 
 from dagf.common import UserError
-from dagf.retrieval.search import check_descriptors
-from dagf.retrieval.whitening import Whitening, learned_whitening, pca_whitening
+from dagf.retrieval.search import check_descriptors, search
+from dagf.retrieval.whitening import Whitened, Whitening, learned_whitening, pca_whitening
 
 Array = NDArray[np.float64]
 EVERY = np.arange(40).reshape(20, 2)  # 20 matching pairs of 40 rows
@@ -173,6 +173,30 @@ def test_a_dead_channel_does_no_harm(make: Make) -> None:
     values = mixed()
     dead = np.hstack([values, np.zeros((60, 1))])
     np.testing.assert_allclose(gram(make(dead)(dead)), gram(make(values)(values)), atol=1e-4)
+
+
+@both
+def test_rows_are_whitened_when_they_are_asked_for(make: Make) -> None:
+    values, whiten = mixed().astype(np.float16), make(mixed(), 4)
+    rows, whole = Whitened(values, whiten), whiten(values)
+    assert rows.shape == whole.shape == (60, 4)
+    assert len(rows) == 60
+    assert np.array_equal(rows[7:20], whole[7:20])
+    assert np.array_equal(rows[np.array([3, 59, 3])], whole[[3, 59, 3]])
+    _, found = search(rows, whole[:5], 3)
+    assert np.array_equal(found, search(whole, whole[:5], 3)[1])
+
+
+@both
+@given(first=st.integers(0, 59), second=st.integers(0, 59))
+def test_what_of_a_descriptor_leads_to_another(make: Make, first: int, second: int) -> None:
+    """By hand: the whitened cosine is g (x - m), the other's own whitened direction turned back."""
+    values, whiten = mixed(), make(mixed(seed=1), 4)
+    x, y = (turned(whiten, values[[row]])[0] for row in (first, second))
+    expected = x @ y / np.linalg.norm(x) / np.linalg.norm(y)
+    found = whiten.toward(values[first], values[second])
+    assert found.shape == (6,)
+    assert found @ (values[first] - whiten.mean) == pytest.approx(expected, abs=1e-5)
 
 
 @both

@@ -132,6 +132,30 @@ def test_an_approximate_search_builds_its_index_once(home: Path, run: Run, photo
     assert "other-1.jpg" not in fine("search", asked, "--index", index, "--approximate", "--top", 99)
 
 
+def test_a_whitened_search_compares_what_sets_images_apart(home: Path, run: Run, photos: Path, index: Path) -> None:
+    """As by hand: PCA of the collection's own descriptors, without their labels."""
+    fine("extract", "--run", run.id, photos, "--output", index)
+    asked = photos / "jpg" / "5-0.jpg"
+    told = ("search", asked, "--index", index, "--top", 37, "--json")
+    plain, white = (json.loads(fine(*told, *more)) for more in ((), ("--whiten",)))
+    known = Collection.load(index)
+    rows = known.descriptors[:].astype(float)
+    values, directions = np.linalg.eigh(np.cov(rows.T))
+    kept = values > values.max() * 1e-6
+    apart = (rows - rows.mean(0)) @ directions[:, kept] / values[kept] ** 0.25
+    apart /= np.linalg.norm(apart, axis=1, keepdims=True)
+    expected = apart @ apart[known.files.index(str(asked))]
+    assert [row["score"] for row in white] == pytest.approx(sorted(expected, reverse=True), abs=5e-3)
+    assert {row["file"] for row in white} == {row["file"] for row in plain}
+    assert white[0] == {"file": str(asked), "score": 1.0}
+    assert [row["score"] for row in white] != [row["score"] for row in plain]
+    assert "leave out --approximate, or --whiten" in refused(*told, "--whiten", "--approximate")
+    page = home / "whitened.html"
+    fine(*told[:-2], 3, "--whiten", "--html", page)
+    assert "whitened by what the images themselves have in common" in page.read_text()
+    assert page.read_text().count("<img") == 1 + 3 * 4
+
+
 def test_half_precision_is_asked_for_or_comes_with_size(
     home: Path, run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -20,6 +20,7 @@ from dagf.model.network import RetrievalNet
 from dagf.model.trunks import TrunkSpec
 from dagf.retrieval.images import ImageSpec, load_image, to_input
 from dagf.retrieval.metrics import judge
+from dagf.retrieval.whitening import pca_whitening
 from dagf.study import browse, figures
 from dagf.study.experiment import Study
 from dagf.study.explain import CamTarget, SettledEigenCAM, cams, contributions, grad_cam, look
@@ -95,6 +96,19 @@ def test_the_cells_of_a_picture_add_up_to_its_cosine(arm: str, photographs: Path
     assert cells.shape == one.attended.shape[2:]
     assert cells.sum() == pytest.approx(float(one.descriptor @ other.descriptor), abs=1e-3)
     assert all(parameter.grad is None for parameter in net.parameters())
+
+
+def test_cells_also_explain_a_whitened_cosine(photographs: Path) -> None:
+    net = RetrievalNet(TrunkSpec(), "dagf").eval()
+    files = sorted((photographs / "jpg").iterdir())[:12]
+    looks = [look(net, file, SPEC) for file in files]
+    rows = np.stack([one.descriptor for one in looks])
+    whiten = pca_whitening(rows, power=0.25)
+    toward = whiten.toward(rows[0], rows[5])
+    cells = contributions(net, looks[0], toward)
+    assert cells is not None
+    one, other = whiten(rows[[0, 5]])
+    assert cells.sum() - toward @ whiten.mean == pytest.approx(float(one @ other), abs=1e-3)
 
 
 @pytest.mark.parametrize("arm", ["spoc", "mac"])
