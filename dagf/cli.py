@@ -16,6 +16,8 @@ from dagf.common import UserError, existing_file, place_fault, printable
 from dagf.data_cli import data
 from dagf.study import profiles
 
+SEEDS = click.IntRange(0, 2**32 - 1)
+
 # Libraries that take seconds to import are imported in the commands that need them: --help and --check answer at once.
 
 
@@ -132,7 +134,7 @@ def report(
 @main.command()
 @click.argument("variant")
 @study_options
-@click.option("--seed", type=int, help="[the profile's first]")
+@click.option("--seed", type=SEEDS, help="[the profile's first]")
 def train(variant: str, seed: int | None, **study: Any) -> None:
     """Train VARIANT (dagf, gem, spoc, mac, ...) and say where the run lies. Asked twice, trained once.
 
@@ -140,12 +142,15 @@ def train(variant: str, seed: int | None, **study: Any) -> None:
     dagf train dagf
     dagf train gem --profile smoke --seed 1
     dagf train dagf --benchmark PHOTOS --weights FILE
-    torchrun --nproc-per-node 2 -m dagf train dagf --profile smoke
+    torchrun --nproc-per-node 2 -m -- dagf train dagf --profile smoke
     """
     from dagf.study import paths
     from dagf.study.opening import open_study
+    from dagf.team import team
 
     run = open_study(**_parameters(**study)).run(variant, seed)
+    if team().rank > 0:
+        return
     record = run.record
     click.echo(
         f"run {run.id}: {record['variant']}, best epoch {record['best_epoch']}, "
@@ -156,7 +161,7 @@ def train(variant: str, seed: int | None, **study: Any) -> None:
 @main.command()
 @click.argument("variant", required=False)
 @study_options
-@click.option("--seed", type=int, help="[the profile's first]")
+@click.option("--seed", type=SEEDS, help="[the profile's first]")
 @click.option("--off-the-shelf", is_flag=True, help="The pre-trained trunk, nothing trained here.")
 @click.option("--golden", is_flag=True, help="Check the evaluator itself; takes neither VARIANT nor study.")
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
@@ -184,9 +189,12 @@ def evaluate(
         raise UserError("name a variant to evaluate, for instance: dagf evaluate dagf")
     from dagf.retrieval.metrics import means
     from dagf.study.opening import open_study
+    from dagf.team import team
 
     opened = open_study(**_parameters(**study))
-    answers = opened.untrained_answers(variant) if off_the_shelf else opened.answers(opened.run(variant, seed))
+    answers = opened.untrained_answers(variant, seed) if off_the_shelf else opened.answers(opened.run(variant, seed))
+    if team().rank > 0:
+        return
     test = opened.test
     click.echo(f"{test.name}: {len(test.database)} database images, {len(test.distractors)} distractors", err=True)
     table = means(answers.judged).reset_index()

@@ -1,6 +1,5 @@
 """The commands of `dagf data`: thin, as `dagf.cli`, whose group they join."""
 
-from dataclasses import replace
 from pathlib import Path
 
 import click
@@ -38,8 +37,10 @@ def make_data(profile: str, control: bool) -> None:
     from dagf.benchmarks.toytown import make_toytown
     from dagf.study import paths
     from dagf.study.config import load_profile
+    from dagf.study.opening import control_spec
 
-    spec = replace(load_profile(profile).drawing, nuisances=not control)
+    spec = load_profile(profile).drawing
+    spec = control_spec(spec) if control else spec
     click.echo(paths.relative(make_toytown(spec, paths.data())))
 
 

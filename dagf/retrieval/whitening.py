@@ -16,7 +16,8 @@ RIDGE = 1e-8  # of the largest eigenvalue; what lies below it is the rounding of
 
 @dataclass(frozen=True)
 class Whitening:
-    """x -> L2(P (x - m)). Never learn it on the images that it is judged on.
+    """x -> L2(P (x - m)). For a benchmark, never learn it on the images that it is judged on; who searches photographs
+    of their own has no others (`dagf.study.collection.Collection.whitened`).
 
     mean: m (D,). projection: P (d, D), the strongest direction first: its first rows are a shorter whitening.
     """
@@ -54,7 +55,7 @@ class Whitening:
 
 @dataclass(frozen=True)
 class Whitened:
-    """Descriptors (N, D) as the whitening makes them, (N, d): only the rows that are asked for, when they are."""
+    """Descriptors (N, D) as a whitening makes them, (N, d), where they are read: there is no second copy of them."""
 
     rows: Rows
     whitening: Whitening
@@ -67,7 +68,7 @@ class Whitened:
     def __len__(self) -> int:
         return len(self.rows)
 
-    def __getitem__(self, rows: slice | NDArray[np.int64]) -> Descriptors:
+    def __getitem__(self, rows: slice | NDArray[np.int64], /) -> Descriptors:
         return self.whitening(self.rows[rows])
 
 

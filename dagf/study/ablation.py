@@ -14,6 +14,7 @@ from dagf.retrieval.search import similarities
 from dagf.retrieval.statistics import t_interval
 from dagf.retrieval.whitening import pca_whitening
 from dagf.study.experiment import Study
+from dagf.study.grid import of_first_set
 from dagf.study.results import benchmark_figures, runs_of, summary
 from dagf.study.traces import RUNS, traced
 
@@ -27,20 +28,22 @@ SCHEMES = ("gem", "windows", "mask", "scale-mask", "scale-mask-average")
 
 
 def swept(study: Study, arms: Sequence[str]) -> list[str]:
-    """Those of `arms` that the profile's sweep has, in their order."""
-    return [arm for arm in arms if arm in study.plan(sweep=True).arms]
+    """Those of `arms` that the profile's sweep has, in their order; none where nothing is swept."""
+    swept_at_all = study.profile.sweep and study.training
+    return [arm for arm in arms if arm in study.plan(sweep=True).arms] if swept_at_all else []
 
 
 def grid_means(cells: pd.DataFrame) -> pd.DataFrame:
-    """One row a (pooling, windows, mask) of `dagf.study.grid.grid`: mAP in per cent, over draws, queries and seeds."""
-    right = cells[cells["positives"] > 0]
+    """One row a (pooling, windows, mask) of `dagf.study.grid.grid`: mAP in per cent, over draws, queries (of the first
+    set) and seeds."""
+    right = of_first_set(cells)
     means = 100 * right.groupby(["pooling", "windows", "mask"], sort=False)["AP"].mean()
     return means.rename("mAP").reset_index()
 
 
 def draw_table(cells: pd.DataFrame, pooling: str = "GeM") -> pd.DataFrame:
     """The MAX-Mask's mAP (per cent, mean over seeds) beside the least, mean and most of the random mask's draws."""
-    right = cells[(cells["positives"] > 0) & (cells["pooling"] == pooling)]
+    right = of_first_set(cells[cells["pooling"] == pooling])
     by_draw = 100 * right.groupby(["windows", "mask", "draw"])["AP"].mean()
     rows = []
     for windows in dict.fromkeys(right["windows"]):

@@ -1,28 +1,16 @@
-"""The registered analysis: one primary contrast, a secondary family under Holm, and what both say of the abstract.
-
-Everything here is computed from the run store. Contrasts that are not listed here are exploratory, wherever they are
-shown.
-"""
+"""What the registered contrasts say of the abstract: its claims, each with a verdict, under Holm's correction."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
-import numpy as np
 import pandas as pd
 
-from dagf.model.variants import VARIANTS
 from dagf.retrieval.statistics import holm
-from dagf.study import bins
 from dagf.study.experiment import Study
-from dagf.study.grid import grid
-from dagf.study.localise import localisations
-from dagf.study.opening import control_of
-from dagf.study.results import Contrast, cells, contrast, contrast_of, differences, query_points
+from dagf.study.registered import Named, family, primary
+from dagf.study.results import Contrast, cells
+from dagf.study.traces import RUNS, traced
 
-PRIMARY = ("dagf", "gem")  # end to end
-RIVALS = ("mac", "spoc", "rmac", "crow", "netvlad", "solar", "glam", "delf", "se", "cbam", "eca")  # heads
-ALONE = (("spatial", "gem"), ("channel", "gem"))
-TOGETHER = (("attention", "spatial"), ("attention", "channel"))
 LEVEL = 0.05
 
 MEASURED_ON = {  # which networks the contrasts of a group compare
@@ -34,130 +22,6 @@ MEASURED_ON = {  # which networks the contrasts of a group compare
     "control": "trained end to end",
     "attention maps": "attention maps of DAGF, trained end to end",
 }
-MASK_WORDS = {"none": "", "max": "MAX-Mask", "random": "random mask"}
-
-
-@dataclass(frozen=True)
-class Named:
-    """A contrast with its place in the registered analysis: the group, and the notebook that shows it."""
-
-    group: str
-    contrast: Contrast
-    notebook: str
-
-
-def primary(study: Study) -> Contrast:
-    """The registered DAGF minus GeM, both end to end, on the middle setting."""
-    return contrast(study, *PRIMARY, middle(study))
-
-
-def middle(study: Study) -> str:
-    """The setting of the primary contrast: Medium, or the only one."""
-    return study.test.settings[len(study.test.settings) // 2].name
-
-
-def rivals(study: Study) -> list[Contrast]:
-    """DAGF minus every other descriptor, all as heads on the same frozen maps, each at its best validation trial."""
-    arms = [arm for arm in RIVALS if arm in study.plan(sweep=True).arms]
-    return [contrast(study, "dagf", arm, middle(study), sweep=True) for arm in arms]
-
-
-def modules(study: Study) -> list[Contrast]:
-    """Each attention alone against GeM, and both together against each alone."""
-    return [contrast(study, *pair, middle(study), sweep=True) for pair in (*ALONE, *TOGETHER)]
-
-
-def interaction(study: Study) -> Contrast:
-    """(both - GeM) - (spatial - GeM) - (channel - GeM): above 0, the two do more together than their sum."""
-    arms = ("attention", "spatial", "channel", "gem")
-    answers = study.answered(arms, sweep=True)
-    both, spatial, channel, gem = (
-        pd.DataFrame({seed: query_points(answers[arm, seed].judged, middle(study)) for seed in study.profile.seeds})
-        for arm in arms
-    )
-    return contrast_of(
-        both - spatial - channel + gem, study.test.clusters(), "both + GeM", "spatial + channel", middle(study)
-    )
-
-
-def masks(study: Study) -> list[Contrast]:
-    """Untrained, on frozen maps with GeM: windows against none, and the MAX-Mask against none and the random mask."""
-    table = grid(study, middle(study))
-    table = table[table["pooling"] == "GeM"]
-    pairs = [
-        (("max 1, 2, 3", "none"), ("1", "none")),
-        (("1", "max"), ("1", "none")),
-        (("1", "max"), ("1", "random")),
-        (("max 1, 2, 3", "max"), ("max 1, 2, 3", "random")),
-    ]
-    return [grid_contrast(study, table, *pair) for pair in pairs]
-
-
-def grid_contrast(study: Study, table: pd.DataFrame, one: tuple[str, str], other: tuple[str, str]) -> Contrast:
-    """One (windows, mask) minus another, of the rows of `grid` with one pooling; random masks averaged over draws."""
-
-    def points(windows: str, mask: str) -> pd.DataFrame:
-        part = table[(table["windows"] == windows) & (table["mask"] == mask) & (table["positives"] > 0)]
-        return 100 * part.pivot_table("AP", "query", "seed", aggfunc="mean")
-
-    return contrast_of(
-        points(*one) - points(*other), study.test.clusters(), _scheme(*one), _scheme(*other), middle(study)
-    )
-
-
-def _scheme(windows: str, mask: str) -> str:
-    parts = ("GeM", "" if windows == "1" else f"{windows.replace('max', 'max windows')}", MASK_WORDS[mask])
-    return " + ".join(filter(None, parts))
-
-
-def nuisances(study: Study) -> list[Contrast]:
-    """DAGF minus GeM (both end to end): the growth from the first to the worst bin of each nuisance, then what it
-    ends in, the gain in each worst bin."""
-    found = [bins.gains(study, *PRIMARY, nuisance) for nuisance in bins.BINS]
-    return [gains[-1] for gains in found] + [gains[-2] for gains in found]
-
-
-def control(study: Study) -> Contrast:
-    """The primary contrast on the control Toytown, where no gain is expected."""
-    found = contrast(control_of(study), *PRIMARY, middle(study))
-    return replace(found, setting=f"{found.setting}, control")
-
-
-def beyond_control(study: Study) -> list[Contrast]:
-    """The primary contrast minus itself on the control, paired by seed and landmark: what the nuisances account for.
-
-    The queries of both are of the same landmarks in the same order.
-    """
-    apart = differences(study, *PRIMARY, middle(study)) - differences(control_of(study), *PRIMARY, middle(study))
-    gain = " − ".join(VARIANTS[arm].title for arm in PRIMARY)
-    return [contrast_of(apart, study.test.clusters(), gain, "the same on the control", middle(study))]
-
-
-def looks(study: Study) -> list[Contrast]:
-    """The region evaluator's pixel AUC minus that of the plain feature norm, and minus that of the centre prior."""
-    table = localisations(study)
-    auc = 100 * table.pivot_table(index=["landmark", "file"], columns=["map", "seed"], values="AUC")
-    auc = auc.reset_index(level="landmark")
-    clusters = auc.pop("landmark").to_numpy(np.int64)
-    auc = auc.reset_index(drop=True)
-    setting = "pixel AUC, per cent"
-    return [
-        contrast_of(pd.DataFrame(auc["region evaluator"] - auc[other]), clusters, "region evaluator", other, setting)
-        for other in ("feature norm", "centre prior")
-    ]
-
-
-def family(study: Study) -> list[Named]:
-    """The registered secondary family, in its order."""
-    groups = (
-        ("rivals", "06_benchmark_tables", rivals),
-        ("modules", "05_attention_ablation", modules),
-        ("masks", "04_scale_and_mask_ablation", masks),
-        ("nuisances", "05_attention_ablation", nuisances),
-        ("control", "05_attention_ablation", beyond_control),
-        ("attention maps", "03_attention_maps", looks),
-    )
-    return [Named(group, one, notebook) for group, notebook, found in groups for one in found(study)]
 
 
 @dataclass(frozen=True)
@@ -165,12 +29,13 @@ class Effect:
     """A contrast under a claim: in words, its joint interval, and what it shows, Holm's correction taken in.
 
     result: 'above zero', 'below zero' or 'no difference shown'; the first two with 'before correction' where Holm's
-    p over the whole secondary family is not below `LEVEL`.
+    p over the whole secondary family is not below `LEVEL`. runs: what it was computed from.
     """
 
     contrast: str
     difference: str
     result: str
+    runs: str = ""
 
 
 @dataclass(frozen=True)
@@ -196,8 +61,9 @@ def claims(study: Study) -> list[Claim]:
 
     def effect(one: Named) -> Effect:
         found = one.contrast
-        where = f", {found.setting}" if one.group == "nuisances" else ""
-        return Effect(_minus(found) + where, found.joint.signed, _result(found, adjusted.get(_key(one), 0.0)))
+        where = f", {found.setting}" if one.group in ("nuisances", "attention maps") else ""
+        result = _result(found, adjusted.get(_key(one), 0.0))
+        return Effect(_minus(found) + where, found.joint.signed, result, found.runs)
 
     def claim(sentence: str, chosen: Sequence[Named], shown: Sequence[Named] = ()) -> Claim:
         held = all(effect(one).result == "above zero" for one in chosen)
@@ -227,7 +93,7 @@ def claims(study: Study) -> list[Claim]:
         claim("The gain over GeM comes from clutter, occlusion and scale: larger than on drawings without them (the "
               "control)", of("control")),
         claim("The attention lies on the landmark: more than the mere strength of the features (feature norm), and "
-              "than a bright centre (centre prior)", of("attention maps")),
+              "than a bright centre (centre prior), by all three scores", of("attention maps", *range(6))),
         Claim("Better than the state of the art on four well-known data sets", "not testable here", "not measured",
               "06_benchmark_tables", why="the four sets are not part of this project, and the paper's own figures are "
               "not open to us"),
@@ -266,25 +132,25 @@ def family_table(study: Study) -> pd.DataFrame:
                 "p": f"{found.p:.3f}",
                 "p (Holm)": f"{p:.3f}",
                 "result": _result(found, p),
+                RUNS: found.runs,
             }
         )
-    return pd.DataFrame(rows)
+    return traced(rows)
 
 
 def claim_table(study: Study) -> pd.DataFrame:
     """`claims` as a table: one row a contrast that is shown; the claim and its verdict stand in each of its rows."""
-    return pd.DataFrame(
-        [
-            {
-                "claim": one.sentence,
-                "verdict": one.verdict,
-                "measured on": one.measured_on,
-                "contrast": effect.contrast,
-                "difference [95 %]": effect.difference,
-                "result": effect.result,
-                "report": one.notebook,
-            }
-            for one in claims(study)
-            for effect in one.effects or (Effect(one.why, "", ""),)
-        ]
+    return traced(
+        {
+            "claim": one.sentence,
+            "verdict": one.verdict,
+            "measured on": one.measured_on,
+            "contrast": effect.contrast,
+            "difference [95 %]": effect.difference,
+            "result": effect.result,
+            "report": one.notebook,
+            RUNS: effect.runs,
+        }
+        for one in claims(study)
+        for effect in one.effects or (Effect(one.why, "", ""),)
     )

@@ -11,16 +11,14 @@ import typing
 from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from functools import lru_cache
-from importlib import resources
 from typing import Any, Literal, TypeVar
 
 import yaml
 
 from dagf.benchmarks.toytown import ToytownSpec
-from dagf.common import UserError, canonical_json, choose, code_only, content_hash, printable, shown
+from dagf.common import UserError, canonical_json, choose, content_hash, printable, shown
 from dagf.model.trunks import TrunkSpec
-from dagf.model.variants import Variant, variant
+from dagf.model.variants import Variant
 from dagf.retrieval.images import ImageSpec
 from dagf.study import profiles
 
@@ -73,6 +71,11 @@ class TrainSpec:
         for name, value in (counts | (dataclasses.asdict(self.mining) if self.mining else {})).items():
             if value < 1:
                 raise UserError(f"training: {name} is {value}, expected at least 1")
+        for name in ("rate", "weight_decay", "decay"):
+            if getattr(self, name) < 0:
+                raise UserError(f"training: {name} is {getattr(self, name):g}, expected 0 or more")
+        if not 0 <= self.warmup <= 1:
+            raise UserError(f"training: warmup is {self.warmup:g}, expected a share of the steps, from 0 to 1")
         if not 0 <= self.shrunk < 1:  # the last steps are at the size that is judged
             raise UserError(f"training: shrunk is {self.shrunk:g}, expected a share of the steps from 0 to below 1")
         if self.mining and self.mining.queries % (self.steps * self.accumulate):
@@ -134,6 +137,11 @@ class Scale:
     distractors: int
     rows: int
 
+    def __post_init__(self) -> None:
+        """Raises `UserError` for fewer rows than can be searched at several sizes."""
+        if self.distractors < 0 or self.rows < 100:
+            raise UserError("scale: expected 0 distractors or more, and 100 rows or more")
+
 
 @dataclass(frozen=True)
 class Profile:
@@ -194,6 +202,8 @@ class Profile:
             twice = [value for value, count in Counter(getattr(self, name)).items() if count > 1]
             if twice:
                 raise UserError(f"{this}: {name} has {shown(twice[0])} twice")
+        if not all(0 < scale < 10 for scale in self.scales):
+            raise UserError(f"{this}: scales are factors of the image's size, above 0 and below 10")
         if not all(0 <= seed < 2**32 for seed in self.seeds):
             raise UserError(f"{this}: seeds are whole numbers from 0 to {2**32 - 1}")
 
@@ -261,36 +271,6 @@ def _convert(hint: Any, value: Any, where: str) -> Any:
         return value
     remedy = " (YAML takes 1e-3 for a text: write 1.0e-3)" if hint is float and isinstance(value, str) else ""
     raise UserError(f"{where} is {shown(value)}, expected {getattr(hint, '__name__', hint)}{remedy}")
-
-
-@lru_cache(maxsize=128)  # one answer a process: the modules in memory do not change when their files are edited
-def recipe_hash(made_of: Variant) -> str:
-    """The hash of the code that decides what training `made_of` gives: a change to it makes its runs new ones.
-
-    Comments, docstrings and layout do not count, nor do modules that this variant does not have: a change to one
-    arm's module trains no other arm again. (The variants themselves are part of each configuration.)
-    """
-    package = resources.files("dagf")
-    files = ["model/scale_mask.py", "model/pooling.py", "model/trunks.py", "model/network.py", "model/losses.py"]
-    files += ["retrieval/images.py", "study/sampling.py", "study/sources.py", "study/training.py", "study/tuples.py"]
-    attends = made_of.spatial or made_of.channel or made_of.pooling == "crow"  # CroW's weight is a reading of it
-    files += ["model/attention.py"] if attends else []
-    files += ["model/peers.py"] if made_of.peer else []
-    return content_hash([code_only((package / file).read_text(encoding="utf-8")) for file in files])
-
-
-@lru_cache(maxsize=1)
-def evaluation_hash() -> str:
-    """The hash of the code that turns a network and images into judged queries."""
-    package = resources.files("dagf")
-    files = ["benchmarks/protocol.py", "benchmarks/folder.py"]
-    files += [f"retrieval/{name}.py" for name in ("images", "batches", "inference", "feature_maps", "extraction")]
-    files += [f"retrieval/{name}.py" for name in ("descriptors", "search", "metrics", "streaming")] + [
-        "study/judging.py"
-    ]
-    return content_hash(
-        [code_only((package / file).read_text(encoding="utf-8")) for file in files] + [recipe_hash(variant("spoc"))]
-    )
 
 
 def to_json(config: RunConfig) -> dict[str, Any]:

@@ -23,10 +23,11 @@ from dagf.retrieval.feature_maps import BenchmarkMaps, FeatureMaps, cache_benchm
 from dagf.retrieval.metrics import means
 from dagf.retrieval.search import Descriptors, Rows
 from dagf.study.answers import Answers, read_answers, write_answers
-from dagf.study.config import Profile, RunConfig, Sweep, TrainSpec, evaluation_hash, recipe_hash
+from dagf.study.config import Profile, RunConfig, Sweep, TrainSpec
 from dagf.study.judging import judged_descriptors
 from dagf.study.parallel import pipeline, side_by_side
 from dagf.study.placing import placed
+from dagf.study.recipe import evaluation_hash, recipe_hash
 from dagf.study.runs import Run, RunStore
 from dagf.study.sanity import alike, check_spread
 from dagf.study.schedule import shared_tasks, tasks_for, train_one

@@ -99,7 +99,8 @@ def record_table(record: Mapping[str, Any]) -> HTML:
     """A table that an earlier run kept (`dagf.study.results.keep_table`)."""
     frame = pd.DataFrame(record["rows"], columns=record["columns"])
     frame = frame.assign(**{RUNS: record[RUNS]}) if RUNS in record else frame
-    return table(frame, f"{record['title']}. {record['caption']}")
+    photographs = record["measured"]["photographs"] + ": " if "measured" in record else ""
+    return table(frame, f"{photographs}{record['title']}. {record['caption']}")
 
 
 def contact_sheet(

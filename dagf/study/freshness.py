@@ -43,7 +43,6 @@ class Project:
     notebooks: Path
     package: Path = Path(dagf.__file__).parent
     order: Mapping[str, tuple[str, ...]] = field(default_factory=lambda: ORDER)
-    extra: tuple[Path, ...] = ()  # more files whose change makes every report stale
 
     @classmethod
     def here(cls) -> "Project":
@@ -105,6 +104,7 @@ def output_for(parameters: Mapping[str, Any], reports: Path, folder: Path | None
     """
     profile = str(parameters.get("profile", "cpu"))
     benchmark = str(parameters.get("benchmark", ""))
+    profile = Path(profile).stem  # where it is a file of one's own, not the way to it
     own = profile == "smoke" or (profile != "cpu" and not benchmark)
     root = folder or (reports / slug(profile) if own else reports)
     if not benchmark:
@@ -155,10 +155,16 @@ def parts(project: Project, name: str, parameters: Mapping[str, Any], common: Ma
     shown = name in SHOWS_PHOTOGRAPHS and not parameters.get("benchmark")
     return {
         "notebook": content_hash([_sources(project.path(one)) for one in project.upstream(name)]),
-        "parameters": content_hash(shown_parameters(parameters)),
+        "parameters": content_hash([shown_parameters(parameters), _own_profile(parameters)]),
         **({"photographs": content_hash(hash_files(kept, project.root))} if shown else {}),
         **common,
     }
+
+
+def _own_profile(parameters: Mapping[str, Any]) -> str:
+    """The sha256 of a profile that is a file of one's own; '' for one of ours, which is part of the module."""
+    file = Path(str(parameters.get("profile", "")))
+    return file_sha256(file) if file.suffix in (".yaml", ".yml") and file.is_file() else ""
 
 
 def common_parts(project: Project, parameters: Mapping[str, Any]) -> dict[str, str]:
@@ -172,7 +178,7 @@ def common_parts(project: Project, parameters: Mapping[str, Any]) -> dict[str, s
     return {
         "module": content_hash(hash_files(code, project.package)),
         "template": content_hash(hash_files(template.rglob("*"), template)),
-        "data": content_hash([hash_files([*listed, *project.extra], project.root), given]),
+        "data": content_hash([hash_files(listed, project.root), given]),
         "weights": file_sha256(weights) if weights.is_file() else "",
     }
 

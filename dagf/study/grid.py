@@ -40,7 +40,7 @@ Pooled = dict[tuple[str, int, str], NDArray[np.float32]]
 
 
 def grid(study: Study, setting: str = "Medium") -> pd.DataFrame:
-    """Every combination judged on the test queries: windows, mask, draw, pooling, seed, query, AP (in [0, 1]).
+    """Every combination judged on the test queries: windows, mask, draw, pooling, seed, query_set, query, AP (0..1).
 
     `draw` numbers the random masks (0 for the others). Needs the trunks only; kept in the cache.
     """
@@ -49,6 +49,11 @@ def grid(study: Study, setting: str = "Medium") -> pd.DataFrame:
     missing = [seed for seed in seeds if not _file(study, seed, setting).exists()]
     side_by_side(partial(_answer, study, setting), missing, "windows x masks")
     return pd.concat([pd.read_csv(_file(study, seed, setting)).assign(seed=seed) for seed in seeds], ignore_index=True)
+
+
+def of_first_set(cells: pd.DataFrame) -> pd.DataFrame:
+    """The rows of `grid` for the first query set, those with positives alone."""
+    return cells[(cells["query_set"] == cells["query_set"].iloc[0]) & (cells["positives"] > 0)]
 
 
 def kept_fractions(study: Study, seed: int, images: int = 1000) -> pd.DataFrame:
@@ -92,7 +97,7 @@ def _answer(study: Study, setting: str, seed: int) -> None:
                 database, queries = (_summed([part[*key, pooling][:, place] for key in keys]) for part in (rows, asked))
                 judged = judge(study.test, queries @ database.T, [chosen])
                 draw = max(0, place - NAMES.index("random"))
-                frame = judged[["query", "positives", "AP"]]
+                frame = judged[["query_set", "query", "positives", "AP"]]
                 found.append(frame.assign(windows=name, mask=mask, draw=draw, pooling=pooling))
     path = _file(study, seed, setting)
     with atomic_path(path) as temporary:

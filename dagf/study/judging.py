@@ -1,11 +1,8 @@
 """The descriptors by which a network is judged: at a profile's image size and scales, whitened where it says so."""
 
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-from numpy.typing import NDArray
 from torch import nn
 
 from dagf.benchmarks.protocol import Benchmark
@@ -15,7 +12,7 @@ from dagf.retrieval.batches import image_batches, query_batches
 from dagf.retrieval.extraction import extract
 from dagf.retrieval.inference import MultiScale, describe, for_inference
 from dagf.retrieval.search import Descriptors, Rows
-from dagf.retrieval.whitening import Whitening, learned_whitening
+from dagf.retrieval.whitening import Whitened, Whitening, learned_whitening
 from dagf.study import paths
 from dagf.study.config import Profile
 from dagf.team import team
@@ -37,25 +34,6 @@ def judged_descriptors(
         return rows, asked
     whiten = split_whitening(encode, profile)
     return Whitened(rows, whiten), whiten(asked)
-
-
-@dataclass(frozen=True)
-class Whitened:
-    """Rows that are whitened where they are read, so that no second copy of them lies anywhere."""
-
-    rows: Rows
-    whiten: Whitening
-
-    @property
-    def shape(self) -> tuple[int, ...]:
-        """(N, d)."""
-        return len(self.rows), len(self.whiten.projection)
-
-    def __len__(self) -> int:
-        return len(self.rows)
-
-    def __getitem__(self, rows: slice | NDArray[np.int64], /) -> Descriptors:
-        return self.whiten(self.rows[rows])
 
 
 def split_whitening(encode: nn.Module, profile: Profile) -> Whitening:

@@ -11,16 +11,18 @@ import pandas as pd
 from matplotlib import pyplot as plt
 from matplotlib.figure import Figure
 
-from dagf.benchmarks.toytown import load_toytown, make_toytown
+from dagf.benchmarks.toytown import load_toytown
 from dagf.common import UserError, progress
 from dagf.model.variants import VARIANTS
 from dagf.retrieval.metrics import judge_positions, means
 from dagf.retrieval.search import Descriptors, Rows
 from dagf.retrieval.streaming import stream_positions
-from dagf.study import figures, paths
+from dagf.study import figures
 from dagf.study.config import Scale
 from dagf.study.experiment import Key, Study
+from dagf.study.opening import drawn
 from dagf.study.parallel import side_by_side
+from dagf.study.runs import Run
 from dagf.study.traces import RUNS, run_words, traced
 
 Lines = Iterable[tuple[Key, pd.DataFrame]]
@@ -30,7 +32,7 @@ FIRST = 100  # distractors at the first step of the curve, and of the fit
 def scale_of(study: Study) -> Scale:
     """What the profile measures at large scale; a `UserError` where it says nothing."""
     if study.profile.scale is None:
-        raise UserError(f"profile {study.profile.name} has no 'scale': large scale is measured under smoke, cpu or gpu")
+        raise UserError(f"profile {study.profile.name} has no 'scale': add one, as the profile cpu has it")
     return study.profile.scale
 
 
@@ -43,7 +45,7 @@ def crowded(study: Study) -> Study:
         return study
     spec = replace(study.profile.drawing, train_landmarks=0, validation_landmarks=0, validation_distractors=0)
     spec = replace(spec, distractors=scale_of(study).distractors)
-    root = make_toytown(spec, paths.data())
+    root = drawn(spec)
     return replace(study, test=load_toytown(root, "test"), test_id=root.name, toytown=root)
 
 
@@ -56,15 +58,28 @@ class Described:
 
 
 def describe_all(study: Study, arms: Sequence[str], seeds: Sequence[int]) -> dict[Key, Described]:
-    """The descriptors of a study's test images under trained arms, made once and kept in shards; by (arm, seed)."""
-    keys = list(study.train(arms, seeds))
+    """The descriptors of a study's test images under trained arms, made once and kept in shards; by (arm, seed).
+
+    Where a study has nothing to train on, under the arms off the shelf, which are the same for every seed.
+    """
+    keys = list(study.train(arms, seeds)) if study.training else [(arm, seeds[0]) for arm in arms]
     side_by_side(partial(described, study), keys, "extracting")
     return {key: described(study, key) for key in keys}
 
 
+def asked_for(study: Study, key: Key) -> Run | Key:
+    """The trained run of an (arm, seed), or where nothing is trained the arm itself."""
+    return study.run(*key) if study.training else key
+
+
 def described(study: Study, key: Key) -> Described:
-    """The descriptors of a study's test images under one trained arm."""
-    return Described(*study.descriptors(study.run(*key)))
+    """The descriptors of a study's test images under one arm."""
+    return Described(*study.descriptors(asked_for(study, key)))
+
+
+def background(study: Study, one: Described) -> Rows:
+    """The rows of the distractors, or of all images where there are none: what further rows are drawn like."""
+    return one.database[len(study.test.database) if study.test.distractors else 0 :]
 
 
 def curve(study: Study, sets: dict[Key, Described]) -> pd.DataFrame:
@@ -76,7 +91,9 @@ def curve(study: Study, sets: dict[Key, Described]) -> pd.DataFrame:
             database = one.database[: len(test.database) + count]
             judged = judge_positions(test, stream_positions(test, database, one.queries))
             found = means(judged)["mAP"].reset_index()
-            found = found.assign(arm=arm, method=VARIANTS[arm].title, seed=seed, run=study.run(arm, seed).id)
+            of = asked_for(study, (arm, seed))
+            run = of.id if isinstance(of, Run) else ""
+            found = found.assign(arm=arm, method=VARIANTS[arm].title, seed=seed, run=run)
             rows.append(found.assign(distractors=count))
     return pd.concat(rows, ignore_index=True)
 
@@ -88,19 +105,22 @@ def steps(most: int) -> list[int]:
 
 
 def losses(found: pd.DataFrame, setting: str) -> pd.DataFrame:
-    """What distractors cost, one row an arm and seed, mAP in per cent.
+    """What distractors cost, one row a query set, arm and seed, mAP in per cent.
 
     "lost per tenfold": mAP points, from the line through the curve over the logarithm of their number, from 100 on.
     """
     rows = []
-    for (method, seed), one in found[found["setting"] == setting].groupby(["method", "seed"], sort=False):
+    groups = found[found["setting"] == setting].groupby(["query_set", "method", "seed"], sort=False)
+    for (query_set, method, seed), one in groups:
         rising = one.sort_values("distractors")
         some = rising[rising["distractors"] >= FIRST]
         slope = np.polyfit(np.log10(some["distractors"]), some["mAP"], 1)[0] if len(some) > 1 else np.nan
         ends = {"mAP without": rising["mAP"].iloc[0], "mAP among all": rising["mAP"].iloc[-1]}
         traces = {RUNS: run_words(zip(one["seed"], one["run"], strict=True))}
-        rows.append({"method": method, "seed": seed, **ends, "lost per tenfold": -slope, **traces})
-    return traced(rows)
+        about = {"query set": query_set, "method": method, "seed": seed}
+        rows.append({**about, **ends, "lost per tenfold": -slope, **traces})
+    table = traced(rows)
+    return table if table["query set"].nunique() > 1 else table.drop(columns="query set")
 
 
 def half_precision(study: Study, one: Described, setting: str) -> pd.DataFrame:
@@ -115,12 +135,12 @@ def half_precision(study: Study, one: Described, setting: str) -> pd.DataFrame:
 
 
 def plot_curve(found: pd.DataFrame, settings: Sequence[str]) -> Figure:
-    """mAP against distractors: one line an arm and seed, a panel a setting; 0 stands at the left end."""
+    """mAP of the first query set against distractors: a line an arm and seed, a panel a setting; 0 at the left end."""
     with matplotlib.rc_context(figures.STYLE):
         figure, axes = plt.subplots(1, len(settings), figsize=(3.4 * len(settings), 3.2), sharey=True, squeeze=False)
         for ax, setting in zip(axes[0], settings, strict=True):
             named: set[str] = set()
-            part = found[found["setting"] == setting]
+            part = found[(found["setting"] == setting) & (found["query_set"] == found["query_set"].iloc[0])]
             for (arm, _), one in cast("Lines", part.groupby(["arm", "seed"], sort=False)):
                 label = "" if arm in named else VARIANTS[arm].title
                 named.add(arm)

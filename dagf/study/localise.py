@@ -8,7 +8,7 @@ is high. It does not say that looking there helps to find the image: that is for
 """
 
 from collections.abc import Sequence
-from dataclasses import replace
+from dataclasses import asdict, replace
 from functools import partial, reduce
 from pathlib import Path
 
@@ -36,6 +36,7 @@ from dagf.study.explain import CamTarget, Plane, cams
 from dagf.study.figures import STYLE, overlay
 from dagf.study.parallel import side_by_side
 from dagf.study.placing import placed
+from dagf.study.recipe import evaluation_hash
 from dagf.study.runs import Run
 
 Mask = NDArray[np.bool_]
@@ -190,7 +191,8 @@ def _localise(study: Study, run: Run) -> None:
 
 def _file(study: Study, run: Run) -> Path:
     own = [code_only(Path(file).read_text(encoding="utf-8")) for file in (__file__, explain.__file__)]
-    return run.folder / f"localisation-{content_hash([study.test_id, own])}.csv"
+    asked = [study.test_id, asdict(study.profile.judged_image), evaluation_hash(), own]
+    return run.folder / f"localisation-{content_hash(asked)}.csv"
 
 
 def _toytown(study: Study) -> Path:
@@ -236,9 +238,14 @@ def localisation_summary(frame: pd.DataFrame) -> pd.DataFrame:
 
 
 def by_difficulty(frame: pd.DataFrame) -> pd.DataFrame:
-    """One row a map: its mean pixel AUC in per cent over easy, hard and junk images."""
-    means = frame.pivot_table("AUC", "map", "difficulty", sort=False).reindex(columns=list(DIFFICULTIES))
-    return (100 * means).rename_axis(columns=None).reset_index()
+    """One row a map: the means in per cent of its three scores, as `localisation_summary`, over easy, hard and junk
+    images: columns 'AUC, easy', ..., 'energy, junk'."""
+    small = frame.assign(energy=frame["energy"].where(frame["area"] <= SMALL))
+    means = 100 * small.groupby(["map", "difficulty"], sort=False)[["AUC", "pointing", "energy"]].mean().unstack()
+    wanted = [(score, difficulty) for score in ("AUC", "pointing", "energy") for difficulty in DIFFICULTIES]
+    means = means.reindex(columns=pd.MultiIndex.from_tuples(wanted))
+    means.columns = pd.Index([f"{score}, {difficulty}" for score, difficulty in wanted])
+    return means.reset_index()
 
 
 def worst_images(frame: pd.DataFrame, map_name: str, count: int) -> list[str]:

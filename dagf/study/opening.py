@@ -8,14 +8,15 @@ from pathlib import Path
 from dagf.benchmarks.folder import has_labels, read_labels, validation_split
 from dagf.benchmarks.protocol import Benchmark
 from dagf.benchmarks.public import open_benchmark, place
-from dagf.benchmarks.toytown import load_toytown, make_toytown, toytown_training_images
+from dagf.benchmarks.toytown import ToytownSpec, load_toytown, make_toytown, toytown_training_images
 from dagf.benchmarks.training_sets import TRAINING_SETS
 from dagf.common import UserError, choose, content_hash, progress
 from dagf.study import paths
-from dagf.study.config import Profile, evaluation_hash, load_profile
+from dagf.study.config import Profile, load_profile
 from dagf.study.experiment import Study
+from dagf.study.recipe import evaluation_hash
 from dagf.study.runs import RunStore
-from dagf.study.sanity import Sums, check_apart_from, copies
+from dagf.study.sanity import Sums, check_apart_from, check_unchanged, copies
 from dagf.study.sources import TrainingSet
 
 VALIDATION_SEED = 2023  # which instances of a photograph folder are held out
@@ -60,11 +61,18 @@ def open_study(
         raise UserError("distractors and train_on belong to a benchmark of photographs; name it")
     if public:
         return Study(chosen, public, public.validation, public.id, store, cache, file)
-    root = make_toytown(chosen.drawing, paths.data())
+    root = drawn(chosen.drawing)
     files, labels = toytown_training_images(root)
     validation = load_toytown(root, "validation")
     training = TrainingSet(tuple(files), tuple(labels), validation, root.name)
     return Study(chosen, training, load_toytown(root, "test"), root.name, store, cache, file, root)
+
+
+def drawn(spec: ToytownSpec) -> Path:
+    """The folder of a Toytown, which is drawn where it is not there; a `UserError` where its files were changed."""
+    root = make_toytown(spec, paths.data())
+    check_unchanged(root)
+    return root
 
 
 def public_training(profile: Profile) -> TrainingSet:
@@ -114,6 +122,12 @@ def files_hash(benchmark: Benchmark, sums: Sums | None = None) -> str:
     return content_hash([found, truth, *sizes])
 
 
+def control_spec(spec: ToytownSpec, distractors: int = 1000) -> ToytownSpec:
+    """The control of a Toytown: its test landmarks without clutter, occlusion and scale, and nothing to train on."""
+    few = {"train_landmarks": 0, "validation_landmarks": 0, "validation_distractors": 0}
+    return replace(spec, nuisances=False, distractors=min(distractors, spec.distractors), **few)
+
+
 def control_of(study: Study, distractors: int = 1000) -> Study:
     """The same trained arms on the control Toytown: the same test landmarks without clutter, occlusion and scale.
 
@@ -121,8 +135,5 @@ def control_of(study: Study, distractors: int = 1000) -> Study:
     """
     if study.toytown is None:
         raise UserError("only Toytown has a control version of its images")
-    spec = study.profile.drawing
-    few = {"train_landmarks": 0, "validation_landmarks": 0, "validation_distractors": 0}
-    spec = replace(spec, nuisances=False, distractors=min(distractors, spec.distractors), **few)
-    root = make_toytown(spec, paths.data())
+    root = drawn(control_spec(study.profile.drawing, distractors))
     return replace(study, test=load_toytown(root, "test"), test_id=root.name, toytown=root)

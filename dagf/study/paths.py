@@ -6,7 +6,13 @@ from pathlib import Path
 from dagf.common import UserError
 
 ROOT = "DAGF_ROOT"  # names the project's folder when the current folder is not inside it
-PHOTOGRAPH_TABLES = ("contrast", "main", "shelf")  # those in reports/photographs/ that are shown everywhere
+# Of the tables in reports/photographs/, in the order in which they are shown: those that are shown everywhere, then
+# those that 06 shows, too.
+PHOTOGRAPH_TABLES = ("contrast", "best-gem", "main", "shelf")
+MORE_PHOTOGRAPH_TABLES = (
+    *("shelf-ablation", "trained-ablation", "reranking", "reranking-trained", "learning-curve", "diversity"),
+    *("masks-earlier-cut", "duplicate-counts", "near-duplicates", "distractors"),
+)
 RESULTS = "DAGF_RESULTS"  # set by the report runner: where a notebook leaves its tables and figures
 
 

@@ -6,9 +6,9 @@ from typing import Any
 import pandas as pd
 
 from dagf.retrieval.statistics import paired_bootstrap
-from dagf.study.claims import middle
 from dagf.study.experiment import Study
 from dagf.study.grid import grid, kept_fractions
+from dagf.study.registered import middle
 
 WINDOWS = ("1", "max 1, 2, 3", "average 1, 2, 3")  # of `dagf.study.grid`
 EARLIER = {"mobilenet_v2": "features.13"}  # a node with fewer channels and more cells than the default cut

@@ -26,6 +26,7 @@ from dagf.retrieval.whitening import Whitening, pca_whitening
 from dagf.study.experiment import Key, Study
 from dagf.study.parallel import side_by_side
 from dagf.study.placing import placed
+from dagf.study.recipe import recipe_hash
 from dagf.study.runs import Run
 from dagf.study.sources import MapSource, TrainingSet
 
@@ -65,7 +66,10 @@ def _file(study: Study, of: Run | Key) -> Path:
 
 def kept_file(study: Study, of: Run | Key, folder: str, *more: object) -> Path:
     """Where the cache keeps what was judged of a descriptor, named by its content; `more` of it is added."""
-    name = of.id if isinstance(of, Run) else [study.trunk_id(of[1]), asdict(variant(of[0]))]
+    if isinstance(of, Run):
+        name: object = of.id
+    else:
+        name = [study.trunk_id(of[1]), asdict(variant(of[0])), recipe_hash(variant(of[0]))]
     # Not in the run's folder: what the whitening has learned from counts, too, and that is the study's.
     images = [study.test_id, trained_study(study).id, asdict(study.profile.image)]
     return study.cache / folder / f"{content_hash([name, images, own_code(), *more])}.csv"

@@ -246,8 +246,10 @@ def _claims(output: Output) -> list[dict[str, Any]]:
     table: dict[str, Any] = read_json(path) if path.is_file() else {}
     if not is_table(table) or len(table["columns"]) != len(names):  # of another version: its notebook is stale
         return []
-    for _, rows in groupby(table["rows"], lambda row: row[0]):
-        effects = [dict(zip(names, row, strict=True)) for row in rows]
+    runs = table.get("runs") or [""] * len(table["rows"])
+    traced = [[*row, one] for row, one in zip(table["rows"], runs, strict=True)]
+    for _, rows in groupby(traced, lambda row: row[0]):
+        effects = [dict(zip((*names, "runs"), row, strict=True)) for row in rows]
         found.append({**effects[0], "effects": effects})
     return found
 
@@ -272,10 +274,16 @@ def _photographs(output: Output) -> tuple[list[dict[str, Any]], list[str]]:
     if output.photographs:
         return [], []
     shown, further = [], []
-    for path in sorted((output.pages / "photographs").glob("*.json")):
+    for path in sorted((output.pages / "photographs").glob("*.json"), key=_photograph_order):
         value = read_json(path)
         if is_table(value) and path.stem.rpartition(".")[2] in paths.PHOTOGRAPH_TABLES:
             shown.append({**value, "file": output.link(path), "name": path.stem})
         elif is_table(value):
             further.append(output.link(path))
     return shown, further
+
+
+def _photograph_order(path: Path) -> tuple[str, int, str]:
+    photographs, _, name = path.stem.rpartition(".")
+    place = paths.PHOTOGRAPH_TABLES.index(name) if name in paths.PHOTOGRAPH_TABLES else len(paths.PHOTOGRAPH_TABLES)
+    return photographs, place, name

@@ -8,6 +8,7 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
+from dagf.benchmarks.protocol import Benchmark
 from dagf.common import atomic_path, read_json, write_json, write_text
 from dagf.model.variants import VARIANTS
 from dagf.retrieval.statistics import Interval, paired_bootstrap, sign_flip, t_interval, two_way
@@ -66,7 +67,7 @@ def shelf_summary(results: pd.DataFrame) -> pd.DataFrame:
 
 @dataclass(frozen=True)
 class Contrast:
-    """One thing minus another on the same queries and seeds, in mAP points (or what `unit` says).
+    """One thing minus another on the same queries and seeds, in mAP points, or those of the score that `setting` names.
 
     joint: the interval over seeds and clusters of queries at once, and `p_joint` of that test (`two_way`). Beside it
     each source of chance alone: over_seeds, the t-interval of the seeds' differences; over_queries, the bootstrap over
@@ -128,10 +129,14 @@ def contrast_of(
     )  # fmt: skip
 
 
-def contrast(
-    study: Study, arm: str, baseline: str, setting: str, query_set: str = "query", sweep: bool = False
-) -> Contrast:
-    """`arm` minus `baseline` on the study's test queries, paired by seed and query."""
+def first_set(test: Benchmark) -> str:
+    """The query set of the contrasts: the first of the ground truth."""
+    return next(iter(test.query_sets))
+
+
+def contrast(study: Study, arm: str, baseline: str, setting: str, query_set: str = "", sweep: bool = False) -> Contrast:
+    """`arm` minus `baseline` on a set of test queries (the first, unless named), paired by seed and query."""
+    query_set = query_set or first_set(study.test)
     apart = differences(study, arm, baseline, setting, query_set, sweep)
     titles, runs = (VARIANTS[arm].title, VARIANTS[baseline].title), runs_of(study, arm, baseline, sweep=sweep)
     return contrast_of(apart, study.test.clusters(), *titles, setting, query_set, runs)
@@ -144,11 +149,33 @@ def runs_of(study: Study, *arms: str, sweep: bool = False) -> str:
     return "; ".join(f"{VARIANTS[arm].title}: {runs}" for arm, runs in found.items() if runs)
 
 
+def trunk_words(study: Study, seeds: Sequence[int] = ()) -> str:
+    """The runs of the trunks under untrained heads, in words; '' where they were trained elsewhere."""
+    if not study.profile.trunk_training:
+        return ""
+    return f"trunks: {run_words((seed, study.trunk_id(seed)) for seed in seeds or study.profile.seeds)}"
+
+
+def trained_facts(study: Study) -> dict[str, str]:
+    """What the trainings of a study cost, trunks and validation trials included, as a fact for `keep_table`."""
+    ids = {trunk.id for seed in study.profile.seeds if (trunk := study.trunk_config(seed))}
+    for sweep in (False, True) if study.profile.sweep else (False,):
+        ids |= {run.id for run in study.train(sweep=sweep).values()} | {*study.trials(sweep=sweep).get("run", [])}
+    minutes = sum(study.store.get(one).record["seconds"] for one in ids) / 60
+    return {"Trained": f"{len(ids)} runs, {minutes:.0f} minutes of one core from nothing; what is trained is kept"}
+
+
+def sample_words(study: Study, seeds: Sequence[int] = ()) -> str:
+    """What a table of test figures is computed over: queries, their groups, seeds."""
+    groups, trained = len(set(study.test.clusters())), seeds or study.profile.seeds
+    return f"Test split: {len(study.test.queries)} queries in {groups} groups, {len(trained)} seeds."
+
+
 def differences(
-    study: Study, arm: str, baseline: str, setting: str, query_set: str = "query", sweep: bool = False
+    study: Study, arm: str, baseline: str, setting: str, query_set: str = "", sweep: bool = False
 ) -> pd.DataFrame:
-    """`arm` minus `baseline` in AP points, queries x seeds."""
-    answers = study.answered([arm, baseline], sweep=sweep)
+    """`arm` minus `baseline` in AP points, queries (of one set, the first unless named) x seeds."""
+    answers, query_set = study.answered([arm, baseline], sweep=sweep), query_set or first_set(study.test)
     one, other = (
         pd.DataFrame(
             {seed: query_points(answers[name, seed].judged, setting, query_set) for seed in study.profile.seeds}
@@ -158,8 +185,8 @@ def differences(
     return one - other
 
 
-def query_points(judged: pd.DataFrame, setting: str, query_set: str = "query") -> "pd.Series[float]":
-    """The AP of each query in points; queries without positives left out."""
+def query_points(judged: pd.DataFrame, setting: str, query_set: str) -> "pd.Series[float]":
+    """The AP of each query of a set in points; queries without positives left out."""
     chosen = judged[(judged["setting"] == setting) & (judged["query_set"] == query_set) & (judged["positives"] > 0)]
     return 100 * chosen.set_index("query")["AP"]
 
@@ -203,10 +230,13 @@ def _plain(frame: pd.DataFrame) -> dict[str, Any]:
     return {"columns": [str(column) for column in frame.columns], "rows": cells.to_numpy().tolist()}
 
 
-def photograph_tables(names: Sequence[str] = paths.PHOTOGRAPH_TABLES) -> list[dict[str, Any]]:
-    """The kept tables that were measured on photographs: title, caption, columns, rows, note."""
-    folder = paths.reports() / "photographs"
-    return [read_json(file) for file in sorted(folder.glob("*.json")) if file.stem.rpartition(".")[2] in names]
+def photograph_tables() -> list[dict[str, Any]]:
+    """The kept tables that were measured on photographs, set by set: title, caption, columns, rows, note, runs."""
+    names = (*paths.PHOTOGRAPH_TABLES, *paths.MORE_PHOTOGRAPH_TABLES)
+    files = sorted((paths.reports() / "photographs").glob("*.json"))
+    sets = dict.fromkeys(file.stem.rpartition(".")[0] for file in files)
+    found = [files[0].with_name(f"{one}.{name}.json") for one in sets for name in names]
+    return [read_json(file) for file in found if file in files]
 
 
 def benchmark_figures() -> list[dict[str, Any]]:

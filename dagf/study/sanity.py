@@ -4,6 +4,7 @@ Each is found where a study is opened, judged or tabled, and named in one line.
 """
 
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from itertools import combinations
 from pathlib import Path
 
@@ -11,11 +12,12 @@ import numpy as np
 import pandas as pd
 
 from dagf.benchmarks.protocol import Benchmark
-from dagf.common import UserError, file_sha256, progress
+from dagf.common import UserError, content_hash, file_sha256, progress, read_json, write_json
 from dagf.retrieval.search import Descriptors, Rows
 
 SEEN = 1000  # rows by which a collapsed network is known
 LEAST = 1e-6  # a difference between two descriptors that single precision can tell
+SEEN_FILE = "seen.json"  # in a drawn set: what its files were when it was first opened
 ENOUGH = 200  # labelled images that two arms cannot rank alike by chance
 
 
@@ -51,6 +53,25 @@ def check_apart_from(learned: Sequence[Path], test: Benchmark, sums: Sums) -> No
     both = next((file for file in progress(learned, "reading") if sums[file] in tested), None)
     if both is not None:
         raise UserError(f"{both} would be trained on and, as {tested[sums[both]]}, tested on: leave one of them out")
+
+
+def check_unchanged(root: Path) -> None:
+    """Raise `UserError` where files of a drawn set are others than when it was first opened.
+
+    What is cached of them is named by the set, so a changed picture would meet the maps of the old one. Files are read
+    again only where a name, a size or a time is another.
+    """
+    files = sorted(path for kind in ("*.jpg", "*.png", "*.csv", "gnd.json") for path in root.rglob(kind))
+    names, stats = [path.relative_to(root).as_posix() for path in files], [path.stat() for path in files]
+    stamps = content_hash([[name, stat.st_size, stat.st_mtime_ns] for name, stat in zip(names, stats, strict=True)])
+    known = read_json(root / SEEN_FILE) if (root / SEEN_FILE).is_file() else {}
+    if known.get("stamps") == stamps:
+        return
+    contents = content_hash([[name, file_sha256(path)] for name, path in zip(names, files, strict=True)])
+    if known and known.get("contents") != contents:
+        raise UserError(f"files in {root} were changed since it was drawn: delete {root} and run `dagf data make`")
+    with suppress(OSError):  # where nothing can be written nothing can be changed, either
+        write_json(root / SEEN_FILE, {"stamps": stamps, "contents": contents})
 
 
 def check_spread(what: str, rows: Rows, asked: Descriptors) -> None:

@@ -35,7 +35,9 @@ def grid_rows(values: dict[tuple[str, str, str, int], float]) -> pd.DataFrame:
         for (key, value), seed, query in product(values.items(), (0, 1), (0, 1))
     ]
     rows += [(*key, seed, 2, float("nan"), 0) for key in values for seed in (0, 1)]  # a query without positives
-    return pd.DataFrame(rows, columns=["pooling", "windows", "mask", "draw", "seed", "query", "AP", "positives"])
+    names = ["pooling", "windows", "mask", "draw", "seed", "query", "AP", "positives"]
+    table = pd.DataFrame(rows, columns=names).assign(query_set="query")
+    return pd.concat([table, table.assign(query_set="query-plain", AP=0.9)])  # another set, which counts nowhere
 
 
 CELLS = grid_rows({
@@ -120,6 +122,8 @@ def test_costs_come_from_the_record(project: Path) -> None:
 
 def test_swept_keeps_the_order_asked_for(toy: Study) -> None:
     assert swept(toy, ["dagf", "glam", "gem", "mac"]) == ["dagf", "gem", "mac"]
+    assert swept(replace(toy, profile=replace(toy.profile, sweep=None)), ["dagf"]) == []
+    assert swept(replace(toy, training=None), ["dagf"]) == []
     for arms in (ablation.LADDER, ablation.READINGS, ablation.SCHEMES):
         assert set(arms) <= set(VARIANTS)
         assert len(set(arms)) == len(arms)

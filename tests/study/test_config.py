@@ -2,34 +2,28 @@
 
 import dataclasses
 import json
-import shutil
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
-from functools import cache
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any, Literal
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from dagf.common import UserError, code_only
-from dagf.model.network import AttentiveHead
+from dagf.common import UserError
 from dagf.model.trunks import TrunkSpec
 from dagf.model.variants import VARIANTS, Variant
 from dagf.retrieval.images import ImageSpec
-from dagf.study import config, profiles
+from dagf.study import profiles
 from dagf.study.config import (
     Mining,
     Profile,
     RunConfig,
     Sweep,
     TrainSpec,
-    evaluation_hash,
     from_mapping,
     load_profile,
-    recipe_hash,
     to_json,
 )
 from tests.study.conftest import configured
@@ -233,72 +227,24 @@ def test_whole_numbers_and_floats_are_one_value() -> None:
     assert replace(configured(), train=one).id == replace(configured(), train=two).id
 
 
-stripped = cache(code_only)  # the same few files again and again
-
-
-@pytest.fixture
-def package(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A copy of the code, from which recipes are made; it may be changed."""
-    folder = tmp_path / "dagf"
-    shutil.copytree(Path(config.__file__).parents[1], folder, ignore=shutil.ignore_patterns("__pycache__"))
-    monkeypatch.setattr(config, "resources", SimpleNamespace(files=lambda _: folder))
-    monkeypatch.setattr(config, "code_only", stripped)
-    return folder
-
-
-def recipes() -> dict[str, str]:
-    return {name: recipe_hash.__wrapped__(made_of) for name, made_of in VARIANTS.items()}
-
-
-ATTENTIVE = {name for name in VARIANTS if name.startswith(("spatial", "channel", "attention", "parallel", "dagf"))} | {
-    "crow"
-}  # whose weight is a reading of the spatial attention
-PEERS = {"solar", "glam", "delf", "se", "cbam", "eca"}
-
-
 @pytest.mark.parametrize(
-    ("file", "changed"),
+    ("values", "message"),
     [
-        ("model/attention.py", ATTENTIVE), ("model/peers.py", PEERS), ("model/variants.py", set()),
-        ("study/experiment.py", set()), ("study/claims.py", set()), ("retrieval/metrics.py", set()),
-        *((file, set(VARIANTS)) for file in (
-            "model/pooling.py", "model/scale_mask.py", "model/network.py", "model/trunks.py", "model/losses.py",
-            "retrieval/images.py", "study/sources.py", "study/training.py", "study/sampling.py", "study/tuples.py",
-        )),
+        ({"rate": -1.0}, "rate is -1, expected 0 or more"),
+        ({"weight_decay": -0.1}, "weight_decay is -0.1, expected 0 or more"),
+        ({"warmup": 1.5}, "warmup is 1.5, expected a share of the steps"),
     ],
-)  # fmt: skip
-def test_a_recipe_changes_with_the_modules_that_a_variant_has(package: Path, file: str, changed: set[str]) -> None:
-    before = recipes()
-    text = (package / file).read_text()
-    (package / file).write_text(f"# a comment\n{text}\n\n")
-    assert recipes() == before
-    (package / file).write_text(f"{text}\nMORE = 1\n")
-    after = recipes()
-    assert {name for name in VARIANTS if after[name] != before[name]} == changed
+)
+def test_a_training_that_makes_no_sense(values: dict[str, float], message: str) -> None:
+    with pytest.raises(UserError, match=message):
+        TrainSpec(**values)
 
 
-def test_answers_are_named_by_all_code_between_a_file_and_its_rank(package: Path) -> None:
-    before = evaluation_hash.__wrapped__()
-    files = {path.stem: path for path in (package / "retrieval").glob("*.py")}
-    for name in ("images", "batches", "inference", "feature_maps", "descriptors", "search", "metrics"):
-        text = files[name].read_text()
-        files[name].write_text(f"{text}\nMORE = 1\n")
-        assert evaluation_hash.__wrapped__() != before
-        files[name].write_text(f"# a comment\n{text}")
-        assert evaluation_hash.__wrapped__() == before
-
-
-def test_every_module_of_a_head_is_in_its_recipe(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Also for a variant of tomorrow: what defines its modules is read."""
-    root = Path(config.__file__).parents[1]
-    for made_of in VARIANTS.values():
-        read: list[str] = []
-        monkeypatch.setattr(config, "code_only", lambda text, read=read: read.append(text) or text)
-        recipe_hash.__wrapped__(made_of)
-        own = {type(module).__module__ for module in AttentiveHead(8, made_of).modules()}
-        for name in own:
-            if name.startswith("dagf."):
-                assert (root.parent / name.replace(".", "/")).with_suffix(".py").read_text() in read
+def test_scales_and_sizes_that_make_no_sense(profile: Callable[..., str]) -> None:
+    with pytest.raises(UserError, match="scales are factors of the image's size, above 0"):
+        load_profile(profile(scales=[1, 0]))
+    with pytest.raises(UserError, match="expected 0 distractors or more, and 100 rows or more"):
+        load_profile(profile(scale={"distractors": 5, "rows": 10}))
 
 
 def test_a_sweep_in_a_profile(profile: Callable[..., str]) -> None:

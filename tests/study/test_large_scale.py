@@ -1,5 +1,6 @@
 """The curve over distractors against benchmarks of that size, judged one by one."""
 
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import NamedTuple
@@ -7,6 +8,7 @@ from typing import NamedTuple
 import numpy as np
 import pandas as pd
 import pytest
+from matplotlib import pyplot as plt
 
 from dagf.benchmarks.toytown import load_toytown
 from dagf.common import UserError
@@ -15,6 +17,8 @@ from dagf.retrieval.metrics import judge, mean_average_precision
 from dagf.study import large_scale
 from dagf.study.config import Scale, load_profile
 from dagf.study.experiment import Study
+from dagf.study.opening import open_study
+from tests.study.conftest import FOLDER, write_photographs
 
 pytestmark = pytest.mark.study
 
@@ -71,6 +75,7 @@ def test_the_curve_is_what_each_size_gives_by_itself(crowd: Crowd) -> None:
 def test_the_loss_is_the_slope_from_a_hundred_on() -> None:
     counts = np.array([0, 100, 1000, 10_000])
     line = {
+        "query_set": "query",
         "method": "GeM",
         "seed": 3,
         "run": "c3",
@@ -82,6 +87,42 @@ def test_the_loss_is_the_slope_from_a_hundred_on() -> None:
     assert row == {"method": "GeM", "seed": 3, "mAP without": 60, "mAP among all": 36} | {
         "lost per tenfold": pytest.approx(7), "runs": "c3 (seed 3)",
     }  # fmt: skip
+
+
+def test_query_sets_are_never_mixed() -> None:
+    """Each has a line of its own in the table; the figure has the first."""
+    rows = [
+        (query_set, "gem", "GeM", 0, "r", "Medium", count, 70 - drop * np.log10(count) if count else 80.0)
+        for count in (0, 100, 1000)
+        for query_set, drop in (("query", 5), ("query-plain", 9))
+    ]
+    names = ["query_set", "arm", "method", "seed", "run", "setting", "distractors", "mAP"]
+    table = pd.DataFrame(rows, columns=names)
+    found = large_scale.losses(table, "Medium").set_index("query set")
+    assert found["lost per tenfold"].to_dict() == pytest.approx({"query": 5, "query-plain": 9})
+    assert found["mAP among all"].to_dict() == pytest.approx({"query": 55, "query-plain": 43})
+    figure = large_scale.plot_curve(table, ["Medium"])
+    (line,) = figure.axes[0].lines
+    assert list(line.get_ydata()) == pytest.approx([80, 60, 55])
+    plt.close(figure)
+
+
+@pytest.mark.usefixtures("one_process")
+def test_where_nothing_is_trained_the_arms_are_described_off_the_shelf(
+    project: Path, profile: Callable[..., str], tmp_path: Path
+) -> None:
+    folder = write_photographs(tmp_path / "shots", train_instances=0)
+    study = open_study(profile(**FOLDER), str(folder))
+    assert study.training is None
+    sets = large_scale.describe_all(study, ("gem", "dagf"), study.profile.seeds)
+    assert list(sets) == [("gem", study.profile.seeds[0]), ("dagf", study.profile.seeds[0])]
+    curve = large_scale.curve(study, sets)
+    assert set(curve["run"]) == {""}
+    assert sorted(curve["distractors"].unique()) == [0, 2]
+    one = sets["gem", study.profile.seeds[0]]
+    assert len(large_scale.background(study, one)) == 2
+    alone = replace(study, test=replace(study.test, distractors=()))
+    assert len(large_scale.background(alone, one)) == len(one.database)
 
 
 def test_half_precision_takes_half(crowd: Crowd) -> None:

@@ -238,9 +238,16 @@ def test_summaries_by_hand() -> None:
     assert summary["energy inside (%)"].tolist() == pytest.approx([40, 20])
     assert summary["area (%)"].tolist() == pytest.approx([10, 20])
     graded = by_difficulty(FRAME)
-    assert list(graded.columns) == ["map", "easy", "hard", "junk"]
-    assert graded["easy"].tolist() == pytest.approx([70, 40])
-    assert graded["hard"].isna().all()
+    scores = [
+        f"{score}, {difficulty}" for score in ("AUC", "pointing", "energy") for difficulty in ("easy", "hard", "junk")
+    ]
+    assert list(graded.columns) == ["map", *scores]
+    assert graded["AUC, easy"].tolist() == pytest.approx([70, 40])
+    assert graded["pointing, easy"].tolist() == pytest.approx([50, 100])
+    assert graded["energy, easy"].tolist() == pytest.approx([40, 20])
+    assert graded["AUC, junk"][0] == pytest.approx(70)
+    assert np.isnan(graded["energy, junk"][0])  # its mask covers more than a quarter
+    assert graded[["AUC, hard", "pointing, hard", "energy, hard"]].isna().all(None)
     assert worst_images(FRAME, "m", 2) == ["c", "b"]
 
 

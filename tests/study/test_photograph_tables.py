@@ -80,8 +80,11 @@ def test_every_table_has_its_rows(study: Study, folder: Path, monkeypatch: pytes
     assert (against["minus"].str.startswith("GeM")).all()
 
     curve = photographs.learning_curve(study, ("gem",), (2, None))
-    assert list(curve["instances"]) == [0, 2, 4]
-    assert list(curve["images"]) == [0, 10, 20]
+    assert list(curve["instances"]) == [0, 0, 2, 4]
+    assert list(curve["images"]) == [0, 0, 10, 20]
+    row = trained.loc[best]
+    assert list(curve["method"][:2]) == ["GeM, untrained", f"best GeM: {row['method']}, whitening {row['whitening']}"]
+    assert (curve["query"][1], curve["validation"][1]) == (row["query"], row["validation"])
 
     doubles = photographs.near_duplicates(study, ("gem",), ("gem",))
     assert list(doubles["method"]) == ["GeM, untrained", "GeM, untrained", "GeM", "GeM"]
@@ -97,9 +100,9 @@ def test_every_table_has_its_rows(study: Study, folder: Path, monkeypatch: pytes
     assert (masks["− random"] != "").sum() == len(photograph_masks.WINDOWS)
 
     diverse = photographs.diversity(study, folder, ("gem",), views=2, seeds=1)
-    assert list(diverse["trained on"]) == ["–", "instances", "sorts", "no labels"]
-    assert list(diverse["images"]) == [0, 20, 4, 40]
-    assert list(diverse["classes"]) == [0, 4, 2, 20]
+    assert list(diverse["trained on"]) == ["–", "–", "instances", "sorts", "no labels"]
+    assert list(diverse["images"]) == [0, 0, 20, 4, 40]
+    assert list(diverse["classes"]) == [0, 0, 4, 2, 20]
 
 
 def test_all_tables_are_named_and_explained(study: Study, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -109,7 +112,7 @@ def test_all_tables_are_named_and_explained(study: Study, monkeypatch: pytest.Mo
     ]
     for name in names:
         monkeypatch.setattr(photographs, name, lambda *_, _name=name, **__: pd.DataFrame({_name: [1]}))
-    assert "masks" not in photographs.all_tables(study)  # where the trunk has no earlier map to cut at
+    assert "masks-earlier-cut" not in photographs.all_tables(study)  # where the trunk has no earlier map to cut at
     monkeypatch.setitem(photograph_masks.EARLIER, study.trunk.name, "")
     tables = photographs.all_tables(study)
     assert [next(iter(frame.columns)) for _, _, frame in tables.values()] == names

@@ -1,5 +1,6 @@
 """What would make a figure wrong without a word is found, and named: by hand, and where a study meets it."""
 
+import os
 import shutil
 from collections.abc import Callable
 from dataclasses import replace
@@ -20,10 +21,33 @@ from dagf.study.config import load_profile
 from dagf.study.experiment import Study
 from dagf.study.opening import open_study
 from dagf.study.runs import Run, read_weights
-from dagf.study.sanity import ENOUGH, Sums, alike, check_spread, copies
+from dagf.study.sanity import ENOUGH, SEEN_FILE, Sums, alike, check_spread, check_unchanged, copies
 from dagf.study.training import load_trunk
 from tests.benchmarks.sets import REVISITED
 from tests.study.conftest import FOLDER, Workshop, configured, write_photographs
+
+# --- drawings that were changed -------------------------------------------------------------------------------------
+
+
+def test_a_changed_drawing_is_named_where_a_study_opens_it(project: Path, profile: Callable[..., str]) -> None:
+    """Its maps are kept under the name of the set, and would be those of the old picture."""
+    root = open_study(profile()).toytown
+    assert root is not None
+    check_unchanged(root)
+    file = next((root / "test" / "jpg").glob("*.jpg"))
+    before, times = file.read_bytes(), file.stat()
+    file.write_bytes(before)  # the same picture at another time
+    check_unchanged(root)
+    Image.new("RGB", Image.open(file).size).save(file)
+    with pytest.raises(UserError, match=f"files in {root} were changed since it was drawn: delete {root}"):
+        open_study(profile())
+    file.write_bytes(before)
+    os.utime(file, ns=(times.st_atime_ns, times.st_mtime_ns))
+    open_study(profile())
+    (root / SEEN_FILE).unlink()
+    open_study(profile())
+    assert (root / SEEN_FILE).is_file()
+
 
 # --- copies -------------------------------------------------------------------------------------------------------
 

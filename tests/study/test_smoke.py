@@ -6,10 +6,13 @@ import shutil
 from pathlib import Path
 
 import pytest
+import torch
+from torchvision.models import mobilenet_v2
 
 from dagf.model.variants import variant
 from dagf.study.config import load_profile
 from dagf.study.notebooks import check_reports, run_reports
+from tests.study.conftest import write_photographs
 
 PROJECT = Path(__file__).parents[2]
 SMOKE = {"profile": "smoke"}
@@ -67,3 +70,20 @@ def test_the_main_table_is_what_the_runs_gave(root: Path, pages: Path) -> None:
     assert len(runs["rows"]) == (len(main["rows"]) + len(heads)) * len(profile.seeds)
     for row in runs["rows"]:
         assert (root / "data" / "runs" / row[runs["columns"].index("run")] / "weights.safetensors").is_file()
+
+
+def test_photographs_with_nothing_to_train_on_get_their_pages(
+    root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As the README says: without `train` rows the plain descriptors are measured off the shelf, and 07, too."""
+    monkeypatch.setenv("DAGF_ROOT", str(root))
+    folder = write_photographs(tmp_path / "shots", train_instances=0)
+    torch.manual_seed(0)
+    torch.save(mobilenet_v2().state_dict(), tmp_path / "weights.pth")
+    asked = {"profile": "photographs", "benchmark": str(folder), "weights": str(tmp_path / "weights.pth")}
+    names = ("04_scale_and_mask_ablation", "05_attention_ablation", "06_benchmark_tables", "07_large_scale")
+    pages = run_reports(asked, names).parent
+    assert {page.stem for page in pages.glob("0*.html")} == set(names)
+    shelf = json.loads((root / "reports" / "photographs" / "shots-photographs.shelf.json").read_text())
+    methods = [row[shelf["columns"].index("method")] for row in shelf["rows"]]
+    assert {"GeM", "SPoC", "MAC"} <= set(methods)
