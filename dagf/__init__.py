@@ -4,4 +4,4 @@ Layers, each knowing only those before it: :mod:`dagf.model` and :mod:`dagf.benc
 :mod:`dagf.retrieval`, :mod:`dagf.study`, and the command line in :mod:`dagf.cli`.
 """
 
-__version__ = "0.1.0"
+__version__ = "1.0.0"
