@@ -48,8 +48,9 @@ class Whitening:
 
         descriptor: x (D,). other: y (D,). Raises `UserError` as `__call__` does.
         """
-        _, wanted = self([descriptor, other])
-        length = np.linalg.norm(self.projection @ (np.asarray(descriptor, float) - self.mean))
+        both = np.stack([np.asarray(descriptor, float), np.asarray(other, float)])
+        _, wanted = self(both)
+        length = np.linalg.norm(self.projection @ (both[0] - self.mean))
         return (wanted @ self.projection / length).astype(np.float32)
 
 

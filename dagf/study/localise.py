@@ -241,11 +241,14 @@ def by_difficulty(frame: pd.DataFrame) -> pd.DataFrame:
     """One row a map: the means in per cent of its three scores, as `localisation_summary`, over easy, hard and junk
     images: columns 'AUC, easy', ..., 'energy, junk'."""
     small = frame.assign(energy=frame["energy"].where(frame["area"] <= SMALL))
-    means = 100 * small.groupby(["map", "difficulty"], sort=False)[["AUC", "pointing", "energy"]].mean().unstack()
-    wanted = [(score, difficulty) for score in ("AUC", "pointing", "energy") for difficulty in DIFFICULTIES]
-    means = means.reindex(columns=pd.MultiIndex.from_tuples(wanted))
-    means.columns = pd.Index([f"{score}, {difficulty}" for score, difficulty in wanted])
-    return means.reset_index()
+    means = 100 * small.groupby(["map", "difficulty"], sort=False)[["AUC", "pointing", "energy"]].mean()
+    maps = frame["map"].unique()
+    columns = {
+        f"{score}, {difficulty}": means[score].reindex([(name, difficulty) for name in maps]).to_numpy()
+        for score in ("AUC", "pointing", "energy")
+        for difficulty in DIFFICULTIES
+    }
+    return pd.DataFrame({"map": maps, **columns})
 
 
 def worst_images(frame: pd.DataFrame, map_name: str, count: int) -> list[str]:

@@ -199,7 +199,10 @@ def test_every_field_is_in_the_name_but_the_title(path: tuple[str, ...], value: 
 
 finite = st.floats(allow_nan=False, allow_infinity=False, width=64)
 training_specs = st.builds(
-    TrainSpec, epochs=st.integers(1, 99), rate=finite, loss_options=st.dictionaries(st.text(max_size=5), finite)
+    TrainSpec,
+    epochs=st.integers(1, 99),
+    rate=finite.map(abs),
+    loss_options=st.dictionaries(st.text(max_size=5), finite),
 )
 configs = st.builds(
     RunConfig,

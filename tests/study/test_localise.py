@@ -247,7 +247,7 @@ def test_summaries_by_hand() -> None:
     assert graded["energy, easy"].tolist() == pytest.approx([40, 20])
     assert graded["AUC, junk"][0] == pytest.approx(70)
     assert np.isnan(graded["energy, junk"][0])  # its mask covers more than a quarter
-    assert graded[["AUC, hard", "pointing, hard", "energy, hard"]].isna().all(None)
+    assert graded[["AUC, hard", "pointing, hard", "energy, hard"]].isna().all(axis=None)
     assert worst_images(FRAME, "m", 2) == ["c", "b"]
 
 

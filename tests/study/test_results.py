@@ -44,7 +44,8 @@ def pretend_study(values: dict[tuple[str, int], list[float]], clusters: list[int
 
     seeds = tuple(dict.fromkeys(seed for _, seed in values))
     return SimpleNamespace(
-        profile=SimpleNamespace(seeds=seeds), test=SimpleNamespace(clusters=lambda: np.array(clusters)),
+        profile=SimpleNamespace(seeds=seeds),
+        test=SimpleNamespace(clusters=lambda: np.array(clusters), query_sets={"query": clusters}),
         answered=lambda arms, sweep: {
             (arm, seed): Answers(judged((arm, seed)), pd.DataFrame(), f"{arm}-{seed}" if arm == "dagf" else "")
             for arm in arms for seed in seeds
