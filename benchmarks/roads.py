@@ -29,8 +29,7 @@ from dagf.retrieval.images import ImageSpec
 from dagf.retrieval.inference import MultiScale, describe, for_inference
 from dagf.retrieval.metrics import judge_positions, mean_average_precision
 from dagf.retrieval.streaming import stream_positions
-from dagf.retrieval.whitening import pca_whitening
-from dagf.study.collection import POWER
+from dagf.study.collection import own_whitening
 from dagf.study.encoders import Encoder, off_the_shelf
 
 ROUNDS = 5
@@ -77,11 +76,11 @@ def figures(folder: Path, weights: Path) -> list[dict[str, Any]]:
 
 
 def whitened_on_itself(encoder: Encoder, benchmark: Benchmark) -> list[dict[str, Any]]:
-    """mAP of each query set, as `dagf search` finds it and as `dagf search --whiten` does; nothing is chosen."""
+    """mAP of each query set, as `dagf search --plain` finds it and as `dagf search --whiten` does."""
     net, files = for_inference(encoder.network()), benchmark.database_paths
     rows = describe(net, image_batches(files, encoder.image), len(files))
     asked = describe(net, query_batches(benchmark, encoder.image), len(benchmark.queries))
-    whiten = pca_whitening(rows, power=POWER)
+    whiten = own_whitening(rows)
     compared = {"as they are": (rows, asked), "whitened on themselves": (whiten(rows), whiten(asked))}
     found, setting = [], benchmark.settings[0].name
     for how, (known, wanted) in compared.items():

@@ -61,7 +61,11 @@ def extract(
 )
 @click.option("--top", default=10, show_default=True, type=click.IntRange(1))
 @click.option("--approximate", is_flag=True, help="Ask a FAISS index, built the first time: for a million images.")
-@click.option("--whiten", is_flag=True, help="Compare under PCA-power whitening, learned on the index itself.")
+@click.option(
+    "--whiten/--plain",
+    default=None,
+    help="Compare under PCA of the index itself, or as they are. [from 100 images on, without a run: --whiten]",
+)
 @click.option("--html", "page", type=click.Path(path_type=Path), help="Also write a page: what was found, and why.")
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 def search(
@@ -70,14 +74,14 @@ def search(
     crop: tuple[float, float, float, float] | None,
     top: int,
     approximate: bool,
-    whiten: bool,
+    whiten: bool | None,
     page: Path | None,
     as_json: bool,
 ) -> None:
     """The images of an index most similar to PHOTO, with their cosine similarity.
 
-    --whiten evens out what all images of the index have in common. It is worth a try where everything is found alike;
-    on our sets of photographs it helped some and harmed others (benchmarks/results.json).
+    --whiten takes out what all images of the index have in common, so that unlike ones have a cosine about 0. What it
+    gains or costs on photographs is in benchmarks/results.json. --approximate asks for the descriptors as they are.
 
     \b
     dagf search ~/photos/castle.jpg --index photos.index --top 5
@@ -90,8 +94,8 @@ def search(
     if page and page.suffix.lower() not in (".html", ".htm"):  # a slip must not write over a photograph
         raise UserError(f"{page} is no name of a page: name a file that ends in .html")
     collection = Collection.load(index)
-    if whiten:
-        collection = collection.whitened()
+    if not approximate or whiten:
+        collection = collection.whitened(whiten)
     found = collection.search(photo, top, crop, approximate)
     if team().rank > 0:
         return

@@ -65,7 +65,7 @@ def test_a_photograph_is_judged_on_every_road(tmp_path: Path, monkeypatch: pytes
     monkeypatch.setattr(roads, "compiled", lambda encode: encode)  # a compiler is not everywhere
     monkeypatch.setattr(roads, "ROUNDS", 1)
     found = roads.figures(folder, tmp_path / "weights.pth")
-    assert [one["mAP"] > 0 for one in found if "mAP" in one] == [True] * 7
+    assert [one["mAP"] > 0 for one in found if "mAP" in one] == [True] * 9
     assert named(found)
 
 

@@ -12,6 +12,7 @@ from pathlib import Path
 
 import numpy as np
 from filelock import FileLock
+from numpy.typing import NDArray
 
 from dagf.benchmarks.protocol import Box
 from dagf.common import UserError, content_hash, read_json, write_json
@@ -32,7 +33,11 @@ INDEX = "index.json"
 NEAR = "near-*.faiss"
 OURS = (INDEX, CONTENTS, SHARDS, NEAR)  # what the folder of a collection holds
 SOME = 20_000  # images to learn a whitening from: many times the dimensions
-POWER = 0.25  # of the whitening's division by the variances
+DIMENSIONS = 128
+# A whitening that also divides by the variances was worse on all our photographs; the images of one folder are too few
+# different things for that (benchmarks/roads.py measures the one that is used).
+POWER = 0.0
+ENOUGH = 100  # images, whose mean says what all of them have in common
 LARGE = 100_000  # images; from here on half the disk and half the reading count for more than the fourth decimal
 
 
@@ -48,13 +53,18 @@ class Collection:
     encoder: Encoder
     whitening: Whitening | None = None
 
-    def whitened(self) -> "Collection":
-        """The same, compared under PCA-power whitening that is learned on its own descriptors, and on no labels.
+    def whitened(self, whiten: bool | None = None) -> "Collection":
+        """The same, compared under `own_whitening`, or as it is; None: as suits it.
 
-        Raises `UserError` for fewer than two images, or for descriptors that are all alike.
+        It suits descriptors off the shelf, of `ENOUGH` images: a trained head has its own metric. Raises `UserError`
+        for fewer than two images, or for descriptors that are all alike.
         """
+        if whiten is None:
+            whiten = not self.encoder.run and len(self.files) >= ENOUGH
+        if not whiten:
+            return self
         some = np.unique(np.linspace(0, len(self.files) - 1, SOME).astype(int))
-        return replace(self, whitening=pca_whitening(self.descriptors[some], power=POWER))
+        return replace(self, whitening=own_whitening(self.descriptors[some]))
 
     def search(
         self, photo: Path, top: int, box: Box | None = None, approximate: bool = False
@@ -66,7 +76,7 @@ class Collection:
         approximate: the index is of the descriptors as they are.
         """
         if approximate and self.whitening:
-            raise UserError("the index holds the descriptors as they are: leave out --approximate, or --whiten")
+            raise UserError("the FAISS index holds the descriptors as they are: leave out --approximate, or --whiten")
         net = placed(self.encoder.network())
         asked = describe(net, image_batches([photo], self.encoder.image, [box]), 1)
         if approximate:
@@ -119,6 +129,14 @@ class Collection:
                 f"{folder} is no collection of `dagf extract`, or is broken; make it again{reason}"
             ) from error
         return cls(files, descriptors, encoder)
+
+
+def own_whitening(descriptors: NDArray[np.floating]) -> Whitening:
+    """The whitening by which a collection's own descriptors (N, D) are compared: PCA without labels.
+
+    Their mean, which all of them have in common, is taken out, and the `DIMENSIONS` strongest directions are kept.
+    """
+    return pca_whitening(descriptors, min(DIMENSIONS, len(descriptors) - 1, descriptors.shape[1]), POWER)
 
 
 def build(images: Sequence[Path], encoder: Encoder, output: Path, precision: Precision | None = None) -> Extracted:

@@ -29,11 +29,10 @@ class Search:
         """Where the collection is kept, below the data folder."""
         return paths.data() / "collections" / content_hash([self.title, self.encoder.content])
 
-    def collection(self, whiten: bool = False) -> Collection:
-        """The described images, `Collection.whitened` where asked; what is new or changed is described now."""
+    def collection(self, whiten: bool | None = None) -> Collection:
+        """The described images, as `Collection.whitened` compares them; what is new or changed is described now."""
         build(self.images, self.encoder, self.folder)
-        collection = Collection.load(self.folder)
-        return collection.whitened() if whiten else collection
+        return Collection.load(self.folder).whitened(whiten)
 
 
 def in_folder(photos: str, query: str = "", run: str = "", weights: str = "") -> Search:
