@@ -7,6 +7,7 @@ from dagf.common import UserError
 
 ROOT = "DAGF_ROOT"  # names the project's folder when the current folder is not inside it
 PHOTOGRAPH_TABLES = ("contrast", "main", "shelf")  # those in reports/photographs/ that are shown everywhere
+SPEED = Path("benchmarks", "results.json")  # what `make bench` measured last, below the project's folder
 RESULTS = "DAGF_RESULTS"  # set by the report runner: where a notebook leaves its tables and figures
 
 
