@@ -130,7 +130,7 @@ def _train(made: faiss.Index, database: Rows, spec: IndexSpec) -> None:
     faiss.extract_index_ivf(made).nprobe = spec.probes
     step = max(1, len(database) // (SEEN * spec.lists))
     seen = np.concatenate([rows[::step].copy() for rows in _blocks(database, "reading rows to train on")])
-    with announced(f"training {spec.lists} lists on {len(seen)} rows: most of the time, and FAISS tells no progress"):
+    with announced(f"training {spec.lists} lists, most of the time; FAISS tells no progress"):
         made.train(seen)
 
 

@@ -178,7 +178,7 @@ def _building(fitted: float) -> tuple[float, str]:
 
     Every row is read and coded: less than 1 comes of the few, noisy sizes, and would be carried over powers of ten.
     """
-    if fitted >= 1:
+    if round(fitted, 2) >= 1:
         return fitted, f"rows^{fitted:.2f}"
     return 1.0, f"linear in the rows: no build grows by less (fitted: {fitted:.2f})"
 
