@@ -8,16 +8,16 @@ import os
 import subprocess
 import sys
 import tempfile
+from collections.abc import Callable, Iterable, Iterator
+from functools import partial
 from pathlib import Path
-from typing import Any
 
 import click
 import torch
 from torch import nn
 
-from benchmarks import extraction, roads, searching
-from benchmarks.reranking import diffusion_seconds, scaling
-from benchmarks.timing import ratio
+from benchmarks import extraction, reranking, roads, searching
+from benchmarks.timing import Figure, ratio
 from dagf.benchmarks.toytown import ToytownSpec
 from dagf.common import HEADLESS, cores, write_json
 from dagf.model.network import AttentiveHead, RetrievalNet
@@ -28,7 +28,7 @@ from dagf.study.machine import machine
 RESULTS = Path(__file__).with_name("results.json")
 
 
-def dagf_against_gem(batch: int = 8, size: int = 224) -> dict[str, Any]:
+def dagf_against_gem(batch: int = 8, size: int = 224) -> Figure:
     """A forward pass of the registered DAGF against GeM's, on one ResNet-18: what the three modules cost."""
     torch.manual_seed(0)
     gem, dagf = (_placed(RetrievalNet(TrunkSpec("resnet18"), arm)) for arm in ("gem", "dagf"))
@@ -42,18 +42,22 @@ def _placed(net: nn.Module) -> nn.Module:
     return net.eval().to(memory_format=torch.channels_last)
 
 
-def heads_against_gem(batch: int = 32, channels: int = 128, cells: int = 12) -> list[dict[str, Any]]:
+def modules() -> Iterator[Figure]:
+    """What the modules of DAGF cost: in a network, and each head by itself."""
+    yield dagf_against_gem()
+    yield from heads_against_gem()
+
+
+def heads_against_gem(batch: int = 32, channels: int = 128, cells: int = 12) -> Iterator[Figure]:
     """Each head alone against GeM's, forward, on maps of the `cpu` profile's size: where the cost lies."""
     maps = torch.relu(torch.randn(batch, channels, cells, cells)).to(memory_format=torch.channels_last)
     gem = AttentiveHead(channels, VARIANTS["gem"]).eval()
-    found = []
-    with torch.inference_mode():
-        for name, made_of in VARIANTS.items():
-            head = AttentiveHead(channels, made_of).eval()
-            measured = ratio(lambda head=head: head(maps), lambda: gem(maps))  # type: ignore[misc]
-            what = f"head {name} / head gem, {batch} maps {channels} x {cells} x {cells}"
-            found.append({"what": what, "head": name, **measured})
-    return found
+    for name, made_of in VARIANTS.items():
+        head = AttentiveHead(channels, made_of).eval()
+        with torch.inference_mode():
+            measured = ratio(partial(head, maps), partial(gem, maps))
+        what = f"head {name} / head gem, {batch} maps {channels} x {cells} x {cells}"
+        yield {"what": what, "head": name, **measured}
 
 
 DRAW = """
@@ -65,7 +69,7 @@ print(time.perf_counter() - started)
 """
 
 
-def toytown_speed() -> dict[str, Any]:
+def toytown_speed() -> Figure:
     """Images a second of the `cpu` profile's Toytown, JPEGs, masks and records written, on all cores.
 
     In a process of its own: each worker imports what the main module imports, and this one needs PyTorch.
@@ -81,7 +85,7 @@ def toytown_speed() -> dict[str, Any]:
     }
 
 
-def shown(one: dict[str, Any]) -> dict[str, str]:
+def shown(one: Figure) -> dict[str, str]:
     """A figure in words: what, figure (a ratio, a speed, a time, a size; how it grows), and what is wanted of it."""
     if "times_as_fast" in one:
         figure = f"{one['times_as_fast']:.2f}x as fast"
@@ -102,25 +106,45 @@ def shown(one: dict[str, Any]) -> dict[str, str]:
     return {"what": one["what"], "figure": figure, "wanted": "".join(bounds)}
 
 
+def steps(photographs: Path | None, weights: Path | None) -> dict[str, Callable[[], Iterable[Figure]]]:
+    """All that is measured, one step after the other."""
+    made: dict[str, Callable[[], Iterable[Figure]]] = {
+        "search and judging": searching.figures,
+        "extraction": partial(extraction.figures, photographs),
+    }
+    if photographs and weights:
+        made["faster roads"] = partial(roads.figures, photographs, weights)
+    return made | {
+        "drawing Toytown": lambda: [toytown_speed()],
+        "what the modules cost": modules,
+        "re-ranking": reranking.figures,
+    }
+
+
+def measure(planned: dict[str, Callable[[], Iterable[Figure]]]) -> Iterator[Figure]:
+    """Every figure with its words, told on the screen as soon as it is there."""
+    for number, (name, work) in enumerate(planned.items(), 1):
+        click.echo(f"{number} of {len(planned)}: {name}", err=True)
+        for one in work():
+            words = shown(one)
+            wanted = f"  (wanted: {words['wanted']})" if words["wanted"] else ""
+            click.echo(f"{words['figure']:>20}  {words['what']}{wanted}")
+            yield one | words
+
+
 @click.command()
 @click.argument("photographs", required=False, type=click.Path(exists=True, file_okay=False, path_type=Path))
 @click.option(
     "--weights", type=click.Path(exists=True, path_type=Path), help="Of MobileNetV2: faster roads are judged, too."
 )
 def main(photographs: Path | None, weights: Path | None) -> None:
-    """Run everything, print a line each, keep the figures.
+    """Run everything (a quarter of an hour on two cores), print a line each, keep the figures.
 
     PHOTOGRAPHS: a folder of JPEGs to extract; drawings stand in for it. With --weights it needs a labels.csv.
     """
     if weights and not photographs:
         raise click.UsageError("--weights are for a folder of photographs: name one")
-    found = [*searching.figures(), *extraction.figures(photographs)]
-    found += roads.figures(photographs, weights) if photographs and weights else []
-    found += [toytown_speed(), dagf_against_gem(), *heads_against_gem(), *scaling(), diffusion_seconds()]
-    words = [shown(one) for one in found]
-    for one in words:
-        print(f"{one['figure']:>20}  {one['what']}" + (f"  (wanted: {one['wanted']})" if one["wanted"] else ""))
-    figures = [one | word for one, word in zip(found, words, strict=True)]
+    figures = [*measure(steps(photographs, weights))]
     write_json(RESULTS, {"machine": machine(torch.get_num_threads()), "figures": figures})
 
 

@@ -1,7 +1,8 @@
 """Extraction beside the field's usual loop and beside the limit, the trunk's bare forward at the same sizes.
 
 The usual loop is that of the field's repositories: one image at a time, float32, the photograph decoded in full,
-resized by PIL, scaled for each scale by `interpolate`, one forward a scale. All three run in turns over the same
+resized by PIL, scaled for each scale by `interpolate`, one forward a scale. It is kinder than much of that code, which
+decodes every photograph twice: decoding once is no merit of ours here. All three run in turns over the same
 photographs, a part of them after the other; a figure is the median over the parts.
 """
 
@@ -10,7 +11,6 @@ from collections.abc import Iterator, Sequence
 from functools import partial
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import Any
 
 import numpy as np
 import torch
@@ -18,7 +18,7 @@ from PIL import Image
 from torch import Tensor, nn
 from torch.nn import functional as fn
 
-from benchmarks.timing import seconds
+from benchmarks.timing import Figure, median_ratio, seconds
 from dagf.benchmarks.toytown import ToytownSpec, draw_distractor
 from dagf.model.network import RetrievalNet
 from dagf.model.trunks import TrunkSpec
@@ -88,7 +88,12 @@ def bare(trunk: nn.Module, inputs: Sequence[Tensor]) -> None:
             torch.cuda.synchronize()
 
 
-def against_usual_and_limit(files: Sequence[Path], what: str, half: bool) -> list[dict[str, Any]]:
+def parts(files: Sequence[Path]) -> list[list[Path]]:
+    """The files in `PARTS` parts that are alike."""
+    return [list(files[number::PARTS]) for number in range(PARTS)]
+
+
+def against_usual_and_limit(files: Sequence[Path], what: str, half: bool) -> list[Figure]:
     """Two figures: how many times as fast as the usual loop, and which share of the limit's speed is reached.
 
     half: this project's trunk, and the limit's, work in bfloat16; the usual loop is in float32 all the same.
@@ -99,8 +104,7 @@ def against_usual_and_limit(files: Sequence[Path], what: str, half: bool) -> lis
     part = list(files[:8])
     usual(net, part), ours(fast, part)  # the first call allocates
     times = []
-    for number in range(PARTS):
-        some = list(files[number::PARTS])
+    for some in parts(files):
         inputs = prepared(some, device)
         trunk = fast.network.trunk
         works = (partial(ours, fast, some), partial(usual, net, some), partial(bare, trunk, inputs))
@@ -127,6 +131,16 @@ def against_usual_and_limit(files: Sequence[Path], what: str, half: bool) -> lis
     ]
 
 
+def dagf_end_to_end(files: Sequence[Path], what: str, half: bool) -> Figure:
+    """Whole extractions of the same images with the registered DAGF over those with GeM, part by part in turns."""
+    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    gem, dagf = (for_inference(MultiScale(network(arm=arm).to(device), SCALES), half) for arm in ("gem", "dagf"))
+    part = list(files[:8])
+    ours(dagf, part), ours(gem, part)  # the first call allocates
+    times = [(seconds(partial(ours, dagf, some)), seconds(partial(ours, gem, some))) for some in parts(files)]
+    return {"what": f"DAGF / GeM, whole extraction, {what}", "most": 1.10, **median_ratio(times)}
+
+
 def large_originals(folder: Path) -> list[Path]:
     """Photographs of 12 megapixels, as a phone takes them: enlarged drawings with the grain of a sensor."""
     chance, files = np.random.default_rng(0), []
@@ -139,7 +153,7 @@ def large_originals(folder: Path) -> list[Path]:
     return files
 
 
-def against_usual_on_large_originals() -> dict[str, Any]:
+def against_usual_on_large_originals() -> Figure:
     """How many times as fast as the usual loop, which decodes all 12 megapixels, `dagf extract` is here."""
     net, half = network().to("cuda" if torch.cuda.is_available() else "cpu"), half_pays()
     fast = for_inference(MultiScale(net, SCALES), half)
@@ -164,14 +178,15 @@ def drawn_photographs(folder: Path) -> Iterator[Path]:
         yield file
 
 
-def figures(photographs: Path | None) -> list[dict[str, Any]]:
+def figures(photographs: Path | None) -> Iterator[Figure]:
     """All figures of this file, over the photographs of a folder, or over drawings."""
     with TemporaryDirectory() as folder:
         if photographs:
             files, what = sorted(photographs.rglob("*.jpg"))[:PHOTOGRAPHS], "photographs"
         else:
             files, what = list(drawn_photographs(Path(folder))), "drawings of 384 x 512"
-        where, found = f"{len(files)} {what}, longest side {SPEC.size}, {len(SCALES)} scales, ResNet-18", []
+        where = f"{len(files)} {what}, longest side {SPEC.size}, {len(SCALES)} scales, ResNet-18"
         for half in sorted({torch.cuda.is_available(), half_pays()}):
-            found += against_usual_and_limit(files, f"{where}, {PRECISION[half]}", half)
-        return [*found, against_usual_on_large_originals()]
+            yield from against_usual_and_limit(files, f"{where}, {PRECISION[half]}", half)
+            yield dagf_end_to_end(files, f"{where}, {PRECISION[half]}", half)
+        yield against_usual_on_large_originals()

@@ -5,13 +5,12 @@ PyTorch's sort or BLAS take for themselves; it slows small calls, so time and me
 """
 
 import tracemalloc
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from functools import partial
-from typing import Any
 
 import numpy as np
 
-from benchmarks.timing import ratio, seconds
+from benchmarks.timing import Figure, ratio, seconds
 from dagf.retrieval.reranking import augment_database, diffusion, expand_queries, k_reciprocal, superglobal
 from dagf.retrieval.search import Descriptors, search
 from dagf.retrieval.statistics import exponent
@@ -54,19 +53,18 @@ def peak_bytes(work: Work, database: Descriptors, queries: Descriptors) -> int:
         tracemalloc.stop()
 
 
-def scaling(sizes: tuple[int, ...] = SIZES) -> list[dict[str, Any]]:
+def scaling(sizes: tuple[int, ...] = SIZES) -> Iterator[Figure]:
     """One figure a method: ratio (seconds / those of one exact search at the largest size), seconds and bytes by size.
 
     time_exponent and memory_exponent over all sizes. For diffusion, what its two parts take: `offline_seconds` (the
     graph, from a call without queries) and `query_seconds` (what one query adds), both at the largest size.
     """
     sets = [clustered(count) for count in sizes]
-    found = []
     for name, work in METHODS.items():
         timed = [ratio(partial(work, *one), partial(search, *one, NEAR), ROUNDS) for one in sets]
         took = [one["seconds"] for one in timed]
         memory = [peak_bytes(work, *one) for one in sets]
-        figure: dict[str, Any] = {
+        figure: Figure = {
             "what": f"{name} / one exact search, {sizes[-1]} rows x {DIMENSIONS}, {QUERIES} queries",
             "reranking": name,
             "rows": list(sizes),
@@ -82,11 +80,16 @@ def scaling(sizes: tuple[int, ...] = SIZES) -> list[dict[str, Any]]:
             database, queries = sets[-1]
             offline = seconds(partial(work, database, queries[:0]))
             figure |= {"offline_seconds": offline, "query_seconds": max(took[-1] - offline, 0.0) / len(queries)}
-        found.append(figure)
-    return found
+        yield figure
 
 
-def diffusion_seconds(rows: int = LIMIT_ROWS) -> dict[str, Any]:
+def diffusion_seconds(rows: int = LIMIT_ROWS) -> Figure:
     """Seconds of diffusion over `rows` rows, graph and all, against what is wanted of it."""
     took = seconds(partial(diffusion, *clustered(rows)))
     return {"what": f"diffusion, {rows} rows x {DIMENSIONS}, {QUERIES} queries", "most": LIMIT, "seconds": took}
+
+
+def figures() -> Iterator[Figure]:
+    """All figures of this file."""
+    yield from scaling()
+    yield diffusion_seconds()

@@ -6,11 +6,11 @@ judged is MobileNetV2 with GeM off the shelf, at three scales; the times are tho
 """
 
 import math
+from collections.abc import Iterator
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import Any
 from unittest.mock import patch
 
 import torch
@@ -18,7 +18,8 @@ from PIL import Image
 from torch import nn
 
 from benchmarks.extraction import SCALES, SPEC
-from benchmarks.timing import ratio, seconds
+from benchmarks.int8 import in_eight_bits
+from benchmarks.timing import Figure, ratio, seconds
 from dagf.benchmarks.folder import load_folder
 from dagf.benchmarks.protocol import Benchmark
 from dagf.model.network import RetrievalNet
@@ -35,6 +36,7 @@ from dagf.study.encoders import Encoder, off_the_shelf
 ROUNDS = 5
 ENLARGED = 4  # times: photographs of the size that a phone takes, whose decoding is reduced
 BATCH = 16
+SEEN = 64  # photographs that the eight bits are fitted to: without labels, and others than those that are timed
 
 
 def judged(encode: nn.Module, benchmark: Benchmark, spec: ImageSpec) -> float:
@@ -52,7 +54,7 @@ def compiled(encode: nn.Module) -> nn.Module:
     return encode
 
 
-def figures(folder: Path, weights: Path) -> list[dict[str, Any]]:
+def figures(folder: Path, weights: Path) -> Iterator[Figure]:
     """Two figures a road: its time over that of the extraction as it is, and its mAP on the folder's benchmark."""
     net = MultiScale(RetrievalNet(TrunkSpec("mobilenet_v2", weights=str(weights)), "gem"), SCALES)
     plain, benchmark = for_inference(net), replace(load_folder(folder), distractors=())
@@ -60,35 +62,34 @@ def figures(folder: Path, weights: Path) -> list[dict[str, Any]]:
     roads: dict[str, tuple[nn.Module, ImageSpec]] = {
         "bfloat16": (for_inference(net, half=True), SPEC),
         "torch.compile": (compiled(for_inference(net)), SPEC),
+        "int8 by onnxruntime": (in_eight_bits(for_inference(net), benchmark.database_paths[-SEEN:], SPEC), SPEC),
         "three quarters of the size": (plain, smaller),
         "one scale": (for_inference(MultiScale(net.network)), SPEC),
     }
     files = benchmark.database_paths[:BATCH]
-    found = [{"what": "as it is: folded, channels last, float32", "mAP": judged(plain, benchmark, SPEC)}]
+    yield {"what": "as it is: folded, channels last, float32", "mAP": judged(plain, benchmark, SPEC)}
     for name, (encode, spec) in roads.items():
         first = seconds(partial(run, encode, files, spec))
         timed = ratio(partial(run, encode, files, spec), partial(run, plain, files, SPEC), ROUNDS)
-        found.append(
-            {"what": f"{name} / as it is, MobileNetV2, {len(files)} photographs", "first_seconds": first, **timed}
-        )
-        found.append({"what": f"{name}: judged", "mAP": judged(encode, benchmark, spec)})
-    return [*found, *reduced_decoding(plain, benchmark), *whitened_on_itself(off_the_shelf(str(weights)), benchmark)]
+        yield {"what": f"{name} / as it is, MobileNetV2, {len(files)} photographs", "first_seconds": first, **timed}
+        yield {"what": f"{name}: judged", "mAP": judged(encode, benchmark, spec)}
+    yield from reduced_decoding(plain, benchmark)
+    yield from whitened_on_itself(off_the_shelf(str(weights)), benchmark)
 
 
-def whitened_on_itself(encoder: Encoder, benchmark: Benchmark) -> list[dict[str, Any]]:
+def whitened_on_itself(encoder: Encoder, benchmark: Benchmark) -> Iterator[Figure]:
     """mAP of each query set, as `dagf search --plain` finds it and as `dagf search --whiten` does."""
     net, files = for_inference(encoder.network()), benchmark.database_paths
     rows = describe(net, image_batches(files, encoder.image), len(files))
     asked = describe(net, query_batches(benchmark, encoder.image), len(benchmark.queries))
     whiten = own_whitening(rows)
     compared = {"as they are": (rows, asked), "whitened on themselves": (whiten(rows), whiten(asked))}
-    found, setting = [], benchmark.settings[0].name
+    setting = benchmark.settings[0].name
     for how, (known, wanted) in compared.items():
         answers = judge_positions(benchmark, stream_positions(benchmark, known, wanted))
         for query_set in benchmark.query_sets:
             what = f"descriptors of `dagf extract`, {how}: judged, {query_set}"
-            found.append({"what": what, "mAP": mean_average_precision(answers, setting, query_set)})
-    return found
+            yield {"what": what, "mAP": mean_average_precision(answers, setting, query_set)}
 
 
 def run(encode: nn.Module, files: list[Path], spec: ImageSpec) -> None:
@@ -103,7 +104,7 @@ def _size(benchmark: Benchmark) -> tuple[int, int]:
         return image.size
 
 
-def reduced_decoding(encode: nn.Module, benchmark: Benchmark) -> list[dict[str, Any]]:
+def reduced_decoding(encode: nn.Module, benchmark: Benchmark) -> list[Figure]:
     """mAP on enlarged photographs, whose JPEGs are decoded at reduced size, and on the same decoded in full."""
     spec, what = ImageSpec(max(_size(benchmark)) * 3 // 4), f"photographs {ENLARGED} times as large, decoded"
     with TemporaryDirectory() as place:

@@ -2,9 +2,12 @@
 
 import statistics
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from typing import Any
 
 ROUNDS = 15
+
+Figure = dict[str, Any]  # what was measured, in words, and the numbers: see `benchmarks.__main__.shown`
 
 
 def seconds(work: Callable[[], object]) -> float:
@@ -17,7 +20,11 @@ def seconds(work: Callable[[], object]) -> float:
 def ratio(work: Callable[[], object], reference: Callable[[], object], rounds: int = ROUNDS) -> dict[str, float]:
     """The median ratio of `work` to `reference`, measured in turns, and the median seconds of each."""
     work(), reference()  # the first call allocates
-    pairs = [(seconds(work), seconds(reference)) for _ in range(rounds)]
+    return median_ratio([(seconds(work), seconds(reference)) for _ in range(rounds)])
+
+
+def median_ratio(pairs: Sequence[tuple[float, float]]) -> dict[str, float]:
+    """Of pairs (seconds of the work, of its reference): the median ratio, and the median of each."""
     return {
         "ratio": statistics.median(a / b for a, b in pairs),
         "seconds": statistics.median(a for a, _ in pairs),

@@ -51,7 +51,7 @@ def progress(
 
     Of the processes that torchrun started the first shows its own; a worker process none, for who started it has one.
     """
-    if headless() or os.environ.get("RANK", "0") != "0" or multiprocessing.parent_process():
+    if _silent():
         yield from items
         return
     from tqdm.auto import tqdm  # it imports IPython's widgets: half a second that a drawing process need not spend
@@ -60,6 +60,22 @@ def progress(
         for item in items:
             yield item
             bar.update(amount(item))
+
+
+@contextmanager
+def announced(what: str) -> Iterator[None]:
+    """`what` on a line of its own, where a bar would be, while work goes on that cannot say how far it is."""
+    if _silent():
+        yield
+        return
+    from tqdm.auto import tqdm
+
+    with tqdm(desc=what, bar_format="{desc}", leave=False):
+        yield
+
+
+def _silent() -> bool:
+    return headless() or os.environ.get("RANK", "0") != "0" or multiprocessing.parent_process() is not None
 
 
 def choose(kind: str, name: str, choices: Iterable[str]) -> str:

@@ -11,6 +11,7 @@ from tqdm import tqdm
 from dagf import common
 from dagf.common import (
     UserError,
+    announced,
     atomic_folder,
     atomic_path,
     canonical_json,
@@ -256,6 +257,17 @@ def test_a_bar_counts_amounts_and_one_process_shows_it(
     )
     assert list(progress(["ab", "c"], "counting", 3, "letter", len)) == ["ab", "c"]
     assert ("3/3" in capsys.readouterr().err) == (rank == "0")
+
+
+@pytest.mark.parametrize("rank", ["0", "1"])
+def test_what_cannot_be_counted_is_announced(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], rank: str
+) -> None:
+    monkeypatch.delenv(common.HEADLESS, raising=False)
+    monkeypatch.setenv("RANK", rank)
+    with announced("training, which takes a while"):
+        said = capsys.readouterr().err
+    assert said.strip() == ("training, which takes a while" if rank == "0" else "")
 
 
 def test_names_that_are_no_text(tmp_path: Path) -> None:

@@ -1,5 +1,6 @@
 """The benchmarks run, on very little, and what they compare gives the same answers; no time is asserted."""
 
+from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -11,7 +12,7 @@ from PIL import Image
 from torchvision.models import mobilenet_v2
 
 from benchmarks import __main__ as bench
-from benchmarks import extraction, roads, searching
+from benchmarks import extraction, int8, roads, searching
 from dagf.benchmarks.folder import load_folder
 from dagf.retrieval.inference import MultiScale, for_inference
 from tests.study.conftest import write_photographs
@@ -28,10 +29,11 @@ def named(figures: list[dict[str, Any]]) -> list[str]:
 
 def test_search_and_judging() -> None:
     """The function itself compares mAP and neighbours with the usual way's."""
-    found = searching.figures(rows=6000)
+    found = [*searching.figures(rows=6000)]
     assert [sorted({"ratio", "bytes", "times_as_fast"} & one.keys()) for one in found] == [
         ["ratio"],
         ["bytes"],
+        ["times_as_fast"],
         ["times_as_fast"],
     ]
     assert named(found)
@@ -56,6 +58,8 @@ def test_the_usual_loop_and_ours_describe_alike(files: list[Path]) -> None:
     usual, ours = extraction.usual(net, files), extraction.ours(fast, files)
     assert torch.nn.functional.cosine_similarity(usual, ours).min() > 0.99
     assert named(extraction.against_usual_and_limit(files, "pictures", False))
+    whole = extraction.dagf_end_to_end(files, "pictures", False)
+    assert whole["most"] == 1.10 and named([whole])
 
 
 def test_a_photograph_is_judged_on_every_road(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -64,9 +68,32 @@ def test_a_photograph_is_judged_on_every_road(tmp_path: Path, monkeypatch: pytes
     torch.save(mobilenet_v2().state_dict(), tmp_path / "weights.pth")
     monkeypatch.setattr(roads, "compiled", lambda encode: encode)  # a compiler is not everywhere
     monkeypatch.setattr(roads, "ROUNDS", 1)
-    found = roads.figures(folder, tmp_path / "weights.pth")
-    assert [one["mAP"] > 0 for one in found if "mAP" in one] == [True] * 9
+    found = [*roads.figures(folder, tmp_path / "weights.pth")]
+    assert [one["mAP"] > 0 for one in found if "mAP" in one] == [True] * 10
     assert named(found)
+
+
+def test_eight_bits_describe_nearly_alike(files: list[Path]) -> None:
+    net = for_inference(MultiScale(extraction.network("mobilenet_v2"), extraction.SCALES))
+    small = int8.in_eight_bits(for_inference(net), files[:4], extraction.SPEC)
+    whole, coarse = extraction.ours(net, files), extraction.ours(small, files)
+    alike = torch.nn.functional.cosine_similarity(whole, coarse)
+    assert alike.min() > 0.95 and alike.max() < 1 - 1e-6  # it is another one
+
+
+def test_figures_are_told_as_they_come(capsys: pytest.CaptureFixture[str]) -> None:
+    def second() -> Iterator[dict[str, Any]]:
+        assert capsys.readouterr() == ("              1.250x  a  (wanted: <= 1.1)\n", "1 of 2: one\n2 of 2: two\n")
+        yield {"what": "b", "seconds": 2.0}
+
+    planned = {"one": lambda: [{"what": "a", "ratio": 1.25, "most": 1.1}], "two": second}
+    assert [one["figure"] for one in bench.measure(planned)] == ["1.250x", "2.0 s"]
+    assert capsys.readouterr().out == "               2.0 s  b\n"
+
+
+def test_roads_are_a_step_where_weights_are_named(tmp_path: Path) -> None:
+    assert "faster roads" not in bench.steps(tmp_path, None)
+    assert len(bench.steps(tmp_path, tmp_path)) == len(bench.steps(None, None)) + 1
 
 
 def test_an_enlarged_benchmark_is_the_same_one(tmp_path: Path) -> None:

@@ -21,7 +21,7 @@ from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import IO, Protocol
 
-from dagf.common import UserError, place_fault, progress
+from dagf.common import UserError, place_fault, progress, shown
 
 _BLOCK = 2**20
 _DRIVE = re.compile(r"[A-Za-z]:")
@@ -103,7 +103,9 @@ def extract(
     try:
         with ExitStack() as stack:
             read = _zip_members if kind == "zip" else _tar_members
-            return _unpack(archive, read(archive, kind, limits, stack), folder, keep, flatten, strip, limits)
+            members = read(archive, kind, limits, stack)
+            told = progress(members, f"unpacking {archive.name}", _number(archive, kind), unit="file")
+            return _unpack(archive, told, folder, keep, flatten, strip, limits)
     except _BROKEN as error:
         if place_fault(error):
             raise
@@ -126,7 +128,7 @@ def _unpack(
         path.parent.mkdir(parents=True, exist_ok=True)
         return path
 
-    for count, member in enumerate(progress(members, f"unpacking {archive.name}", unit="file"), 1):
+    for count, member in enumerate(members, 1):
         if count > limits.members:
             raise _refused(archive, f"it has more than {limits.members} members")
         name = _safe(archive, member.name)
@@ -134,7 +136,7 @@ def _unpack(
             base = posixpath.dirname(name) if member.kind == "link" else ""
             links.append((name, _inner(archive, name, base, member.target)))
         elif member.kind not in ("file", "folder"):
-            raise _refused(archive, f"its member {_shown(name)} is a {member.kind}")
+            raise _refused(archive, f"its member {shown(name)} is a {member.kind}")
         elif member.kind == "file" and name and fnmatchcase(name, keep):
             made[name] = place(name)
             with member.open() as source, made[name].open("xb") as target:
@@ -144,7 +146,7 @@ def _unpack(
     for name, target_name in links:
         if fnmatchcase(name, keep):
             if target_name not in made:
-                raise _refused(archive, f"its link {_shown(name)} points at no file of it")
+                raise _refused(archive, f"its link {shown(name)} points at no file of it")
             made[name] = place(name)
             os.link(made[target_name], made[name])
     return len(made)
@@ -155,23 +157,27 @@ def _safe(archive: Path, name: str) -> str:
     odd = "\\" in name or any(ord(letter) < 32 or ord(letter) == 127 for letter in name)
     parts = [part for part in name.split("/") if part not in ("", ".")]
     if name.startswith("/") or _DRIVE.match(name) or odd or ".." in parts:
-        raise _refused(archive, f"its member {_shown(name)} would lie outside the folder")
+        raise _refused(archive, f"its member {shown(name)} would lie outside the folder")
     return "/".join(parts)
 
 
 def _inner(archive: Path, name: str, base: str, target: str) -> str:
     path = posixpath.normpath(posixpath.join(base, target))
     if target.startswith("/") or "\\" in target or _DRIVE.match(target) or path.split("/")[0] == "..":
-        raise _refused(archive, f"its link {_shown(name)} leaves the folder")
+        raise _refused(archive, f"its link {shown(name)} leaves the folder")
     return path
-
-
-def _shown(name: str) -> str:
-    return ascii(name if len(name) <= 80 else name[:77] + "...")
 
 
 def _refused(archive: Path, why: str) -> UserError:
     return UserError(f"{archive} is refused: {why}; delete it and get it from its authors")
+
+
+def _number(archive: Path, kind: str) -> int | None:
+    """How many members an archive has; None for a tar, which would have to be read to its end for that."""
+    if kind != "zip":
+        return None
+    with zipfile.ZipFile(archive) as packed:
+        return len(packed.infolist())
 
 
 def _tar_members(archive: Path, kind: str, limits: Limits, stack: ExitStack) -> Iterator[_Member]:

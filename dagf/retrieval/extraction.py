@@ -49,18 +49,22 @@ class ShardedDescriptors:
     def __len__(self) -> int:
         return self.shape[0]
 
-    def __getitem__(self, rows: slice | NDArray[np.integer | np.bool]) -> NDArray[np.floating]:
-        """The rows of a slice or of an array of numbers, as NumPy's; a slice within one shard is not copied."""
+    def __getitem__(self, rows: slice | NDArray[np.int64]) -> NDArray[np.floating]:
+        """The rows of a slice without a step, or of an array of numbers from 0; a slice in one shard is not copied.
+
+        Raises `IndexError` for anything else that NumPy would take.
+        """
         if isinstance(rows, slice):
             first, last, step = rows.indices(len(self))
-            return self._between(first, last) if step == 1 else self[np.arange(first, last, step)]
-        numbers = np.flatnonzero(rows) if rows.dtype == bool else np.where(rows < 0, rows + len(self), rows)
-        if len(numbers) and not 0 <= numbers.min() <= numbers.max() < len(self):
+            if step != 1:
+                raise IndexError(f"rows are read without a step, and not {rows}")
+            return self._between(first, last)
+        if rows.dtype == bool or (len(rows) and not 0 <= rows.min() <= rows.max() < len(self)):
             raise IndexError(f"rows {rows.min()} to {rows.max()} of {len(self)}")
-        found = np.empty((len(numbers), *self.shape[1:]), self.dtype)
-        shards = numbers // self._step
+        found = np.empty((len(rows), *self.shape[1:]), self.dtype)
+        shards = rows // self._step
         for number in np.unique(shards):
-            found[shards == number] = self._open(number)[numbers[shards == number] % self._step]
+            found[shards == number] = self._open(number)[rows[shards == number] % self._step]
         return found
 
     def _between(self, first: int, last: int) -> NDArray[np.floating]:

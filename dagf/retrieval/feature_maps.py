@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from dagf.benchmarks.protocol import Benchmark
-from dagf.common import atomic_folder, progress, read_json, write_json
+from dagf.common import UserError, atomic_folder, progress, read_json, write_json
 from dagf.retrieval.batches import Batch, database_batches, network_input, query_batches
 from dagf.retrieval.images import ImageSpec
 from dagf.retrieval.inference import describe
@@ -23,15 +23,20 @@ class FeatureMaps:
 
     One array (n, C, H, W) for each size of map, opened memory-mapped. Half precision moves a descriptor by
     about 1e-4 of its length, far below what separates two arms.
+
+    Raises `UserError` for a folder that is damaged, or not whole.
     """
 
     def __init__(self, folder: Path) -> None:
-        groups = read_json(folder / "groups.json")
-        self.count: int = groups["count"]
-        self.groups = [
-            (np.array(rows), np.load(folder / f"maps-{number}.npy", mmap_mode="r"))
-            for number, rows in enumerate(groups["rows"])
-        ]
+        try:
+            groups = read_json(folder / "groups.json")
+            self.count: int = groups["count"]
+            self.groups = [
+                (np.array(rows), np.load(folder / f"maps-{number}.npy", mmap_mode="r"))
+                for number, rows in enumerate(groups["rows"])
+            ]
+        except (UserError, OSError, ValueError, EOFError) as error:
+            raise UserError(f"the feature maps in {folder} are damaged: delete the folder, it is made again") from error
 
     def batches(self, size: int = 64) -> Iterator[Batch]:
         """Batches (row numbers, maps (B, C, H, W) float32) that cover every file once."""
@@ -59,7 +64,7 @@ def _store_maps(trunk: nn.Module, batches: Iterable[Batch], count: int, folder: 
     device = next(trunk.parameters()).device
     parts: dict[tuple[int, ...], list[tuple[NDArray[np.int64], NDArray[np.float16]]]] = {}
     with torch.inference_mode():
-        for rows, images in progress(batches, "feature maps", unit="batch"):
+        for rows, images in progress(batches, "feature maps", count, amount=lambda batch: len(batch[0])):
             maps = torch.relu(trunk(network_input(images, device))).half().cpu().contiguous()
             parts.setdefault(tuple(maps.shape[1:]), []).append((rows, maps.numpy()))
     with atomic_folder(folder) as temporary:

@@ -5,6 +5,7 @@ quantiser; product-quantised residuals (Jegou et al., PAMI 2011) in four bits, w
 al., VLDB 2015). `dagf.retrieval.search.search` is the exact oracle for its recall.
 """
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -12,7 +13,7 @@ import faiss
 import numpy as np
 from numpy.typing import NDArray
 
-from dagf.common import UserError, atomic_path, progress
+from dagf.common import UserError, announced, atomic_path, progress
 from dagf.retrieval.search import BLOCK, Descriptors, Found, Rows, check_descriptors
 
 FEW = 50_000  # rows up to which an exact search takes well under a second
@@ -112,18 +113,25 @@ def build_index(database: Rows, spec: IndexSpec | None = None) -> Index:
         if len(database) < spec.lists:
             raise UserError(f"{len(database)} rows are too few for {spec.lists} lists: name fewer")
         _train(made, database, spec)
-    for start in progress(range(0, len(database), BLOCK), "indexing", unit="block"):
-        rows = np.ascontiguousarray(database[start : start + BLOCK], np.float32)
-        check_descriptors(rows, "database", start)
+    for rows in _blocks(database, "indexing"):
         made.add(rows)
     return Index(made)
+
+
+def _blocks(database: Rows, what: str) -> Iterator[Descriptors]:
+    """The rows in single precision, checked, a block at a time and with a progress bar."""
+    for start in progress(range(0, len(database), BLOCK), what, unit="block"):
+        rows = np.ascontiguousarray(database[start : start + BLOCK], np.float32)
+        check_descriptors(rows, "database", start)
+        yield rows
 
 
 def _train(made: faiss.Index, database: Rows, spec: IndexSpec) -> None:
     faiss.extract_index_ivf(made).nprobe = spec.probes
     step = max(1, len(database) // (SEEN * spec.lists))
-    seen = [np.asarray(database[a : a + BLOCK][::step], np.float32) for a in range(0, len(database), BLOCK)]
-    made.train(np.concatenate(seen))
+    seen = np.concatenate([rows[::step].copy() for rows in _blocks(database, "reading rows to train on")])
+    with announced(f"training {spec.lists} lists, most of the time; FAISS tells no progress"):
+        made.train(seen)
 
 
 def _exact(database: Rows, queries: Descriptors, rows: NDArray[np.int64]) -> NDArray[np.float32]:

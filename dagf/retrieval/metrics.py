@@ -180,6 +180,7 @@ def means(judged: pd.DataFrame) -> pd.DataFrame:
 
 def mean_average_precision(judged: pd.DataFrame, setting: str, query_set: str = "query") -> float:
     """mAP in per cent of one query set under one setting; a `UserError` where no query has a positive."""
-    if (query_set, setting) not in means(judged).index:
+    found = means(judged)["mAP"]
+    if (query_set, setting) not in found.index:
         raise UserError(f"no query of the set '{query_set}' has a positive under {setting}: its mAP is undefined")
-    return float(means(judged)["mAP"][query_set, setting])
+    return float(found[query_set, setting])

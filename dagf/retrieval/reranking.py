@@ -159,8 +159,8 @@ def superglobal(
     _within("k", k, 0, top - 1, "other rows in the top")
     _within("beta", beta, 0)
     out = similarities(database, queries).astype(float)
-    for number, query in enumerate(queries):
-        best = search(database, query[None], top)[1][0]
+    tops = search(database, queries, top)[1]
+    for number, (query, best) in enumerate(zip(queries, tops, strict=True)):
         refined = _refined(database[best], k, beta, chunk)
         before = refined @ query
         expanded = refined[np.argsort(-before, kind="stable")[: k + 1]].max(0)

@@ -95,7 +95,7 @@ def similarity_blocks(
         yield start, (asked @ rows.T).cpu().numpy()
 
 
-def search(database: Rows, queries: Descriptors, k: int, block: int = BLOCK, device: str = "cpu") -> Found:
+def search(database: Rows, queries: Descriptors, k: int, block: int = BLOCK) -> Found:
     """The k most similar database rows of each query, best first: scores (Q, k) and row numbers (Q, k).
 
     Exact. Memory beyond the inputs is O(Q * (block + k)). Equal scores: the lower row first. A database
@@ -103,15 +103,13 @@ def search(database: Rows, queries: Descriptors, k: int, block: int = BLOCK, dev
 
     Raises `UserError` for descriptors that are not finite, not of unit length, or of another dimension.
     """
-    return _search(database, queries, k, block, device, 0, len(database))
+    return _search(database, queries, k, block, "cpu", 0, len(database))
 
 
-def search_together(
-    database: Rows, queries: Descriptors, k: int, who: Team, block: int = BLOCK, device: str = "cpu"
-) -> Found:
+def search_together(database: Rows, queries: Descriptors, k: int, who: Team, device: str = "cpu") -> Found:
     """`search` by several processes: each searches its share of the rows; all of them get the whole answer."""
     ends = np.linspace(0, len(database), who.size + 1).astype(int)
-    mine = _search(database, queries, k, block, device, ends[who.rank], ends[who.rank + 1])
+    mine = _search(database, queries, k, BLOCK, device, ends[who.rank], ends[who.rank + 1])
     parts = who.gather(mine)  # in the order of their rows, which decides between equal scores
     scores, rows = (np.hstack(part) for part in zip(*parts, strict=True))
     return _best(scores, rows, min(k, len(database)))

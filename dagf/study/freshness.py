@@ -31,8 +31,10 @@ WHAT = {  # the parts of a content hash, in the words of a person
     "data": "the data was changed",
     "weights": "the weights were changed",
     "photographs": "the tables measured on photographs were changed",
+    "speed": "the record of make bench was changed",
 }
 SHOWS_PHOTOGRAPHS = ("06_benchmark_tables",)  # whose page on Toytown also shows the tables measured on photographs
+SHOWS_SPEED = ("04_scale_and_mask_ablation", "07_large_scale")  # whose pages show what `make bench` measured last
 
 
 @dataclass(frozen=True)
@@ -153,10 +155,12 @@ def parts(project: Project, name: str, parameters: Mapping[str, Any], common: Ma
     """The hashes of all that the report of a notebook is made from; `common` are those that all share."""
     kept = (project.root / "reports" / "photographs").glob("*.json")
     shown = name in SHOWS_PHOTOGRAPHS and not parameters.get("benchmark")
+    speed = [project.root / paths.SPEED]
     return {
         "notebook": content_hash([_sources(project.path(one)) for one in project.upstream(name)]),
         "parameters": content_hash([shown_parameters(parameters), _own_profile(parameters)]),
         **({"photographs": content_hash(hash_files(kept, project.root))} if shown else {}),
+        **({"speed": content_hash(hash_files(speed, project.root))} if name in SHOWS_SPEED else {}),
         **common,
     }
 

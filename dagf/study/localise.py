@@ -166,7 +166,7 @@ def localisation(study: Study, net: RetrievalNet, step: int = 1) -> pd.DataFrame
     kept = ["file", "landmark", "difficulty", "scale"]
     scored = []
     batches = image_batches([study.test.root / file for file in records["file"]], spec, batch=BATCH)
-    for places, images in progress(batches, "maps", unit="batch"):
+    for places, images in progress(batches, "maps", len(records), amount=lambda batch: len(batch[0])):
         rows = records[kept].iloc[places].to_dict("records")
         chosen = [numbers[row["file"]] for row in rows]
         masks = [_mask(study, row["file"], images) for row in rows]

@@ -13,6 +13,7 @@ MORE_PHOTOGRAPH_TABLES = (
     *("shelf-ablation", "trained-ablation", "reranking", "reranking-trained", "learning-curve", "diversity"),
     *("masks-earlier-cut", "duplicate-counts", "near-duplicates", "distractors"),
 )
+SPEED = Path("benchmarks", "results.json")  # what `make bench` measured last, below the project's folder
 RESULTS = "DAGF_RESULTS"  # set by the report runner: where a notebook leaves its tables and figures
 
 

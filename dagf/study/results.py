@@ -241,6 +241,6 @@ def photograph_tables() -> list[dict[str, Any]]:
 
 def benchmark_figures() -> list[dict[str, Any]]:
     """The figures of the record that `make bench` keeps; none where there is no record."""
-    record = paths.root() / "benchmarks" / "results.json"
+    record = paths.root() / paths.SPEED
     figures: list[dict[str, Any]] = read_json(record)["figures"] if record.exists() else []
     return figures

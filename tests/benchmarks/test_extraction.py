@@ -10,8 +10,10 @@ from pathlib import Path
 
 import pytest
 
+from dagf.benchmarks import extraction
 from dagf.benchmarks.extraction import Limits, extract, looks_like
 from dagf.common import UserError
+from tests.bars import Bar, watch
 
 PHOTO = os.urandom(3000)
 Entry = tuple[str, bytes, str]  # name; content, or where a link points; "", "link", "hard", "device", "folder"
@@ -76,6 +78,15 @@ def test_an_honest_archive(tmp_path: Path, out: Path, kind: str) -> None:
     assert extract(archive, kind, out) == 3
     assert names(out) == ["top/a.jpg", "top/b/c.jpg", "top/x"]
     assert (out / "top" / "a.jpg").read_bytes() == PHOTO
+
+
+@pytest.mark.parametrize(("kind", "total"), [("zip", 4), ("tar", None), ("tgz", None)])
+def test_the_bar_knows_the_members_where_the_archive_lists_them(
+    tmp_path: Path, out: Path, kind: str, total: int | None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    bars = watch(extraction, monkeypatch)
+    extract(MAKERS[kind](tmp_path / "a", HONEST), kind, out)
+    assert bars == [Bar("unpacking a", total, 4)]
 
 
 @pytest.mark.parametrize("kind", MAKERS)

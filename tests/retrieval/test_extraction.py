@@ -200,7 +200,7 @@ def table(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFacto
 numbers = st.integers(-20, 20) | st.none()
 
 
-@given(st.builds(slice, numbers, numbers, st.sampled_from([None, 1, 2, -1, -3])))
+@given(st.builds(slice, numbers, numbers, st.sampled_from([None, 1])))
 def test_slices_are_those_of_an_array(table: tuple[ShardedDescriptors, Any], rows: slice) -> None:
     found = table[0][rows]
     np.testing.assert_array_equal(found, table[1][rows])
@@ -209,18 +209,26 @@ def test_slices_are_those_of_an_array(table: tuple[ShardedDescriptors, Any], row
     assert found.flags.writeable or found.size == 0  # as PyTorch wants it
 
 
-@given(st.lists(st.integers(-17, 16), max_size=30))
+@given(st.lists(st.integers(0, 16), max_size=30))
 def test_rows_are_those_of_an_array(table: tuple[ShardedDescriptors, Any], rows: list[int]) -> None:
     asked = np.array(rows, np.int64)
     np.testing.assert_array_equal(table[0][asked], table[1][asked])
-    chosen = np.isin(np.arange(17), asked)
-    np.testing.assert_array_equal(table[0][chosen], table[1][chosen])
 
 
 def test_rows_outside_are_an_error(table: tuple[ShardedDescriptors, Any]) -> None:
     for rows in ([17], [-18], [0, 99]):
         with pytest.raises(IndexError, match="of 17"):
             table[0][np.array(rows)]
+
+
+def test_what_rows_do_not_promise_is_refused(table: tuple[ShardedDescriptors, Any]) -> None:
+    """Steps, numbers from the end, and masks: nobody asks for them."""
+    for rows in (slice(None, None, 2), slice(9, 2, -1)):
+        with pytest.raises(IndexError, match=r"without a step, and not slice\("):
+            table[0][rows]
+    for rows in (np.array([3, -1]), np.ones(17, bool), np.zeros(17, bool)):
+        with pytest.raises(IndexError, match="of 17"):
+            table[0][rows]
 
 
 def test_what_is_read_can_be_changed_and_the_file_stays(table: tuple[ShardedDescriptors, Any]) -> None:

@@ -1,5 +1,7 @@
 """Cached maps: computed once, whole or not at all, and as good as the network itself."""
 
+import re
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -12,11 +14,13 @@ from dagf.common import UserError
 from dagf.model.network import AttentiveHead, MapEncoder, RetrievalNet
 from dagf.model.trunks import TrunkSpec
 from dagf.model.variants import variant
+from dagf.retrieval import feature_maps
 from dagf.retrieval.batches import image_batches
 from dagf.retrieval.descriptors import benchmark_scores
 from dagf.retrieval.feature_maps import BenchmarkMaps, cache_benchmark, cache_maps
 from dagf.retrieval.images import ImageSpec
 from dagf.retrieval.inference import describe
+from tests.bars import Bar, watch
 
 from .networks import SPEC, Counted, alone
 from .pictures import save, smooth
@@ -55,6 +59,32 @@ def test_a_failure_leaves_no_half_cache(files: list[Path], net: RetrievalNet, tm
     assert [path.name for path in (tmp_path / "cache").iterdir() if not path.name.endswith(".lock")] == []
     save(smooth(32, 24), files[20])
     assert cache_maps(net.trunk, image_batches(files, SPEC), len(files), tmp_path / "cache" / "a").count == 23
+
+
+@pytest.mark.parametrize("content", [None, b"", b"no array", b"half"])
+@pytest.mark.parametrize("name", ["maps-1.npy", "groups.json"])
+def test_damaged_maps_name_their_folder(
+    files: list[Path], net: RetrievalNet, tmp_path: Path, name: str, content: bytes | None
+) -> None:
+    folder = tmp_path / "maps"
+    cache_maps(net.trunk, image_batches(files, SPEC), len(files), folder)
+    whole = (folder / name).read_bytes()
+    (folder / name).unlink()
+    if content is not None:
+        (folder / name).write_bytes(whole[:-20] if content == b"half" else content)
+    message = f"the feature maps in {folder} are damaged: delete the folder, it is made again"
+    with pytest.raises(UserError, match=f"^{re.escape(message)}$"):
+        cache_maps(net.trunk, [], len(files), folder)
+    shutil.rmtree(folder)
+    assert cache_maps(net.trunk, image_batches(files, SPEC), len(files), folder).count == len(files)
+
+
+def test_the_bar_counts_images(
+    files: list[Path], net: RetrievalNet, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    bars = watch(feature_maps, monkeypatch)
+    cache_maps(net.trunk, image_batches(files, SPEC, batch=4), len(files), tmp_path / "maps")
+    assert bars == [Bar("feature maps", 23, 23)]
 
 
 def test_rows_are_taken_in_the_order_asked_for(files: list[Path], tmp_path: Path) -> None:

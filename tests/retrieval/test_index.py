@@ -2,6 +2,7 @@
 
 from pathlib import Path
 
+import faiss
 import numpy as np
 import pytest
 from hypothesis import given
@@ -120,3 +121,17 @@ def test_bad_input_is_refused(rows: Array, index: Index) -> None:
     spoilt[1234] = np.nan
     with pytest.raises(UserError, match="database: row 1234 holds NaN"):
         build_index(spoilt)
+
+
+@pytest.mark.parametrize(
+    ("row", "value", "fault"), [(1234, np.nan, "holds NaN"), (0, np.inf, "holds NaN"), (1233, 2, "has length 2")]
+)
+def test_no_row_is_learned_from_before_it_is_checked(
+    rows: Array, row: int, value: float, fault: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Among those that the lists are learned from (every third here), or not."""
+    spoilt = rows[: 3 * SEEN * 16].copy()
+    spoilt[row] *= value
+    monkeypatch.setattr(faiss.IndexPreTransform, "train", lambda *_: pytest.fail("FAISS has seen it"))
+    with pytest.raises(UserError, match=f"database: row {row} {fault}"):
+        build_index(spoilt, SMALL)

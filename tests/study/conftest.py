@@ -158,10 +158,10 @@ class Workshop:
         """Train here, in this process."""
         return train(config, self.data, self.store, self.cache, bar=False, **options)
 
-    def start(self, config: RunConfig, processes: int = 1) -> "subprocess.Popen[str]":
-        """Train in a process of its own; more than one are started by torchrun."""
+    def start(self, config: RunConfig, processes: int = 1, before: str = "") -> "subprocess.Popen[str]":
+        """Train in a process of its own, which runs the code `before` first; more than one are started by torchrun."""
         self.root.mkdir(parents=True, exist_ok=True)
-        (self.root / "job.py").write_text(JOB)
+        (self.root / "job.py").write_text(before + JOB)
         (self.root / "job.pickle").write_bytes(pickle.dumps((config, self.data, self.store, self.cache)))
         launcher = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node", str(processes)]
         command = [sys.executable, *(launcher if processes > 1 else []), "job.py", "job.pickle"]

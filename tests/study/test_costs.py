@@ -90,6 +90,35 @@ def test_the_outlook_is_arithmetic() -> None:
     }
 
 
+@pytest.mark.parametrize("fitted", [0.43, np.nan])
+def test_a_build_is_at_least_linear(fitted: float, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Noise at the small sizes gave 0.43 once; a single size with an index gives no exponent at all."""
+    found = costs.growth(table()).set_index("cost")
+    found.loc["build s", "exponent"] = fitted
+    monkeypatch.setattr(costs, "growth", lambda _: found.reset_index())
+    took = pd.DataFrame({"stage": ["all, overlapped"], "ms per image": [1.0]})
+    row = costs.outlook(table(), took, images=100_000_000).set_index("what").loc["build the index"]
+    assert row["figure"] == "0.6 h"
+    assert row["from"] == f"linear in the rows: no build grows by less (fitted: {fitted:.2f})"
+
+
+def test_a_build_that_grows_faster_is_taken_at_its_word() -> None:
+    took = pd.DataFrame({"stage": ["all, overlapped"], "ms per image": [1.0]})
+    steep = table(**{"build s": [2.0, 2.0 * 10**1.5]})
+    row = costs.outlook(steep, took, images=100_000_000).set_index("what").loc["build the index"]
+    assert row["from"] == "rows^1.50"
+    assert row["figure"] == "17.6 h"  # 63.2 s x 100^1.5
+
+
+def test_stages_are_measured_in_turns(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A slow moment that lasts for one round of all stages is in no median."""
+    calls = iter(range(1000))
+    monkeypatch.setattr(costs, "seconds", lambda work: 100.0 if next(calls) < 5 else 1.0)
+    files = [save(smooth(64, 48), tmp_path / f"{number}.png") for number in range(2)]
+    found = costs.stages(RetrievalNet(TrunkSpec("small"), "gem"), files, ImageSpec(48))
+    assert found["ms per image"].tolist() == [500.0] * 5
+
+
 def test_stages_name_every_part(tmp_path: Path) -> None:
     files = [save(smooth(64, 48), tmp_path / f"{number}.png") for number in range(3)]
     found = costs.stages(RetrievalNet(TrunkSpec("small"), "dagf"), files, ImageSpec(48))

@@ -19,7 +19,7 @@ from dagf.common import UserError
 from dagf.model.network import RetrievalNet
 from dagf.model.trunks import TrunkSpec
 from dagf.retrieval.images import ImageSpec, load_image, to_input
-from dagf.study import figures
+from dagf.study import figures, localise
 from dagf.study.config import load_profile
 from dagf.study.experiment import Study
 from dagf.study.explain import CamTarget, cams, look
@@ -40,6 +40,7 @@ from dagf.study.localise import (
 from dagf.study.opening import open_study
 from dagf.study.runs import Run, RunStore
 from dagf.study.sources import TrainingSet
+from tests.bars import Bar, watch
 
 NAMES = [
     "region evaluator", "effective weight", "channel-weighted response", "MAX-Mask cells",
@@ -252,7 +253,9 @@ def test_summaries_by_hand() -> None:
 
 
 @pytest.mark.study
-def test_localisation_on_toytown(project: Path, profile: Callable[..., str], net: RetrievalNet) -> None:
+def test_localisation_on_toytown(
+    project: Path, profile: Callable[..., str], net: RetrievalNet, monkeypatch: pytest.MonkeyPatch
+) -> None:
     study = open_study(profile())
     frame = localisation(study, net)
     assert len(frame) == 8 * len(NAMES)
@@ -266,7 +269,9 @@ def test_localisation_on_toytown(project: Path, profile: Callable[..., str], net
         assert all(row[key] == records[row["file"]][key] for key in ("landmark", "difficulty", "scale"))
         if row["map"] == "centre prior":
             assert row["AUC"] == pytest.approx(pixel_auc(centre_prior(48, 48), mask), abs=1e-3)
+    bars = watch(localise, monkeypatch)
     some = localisation(study, net, step=3)
+    assert bars == [Bar("maps", 3, 3)]
     assert some["file"].unique().tolist() == [study.test.database[number] for number in (0, 3, 6)]
     same = frame[frame["file"].isin(some["file"])]
     assert np.allclose(same["AUC"], some["AUC"], atol=1e-4, equal_nan=True)  # also the random maps

@@ -216,6 +216,44 @@ def test_two_processes_train_one_run_together(workshop: Workshop) -> None:
     assert "trained here" not in output
 
 
+DIES = """
+import os, signal
+from dagf.study import training
+
+whole = training._Loop._epoch
+
+def dying(self, model, epoch):
+    if (self.who.rank, epoch) == (1, 2):
+        os.kill(os.getpid(), signal.SIGKILL)
+    return whole(self, model, epoch)
+
+training._Loop._epoch = dying
+"""
+
+
+@pytest.mark.study
+def test_one_of_two_processes_dies_and_the_next_start_goes_on_as_if_unbroken(
+    workshop: Workshop, tmp_path: Path
+) -> None:
+    config = configured(epochs=4)
+    folder = workshop.store.folder(config)
+    died = workshop.start(config, processes=2, before=DIES)
+    errors = died.communicate(timeout=120)[1]
+    assert died.returncode not in (0, None)
+    assert "Signal 9 (SIGKILL)" in errors  # torchrun's table: which process, and of what
+    assert (folder / "state.safetensors").exists() and not (folder / "record.json").exists()
+    unbroken = Workshop(tmp_path / "unbroken", workshop.data)
+    for one in (workshop, unbroken):
+        process = one.start(config, processes=2)
+        output, errors = process.communicate(timeout=120)
+        assert process.returncode == 0, errors
+        assert output.count("trained here") == 2
+    resumed = workshop.store.get(config.id)
+    assert {path.name for path in resumed.folder.iterdir()} == FILES
+    assert list(resumed.curves["epoch"]) == [1, 2, 3, 4]
+    assert same_bits(resumed, unbroken.store.get(config.id))
+
+
 @pytest.mark.study
 def test_two_at_once_train_one_run_once(workshop: Workshop) -> None:
     config = configured(epochs=6)
