@@ -20,6 +20,8 @@ from typing import Any, TypeVar
 
 T = TypeVar("T")
 
+# Which files of a folder are photographs; what a file really is, its first bytes say.
+IMAGES = (".avif", ".bmp", ".gif", ".heic", ".heif", ".jpeg", ".jpg", ".png", ".ppm", ".tif", ".tiff", ".webp")
 HEADLESS = "DAGF_HEADLESS"  # set by the report runner: no progress bars, no widgets
 
 

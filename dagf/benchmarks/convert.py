@@ -13,9 +13,8 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 
 from dagf.benchmarks.folder import COLUMNS, LABELS, TRUTH, load_folder, read_csv, read_labels
-from dagf.common import UserError, write_text
+from dagf.common import IMAGES, UserError, write_text
 
-IMAGES = (".jpg", ".jpeg", ".png", ".webp", ".bmp", ".tif", ".tiff", ".ppm")
 PAIRS = ("query", "positives")
 ROLES = {"gallery": "database", "index": "database", "reference": "database", "ref": "database", "probe": "query"}
 Labelled = tuple[str, str, str]  # file, instance, role
