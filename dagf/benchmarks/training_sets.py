@@ -101,10 +101,26 @@ def load_gldv2(folder: Path, held_out: int) -> PublicSet:
     return PublicSet(files, labels, validation, content_hash(["gldv2", file_sha256(path), sorted(held)]))
 
 
-# name of `dagf data get` -> its folder under data/ (as in data/manifest.json), and (folder, held out) -> the set
-TRAINING_SETS: Mapping[str, tuple[str, Callable[[Path, int], PublicSet]]] = {
-    "sfm120k": ("train/retrieval-SfM-120k", lambda folder, _: load_sfm(folder)),
-    "gldv2": ("train/gldv2", load_gldv2),
+@dataclass(frozen=True)
+class TrainingSource:
+    """Where a training set lies under data/ (as in data/manifest.json), and (folder, held out) -> the set.
+
+    caveat: what must stand beside every figure of a network that was trained on it.
+    """
+
+    folder: str
+    load: Callable[[Path, int], PublicSet]
+    caveat: str = ""
+
+
+TRAINING_SETS: Mapping[str, TrainingSource] = {  # by the name of `dagf data get`
+    "sfm120k": TrainingSource("train/retrieval-SfM-120k", lambda folder, _: load_sfm(folder)),
+    "gldv2": TrainingSource(
+        "train/gldv2",
+        load_gldv2,
+        "Trained on Google Landmarks v2, which overlaps the test sets: 38 of the 70 evaluation images of ROxford5k and "
+        "36 of the 70 of RParis6k show landmarks of 18 of its classes (arXiv 2404.01524).",
+    ),
 }
 
 

@@ -38,7 +38,7 @@ def test_where_a_photograph_lies() -> None:
 
 def test_the_folders_are_those_of_the_manifest() -> None:
     sets = read_manifest(MANIFEST)
-    assert {name: folder for name, (folder, _) in TRAINING_SETS.items()} == {
+    assert {name: one.folder for name, one in TRAINING_SETS.items()} == {
         name: sets[name].folder for name in TRAINING_SETS
     }
 
