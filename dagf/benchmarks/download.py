@@ -145,7 +145,7 @@ def _remark(one: DataSet, wrong: list[str], say: Say) -> None:
 
 
 def line(one: DataSet, data: Path) -> str:
-    """What `dagf data get --list` says of a set: name, state, size as far as it is known, title."""
+    """What `dagf data list` says of a set: name, state, size as far as it is known, title."""
     size = sum(file.known_bytes for file in one.files)
     shown = f"{size / 1e9:.1f} GB" if size >= 10**8 else f"{size / 1e6:.1f} MB" if size else "?"
     return f"{one.name:20} {state(one, data):9} {shown:>9}  {one.title}"

@@ -20,7 +20,7 @@ from dagf.benchmarks import download, transfer
 from dagf.benchmarks.download import SOURCE, get
 from dagf.benchmarks.manifest import ARCHIVES, DataSet, Expected, RemoteFile, read_manifest
 from dagf.benchmarks.public import DISTRACTORS, LOADERS
-from dagf.benchmarks.revisited import COUNTS
+from dagf.benchmarks.revisited import COUNTS, load_ground_truth
 from dagf.benchmarks.transfer import fetch, forget
 from dagf.cli import main
 from dagf.common import UserError, file_sha256
@@ -397,7 +397,7 @@ def test_the_manifest() -> None:
             assert all("{" not in address for address in file.mirrors)
             assert all(re.match("https?://", address) for address in file.mirrors)
             assert all(address.endswith(f"/{file.file}") for address in file.mirrors)
-    assert [len(sets[name].files) for name in ("revisitop1m", "gldv2", "oxford100k")] == [101, 502, 40]
+    assert [len(sets[name].files) for name in ("r1m", "gldv2", "oxford100k")] == [101, 502, 40]
     assert sets["gldv2"].files[7].md5_from == "https://s3.amazonaws.com/google-landmark/md5sum/train/md5.images_007.txt"
     assert sets["oxford100k"].files[0].file == "oxc1_100k.part01.rar"
 
@@ -413,11 +413,13 @@ def test_the_manifests_counts_are_the_protocols() -> None:
     assert truths["paris6k"] == {"queries": 55, "database": 6392, "ok": 8955, "junk": 8245}
     for name in LOADERS:  # each lands where it is looked for
         assert name == "holidays-upright" or sets[name].folder == f"test/{name}"
-    assert {one.folder for one in DISTRACTORS.values()} <= {one.folder for one in sets.values()}
+    assert {name: one.folder for name, one in DISTRACTORS.items()} == {
+        name: sets[name].folder for name in DISTRACTORS
+    }  # one name in `dagf data get`, `dagf data check` and `--distractors`
     files = {name: one.expected.files for name, one in sets.items()}
     assert files["oxford5k"]["jpg/*.jpg"] == 5063
     assert files["paris6k"]["jpg/*.jpg"] == 6392 + 20  # the corrupt ones
-    assert files["revisitop1m"] == {DISTRACTORS["r1m"].pattern: 1_001_001} == {"jpg/**/*": DISTRACTORS["r1m"].count}
+    assert files["r1m"] == {DISTRACTORS["r1m"].pattern: 1_001_001} == {"jpg/**/*": DISTRACTORS["r1m"].count}
     assert files["holidays"] == {"jpg/*.jpg": 1491, "jpg/*00.jpg": 500}
     assert list(files["ukbench"].values()) == [10_200]
 
@@ -483,10 +485,12 @@ def test_the_command(server: Server, tmp_path: Path, monkeypatch: pytest.MonkeyP
         result = CliRunner().invoke(main, ["data", "get", *words])
         return result.exit_code, result.stdout, result.stderr
 
-    assert re.fullmatch(r"x +not here +0\.3 MB  a title\n", run("--list")[1])
-    code, said, _ = run("x")
+    toytowns, public = run("list")[1].splitlines()[:-1], run("list")[1].splitlines()[-1]
+    assert toytowns and all(re.fullmatch(r"toytown-[0-9a-f]{12}  \w+ profile, not made", one) for one in toytowns)
+    assert re.fullmatch(r"x +not here +0\.3 MB  a title", public)
+    code, said, _ = run("get", "x")
     assert code == 0
     assert SHA256 in said
-    assert " here " in run("--list")[1]
-    assert run() == (2, "", "dagf: name a data set to get: `dagf data get --list` shows them\n")
-    assert run("y")[2] == "dagf: unknown data set 'y': known: x\n"
+    assert re.fullmatch(r"x +here .*", run("list")[1].splitlines()[-1])
+    assert run("get") == (2, "", "dagf: name a data set to get: `dagf data list` shows them\n")
+    assert run("get", "y")[2] == "dagf: unknown data set 'y': known: x\n"
