@@ -12,7 +12,8 @@ from collections import Counter
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 
-from dagf.benchmarks.folder import COLUMNS, LABELS, TRUTH, load_folder, read_csv, read_labels
+from dagf.benchmarks.folder import COLUMNS, LABELS, TRUTH, load_folder, read_labels
+from dagf.benchmarks.lists import read_csv
 from dagf.common import IMAGES, UserError, write_text
 
 PAIRS = ("query", "positives")

@@ -5,7 +5,6 @@
 `distractor`, whose instance stays empty.
 """
 
-import csv
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -14,6 +13,7 @@ from pathlib import Path, PurePosixPath, PureWindowsPath
 import numpy as np
 
 from dagf.benchmarks.grocery import grocery_rows, is_grocery
+from dagf.benchmarks.lists import read_csv
 from dagf.benchmarks.protocol import Benchmark, Query, check_files, from_ground_truth
 from dagf.benchmarks.revisited import load_ground_truth
 from dagf.common import UserError, choose, content_hash
@@ -74,38 +74,6 @@ def read_labels(folder: Path) -> list[Row]:
         raise UserError(f"{path} lists no image: write one line 'file,instance,role' for each")
     _check_present(path, folder, rows)
     return rows
-
-
-def read_csv(
-    path: Path, columns: Sequence[str], renamed: Mapping[str, str] | None = None, delimiter: str = ","
-) -> Iterator[tuple[int, dict[str, str]]]:
-    """The lines of a CSV with a header: their number, and the cells by column, without spaces around them.
-
-    `renamed` maps columns of the file to other names. Raises `UserError`, one line with the file and the remedy,
-    where it lacks one of `columns`, a line has too few or too many cells, or the file cannot be read.
-    """
-    try:
-        with path.open(encoding="utf-8-sig", newline="") as stream:
-            reader = csv.DictReader(stream, skipinitialspace=True, strict=True, delimiter=delimiter)
-            header = [(renamed or {}).get(column.strip(), column.strip()) for column in reader.fieldnames or []]
-            reader.fieldnames = header
-            if not set(columns) <= set(header):
-                found = f"has the columns {', '.join(header)}" if header else "is empty"
-                raise UserError(f"{path} {found}: its first line must be {','.join(columns)}, with commas")
-            for cells in reader:
-                if None in cells or None in cells.values():
-                    where = f"{path}, line {reader.line_num}"
-                    raise UserError(f"{where}: too many or too few cells; quote a name that contains a comma")
-                yield reader.line_num, {column: cell.strip() for column, cell in cells.items()}
-    except FileNotFoundError:
-        raise UserError(f"{path} does not exist: write one line '{','.join(columns)}' for each image") from None
-    except OSError as error:
-        raise UserError(f"cannot read {path}: {error.strerror}; it must be a readable text file") from None
-    except UnicodeDecodeError as error:
-        raise UserError(f"{path} is not UTF-8 (byte {error.start}): save it again as UTF-8") from None
-    except csv.Error as error:
-        # the reader stands behind the last good line; an unclosed quote runs on to the file's end
-        raise UserError(f"{path}, line {reader.line_num + 1}: {error}; mend this line and its quotes") from None
 
 
 def _row(where: str, cells: Mapping[str, str]) -> Row:
@@ -195,7 +163,10 @@ def _benchmark(
 
 
 def training_images(folder: Path, role: str = "train") -> TrainingImages:
-    """The files of a training role and their instances, in the order of `labels.csv`."""
+    """The files of a training role and their instances, in the order of `labels.csv`.
+
+    Raises `UserError` where no image has the role, and as `read_labels`.
+    """
     return _training(folder, _rows_of_role(folder, role))
 
 

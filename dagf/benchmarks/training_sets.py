@@ -4,7 +4,6 @@ Both are lists that come with the photographs. A photograph is named by what is 
 given twice (GLDv2), so the hash of the list stands for the set: nobody waits for the sum of a million files.
 """
 
-import csv
 import operator
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -15,6 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from dagf.benchmarks.folder import held_benchmark, held_instances
+from dagf.benchmarks.lists import read_csv
 from dagf.benchmarks.protocol import Benchmark, Query
 from dagf.benchmarks.revisited import load_ground_truth
 from dagf.common import UserError, content_hash, file_sha256
@@ -195,21 +195,13 @@ def _clean_list(path: Path) -> dict[str, list[str]]:
     """Landmark -> its files under `train`, in the order of the list."""
     members: dict[str, list[str]] = {}
     seen: set[str] = set()
-    try:
-        with path.open(encoding="utf-8", newline="") as stream:
-            reader = csv.DictReader(stream)
-            if reader.fieldnames != ["landmark_id", "images"]:
-                raise UserError(f"{path}: its first line must be landmark_id,images; get it again")
-            for row in reader:
-                name, images = row["landmark_id"], (row["images"] or "").split()
-                if not name or name in members or not images or not all(len(image) > 3 for image in images):
-                    raise UserError(f"{path}, line {reader.line_num}: no landmark, or no images of it; get it again")
-                if not seen.isdisjoint(images) or not all(image.isalnum() for image in images):
-                    raise UserError(
-                        f"{path}, line {reader.line_num}: an image is listed twice or is no id; get it again"
-                    )
-                seen.update(images)
-                members[name] = [f"{image[0]}/{image[1]}/{image[2]}/{image}.jpg" for image in images]
-    except (OSError, UnicodeDecodeError, csv.Error) as error:
-        raise UserError(f"cannot read {path} ({error}): get it with `dagf data get gldv2`") from error
+    remedy = "get it again with `dagf data get gldv2`"
+    for line, cells in read_csv(path, ("landmark_id", "images"), remedy=remedy):
+        name, images = cells["landmark_id"], cells["images"].split()
+        if not name or name in members or not images or not all(len(image) > 3 for image in images):
+            raise UserError(f"{path}, line {line}: no landmark, or no images of it; {remedy}")
+        if not seen.isdisjoint(images) or not all(image.isalnum() for image in images):
+            raise UserError(f"{path}, line {line}: an image is listed twice or is no id; {remedy}")
+        seen.update(images)
+        members[name] = [f"{image[0]}/{image[1]}/{image[2]}/{image}.jpg" for image in images]
     return members
