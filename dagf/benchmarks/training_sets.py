@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from dagf.benchmarks.folder import held_benchmark, held_instances
 from dagf.benchmarks.lists import read_csv
 from dagf.benchmarks.protocol import Benchmark, Query
-from dagf.benchmarks.revisited import load_ground_truth
+from dagf.benchmarks.revisited import load_ground_truth, plain_file
 from dagf.common import UserError, content_hash, file_sha256
 
 LIST_BYTES = 2**28  # 200,000 names of 32 letters and as many pairs are about 15 MB
@@ -125,10 +125,10 @@ TRAINING_SETS: Mapping[str, TrainingSource] = {  # by the name of `dagf data get
 
 
 def _list_file(folder: Path, stem: str) -> Path:
-    for suffix in (".pkl", ".json"):
-        if (folder / f"{stem}{suffix}").is_file():
-            return folder / f"{stem}{suffix}"
-    raise UserError(f"{folder / stem}.pkl does not exist: get it with `dagf data get sfm120k`, or put it there")
+    path = plain_file(folder, stem)
+    if not path.is_file():
+        raise UserError(f"{path} does not exist: get it with `dagf data get sfm120k`, or put it there")
+    return path
 
 
 def _split(path: Path, value: Mapping[str, Any], part: str, clustered: bool = True) -> Split:

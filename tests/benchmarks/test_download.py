@@ -295,7 +295,8 @@ def test_a_set_and_what_it_needs(server: Server, photos: dict[str, DataSet], tmp
     assert download.state(photos["small"], data) == "not here"
     get(["other"], photos, data, said.append)
     home = data / "test" / "small"
-    assert sorted(path.name for path in home.iterdir()) == ["gnd_small.pkl", "jpg", SOURCE]
+    assert sorted(path.name for path in home.iterdir()) == ["gnd_small.json", "gnd_small.pkl", "jpg", SOURCE]
+    assert load_ground_truth(home / "gnd_small.json") == pickle.loads(server.files["gnd_small.pkl"])
     assert sorted(path.name for path in (home / "jpg").iterdir()) == [f"{i}{j}.jpg" for i in (1, 2) for j in range(3)]
     assert (data / "test" / "other" / "a.bin").read_bytes() == BODY
     assert not [path for path in (data / "downloads").iterdir() if path.is_dir()]
@@ -346,6 +347,21 @@ def test_what_is_not_as_the_manifest_says(server: Server, photos: dict[str, Data
     get(["small"], {"small": replace(photos["small"], expected=replace(wrong, exact=False))}, data, said.append)
     assert server.asked == []  # nothing is fetched twice
     assert "small: 6 files jpg/*.jpg (expected 7)" in said
+
+
+def test_a_ground_truth_that_is_none_leaves_no_set(server: Server, photos: dict[str, DataSet], tmp_path: Path) -> None:
+    """A few hundred bytes whose text as JSON is without end, and a list that holds itself."""
+    endless = {"imlist": ["10", "11"], "qimlist": ["20"], "gnd": [{"ok": [0], "junk": [1]}], "more": ["x" * 99]}
+    for _ in range(40):
+        endless["more"] = [endless["more"]] * 2
+    circular = {**endless, "more": list[Any]()}
+    circular["more"].append(circular["more"])
+    for value, why in ((endless, "more than 16777216 bytes"), (circular, "Circular")):
+        server.files["gnd_small.pkl"] = pickle.dumps(value, 2)
+        with pytest.raises(UserError, match=rf"gnd_small\.pkl cannot be kept as JSON \({why}"):
+            get(["small"], photos, tmp_path / why[:4])
+        assert not (tmp_path / why[:4] / "test" / "small").exists()
+        assert not list(tmp_path.rglob("*gnd_small*.json"))
 
 
 def test_a_list_is_counted(server: Server, tmp_path: Path) -> None:
@@ -482,7 +498,7 @@ def test_the_command(server: Server, tmp_path: Path, monkeypatch: pytest.MonkeyP
     (tmp_path / "data" / "manifest.json").write_text(json.dumps({"format": 1, "sets": [one]}))
 
     def run(*words: str) -> tuple[int, str, str]:
-        result = CliRunner().invoke(main, ["data", "get", *words])
+        result = CliRunner().invoke(main, ["data", *words])
         return result.exit_code, result.stdout, result.stderr
 
     toytowns, public = run("list")[1].splitlines()[:-1], run("list")[1].splitlines()[-1]
