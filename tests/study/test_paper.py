@@ -123,8 +123,8 @@ def test_without_the_data_one_line_says_how_to_get_them(project: Path, name: str
 def test_the_command_line_trains_it(paper: Path) -> None:
     found = CliRunner().invoke(main, ["train", "gem", "--profile", "paper"])
     assert found.exit_code == 0, found.output
-    assert found.output.startswith("run ")
-    assert found.stderr == ""
+    assert found.stdout.startswith("run ")  # of a slow machine stderr has a bar
+    assert "Landmarks" not in found.stderr
 
 
 def test_what_landmarks_v2_trains_has_its_caveat_beside_it(paper: Path) -> None:
@@ -134,7 +134,7 @@ def test_what_landmarks_v2_trains_has_its_caveat_beside_it(paper: Path) -> None:
     for command in (["train", "gem"], ["evaluate", "gem"], ["evaluate", "gem", "--json"]):
         found = CliRunner().invoke(main, [*command, "--profile", "paper-gldv2"])
         assert found.exit_code == 0, found.output
-        assert found.stderr.splitlines()[-1] == caveat
+        assert found.stderr.splitlines().count(caveat) == 1
         assert caveat not in found.stdout
     found = CliRunner().invoke(main, ["evaluate", "gem", "--profile", "paper-gldv2", "--off-the-shelf"])
     assert caveat not in found.output  # nothing was trained
