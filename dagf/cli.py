@@ -148,7 +148,8 @@ def train(variant: str, seed: int | None, **study: Any) -> None:
     from dagf.study.opening import open_study
     from dagf.team import team
 
-    run = open_study(**_parameters(**study)).run(variant, seed)
+    opened = open_study(**_parameters(**study))
+    run = opened.run(variant, seed)
     if team().rank > 0:
         return
     record = run.record
@@ -156,6 +157,8 @@ def train(variant: str, seed: int | None, **study: Any) -> None:
         f"run {run.id}: {record['variant']}, best epoch {record['best_epoch']}, "
         f"validation mAP {record['validation_mAP']:.1f}, {record['seconds']} s, {paths.relative(run.folder)}"
     )
+    if opened.caveat:
+        click.echo(opened.caveat, err=True)
 
 
 @main.command()
@@ -197,6 +200,8 @@ def evaluate(
         return
     test = opened.test
     click.echo(f"{test.name}: {len(test.database)} database images, {len(test.distractors)} distractors", err=True)
+    if opened.caveat and not off_the_shelf:
+        click.echo(opened.caveat, err=True)
     table = means(answers.judged).reset_index()
     click.echo(table.to_json(orient="records", indent=1) if as_json else table.round(2).to_string(index=False))
 

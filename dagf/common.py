@@ -20,6 +20,8 @@ from typing import Any, TypeVar
 
 T = TypeVar("T")
 
+# Which files of a folder are photographs; what a file really is, its first bytes say.
+IMAGES = (".avif", ".bmp", ".gif", ".heic", ".heif", ".jpeg", ".jpg", ".png", ".ppm", ".tif", ".tiff", ".webp")
 HEADLESS = "DAGF_HEADLESS"  # set by the report runner: no progress bars, no widgets
 
 
@@ -248,11 +250,11 @@ def write_json(path: Path, value: Any) -> None:
     write_text(path, text + "\n")
 
 
-def read_json(path: Path) -> Any:
-    """The value in a JSON file; a `UserError` names the file when it is missing or broken."""
+def read_json(path: Path, remedy: str = "delete it and make it again") -> Any:
+    """The value in a JSON file; a `UserError` names the file, and the remedy, when it is missing or broken."""
     try:
         return json.loads(path.read_text(encoding="utf-8"))
     except OSError as error:
         raise UserError(f"cannot read {path}: {error.strerror}") from error
     except (ValueError, RecursionError) as error:
-        raise UserError(f"{path} is not valid JSON ({error}); delete it and make it again") from error
+        raise UserError(f"{path} is not valid JSON ({error}); {remedy}") from error

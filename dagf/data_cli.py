@@ -9,19 +9,23 @@ from dagf.common import UserError
 
 @click.group()
 def data() -> None:
-    """List, make, get and check the data sets."""
+    """List, make, get, check and import data sets."""
 
 
 @data.command("list")
 def list_data() -> None:
-    """The data sets that are here.
+    """The drawings of Toytown and the public data sets: which are here, and how large a download is.
 
     \b
     dagf data list
     """
+    from dagf.benchmarks.download import line
+    from dagf.benchmarks.manifest import read_manifest
+    from dagf.study import paths
     from dagf.study.drawings import listed
 
-    click.echo("\n".join(listed()))
+    sets = read_manifest(paths.data() / "manifest.json")
+    click.echo("\n".join([*listed(), *(line(one, paths.data()) for one in sets.values())]))
 
 
 @data.command("make")
@@ -46,24 +50,19 @@ def make_data(profile: str, control: bool) -> None:
 
 @data.command("get")
 @click.argument("names", nargs=-1, metavar="NAME [NAME ...]")
-@click.option("--list", "only_list", is_flag=True, help="List the sets that can be got, and which are here.")
-def get_data(names: tuple[str, ...], only_list: bool) -> None:
+def get_data(names: tuple[str, ...]) -> None:
     """Download public data sets, and those that they need, into data/; a stopped download goes on when asked again.
 
     \b
     dagf data get roxford5k rparis6k
     """
-    from dagf.benchmarks.download import get, line
+    from dagf.benchmarks.download import get
     from dagf.benchmarks.manifest import read_manifest
     from dagf.study import paths
 
-    sets = read_manifest(paths.data() / "manifest.json")
-    if only_list:
-        click.echo("\n".join(line(one, paths.data()) for one in sets.values()))
-    elif not names:
-        raise UserError("name a data set to get: `dagf data get --list` shows them")
-    else:
-        get(names, sets, paths.data(), click.echo)
+    if not names:
+        raise UserError("name a data set to get: `dagf data list` shows them")
+    get(names, read_manifest(paths.data() / "manifest.json"), paths.data(), click.echo)
 
 
 @data.command("check")

@@ -72,6 +72,8 @@ def project(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
     root = tmp_path_factory.mktemp("cli") / "project"
     (root / "notebooks").mkdir(parents=True)
     (root / "pyproject.toml").touch()
+    (root / "data").mkdir()
+    shutil.copy(Path(__file__).parents[1] / "data" / "manifest.json", root / "data")
     (root / "tiny.yaml").write_text(json.dumps(PROFILE | {"arms": ["gem"], "seeds": [0]}))
     frozen: dict[str, Any] = {"trunk_training": None, "frozen": True, "image": {"size": 32}}
     (root / "frozen.yaml").write_text(json.dumps(PROFILE | frozen))
@@ -95,7 +97,9 @@ def tiny(project: Path) -> list[str]:
 
 
 def test_making_listing_and_checking_data(project: Path) -> None:
-    assert "smoke profile" in fine("data", "list")
+    listed = fine("data", "list")
+    assert "smoke profile" in listed
+    assert re.search(r"^r1m +not here +\S+ GB  R1M: a million distractors$", listed, re.MULTILINE)
     made = fine("data", "make", *tiny(project)).strip()
     assert re.fullmatch(r"data/toytown-[0-9a-f]{12}", made)
     assert fine("data", "make", *tiny(project)).strip() == made

@@ -230,6 +230,8 @@ def test_broken_json_names_the_file_and_the_remedy(tmp_path: Path, data: bytes) 
         read_json(path)
     assert str(path) in str(caught.value)
     assert "\n" not in str(caught.value)
+    with pytest.raises(UserError, match=r"is not valid JSON .*\); get it again$"):
+        read_json(path, "get it again")
 
 
 def test_missing_json(tmp_path: Path) -> None:

@@ -12,10 +12,10 @@ from collections import Counter
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 
-from dagf.benchmarks.folder import COLUMNS, LABELS, TRUTH, load_folder, read_csv, read_labels
-from dagf.common import UserError, write_text
+from dagf.benchmarks.folder import COLUMNS, LABELS, TRUTH, load_folder, read_labels
+from dagf.benchmarks.lists import read_csv
+from dagf.common import IMAGES, UserError, write_text
 
-IMAGES = (".jpg", ".jpeg", ".png", ".webp", ".bmp", ".tif", ".tiff", ".ppm")
 PAIRS = ("query", "positives")
 ROLES = {"gallery": "database", "index": "database", "reference": "database", "ref": "database", "probe": "query"}
 Labelled = tuple[str, str, str]  # file, instance, role

@@ -1,7 +1,8 @@
 """Getting the public data sets of data/manifest.json: each appears under its name only when it is whole.
 
 Unfinished work lies in data/downloads/NAME: the part of a file, whole files, and archives already unpacked. A stopped
-download goes on from there; when the set is whole, it is moved to its place and the folder is removed.
+download goes on from there; when the set is whole, it is moved to its place and the folder is removed. A ground truth
+that comes as a pickle is kept as JSON, too, which is what is read from then on.
 """
 
 import shutil
@@ -13,6 +14,7 @@ from filelock import FileLock, Timeout
 
 from dagf.benchmarks.extraction import extract
 from dagf.benchmarks.manifest import UNPACKED, DataSet, RemoteFile, differences
+from dagf.benchmarks.revisited import keep_as_json
 from dagf.benchmarks.transfer import check_room, fetch, forget
 from dagf.common import UserError, atomic_folder, choose, read_json, write_json
 
@@ -131,6 +133,8 @@ def _finish(one: DataSet, work: Path, target: Path, say: Say) -> None:
             f"{one.name} has {'; '.join(wrong)}: delete {work} to get it again, or correct data/manifest.json if the "
             "set itself has changed"
         )
+    for truth in whole.glob("gnd_*.pkl"):
+        keep_as_json(truth)
     write_json(whole / SOURCE, sources)
     target.parent.mkdir(parents=True, exist_ok=True)
     whole.replace(target)
@@ -145,7 +149,7 @@ def _remark(one: DataSet, wrong: list[str], say: Say) -> None:
 
 
 def line(one: DataSet, data: Path) -> str:
-    """What `dagf data get --list` says of a set: name, state, size as far as it is known, title."""
+    """What `dagf data list` says of a set: name, state, size as far as it is known, title."""
     size = sum(file.known_bytes for file in one.files)
     shown = f"{size / 1e9:.1f} GB" if size >= 10**8 else f"{size / 1e6:.1f} MB" if size else "?"
     return f"{one.name:20} {state(one, data):9} {shown:>9}  {one.title}"

@@ -5,15 +5,15 @@
 `distractor`, whose instance stays empty.
 """
 
-import csv
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath, PureWindowsPath
 
 import numpy as np
 
 from dagf.benchmarks.grocery import grocery_rows, is_grocery
+from dagf.benchmarks.lists import read_csv
 from dagf.benchmarks.protocol import Benchmark, Query, check_files, from_ground_truth
 from dagf.benchmarks.revisited import load_ground_truth
 from dagf.common import UserError, choose, content_hash
@@ -76,38 +76,6 @@ def read_labels(folder: Path) -> list[Row]:
     return rows
 
 
-def read_csv(
-    path: Path, columns: Sequence[str], renamed: Mapping[str, str] | None = None, delimiter: str = ","
-) -> Iterator[tuple[int, dict[str, str]]]:
-    """The lines of a CSV with a header: their number, and the cells by column, without spaces around them.
-
-    `renamed` maps columns of the file to other names. Raises `UserError`, one line with the file and the remedy,
-    where it lacks one of `columns`, a line has too few or too many cells, or the file cannot be read.
-    """
-    try:
-        with path.open(encoding="utf-8-sig", newline="") as stream:
-            reader = csv.DictReader(stream, skipinitialspace=True, strict=True, delimiter=delimiter)
-            header = [(renamed or {}).get(column.strip(), column.strip()) for column in reader.fieldnames or []]
-            reader.fieldnames = header
-            if not set(columns) <= set(header):
-                found = f"has the columns {', '.join(header)}" if header else "is empty"
-                raise UserError(f"{path} {found}: its first line must be {','.join(columns)}, with commas")
-            for cells in reader:
-                if None in cells or None in cells.values():
-                    where = f"{path}, line {reader.line_num}"
-                    raise UserError(f"{where}: too many or too few cells; quote a name that contains a comma")
-                yield reader.line_num, {column: cell.strip() for column, cell in cells.items()}
-    except FileNotFoundError:
-        raise UserError(f"{path} does not exist: write one line '{','.join(columns)}' for each image") from None
-    except OSError as error:
-        raise UserError(f"cannot read {path}: {error.strerror}; it must be a readable text file") from None
-    except UnicodeDecodeError as error:
-        raise UserError(f"{path} is not UTF-8 (byte {error.start}): save it again as UTF-8") from None
-    except csv.Error as error:
-        # the reader stands behind the last good line; an unclosed quote runs on to the file's end
-        raise UserError(f"{path}, line {reader.line_num + 1}: {error}; mend this line and its quotes") from None
-
-
 def _row(where: str, cells: Mapping[str, str]) -> Row:
     file, instance, role = (cells[column] for column in COLUMNS)
     windows = PureWindowsPath(file)  # reads both kinds of slash
@@ -146,26 +114,35 @@ def load_folder(folder: Path, name: str | None = None) -> Benchmark:
     Database and queries keep the order of `labels.csv`; each query role is a query set; the images of the role
     distractor follow. A query without positives stays in (the protocol leaves it out of the mean), but there must be
     one that has some. Instead of labels, the folder may hold a `ground_truth.json` in the field's form (imlist,
-    qimlist, gnd), where each query has positives of its own. Raises `UserError` as `read_labels`.
+    qimlist, gnd), where each query has positives of its own. Raises `UserError` as `read_labels`, and for what could
+    not be judged: no database, no query, no positive.
     """
-    name, path = name or folder.resolve().name, folder / LABELS
-    if (folder / TRUTH).is_file():
-        if path.exists():
+    name, path = name or folder.resolve().name, folder / TRUTH
+    if path.is_file():
+        if (folder / LABELS).exists():
             raise UserError(f"{folder} has both {LABELS} and {TRUTH}: keep one of them")
-        benchmark = from_ground_truth(name, folder, load_ground_truth(folder / TRUTH))
+        benchmark = from_ground_truth(name, folder, load_ground_truth(path), path)
         check_files(benchmark, f"mend the names in {TRUTH}, or put the images there")
+        remedies = "name some in its imlist", "name some in its qimlist", "give some in its gnd"
+        _check_of_use(benchmark, path, *remedies)
         return benchmark
     rows = read_labels(folder)
     database = [row for row in rows if row.role == "database"]
     queries = [row for row in rows if row.role.startswith("query")]
-    for what, found in (("database", database), ("query", queries)):
-        if not found:
-            raise UserError(f"{path} has no {what} image: give some of its lines the role {what}")
     extra = [folder / row.file for row in rows if row.role == "distractor"]
-    benchmark = _benchmark(name, folder, database, queries, extra)
-    if not any(len(query.labels["ok"]) for query in benchmark.queries):
-        raise UserError(f"{path}: no query has a database image of its instance; check the instance column")
+    benchmark, role = _benchmark(name, folder, database, queries, extra), "give some of its lines the role"
+    _check_of_use(benchmark, folder / LABELS, f"{role} database", f"{role} query", "check the instance column")
     return benchmark
+
+
+def _check_of_use(benchmark: Benchmark, path: Path, *remedies: str) -> None:
+    """Raise `UserError` for no database, no query or no positive, with the remedy of each."""
+    if not benchmark.database:
+        raise UserError(f"{path} has no database image: {remedies[0]}")
+    if not benchmark.queries:
+        raise UserError(f"{path} has no query image: {remedies[1]}")
+    if not any(len(query.positives) for query in benchmark.queries):
+        raise UserError(f"{path}: no query has a database image of its instance: {remedies[2]}")
 
 
 def folder_distractors(folder: Path) -> list[Path]:
@@ -195,7 +172,10 @@ def _benchmark(
 
 
 def training_images(folder: Path, role: str = "train") -> TrainingImages:
-    """The files of a training role and their instances, in the order of `labels.csv`."""
+    """The files of a training role and their instances, in the order of `labels.csv`.
+
+    Raises `UserError` where no image has the role, and as `read_labels`.
+    """
     return _training(folder, _rows_of_role(folder, role))
 
 
@@ -212,17 +192,15 @@ def _training(folder: Path, rows: Sequence[Row]) -> TrainingImages:
     return TrainingImages([folder / row.file for row in rows], [row.instance for row in rows])
 
 
-def validation_split(
-    folder: Path, held_out: int, seed: int, role: str = "train", queries: int = 5
-) -> tuple[TrainingImages, Benchmark]:
-    """Hold `held_out` instances of a training role back: (images of the others, a benchmark of those).
+def validation_split(folder: Path, held_out: int, seed: int, queries: int = 5) -> tuple[TrainingImages, Benchmark]:
+    """Hold `held_out` instances of the role train back: (images of the others, a benchmark of those).
 
     Of each held-out instance's images, sorted by name, up to `queries` (never more than half), spread evenly,
     are the queries and the rest is the database. Which instances are held out depends on `seed` and on their names
     only, not on the order of the file. Instances with one image cannot be held out. Raises `UserError` when there
-    are not enough.
+    are not enough, and as `training_images`.
     """
-    rows = sorted(_rows_of_role(folder, role), key=lambda row: row.file)
+    rows = sorted(_rows_of_role(folder, "train"), key=lambda row: row.file)
     members: dict[str, list[Row]] = {}
     for row in rows:
         members.setdefault(row.instance, []).append(row)

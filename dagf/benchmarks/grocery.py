@@ -9,14 +9,15 @@ Layout, from the root of the repository: dataset/classes.csv; dataset/{train,tes
 coarse class"; dataset/iconic-images-and-descriptions/.
 """
 
-import csv
 from pathlib import Path, PurePosixPath
 
+from dagf.benchmarks.lists import read_csv
 from dagf.common import UserError
 
 LISTS = ("train", "test", "val")
 TESTED, LEFT_OUT = "Juice", "Yoghurt"
 EVERY = {"query": 3, "train-category": 2}  # of the photographs of a kind, in the order of the lists
+_REMEDY = "get the set again"
 _COLUMNS = ("Class ID (int)", "Class Name (str)", "Coarse Class Name (str)", "Iconic Image Path (str)")
 
 
@@ -57,10 +58,13 @@ def grocery_rows(folder: Path) -> list[tuple[str, str, str]]:
 
 def _classes(path: Path) -> dict[str, tuple[str, str, str]]:
     """Number of a class, as text -> its name, its family and its studio picture."""
-    lines = list(csv.DictReader(_read(path)))
-    if not lines or not set(_COLUMNS) <= set(lines[0]) or any(not line[key] for line in lines for key in _COLUMNS):
-        raise UserError(f"{path} does not have the columns {', '.join(_COLUMNS)}: get the set again")
-    return {line[_COLUMNS[0]].strip(): (line[_COLUMNS[1]], line[_COLUMNS[2]], line[_COLUMNS[3]]) for line in lines}
+    found = {}
+    for line, cells in read_csv(path, _COLUMNS, remedy=_REMEDY):
+        number, *about = (cells[column] for column in _COLUMNS)
+        if not number or not all(about):
+            raise UserError(f"{path}, line {line}: an empty cell; {_REMEDY}")
+        found[number] = (about[0], about[1], about[2])
+    return found
 
 
 def _list(path: Path, classes: dict[str, tuple[str, str, str]]) -> list[tuple[str, str]]:
@@ -80,4 +84,4 @@ def _read(path: Path) -> list[str]:
     try:
         return path.read_text(encoding="utf-8-sig").splitlines()
     except (OSError, UnicodeDecodeError) as error:
-        raise UserError(f"cannot read {path} ({error}): get the set again") from None
+        raise UserError(f"cannot read {path} ({error}): {_REMEDY}") from None

@@ -12,7 +12,7 @@ from typing import Any
 from urllib.parse import urlsplit
 
 from dagf.benchmarks.protocol import from_ground_truth
-from dagf.benchmarks.revisited import load_ground_truth
+from dagf.benchmarks.revisited import counted, load_ground_truth
 from dagf.common import UserError, read_json
 
 UNPACKED = ("zip", "tar", "tgz")
@@ -81,7 +81,7 @@ class DataSet:
 
 def read_manifest(path: Path) -> dict[str, DataSet]:
     """Name -> data set. Raises `UserError` where the file is missing, broken or names an unsafe path or address."""
-    value = read_json(path)
+    value = read_json(path, "get it again with the project")
     try:
         if value["format"] != 1:
             raise ValueError(f"format {value['format']}, expected 1")
@@ -150,7 +150,10 @@ def web_address(address: str) -> bool:
 
 
 def differences(one: DataSet, folder: Path) -> list[str]:
-    """What in `folder` is not as the set's `expected` says, each in a few words; empty when all is there."""
+    """What in `folder` is not as the set's `expected` says, each in a few words; empty when all is there.
+
+    Raises `UserError` for a list or a ground truth that cannot be read.
+    """
     expected = one.expected
     wrong = []
     for pattern, count in expected.files.items():
@@ -162,11 +165,8 @@ def differences(one: DataSet, folder: Path) -> list[str]:
     if expected.truth is not None:
         file = expected.truth["file"]
         benchmark = from_ground_truth(one.name, folder, load_ground_truth(folder / file))
-        found_counts = {"queries": len(benchmark.queries), "database": len(benchmark.database)}
-        for label in ("easy", "hard", "ok", "junk"):
-            found_counts[label] = sum(len(query.labels.get(label, ())) for query in benchmark.queries)
         counts = {key: value for key, value in expected.truth.items() if key != "file"}
-        _compare(f"{file}: ", found_counts, counts, wrong)
+        _compare(f"{file}: ", counted(benchmark), counts, wrong)
     return wrong
 
 

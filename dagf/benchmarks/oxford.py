@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from dagf.benchmarks.protocol import Benchmark, from_ground_truth
-from dagf.benchmarks.revisited import load_ground_truth
+from dagf.benchmarks.revisited import load_ground_truth, plain_file
 from dagf.common import UserError
 
 IMAGES_OF = {"roxford5k": "oxford5k", "rparis6k": "paris6k"}  # the photographs are those of the classic sets
@@ -30,7 +30,7 @@ _PREFIX = "oxc1_"  # of the names of Oxford's queries, and of nothing else
 
 
 def load_oxford(name: str, home: Path) -> Benchmark:
-    """The set `name` in the folder `home`: its gnd_NAME.pkl or .json, else (classic) its text files, and `jpg`.
+    """The set `name` in the folder `home`: its gnd_NAME.json or .pkl, else (classic) its text files, and `jpg`.
 
     The text files lie in `home`, in its folder `gt`, or in NAME-gt beside it. Where a revisited set has no `jpg`,
     that of the classic set beside it is used. Raises `UserError` for what is missing.
@@ -40,16 +40,15 @@ def load_oxford(name: str, home: Path) -> Benchmark:
     root = next((path for path in roots if path.is_dir()), None)
     if root is None:
         raise UserError(f"the images of {name} are not at {roots[0]}: unpack them there, without sub-folders")
-    files = [home / f"gnd_{name}{suffix}" for suffix in (".pkl", ".json")]
-    truth = next((path for path in files if path.is_file()), None)
-    if truth is not None:
-        return from_ground_truth(name, root, load_ground_truth(truth))
+    truth = plain_file(home, f"gnd_{name}")
+    if truth.is_file():
+        return from_ground_truth(name, root, load_ground_truth(truth), truth)
     texts = [home, home / "gt", home.with_name(f"{name}-gt")] if images == name else []
     folder = next((path for path in texts if any(path.glob("*_query.txt"))), None)
     if folder is None:
         also = f", or the text files in {texts[-1]}" if texts else ""
-        raise UserError(f"no ground truth of {name}: expected {files[0]}{also}; get it with `dagf data get`")
-    return from_ground_truth(name, root, read_text_truth(folder, root))
+        raise UserError(f"no ground truth of {name}: expected {truth}{also}; get it with `dagf data get`")
+    return from_ground_truth(name, root, read_text_truth(folder, root), folder)
 
 
 def read_text_truth(folder: Path, root: Path) -> dict[str, Any]:

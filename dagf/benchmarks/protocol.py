@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from dagf.common import UserError
+from dagf.common import UserError, shown
 
 Box = tuple[float, float, float, float]
 Indices = NDArray[np.int64]
@@ -33,6 +33,8 @@ EASY = Setting("Easy", positive=("easy",), junk=("junk", "hard"))
 MEDIUM = Setting("Medium", positive=("easy", "hard"), junk=("junk",))
 HARD = Setting("Hard", positive=("hard",), junk=("junk", "easy"))
 CLASSIC = Setting("Classic", positive=("ok",), junk=("junk",))
+POSITIVES = ("easy", "hard", "ok")
+LABELS = (*POSITIVES, "junk")
 
 
 @dataclass(frozen=True)
@@ -54,6 +56,11 @@ class Query:
         return _union(self.labels, setting.positive), _union(self.labels, setting.junk)
 
     @property
+    def positives(self) -> Indices:
+        """The database indices of what is right under some setting, sorted."""
+        return _union(self.labels, POSITIVES)
+
+    @property
     def labelled(self) -> Indices:
         """The database indices of all labelled images, label after label: all others are negatives."""
         return np.concatenate([np.empty(0, np.int64), *self.labels.values()])
@@ -70,6 +77,7 @@ class Benchmark:
 
     Files are relative to `root`; distractors are whole paths, for they come from elsewhere. A query is
     never searched for as a whole where it has a box (DOLG's first figures had to be corrected for that).
+    `truth` is the file or folder that the ground truth was read from, for messages, where it has one of its own.
 
     Raises `UserError` for indices outside the database, labels that overlap, or an empty box.
     """
@@ -79,6 +87,7 @@ class Benchmark:
     database: tuple[str, ...]
     queries: tuple[Query, ...]
     distractors: tuple[Path, ...] = field(default=(), repr=False)
+    truth: Path | None = field(default=None, repr=False, compare=False)
 
     def __post_init__(self) -> None:
         for query in self.queries:
@@ -123,7 +132,7 @@ class Benchmark:
 
         owner: dict[int, int] = {}
         for number, query in enumerate(self.queries):
-            for row in _union(query.labels, ("easy", "hard", "ok")):
+            for row in query.positives:
                 parent[find(number)] = find(owner.setdefault(int(row), number))
         return np.array([find(number) for number in range(len(self.queries))], np.int64)
 
@@ -144,16 +153,19 @@ def _check_query(benchmark: str, query: Query, size: int) -> None:
         raise UserError(f"{benchmark}: query {query.file} has the empty box {query.box}; expected x1 y1 x2 y2")
 
 
-def from_ground_truth(name: str, root: Path, truth: Mapping[str, Any], suffix: str = ".jpg") -> Benchmark:
+def from_ground_truth(name: str, root: Path, truth: Mapping[str, Any], source: Path | None = None) -> Benchmark:
     """A benchmark from the field's common layout: `imlist`, `qimlist` and `gnd`, one entry a query.
 
     An entry holds 'bbx' and either 'easy', 'hard', 'junk' (Radenovic et al., CVPR 2018) or 'ok', 'junk'
-    (Philbin et al., CVPR 2007), as 0-based indices into `imlist`. `suffix` completes names that lack one.
+    (Philbin et al., CVPR 2007), as 0-based indices into `imlist`. '.jpg' completes names that lack a suffix.
+    `source` is where `truth` was read from. Raises `UserError` for another layout, for an entry of neither form, and
+    where entries have different forms; and as `Benchmark`.
     """
     try:
+        forms = [_form(name, file, entry) for file, entry in zip(truth["qimlist"], truth["gnd"], strict=True)]
         queries = tuple(
             Query(
-                file=_complete(file, suffix),
+                file=_complete(file),
                 labels={
                     key: np.unique(np.fromiter(map(operator.index, entry[key]), np.int64))
                     for key in LABELS
@@ -163,13 +175,23 @@ def from_ground_truth(name: str, root: Path, truth: Mapping[str, Any], suffix: s
             )
             for file, entry in zip(truth["qimlist"], truth["gnd"], strict=True)
         )
-        database = tuple(_complete(file, suffix) for file in truth["imlist"])
+        database = tuple(_complete(file) for file in truth["imlist"])
     except (KeyError, TypeError, ValueError, OverflowError, AttributeError) as error:
         raise UserError(f"{name}: the ground truth is not of the form imlist, qimlist, gnd ({error!r})") from error
-    return Benchmark(name, root, database, queries)
+    if len(set(forms)) > 1:
+        raise UserError(f"{name}: some queries have {' and some '.join(sorted(set(forms)))}: give all the same labels")
+    return Benchmark(name, root, database, queries, truth=source)
 
 
-LABELS = ("easy", "hard", "ok", "junk")
+def _form(name: str, file: Any, entry: Mapping[str, Any]) -> str:
+    """Which labels an entry grades by, in words; a misspelt one must not make its query one without positives."""
+    found = {label for label in POSITIVES if label in entry}
+    if found not in ({"ok"}, {"easy", "hard"}):
+        raise UserError(
+            f"{name}: query {shown(file)} has the keys {shown(sorted(map(str, entry)))}, expected ok and junk, or "
+            "easy, hard and junk; mend its ground truth"
+        )
+    return ", ".join(sorted(found))
 
 
 def check_files(benchmark: Benchmark, remedy: str) -> None:
@@ -183,8 +205,8 @@ def check_files(benchmark: Benchmark, remedy: str) -> None:
         )
 
 
-def _complete(file: str, suffix: str) -> str:
-    return file if Path(file).suffix else file + suffix
+def _complete(file: str) -> str:
+    return file if Path(file).suffix else f"{file}.jpg"
 
 
 def _box(values: Sequence[float] | None) -> Box | None:

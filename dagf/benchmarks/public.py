@@ -30,19 +30,24 @@ LOADERS: Mapping[str, Callable[[str, Path], Benchmark]] = {
 
 @dataclass(frozen=True)
 class DistractorSet:
-    """Images that are right for no query: those of `pattern` in a folder of data/. `listed`: the authors' own list."""
+    """Images that are right for no query: those of `pattern` in a folder of data/.
+
+    `listed`: the authors' own list. `remedy`: where none is there, if a download alone does not help.
+    """
 
     folder: str
     pattern: str
     count: int | None = None
     listed: str = ""
-    remedy: str = "get it with `dagf data get`"
+    remedy: str = ""
 
 
 DISTRACTORS: Mapping[str, DistractorSet] = {
     "r1m": DistractorSet("distractors/revisitop1m", "jpg/**/*", 1_001_001, "revisitop1m.txt"),
     "oxford100k": DistractorSet(
-        "distractors/oxford100k", "**/*.jpg", remedy="unpack its parts there with an unrar tool (`dagf data get` first)"
+        "distractors/oxford100k",
+        "**/*.jpg",
+        remedy="unpack its parts there with an unrar tool (`dagf data get oxford100k` first)",
     ),
 }
 
@@ -65,7 +70,10 @@ def spelled(what: str, names: Iterable[str] = LOADERS, kind: str = "benchmark") 
 
 
 def place(what: str, data: Path) -> Path:
-    """The folder of a benchmark: of a public set under `data`, in either layout, or the named folder itself."""
+    """The folder of a benchmark: of a public set under `data`, in either layout, or the named folder itself.
+
+    Raises `UserError` as `spelled`, and for a public set that is not there.
+    """
     what = spelled(what)
     if what not in LOADERS:
         return Path(what)
@@ -120,7 +128,8 @@ def _check_inside(benchmark: Benchmark) -> None:
 def distractor_files(what: str, data: Path) -> tuple[list[Path], list[str]]:
     """The images of a public distractor set under `data`, or of a folder, and what differs from what it should hold.
 
-    What is there is counted and taken; the authors' list is only compared, for list and archives disagree.
+    What is there is counted and taken; the authors' list is only compared, for list and archives disagree. Raises
+    `UserError` as `spelled`, and where there is no image.
     """
     what = spelled(what, DISTRACTORS, "distractor set")
     if what not in DISTRACTORS:
@@ -129,7 +138,7 @@ def distractor_files(what: str, data: Path) -> tuple[list[Path], list[str]]:
     folder = data / one.folder
     files = sorted(path for path in folder.glob(one.pattern) if path.is_file())
     if not files:
-        raise UserError(f"{folder} holds no image of {what}: {one.remedy}")
+        raise UserError(f"{folder} holds no image of {what}: {one.remedy or f'get it with `dagf data get {what}`'}")
     wrong = [f"{len(files)} images (expected {one.count})"] if one.count not in (None, len(files)) else []
     if one.listed and (folder / one.listed).is_file():
         base = folder / one.pattern.partition("/")[0]

@@ -5,6 +5,7 @@ need none of that: they are dictionaries, lists, strings and numbers, and `load_
 """
 
 import io
+import json
 import pickle
 import pickletools
 from collections.abc import Mapping
@@ -13,7 +14,7 @@ from pathlib import Path
 from typing import Any, NoReturn
 
 from dagf.benchmarks.protocol import LABELS, Benchmark
-from dagf.common import UserError, choose, read_json
+from dagf.common import UserError, atomic_path, choose, read_json
 
 MAX_BYTES = 16 * 2**20  # the known ones are below 1 MB
 
@@ -88,7 +89,7 @@ def load_ground_truth(path: Path, limit: int | None = None) -> dict[str, Any]:
         if path.suffix == ".pkl":
             value = _unpickle(path, path.read_bytes())
         elif path.suffix == ".json":
-            value = read_json(path)
+            value = read_json(path, "mend it, or get the set's ground truth again")
         else:
             raise UserError(f"{path} is neither .pkl nor .json: give the ground truth in one of these formats")
     except OSError as error:
@@ -96,6 +97,29 @@ def load_ground_truth(path: Path, limit: int | None = None) -> dict[str, Any]:
     if not isinstance(value, dict):
         raise UserError(f"{path} holds a {type(value).__name__}, not a dictionary of imlist, qimlist and gnd")
     return value
+
+
+def plain_file(folder: Path, stem: str) -> Path:
+    """STEM.json where it is in `folder`, for that needs no unpickling, or else STEM.pkl."""
+    path = folder / f"{stem}.json"
+    return path if path.is_file() else folder / f"{stem}.pkl"
+
+
+def keep_as_json(path: Path) -> None:
+    """Write the same as a ground-truth pickle beside it, as .json, atomically.
+
+    Raises `UserError` as `load_ground_truth`, and for what JSON cannot hold in `MAX_BYTES`: a pickle of a few bytes may
+    name one list a million times.
+    """
+    size = 0
+    try:
+        with atomic_path(path.with_suffix(".json")) as temporary, temporary.open("w", encoding="utf-8") as stream:
+            for part in json.JSONEncoder(allow_nan=False).iterencode(load_ground_truth(path)):
+                size += stream.write(part)
+                if size > MAX_BYTES:
+                    raise ValueError(f"more than {MAX_BYTES} bytes")
+    except (TypeError, ValueError, RecursionError) as error:
+        raise UserError(f"{path} cannot be kept as JSON ({error}): get another copy of it") from error
 
 
 def _unpickle(path: Path, data: bytes) -> Any:
@@ -117,18 +141,22 @@ def _unpickle(path: Path, data: bytes) -> Any:
         raise UserError(f"{path} is not a valid pickle ({reason}): download it again") from None
 
 
+def counted(benchmark: Benchmark) -> dict[str, int]:
+    """The number of queries and of database images, and of each label summed over the queries."""
+    found = {"queries": len(benchmark.queries), "database": len(benchmark.database)}
+    return found | {label: sum(len(query.labels.get(label, ())) for query in benchmark.queries) for label in LABELS}
+
+
 def check_counts(benchmark: Benchmark) -> None:
-    """Raise `UserError` where `benchmark` differs from what the set of its name must hold (`COUNTS`).
+    """Raise `UserError`, naming the ground truth, where `benchmark` differs from what its set must hold (`COUNTS`).
 
     Checked are the counts, which labels each query has, and the label of a query's own photograph.
     """
     expected = COUNTS[choose("public set", benchmark.name, COUNTS)]
     queries = benchmark.queries
-    found = {"queries": len(queries), "database": len(benchmark.database)}
-    found |= {label: sum(len(query.labels.get(label, ())) for query in queries) for label in LABELS}
     wrong = [
         f"{count} {key} (expected {getattr(expected, key)})"
-        for key, count in found.items()
+        for key, count in counted(benchmark).items()
         if count != getattr(expected, key)
     ]
     for label in LABELS if not wrong else ():
@@ -145,7 +173,8 @@ def check_counts(benchmark: Benchmark) -> None:
         where = f"labelled {expected.own} for itself" if expected.own else "outside the database"
         wrong.append(f"{len(others)} queries that are not {where}, as {_named(benchmark, others)}")
     if wrong:
-        raise UserError(f"{benchmark.name} has {', '.join(wrong)}: its files are another version, get them again")
+        source = benchmark.truth or benchmark.root  # without a file of its own the names of the photographs are it
+        raise UserError(f"{source}: {benchmark.name} has {', '.join(wrong)}: another version of the set, get it again")
 
 
 def _label_of(labels: Mapping[str, Any], row: int | None) -> str:

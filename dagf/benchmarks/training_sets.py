@@ -4,7 +4,6 @@ Both are lists that come with the photographs. A photograph is named by what is 
 given twice (GLDv2), so the hash of the list stands for the set: nobody waits for the sum of a million files.
 """
 
-import csv
 import operator
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -15,8 +14,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from dagf.benchmarks.folder import held_benchmark, held_instances
+from dagf.benchmarks.lists import read_csv
 from dagf.benchmarks.protocol import Benchmark, Query
-from dagf.benchmarks.revisited import load_ground_truth
+from dagf.benchmarks.revisited import load_ground_truth, plain_file
 from dagf.common import UserError, content_hash, file_sha256
 
 LIST_BYTES = 2**28  # 200,000 names of 32 letters and as many pairs are about 15 MB
@@ -101,18 +101,34 @@ def load_gldv2(folder: Path, held_out: int) -> PublicSet:
     return PublicSet(files, labels, validation, content_hash(["gldv2", file_sha256(path), sorted(held)]))
 
 
-# name of `dagf data get` -> its folder under data/ (as in data/manifest.json), and (folder, held out) -> the set
-TRAINING_SETS: Mapping[str, tuple[str, Callable[[Path, int], PublicSet]]] = {
-    "sfm120k": ("train/retrieval-SfM-120k", lambda folder, _: load_sfm(folder)),
-    "gldv2": ("train/gldv2", load_gldv2),
+@dataclass(frozen=True)
+class TrainingSource:
+    """Where a training set lies under data/ (as in data/manifest.json), and (folder, held out) -> the set.
+
+    caveat: what must stand beside every figure of a network that was trained on it.
+    """
+
+    folder: str
+    load: Callable[[Path, int], PublicSet]
+    caveat: str = ""
+
+
+TRAINING_SETS: Mapping[str, TrainingSource] = {  # by the name of `dagf data get`
+    "sfm120k": TrainingSource("train/retrieval-SfM-120k", lambda folder, _: load_sfm(folder)),
+    "gldv2": TrainingSource(
+        "train/gldv2",
+        load_gldv2,
+        "Trained on Google Landmarks v2, which overlaps the test sets: 38 of the 70 evaluation images of ROxford5k and "
+        "36 of the 70 of RParis6k show landmarks of 18 of its classes (arXiv 2404.01524).",
+    ),
 }
 
 
 def _list_file(folder: Path, stem: str) -> Path:
-    for suffix in (".pkl", ".json"):
-        if (folder / f"{stem}{suffix}").is_file():
-            return folder / f"{stem}{suffix}"
-    raise UserError(f"{folder / stem}.pkl does not exist: get it with `dagf data get sfm120k`, or put it there")
+    path = plain_file(folder, stem)
+    if not path.is_file():
+        raise UserError(f"{path} does not exist: get it with `dagf data get sfm120k`, or put it there")
+    return path
 
 
 def _split(path: Path, value: Mapping[str, Any], part: str, clustered: bool = True) -> Split:
@@ -179,21 +195,13 @@ def _clean_list(path: Path) -> dict[str, list[str]]:
     """Landmark -> its files under `train`, in the order of the list."""
     members: dict[str, list[str]] = {}
     seen: set[str] = set()
-    try:
-        with path.open(encoding="utf-8", newline="") as stream:
-            reader = csv.DictReader(stream)
-            if reader.fieldnames != ["landmark_id", "images"]:
-                raise UserError(f"{path}: its first line must be landmark_id,images; get it again")
-            for row in reader:
-                name, images = row["landmark_id"], (row["images"] or "").split()
-                if not name or name in members or not images or not all(len(image) > 3 for image in images):
-                    raise UserError(f"{path}, line {reader.line_num}: no landmark, or no images of it; get it again")
-                if not seen.isdisjoint(images) or not all(image.isalnum() for image in images):
-                    raise UserError(
-                        f"{path}, line {reader.line_num}: an image is listed twice or is no id; get it again"
-                    )
-                seen.update(images)
-                members[name] = [f"{image[0]}/{image[1]}/{image[2]}/{image}.jpg" for image in images]
-    except (OSError, UnicodeDecodeError, csv.Error) as error:
-        raise UserError(f"cannot read {path} ({error}): get it with `dagf data get gldv2`") from error
+    remedy = "get it again with `dagf data get gldv2`"
+    for line, cells in read_csv(path, ("landmark_id", "images"), remedy=remedy):
+        name, images = cells["landmark_id"], cells["images"].split()
+        if not name or name in members or not images or not all(len(image) > 3 for image in images):
+            raise UserError(f"{path}, line {line}: no landmark, or no images of it; {remedy}")
+        if not seen.isdisjoint(images) or not all(image.isalnum() for image in images):
+            raise UserError(f"{path}, line {line}: an image is listed twice or is no id; {remedy}")
+        seen.update(images)
+        members[name] = [f"{image[0]}/{image[1]}/{image[2]}/{image}.jpg" for image in images]
     return members

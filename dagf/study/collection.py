@@ -15,7 +15,7 @@ from filelock import FileLock
 from numpy.typing import NDArray
 
 from dagf.benchmarks.protocol import Box
-from dagf.common import UserError, content_hash, read_json, write_json
+from dagf.common import IMAGES, UserError, content_hash, read_json, write_json
 from dagf.retrieval.batches import image_batches
 from dagf.retrieval.extraction import SHARDS, Extracted, Precision, ShardedDescriptors
 from dagf.retrieval.index import Index, build_index
@@ -28,7 +28,6 @@ from dagf.study.encoders import Encoder
 from dagf.study.placing import device, half_pays, placed
 from dagf.team import team
 
-SUFFIXES = {".jpg", ".jpeg", ".png", ".webp", ".tif", ".tiff", ".bmp", ".gif"}
 INDEX = "index.json"
 NEAR = "near-*.faiss"
 OURS = (INDEX, CONTENTS, SHARDS, NEAR)  # what the folder of a collection holds
@@ -190,10 +189,11 @@ def find_images(places: Sequence[Path]) -> list[Path]:
     for place in places:
         if not place.exists():
             raise UserError(f"{place} does not exist")
-        inside = (
-            sorted(file for file in place.rglob("*") if file.suffix.lower() in SUFFIXES) if place.is_dir() else [place]
-        )
+        if not place.is_dir():
+            found.append(place)
+            continue
+        inside = sorted(file for file in place.rglob("*") if file.suffix.lower() in IMAGES and file.is_file())
         if not inside:
-            raise UserError(f"{place} holds no image ({', '.join(sorted(SUFFIXES))})")
+            raise UserError(f"{place} holds no image ({', '.join(IMAGES)})")
         found += inside
     return found

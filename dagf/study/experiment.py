@@ -15,6 +15,7 @@ import torch
 
 from dagf.benchmarks.protocol import Benchmark
 from dagf.benchmarks.toytown import generator_hash
+from dagf.benchmarks.training_sets import TRAINING_SETS
 from dagf.common import UserError, content_hash, file_sha256
 from dagf.model.network import MapEncoder, RetrievalNet
 from dagf.model.trunks import TrunkSpec
@@ -62,6 +63,11 @@ class Study:
     def title(self) -> str:
         """The name of the benchmark, for people."""
         return "Toytown" if self.toytown else self.test.name
+
+    @property
+    def caveat(self) -> str:
+        """What must stand beside every figure of what is trained here; '' where nothing must."""
+        return TRAINING_SETS[self.profile.training_set].caveat if self.profile.training_set else ""
 
     @property
     def facts(self) -> dict[str, str]:

@@ -15,7 +15,7 @@ from scipy.io import loadmat
 
 from dagf.benchmarks.manifest import DataSet, read_manifest
 from dagf.benchmarks.protocol import Benchmark, from_ground_truth
-from dagf.benchmarks.revisited import check_counts, load_ground_truth
+from dagf.benchmarks.revisited import check_counts, load_ground_truth, plain_file
 from dagf.common import UserError
 from dagf.retrieval.metrics import judge, means
 from dagf.retrieval.search import finite_lengths
@@ -41,11 +41,11 @@ def check_golden(sets: Mapping[str, DataSet], data: Path, published: pd.DataFram
     ours: dict[tuple[str, str, str], float] = {}
     for dataset in golden["dataset"].unique():
         name = dataset.lower()
-        files = folder / f"{name}_resnet_rsfm120k_gem.mat", folder / f"gnd_{name}.pkl"
+        files = folder / f"{name}_resnet_rsfm120k_gem.mat", plain_file(folder, f"gnd_{name}")
         missing = [file.name for file in files if not file.is_file()]
         if missing:
             raise UserError(f"{', '.join(missing)} not in {folder}: get the files with `dagf data get {SET}`")
-        benchmark = from_ground_truth(name, folder, load_ground_truth(files[1]))
+        benchmark = from_ground_truth(name, folder, load_ground_truth(files[1]), files[1])
         check_counts(benchmark)
         ours |= {(dataset, *key): value for key, value in measured(benchmark, files[0]).items()}
     rows = golden[["dataset", "protocol", "metric"]].assign(

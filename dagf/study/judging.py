@@ -41,7 +41,7 @@ def split_whitening(encode: nn.Module, profile: Profile) -> Whitening:
 
     Raises `UserError` where the split is not here, or has fewer pairs than the descriptors have dimensions.
     """
-    place, _ = TRAINING_SETS[choose("training set with a whitening split", profile.whitening, ("sfm120k",))]
-    files, pairs = load_whitening_split(paths.data() / place)
+    source = TRAINING_SETS[choose("training set with a whitening split", profile.whitening, ("sfm120k",))]
+    files, pairs = load_whitening_split(paths.data() / source.folder)
     known = describe(encode, image_batches(files, profile.judged_image), len(files), "whitening split")
     return learned_whitening(known, pairs)

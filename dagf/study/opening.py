@@ -78,13 +78,13 @@ def drawn(spec: ToytownSpec) -> Path:
 def public_training(profile: Profile) -> TrainingSet:
     """The public set that a profile trains on; a `UserError` says how to get it where it is not there."""
     name = choose("training set", profile.training_set, TRAINING_SETS)
-    place, load = TRAINING_SETS[name]
-    folder = paths.data() / place
+    source = TRAINING_SETS[name]
+    folder = paths.data() / source.folder
     if not folder.is_dir():
         raise UserError(
             f"profile {profile.name} trains on {name}, which is not in {folder}: run `dagf data get {name}`"
         )
-    found = load(folder, profile.held_out)
+    found = source.load(folder, profile.held_out)
     return TrainingSet(found.files, found.labels, found.validation, found.id, found.pairs)
 
 

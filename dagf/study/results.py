@@ -50,7 +50,7 @@ def main_caption(study: Study) -> str:
     )
     if len(test.settings) > 1:
         words += " The settings differ in which images count as right, and so in how many: compare within a column."
-    return words
+    return f"{words} {study.caveat}".rstrip()
 
 
 def ranked(table: pd.DataFrame, setting: str) -> pd.DataFrame:

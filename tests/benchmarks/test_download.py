@@ -20,7 +20,7 @@ from dagf.benchmarks import download, transfer
 from dagf.benchmarks.download import SOURCE, get
 from dagf.benchmarks.manifest import ARCHIVES, DataSet, Expected, RemoteFile, read_manifest
 from dagf.benchmarks.public import DISTRACTORS, LOADERS
-from dagf.benchmarks.revisited import COUNTS
+from dagf.benchmarks.revisited import COUNTS, load_ground_truth
 from dagf.benchmarks.transfer import fetch, forget
 from dagf.cli import main
 from dagf.common import UserError, file_sha256
@@ -295,7 +295,8 @@ def test_a_set_and_what_it_needs(server: Server, photos: dict[str, DataSet], tmp
     assert download.state(photos["small"], data) == "not here"
     get(["other"], photos, data, said.append)
     home = data / "test" / "small"
-    assert sorted(path.name for path in home.iterdir()) == ["gnd_small.pkl", "jpg", SOURCE]
+    assert sorted(path.name for path in home.iterdir()) == ["gnd_small.json", "gnd_small.pkl", "jpg", SOURCE]
+    assert load_ground_truth(home / "gnd_small.json") == pickle.loads(server.files["gnd_small.pkl"])
     assert sorted(path.name for path in (home / "jpg").iterdir()) == [f"{i}{j}.jpg" for i in (1, 2) for j in range(3)]
     assert (data / "test" / "other" / "a.bin").read_bytes() == BODY
     assert not [path for path in (data / "downloads").iterdir() if path.is_dir()]
@@ -348,6 +349,21 @@ def test_what_is_not_as_the_manifest_says(server: Server, photos: dict[str, Data
     assert "small: 6 files jpg/*.jpg (expected 7)" in said
 
 
+def test_a_ground_truth_that_is_none_leaves_no_set(server: Server, photos: dict[str, DataSet], tmp_path: Path) -> None:
+    """A few hundred bytes whose text as JSON is without end, and a list that holds itself."""
+    endless = {"imlist": ["10", "11"], "qimlist": ["20"], "gnd": [{"ok": [0], "junk": [1]}], "more": ["x" * 99]}
+    for _ in range(40):
+        endless["more"] = [endless["more"]] * 2
+    circular = {**endless, "more": list[Any]()}
+    circular["more"].append(circular["more"])
+    for value, why in ((endless, "more than 16777216 bytes"), (circular, "Circular")):
+        server.files["gnd_small.pkl"] = pickle.dumps(value, 2)
+        with pytest.raises(UserError, match=rf"gnd_small\.pkl cannot be kept as JSON \({why}"):
+            get(["small"], photos, tmp_path / why[:4])
+        assert not (tmp_path / why[:4] / "test" / "small").exists()
+        assert not list(tmp_path.rglob("*gnd_small*.json"))
+
+
 def test_a_list_is_counted(server: Server, tmp_path: Path) -> None:
     server.files["l.csv"] = b"id,images\n1,a b\n2,c\n"
     made = a_set(
@@ -397,7 +413,7 @@ def test_the_manifest() -> None:
             assert all("{" not in address for address in file.mirrors)
             assert all(re.match("https?://", address) for address in file.mirrors)
             assert all(address.endswith(f"/{file.file}") for address in file.mirrors)
-    assert [len(sets[name].files) for name in ("revisitop1m", "gldv2", "oxford100k")] == [101, 502, 40]
+    assert [len(sets[name].files) for name in ("r1m", "gldv2", "oxford100k")] == [101, 502, 40]
     assert sets["gldv2"].files[7].md5_from == "https://s3.amazonaws.com/google-landmark/md5sum/train/md5.images_007.txt"
     assert sets["oxford100k"].files[0].file == "oxc1_100k.part01.rar"
 
@@ -413,11 +429,13 @@ def test_the_manifests_counts_are_the_protocols() -> None:
     assert truths["paris6k"] == {"queries": 55, "database": 6392, "ok": 8955, "junk": 8245}
     for name in LOADERS:  # each lands where it is looked for
         assert name == "holidays-upright" or sets[name].folder == f"test/{name}"
-    assert {one.folder for one in DISTRACTORS.values()} <= {one.folder for one in sets.values()}
+    assert {name: one.folder for name, one in DISTRACTORS.items()} == {
+        name: sets[name].folder for name in DISTRACTORS
+    }  # one name in `dagf data get`, `dagf data check` and `--distractors`
     files = {name: one.expected.files for name, one in sets.items()}
     assert files["oxford5k"]["jpg/*.jpg"] == 5063
     assert files["paris6k"]["jpg/*.jpg"] == 6392 + 20  # the corrupt ones
-    assert files["revisitop1m"] == {DISTRACTORS["r1m"].pattern: 1_001_001} == {"jpg/**/*": DISTRACTORS["r1m"].count}
+    assert files["r1m"] == {DISTRACTORS["r1m"].pattern: 1_001_001} == {"jpg/**/*": DISTRACTORS["r1m"].count}
     assert files["holidays"] == {"jpg/*.jpg": 1491, "jpg/*00.jpg": 500}
     assert list(files["ukbench"].values()) == [10_200]
 
@@ -480,13 +498,15 @@ def test_the_command(server: Server, tmp_path: Path, monkeypatch: pytest.MonkeyP
     (tmp_path / "data" / "manifest.json").write_text(json.dumps({"format": 1, "sets": [one]}))
 
     def run(*words: str) -> tuple[int, str, str]:
-        result = CliRunner().invoke(main, ["data", "get", *words])
+        result = CliRunner().invoke(main, ["data", *words])
         return result.exit_code, result.stdout, result.stderr
 
-    assert re.fullmatch(r"x +not here +0\.3 MB  a title\n", run("--list")[1])
-    code, said, _ = run("x")
+    toytowns, public = run("list")[1].splitlines()[:-1], run("list")[1].splitlines()[-1]
+    assert toytowns and all(re.fullmatch(r"toytown-[0-9a-f]{12}  \w+ profile, not made", one) for one in toytowns)
+    assert re.fullmatch(r"x +not here +0\.3 MB  a title", public)
+    code, said, _ = run("get", "x")
     assert code == 0
     assert SHA256 in said
-    assert " here " in run("--list")[1]
-    assert run() == (2, "", "dagf: name a data set to get: `dagf data get --list` shows them\n")
-    assert run("y")[2] == "dagf: unknown data set 'y': known: x\n"
+    assert re.fullmatch(r"x +here .*", run("list")[1].splitlines()[-1])
+    assert run("get") == (2, "", "dagf: name a data set to get: `dagf data list` shows them\n")
+    assert run("get", "y")[2] == "dagf: unknown data set 'y': known: x\n"

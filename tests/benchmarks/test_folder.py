@@ -1,4 +1,6 @@
+import json
 from pathlib import Path
+from typing import Any
 
 import pytest
 from hypothesis import HealthCheck, given, settings
@@ -7,6 +9,8 @@ from hypothesis import strategies as st
 from dagf.benchmarks.folder import folder_distractors, load_folder, read_labels, training_images, validation_split
 from dagf.benchmarks.protocol import CLASSIC
 from dagf.common import UserError
+from dagf.study.checking import check
+from tests.study.conftest import photograph
 
 HEADER = "file,instance,role"
 GOOD = ["q1.jpg,one,query", "q2.jpg,two,query-studio", "q3.jpg,three,query", "d1.jpg,one,database"]
@@ -108,6 +112,39 @@ def test_a_wrong_file_is_named(tmp_path: Path, data: bytes | None, match: str) -
 def test_a_benchmark_needs_queries_with_answers(tmp_path: Path, lines: list[str], match: str) -> None:
     with pytest.raises(UserError, match=match):
         load_folder(make(tmp_path, lines))
+
+
+@pytest.mark.parametrize(
+    ("change", "match"),
+    [
+        ({"qimlist": [], "gnd": []}, "has no query image: name some in its qimlist"),
+        ({"imlist": [], "gnd": [{"ok": [], "junk": []}]}, "has no database image: name some in its imlist"),
+        ({"gnd": [{"ok": [], "junk": [0]}]}, "no query has a database image of its instance: give some in its gnd"),
+        ({"gnd": [{"easy": [], "hard": [], "junk": [0]}]}, "no query has a database image of its instance"),
+        ({"gnd": [{"Ok": [0], "junk": []}]}, "has the keys"),
+    ],
+)
+def test_a_ground_truth_needs_queries_with_answers(tmp_path: Path, change: dict[str, Any], match: str) -> None:
+    home = tmp_path / "home"
+    home.mkdir()
+    for name in ("q.jpg", "d.jpg"):
+        photograph(0, 0).save(home / name)
+    truth: dict[str, Any] = {"imlist": ["d"], "qimlist": ["q"], "gnd": [{"ok": [0], "junk": []}]}
+    path = home / "ground_truth.json"
+    path.write_text(json.dumps(truth))
+    assert check(str(home), tmp_path) == ["a benchmark: 1 queries, 1 database images"]
+    path.write_text(json.dumps(truth | change))
+    for refused in (lambda: load_folder(home), lambda: check(str(home), tmp_path)):
+        with pytest.raises(UserError, match=match) as caught:
+            refused()
+        assert home.name in str(caught.value)
+
+
+def test_a_broken_ground_truth_is_to_be_mended_not_deleted(tmp_path: Path) -> None:
+    (tmp_path / "ground_truth.json").write_text("{")
+    with pytest.raises(UserError, match=r"ground_truth\.json is not valid JSON .*; mend it, or get") as caught:
+        load_folder(tmp_path)
+    assert "delete" not in str(caught.value)
 
 
 def test_a_distractor_folder_needs_distractors(tmp_path: Path) -> None:

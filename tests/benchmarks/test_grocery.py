@@ -14,6 +14,7 @@ from dagf.benchmarks.public import open_benchmark
 from dagf.common import UserError
 from tests.benchmarks.sets import SMALL, write_grocery
 
+HEAD = "Class ID (int),Class Name (str),Coarse Class Name (str),Iconic Image Path (str)"
 PACKED = re.compile(r"images/(test_|val_|iconic_|)(.+)_(\d+|Iconic)\.jpg")
 
 
@@ -97,8 +98,10 @@ def test_the_rows_are_those_of_the_measured_labels(shared_data: Path, tmp_path: 
     [
         ("train.txt", "a.jpg, 28\n", r"train\.txt, line 1: expected 'path, class, coarse class'"),
         ("val.txt", "\na.jpg, 99, 1\n", r"val\.txt, line 2: expected"),
-        ("classes.csv", "a,b\n1,2\n", "does not have the columns Class ID"),
-        ("classes.csv", "", "does not have the columns Class ID"),
+        ("classes.csv", "a,b\n1,2\n", r"has the columns a, b: its first line must be Class ID .*, get the set again"),
+        ("classes.csv", "", r"is empty: its first line must be Class ID .*, get the set again"),
+        ("classes.csv", f"{HEAD}\n28,Juice,,\n", r"classes\.csv, line 2: an empty cell; get the set again"),
+        ("classes.csv", f"{HEAD}\n28,Juice\n", r"classes\.csv, line 2: too many or too few cells; get the set again"),
         ("test.txt", None, r"cannot read .*test\.txt"),
         ("val.txt", "val/Packages/Juice/x_001.jpg, 28, 19\n", r"1 files that do not exist, as .*x_001\.jpg"),
         ("val.txt", "../../../x_001.jpg, 28, 19\n", r"leaves the folder"),

@@ -82,6 +82,35 @@ def test_a_wrong_ground_truth_is_one_clear_line(change: dict[str, Any]) -> None:
     assert "\n" not in str(caught.value)
 
 
+@pytest.mark.parametrize(
+    ("entries", "why"),
+    [
+        (
+            [{"Ok": [0], "junk": []}],
+            r"query 'q0' has the keys \['Ok', 'junk'\], expected ok and junk, or easy, hard and",
+        ),
+        ([{"junk": [0]}], r"query 'q0' has the keys \['junk'\]"),
+        ([ENTRY, {}], r"query 'q1' has the keys \[\]"),
+        ([{"easy": [0], "hrad": [1], "junk": []}], "query 'q0' has the keys .*'hrad'"),
+        ([{**ENTRY, "ok": []}], "query 'q0' has the keys"),
+        ([ENTRY, {"ok": [0], "junk": []}], "some queries have easy, hard and some ok: give all the same labels"),
+    ],
+)
+def test_labels_of_another_form_are_refused(entries: list[dict[str, Any]], why: str) -> None:
+    truth = {"imlist": list("abcd"), "qimlist": [f"q{number}" for number in range(len(entries))], "gnd": entries}
+    with pytest.raises(UserError, match=f"^x: {why}") as caught:
+        from_ground_truth("x", Path(), truth)
+    assert "\n" not in str(caught.value)
+
+
+def test_a_query_may_have_nothing_to_find() -> None:
+    """As some of the Revisited sets: what counts is that the key is there."""
+    for nothing in ({"easy": [], "hard": [], "junk": []}, {"ok": []}):
+        made = from_ground_truth("x", Path(), {"imlist": ["a"], "qimlist": ["q"], "gnd": [nothing]})
+        assert made.queries[0].positives.tolist() == []
+    assert benchmark({"easy": [4], "hard": [2, 0], "junk": [1]}).queries[0].positives.tolist() == [0, 2, 4]
+
+
 @pytest.mark.parametrize("key", ["imlist", "qimlist", "gnd"])
 def test_a_part_missing_from_a_ground_truth_is_named(key: str) -> None:
     with pytest.raises(UserError, match=f"KeyError.*{key}"):

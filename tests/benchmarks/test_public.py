@@ -12,7 +12,7 @@ import pytest
 from dagf.benchmarks import groups, oxford, public, revisited
 from dagf.benchmarks.protocol import CLASSIC, Benchmark, from_ground_truth
 from dagf.benchmarks.public import LOADERS, distractor_files, folders_of, open_benchmark, place, spelled
-from dagf.benchmarks.revisited import COUNTS, check_counts
+from dagf.benchmarks.revisited import COUNTS, check_counts, keep_as_json
 from dagf.common import UserError
 from dagf.retrieval.images import load_image
 from dagf.study.checking import check, check_boxes
@@ -60,6 +60,35 @@ def test_text_and_pickle_of_oxford_say_the_same(tmp_path: Path, where: str) -> N
     ]  # fmt: skip
     assert labels(of_text) == labels(of_pickle) == [{"ok": [0, 1, 2], "junk": [3]}, {"ok": [4, 5], "junk": []}]
     assert of_text.settings == (CLASSIC,)
+
+
+@pytest.mark.usefixtures("small")
+def test_json_is_read_before_a_pickle(tmp_path: Path) -> None:
+    home = write_set("roxford5k", tmp_path)
+    of_pickle = open_benchmark("roxford5k", tmp_path)
+    assert of_pickle.truth == home / "gnd_roxford5k.pkl"
+    keep_as_json(home / "gnd_roxford5k.pkl")
+    (home / "gnd_roxford5k.pkl").write_bytes(b"no pickle")
+    of_json = open_benchmark("roxford5k", tmp_path)
+    assert of_json.truth == home / "gnd_roxford5k.json"
+    assert (of_json.database, labels(of_json)) == (of_pickle.database, labels(of_pickle))
+    assert [query.box for query in of_json.queries] == [query.box for query in of_pickle.queries]
+
+
+@pytest.mark.usefixtures("small")
+def test_a_mismatch_names_the_files(tmp_path: Path) -> None:
+    home = write_set("oxford5k", tmp_path)
+    (home / "gnd_oxford5k.pkl").unlink()
+    write_text_truth(home / "gt")
+    (home / "gt" / "oxford_1_ok.txt").write_text("")
+    with pytest.raises(
+        UserError, match=rf"^{home / 'gt'}: oxford5k has 4 ok \(expected 5\): another version of the set"
+    ):
+        open_benchmark("oxford5k", tmp_path)
+    home = write_set("holidays", tmp_path)  # whose photographs' names are the ground truth
+    (home / "jpg" / "100101.jpg").unlink()
+    with pytest.raises(UserError, match=rf"^{home / 'jpg'}: holidays has 4 database"):
+        open_benchmark("holidays", tmp_path)
 
 
 @pytest.mark.usefixtures("small")
@@ -113,7 +142,8 @@ def test_two_sets_mixed_up(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> N
     home = write_set("roxford5k", tmp_path)
     truth = {**PICKLE, "gnd": [{"bbx": [0, 0, 9, 9], "easy": [0], "hard": [1], "junk": []}] * 2}
     (home / "gnd_roxford5k.pkl").write_bytes(pickle.dumps(truth, 2))
-    with pytest.raises(UserError, match=r"roxford5k has 2 queries \(expected 1\), 7 database \(expected 6\)"):
+    wrong = r"gnd_roxford5k\.pkl: roxford5k has 2 queries \(expected 1\), 7 database \(expected 6\)"
+    with pytest.raises(UserError, match=wrong):
         open_benchmark("roxford5k", tmp_path)
     monkeypatch.setattr(public, "DISTRACTORS", {"r1m": public.DistractorSet("test/oxford5k", "jpg/*")})
     with pytest.raises(UserError, match=r"7 distractors are images of oxford5k itself, as .*all_souls_000000\.jpg"):

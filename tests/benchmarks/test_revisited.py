@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from dagf.benchmarks import revisited
 from dagf.benchmarks.protocol import EASY, from_ground_truth
-from dagf.benchmarks.revisited import check_counts, load_ground_truth
+from dagf.benchmarks.revisited import check_counts, keep_as_json, load_ground_truth, plain_file
 from dagf.common import UserError, file_sha256
 
 TRUTH = {
@@ -154,11 +154,15 @@ SHA256 = {
 
 
 @pytest.mark.parametrize("name", SHA256)
-def test_the_published_ground_truth(shared_data: Path, name: str) -> None:
+def test_the_published_ground_truth(shared_data: Path, tmp_path: Path, name: str) -> None:
     path = shared_data / "ground_truth" / f"gnd_{name}.pkl"
     assert file_sha256(path) == SHA256[name]
     truth = load_ground_truth(path)
     assert truth == load_ground_truth(path.with_suffix(".json"))
+    copy = write(tmp_path / path.name, path.read_bytes())
+    keep_as_json(copy)
+    assert plain_file(tmp_path, f"gnd_{name}") == copy.with_suffix(".json")
+    assert load_ground_truth(copy.with_suffix(".json")) == truth
     made = from_ground_truth(name, path.parent, truth)
     check_counts(made)
     without_easy = [i for i, query in enumerate(made.queries) if not len(query.relevance(EASY)[0])]

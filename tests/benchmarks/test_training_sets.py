@@ -38,7 +38,7 @@ def test_where_a_photograph_lies() -> None:
 
 def test_the_folders_are_those_of_the_manifest() -> None:
     sets = read_manifest(MANIFEST)
-    assert {name: folder for name, (folder, _) in TRAINING_SETS.items()} == {
+    assert {name: one.folder for name, one in TRAINING_SETS.items()} == {
         name: sets[name].folder for name in TRAINING_SETS
     }
 
@@ -121,9 +121,11 @@ def test_a_broken_list_is_one_line(tmp_path: Path, change: Callable[[dict[str, A
 
 
 def test_a_pickle_of_more_than_plain_data_is_refused(tmp_path: Path) -> None:
-    write_sfm(tmp_path)
+    parts = write_sfm(tmp_path)
     with pytest.raises(UserError, match=r"is refused: its opcode \w+ .* or save the same as \.json"):
         load_sfm(rewritten(tmp_path, lambda value: value["train"].update(cluster=np.arange(20))))
+    (tmp_path / f"{NAME}.json").write_text(json.dumps(parts))  # as the message says, with the pickle still there
+    assert len(load_sfm(tmp_path).files) == 20
 
 
 def test_gldv2(tmp_path: Path) -> None:
@@ -146,6 +148,7 @@ def test_gldv2(tmp_path: Path) -> None:
         (lambda lines: lines.__setitem__(0, "id,images"), "its first line must be landmark_id,images"),
         (lambda lines: lines.append(lines[1]), r"train_clean\.csv, line 8"),
         (lambda lines: lines.append("99,"), "line 8"),
+        (lambda lines: lines.append("99,0123456789abcdef,more"), "line 8: too many or too few cells; get it again"),
         (lambda lines: lines.append("99," + lines[1].split()[-1]), "line 8: an image is listed twice"),
         (lambda lines: lines.append("99,../../x"), "line 8: .* no id"),
         (lambda lines: lines.append("99,0123456789abcdef"), r"lists 1 photographs .* as 0/1/2/0123456789abcdef\.jpg"),
@@ -159,6 +162,11 @@ def test_a_broken_clean_list_is_one_line(tmp_path: Path, change: Callable[[list[
         load_gldv2(tmp_path, held_out=2)
     assert "train_clean.csv" in str(caught.value)
     assert "\n" not in str(caught.value)
+
+
+def test_a_clean_list_that_is_not_there(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match=r"train_clean\.csv does not exist: get it again with `dagf data get gldv2`"):
+        load_gldv2(tmp_path, held_out=2)
 
 
 def test_too_many_held_out_and_another_number_of_images(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -225,6 +225,76 @@ def test_no_other_program_is_started_for_a_picture(tmp_path: Path, monkeypatch: 
         load_image(tmp_path / "a.jpg")
 
 
+@pytest.mark.parametrize("orientation", range(1, 9))
+def test_a_phones_heic_is_turned_once(tmp_path: Path, orientation: int) -> None:
+    """Its container turns it, and its EXIF says the same again."""
+    turn = images._TURNS.get(orientation)
+    undo = {6: Image.Transpose.ROTATE_90, 8: Image.Transpose.ROTATE_270}
+    upright = quarters(80, 64)
+    stored = upright if turn is None else upright.transpose(undo.get(orientation, turn))
+    exif = Image.Exif()
+    exif[0x0112] = orientation
+    found = load_image(save(stored, tmp_path / "a.heic", exif=exif.tobytes(), quality=95))
+    assert found.shape == (3, 64, 80)
+    assert np.allclose(corners(found), [RED, GREEN, BLUE, WHITE], atol=12)
+    assert np.allclose(corners(load_image(tmp_path / "a.heic", box=(40, 0, 80, 32))), [GREEN] * 4, atol=12)
+
+
+@pytest.mark.parametrize("brand", [b"avif", b"heic", b"mif1"])
+@pytest.mark.parametrize("kind", ["AVIF", "HEIF"])
+def test_avif_and_heic_are_told_apart(tmp_path: Path, kind: str, brand: bytes) -> None:
+    """Both may begin with the brand mif1; a file by another's brand or suffix is read, or refused in one line."""
+    data = bytearray(save(quarters(80, 64), tmp_path / "a.jpg", format=kind, quality=95).read_bytes())
+    data[8:12] = brand
+    (tmp_path / "a.jpg").write_bytes(data)
+    if brand == b"mif1" or brand == {"AVIF": b"avif", "HEIF": b"heic"}[kind]:
+        assert np.allclose(corners(load_image(tmp_path / "a.jpg")), [RED, GREEN, BLUE, WHITE], atol=12)
+        return
+    with pytest.raises(UserError, match=r"cannot decode .*a\.jpg"):
+        load_image(tmp_path / "a.jpg")
+
+
+def test_a_thumbnail_in_a_heic_is_not_taken_for_the_photograph(tmp_path: Path) -> None:
+    path = save(smooth(512, 384), tmp_path / "a.heic", quality=90, thumbnails=[128])
+    plain = save(smooth(512, 384), tmp_path / "b.heic", quality=90)
+    assert torch.equal(load_image(path, ImageSpec(32)), load_image(plain, ImageSpec(32)))
+
+
+@pytest.mark.parametrize(
+    ("width", "height", "match"),
+    [
+        (60_000, 60_000, "has 60000 x 60000 pixels, more than the limit of 300 million"),
+        (32, 32, "cannot decode .* size"),
+        (256, 256, "cannot decode .* size"),
+    ],
+)
+def test_a_heic_that_lies_of_its_size_is_refused(tmp_path: Path, width: int, height: int, match: str) -> None:
+    """More than it has (before decoding), or less than it has: what is decoded is not what was asked about."""
+    path = save(quarters(64, 64), tmp_path / "a.heic")
+    data = path.read_bytes()
+    at = data.index(b"ispe") + 8
+    path.write_bytes(data[:at] + struct.pack(">II", width, height) + data[at + 8 :])
+    with pytest.raises(UserError, match=match) as caught:
+        load_image(path)
+    assert str(path) in str(caught.value)
+    assert "\n" not in str(caught.value)
+
+
+def test_a_damaged_heic_is_read_or_refused(tmp_path: Path) -> None:
+    chance = random.Random(5)
+    good = save(quarters(64, 64), tmp_path / "a.heic").read_bytes()
+    for _ in range(200):
+        bad = bytearray(good)
+        for _ in range(chance.randint(1, 4)):
+            bad[chance.randrange(len(bad))] = chance.randrange(256)
+        (tmp_path / "a.heic").write_bytes(bad[: chance.choice([len(bad), chance.randrange(len(bad))])])
+        try:
+            assert load_image(tmp_path / "a.heic", ImageSpec(16)).shape[0] == 3
+        except UserError as error:
+            assert str(tmp_path / "a.heic") in str(error)
+            assert "\n" not in str(error)
+
+
 CLAIMS = {  # a head of few bytes that claims very many pixels
     "gif": b"GIF89a\xff\xff\xff\xff\x80\0\0" + bytes(6) + b"\x2c\0\0\0\0\xff\xff\xff\xff\0\x02\x02\x44\x01\0;",
     "bmp": b"BM" + struct.pack("<IHHI", 154, 0, 0, 54) + struct.pack("<IiiHHIIiiII", 40, 60000, 60000, 1, 24, *[0] * 6),

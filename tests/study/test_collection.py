@@ -401,6 +401,8 @@ def test_nothing_else_is_written_over(home: Path, run: Run, photos: Path) -> Non
 def test_images_are_found_in_folders_and_among_files(photos: Path) -> None:
     (photos / "deep" / "er").mkdir(parents=True)
     photograph(1, 1).save(photos / "deep" / "er" / "A.PNG")
+    (photos / "deep" / "album.jpg").mkdir()  # a folder by the name of a photograph
+    (photos / "deep" / "notes.txt").touch()
     found = find_images([photos / "deep", photos / "jpg" / "1-0.jpg"])
     assert found == [photos / "deep" / "er" / "A.PNG", photos / "jpg" / "1-0.jpg"]
     (photos / "empty").mkdir()

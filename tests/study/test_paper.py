@@ -21,6 +21,7 @@ from dagf.retrieval.whitening import learned_whitening
 from dagf.study import judging, opening
 from dagf.study.config import Mining, Profile, load_profile
 from dagf.study.opening import open_study
+from dagf.study.results import main_caption
 from tests.training_copies import write_gldv2, write_sfm
 
 pytestmark = pytest.mark.usefixtures("one_process")
@@ -122,4 +123,20 @@ def test_without_the_data_one_line_says_how_to_get_them(project: Path, name: str
 def test_the_command_line_trains_it(paper: Path) -> None:
     found = CliRunner().invoke(main, ["train", "gem", "--profile", "paper"])
     assert found.exit_code == 0, found.output
-    assert found.output.startswith("run ")
+    assert found.stdout.startswith("run ")  # of a slow machine stderr has a bar
+    assert "Landmarks" not in found.stderr
+
+
+def test_what_landmarks_v2_trains_has_its_caveat_beside_it(paper: Path) -> None:
+    caveat = training_sets.TRAINING_SETS["gldv2"].caveat
+    for words in ("38 of the 70", "36 of the 70", "arXiv 2404.01524"):
+        assert words in caveat
+    for command in (["train", "gem"], ["evaluate", "gem"], ["evaluate", "gem", "--json"]):
+        found = CliRunner().invoke(main, [*command, "--profile", "paper-gldv2"])
+        assert found.exit_code == 0, found.output
+        assert found.stderr.splitlines().count(caveat) == 1
+        assert caveat not in found.stdout
+    found = CliRunner().invoke(main, ["evaluate", "gem", "--profile", "paper-gldv2", "--off-the-shelf"])
+    assert caveat not in found.output  # nothing was trained
+    assert main_caption(open_study("paper-gldv2")).endswith(f" {caveat}")
+    assert not main_caption(open_study("paper")).endswith(" ")

@@ -100,6 +100,13 @@ def test_get_check_extract_evaluate(
     (project / "data").mkdir()
     (project / "data" / "manifest.json").write_text(json.dumps({"format": 1, "sets": sets}))
     assert f"{name}: whole" in dagf("data", "get", name)
+    home = project / "data" / "test" / name
+    pickles = list(home.glob("gnd_*.pkl"))
+    assert len(pickles) == sum(bool(one["expected"]["truth"]) for one in sets[-1:])
+    assert [path.stem for path in home.glob("gnd_*.json")] == [path.stem for path in pickles]
+    assert f"{name}: here" in dagf("data", "get", name)  # the pickle is what the manifest knows
+    for path in pickles:
+        path.write_bytes(b"read no more")
     counts = SMALL[name]
     end = f"a benchmark: {counts.queries} queries, {counts.database} database images"
     assert dagf("data", "check", name).splitlines()[-1] == end
