@@ -79,7 +79,11 @@ def test_photographs_with_nothing_to_train_on_get_their_pages(
     monkeypatch.setenv("DAGF_ROOT", str(root))
     folder = write_photographs(tmp_path / "shots", train_instances=0)
     torch.manual_seed(0)
-    torch.save(mobilenet_v2().state_dict(), tmp_path / "weights.pth")
+    net = mobilenet_v2()
+    with torch.no_grad():
+        for _ in range(40):  # batch norm as it would be after a training: else all descriptors are one
+            net(torch.rand(8, 3, 64, 64))
+    torch.save(net.state_dict(), tmp_path / "weights.pth")
     asked = {"profile": "photographs", "benchmark": str(folder), "weights": str(tmp_path / "weights.pth")}
     names = ("04_scale_and_mask_ablation", "05_attention_ablation", "06_benchmark_tables", "07_large_scale")
     pages = run_reports(asked, names).parent
