@@ -16,7 +16,7 @@ from dagf.retrieval.whitening import pca_whitening
 from dagf.study.experiment import Study
 from dagf.study.grid import of_first_set
 from dagf.study.results import benchmark_figures, runs_of, summary
-from dagf.study.traces import RUNS, traced
+from dagf.study.tables import RUNS, traced
 
 LADDER = ("gem", "spatial", "channel", "attention", "scale-mask", "dagf")
 READINGS = (

@@ -9,7 +9,7 @@ from dagf.retrieval.statistics import holm
 from dagf.study.experiment import Study
 from dagf.study.registered import Named, family, primary
 from dagf.study.results import Contrast, cells
-from dagf.study.traces import RUNS, traced
+from dagf.study.tables import RUNS, traced
 
 LEVEL = 0.05
 

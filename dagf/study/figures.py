@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 from dagf.model.variants import VARIANTS
 from dagf.retrieval.statistics import t_interval
 from dagf.study import paths
-from dagf.study.traces import RUNS, split
+from dagf.study.tables import RUNS, split
 
 if TYPE_CHECKING:
     from dagf.study.results import Contrast

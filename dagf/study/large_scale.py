@@ -23,7 +23,7 @@ from dagf.study.experiment import Key, Study
 from dagf.study.opening import drawn
 from dagf.study.parallel import side_by_side
 from dagf.study.runs import Run
-from dagf.study.traces import RUNS, run_words, traced
+from dagf.study.tables import RUNS, run_words, traced
 
 Lines = Iterable[tuple[Key, pd.DataFrame]]
 FIRST = 100  # distractors at the first step of the curve, and of the fit

@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 from typing import Any
 
-from dagf.study.report import columns
+from dagf.study.tables import columns
 
 _SPECIAL = {
     **{sign: f"\\{sign}" for sign in "&%$#_{}"},

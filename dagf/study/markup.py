@@ -13,7 +13,7 @@ from nbconvert.filters.markdown_mistune import IPythonRenderer, MarkdownWithMath
 from nbformat import NotebookNode
 
 from dagf.study.freshness import slug
-from dagf.study.report import is_number
+from dagf.study.tables import is_number
 
 LOADING = (
     *("script", "iframe", "frame", "object", "embed", "applet", "link", "base", "meta[http-equiv]", "style[scoped]"),

@@ -36,7 +36,7 @@ from dagf.study.photograph_trials import (
 from dagf.study.registered import middle
 from dagf.study.results import Contrast, contrast_of, contrast_table
 from dagf.study.runs import Run
-from dagf.study.traces import RUNS, run_words, traced
+from dagf.study.tables import RUNS, run_words, traced
 
 SHELF = ("spoc", "mac", "gem", "rmac", "crow", "windows", "mask", "scale-mask", "scale-mask-spoc")
 TRAINED = ("gem", "spatial", "channel", "attention", "scale-mask", "dagf", "netvlad", "solar", "se", "delf")

@@ -25,7 +25,7 @@ from dagf.study.results import (
     runs_of,
     trunk_words,
 )
-from dagf.study.traces import run_words
+from dagf.study.tables import run_words
 
 PRIMARY = ("dagf", "gem")  # end to end
 RIVALS = ("mac", "spoc", "rmac", "crow", "netvlad", "solar", "glam", "delf", "se", "cbam", "eca")  # heads

@@ -8,7 +8,6 @@ run, which the index shows, and not in the page.
 
 import base64
 import hashlib
-import re
 import shutil
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -23,6 +22,7 @@ from dagf.common import UserError, atomic_path, read_json, write_json, write_tex
 from dagf.study import paths
 from dagf.study.freshness import Output, Project, records, shown_parameters
 from dagf.study.plans import Plan
+from dagf.study.tables import columns, is_table
 
 TEMPLATE = Path(__file__).parent / "template"
 # the results that a notebook may leave
@@ -171,55 +171,11 @@ def name_title(name: str) -> str:
     return name.replace("_", " ")
 
 
-@dataclass(frozen=True)
-class Column:
-    """A column of a table as it is shown."""
-
-    title: str
-    cells: list[str]
-    numeric: bool
-
-
-def columns(table: Mapping[str, Any]) -> list[Column]:
-    """The columns of a table: floats of a column with equally many decimals, three at most; numbers to the right."""
-    made = []
-    for i, title in enumerate(table["columns"]):
-        values = [row[i] for row in table["rows"]]
-        decimals = max((_decimals(value) for value in values if isinstance(value, float)), default=0)
-        cells = [cell(value, decimals) for value in values]
-        made.append(Column(cell(title), cells, all(is_number(text) for text in cells if text)))
-    return made
-
-
-def cell(value: Any, decimals: int = 3) -> str:
-    """A value in a table; nothing for nothing."""
-    if isinstance(value, float):
-        return f"{value:.{decimals}f}".replace("-", "−")
-    return "" if value is None else str(value)
-
-
-def is_number(text: str) -> bool:
-    """Whether a table shows `text` as a number, aligned to the right: 3, −1.5, 41.2 %, .41 ± .02, [.38, .42]."""
-    return bool(re.fullmatch(r"[—–]|[-+−±≤≥<>~\[(]*[.\d][\d.,:;%±+−()\[\]\s×e–-]*", text.strip()))
-
-
-def _decimals(value: float) -> int:
-    return len(f"{value:.3f}".rstrip("0").partition(".")[2])
-
-
 def duration(seconds: float) -> str:
     """Seconds in words."""
     if seconds < 90:
         return f"{max(1, round(seconds))} s"
     return f"{round(seconds / 60)} min" if seconds < 5400 else f"{seconds / 3600:.1f} h"
-
-
-def is_table(value: Any) -> bool:
-    """Whether a result is a table that the index can show."""
-    if not isinstance(value, dict) or not isinstance(value.get("columns"), list):
-        return False
-    rows, width = value.get("rows"), len(value["columns"])
-    return isinstance(rows, list) and all(isinstance(row, list) and len(row) == width for row in rows)
 
 
 def _profile(about: About) -> str:

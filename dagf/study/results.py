@@ -15,7 +15,7 @@ from dagf.retrieval.statistics import Interval, paired_bootstrap, sign_flip, t_i
 from dagf.study import paths
 from dagf.study.experiment import Study
 from dagf.study.latex import tabular
-from dagf.study.traces import RUNS, run_words, split, traced
+from dagf.study.tables import RUNS, run_words, split, traced
 
 
 def summary(results: pd.DataFrame) -> pd.DataFrame:
@@ -213,7 +213,7 @@ def cells(one: Contrast) -> dict[str, str]:
 
 def keep_table(name: str, frame: pd.DataFrame, title: str, caption: str, **more: str | dict[str, str]) -> None:
     """Leave a table: `name`.json with its words, for the index and later notebooks, `name`.csv with its values, and
-    `name`.tex for a paper. Each row's runs (`dagf.study.traces`) are kept in the first two.
+    `name`.tex for a paper. Each row's runs (`dagf.study.tables`) are kept in the first two.
 
     more: `note` (below the table), `alt` (of its figure), `facts` (name -> value, shown under "What was run").
     """

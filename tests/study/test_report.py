@@ -13,7 +13,8 @@ import pytest
 from dagf.common import UserError, write_json
 from dagf.study.freshness import Output
 from dagf.study.markup import mathml, tidy
-from dagf.study.report import TEMPLATE, About, Page, columns, duration, is_number, render_page, write_index
+from dagf.study.report import TEMPLATE, About, Page, duration, render_page, write_index
+from dagf.study.tables import columns, is_number
 
 TEXT = r"""# A page about $\alpha$
 

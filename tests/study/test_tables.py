@@ -5,7 +5,7 @@ import pytest
 
 from dagf.study import results
 from dagf.study.experiment import Study
-from dagf.study.traces import run_words, split, traced
+from dagf.study.tables import run_words, split, traced
 
 
 def test_runs_in_words() -> None:
