@@ -21,7 +21,7 @@ from dagf.common import cores
 from dagf.retrieval.batches import image_batches, network_input
 from dagf.retrieval.images import ImageSpec
 from dagf.retrieval.inference import MultiScale
-from dagf.study.export import AXES, INPUT, OUTPUT
+from dagf.study.collections.export import AXES, INPUT, OUTPUT
 
 EXAMPLE = (2, 3, 96, 128)  # no two of them alike: they would be one axis
 

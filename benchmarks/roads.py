@@ -30,8 +30,8 @@ from dagf.retrieval.images import ImageSpec
 from dagf.retrieval.inference import MultiScale, describe, for_inference
 from dagf.retrieval.metrics import judge_positions, mean_average_precision
 from dagf.retrieval.streaming import stream_positions
-from dagf.study.collection import own_whitening
-from dagf.study.encoders import Encoder, off_the_shelf
+from dagf.study.collections.collection import own_whitening
+from dagf.study.collections.encoders import Encoder, off_the_shelf
 
 ROUNDS = 5
 ENLARGED = 4  # times: photographs of the size that a phone takes, whose decoding is reduced

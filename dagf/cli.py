@@ -118,7 +118,7 @@ def report(
     dagf report --only 03_attention_maps --force
     dagf report --benchmark PHOTOS --weights FILE      the study on your photographs
     """
-    from dagf.study.notebooks import check_reports, run_reports
+    from dagf.study.reports.notebooks import check_reports, run_reports
 
     parameters = _parameters(**study)
     if not check:
@@ -183,7 +183,7 @@ def evaluate(
     dagf evaluate --golden
     """
     if golden:
-        from dagf.study.golden import report_golden
+        from dagf.study.analysis.golden import report_golden
 
         if variant or seed is not None or off_the_shelf or any(study.values()):
             raise UserError("--golden checks the evaluator on published descriptors: give it alone, or with --json")

@@ -40,8 +40,8 @@ def extract(
     dagf extract --run 0c07 ~/photos --output photos.index
     torchrun --nproc-per-node 2 -m -- dagf extract --run 0c07 ~/photos --output photos.index
     """
-    from dagf.study.collection import build
-    from dagf.study.encoders import of_run, off_the_shelf
+    from dagf.study.collections.collection import build
+    from dagf.study.collections.encoders import of_run, off_the_shelf
     from dagf.team import team
 
     if run_id is not None and weights:
@@ -88,7 +88,7 @@ def search(
     dagf search ~/photos/castle.jpg --crop 300 200 900 1100 --html found.html
     torchrun --nproc-per-node 2 -m -- dagf search ~/photos/castle.jpg --index photos.index
     """
-    from dagf.study.collection import Collection
+    from dagf.study.collections.collection import Collection
     from dagf.team import team
 
     if page and page.suffix.lower() not in (".html", ".htm"):  # a slip must not write over a photograph
@@ -100,7 +100,7 @@ def search(
     if team().rank > 0:
         return
     if page:
-        from dagf.study.found import write_page
+        from dagf.study.collections.found import write_page
 
         write_page(page, collection, photo, found, crop)
         click.echo(f"what was found, and why: {page}", err=True)
@@ -123,7 +123,7 @@ def export(output: Path, run_id: str) -> None:
     dagf export --run 0c07 model.onnx
     """
     from dagf.study import paths
-    from dagf.study.export import write_onnx
+    from dagf.study.collections.export import write_onnx
     from dagf.study.runs import RunStore
 
     made = write_onnx(RunStore(paths.runs()).get(run_id), output)

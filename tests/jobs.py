@@ -9,23 +9,25 @@ from typing import Any
 
 import nbformat
 
-import dagf.study.found
-import dagf.study.markup  # noqa: F401 (imported before the first fork)
+import dagf.study.collections.found
+import dagf.study.reports.markup  # noqa: F401 (imported before the first fork)
 from dagf.benchmarks import transfer
 from dagf.benchmarks.download import get
 from dagf.benchmarks.manifest import DataSet, Expected, RemoteFile
 from dagf.benchmarks.toytown import ToytownSpec, make_toytown
 from dagf.common import UserError, place_fault, write_json
 from dagf.retrieval.extraction import extract
-from dagf.study import collection, notebooks, parallel
-from dagf.study.collection import Collection, build
-from dagf.study.encoders import of_run
-from dagf.study.freshness import Project
+from dagf.study import parallel
+from dagf.study.analysis.results import keep_table
+from dagf.study.collections import collection
+from dagf.study.collections.collection import Collection, build
+from dagf.study.collections.encoders import of_run
 from dagf.study.opening import open_study
 from dagf.study.paths import ROOT
-from dagf.study.results import keep_table
+from dagf.study.reports import notebooks
+from dagf.study.reports.freshness import Project
 from tests.study.conftest import Workshop, configured, training_set
-from tests.study.test_notebooks import write_notebook
+from tests.study.reports.test_notebooks import write_notebook
 
 SPEC = ToytownSpec(48, 2, 2, 1, 1, 3, distractors=3, validation_distractors=2)
 EXECUTED = nbformat.v4.new_notebook(cells=[nbformat.v4.new_markdown_cell("# A page\n\nWhat it says.")])
@@ -110,7 +112,7 @@ def report(folder: Path) -> None:
 
 def make_project(folder: Path) -> None:
     """A project with two notebooks."""
-    for name in ("notebooks", "data", "package/study/template"):
+    for name in ("notebooks", "data", "package/study/reports/template"):
         (folder / name).mkdir(parents=True)
     for name in ("01_first", "02_second"):
         write_notebook(folder / "notebooks" / f"{name}.ipynb", "1 + 1")

@@ -12,8 +12,8 @@ from dagf.benchmarks.toytown import generator_hash
 from dagf.common import read_json
 from dagf.model.variants import variant
 from dagf.study.paths import ROOT as HOME
+from tests.study.collections.test_export import run_of
 from tests.study.conftest import photograph
-from tests.study.test_export import run_of
 
 ROOT = Path(__file__).parents[1]
 PAGES = sorted([*ROOT.glob("*.md"), *ROOT.glob("docs/*.md"), ROOT / "data" / "README.md"])

@@ -22,7 +22,7 @@ import numpy as np
 import pytest
 
 from dagf.common import write_json
-from dagf.study.collection import Collection
+from dagf.study.collections.collection import Collection
 from dagf.study.config import RunConfig
 from dagf.study.runs import RunStore, read_weights
 from tests.benchmarks.test_extraction import make_tar, make_zip

@@ -17,7 +17,7 @@ RIDGE = 1e-8  # of the largest eigenvalue; what lies below it is the rounding of
 @dataclass(frozen=True)
 class Whitening:
     """x -> L2(P (x - m)). For a benchmark, never learn it on the images that it is judged on; who searches photographs
-    of their own has no others (`dagf.study.collection.Collection.whitened`).
+    of their own has no others (`dagf.study.collections.collection.Collection.whitened`).
 
     mean: m (D,). projection: P (d, D), the strongest direction first: its first rows are a shorter whitening.
     """

@@ -16,10 +16,10 @@ from dagf.retrieval.descriptors import benchmark_scores
 from dagf.retrieval.images import ImageSpec, load_image, to_input
 from dagf.retrieval.metrics import judge
 from dagf.study import experiment, parallel
+from dagf.study.analysis.results import shelf_summary
 from dagf.study.config import RunConfig
 from dagf.study.experiment import Study
 from dagf.study.opening import open_study
-from dagf.study.results import shelf_summary
 from tests.study.conftest import FOLDER
 
 pytestmark = pytest.mark.usefixtures("one_process")

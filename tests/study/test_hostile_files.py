@@ -20,7 +20,7 @@ from safetensors.torch import load_file, save_file
 
 from dagf.common import UserError, read_json
 from dagf.model.network import RetrievalNet
-from dagf.study.collection import Collection
+from dagf.study.collections.collection import Collection
 from dagf.study.config import Profile, RunConfig, load_profile
 from dagf.study.experiment import Study
 from dagf.study.runs import Run, RunStore, read_weights
@@ -193,8 +193,8 @@ def test_a_checkpoint_that_is_another_thing_is_named(
 def kept(finished: Run, photographs: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A collection of five photographs."""
     from dagf.study import parallel  # noqa: F401
-    from dagf.study.collection import build
-    from dagf.study.encoders import of_run
+    from dagf.study.collections.collection import build
+    from dagf.study.collections.encoders import of_run
 
     root = tmp_path_factory.mktemp("kept") / "project"
     (root / "notebooks").mkdir(parents=True)

@@ -29,7 +29,7 @@ import sys, time
 from pathlib import Path
 from dagf.cli import main
 from dagf.retrieval import extraction
-from dagf.study import changes
+from dagf.study.collections import changes
 
 def wait(*shard):
     yield from whole(*shard)

@@ -19,9 +19,9 @@ from dagf.retrieval.inference import MultiScale, describe
 from dagf.retrieval.metrics import judge
 from dagf.retrieval.whitening import learned_whitening
 from dagf.study import judging, opening
+from dagf.study.analysis.results import main_caption
 from dagf.study.config import Mining, Profile, load_profile
 from dagf.study.opening import open_study
-from dagf.study.results import main_caption
 from tests.training_copies import write_gldv2, write_sfm
 
 pytestmark = pytest.mark.usefixtures("one_process")

@@ -15,8 +15,8 @@ from click.testing import CliRunner
 from dagf.benchmarks import revisited, transfer
 from dagf.benchmarks.public import LOADERS
 from dagf.cli import main
-from dagf.study.freshness import Project, common_parts
 from dagf.study.opening import files_hash, open_study
+from dagf.study.reports.freshness import Project, common_parts
 from tests.benchmarks.sets import SMALL, write_images, write_set
 from tests.benchmarks.test_extraction import make_tar, make_zip
 from tests.study.conftest import FOLDER, write_photographs

@@ -40,7 +40,7 @@ PEERS = {"solar", "glam", "delf", "se", "cbam", "eca"}
     ("file", "changed"),
     [
         ("model/attention.py", ATTENTIVE), ("model/peers.py", PEERS), ("model/variants.py", set()),
-        ("study/experiment.py", set()), ("study/registered.py", set()), ("retrieval/metrics.py", set()),
+        ("study/experiment.py", set()), ("study/analysis/registered.py", set()), ("retrieval/metrics.py", set()),
         *((file, set(VARIANTS)) for file in (
             "model/pooling.py", "model/scale_mask.py", "model/network.py", "model/trunks.py", "model/losses.py",
             "retrieval/images.py", "study/sources.py", "study/training.py", "study/sampling.py", "study/tuples.py",

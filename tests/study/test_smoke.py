@@ -11,7 +11,7 @@ from torchvision.models import mobilenet_v2
 
 from dagf.model.variants import variant
 from dagf.study.config import load_profile
-from dagf.study.notebooks import check_reports, run_reports
+from dagf.study.reports.notebooks import check_reports, run_reports
 from tests.study.conftest import write_photographs
 
 PROJECT = Path(__file__).parents[2]

@@ -16,7 +16,7 @@ from dagf.model.network import MapEncoder
 from dagf.model.variants import VARIANTS, Variant
 from dagf.retrieval.descriptors import benchmark_scores
 from dagf.retrieval.metrics import judge, positions
-from dagf.study import ablation
+from dagf.study.analysis import ablation
 from dagf.study.config import RunConfig
 from dagf.study.experiment import Study
 from dagf.study.opening import open_study

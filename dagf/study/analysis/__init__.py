@@ -1,0 +1,1 @@
+"""From judged queries to tables, figures and verdicts."""

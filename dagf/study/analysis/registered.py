@@ -1,0 +1,164 @@
+"""The registered analysis: one primary contrast and a secondary family.
+
+Everything here is computed from the run store. Contrasts that are not listed here are exploratory, wherever they are
+shown. What they say of the abstract: `dagf.study.analysis.claims`.
+"""
+
+from dataclasses import dataclass, replace
+
+import numpy as np
+import pandas as pd
+
+from dagf.model.variants import VARIANTS
+from dagf.study.analysis import bins
+from dagf.study.analysis.grid import grid, of_first_set
+from dagf.study.analysis.localise import SMALL, localisations
+from dagf.study.analysis.results import (
+    Contrast,
+    contrast,
+    contrast_of,
+    differences,
+    first_set,
+    query_points,
+    runs_of,
+    trunk_words,
+)
+from dagf.study.analysis.tables import run_words
+from dagf.study.experiment import Study
+from dagf.study.opening import control_of
+
+PRIMARY = ("dagf", "gem")  # end to end
+RIVALS = ("mac", "spoc", "rmac", "crow", "netvlad", "solar", "glam", "delf", "se", "cbam", "eca")  # heads
+ALONE = (("spatial", "gem"), ("channel", "gem"))
+TOGETHER = (("attention", "spatial"), ("attention", "channel"))
+PLAIN_MAPS = ("feature norm", "centre prior")  # what attention must beat to say anything of its own
+OTHER_MAPS = ("Grad-CAM", "random map")
+SCORES = {"AUC": "pixel AUC", "pointing": "pointing", "energy": "energy inside"}  # of an attention map
+MASK_WORDS = {"none": "", "max": "MAX-Mask", "random": "random mask"}
+
+
+@dataclass(frozen=True)
+class Named:
+    """A contrast with its place in the registered analysis: the group, and the notebook that shows it."""
+
+    group: str
+    contrast: Contrast
+    notebook: str
+
+
+def primary(study: Study) -> Contrast:
+    """The registered DAGF minus GeM, both end to end, on the middle setting."""
+    return contrast(study, *PRIMARY, middle(study))
+
+
+def middle(study: Study) -> str:
+    """The setting of the primary contrast: Medium, or the only one."""
+    return study.test.settings[len(study.test.settings) // 2].name
+
+
+def rivals(study: Study) -> list[Contrast]:
+    """DAGF minus every other descriptor, all as heads on the same frozen maps, each at its best validation trial."""
+    arms = [arm for arm in RIVALS if arm in study.plan(sweep=True).arms]
+    return [contrast(study, "dagf", arm, middle(study), sweep=True) for arm in arms]
+
+
+def modules(study: Study) -> list[Contrast]:
+    """Each attention alone against GeM, and both together against each alone."""
+    return [contrast(study, *pair, middle(study), sweep=True) for pair in (*ALONE, *TOGETHER)]
+
+
+def interaction(study: Study) -> Contrast:
+    """(both - GeM) - (spatial - GeM) - (channel - GeM): above 0, the two do more together than their sum."""
+    arms = ("attention", "spatial", "channel", "gem")
+    answers, asked = study.answered(arms, sweep=True), (middle(study), first_set(study.test))
+    both, spatial, channel, gem = (
+        pd.DataFrame({seed: query_points(answers[arm, seed].judged, *asked) for seed in study.profile.seeds})
+        for arm in arms
+    )
+    runs, groups = runs_of(study, *arms, sweep=True), study.test.clusters()
+    return contrast_of(
+        both - spatial - channel + gem, groups, "both + GeM", "spatial + channel", middle(study), runs=runs
+    )
+
+
+def masks(study: Study) -> list[Contrast]:
+    """Untrained, on frozen maps with GeM: windows against none, and the MAX-Mask against none and the random mask."""
+    table = grid(study, middle(study))
+    table = of_first_set(table[table["pooling"] == "GeM"])
+    pairs = [
+        (("max 1, 2, 3", "none"), ("1", "none")),
+        (("1", "max"), ("1", "none")),
+        (("1", "max"), ("1", "random")),
+        (("max 1, 2, 3", "max"), ("max 1, 2, 3", "random")),
+    ]
+    return [grid_contrast(study, table, *pair) for pair in pairs]
+
+
+def grid_contrast(study: Study, table: pd.DataFrame, one: tuple[str, str], other: tuple[str, str]) -> Contrast:
+    """One (windows, mask) minus another, of the rows of `grid` with one pooling; random masks averaged over draws."""
+
+    def points(windows: str, mask: str) -> pd.DataFrame:
+        part = table[(table["windows"] == windows) & (table["mask"] == mask)]
+        return 100 * part.pivot_table("AP", "query", "seed", aggfunc="mean")
+
+    apart, runs = points(*one) - points(*other), trunk_words(study)
+    return contrast_of(apart, study.test.clusters(), _scheme(*one), _scheme(*other), middle(study), runs=runs)
+
+
+def _scheme(windows: str, mask: str) -> str:
+    parts = ("GeM", "" if windows == "1" else f"{windows.replace('max', 'max windows')}", MASK_WORDS[mask])
+    return " + ".join(filter(None, parts))
+
+
+def nuisances(study: Study) -> list[Contrast]:
+    """DAGF minus GeM (both end to end): the growth from the first to the worst bin of each nuisance, then what it
+    ends in, the gain in each worst bin."""
+    found = [bins.gains(study, *PRIMARY, nuisance) for nuisance in bins.BINS]
+    return [gains[-1] for gains in found] + [gains[-2] for gains in found]
+
+
+def control(study: Study) -> Contrast:
+    """The primary contrast on the control Toytown, where no gain is expected."""
+    found = contrast(control_of(study), *PRIMARY, middle(study))
+    return replace(found, setting=f"{found.setting}, control")
+
+
+def beyond_control(study: Study) -> list[Contrast]:
+    """The primary contrast minus itself on the control, paired by seed and landmark: what the nuisances account for.
+
+    The queries of both are of the same landmarks in the same order.
+    """
+    apart = differences(study, *PRIMARY, middle(study)) - differences(control_of(study), *PRIMARY, middle(study))
+    gain = " − ".join(VARIANTS[arm].title for arm in PRIMARY)
+    runs = f"{runs_of(study, *PRIMARY)}; control: {runs_of(control_of(study), *PRIMARY)}"
+    return [contrast_of(apart, study.test.clusters(), gain, "the same on the control", middle(study), runs=runs)]
+
+
+def looks(study: Study) -> list[Contrast]:
+    """The region evaluator's scores against exact masks minus those of other maps: AUC, pointing, energy inside."""
+    table = localisations(study)
+    runs = run_words((seed, study.run("dagf", seed).id) for seed in study.profile.seeds)
+    return [_look(table, score, other, runs) for other in PLAIN_MAPS + OTHER_MAPS for score in SCORES]
+
+
+def _look(table: pd.DataFrame, score: str, other: str, runs: str) -> Contrast:
+    """One score of the region evaluator minus that of another map, in points, paired by image and seed."""
+    judged = table[table["area"] <= SMALL] if score == "energy" else table
+    points = 100 * judged.pivot_table(index=["landmark", "file"], columns=["map", "seed"], values=score)
+    apart = pd.DataFrame(points["region evaluator"] - points[other])
+    clusters = apart.index.get_level_values("landmark").to_numpy(np.int64)
+    apart = apart.reset_index(drop=True)
+    return contrast_of(apart, clusters, "region evaluator", other, SCORES[score], runs=runs)
+
+
+def family(study: Study) -> list[Named]:
+    """The registered secondary family, in its order."""
+    groups = (
+        ("rivals", "06_benchmark_tables", rivals),
+        ("modules", "05_attention_ablation", modules),
+        ("masks", "04_scale_and_mask_ablation", masks),
+        ("nuisances", "05_attention_ablation", nuisances),
+        ("control", "05_attention_ablation", beyond_control),
+        ("attention maps", "03_attention_maps", looks),
+    )
+    return [Named(group, one, notebook) for group, notebook, found in groups for one in found(study)]

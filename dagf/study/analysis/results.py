@@ -1,0 +1,246 @@
+"""From judged queries to the tables and sentences of the reports: means, intervals, contrasts, verdicts."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from numpy.typing import NDArray
+
+from dagf.benchmarks.protocol import Benchmark
+from dagf.common import atomic_path, read_json, write_json, write_text
+from dagf.model.variants import VARIANTS
+from dagf.retrieval.statistics import Interval, paired_bootstrap, sign_flip, t_interval, two_way
+from dagf.study import paths
+from dagf.study.analysis.latex import tabular
+from dagf.study.analysis.tables import RUNS, run_words, split, traced
+from dagf.study.experiment import Study
+
+
+def summary(results: pd.DataFrame) -> pd.DataFrame:
+    """One row an arm and query set: for each setting the mean mAP over seeds and its 95 % t-interval.
+
+    results: as `Study.table` gives them. The column `seeds` says how many there are.
+    """
+    rows = []
+    for (query_set, arm), part in results.groupby(["query_set", "arm"], sort=False):
+        row: dict[str, Any] = {
+            "query set": query_set,
+            "method": VARIANTS[str(arm)].title,
+            "seeds": part["seed"].nunique(),
+        }
+        for setting, values in part.groupby("setting", sort=False)["mAP"]:
+            row[str(setting)] = str(t_interval(values)) if len(values) > 1 else f"{values.iloc[0]:.1f}"
+        rows.append(row | {RUNS: run_words(zip(part["seed"], part["run"], strict=True))})
+    return traced(rows)
+
+
+def main_caption(study: Study) -> str:
+    """What a reader of the main table must know of it: the score, the images, the budget, the settings."""
+    profile, test = study.profile, study.test
+    spec, trunk = profile.arm_training, profile.trunk_training
+    before = f"{trunk.epochs * trunk.steps} steps from nothing for each seed's trunk, then " if trunk else ""
+    words = (
+        "mAP in per cent: 100 where every right image stands before all wrong ones. Mean over seeds [95 % t-interval]; "
+        "in the figure dots are seeds, strokes their mean, pale bars the interval, and axes do not start at 0. "
+        f"{len(test.queries)} queries, {len(test.database)} database images, {len(test.distractors)} distractors. "
+        f"Profile {profile.name}, a small budget, the same for both: {before}{spec.epochs * spec.steps} steps. "
+        "A longer training may change the order."
+    )
+    if len(test.settings) > 1:
+        words += " The settings differ in which images count as right, and so in how many: compare within a column."
+    return f"{words} {study.caveat}".rstrip()
+
+
+def ranked(table: pd.DataFrame, setting: str) -> pd.DataFrame:
+    """A table of `summary`: the query sets one after the other, in each the best mean under `setting` first."""
+    means = table[setting].str.split().str[0].astype(float)
+    sets = table["query set"].map({name: place for place, name in enumerate(table["query set"].unique())})
+    return table.iloc[np.lexsort((-means, sets))].reset_index(drop=True)
+
+
+def shelf_summary(results: pd.DataFrame) -> pd.DataFrame:
+    """The same for arms off the shelf (`Study.shelf_table`): one number each, for there is nothing random."""
+    return summary(results.assign(seed=0, run="")).drop(columns="seeds")
+
+
+@dataclass(frozen=True)
+class Contrast:
+    """One thing minus another on the same queries and seeds, in mAP points, or those of the score that `setting` names.
+
+    joint: the interval over seeds and clusters of queries at once, and `p_joint` of that test (`two_way`). Beside it
+    each source of chance alone: over_seeds, the t-interval of the seeds' differences; over_queries, the bootstrap over
+    clusters of queries, of the differences averaged over seeds, and `p_queries` of the sign-flip test that flips whole
+    clusters. runs: the trained runs of both, in words.
+    """
+
+    what: str
+    minus: str
+    setting: str
+    query_set: str
+    seeds: int
+    queries: int
+    clusters: int
+    joint: Interval
+    over_seeds: Interval
+    over_queries: Interval
+    p_joint: float
+    p_queries: float
+    runs: str = ""
+
+    @property
+    def mean(self) -> float:
+        """The mean difference."""
+        return self.joint.mean
+
+    @property
+    def p(self) -> float:
+        """The larger of the two p-values; NaN where one of them could not be tested."""
+        return float(np.maximum(self.p_joint, self.p_queries))
+
+    @property
+    def verdict(self) -> str:
+        """'above', 'below' or 'no difference shown': a side is taken only if all three intervals exclude 0."""
+        intervals = (self.joint, self.over_seeds, self.over_queries)
+        if all(interval.low > 0 for interval in intervals):
+            return "above"
+        return "below" if all(interval.high < 0 for interval in intervals) else "no difference shown"
+
+
+def contrast_of(
+    differences: pd.DataFrame,
+    clusters: NDArray[np.int64],
+    what: str,
+    minus: str,
+    setting: str,
+    query_set: str = "query",
+    runs: str = "",
+) -> Contrast:
+    """The contrast of a table of differences (queries x seeds), whose index names the queries in `clusters`."""
+    differences = differences.dropna()
+    member = clusters[differences.index]
+    by_query = differences.mean(axis=1)
+    joint, p_joint = two_way(differences, member)
+    return Contrast(
+        what, minus, setting, query_set, differences.shape[1], len(differences), len(np.unique(member)),
+        joint, t_interval(differences.mean(axis=0)), paired_bootstrap(by_query, member),
+        p_joint, sign_flip(by_query, member), runs,
+    )  # fmt: skip
+
+
+def first_set(test: Benchmark) -> str:
+    """The query set of the contrasts: the first of the ground truth."""
+    return next(iter(test.query_sets))
+
+
+def contrast(study: Study, arm: str, baseline: str, setting: str, query_set: str = "", sweep: bool = False) -> Contrast:
+    """`arm` minus `baseline` on a set of test queries (the first, unless named), paired by seed and query."""
+    query_set = query_set or first_set(study.test)
+    apart = differences(study, arm, baseline, setting, query_set, sweep)
+    titles, runs = (VARIANTS[arm].title, VARIANTS[baseline].title), runs_of(study, arm, baseline, sweep=sweep)
+    return contrast_of(apart, study.test.clusters(), *titles, setting, query_set, runs)
+
+
+def runs_of(study: Study, *arms: str, sweep: bool = False) -> str:
+    """The trained runs of arms, in words: each arm by its title, then its runs."""
+    answers = study.answered(arms, sweep=sweep)
+    found = {arm: run_words((seed, answers[arm, seed].run) for seed in study.profile.seeds) for arm in arms}
+    return "; ".join(f"{VARIANTS[arm].title}: {runs}" for arm, runs in found.items() if runs)
+
+
+def trunk_words(study: Study, seeds: Sequence[int] = ()) -> str:
+    """The runs of the trunks under untrained heads, in words; '' where they were trained elsewhere."""
+    if not study.profile.trunk_training:
+        return ""
+    return f"trunks: {run_words((seed, study.trunk_id(seed)) for seed in seeds or study.profile.seeds)}"
+
+
+def trained_facts(study: Study) -> dict[str, str]:
+    """What the trainings of a study cost, trunks and validation trials included, as a fact for `keep_table`."""
+    ids = {trunk.id for seed in study.profile.seeds if (trunk := study.trunk_config(seed))}
+    for sweep in (False, True) if study.profile.sweep else (False,):
+        ids |= {run.id for run in study.train(sweep=sweep).values()} | {*study.trials(sweep=sweep).get("run", [])}
+    minutes = sum(study.store.get(one).record["seconds"] for one in ids) / 60
+    return {"Trained": f"{len(ids)} runs, {minutes:.0f} minutes of one core from nothing; what is trained is kept"}
+
+
+def sample_words(study: Study, seeds: Sequence[int] = ()) -> str:
+    """What a table of test figures is computed over: queries, their groups, seeds."""
+    groups, trained = len(set(study.test.clusters())), seeds or study.profile.seeds
+    return f"Test split: {len(study.test.queries)} queries in {groups} groups, {len(trained)} seeds."
+
+
+def differences(
+    study: Study, arm: str, baseline: str, setting: str, query_set: str = "", sweep: bool = False
+) -> pd.DataFrame:
+    """`arm` minus `baseline` in AP points, queries (of one set, the first unless named) x seeds."""
+    answers, query_set = study.answered([arm, baseline], sweep=sweep), query_set or first_set(study.test)
+    one, other = (
+        pd.DataFrame(
+            {seed: query_points(answers[name, seed].judged, setting, query_set) for seed in study.profile.seeds}
+        )
+        for name in (arm, baseline)
+    )
+    return one - other
+
+
+def query_points(judged: pd.DataFrame, setting: str, query_set: str) -> "pd.Series[float]":
+    """The AP of each query of a set in points; queries without positives left out."""
+    chosen = judged[(judged["setting"] == setting) & (judged["query_set"] == query_set) & (judged["positives"] > 0)]
+    return 100 * chosen.set_index("query")["AP"]
+
+
+def contrast_table(contrasts: Sequence[Contrast]) -> pd.DataFrame:
+    """One row a contrast: `cells`, its query set and setting, the p-value, the verdict."""
+    rows = [
+        {"what": one.what, "minus": one.minus, "query set": one.query_set, "setting": one.setting, **cells(one)}
+        | {"p": f"{one.p:.3f}", "verdict": one.verdict, RUNS: one.runs}
+        for one in contrasts
+    ]
+    table = traced(rows)
+    return table.drop(columns="query set") if {one.query_set for one in contrasts} == {"query"} else table
+
+
+def cells(one: Contrast) -> dict[str, str]:
+    """How a table shows a contrast: the difference with its joint 95 % interval, and the two intervals beside it."""
+    return {
+        "difference [95 %]": one.joint.signed,
+        "over seeds": f"{one.over_seeds.ends}, {one.seeds}",
+        "over queries (groups)": f"{one.over_queries.ends}, {one.queries} ({one.clusters})",
+    }
+
+
+def keep_table(name: str, frame: pd.DataFrame, title: str, caption: str, **more: str | dict[str, str]) -> None:
+    """Leave a table: `name`.json with its words, for the index and later notebooks, `name`.csv with its values, and
+    `name`.tex for a paper. Each row's runs (`dagf.study.analysis.tables`) are kept in the first two.
+
+    more: `note` (below the table), `alt` (of its figure), `facts` (name -> value, shown under "What was run").
+    """
+    plain, runs = split(frame)
+    record = {"title": title, "caption": caption, **more} | _plain(plain) | ({RUNS: runs} if runs else {})
+    write_json(paths.table(f"{name}.json"), record)
+    write_text(paths.table(f"{name}.tex"), tabular(record))
+    with atomic_path(paths.table(f"{name}.csv")) as path:
+        frame.to_csv(path, index=False)
+
+
+def _plain(frame: pd.DataFrame) -> dict[str, Any]:
+    cells = frame.astype(object).where(frame.notna(), None)  # JSON has no NaN
+    return {"columns": [str(column) for column in frame.columns], "rows": cells.to_numpy().tolist()}
+
+
+def photograph_tables() -> list[dict[str, Any]]:
+    """The kept tables that were measured on photographs, set by set: title, caption, columns, rows, note, runs."""
+    names = (*paths.PHOTOGRAPH_TABLES, *paths.MORE_PHOTOGRAPH_TABLES)
+    files = sorted((paths.reports() / "photographs").glob("*.json"))
+    sets = dict.fromkeys(file.stem.rpartition(".")[0] for file in files)
+    found = [files[0].with_name(f"{one}.{name}.json") for one in sets for name in names]
+    return [read_json(file) for file in found if file in files]
+
+
+def benchmark_figures() -> list[dict[str, Any]]:
+    """The figures of the record that `make bench` keeps; none where there is no record."""
+    record = paths.root() / paths.SPEED
+    figures: list[dict[str, Any]] = read_json(record)["figures"] if record.exists() else []
+    return figures

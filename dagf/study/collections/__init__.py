@@ -1,0 +1,1 @@
+"""One's own images: described, searched, explained, exported."""

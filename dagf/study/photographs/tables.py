@@ -1,0 +1,291 @@
+"""The exploratory tables on a folder of photographs: heads on a frozen pre-trained trunk, with and without whitening.
+
+Exploratory, for the trials that led here were read off the test queries. From here on every choice (whitening,
+learning rate, which GeM to compare with) is made on the held-out training instances.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from dagf.benchmarks.folder import read_labels
+from dagf.benchmarks.public import place
+from dagf.model.variants import VARIANTS
+from dagf.retrieval.statistics import paired_bootstrap, t_interval
+from dagf.study import paths
+from dagf.study.analysis.registered import middle
+from dagf.study.analysis.results import Contrast, contrast_of, contrast_table
+from dagf.study.analysis.tables import RUNS, run_words, traced
+from dagf.study.experiment import Study
+from dagf.study.photographs.masks import EARLIER, mask_where_it_bites
+from dagf.study.photographs.reranking import COUNTS, shelf_reranking, trained_reranking
+from dagf.study.photographs.sets import fewer, of_role, ready, seen_in, unlabelled
+from dagf.study.photographs.trials import (
+    ALIKE,
+    AS_IT_IS,
+    Method,
+    alike,
+    gem_candidates,
+    shelf_methods,
+    trained_asked,
+    trained_methods,
+    trained_study,
+    untrained,
+)
+from dagf.study.runs import Run
+
+SHELF = ("spoc", "mac", "gem", "rmac", "crow", "windows", "mask", "scale-mask", "scale-mask-spoc")
+TRAINED = ("gem", "spatial", "channel", "attention", "scale-mask", "dagf", "netvlad", "solar", "se", "delf")
+DIVERSE = ("gem", "attention", "dagf")
+
+
+def shelf_ablation(study: Study, arms: Sequence[str] = SHELF) -> pd.DataFrame:
+    """Untrained descriptors, as they are and whitened: validation and test mAP of each query set.
+
+    Beside them the difference from plain GeM, with its 95 % bootstrap interval over test instances.
+    """
+    pairs = shelf_methods(study, arms)
+    (plain, _), *_ = shelf_methods(study, ["gem"])
+    return pd.DataFrame([_row(study, method, {"GeM": plain}) for pair in pairs for method in pair])
+
+
+def trained_ablation(study: Study, arms: Sequence[str] = TRAINED) -> pd.DataFrame:
+    """Swept heads, as they are and whitened: mean over seeds [95 % t-interval] of each query set's mAP.
+
+    The first rows are GeM off the shelf. 'best GeM' marks which of {trained, not} x {whitened, not} was best on the
+    held-out instances; every row has its difference from that one, with the bootstrap interval over test instances.
+    """
+    candidates, best = gem_candidates(study)
+    heads = [method for pair in trained_methods(study, [arm for arm in arms if arm != "gem"]) for method in pair]
+    trained, runs = candidates if "gem" in arms else candidates[:2], _runs(study, arms)
+    rows = [
+        {**_row(study, method, {"best GeM": best}), "best GeM": "yes" if method is best else ""}
+        | {RUNS: runs.get(method.title, "")}
+        for method in [*trained, *heads]
+    ]
+    return traced(rows)
+
+
+def _runs(study: Study, arms: Sequence[str]) -> dict[str, str]:
+    """The runs of swept heads, in words, by the title of their arm."""
+    return {
+        VARIANTS[arm].title: run_words((seed, of.id) for seed, of in seeds.items() if isinstance(of, Run))
+        for arm, seeds in trained_asked(study, arms).items()
+    }
+
+
+def against_best_gem(study: Study, arm: str = "dagf") -> pd.DataFrame:
+    """A trained arm, as it is and whitened, minus the best GeM (as `trained_ablation`), paired by seed and query."""
+    _, best = gem_candidates(study)
+    (pair,) = trained_methods(study, [arm])
+    runs = _runs(study, ("gem", arm))
+    found = [_contrast(study, method, best, name, runs) for method in pair for name in study.test.query_sets]
+    return contrast_table(found)
+
+
+def _contrast(study: Study, method: Method, minus: Method, query_set: str, known: Mapping[str, str]) -> Contrast:
+    rows = study.test.query_sets[query_set]
+    what, other = (
+        one.title if one.whitening == AS_IT_IS else f"{one.title}, {one.whitening}" for one in (method, minus)
+    )
+    apart = method.points(rows) - minus.points(rows)
+    runs = "; ".join(f"{one.title}: {known[one.title]}" for one in (method, minus) if known.get(one.title))
+    return contrast_of(apart, study.test.clusters(), what, other, middle(study), query_set, runs)
+
+
+def _row(study: Study, method: Method, beside: Mapping[str, Method]) -> dict[str, Any]:
+    """A row of the ablations: the method, validation, every query set, and the differences from others."""
+    row: dict[str, Any] = {"method": method.title, "whitening": method.whitening}
+    row["validation"] = f"{method.validation:.1f}"
+    for name, rows in study.test.query_sets.items():
+        row[name] = spread(method.points(rows).mean())
+    for title, other in beside.items():
+        for name, rows in study.test.query_sets.items():
+            same = (method.title, method.whitening) == (other.title, other.whitening)
+            row[f"{name} − {title}"] = "" if same else difference(study, method, other, rows)
+    return row
+
+
+def spread(values: "pd.Series[float]") -> str:
+    """The mean over seeds [95 % t-interval]; the number alone where all seeds are the same."""
+    return f"{values.iloc[0]:.1f}" if values.nunique() <= 1 else str(t_interval(values))
+
+
+def difference(study: Study, one: Method, other: Method, rows: Sequence[int], part: str = "test") -> str:
+    """The mean difference in mAP points [95 % bootstrap interval over the test instances]."""
+    apart = (one.points(rows, part) - other.points(rows, part)).dropna().mean(axis=1)
+    interval = paired_bootstrap(apart, study.test.clusters()[apart.index])
+    return interval.signed
+
+
+def learning_curve(
+    study: Study, arms: Sequence[str] = ("gem", "dagf"), products: Sequence[int | None] = (3, 6, None)
+) -> pd.DataFrame:
+    """Heads trained on the first instances only (None: on all), the smaller sets within the larger.
+
+    Mean over seeds [95 % t-interval] of validation and test mAP. 0 instances are GeM off the shelf, and the best GeM.
+    """
+    most = trained_study(study).landmarks
+    counts = sorted({most if count is None else min(count, most) for count in products})
+    studies = [fewer(study, count) for count in counts]
+    ready(studies)
+    rows = [{"instances": 0, "images": 0, **row} for row in _gem_rows(study)]
+    for count, one in zip(counts, studies, strict=True):
+        about = {"instances": count, "images": len(trained_study(one).files)}
+        rows += [about | row for row in _heads(one, arms)]
+    return pd.DataFrame(rows)
+
+
+def _gem_rows(study: Study) -> list[dict[str, Any]]:
+    """What heads must beat: GeM off the shelf, and the best GeM of `gem_candidates`."""
+    (plain, *_), best = gem_candidates(study)
+    rows = []
+    for method, title in ((plain, plain.title), (best, f"best GeM: {best.title}, whitening {best.whitening}")):
+        row = _row(study, method, {})
+        del row["whitening"]
+        rows.append({**row, "method": title})
+    return rows
+
+
+def _heads(study: Study, arms: Sequence[str]) -> list[dict[str, Any]]:
+    """A row an arm of a study: validation and test mAP of its swept heads as they are."""
+    runs, table = study.train(arms, sweep=True), study.table(arms, sweep=True)
+    rows = []
+    for arm in arms:
+        validation = [run.record["validation_mAP"] for (name, _), run in runs.items() if name == arm]
+        row: dict[str, Any] = {"method": VARIANTS[arm].title, "validation": spread(pd.Series(validation))}
+        part = table[(table["arm"] == arm) & (table["setting"] == middle(study))]
+        row |= {name: spread(part[part["query_set"] == name]["mAP"]) for name in study.test.query_sets}
+        rows.append(row | {RUNS: run_words((seed, run.id) for (name, seed), run in runs.items() if name == arm)})
+    return rows
+
+
+def duplicate_counts(study: Study) -> pd.DataFrame:
+    """How many database photographs count as near-duplicates of a query, by threshold and query set."""
+    likeness, rows = alike(study.test), []
+    (setting,) = (one for one in study.test.settings if one.name == middle(study))
+    positive = np.zeros(likeness.shape, bool)
+    for number, query in enumerate(study.test.queries):
+        positive[number, query.relevance(setting)[0]] = True
+    for least in ALIKE:
+        near = likeness >= least
+        for name, asked in study.test.query_sets.items():
+            row: dict[str, Any] = {"alike from": least, "query set": name, "queries": len(asked)}
+            row["with a near-duplicate"] = int(near[asked].any(1).sum())
+            row["positives"] = int(positive[asked].sum())
+            row["positives junked"] = int((near & positive)[asked].sum())
+            rows.append({**row, "others junked": int((near & ~positive)[asked].sum())})
+    return pd.DataFrame(rows)
+
+
+def near_duplicates(
+    study: Study, arms: Sequence[str] = SHELF, trained: Sequence[str] = ("gem", "dagf")
+) -> pd.DataFrame:
+    """mAP and P@1 as they are, and with the near-duplicates of a query as junk (`photograph_trials.alike`).
+
+    Off the shelf, and trained (mean over seeds [95 % t-interval]); each also under its chosen whitening.
+    """
+    found = [untrained(method) for pair in shelf_methods(study, arms) for method in pair]
+    found += [method for pair in trained_methods(study, trained) for method in pair] if trained else []
+    runs = _runs(study, trained) if trained else {}
+    parts = {"as it is": "test"} | {f"without ≥ {least}": f"test {least}" for least in ALIKE}
+    rows = []
+    for method in found:
+        row = {"method": method.title, "whitening": method.whitening}
+        for query_set, asked in study.test.query_sets.items():
+            for measure, title in (("AP", "mAP"), ("P@1", "P@1")):
+                for name, part in parts.items():
+                    row[f"{query_set}, {title} {name}"] = spread(method.points(asked, part, measure).mean())
+        rows.append(row | {RUNS: runs.get(method.title, "")})
+    return traced(rows)
+
+
+def diversity(
+    study: Study, folder: Path | None = None, arms: Sequence[str] = DIVERSE, views: int = 6, seeds: int | None = None
+) -> pd.DataFrame:
+    """What attention learns from more diverse images: the same heads and budget on other training sets.
+
+    The study's instances, every other training role of `folder` (categories rather than instances), and every training
+    photograph as a class of its own, seen in augmented views. (The loss should be contrastive: a classifier of hundreds
+    of classes would see each about once.) Mean over seeds (the first `seeds`, by default all) [95 % t-interval] of
+    validation (the same held-out instances) and test mAP.
+    """
+    study = replace(study, profile=replace(study.profile, seeds=study.profile.seeds[:seeds]))
+    studies = {"instances": study}
+    if folder:
+        folder = place(str(folder), paths.data())
+        roles = {row.role for row in read_labels(folder) if row.role.startswith("train-")}
+        studies |= {role.removeprefix("train-"): of_role(study, folder, role) for role in sorted(roles)}
+    studies["no labels"] = seen_in(unlabelled(study, views), min(3, views))  # few, so that many photographs contrast
+    ready(list(studies.values()))
+    rows = [{"trained on": "–", "images": 0, "classes": 0, **row} for row in _gem_rows(study)]
+    for name, one in studies.items():
+        data = trained_study(one)
+        about = {"trained on": name, "images": len(data.files), "classes": data.landmarks}
+        rows += [about | row for row in _heads(one, arms)]
+    return pd.DataFrame(rows)
+
+
+def all_tables(
+    study: Study, train_category_folder: Path | None = None, diverse_seeds: int | None = None
+) -> dict[str, tuple[str, str, pd.DataFrame]]:
+    """Every table of this module: name -> (title, caption, frame), for `dagf.study.analysis.results.keep_table`.
+
+    train_category_folder: where `diversity` finds further training roles.
+    """
+    held = study.profile.held_out
+    seeds = len(study.profile.seeds)
+    chosen = (
+        f"Exploratory. Whitening, learning rate and epoch are chosen on {held} held-out training instances, never on "
+        f"the test; so few choose roughly. Intervals: 95 %"
+    )
+    over = f"{chosen}, t over {seeds} seeds, and of differences the bootstrap over test instances."
+    shelf = f"{chosen}, the bootstrap over test instances."
+    counts = f"Neighbours: of {', '.join(map(str, COUNTS))}, as far as the held-out images go, alike for every method"
+    tables = {
+        "shelf-ablation": ("Descriptors off the shelf, as they are and whitened", shelf, shelf_ablation(study)),
+        "trained-ablation": (
+            "Heads trained on the frozen trunk, as they are and whitened",
+            f"{over} 'best GeM' is the best on the held-out instances of {{trained, not}} x {{whitened, not}}.",
+            trained_ablation(study),
+        ),
+        "best-gem": ("DAGF against the best GeM", over, against_best_gem(study)),
+        "learning-curve": ("How many instances the heads were trained on", over, learning_curve(study)),
+        "duplicate-counts": (
+            "How many photographs are near-duplicates of a query",
+            "Alike: the correlation of grey thumbnails, the largest over small shifts; no descriptor plays a part.",
+            duplicate_counts(study),
+        ),
+        "near-duplicates": (
+            "With the near-duplicates of a query as junk",
+            f"{over} Both thresholds, set by eye on the photographs, are shown.",
+            near_duplicates(study),
+        ),
+        "diversity": (
+            "What the heads were trained on",
+            f"{over} All under {study.plan(sweep=True).training.loss}.",
+            diversity(study, train_category_folder, seeds=diverse_seeds),
+        ),
+        "reranking": (
+            "Re-ranking of descriptors off the shelf, as they are and whitened",
+            f"{shelf} {counts}, chosen on the same instances; all else as published.",
+            shelf_reranking(study),
+        ),
+        "reranking-trained": (
+            "Re-ranking of trained heads, as they are and whitened",
+            f"{over} {counts}, chosen on the same instances; all else as published.",
+            trained_reranking(study),
+        ),
+    }
+    if study.trunk.name in EARLIER:
+        tables["masks-earlier-cut"] = (
+            "Windows and masks where the MAX-Mask drops cells",
+            "Exploratory. Untrained, nothing chosen. Differences are those of the MAX-Mask under GeM, first query "
+            "set, with the 95 % bootstrap interval over test instances.",
+            mask_where_it_bites(study, EARLIER[study.trunk.name]),
+        )
+    return tables

@@ -1,0 +1,1 @@
+"""Notebooks to pages: run headless, fresh or stale, published whole."""

@@ -1,0 +1,173 @@
+"""The registered analysis: Holm over the whole family, and the verdicts that follow (contrasts: test_registered)."""
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from dagf.retrieval.statistics import Interval, holm
+from dagf.study.analysis import bins, claims, registered
+from dagf.study.analysis.claims import Effect, claim_table, family_table
+from dagf.study.analysis.registered import RIVALS, Named
+from dagf.study.analysis.results import Contrast, contrast
+from dagf.study.config import RunConfig
+from dagf.study.experiment import Study
+from dagf.study.opening import control_of
+from tests.study.conftest import TOY
+
+NOTEBOOKS = {"rivals": "06", "modules": "05", "masks": "04", "nuisances": "05", "control": "05", "attention maps": "03"}
+GROUPS = {"rivals": 3, "modules": 4, "masks": 4, "nuisances": 6, "control": 1, "attention maps": 12}
+ROWS = (
+    *("primary", "rivals", "spatial", "channel", "complementary", "windows", "mask", "clutter and occlusion", "scale"),
+    *("control", "maps", "state of the art"),
+)
+
+
+def found(mean: float = 2.0, p: float = 1e-4, margin: float = 1.0, what: str = "a", minus: str = "b") -> Contrast:
+    interval = Interval(mean, mean - margin, mean + margin)
+    return Contrast(what, minus, "Medium", "query", 5, 70, 70, interval, interval, interval, p, p / 2)
+
+
+NOTHING = found(0.1, 0.8)
+Judged = Callable[..., dict[str, claims.Claim]]
+
+
+@pytest.fixture
+def judged(monkeypatch: pytest.MonkeyPatch) -> Judged:
+    """The claims, by `ROWS`, of a family in which all is clearly above 0 but for the contrasts that are named."""
+
+    def judge(primary: Contrast | None = None, **others: Contrast) -> Any:
+        named = []
+        for group, count in GROUPS.items():
+            for place in range(count):
+                one = others.pop(f"{group.replace(' ', '_')}_{place}", found())
+                named.append(Named(group, Contrast(**{**vars(one), "what": f"{group} {place}"}), NOTEBOOKS[group]))
+        assert not others
+        monkeypatch.setattr(claims, "family", lambda _: named)
+        monkeypatch.setattr(claims, "primary", lambda _: primary or found(what="DAGF", minus="GeM"))
+        return dict(zip(ROWS, claims.claims(None), strict=True))  # type: ignore[arg-type]
+
+    return judge
+
+
+def unsupported(rows: dict[str, claims.Claim]) -> set[str]:
+    assert rows["state of the art"].verdict == "not testable here"
+    assert {row.verdict for row in rows.values()} <= {"supported", "not supported", "not testable here"}
+    return {name for name, row in rows.items() if row.verdict == "not supported"}
+
+
+def test_all_is_supported_where_all_is_above(judged: Judged) -> None:
+    rows = judged()
+    assert unsupported(rows) == set()
+    assert rows["primary"].effects == (Effect("DAGF minus GeM", "+2.00 [+1.00, +3.00]", "above zero"),)
+    assert [effect.contrast for effect in rows["complementary"].effects] == [
+        "(modules 2) minus b",
+        "(modules 3) minus b",
+    ]
+    assert rows["mask"].measured_on == "untrained heads on frozen maps"
+    assert [row.notebook[:2] for row in rows.values()] == [
+        "06", "06", "05", "05", "05", "04", "04", "05", "05", "05", "03", "06",
+    ]  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("name", "row"),
+    [
+        ("primary", "primary"), ("modules_0", "spatial"), ("modules_1", "channel"), ("modules_2", "complementary"),
+        ("modules_3", "complementary"), ("masks_0", "windows"), ("masks_1", "mask"), ("masks_2", "mask"),
+        ("masks_3", "mask"), *((f"nuisances_{place}", "clutter and occlusion") for place in (0, 1, 3, 4)),
+        ("nuisances_2", "scale"), ("nuisances_5", "scale"), ("control_0", "control"),
+        *((f"attention_maps_{place}", "maps") for place in range(6)),
+        *((f"rivals_{place}", "rivals") for place in range(3)),
+    ],
+)  # fmt: skip
+@pytest.mark.parametrize("other", [NOTHING, found(-2.0), found(2.0, margin=2.5)])
+def test_a_claim_needs_each_of_its_contrasts_and_no_other(judged: Judged, name: str, row: str, other: Contrast) -> None:
+    assert unsupported(judged(**{name: other})) == {row}
+
+
+def test_a_lead_over_the_strongest_rival_does_not_hide_a_doubtful_one(judged: Judged) -> None:
+    """The smallest lead is shown; but a larger one with a wide interval is not above 0."""
+    rows = judged(rivals_1=found(1.5), rivals_2=found(9.0, 0.3, margin=12.0))
+    assert rows["rivals"].effects == (Effect("(rivals 1) minus b", "+1.50 [+0.50, +2.50]", "above zero"),)
+    assert unsupported(rows) == {"rivals"}
+
+
+def test_holm_goes_over_the_whole_family(judged: Judged) -> None:
+    """Of thirty, one p of 0.04 is the last in line and multiplied by 1; of two large ones the smaller is by 2."""
+    assert unsupported(judged(modules_0=found(p=0.04))) == set()
+    assert unsupported(judged(modules_0=found(p=0.03), masks_0=found(p=0.04))) == {"spatial", "windows"}
+    weak = {f"{group.replace(' ', '_')}_{place}": found(p=0.002) for group, n in GROUPS.items() for place in range(n)}
+    assert len(weak) == 30
+    assert unsupported(judged(**weak)) == set(ROWS) - {"primary", "state of the art"}  # 30 x 0.002 > 0.05
+    assert unsupported(judged(**{name: found(p=0.0015) for name in weak})) == set()
+
+
+def test_what_could_not_be_tested_is_not_supported(judged: Judged) -> None:
+    unsure = Interval(5, float("nan"), float("nan"))
+    one_seed = Contrast("a", "b", "Medium", "query", 1, 70, 70, unsure, unsure, Interval(5, 4, 6), unsure.low, 1e-4)
+    assert unsupported(judged(modules_0=one_seed, primary=one_seed)) == {"primary", "spatial"}
+
+
+def test_the_primary_contrast_is_outside_the_family(judged: Judged) -> None:
+    assert unsupported(judged(primary=found(p=0.049))) == set()
+    assert unsupported(judged(primary=found(p=0.9), **{f"modules_{n}": found(p=0.9) for n in range(4)})) == {
+        "spatial", "channel", "complementary",
+    }  # fmt: skip
+
+
+def test_the_tables_say_what_the_claims_say(judged: Judged) -> None:
+    rows = judged(modules_0=found(p=0.04), masks_0=found(p=0.04), rivals_0=found(-2.0))
+    table = claim_table(None)  # type: ignore[arg-type]
+    names = ["claim", "verdict", "measured on", "contrast", "difference [95 %]", "result", "report"]
+    assert list(table.columns) == names
+    shown = table.drop_duplicates("claim")
+    assert list(shown["verdict"]) == [row.verdict for row in rows.values()]
+    assert table["claim"].value_counts().to_dict() == {row.sentence: len(row.effects) or 1 for row in rows.values()}
+    alone = table.set_index("contrast")["result"]
+    assert (alone["(modules 0) minus b"], alone["(modules 1) minus b"]) == (
+        "above zero, before correction",
+        "above zero",
+    )
+    assert table.iloc[-1]["contrast"] == rows["state of the art"].why
+    family = family_table(None).set_index("what")  # type: ignore[arg-type]
+    assert list(family["group"]) == [group for group, count in GROUPS.items() for _ in range(count)]
+    raw = [0.04 if what in ("modules 0", "masks 0") else 1e-4 for what in family.index]
+    assert list(family["p"].astype(float)) == [round(p, 3) for p in raw]
+    assert np.allclose(family["p (Holm)"].astype(float), holm(raw), atol=5e-4)
+    others = dict.fromkeys(("modules 0", "masks 0"), "above zero, before correction") | {"rivals 0": "below zero"}
+    assert family["result"].to_dict() == {what: others.get(str(what), "above zero") for what in family.index}
+    assert family["difference [95 %]"]["rivals 0"] == "-2.00 [-3.00, -1.00]"
+    assert family["over seeds"]["rivals 0"] == "[-3.00, -1.00], 5"
+    assert family["over queries (groups)"]["rivals 0"] == "[-3.00, -1.00], 70 (70)"
+
+
+@pytest.mark.usefixtures("one_process")
+def test_the_whole_analysis_of_a_tiny_study(
+    toy: Study, toy_root: Path, trained: list[RunConfig], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("DAGF_ROOT", str(toy_root))
+    family = family_table(toy)
+    assert family["group"].value_counts().to_dict() == GROUPS | {"rivals": len({*RIVALS} & {*TOY["sweep"]["arms"]})}
+    assert not family.duplicated(["group", "what", "minus", "on"]).any()  # each has its own place under Holm
+    sides = {f"{side} zero{after}" for side in ("above", "below") for after in ("", ", before correction")}
+    assert set(family["result"]) <= {*sides, "no difference shown"}
+    assert list(family["on"].unique()) == [
+        "Medium", *(f"{nuisance}: worst minus mildest" for nuisance in bins.BINS),
+        *(f"{nuisance}: {edges[-1][0]}" for nuisance, edges in bins.BINS.items()),
+        "pixel AUC", "pointing", "energy inside",
+    ]  # fmt: skip
+    table = claim_table(toy)
+    assert table["claim"].nunique() == len(ROWS)
+    by_hand = contrast(toy, "dagf", "gem", "Medium")
+    assert table["verdict"][0] == ("supported" if by_hand.verdict == "above" else "not supported")
+    assert table["contrast"][0] == "DAGF minus GeM"
+    assert table["difference [95 %]"][0] == by_hand.joint.signed
+    still = registered.control(toy)
+    assert still.setting == "Medium, control"
+    assert still.mean == pytest.approx(contrast(control_of(toy), "dagf", "gem", "Medium").mean)
+    (beyond,) = registered.beyond_control(toy)
+    assert beyond.queries <= min(still.queries, by_hand.queries)
+    assert trained == []  # all of it comes from the run store
