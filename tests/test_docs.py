@@ -5,6 +5,7 @@ from importlib import import_module
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 
@@ -13,7 +14,7 @@ from dagf.common import read_json
 from dagf.model.variants import variant
 from dagf.study.paths import ROOT as HOME
 from tests.study.collections.test_export import run_of
-from tests.study.conftest import photograph
+from tests.study.conftest import mobilenet, photograph
 
 ROOT = Path(__file__).parents[1]
 PAGES = sorted([*ROOT.glob("*.md"), *ROOT.glob("docs/*.md"), ROOT / "data" / "README.md"])
@@ -50,13 +51,18 @@ def test_each_part_of_adding_is_a_page() -> None:
 
 
 def test_the_examples_in_python_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """One photograph is described: by a trunk off the shelf (here without its download), then by a run."""
-    first, second = re.findall(r"```python\n(.*?)```", (ROOT / "README.md").read_text(), re.DOTALL)
+    """One photograph is described: in five lines, by a trunk off the shelf (both here without a download), by a run."""
+    shortest, first, second = re.findall(r"```python\n(.*?)```", (ROOT / "README.md").read_text(), re.DOTALL)
     (tmp_path / "notebooks").mkdir()
     monkeypatch.setenv(HOME, str(tmp_path))
     monkeypatch.chdir(tmp_path)
     photograph(0, 0, 64).save("castle.jpg")
     names: dict[str, Any] = {}
+    assert len(re.findall(r"^.+$", shortest, re.MULTILINE)) == 5 and "off_the_shelf()" in shortest
+    mobilenet(tmp_path / "mobilenet.pth", 5)
+    exec(shortest.replace("off_the_shelf()", 'off_the_shelf("mobilenet.pth")'), names)
+    assert names["descriptor"].shape == (1280,)
+    assert np.linalg.norm(names["descriptor"]) == pytest.approx(1)
     assert 'weights="imagenet"' in first
     exec(first.replace(', weights="imagenet"', ""), names)
     assert names["image"].shape == (1, 3, 64, 64)

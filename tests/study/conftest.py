@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+import torchvision
 from PIL import Image
 from safetensors.torch import load_file
 
@@ -80,6 +81,13 @@ def write_photographs(folder: Path, train_instances: int = TRAINED, views: int =
         lines.append(f"jpg/other-{number}.jpg,,distractor")
     (folder / "labels.csv").write_text("\n".join(lines) + "\n")
     return folder
+
+
+def mobilenet(file: Path, seed: int) -> Path:
+    """A file with the weights of some MobileNetV2, for the descriptor off the shelf."""
+    torch.manual_seed(seed)
+    torch.save(torchvision.models.mobilenet_v2().state_dict(), file)
+    return file
 
 
 @pytest.fixture(scope="session")

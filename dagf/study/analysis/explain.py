@@ -39,24 +39,24 @@ class Look:
 
 @torch.inference_mode()
 def look(net: RetrievalNet, file: Path, spec: ImageSpec, box: Box | None = None) -> Look:
-    """Everything that `net` makes of one image (or of a crop of it), from one forward pass."""
+    """Everything that `net` makes of one image (or of a crop of it), from one forward pass where it is."""
     image = load_image(file, spec, box)
-    seen: Inspection = net.inspect(to_input(image)[None])
+    seen: Inspection = net.inspect(to_input(image)[None].to(next(net.parameters()).device))
     size = (image.shape[1], image.shape[2])
     return Look(
         pixels=image.permute(1, 2, 0).numpy(),
         attention=None if seen.attention is None else enlarge(seen.attention, size),
         effective=enlarge(seen.effective_weight, size),
-        kept=[None if cells is None else cells[0, 0].numpy() for cells in seen.kept],
+        kept=[None if cells is None else cells[0, 0].cpu().numpy() for cells in seen.kept],
         kept_fraction=[float(share[0]) for share in seen.kept_fraction],
         attended=seen.attended,
-        descriptor=seen.descriptor[0].numpy(),
+        descriptor=seen.descriptor[0].cpu().numpy(),
     )
 
 
 def enlarge(plane: Tensor, size: tuple[int, int]) -> Plane:
     """A map (1, 1, h, w) at the image's size (H, W), bilinear."""
-    enlarged: Plane = fn.interpolate(plane, size=size, mode="bilinear", align_corners=False)[0, 0].numpy()
+    enlarged: Plane = fn.interpolate(plane, size=size, mode="bilinear", align_corners=False)[0, 0].cpu().numpy()
     return enlarged
 
 
@@ -75,9 +75,9 @@ def contributions(net: RetrievalNet, seen: Look, other: Plane) -> Plane | None:
         scales = scheme.filters(attended)
         pooled = [scheme.pooling(scale, scheme.mask(scale)) for scale in scales]
         total = torch.stack([one / _length(one) for one in pooled]).sum(0)
-        product = (total / _length(total)) @ torch.from_numpy(other)
+        product = (total / _length(total)) @ torch.from_numpy(other).to(attended.device)
         (gradient,) = torch.autograd.grad(product.sum(), attended)
-    cells: Plane = (gradient * attended.detach()).sum(1)[0].numpy()
+    cells: Plane = (gradient * attended.detach()).sum(1)[0].cpu().numpy()
     return cells if abs(float(cells.sum() - product.item())) < ADDED_UP else None
 
 

@@ -8,6 +8,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, nullcontext
 from dataclasses import asdict, dataclass, replace
 from fnmatch import fnmatch
+from functools import cached_property
 from pathlib import Path
 
 import numpy as np
@@ -16,6 +17,7 @@ from numpy.typing import NDArray
 
 from dagf.benchmarks.protocol import Box
 from dagf.common import IMAGES, UserError, content_hash, read_json, write_json
+from dagf.model.network import RetrievalNet
 from dagf.retrieval.batches import image_batches
 from dagf.retrieval.extraction import SHARDS, Extracted, Precision, ShardedDescriptors
 from dagf.retrieval.index import Index, build_index
@@ -52,6 +54,11 @@ class Collection:
     encoder: Encoder
     whitening: Whitening | None = None
 
+    @cached_property
+    def network(self) -> RetrievalNet:
+        """What describes a query, where it runs fastest; loaded when it is first asked for."""
+        return placed(self.encoder.network())
+
     def whitened(self, whiten: bool | None = None) -> "Collection":
         """The same, compared under `own_whitening`, or as it is; None: as suits it.
 
@@ -71,13 +78,13 @@ class Collection:
         """The `top` files most similar to a photo (or to a box of it, in its pixels), best first, with the cosine.
 
         Exact, and shared by the processes that torchrun started; `approximate` asks a FAISS index, in which some of
-        them may be missing. Raises `UserError` for a photo that cannot be read, and where a whitening is to be
-        approximate: the index is of the descriptors as they are.
+        them may be missing. Raises `UserError` for a photo that cannot be read or that the encoder knows nothing of,
+        and where a whitening is to be approximate: the index is of the descriptors as they are.
         """
         if approximate and self.whitening:
             raise UserError("the FAISS index holds the descriptors as they are: leave out --approximate, or --whiten")
-        net = placed(self.encoder.network())
-        asked = describe(net, image_batches([photo], self.encoder.image, [box]), 1)
+        self.encoder.check_suits([photo])
+        asked = describe(self.network, image_batches([photo], self.encoder.image, [box]), 1)
         if approximate:
             scores, rows = self.index().search(asked, top, self.descriptors)
         elif self.whitening:

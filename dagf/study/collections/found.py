@@ -8,6 +8,7 @@ import base64
 import io
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -42,16 +43,16 @@ class Match:
     """A result as it is shown: its rank from 1, and its pictures as addresses of themselves.
 
     looked: where the network looks. here, there: what matches in the result and in the query, '' where the pooling
-    does not tell.
+    does not tell. All three are '' where nobody asked why.
     """
 
     rank: int
     score: float
     file: str
     picture: str
-    looked: str
-    here: str
-    there: str
+    looked: str = ""
+    here: str = ""
+    there: str = ""
 
     @property
     def name(self) -> str:
@@ -67,7 +68,14 @@ def ranked(found: Found) -> pd.DataFrame:
 
 def show(collection: Collection, photo: Path, found: Found, box: Box | None = None) -> HTML:
     """Results with their reasons, for a notebook."""
-    return HTML(templates().get_template("found.html.j2").render(_shown(collection, photo, found, box)))
+    return HTML(_rendered("found.html.j2", _shown(collection, photo, found, box, address(thumbnail(photo, box)))))
+
+
+def beside(
+    collection: Collection, photo: Path, found: Found, box: Box | None, picture: Pixels, why: bool = False
+) -> str:
+    """Results as HTML beside a picture of the query in which its part is lit; with their reasons, or at once."""
+    return _rendered("found.html.j2", _shown(collection, photo, found, box, address(picture), why) | {"beside": True})
 
 
 def write_page(page: Path, collection: Collection, photo: Path, found: Found, box: Box | None = None) -> None:
@@ -76,23 +84,37 @@ def write_page(page: Path, collection: Collection, photo: Path, found: Found, bo
     Raises `UserError` where it cannot be written, and for a photograph that is gone since it was described.
     """
     words = {"style": style(), "version": dagf.__version__, "images": len(collection.files)}
-    html = templates().get_template("search.html.j2").render(_shown(collection, photo, found, box) | words)
+    words |= _shown(collection, photo, found, box, address(thumbnail(photo, box)))
     try:
-        write_text(page, html.encode("utf-8", "replace").decode())  # a file's name may be no text at all
+        write_text(page, _rendered("search.html.j2", words))
     except OSError as error:
         raise UserError(f"cannot write {page}: {error.strerror}; name another file with --html") from error
 
 
-def _shown(collection: Collection, photo: Path, found: Found, box: Box | None) -> dict[str, Any]:
-    net = collection.encoder.network()
-    matches = list(_matches(net, collection, photo, found, box))
+def _rendered(template: str, words: dict[str, Any]) -> str:
+    html: str = templates().get_template(template).render(words)
+    return html.encode("utf-8", "replace").decode()  # a file's name may be no text at all
+
+
+def _shown(
+    collection: Collection, photo: Path, found: Found, box: Box | None, picture: str, why: bool = True
+) -> dict[str, Any]:
+    net = collection.network
+    matches = _matches(net, collection, photo, found, box) if why else _pictured(found)
     return {
-        "query": {"file": str(photo), "name": photo.name, "picture": address(thumbnail(photo, box)), "cropped": box},
-        "matches": matches,
+        "query": {"file": str(photo), "name": photo.name, "picture": picture, "cropped": box},
+        "beside": False,
+        "matches": list(matches),
+        "why": why,
         "encoder": collection.encoder.words,
         "whitened": collection.whitening is not None,
         "attention": net.head.spatial is not None,
     }
+
+
+def _pictured(found: Found) -> Iterator[Match]:
+    for rank, (file, score) in enumerate(found, 1):
+        yield Match(rank, score, file, address(kept_thumbnail(Path(file))))
 
 
 def _matches(net: RetrievalNet, collection: Collection, photo: Path, found: Found, box: Box | None) -> Iterator[Match]:
@@ -119,6 +141,9 @@ def thumbnail(file: Path, box: Box | None = None) -> Pixels:
     picture = Image.fromarray(pixels)
     picture.thumbnail((SIDE, SIDE))
     return np.asarray(picture)
+
+
+kept_thumbnail = lru_cache(maxsize=256)(thumbnail)  # 75 MB: a photograph takes longer to read than to search
 
 
 def address(pixels: Pixels) -> str:

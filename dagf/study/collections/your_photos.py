@@ -1,6 +1,7 @@
 """What 08 searches: a folder of photographs, or, where none is named, the first test images of a study."""
 
 from dataclasses import dataclass
+from functools import lru_cache
 from pathlib import Path
 
 from dagf.benchmarks.protocol import Box
@@ -62,5 +63,12 @@ def in_study(study: Study, query: str = "", run: str = "") -> Search:
 
 def middle(photo: Path) -> Box:
     """The middle half of a photograph's width and height, in its pixels."""
-    height, width = load_image(photo).shape[1:]
+    height, width = size(photo)
     return (width / 4, height / 4, width * 3 / 4, height * 3 / 4)
+
+
+@lru_cache(maxsize=256)
+def size(photo: Path) -> tuple[int, int]:
+    """The height and width of an upright photograph in pixels; it is decoded for that, once."""
+    height, width = load_image(photo).shape[1:]
+    return height, width

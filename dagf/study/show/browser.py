@@ -9,7 +9,7 @@ In a report there is no kernel behind a control, so that only the page is shown 
 
 from collections.abc import Sequence
 from dataclasses import dataclass, fields
-from functools import lru_cache, partial
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -18,15 +18,15 @@ from IPython.display import HTML
 
 from dagf.benchmarks.protocol import Box
 from dagf.common import UserError, headless
-from dagf.study.collections.found import address, heated, thumbnail
+from dagf.study.collections.found import address, heated, kept_thumbnail
 from dagf.study.experiment import Study
 from dagf.study.photographs.reranking import NOTHING
 from dagf.study.reports.report import templates
+from dagf.study.show.controls import ROW, mistake, values
 from dagf.study.show.figures import VERDICTS
 from dagf.study.show.views import MASKS, OWN, RERANKED, WINDOWS, Explorer, View
 
 FIRST = ("dagf", "gem", "gem untrained")  # the primary contrast, as far as it is there
-_thumbnail = lru_cache(maxsize=256)(thumbnail)  # 75 MB: a photograph takes longer to read than to search
 
 
 @dataclass(frozen=True)
@@ -102,7 +102,7 @@ def _choices(view: View) -> str:
 
 
 def _picture(explorer: Explorer, view: View, attention: bool, file: Path, box: Box | None = None) -> str:
-    pixels = _thumbnail(file, box)
+    pixels = kept_thumbnail(file, box)
     return address(heated(pixels, explorer.looked(view, file, box)) if attention else pixels)
 
 
@@ -128,13 +128,12 @@ class Browser:
                 control.observe(partial(self._changed, [side]), "value")
             rows = widgets.VBox(list(controls.values()))
             sides.append(widgets.VBox([rows, answer], layout={"flex": "1 1 20rem", "min_width": "0"}))
-        row = {"display": "flex", "flex_flow": "row wrap", "grid_gap": "0 1.5rem"}
-        top = widgets.Box([*self.shared.values(), self.status], layout=row)
-        self.box = widgets.VBox([top, self.log, widgets.Box(sides, layout=row)])
+        top = widgets.Box([*self.shared.values(), self.status], layout=ROW)
+        self.box = widgets.VBox([top, self.log, widgets.Box(sides, layout=ROW)])
         self._changed(everything)
 
     def _changed(self, sides: Sequence[int], change: Any = None) -> None:
-        question = Question(top=self.top, **_values(self.shared))
+        question = Question(top=self.top, **values(self.shared))
         self.log.outputs = ()
         self.status.value = "searching …"
         with self.log:
@@ -142,14 +141,10 @@ class Browser:
                 controls = self.views[side]
                 controls["neighbours"].disabled = controls["reranking"].value == NOTHING
                 try:
-                    self.answers[side].value = page(self.explorer, question, [View(**_values(controls))])
+                    self.answers[side].value = page(self.explorer, question, [View(**values(controls))])
                 except UserError as error:
-                    self.answers[side].value = templates().from_string("<p>{{ it }}</p>").render(it=error)
+                    self.answers[side].value = mistake(error)
         self.status.value = ""
-
-
-def _values(controls: dict[str, widgets.Widget]) -> dict[str, Any]:
-    return {name: control.value for name, control in controls.items()}
 
 
 def _question_controls(explorer: Explorer, question: Question) -> dict[str, widgets.Widget]:

@@ -14,8 +14,6 @@ from pathlib import Path
 import bs4
 import numpy as np
 import pytest
-import torch
-import torchvision
 from PIL import Image
 
 from dagf.common import UserError, read_json, write_json
@@ -28,14 +26,14 @@ from dagf.retrieval.inference import describe, for_inference
 from dagf.study import parallel
 from dagf.study.collections import changes, collection
 from dagf.study.collections.collection import Collection, build, find_images
-from dagf.study.collections.encoders import SHELF, of_run
-from dagf.study.collections.found import SIDE
+from dagf.study.collections.encoders import SHELF, Encoder, of_run
+from dagf.study.collections.found import SIDE, write_page
 from dagf.study.paths import ROOT
 from dagf.study.placing import half_pays
 from dagf.study.runs import Run
 from dagf.study.sources import TrainingSet
 from tests.commands import fine, refused
-from tests.study.conftest import Workshop, configured, photograph, write_photographs
+from tests.study.conftest import Workshop, configured, mobilenet, photograph, write_photographs
 
 BROKEN = "is no collection of `dagf extract`, or is broken; make it again"
 
@@ -240,18 +238,30 @@ def test_a_run_of_drawings_is_refused_for_photographs(home: Path, data: Training
     shutil.copytree(photos, home / "data" / drawn.id)
     assert build([home / "data" / drawn.id], of_run(run.id), photos / "out").made == 37
     assert "learned from drawings" in refused("extract", "--run", run.id, home / "data" / drawn.id, photos)
+    asked = Path("jpg") / "5-0.jpg"
+    (drawing, _), *_ = Collection.load(photos / "out").search(home / "data" / drawn.id / asked, 1)
+    assert drawing == str(home / "data" / drawn.id / asked)
+    said = refused("search", photos / asked, "--index", photos / "out")
+    assert f"learned from drawings (Toytown) and knows nothing of photographs such as {photos / asked}" in said
+
+
+def test_a_network_is_loaded_once_for_many_searches(
+    home: Path, index: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked, loaded, whole = home / "photos" / "jpg" / "5-0.jpg", [], Encoder.network
+    monkeypatch.setattr(Encoder, "network", lambda self: loaded.append(self) or whole(self))
+    known = Collection.load(index)
+    assert loaded == []
+    first = known.search(asked, 3)
+    assert known.search(asked, 3) == first
+    write_page(tmp_path / "found.html", known, asked, first)
+    assert loaded == [known.encoder]
 
 
 @pytest.fixture(scope="module")
 def weights(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The weights of some MobileNetV2."""
-    return _mobilenet(tmp_path_factory.mktemp("weights") / "mobilenet.pth", 5)
-
-
-def _mobilenet(file: Path, seed: int) -> Path:
-    torch.manual_seed(seed)
-    torch.save(torchvision.models.mobilenet_v2().state_dict(), file)
-    return file
+    return mobilenet(tmp_path_factory.mktemp("weights") / "mobilenet.pth", 5)
 
 
 def test_without_a_run_nothing_is_trained(photos: Path, weights: Path, tmp_path: Path) -> None:
@@ -271,11 +281,11 @@ def test_without_a_run_nothing_is_trained(photos: Path, weights: Path, tmp_path:
 
 
 def test_weights_that_changed_are_named(photos: Path, tmp_path: Path) -> None:
-    file, asked = _mobilenet(tmp_path / "net.pth", 6), photos / "jpg" / "5-0.jpg"
+    file, asked = mobilenet(tmp_path / "net.pth", 6), photos / "jpg" / "5-0.jpg"
     made = ("--weights", file, "--output", tmp_path / "shelf")
     fine("extract", asked, *made)
     before = shards(tmp_path / "shelf")
-    _mobilenet(file, 7)
+    mobilenet(file, 7)
     said = refused("search", asked, "--index", tmp_path / "shelf")
     assert f"{file} changed since the images were described" in said
     fine("extract", asked, *made)
