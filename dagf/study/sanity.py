@@ -17,7 +17,7 @@ from dagf.retrieval.search import Descriptors, Rows
 
 SEEN = 1000  # rows by which a collapsed network is known
 LEAST = 1e-6  # a difference between two descriptors that single precision can tell
-SEEN_FILE = "seen.json"  # in a drawn set: what its files were when it was first opened
+SEEN_FILE = ".seen.json"  # in a drawn set: what its files were when it was first opened; of one machine
 ENOUGH = 200  # labelled images that two arms cannot rank alike by chance
 
 

@@ -7,10 +7,12 @@ from pathlib import Path
 
 import pytest
 import torch
+import yaml
 from torchvision.models import mobilenet_v2
 
 from dagf.model.variants import variant
 from dagf.study.config import load_profile
+from dagf.study.profiles import find
 from dagf.study.reports.notebooks import check_reports, run_reports
 from tests.study.conftest import write_photographs
 
@@ -84,10 +86,17 @@ def test_photographs_with_nothing_to_train_on_get_their_pages(
         for _ in range(40):  # batch norm as it would be after a training: else all descriptors are one
             net(torch.rand(8, 3, 64, 64))
     torch.save(net.state_dict(), tmp_path / "weights.pth")
-    asked = {"profile": "photographs", "benchmark": str(folder), "weights": str(tmp_path / "weights.pth")}
+    values = yaml.safe_load(find("photographs").read_text())
+    small = {"size": 64, "mode": "squash"}, {"distractors": 0, "rows": 1000}
+    (tmp_path / "mine.yaml").write_text(yaml.safe_dump({**values, **dict(zip(("image", "scale"), small, strict=True))}))
+    asked = {
+        "profile": str(tmp_path / "mine.yaml"),
+        "benchmark": str(folder),
+        "weights": str(tmp_path / "weights.pth"),
+    }
     names = ("04_scale_and_mask_ablation", "05_attention_ablation", "06_benchmark_tables", "07_large_scale")
     pages = run_reports(asked, names).parent
     assert {page.stem for page in pages.glob("0*.html")} == set(names)
-    shelf = json.loads((root / "reports" / "photographs" / "shots-photographs.shelf.json").read_text())
+    shelf = json.loads((root / "reports" / "photographs" / "shots-mine.shelf.json").read_text())
     methods = [row[shelf["columns"].index("method")] for row in shelf["rows"]]
     assert {"GeM", "SPoC", "MAC"} <= set(methods)
