@@ -156,6 +156,19 @@ def test_a_whitened_search_compares_what_sets_images_apart(home: Path, run: Run,
     assert page.read_text().count("<img") == 1 + 3 * 4
 
 
+def test_what_suits_a_collection_is_decided_by_its_encoder_and_size() -> None:
+    """Off the shelf and from a hundred images on the mean is taken out; a trained head is compared as it is."""
+    rows = np.random.default_rng(0).standard_normal((100, 6)).astype(np.float32)
+    shelf, trained = (Encoder(run, "", ImageSpec(32), "content") for run in ("", "0c07"))
+    for encoder, count, suits in ((shelf, 100, True), (shelf, 99, False), (trained, 100, False)):
+        known = Collection(tuple(map(str, range(count))), rows[:count], encoder)  # type: ignore[arg-type]
+        assert (known.whitened().whitening is not None) is suits
+        assert known.whitened(True).whitening is not None
+        assert known.whitened(False) is known
+    mean = Collection(tuple(map(str, range(100))), rows, shelf).whitened().whitening  # type: ignore[arg-type]
+    assert mean is not None and np.allclose(mean.mean, rows.mean(0), atol=1e-6)
+
+
 def test_half_precision_is_asked_for_or_comes_with_size(
     home: Path, run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
