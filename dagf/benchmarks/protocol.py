@@ -99,6 +99,11 @@ class Benchmark:
         return (CLASSIC,) if any("ok" in query.labels for query in self.queries) else (EASY, MEDIUM, HARD)
 
     @property
+    def middle(self) -> Setting:
+        """The setting that contrasts and the choice of epochs ask for: Medium, or the only one."""
+        return self.settings[len(self.settings) // 2]
+
+    @property
     def database_paths(self) -> list[Path]:
         """The files to index, row by row: the database, then the distractors."""
         return [self.root / file for file in self.database] + list(self.distractors)
@@ -119,6 +124,11 @@ class Benchmark:
         for index, query in enumerate(self.queries):
             sets.setdefault(query.query_set, []).append(index)
         return sets
+
+    @property
+    def first_set(self) -> str:
+        """The query set that contrasts ask for: the first of the ground truth."""
+        return next(iter(self.query_sets))
 
     def clusters(self) -> NDArray[np.int64]:
         """A cluster id for each query: queries that share a positive are one cluster (for the bootstrap)."""

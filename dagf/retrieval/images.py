@@ -226,9 +226,3 @@ def to_input(image: Tensor) -> Tensor:
     """uint8 (..., 3, H, W) -> float32, ImageNet mean 0 and standard deviation 1 per channel (RGB)."""
     mean, std = (torch.tensor(v, device=image.device)[:, None, None] for v in (IMAGENET_MEAN, IMAGENET_STD))
     return (image.float() / 255 - mean) / std
-
-
-def from_input(values: Tensor) -> Tensor:
-    """The inverse of `to_input`, for display: float (..., 3, H, W) -> uint8, rounded and clipped to 0..255."""
-    mean, std = (torch.tensor(v, device=values.device)[:, None, None] for v in (IMAGENET_MEAN, IMAGENET_STD))
-    return ((values.float() * std + mean) * 255).round().clamp(0, 255).to(torch.uint8)

@@ -206,8 +206,7 @@ class _Loop:
         )
 
     def _validate_and_keep(self, epoch: int, loss: float, started: float) -> None:
-        benchmark = self.data.validation
-        setting = benchmark.settings[len(benchmark.settings) // 2]  # Medium, or the only one
+        benchmark, setting = self.data.validation, self.data.validation.middle
         judged = judge(benchmark, self.source.validate(self.net), [setting])
         score = mean_average_precision(judged, setting.name)
         rate = learning_rate(self.spec, (epoch + 1) * self.spec.steps - 1)
@@ -251,7 +250,7 @@ class _Loop:
             "seed": self.config.seed,
             "best_epoch": int(best["epoch"]),
             "validation_mAP": best["validation_mAP"],
-            "validation_setting": self.data.validation.settings[len(self.data.validation.settings) // 2].name,
+            "validation_setting": self.data.validation.middle.name,
             "training_images": len(self.data.files),
             "landmarks": self.data.landmarks,
             "parameters": sum(parameter.numel() for parameter in self.net.parameters()),

@@ -1,3 +1,4 @@
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -146,3 +147,11 @@ def test_clusters_join_queries_that_share_a_positive(rows: list[tuple[set[int], 
 
 def test_shared_junk_joins_no_cluster() -> None:
     assert len(set(benchmark({"ok": [0], "junk": [5]}, {"ok": [1], "junk": [5]}).clusters())) == 2
+
+
+def test_contrasts_ask_for_medium_or_the_only_setting_and_for_the_first_query_set() -> None:
+    graded = benchmark({"easy": [0], "hard": [1]})
+    assert (graded.middle, graded.first_set) == (MEDIUM, "query")
+    assert benchmark({"ok": [0], "junk": [5]}).middle == CLASSIC
+    several = tuple(replace(graded.queries[0], query_set=name) for name in ("shop", "studio", "shop"))
+    assert replace(graded, queries=several).first_set == "shop"

@@ -64,7 +64,7 @@ def gains(study: Study, arm: str, baseline: str, nuisance: str, sweep: bool = Fa
 def bin_counts(study: Study) -> pd.DataFrame:
     """How many positives of Medium are in each bin."""
     table = records(study)
-    right = np.unique(np.concatenate([query.relevance(study.test.settings[1])[0] for query in study.test.queries]))
+    right = np.unique(np.concatenate([query.relevance(study.test.middle)[0] for query in study.test.queries]))
     return pd.DataFrame(
         [
             {"nuisance": nuisance, "bin": name, "positives": int(((value >= low) & (value < high)).sum())}

@@ -18,7 +18,6 @@ from dagf.study.analysis.results import (
     contrast,
     contrast_of,
     differences,
-    first_set,
     query_points,
     runs_of,
     trunk_words,
@@ -48,42 +47,37 @@ class Named:
 
 def primary(study: Study) -> Contrast:
     """The registered DAGF minus GeM, both end to end, on the middle setting."""
-    return contrast(study, *PRIMARY, middle(study))
-
-
-def middle(study: Study) -> str:
-    """The setting of the primary contrast: Medium, or the only one."""
-    return study.test.settings[len(study.test.settings) // 2].name
+    return contrast(study, *PRIMARY, study.test.middle.name)
 
 
 def rivals(study: Study) -> list[Contrast]:
     """DAGF minus every other descriptor, all as heads on the same frozen maps, each at its best validation trial."""
     arms = [arm for arm in RIVALS if arm in study.plan(sweep=True).arms]
-    return [contrast(study, "dagf", arm, middle(study), sweep=True) for arm in arms]
+    return [contrast(study, "dagf", arm, study.test.middle.name, sweep=True) for arm in arms]
 
 
 def modules(study: Study) -> list[Contrast]:
     """Each attention alone against GeM, and both together against each alone."""
-    return [contrast(study, *pair, middle(study), sweep=True) for pair in (*ALONE, *TOGETHER)]
+    return [contrast(study, *pair, study.test.middle.name, sweep=True) for pair in (*ALONE, *TOGETHER)]
 
 
 def interaction(study: Study) -> Contrast:
     """(both - GeM) - (spatial - GeM) - (channel - GeM): above 0, the two do more together than their sum."""
     arms = ("attention", "spatial", "channel", "gem")
-    answers, asked = study.answered(arms, sweep=True), (middle(study), first_set(study.test))
+    answers, asked = study.answered(arms, sweep=True), (study.test.middle.name, study.test.first_set)
     both, spatial, channel, gem = (
         pd.DataFrame({seed: query_points(answers[arm, seed].judged, *asked) for seed in study.profile.seeds})
         for arm in arms
     )
     runs, groups = runs_of(study, *arms, sweep=True), study.test.clusters()
     return contrast_of(
-        both - spatial - channel + gem, groups, "both + GeM", "spatial + channel", middle(study), runs=runs
+        both - spatial - channel + gem, groups, "both + GeM", "spatial + channel", study.test.middle.name, runs=runs
     )
 
 
 def masks(study: Study) -> list[Contrast]:
     """Untrained, on frozen maps with GeM: windows against none, and the MAX-Mask against none and the random mask."""
-    table = grid(study, middle(study))
+    table = grid(study, study.test.middle.name)
     table = of_first_set(table[table["pooling"] == "GeM"])
     pairs = [
         (("max 1, 2, 3", "none"), ("1", "none")),
@@ -102,7 +96,7 @@ def grid_contrast(study: Study, table: pd.DataFrame, one: tuple[str, str], other
         return 100 * part.pivot_table("AP", "query", "seed", aggfunc="mean")
 
     apart, runs = points(*one) - points(*other), trunk_words(study)
-    return contrast_of(apart, study.test.clusters(), _scheme(*one), _scheme(*other), middle(study), runs=runs)
+    return contrast_of(apart, study.test.clusters(), _scheme(*one), _scheme(*other), study.test.middle.name, runs=runs)
 
 
 def _scheme(windows: str, mask: str) -> str:
@@ -119,7 +113,7 @@ def nuisances(study: Study) -> list[Contrast]:
 
 def control(study: Study) -> Contrast:
     """The primary contrast on the control Toytown, where no gain is expected."""
-    found = contrast(control_of(study), *PRIMARY, middle(study))
+    found = contrast(control_of(study), *PRIMARY, study.test.middle.name)
     return replace(found, setting=f"{found.setting}, control")
 
 
@@ -128,10 +122,11 @@ def beyond_control(study: Study) -> list[Contrast]:
 
     The queries of both are of the same landmarks in the same order.
     """
-    apart = differences(study, *PRIMARY, middle(study)) - differences(control_of(study), *PRIMARY, middle(study))
+    setting = study.test.middle.name
+    apart = differences(study, *PRIMARY, setting) - differences(control_of(study), *PRIMARY, setting)
     gain = " − ".join(VARIANTS[arm].title for arm in PRIMARY)
     runs = f"{runs_of(study, *PRIMARY)}; control: {runs_of(control_of(study), *PRIMARY)}"
-    return [contrast_of(apart, study.test.clusters(), gain, "the same on the control", middle(study), runs=runs)]
+    return [contrast_of(apart, study.test.clusters(), gain, "the same on the control", setting, runs=runs)]
 
 
 def looks(study: Study) -> list[Contrast]:

@@ -8,7 +8,6 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from dagf.benchmarks.protocol import Benchmark
 from dagf.common import atomic_path, read_json, write_json, write_text
 from dagf.model.variants import VARIANTS
 from dagf.retrieval.statistics import Interval, paired_bootstrap, sign_flip, t_interval, two_way
@@ -129,14 +128,9 @@ def contrast_of(
     )  # fmt: skip
 
 
-def first_set(test: Benchmark) -> str:
-    """The query set of the contrasts: the first of the ground truth."""
-    return next(iter(test.query_sets))
-
-
 def contrast(study: Study, arm: str, baseline: str, setting: str, query_set: str = "", sweep: bool = False) -> Contrast:
     """`arm` minus `baseline` on a set of test queries (the first, unless named), paired by seed and query."""
-    query_set = query_set or first_set(study.test)
+    query_set = query_set or study.test.first_set
     apart = differences(study, arm, baseline, setting, query_set, sweep)
     titles, runs = (VARIANTS[arm].title, VARIANTS[baseline].title), runs_of(study, arm, baseline, sweep=sweep)
     return contrast_of(apart, study.test.clusters(), *titles, setting, query_set, runs)
@@ -175,7 +169,7 @@ def differences(
     study: Study, arm: str, baseline: str, setting: str, query_set: str = "", sweep: bool = False
 ) -> pd.DataFrame:
     """`arm` minus `baseline` in AP points, queries (of one set, the first unless named) x seeds."""
-    answers, query_set = study.answered([arm, baseline], sweep=sweep), query_set or first_set(study.test)
+    answers, query_set = study.answered([arm, baseline], sweep=sweep), query_set or study.test.first_set
     one, other = (
         pd.DataFrame(
             {seed: query_points(answers[name, seed].judged, setting, query_set) for seed in study.profile.seeds}

@@ -7,7 +7,6 @@ import pandas as pd
 
 from dagf.retrieval.statistics import paired_bootstrap
 from dagf.study.analysis.grid import grid, kept_fractions
-from dagf.study.analysis.registered import middle
 from dagf.study.experiment import Study
 
 WINDOWS = ("1", "max 1, 2, 3", "average 1, 2, 3")  # of `dagf.study.analysis.grid`
@@ -26,7 +25,7 @@ def mask_where_it_bites(study: Study, cut: str) -> pd.DataFrame:
         trunk = replace(study.profile.trunk, cut=node)
         profile = replace(study.profile, trunk=trunk, seeds=study.profile.seeds[:1])
         one = replace(study, profile=profile, training=None)  # nothing is trained here
-        table, kept = grid(one, middle(one)), kept_fractions(one, profile.seeds[0])
+        table, kept = grid(one, one.test.middle.name), kept_fractions(one, profile.seeds[0])
         cells = table[table["windows"].isin(WINDOWS) & (table["positives"] > 0)]
         shares = kept.set_index("window")[["MAX-Mask", "SUM-mask"]]
         for (windows, mask), part in cells.groupby(["windows", "mask"], sort=False):
@@ -48,7 +47,7 @@ def _windows_of(name: str) -> list[str]:
 
 
 def _mask_gains(study: Study, cells: pd.DataFrame, windows: str) -> dict[str, str]:
-    first = next(iter(study.test.query_sets.values()))
+    first = study.test.query_sets[study.test.first_set]
     part = cells[(cells["windows"] == windows) & (cells["pooling"] == "GeM") & cells["query"].isin(first)]
     points = 100 * part.pivot_table(index="query", columns="mask", values="AP")  # the mean over the draws
     gains = {}

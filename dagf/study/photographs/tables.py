@@ -17,7 +17,6 @@ from dagf.benchmarks.public import place
 from dagf.model.variants import VARIANTS
 from dagf.retrieval.statistics import paired_bootstrap, t_interval
 from dagf.study import paths
-from dagf.study.analysis.registered import middle
 from dagf.study.analysis.results import Contrast, contrast_of, contrast_table
 from dagf.study.analysis.tables import RUNS, run_words, traced
 from dagf.study.experiment import Study
@@ -94,7 +93,7 @@ def _contrast(study: Study, method: Method, minus: Method, query_set: str, known
     )
     apart = method.points(rows) - minus.points(rows)
     runs = "; ".join(f"{one.title}: {known[one.title]}" for one in (method, minus) if known.get(one.title))
-    return contrast_of(apart, study.test.clusters(), what, other, middle(study), query_set, runs)
+    return contrast_of(apart, study.test.clusters(), what, other, study.test.middle.name, query_set, runs)
 
 
 def _row(study: Study, method: Method, beside: Mapping[str, Method]) -> dict[str, Any]:
@@ -158,7 +157,7 @@ def _heads(study: Study, arms: Sequence[str]) -> list[dict[str, Any]]:
     for arm in arms:
         validation = [run.record["validation_mAP"] for (name, _), run in runs.items() if name == arm]
         row: dict[str, Any] = {"method": VARIANTS[arm].title, "validation": spread(pd.Series(validation))}
-        part = table[(table["arm"] == arm) & (table["setting"] == middle(study))]
+        part = table[(table["arm"] == arm) & (table["setting"] == study.test.middle.name)]
         row |= {name: spread(part[part["query_set"] == name]["mAP"]) for name in study.test.query_sets}
         rows.append(row | {RUNS: run_words((seed, run.id) for (name, seed), run in runs.items() if name == arm)})
     return rows
@@ -167,10 +166,9 @@ def _heads(study: Study, arms: Sequence[str]) -> list[dict[str, Any]]:
 def duplicate_counts(study: Study) -> pd.DataFrame:
     """How many database photographs count as near-duplicates of a query, by threshold and query set."""
     likeness, rows = alike(study.test), []
-    (setting,) = (one for one in study.test.settings if one.name == middle(study))
     positive = np.zeros(likeness.shape, bool)
     for number, query in enumerate(study.test.queries):
-        positive[number, query.relevance(setting)[0]] = True
+        positive[number, query.relevance(study.test.middle)[0]] = True
     for least in ALIKE:
         near = likeness >= least
         for name, asked in study.test.query_sets.items():

@@ -100,8 +100,7 @@ def described(
 
 def judged_once(benchmark: Benchmark, scores: NDArray[np.floating]) -> pd.DataFrame:
     """`judge` under the middle setting: the columns that the tables on photographs need."""
-    setting = benchmark.settings[len(benchmark.settings) // 2]
-    return judge(benchmark, scores, [setting])[["query_set", "query", "positives", "AP", "P@1"]]
+    return judge(benchmark, scores, [benchmark.middle])[["query_set", "query", "positives", "AP", "P@1"]]
 
 
 def _judge(study: Study, likeness: NDArray[np.float32], of: Run | Key) -> None:

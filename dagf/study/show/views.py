@@ -164,7 +164,7 @@ class Explorer:
     def setting(self, name: str = "") -> Setting:
         """A setting of the benchmark by name, the middle one for ''; a `UserError` for an unknown one."""
         known = {setting.name: setting for setting in self.study.test.settings}
-        return known[choose("setting", name, known)] if name else list(known.values())[len(known) // 2]
+        return known[choose("setting", name, known)] if name else self.study.test.middle
 
     def made_of(self, view: View) -> Variant:
         """What the head of a view is made of; a `UserError` for an arm that is not offered or cannot be changed."""
