@@ -6,7 +6,7 @@ from dataclasses import dataclass
 import pandas as pd
 
 from dagf.retrieval.statistics import holm
-from dagf.study.analysis.registered import Named, family, primary
+from dagf.study.analysis.registered import HEADS, TRAINED, UNTRAINED, Named, family, gem_levels, primary
 from dagf.study.analysis.results import Contrast, cells
 from dagf.study.analysis.tables import RUNS, traced
 from dagf.study.experiment import Study
@@ -14,13 +14,13 @@ from dagf.study.experiment import Study
 LEVEL = 0.05
 
 MEASURED_ON = {  # which networks the contrasts of a group compare
-    "primary": "trained end to end",
-    "rivals": "trained heads on frozen maps",
-    "modules": "trained heads on frozen maps",
-    "masks": "untrained heads on frozen maps",
-    "nuisances": "trained end to end",
-    "control": "trained end to end",
-    "attention maps": "attention maps of DAGF, trained end to end",
+    "primary": TRAINED,
+    "rivals": HEADS,
+    "modules": HEADS,
+    "masks": UNTRAINED,
+    "nuisances": TRAINED,
+    "control": TRAINED,
+    "attention maps": f"attention maps of DAGF, {TRAINED}",
 }
 
 
@@ -56,7 +56,7 @@ class Claim:
 
 def claims(study: Study) -> list[Claim]:
     """The abstract's claims. One is supported only if *every* contrast under it is above zero after Holm."""
-    named = family(study)
+    named, levels = family(study), gem_levels(study)
     adjusted = dict(zip(map(_key, named), holm([one.contrast.p for one in named]), strict=True))
 
     def effect(one: Named) -> Effect:
@@ -68,7 +68,9 @@ def claims(study: Study) -> list[Claim]:
     def claim(sentence: str, chosen: Sequence[Named], shown: Sequence[Named] = ()) -> Claim:
         held = all(effect(one).result == "above zero" for one in chosen)
         verdict, first = "supported" if held else "not supported", chosen[0]
-        return Claim(sentence, verdict, MEASURED_ON[first.group], first.notebook, tuple(map(effect, shown or chosen)))
+        measured = MEASURED_ON[first.group]
+        measured += f" (GeM: {levels[measured]:.1f} mAP)" if measured in levels else ""
+        return Claim(sentence, verdict, measured, first.notebook, tuple(map(effect, shown or chosen)))
 
     def of(group: str, *places: int) -> list[Named]:
         members = [one for one in named if one.group == group]

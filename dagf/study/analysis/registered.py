@@ -26,6 +26,9 @@ from dagf.study.analysis.tables import run_words
 from dagf.study.experiment import Study
 from dagf.study.opening import control_of
 
+TRAINED = "trained end to end"
+HEADS = "trained heads on frozen maps"
+UNTRAINED = "untrained heads on frozen maps"
 PRIMARY = ("dagf", "gem")  # end to end
 RIVALS = ("mac", "spoc", "rmac", "crow", "netvlad", "solar", "glam", "delf", "se", "cbam", "eca")  # heads
 ALONE = (("spatial", "gem"), ("channel", "gem"))
@@ -48,6 +51,20 @@ class Named:
 def primary(study: Study) -> Contrast:
     """The registered DAGF minus GeM, both end to end, on the middle setting."""
     return contrast(study, *PRIMARY, study.test.middle.name)
+
+
+def gem_levels(study: Study) -> dict[str, float]:
+    """GeM's mAP (per cent) in each of the three comparisons that contrasts are made in, on the middle setting."""
+    setting, first = study.test.middle.name, study.test.first_set
+    ends, heads = (study.table(["gem"], sweep=sweep) for sweep in (False, True))
+    levels = {TRAINED: ends, HEADS: heads}
+    found = {
+        name: float(table[(table["setting"] == setting) & (table["query_set"] == first)]["mAP"].mean())
+        for name, table in levels.items()
+    }
+    cells = of_first_set(grid(study, setting))
+    plain = cells[(cells["pooling"] == "GeM") & (cells["windows"] == "1") & (cells["mask"] == "none")]
+    return found | {UNTRAINED: 100 * float(plain["AP"].mean())}
 
 
 def rivals(study: Study) -> list[Contrast]:

@@ -48,7 +48,10 @@ def main_caption(study: Study) -> str:
         "A longer training may change the order."
     )
     if len(test.settings) > 1:
-        words += " The settings differ in which images count as right, and so in how many: compare within a column."
+        words += (
+            " Easy asks for the images that show the landmark large, unhidden and little turned; Hard for the others; "
+            "Medium for both. So the settings differ in how many images are right: compare within a column."
+        )
     return f"{words} {study.caveat}".rstrip()
 
 
@@ -163,6 +166,15 @@ def sample_words(study: Study, seeds: Sequence[int] = ()) -> str:
     """What a table of test figures is computed over: queries, their groups, seeds."""
     groups, trained = len(set(study.test.clusters())), seeds or study.profile.seeds
     return f"Test split: {len(study.test.queries)} queries in {groups} groups, {len(trained)} seeds."
+
+
+def contrast_words(study: Study, seeds: Sequence[int] = ()) -> str:
+    """`sample_words`, and what the p of a table of contrasts is: which tests, over what, and how small it can get."""
+    least = 2.0 ** (1 - min(len(set(study.test.clusters())), 14))  # from 14 groups on `sign_flip` draws its patterns
+    return (
+        f"{sample_words(study, seeds)} p: the larger of a t-test over seeds and groups at once and a sign-flip test "
+        f"over the groups, which cannot be below {least:.4f} here. Verdicts follow from the intervals, not from p."
+    )
 
 
 def differences(

@@ -17,25 +17,23 @@ from dagf.benchmarks.public import place
 from dagf.model.variants import VARIANTS
 from dagf.retrieval.statistics import paired_bootstrap, t_interval
 from dagf.study import paths
-from dagf.study.analysis.results import Contrast, contrast_of, contrast_table
+from dagf.study.analysis.results import contrast_words, sample_words
 from dagf.study.analysis.tables import RUNS, run_words, traced
 from dagf.study.experiment import Study
+from dagf.study.photographs.against import against_gem, badly_chosen, head_runs
 from dagf.study.photographs.masks import EARLIER, mask_where_it_bites
 from dagf.study.photographs.reranking import COUNTS, shelf_reranking, trained_reranking
 from dagf.study.photographs.sets import fewer, of_role, ready, seen_in, unlabelled
 from dagf.study.photographs.trials import (
     ALIKE,
-    AS_IT_IS,
     Method,
     alike,
     gem_candidates,
     shelf_methods,
-    trained_asked,
     trained_methods,
     trained_study,
     untrained,
 )
-from dagf.study.runs import Run
 
 SHELF = ("spoc", "mac", "gem", "rmac", "crow", "windows", "mask", "scale-mask", "scale-mask-spoc")
 TRAINED = ("gem", "spatial", "channel", "attention", "scale-mask", "dagf", "netvlad", "solar", "se", "delf")
@@ -60,40 +58,13 @@ def trained_ablation(study: Study, arms: Sequence[str] = TRAINED) -> pd.DataFram
     """
     candidates, best = gem_candidates(study)
     heads = [method for pair in trained_methods(study, [arm for arm in arms if arm != "gem"]) for method in pair]
-    trained, runs = candidates if "gem" in arms else candidates[:2], _runs(study, arms)
+    trained, runs = candidates if "gem" in arms else candidates[:2], head_runs(study, arms)
     rows = [
         {**_row(study, method, {"best GeM": best}), "best GeM": "yes" if method is best else ""}
         | {RUNS: runs.get(method.title, "")}
         for method in [*trained, *heads]
     ]
     return traced(rows)
-
-
-def _runs(study: Study, arms: Sequence[str]) -> dict[str, str]:
-    """The runs of swept heads, in words, by the title of their arm."""
-    return {
-        VARIANTS[arm].title: run_words((seed, of.id) for seed, of in seeds.items() if isinstance(of, Run))
-        for arm, seeds in trained_asked(study, arms).items()
-    }
-
-
-def against_best_gem(study: Study, arm: str = "dagf") -> pd.DataFrame:
-    """A trained arm, as it is and whitened, minus the best GeM (as `trained_ablation`), paired by seed and query."""
-    _, best = gem_candidates(study)
-    (pair,) = trained_methods(study, [arm])
-    runs = _runs(study, ("gem", arm))
-    found = [_contrast(study, method, best, name, runs) for method in pair for name in study.test.query_sets]
-    return contrast_table(found)
-
-
-def _contrast(study: Study, method: Method, minus: Method, query_set: str, known: Mapping[str, str]) -> Contrast:
-    rows = study.test.query_sets[query_set]
-    what, other = (
-        one.title if one.whitening == AS_IT_IS else f"{one.title}, {one.whitening}" for one in (method, minus)
-    )
-    apart = method.points(rows) - minus.points(rows)
-    runs = "; ".join(f"{one.title}: {known[one.title]}" for one in (method, minus) if known.get(one.title))
-    return contrast_of(apart, study.test.clusters(), what, other, study.test.middle.name, query_set, runs)
 
 
 def _row(study: Study, method: Method, beside: Mapping[str, Method]) -> dict[str, Any]:
@@ -189,7 +160,7 @@ def near_duplicates(
     """
     found = [untrained(method) for pair in shelf_methods(study, arms) for method in pair]
     found += [method for pair in trained_methods(study, trained) for method in pair] if trained else []
-    runs = _runs(study, trained) if trained else {}
+    runs = head_runs(study, trained) if trained else {}
     parts = {"as it is": "test"} | {f"without ≥ {least}": f"test {least}" for least in ALIKE}
     rows = []
     for method in found:
@@ -241,8 +212,9 @@ def all_tables(
         f"Exploratory. Whitening, learning rate and epoch are chosen on {held} held-out training instances, never on "
         f"the test; so few choose roughly. Intervals: 95 %"
     )
-    over = f"{chosen}, t over {seeds} seeds, and of differences the bootstrap over test instances."
-    shelf = f"{chosen}, the bootstrap over test instances."
+    sample = sample_words(study)
+    over = f"{chosen}, t over {seeds} seeds, and of differences the bootstrap over test instances. {sample}"
+    shelf = f"{chosen}, the bootstrap over test instances. {sample_words(study, [0])}"
     counts = f"Neighbours: of {', '.join(map(str, COUNTS))}, as far as the held-out images go, alike for every method"
     tables = {
         "shelf-ablation": ("Descriptors off the shelf, as they are and whitened", shelf, shelf_ablation(study)),
@@ -251,7 +223,11 @@ def all_tables(
             f"{over} 'best GeM' is the best on the held-out instances of {{trained, not}} x {{whitened, not}}.",
             trained_ablation(study),
         ),
-        "best-gem": ("DAGF against the best GeM", over, against_best_gem(study)),
+        "against-gem": (
+            f"DAGF against the best GeM (chosen on {held} held-out instances) and against GeM off the shelf",
+            f"{chosen}. {contrast_words(study)}{badly_chosen(study)}",
+            against_gem(study),
+        ),
         "learning-curve": ("How many instances the heads were trained on", over, learning_curve(study)),
         "duplicate-counts": (
             "How many photographs are near-duplicates of a query",

@@ -128,6 +128,7 @@ def write_index(output: Output, runs: Sequence[Mapping[str, Any]]) -> None:
         runs=[{**run, "page": f"{run['notebook']}.html"} for run in runs],
         main=_main(output),
         claims=_claims(output),
+        family=_rows(output, "family"),
         facts=_facts(output),
         photographs=shown,
         further=further,
@@ -208,6 +209,12 @@ def _claims(output: Output) -> list[dict[str, Any]]:
         effects = [dict(zip((*names, "runs"), row, strict=True)) for row in rows]
         found.append({**effects[0], "effects": effects})
     return found
+
+
+def _rows(output: Output, name: str) -> int:
+    """How many rows a result table has; 0 where there is none."""
+    path = output.result("tables", f"{name}.json")
+    return len(read_json(path)["rows"]) if path.is_file() else 0
 
 
 def _data_address(image: Path) -> str:

@@ -46,6 +46,7 @@ def judged(monkeypatch: pytest.MonkeyPatch) -> Judged:
                 named.append(Named(group, Contrast(**{**vars(one), "what": f"{group} {place}"}), NOTEBOOKS[group]))
         assert not others
         monkeypatch.setattr(claims, "family", lambda _: named)
+        monkeypatch.setattr(claims, "gem_levels", lambda _: {"untrained heads on frozen maps": 12.34})
         monkeypatch.setattr(claims, "primary", lambda _: primary or found(what="DAGF", minus="GeM"))
         return dict(zip(ROWS, claims.claims(None), strict=True))  # type: ignore[arg-type]
 
@@ -66,7 +67,8 @@ def test_all_is_supported_where_all_is_above(judged: Judged) -> None:
         "(modules 2) minus b",
         "(modules 3) minus b",
     ]
-    assert rows["mask"].measured_on == "untrained heads on frozen maps"
+    assert rows["mask"].measured_on == "untrained heads on frozen maps (GeM: 12.3 mAP)"
+    assert rows["maps"].measured_on == "attention maps of DAGF, trained end to end"
     assert [row.notebook[:2] for row in rows.values()] == [
         "06", "06", "05", "05", "05", "04", "04", "05", "05", "05", "03", "06",
     ]  # fmt: skip

@@ -28,8 +28,9 @@ class Pretended:
         self.profile = SimpleNamespace(seeds=(0, 1), trunk_training=True)
         names = [SimpleNamespace(name=name) for name in ("Easy", "Medium", "Hard")]
         self.test = SimpleNamespace(
-            clusters=lambda: np.arange(2), settings=names, query_sets={"query": [0, 1], "query-2": [5, 6]}
-        )
+            clusters=lambda: np.arange(2), settings=names, query_sets={"query": [0, 1], "query-2": [5, 6]},
+            middle=names[1], first_set="query",
+        )  # fmt: skip
 
     def plan(self, sweep: bool) -> Any:
         return SimpleNamespace(arms=("dagf", "gem", "spatial", "channel", "attention", "spoc", "se"))
@@ -88,6 +89,23 @@ def test_the_interaction_by_hand() -> None:
     assert found.over_seeds == pytest.approx(t_interval([100 * np.mean(first), 100 * np.mean(second)]))
     assert (found.setting, found.queries) == ("Medium", 2)
     assert {*study.asked} == {(("attention", "spatial", "channel", "gem"), True)}
+
+
+def test_the_level_of_gem_in_each_comparison(monkeypatch: pytest.MonkeyPatch) -> None:
+    def table(arms: Sequence[str], sweep: bool) -> pd.DataFrame:
+        assert arms == ["gem"]
+        right = pd.DataFrame({"setting": "Medium", "query_set": "query", "mAP": [20.0, 40.0] if sweep else [30, 50]})
+        return pd.concat([right, right.assign(setting="Easy", mAP=0.0), right.assign(query_set="query-2", mAP=0.0)])
+
+    cells = pd.DataFrame({"query_set": "query", "positives": 3, "pooling": "GeM", "windows": "1", "mask": "none"}, [0])
+    cells = cells.assign(AP=0.25)
+    others = [cells.assign(**{name: value}, AP=0.9) for name, value in {"pooling": "SPoC", "mask": "max"}.items()]
+    monkeypatch.setattr(registered, "grid", lambda *_: pd.concat([cells, *others, cells.assign(positives=0, AP=nan)]))
+    study: Any = Pretended()
+    study.table = table
+    assert registered.gem_levels(study) == {
+        "trained end to end": 40, "trained heads on frozen maps": 30, "untrained heads on frozen maps": 25,
+    }  # fmt: skip
 
 
 def test_masks_by_hand(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -46,7 +46,7 @@ def pretend_study(values: dict[tuple[str, int], list[float]], clusters: list[int
     seeds = tuple(dict.fromkeys(seed for _, seed in values))
     return SimpleNamespace(
         profile=SimpleNamespace(seeds=seeds),
-        test=SimpleNamespace(clusters=lambda: np.array(clusters), query_sets={"query": clusters}),
+        test=SimpleNamespace(clusters=lambda: np.array(clusters), first_set="query", query_sets={"query": clusters}),
         answered=lambda arms, sweep: {
             (arm, seed): Answers(judged((arm, seed)), pd.DataFrame(), f"{arm}-{seed}" if arm == "dagf" else "")
             for arm in arms for seed in seeds
@@ -167,3 +167,16 @@ def test_a_kept_table_names_the_runs_of_each_row(project: Path) -> None:
     assert [row.get("title") for row in bs4.BeautifulSoup(again, "html.parser").select("tbody tr")] == [
         "a1 (seed 0)", None,
     ]  # fmt: skip
+
+
+@pytest.mark.parametrize(("groups", "least"), [(5, "0.0625"), (10, "0.0020"), (13, "0.0002"), (70, "0.0001")])
+def test_the_words_of_a_contrast_say_how_small_its_p_can_get(groups: int, least: str) -> None:
+    study: Any = SimpleNamespace(
+        test=SimpleNamespace(clusters=lambda: np.arange(groups).repeat(2), queries=[None] * 2 * groups),
+        profile=SimpleNamespace(seeds=(0, 1, 2)),
+    )
+    words = results.contrast_words(study)
+    assert words.startswith(f"Test split: {2 * groups} queries in {groups} groups, 3 seeds.")
+    assert f"cannot be below {least} here" in words
+    one_sided = np.ones(2 * groups)  # all clusters agree: the smallest p there is
+    assert sign_flip(one_sided, np.arange(groups).repeat(2)) == pytest.approx(float(least), abs=1e-4)

@@ -233,6 +233,9 @@ def test_the_index_counts_the_claims_and_lists_what_speaks_against_them(output: 
     assert soup.select_one(".claims tbody th")["rowspan"] == "2"  # type: ignore[index]
     items = soup.select_one("#negative").find_next("ul").select("li")  # type: ignore[union-attr]
     assert [item.get_text() for item in items] == ["(GeM + x) minus GeM: -2.00 [-3.00, -1.00], below zero."]
+    assert "all secondary contrasts" in soup.get_text()  # nobody has counted them yet
+    write_json(output.result("tables", "family.json"), {"columns": ["c"], "rows": [[1]] * 7})
+    assert "over all 7 secondary contrasts" in index(output, run_record()).get_text()
     smoke = index(output, run_record(parameters={"profile": "smoke"}))
     assert len(smoke.select(".lead")) == 1  # a smoke run says nothing of claims in its opening
 
@@ -244,7 +247,7 @@ def test_the_index_of_a_smoke_run_claims_nothing(output: Output) -> None:
 
 def test_measurements_on_photographs_are_kept_in_the_index(output: Output) -> None:
     measured = run_record(photographs="town", parameters={"profile": "gpu"}, gpus=["A GPU"])
-    write_json(output.pages / "photographs" / "town.main.json", {**MAIN, "title": "Town", "measured": measured})
+    write_json(output.pages / "photographs" / "town.shelf.json", {**MAIN, "title": "Town", "measured": measured})
     write_json(output.pages / "photographs" / "town.raw.json", {"no": "table"})
     write_json(output.pages / "photographs" / "town.curves.json", {**MAIN, "title": "Curves"})
     soup = index(output)

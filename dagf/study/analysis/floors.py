@@ -1,0 +1,43 @@
+"""The floors under the main table: what chance gets, and what a trunk gets that has learned nothing."""
+
+from dataclasses import replace
+
+import numpy as np
+import pandas as pd
+
+from dagf.benchmarks.protocol import Benchmark
+from dagf.common import content_hash
+from dagf.retrieval.metrics import judge, means
+from dagf.study.experiment import Study
+from dagf.study.judging import judged_descriptors
+from dagf.study.placing import placed
+
+
+def chance(test: Benchmark, draws: int = 5) -> pd.DataFrame:
+    """The mAP (per cent) of random scores, the mean of `draws`: one row a query set and setting."""
+    rng, shape = np.random.default_rng(0), (len(test.queries), len(test.database_paths))
+    found = pd.DataFrame({draw: means(judge(test, rng.random(shape)))["mAP"] for draw in range(draws)})
+    return found.mean(axis=1).rename("mAP").reset_index()
+
+
+def untrained_trunk(study: Study) -> pd.DataFrame:
+    """The same of GeM on the trunk of the first seed before its first step: what is told apart without learning."""
+    bare, seed = replace(study, profile=replace(study.profile, trunk_training=None)), study.profile.seeds[0]
+    name = content_hash(["untrained trunk", bare.trunk_id(seed)])
+    net = placed(bare.untrained("gem", seed))
+    rows, asked = judged_descriptors(net, name, study.test, study.profile, study.cache / "shards")
+    return means(judge(study.test, asked @ rows[:].T))["mAP"].reset_index()
+
+
+def floors(study: Study) -> pd.DataFrame:
+    """What a trained arm must leave behind, as rows like those of `dagf.study.analysis.results.summary`.
+
+    Random scores, and GeM on an untrained trunk where the trunk is trained here.
+    """
+    found = [chance(study.test).assign(method="random scores", seeds="")]
+    if study.profile.trunk_training:
+        found.append(untrained_trunk(study).assign(method="GeM, untrained trunk", seeds=1))
+    table = pd.concat(found).rename(columns={"query_set": "query set"})
+    table["mAP"] = table["mAP"].map("{:.1f}".format)
+    wide = table.pivot_table("mAP", ["query set", "method", "seeds"], "setting", "first", sort=False)
+    return wide.rename_axis(columns=None).reset_index()
