@@ -162,9 +162,9 @@ class Study:
         ]
         return pd.DataFrame(rows, columns=["arm", "method", "rate", "validation mAP", "chosen", "run"])
 
-    def prepare(self, seeds: Sequence[int], frozen: bool = True) -> None:
-        """Make the trunks of the seeds and, for heads on frozen trunks, their maps: whatever all arms share."""
-        pipeline(shared_tasks(self, seeds, frozen)[0], "trunks")
+    def prepare(self, seeds: Sequence[int]) -> None:
+        """Make the trunks of the seeds and their maps: whatever all heads on frozen trunks share."""
+        pipeline(shared_tasks(self, seeds, frozen=True)[0], "trunks")
 
     def untrained(self, arm: str, seed: int | None = None) -> RetrievalNet:
         """The network of an arm before its first step, on the trunk of a seed (of the first, unless named)."""

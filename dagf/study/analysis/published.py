@@ -33,15 +33,13 @@ def read_published(path: Path | None = None) -> pd.DataFrame:
         raise UserError(f"{path} is no table of published figures ({error}): get it again with the project") from error
 
 
-def published_table(
-    published: pd.DataFrame, datasets: Sequence[str], protocols: Sequence[str], metric: str = "mAP"
-) -> pd.DataFrame:
-    """One row a method, one column a data set and protocol (a data set, where there is one protocol), in file order.
+def published_table(published: pd.DataFrame, datasets: Sequence[str], protocols: Sequence[str]) -> pd.DataFrame:
+    """mAP, one row a method, one column a data set and protocol (a data set, where there is one protocol); file order.
 
     Beside the figures (NaN where none was published) stand what it was trained on, the source and the caveats.
     """
     chosen = published[
-        published["dataset"].isin(datasets) & published["protocol"].isin(protocols) & (published["metric"] == metric)
+        published["dataset"].isin(datasets) & published["protocol"].isin(protocols) & (published["metric"] == "mAP")
     ]
     places = [(dataset, protocol) for dataset in datasets for protocol in protocols]
     rows = []

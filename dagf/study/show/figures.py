@@ -103,19 +103,15 @@ def record_table(record: Mapping[str, Any]) -> HTML:
     return table(frame, f"{photographs}{record['title']}. {record['caption']}")
 
 
-def contact_sheet(
-    pictures: Sequence[NDArray[Any]], titles: Sequence[str] = (), columns: int = 8, width: float = 1.2
-) -> Figure:
+def contact_sheet(pictures: Sequence[NDArray[Any]], columns: int) -> Figure:
     """Pictures (H, W, 3), side by side."""
     rows = -(-len(pictures) // columns)
     with matplotlib.rc_context(STYLE):
-        figure, axes = plt.subplots(rows, columns, figsize=(columns * width, rows * width * 1.15), squeeze=False)
+        figure, axes = plt.subplots(rows, columns, figsize=(columns * 1.2, rows * 1.38), squeeze=False)
         for number, ax in enumerate(axes.flat):
             ax.axis("off")
             if number < len(pictures):
                 ax.imshow(pictures[number])
-                if number < len(titles):
-                    ax.set_title(titles[number], fontsize=7, pad=2)
         figure.tight_layout(pad=0.3)
     return figure
 
