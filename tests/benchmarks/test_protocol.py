@@ -16,6 +16,7 @@ from dagf.benchmarks.protocol import (
     Box,
     Query,
     Setting,
+    check_files,
     from_ground_truth,
 )
 from dagf.common import UserError
@@ -46,7 +47,8 @@ def test_a_setting_says_what_is_positive_and_what_is_junk(
 
 
 def test_a_ground_truth_becomes_a_benchmark() -> None:
-    made = from_ground_truth("x", Path("root"), TRUTH)
+    made = from_ground_truth("x", Path("root"), TRUTH, Path("gnd.pkl"))
+    assert made.truth == Path("gnd.pkl")
     assert made.database == ("a.jpg", "b.jpg", "c.png", "d.jpg", "e.jpg")
     assert made.database_paths[2] == Path("root/c.png")
     assert made.queries[0].file == "q.jpg"
@@ -118,9 +120,34 @@ def test_a_part_missing_from_a_ground_truth_is_named(key: str) -> None:
         from_ground_truth("x", Path(), {name: value for name, value in TRUTH.items() if name != key})
 
 
-def test_the_index_named_is_the_one_that_is_wrong() -> None:
-    with pytest.raises(UserError, match="number -2, but the database has 10"):
-        benchmark({"easy": [-2, 4]})
+@pytest.mark.parametrize("wrong", [-2, 10, 12])
+def test_the_index_named_is_the_one_that_is_wrong(wrong: int) -> None:
+    with pytest.raises(UserError, match=f"query q0.jpg lists easy image number {wrong}, but the database has 10"):
+        benchmark({"easy": [0, 4, wrong]})
+    assert benchmark({"easy": [0, 9]}).queries
+
+
+@pytest.mark.parametrize("box", [(3, 1, 3, 4), (4, 1, 3, 4), (1, 4, 3, 4), (1, 5, 3, 4)])
+def test_an_empty_box_is_refused(box: Box) -> None:
+    with pytest.raises(UserError, match=r"query q0\.jpg has the empty box"):
+        benchmark({"easy": [0]}, box=box)
+
+
+@pytest.mark.parametrize("box", [(0, 3, 2, 5), (3, 0, 5, 2), (-1, -1, 1, 1)])
+def test_a_box_may_lie_anywhere(box: Box) -> None:
+    assert benchmark({"easy": [0]}, box=box).queries[0].box == box
+
+
+def test_missing_photographs_are_counted_and_the_first_named(tmp_path: Path) -> None:
+    made = replace(benchmark({"easy": [0]}, database=5), root=tmp_path)
+    for name in ("0.jpg", "q0.jpg"):
+        (tmp_path / name).touch()
+    with pytest.raises(UserError) as caught:
+        check_files(made, "get them again")
+    assert str(caught.value) == f"4 of 6 images of made are not in {tmp_path}, as 1.jpg, 2.jpg, 3.jpg: get them again"
+    for name in ("1.jpg", "2.jpg", "3.jpg", "4.jpg"):
+        (tmp_path / name).touch()
+    check_files(made, "")
 
 
 def test_query_sets_keep_the_order() -> None:

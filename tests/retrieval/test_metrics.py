@@ -192,6 +192,17 @@ def test_means_leave_out_queries_without_positives() -> None:
     assert mean_average_precision(judged, "Medium", "other") == pytest.approx(10)
 
 
+def test_means_keep_the_order_of_sets_and_settings() -> None:
+    """Tables show them as the ground truth has them, whatever the alphabet says."""
+    order = [("query", "Easy"), ("query", "Medium"), ("other", "Medium"), ("query", "Hard"), ("other", "Hard")]
+    assert means(judge(TINY, SCORES)).index.tolist() == order
+
+
+def test_a_mean_over_nothing_is_refused() -> None:
+    with pytest.raises(UserError, match="no query of the set 'other' has a positive under Easy: its mAP is undefined"):
+        mean_average_precision(judge(TINY, SCORES), "Easy", "other")
+
+
 def test_some_settings_only() -> None:
     assert set(judge(TINY, SCORES, [HARD])["setting"]) == {"Hard"}
 
@@ -252,6 +263,9 @@ def test_positions_by_hand() -> None:
 def test_a_query_without_labels_has_no_positions() -> None:
     bare = replace(TINY, queries=(Query("d", {}), Query("e", {"easy": rows()}), TINY.queries[0]))
     assert positions(bare, SCORES)["query"].tolist() == [2, 2, 2]
+    judged = judge(bare, SCORES, [MEDIUM])  # and nothing of another query's is taken for its own
+    assert judged["positives"].tolist() == [0, 0, 2]
+    assert judged["AP"].isna().tolist() == [True, True, False]
 
 
 # --- the published ground truth ---------------------------------------------------------------------------------
