@@ -40,14 +40,15 @@ def extract(
     dagf extract --run 0c07 ~/photos --output photos.index
     torchrun --nproc-per-node 2 -m -- dagf extract --run 0c07 ~/photos --output photos.index
     """
-    from dagf.study.collections.collection import build
+    from dagf.study.collections.collection import build, find_images
     from dagf.study.collections.encoders import of_run, off_the_shelf
     from dagf.team import team
 
     if run_id is not None and weights:
         raise UserError("a run has weights of its own: leave out --weights, or --run")
+    files = find_images(images)  # before the weights, which may have to be downloaded
     encoder = off_the_shelf(existing_file(weights)) if run_id is None else of_run(run_id)
-    found = build(images, encoder, output, precision)
+    found = build(files, encoder, output, precision)
     if team().rank == 0:
         speed = f"{found.made} described in {found.seconds:.1f} s, {found.made / found.seconds:.1f} images/s"
         click.echo(f"{len(found.descriptors)} images in {output}: {speed}")

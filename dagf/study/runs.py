@@ -12,7 +12,7 @@ and an unfinished one `state.safetensors`, from which the next start goes on as 
 
 import json
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -169,8 +169,14 @@ class RunStore:
         return self.root / config.id
 
     def find(self, config: RunConfig) -> Run | None:
-        """The finished run of `config`, or None."""
-        return self.get(config.id) if (self.folder(config) / "record.json").exists() else None
+        """The finished run of `config`, or None; what a kill after the record left undone is done now."""
+        if not (self.folder(config) / "record.json").exists():
+            return None
+        run = self.get(config.id)
+        with suppress(OSError):  # others' runs may be for reading alone
+            (run.folder / "state.safetensors").unlink(missing_ok=True)
+            _seal(run)
+        return run
 
     def get(self, run_id: str) -> Run:
         """The finished run of that id, of which the first digits are enough.

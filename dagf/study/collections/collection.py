@@ -35,8 +35,8 @@ NEAR = "near-*.faiss"
 OURS = (INDEX, CONTENTS, SHARDS, NEAR)  # what the folder of a collection holds
 SOME = 20_000  # images to learn a whitening from: many times the dimensions
 DIMENSIONS = 128
-# A whitening that also divides by the variances was worse on all our photographs; the images of one folder are too few
-# different things for that (benchmarks/roads.py measures the one that is used).
+# Nothing is divided by the variances: the images of one folder are too few different things for that. (It was worse in
+# trials of which no record is kept; benchmarks/roads.py measures the one that is used.)
 POWER = 0.0
 ENOUGH = 100  # images, whose mean says what all of them have in common
 LARGE = 100_000  # images; from here on half the disk and half the reading count for more than the fourth decimal
@@ -145,8 +145,8 @@ def own_whitening(descriptors: NDArray[np.floating]) -> Whitening:
     return pca_whitening(descriptors, min(DIMENSIONS, len(descriptors) - 1, descriptors.shape[1]), POWER)
 
 
-def build(images: Sequence[Path], encoder: Encoder, output: Path, precision: Precision | None = None) -> Extracted:
-    """Describe files and folders (recursively) and keep the collection in the folder `output`.
+def build(files: Sequence[Path], encoder: Encoder, output: Path, precision: Precision | None = None) -> Extracted:
+    """Describe image files (`find_images`) and keep the collection in the folder `output`.
 
     Only images whose contents are new are described, so a job that was stopped goes on; what is of another encoder, or
     of images that are gone, is removed once the new index stands. Processes that torchrun started share the work. The
@@ -155,7 +155,7 @@ def build(images: Sequence[Path], encoder: Encoder, output: Path, precision: Pre
     Raises `UserError` for an image that cannot be read, for an encoder that knows nothing of the images, and where
     `output` holds something else.
     """
-    files, who, half = find_images(images), team(), half_pays()
+    who, half = team(), half_pays()
     encoder.check_suits(files)
     encode = for_inference(placed(encoder.network()), half)
     about = [encoder.content, "bfloat16" if half else "float32"]

@@ -121,12 +121,12 @@ def test_an_approximate_search_builds_its_index_once(home: Path, run: Run, photo
     (near,) = index.glob("near-*.faiss")
     built = near.stat().st_mtime_ns
     assert fine("search", asked, "--index", index, "--approximate", "--top", 3) == "".join(exact.splitlines(True)[:3])
-    build([home / "photos"], of_run(run.id), index)
+    build(find_images([home / "photos"]), of_run(run.id), index)
     assert near.stat().st_mtime_ns == built
     near.write_bytes(b"no index")
     assert f"{near.name} is no FAISS index" in refused("search", asked, "--index", index, "--approximate")
     (photos / "jpg" / "other-1.jpg").unlink()
-    build([photos], of_run(run.id), index)
+    build(find_images([photos]), of_run(run.id), index)
     assert not near.exists()  # it was of other rows
     assert "other-1.jpg" not in fine("search", asked, "--index", index, "--approximate", "--top", 99)
 
@@ -178,8 +178,11 @@ def test_half_precision_is_asked_for_or_comes_with_size(
     assert half.descriptors.dtype == np.float16
     assert half.search(asked, 1) == [(str(asked), pytest.approx(1, abs=1e-2))]
     monkeypatch.setattr(collection, "LARGE", 37)
-    assert build([home / "photos"], of_run(run.id), tmp_path / "large").descriptors.dtype == np.float16
-    assert build([home / "photos"], of_run(run.id), tmp_path / "large", "float32").descriptors.dtype == np.float32
+    assert build(find_images([home / "photos"]), of_run(run.id), tmp_path / "large").descriptors.dtype == np.float16
+    assert (
+        build(find_images([home / "photos"]), of_run(run.id), tmp_path / "large", "float32").descriptors.dtype
+        == np.float32
+    )
 
 
 # --- a page of what was found -------------------------------------------------------------------------------------
@@ -249,7 +252,7 @@ def test_a_run_of_drawings_is_refused_for_photographs(home: Path, data: Training
     assert "leave --run out, or name a run of `dagf train dagf --benchmark PHOTOS`" in said
     assert not (photos / "out").exists()
     shutil.copytree(photos, home / "data" / drawn.id)
-    assert build([home / "data" / drawn.id], of_run(run.id), photos / "out").made == 37
+    assert build(find_images([home / "data" / drawn.id]), of_run(run.id), photos / "out").made == 37
     assert "learned from drawings" in refused("extract", "--run", run.id, home / "data" / drawn.id, photos)
     asked = Path("jpg") / "5-0.jpg"
     (drawing, _), *_ = Collection.load(photos / "out").search(home / "data" / drawn.id / asked, 1)
@@ -321,13 +324,13 @@ def test_weights_and_a_run_are_one_too_many(run: Run, photos: Path, weights: Pat
 def test_what_fits_is_kept_and_what_does_not_is_removed(run: Run, photos: Path, tmp_path: Path, index: Path) -> None:
     """The copy's files have the contents of those that the index was made of; its last two are then taken away."""
     before = shards(index)
-    again = build([photos], of_run(run.id), index)
+    again = build(find_images([photos]), of_run(run.id), index)
     assert (again.made, shards(index)) == (0, before)
     assert Collection.load(index).files == tuple(map(str, find_images([photos])))
     for name in ("other-0.jpg", "other-1.jpg"):
         (photos / "jpg" / name).unlink()
     (index / ".shard-0123.npy.abc.npy").write_bytes(b"half")  # as a killed job leaves it
-    assert build([photos], of_run(run.id), index).made == 0
+    assert build(find_images([photos]), of_run(run.id), index).made == 0
     after = shards(index)
     assert len(before.items() & after.items()) == 4
     assert len(after) == 5
@@ -338,7 +341,7 @@ def test_what_fits_is_kept_and_what_does_not_is_removed(run: Run, photos: Path, 
 def test_another_run_replaces_all(home: Path, run: Run, data: TrainingSet, index: Path) -> None:
     before = shards(index)
     other = Workshop(home / "data", data).train(configured("spoc", epochs=1))
-    assert build([home / "photos"], of_run(other.id), index).made == 37
+    assert build(find_images([home / "photos"]), of_run(other.id), index).made == 37
     assert len(shards(index)) == 5
     assert before.keys().isdisjoint(shards(index))
     assert Collection.load(index).encoder.run == other.id
@@ -355,7 +358,7 @@ def test_an_image_that_cannot_be_read_leaves_the_index_and_what_is_done(run: Run
     assert Collection.load(index).files == before.files
     assert len(shards(index)) == 5 + 2  # the third has the bad one
     bad.write_bytes(whole)
-    assert build([photos], of_run(run.id), index).made == 37 - 16
+    assert build(find_images([photos]), of_run(run.id), index).made == 37 - 16
     assert len(shards(index)) == 5
 
 

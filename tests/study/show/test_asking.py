@@ -12,7 +12,7 @@ from IPython.display import HTML
 from PIL import Image
 
 from dagf.common import HEADLESS, UserError
-from dagf.study.collections.collection import Collection, build
+from dagf.study.collections.collection import Collection, build, find_images
 from dagf.study.collections.encoders import off_the_shelf
 from dagf.study.collections.found import address, kept_thumbnail, show
 from dagf.study.show import asking
@@ -30,7 +30,7 @@ def collection(tmp_path_factory: pytest.TempPathFactory) -> Collection:
         file = root / "photos" / ("sea" if number < 3 else "town") / f"{number}.jpg"
         file.parent.mkdir(parents=True, exist_ok=True)
         photograph(number // 2, number % 2, 200).resize((200, 100)).save(file)
-    build([root / "photos"], off_the_shelf(str(mobilenet(root / "mobilenet.pth", 5))), root / "index")
+    build(find_images([root / "photos"]), off_the_shelf(str(mobilenet(root / "mobilenet.pth", 5))), root / "index")
     return Collection.load(root / "index")
 
 
