@@ -36,16 +36,25 @@ TOGETHER = (("attention", "spatial"), ("attention", "channel"))
 PLAIN_MAPS = ("feature norm", "centre prior")  # what attention must beat to say anything of its own
 OTHER_MAPS = ("Grad-CAM", "random map")
 SCORES = {"AUC": "pixel AUC", "pointing": "pointing", "energy": "energy inside"}  # of an attention map
+LATE = {  # the members of a group, by their places, that were added after a look at the test split
+    "nuisances": {3, 4, 5},  # the worst bins
+    "control": {0},
+    "attention maps": {*range(12)} - {0, 3},  # all but the AUC against the plain maps
+}
 MASK_WORDS = {"none": "", "max": "MAX-Mask", "random": "random mask"}
 
 
 @dataclass(frozen=True)
 class Named:
-    """A contrast with its place in the registered analysis: the group, and the notebook that shows it."""
+    """A contrast with its place in the registered analysis: the group, and the notebook that shows it.
+
+    late: whether it was added after a look at the test split.
+    """
 
     group: str
     contrast: Contrast
     notebook: str
+    late: bool = False
 
 
 def primary(study: Study) -> Contrast:
@@ -173,4 +182,20 @@ def family(study: Study) -> list[Named]:
         ("control", "05_attention_ablation", beyond_control),
         ("attention maps", "03_attention_maps", looks),
     )
-    return [Named(group, one, notebook) for group, notebook, found in groups for one in found(study)]
+    return [
+        Named(group, one, notebook, place in LATE.get(group, ()))
+        for group, notebook, found in groups
+        for place, one in enumerate(found(study))
+    ]
+
+
+def beside(study: Study) -> dict[str, Contrast]:
+    """What a reader misses among the members of a group, by the group. Not registered: it decides nothing.
+
+    DAGF minus GeM as heads, where the family has the other rivals; and the whole scheme minus GeM, where it has its
+    windows and its mask.
+    """
+    setting = study.test.middle.name
+    table = of_first_set(grid(study, setting))
+    scheme = grid_contrast(study, table[table["pooling"] == "GeM"], ("max 1, 2, 3", "max"), ("1", "none"))
+    return {"rivals": contrast(study, *PRIMARY, setting, sweep=True), "masks": scheme}

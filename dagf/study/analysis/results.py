@@ -39,18 +39,26 @@ def main_caption(study: Study) -> str:
     """What a reader of the main table must know of it: the score, the images, the budget, the settings."""
     profile, test = study.profile, study.test
     spec, trunk = profile.arm_training, profile.trunk_training
-    before = f"{trunk.epochs * trunk.steps} steps from nothing for each seed's trunk, then " if trunk else ""
+    steps = f"{spec.epochs * spec.steps} steps"
+    budget = (
+        f"for each seed one trunk is trained {trunk.epochs * trunk.steps} steps from nothing under a plain mean, SPoC, "
+        f"and each method goes on from it for {steps}, trunk and head"
+        if trunk
+        else f"{steps} for each"
+    )
+    right = np.mean([count for query in test.queries if (count := len(query.relevance(test.middle)[0]))])
     words = (
         "mAP in per cent: 100 where every right image stands before all wrong ones. Mean over seeds [95 % t-interval]; "
         "in the figure dots are seeds, strokes their mean, pale bars the interval, and axes do not start at 0. "
-        f"{len(test.queries)} queries, {len(test.database)} database images, {len(test.distractors)} distractors. "
-        f"Profile {profile.name}, a small budget, the same for both: {before}{spec.epochs * spec.steps} steps. "
-        "A longer training may change the order."
+        f"{len(test.queries)} queries; every ranking is of {len(test.database)} database images and "
+        f"{len(test.distractors)} distractors, of which on {test.middle.name} {right:.1f} are right on average. "
+        f"Profile {profile.name}, a small budget: {budget}. A longer training may change the order."
     )
     if len(test.settings) > 1:
         words += (
-            " Easy asks for the images that show the landmark large, unhidden and little turned; Hard for the others; "
-            "Medium for both. So the settings differ in how many images are right: compare within a column."
+            " Easy asks for images that show the landmark large, little hidden, little turned and with little clutter, "
+            "Hard for the others unless they are hardly recognisable, Medium for both. What shows the query's landmark "
+            "and is not asked for counts as neither right nor wrong; so compare within a column."
         )
     return f"{words} {study.caveat}".rstrip()
 

@@ -46,6 +46,7 @@ def judged(monkeypatch: pytest.MonkeyPatch) -> Judged:
                 named.append(Named(group, Contrast(**{**vars(one), "what": f"{group} {place}"}), NOTEBOOKS[group]))
         assert not others
         monkeypatch.setattr(claims, "family", lambda _: named)
+        monkeypatch.setattr(claims, "beside", lambda _: {"masks": found(-3.0, what="all", minus="none")})
         monkeypatch.setattr(claims, "gem_levels", lambda _: {"untrained heads on frozen maps": 12.34})
         monkeypatch.setattr(claims, "primary", lambda _: primary or found(what="DAGF", minus="GeM"))
         return dict(zip(ROWS, claims.claims(None), strict=True))  # type: ignore[arg-type]
@@ -118,6 +119,30 @@ def test_the_primary_contrast_is_outside_the_family(judged: Judged) -> None:
     assert unsupported(judged(primary=found(p=0.9), **{f"modules_{n}": found(p=0.9) for n in range(4)})) == {
         "spatial", "channel", "complementary",
     }  # fmt: skip
+
+
+def test_what_stands_beside_a_claim_decides_nothing(judged: Judged) -> None:
+    """Far below zero, it is shown last, called exploratory, and its claim holds all the same."""
+    mask = judged()["mask"]
+    assert mask.verdict == "supported"
+    assert len(mask.effects) == 4
+    assert mask.effects[-1] == Effect("all minus none", "-3.00 [-4.00, -2.00]", "below zero, exploratory")
+
+
+def test_a_contrast_that_was_added_after_a_look_is_marked(judged: Judged, monkeypatch: pytest.MonkeyPatch) -> None:
+    assert not any("†" in effect.contrast for claim in judged().values() for effect in claim.effects)
+    late = [Named(one.group, one.contrast, one.notebook, one.group == "control") for one in claims.family(None)]  # type: ignore[arg-type]
+    monkeypatch.setattr(claims, "family", lambda _: late)
+    marked = [
+        claim.sentence
+        for claim in claims.claims(None)
+        for one in claim.effects
+        if one.contrast.endswith(" †")  # type: ignore[arg-type]
+    ]
+    assert len(marked) == 1
+    assert "the control" in marked[0]
+    table = family_table(None)  # type: ignore[arg-type]
+    assert list(table["what"].str.endswith(" †")) == list(table["group"] == "control")
 
 
 def test_the_tables_say_what_the_claims_say(judged: Judged) -> None:

@@ -108,6 +108,24 @@ def test_the_level_of_gem_in_each_comparison(monkeypatch: pytest.MonkeyPatch) ->
     }  # fmt: skip
 
 
+def test_what_was_added_after_a_look(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As 06 says: the worst bins, the gain beyond the control, and of the maps all but the AUC of two of them."""
+    for name, count in {
+        "rivals": 2,
+        "modules": 4,
+        "masks": 4,
+        "nuisances": 6,
+        "beyond_control": 1,
+        "looks": 12,
+    }.items():
+        monkeypatch.setattr(registered, name, lambda _, count=count: [f"{place}" for place in range(count)])
+    study: Any = None
+    late = [(one.group, one.contrast) for one in registered.family(study) if one.late]
+    worst, control = [("nuisances", place) for place in "345"], [("control", "0")]
+    maps = [("attention maps", str(place)) for place in (1, 2, *range(4, 12))]
+    assert late == [*worst, *control, *maps]
+
+
 def test_masks_by_hand(monkeypatch: pytest.MonkeyPatch) -> None:
     """The random mask counts as the mean of its draws; the other pooling and queries without positives do not."""
     one, three = "1", "max 1, 2, 3"
@@ -131,6 +149,11 @@ def test_masks_by_hand(monkeypatch: pytest.MonkeyPatch) -> None:
     assert [contrast.mean for contrast in found] == pytest.approx([10, 20, 20, 0], abs=1e-9)
     assert {(contrast.seeds, contrast.queries) for contrast in found} == {(2, 2)}
     assert {contrast.runs for contrast in found} == {"trunks: trunk-0 (seed 0), trunk-1 (seed 1)"}
+    beside = registered.beside(Pretended(dagf=[[0.7, 0.7], [0.7, 0.7]]))  # type: ignore[arg-type]
+    assert (beside["rivals"].what, beside["rivals"].minus, beside["rivals"].mean) == ("DAGF", "GeM", pytest.approx(20))
+    scheme = beside["masks"]
+    assert (scheme.what, scheme.minus) == ("GeM + max windows 1, 2, 3 + MAX-Mask", "GeM")
+    assert scheme.mean == pytest.approx(30)
 
 
 SEEN = tuple(product((0, 1), (0, 1)))  # seeds and queries

@@ -216,6 +216,8 @@ CLAIM = ["It <b>helps", "not supported", "trained end to end"]
 CLAIMS = [
     [*CLAIM, "DAGF minus GeM", "+0.10 [-1.00, +1.20]", "no difference shown", "02_training"],
     [*CLAIM, "(GeM + x) minus GeM", "-2.00 [-3.00, -1.00]", "below zero", "02_training"],
+    [*CLAIM, "(GeM + y) minus GeM", "-1.00 [-1.90, -0.10]", "below zero, before correction", "02_training"],
+    [*CLAIM, "(GeM + z) minus GeM", "+3.00 [+2.00, +4.00]", "above zero, exploratory", "02_training"],
     ["It holds", "supported", "trained heads", "a minus b", "+2.00 [+1.00, +3.00]", "above zero", "02_training"],
     ["Elsewhere", "not testable here", "not measured", "not here", "", "", "02_training"],
 ]
@@ -230,9 +232,17 @@ def test_the_index_counts_the_claims_and_lists_what_speaks_against_them(output: 
     rows = [[cell.get_text() for cell in row.select("th, td")] for row in soup.select(".claims tbody tr")]
     assert rows[0][0] == "It <b>helpstrained end to end; 02"
     assert rows[1] == ["(GeM + x) minus GeM", "-2.00 [-3.00, -1.00]", "below zero"]
-    assert soup.select_one(".claims tbody th")["rowspan"] == "2"  # type: ignore[index]
-    items = soup.select_one("#negative").find_next("ul").select("li")  # type: ignore[union-attr]
-    assert [item.get_text() for item in items] == ["(GeM + x) minus GeM: -2.00 [-3.00, -1.00], below zero."]
+    assert soup.select_one(".claims tbody th")["rowspan"] == "4"  # type: ignore[index]
+    assert "after correction for the number of tests: (GeM + x) minus GeM, -2.00 [-3.00, -1.00]. Above" in lead
+    assert "Above zero: a minus b, +2.00 [+1.00, +3.00]. Of the 4 contrasts that are shown 1 show no" in lead
+    assert "1 do not pass the correction" in lead  # and what is exploratory is not counted
+    lists = soup.select_one("#negative").find_all_next("ul")[:2]  # type: ignore[union-attr]
+    assert [[item.get_text() for item in one.select("li")] for one in lists] == [
+        ["(GeM + x) minus GeM: -2.00 [-3.00, -1.00]."], ["(GeM + y) minus GeM: -1.00 [-1.90, -0.10]."],
+    ]  # fmt: skip
+    assert [one.find_previous("p").get_text() for one in lists] == [
+        "Against the claim, after correction:", "Against the claim, but not past the correction:",
+    ]  # fmt: skip
     assert "all secondary contrasts" in soup.get_text()  # nobody has counted them yet
     write_json(output.result("tables", "family.json"), {"columns": ["c"], "rows": [[1]] * 7})
     assert "over all 7 secondary contrasts" in index(output, run_record()).get_text()
