@@ -8,6 +8,8 @@ PROFILE ?= cpu
 VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
+# Test files in several processes, in the order of tests/conftest.py: the longest begins first.
+SIDE_BY_SIDE := --numprocesses auto --maxprocesses 4 --dist loadfile --no-loadscope-reorder
 
 .PHONY: reports test torture lab lint bench check clean distclean
 .DELETE_ON_ERROR:
@@ -19,7 +21,7 @@ check: $(READY)
 	$(BIN)/dagf report --profile $(PROFILE) --check
 
 test: $(READY)
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest $(SIDE_BY_SIDE)
 
 torture: $(READY)
 	DAGF_KILLS=200 $(BIN)/python -m pytest tests/test_faults.py

@@ -4,6 +4,13 @@ from pathlib import Path
 
 import pytest
 
+LONGEST = ("test_smoke.py", "test_jupyterlab.py")
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """The longest files first: of several processes one would be left alone with them at the end."""
+    items.sort(key=lambda item: item.path.name not in LONGEST)
+
 
 @pytest.fixture(scope="session")
 def shared_data() -> Path:
