@@ -30,7 +30,7 @@ class Effect:
 
     contrast: with a † where it was added after a look at the test split. result: 'above zero', 'below zero' or 'no
     difference shown'; the first two with 'before correction' where Holm's p over the whole secondary family is not
-    below `LEVEL`; with 'exploratory' where it is not of the family. runs: what it was computed from.
+    below `LEVEL`; with 'uncorrected' and 'exploratory' where it is not of the family. runs: what it was computed from.
     """
 
     contrast: str
@@ -105,7 +105,8 @@ def claims(study: Study) -> list[Claim]:
 
 
 def _aside(found: Contrast) -> Effect:
-    return Effect(_minus(found), found.joint.signed, f"{_result(found, 0.0)}, exploratory", found.runs)
+    result = _result(found, 0.0) + (", uncorrected" if found.verdict in ("above", "below") else "")
+    return Effect(_minus(found), found.joint.signed, f"{result}, exploratory", found.runs)
 
 
 def _key(one: Named) -> tuple[str, str, str, str]:

@@ -240,10 +240,21 @@ def _photographs(output: Output) -> tuple[list[dict[str, Any]], list[str]]:
     for path in sorted((output.pages / "photographs").glob("*.json"), key=_photograph_order):
         value = read_json(path)
         if is_table(value) and path.stem.rpartition(".")[2] in paths.PHOTOGRAPH_TABLES:
-            shown.append({**value, "file": output.link(path), "name": path.stem})
+            note = _gains(value) if path.stem.endswith(".against-gem") else value.get("note")
+            shown.append({**value, "note": note, "file": output.link(path), "name": path.stem})
         elif is_table(value):
             further.append(output.link(path))
     return shown, further
+
+
+def _gains(table: Mapping[str, Any]) -> str:
+    """Of a table of `dagf.study.photographs.against.against_gem`: what is above both GeMs on a query set, in words."""
+    rows = [dict(zip(table["columns"], row, strict=True)) for row in table["rows"]]
+    verdicts: dict[str, list[str]] = {}
+    for row in rows:
+        verdicts.setdefault(f"{row['what']} on {row.get('query set', 'query')}", []).append(row["verdict"])
+    above = [what for what, found in verdicts.items() if set(found) == {"above"}]
+    return f"Above both GeMs: {'; '.join(above) or 'nothing, on no query set'}."
 
 
 def _photograph_order(path: Path) -> tuple[str, int, str]:

@@ -126,7 +126,7 @@ def test_what_stands_beside_a_claim_decides_nothing(judged: Judged) -> None:
     mask = judged()["mask"]
     assert mask.verdict == "supported"
     assert len(mask.effects) == 4
-    assert mask.effects[-1] == Effect("all minus none", "-3.00 [-4.00, -2.00]", "below zero, exploratory")
+    assert mask.effects[-1] == Effect("all minus none", "-3.00 [-4.00, -2.00]", "below zero, uncorrected, exploratory")
 
 
 def test_a_contrast_that_was_added_after_a_look_is_marked(judged: Judged, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -233,7 +233,8 @@ def test_the_index_counts_the_claims_and_lists_what_speaks_against_them(output: 
     assert rows[0][0] == "It <b>helpstrained end to end; 02"
     assert rows[1] == ["(GeM + x) minus GeM", "-2.00 [-3.00, -1.00]", "below zero"]
     assert soup.select_one(".claims tbody th")["rowspan"] == "4"  # type: ignore[index]
-    assert "No module alone is shown to raise GeM’s mAP. Shown to lower it: (GeM + x) minus GeM, -2.00 [-3.00" in lead
+    assert "No module alone, on frozen maps, is shown to raise GeM’s mAP." in lead
+    assert "Shown to lower it: (GeM + x) minus GeM, -2.00 [-3.00, -1.00]." in lead
     assert "Of the 4 contrasts below, 1 show no difference" in lead  # what is exploratory is not counted
     assert "1 do not pass the correction for the number of tests; 1 are below zero and 1 above." in lead
     lists = soup.select_one("#negative").find_all_next("ul")[:2]  # type: ignore[union-attr]
@@ -265,6 +266,22 @@ def test_measurements_on_photographs_are_kept_in_the_index(output: Output) -> No
     assert "Curves" not in text and soup.select_one('a[href="photographs/town.curves.json"]')
     assert "not regenerated in this run" in text and "Town" in text and "A CPU, 2 threads, A GPU" in text
     assert "No report has been made yet" in text
+
+
+@pytest.mark.parametrize(
+    ("verdicts", "said"),
+    [
+        (("above", "above", "above", "no difference shown"), "Above both GeMs: DAGF on shop."),
+        (("above", "below", "no difference shown", "above"), "Above both GeMs: nothing, on no query set."),
+        (("above",) * 4, "Above both GeMs: DAGF on shop; DAGF on studio."),
+    ],
+)
+def test_a_gain_on_photographs_is_one_over_both_gems(output: Output, verdicts: tuple[str, ...], said: str) -> None:
+    sides = (("best GeM", "shop"), ("GeM", "shop"), ("best GeM", "studio"), ("GeM", "studio"))
+    rows = [["DAGF", *side, verdict] for side, verdict in zip(sides, verdicts, strict=True)]
+    table = {"columns": ["what", "minus", "query set", "verdict"], "rows": rows, "title": "T", "caption": "C"}
+    write_json(output.pages / "photographs" / "town.against-gem.json", table)
+    assert said in index(output).get_text()
 
 
 def test_a_main_table_with_ragged_rows_is_refused(output: Output) -> None:
