@@ -173,7 +173,8 @@ def trained_facts(study: Study) -> dict[str, str]:
 def sample_words(study: Study, seeds: Sequence[int] = ()) -> str:
     """What a table of test figures is computed over: queries, their groups, seeds."""
     groups, trained = len(set(study.test.clusters())), seeds or study.profile.seeds
-    return f"Test split: {len(study.test.queries)} queries in {groups} groups, {len(trained)} seeds."
+    seeded = "1 seed" if len(trained) == 1 else f"{len(trained)} seeds"
+    return f"Test split: {len(study.test.queries)} queries in {groups} groups, {seeded}."
 
 
 def contrast_words(study: Study, seeds: Sequence[int] = ()) -> str:
