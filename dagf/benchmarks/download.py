@@ -41,8 +41,9 @@ def get(names: Iterable[str], sets: Mapping[str, DataSet], data: Path, say: Say 
         if not _holds_something(data / one.folder):
             _make(one, data, say)
         else:
-            shutil.rmtree(data / DOWNLOADS / one.name, ignore_errors=True)  # left by a kill just before the end
             wrong = differences(one, data / one.folder)
+            if not wrong:  # left by a kill just before the end
+                shutil.rmtree(data / DOWNLOADS / one.name, ignore_errors=True)
             if wrong and one.expected.exact:
                 raise UserError(f"{data / one.folder} has {'; '.join(wrong)}: move it away to get it again")
             say(f"{one.name}: here, in {data / one.folder}")

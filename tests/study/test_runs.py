@@ -29,6 +29,18 @@ def test_find_gives_finished_runs_only(finished: Run) -> None:
     assert finished.id == configured().id
 
 
+def test_find_does_what_a_kill_after_the_record_left_undone(finished: Run, tmp_path: Path) -> None:
+    """The checkpoint goes, and the record gets the hash of its weights again; a whole run stays as it is."""
+    folder = tmp_path / finished.id
+    shutil.copytree(finished.folder, folder)
+    store, record = RunStore(tmp_path), read_json(folder / "record.json")
+    (folder / "state.safetensors").write_bytes(b"left behind")
+    write_json(folder / "record.json", {key: value for key, value in record.items() if key != "weights_sha256"})
+    assert store.find(configured()) == Run(folder)
+    assert not (folder / "state.safetensors").exists()
+    assert Run(folder).record == record
+
+
 def test_get_takes_the_first_digits(tmp_path: Path) -> None:
     store = RunStore(tmp_path)
     pretended(store, "aa11", "aa22", "bb33")

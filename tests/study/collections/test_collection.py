@@ -405,6 +405,8 @@ def test_extract_with_something_wrong(home: Path, run: Run, tmp_path: Path) -> N
     assert "expected one finished run" in refused("extract", "--run", "ffffffff", home / "photos", *out)
     assert "expected one finished run" in refused("extract", "--run", f"/x/{run.id}", home / "photos", *out)
     assert "nowhere does not exist" in refused("extract", "--run", run.id, tmp_path / "nowhere", *out)
+    weights = ("--weights", tmp_path / "none.pth")  # the images come first: weights may have to be downloaded
+    assert "nowhere does not exist" in refused("extract", *weights, tmp_path / "nowhere", *out)
     (tmp_path / "empty").mkdir()
     assert "empty holds no image" in refused("extract", "--run", run.id, tmp_path / "empty", *out)
     (tmp_path / "mixed").mkdir()
