@@ -11,8 +11,9 @@ from dagf.model.variants import Variant, variant
 def recipe_hash(made_of: Variant) -> str:
     """The hash of the code that decides what training `made_of` gives: a change to it makes its runs new ones.
 
-    Comments, docstrings and layout do not count, nor do modules that this variant does not have: a change to one
-    arm's module trains no other arm again. (The variants themselves are part of each configuration.)
+    Comments, docstrings and layout do not count, nor do files that this variant needs nothing of. The unit is the file:
+    a change to one pooling trains all arms again, one to an attention those that attend. (The variants themselves are
+    part of each configuration, so a change to one of them trains that arm alone.)
     """
     package = resources.files("dagf")
     files = ["model/scale_mask.py", "model/pooling.py", "model/trunks.py", "model/network.py", "model/losses.py"]

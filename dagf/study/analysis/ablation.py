@@ -33,6 +33,11 @@ def swept(study: Study, arms: Sequence[str]) -> list[str]:
     return [arm for arm in arms if arm in study.plan(sweep=True).arms] if swept_at_all else []
 
 
+def plain(arm: str) -> str:
+    """The arm that has the same pooling, and neither attention nor windows and mask."""
+    return "spoc" if VARIANTS[arm].pooling == "spoc" else "gem"
+
+
 def grid_means(cells: pd.DataFrame) -> pd.DataFrame:
     """One row a (pooling, windows, mask) of `grid.grid`: mAP (%) over draws, queries (of the first set), seeds."""
     right = of_first_set(cells)

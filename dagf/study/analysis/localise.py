@@ -54,7 +54,8 @@ def maps_of(
 ) -> dict[str, Plane]:
     """Where `net` looks in images (B, 3, H, W), and what to compare that with: name -> maps (B, H, W).
 
-    targets: what Grad-CAM and LayerCAM ask, one an image. numbers: one an image, for its random map.
+    targets: what Grad-CAM and LayerCAM ask, one an image. numbers: one an image, for its random maps: one of noise,
+    and a CAM of random channel weights, as that of the Grad-CAM package.
 
     Every map is enlarged (bilinear, align_corners=False) and brought to 0..1 within its image by the routine
     that the Grad-CAM package has for its own: energy depends on where a map's zero lies, so none may keep a
@@ -71,7 +72,16 @@ def maps_of(
     maps["feature norm"] = norm[:, 0].cpu().numpy()
     maps["centre prior"] = np.repeat(centre_prior(height, width)[None], len(images), 0)
     maps["random map"] = np.stack([np.random.default_rng([SEED, k]).random(norm.shape[2:]) for k in numbers])
+    maps["random CAM"] = random_cams(seen.features, numbers)
     return {name: scale_cam_image(scale_cam_image(planes, (width, height))) for name, planes in maps.items()}
+
+
+def random_cams(features: Tensor, numbers: Sequence[int]) -> Plane:
+    """What a CAM of F (B, C, h, w) shows whose channel weights nobody chose: they are drawn from -1..1 for each image
+    by its number. Rectified, (B, h, w)."""
+    weights = np.stack([np.random.default_rng([SEED, k, 1]).uniform(-1, 1, features.shape[1]) for k in numbers])
+    planes: Plane = np.einsum("bc,bchw->bhw", weights.astype(np.float32), features.cpu().numpy()).clip(min=0)
+    return planes
 
 
 def _attentions(seen: Inspection) -> dict[str, Tensor]:

@@ -46,21 +46,31 @@ def main_caption(study: Study) -> str:
         if trunk
         else f"{steps} for each"
     )
-    right = np.mean([count for query in test.queries if (count := len(query.relevance(test.middle)[0]))])
     words = (
-        "mAP in per cent: 100 where every right image stands before all wrong ones. Mean over seeds [95 % t-interval]; "
-        "in the figure dots are seeds, strokes their mean, pale bars the interval, and axes do not start at 0. "
-        f"{len(test.queries)} queries; every ranking is of {len(test.database)} database images and "
-        f"{len(test.distractors)} distractors, of which on {test.middle.name} {right:.1f} are right on average. "
+        "mAP (mean average precision) in per cent: 100 where every right image stands before all wrong ones. Mean over "
+        "seeds [95 % t-interval]; in the figure dots are seeds, strokes their mean, pale bars the interval, and axes "
+        f"do not start at 0. {ranking_words(study)} "
         f"Profile {profile.name}, a small budget: {budget}. A longer training may change the order."
     )
     if len(test.settings) > 1:
         words += (
             " Easy asks for images that show the landmark large, little hidden, little turned and with little clutter, "
             "Hard for the others unless they are hardly recognisable, Medium for both. What shows the query's landmark "
-            "and is not asked for counts as neither right nor wrong; so compare within a column."
+            "and is not asked for counts as neither right nor wrong. Each asks for other images and for more or fewer "
+            "of them, so one may be easier to the score than its name; compare within a column."
         )
     return f"{words} {study.caveat}".rstrip()
+
+
+def ranking_words(study: Study) -> str:
+    """What is asked of a method: how many queries, of what, among how many images, how many of which are right."""
+    test = study.test
+    right = np.mean([count for query in test.queries if (count := len(query.relevance(test.middle)[0]))])
+    return (
+        f"{len(test.queries)} queries show {len(set(test.clusters()))} different things; every ranking is of "
+        f"{len(test.database)} database images and {len(test.distractors)} distractors, of which on "
+        f"{test.middle.name} {right:.1f} are right on average."
+    )
 
 
 def ranked(table: pd.DataFrame, setting: str) -> pd.DataFrame:
@@ -207,20 +217,27 @@ def query_points(judged: pd.DataFrame, setting: str, query_set: str) -> "pd.Seri
 
 
 def contrast_table(contrasts: Sequence[Contrast]) -> pd.DataFrame:
-    """One row a contrast: `cells`, its query set and setting, the p-value, the verdict."""
+    """One row a contrast: its query set (where there are several) and setting, its `cells`, verdict and p-value."""
     rows = [
-        {"what": one.what, "minus": one.minus, "query set": one.query_set, "setting": one.setting, **cells(one)}
-        | {"p": f"{one.p:.3f}", "verdict": one.verdict, RUNS: one.runs}
+        {"what": one.what, "minus": one.minus, "query set": one.query_set, "setting": one.setting}
+        | cells(one, {"verdict": one.verdict})
+        | {"p": f"{one.p:.3f}", RUNS: one.runs}
         for one in contrasts
     ]
-    table = traced(rows)
-    return table.drop(columns="query set") if {one.query_set for one in contrasts} == {"query"} else table
+    return one_set(traced(rows))
 
 
-def cells(one: Contrast) -> dict[str, str]:
-    """How a table shows a contrast: the difference with its joint 95 % interval, and the two intervals beside it."""
+def one_set(table: pd.DataFrame) -> pd.DataFrame:
+    """The table without the column of query sets where there is but the one of every benchmark, `query`."""
+    return table.drop(columns="query set") if set(table["query set"]) == {"query"} else table
+
+
+def cells(one: Contrast, result: dict[str, str]) -> dict[str, str]:
+    """How a table shows a contrast: the difference with its joint 95 % interval, what follows from it in a column
+    `result`, and the two intervals beside it."""
     return {
         "difference [95 %]": one.joint.signed,
+        **result,
         "over seeds": f"{one.over_seeds.ends}, {one.seeds}",
         "over queries (groups)": f"{one.over_queries.ends}, {one.queries} ({one.clusters})",
     }

@@ -15,12 +15,12 @@ import pandas as pd
 from dagf.benchmarks.folder import read_labels
 from dagf.benchmarks.public import place
 from dagf.model.variants import VARIANTS
-from dagf.retrieval.statistics import paired_bootstrap, t_interval
+from dagf.retrieval.statistics import Interval, paired_bootstrap, t_interval
 from dagf.study import paths
-from dagf.study.analysis.results import contrast_words, sample_words
+from dagf.study.analysis.results import contrast_words, ranking_words
 from dagf.study.analysis.tables import RUNS, run_words, traced
 from dagf.study.experiment import Study
-from dagf.study.photographs.against import against_gem, badly_chosen, head_runs
+from dagf.study.photographs.against import against_gem, head_runs, named
 from dagf.study.photographs.masks import EARLIER, mask_where_it_bites
 from dagf.study.photographs.reranking import COUNTS, shelf_reranking, trained_reranking
 from dagf.study.photographs.sets import fewer, of_role, ready, seen_in, unlabelled
@@ -38,33 +38,45 @@ from dagf.study.photographs.trials import (
 SHELF = ("spoc", "mac", "gem", "rmac", "crow", "windows", "mask", "scale-mask", "scale-mask-spoc")
 TRAINED = ("gem", "spatial", "channel", "attention", "scale-mask", "dagf", "netvlad", "solar", "se", "delf")
 DIVERSE = ("gem", "attention", "dagf")
+CHOSEN = "chosen GeM"  # of {trained, not} x {whitened, not}, by the held-out instances
 
 
 def shelf_ablation(study: Study, arms: Sequence[str] = SHELF) -> pd.DataFrame:
     """Untrained descriptors, as they are and whitened: validation and test mAP of each query set.
 
-    Beside them the difference from plain GeM, with its 95 % bootstrap interval over test instances.
+    Beside them the differences from plain GeM and from the chosen GeM (`gem_candidates`), with their 95 % bootstrap
+    intervals over test instances.
     """
+    (plain, *_), chosen = gem_candidates(study)
+    beside = {"GeM": plain} | ({CHOSEN: chosen} if chosen is not plain else {})
     pairs = shelf_methods(study, arms)
-    (plain, _), *_ = shelf_methods(study, ["gem"])
-    return pd.DataFrame([_row(study, method, {"GeM": plain}) for pair in pairs for method in pair])
+    return pd.DataFrame(
+        {**_row(study, untrained(method), beside), "method": method.title} for pair in pairs for method in pair
+    )
 
 
-def trained_ablation(study: Study, arms: Sequence[str] = TRAINED) -> pd.DataFrame:
+def trained_ablation(study: Study, arms: Sequence[str] = TRAINED) -> tuple[pd.DataFrame, str]:
     """Swept heads, as they are and whitened: mean over seeds [95 % t-interval] of each query set's mAP.
 
-    The first rows are GeM off the shelf. 'best GeM' marks which of {trained, not} x {whitened, not} was best on the
+    The first rows are GeM off the shelf. 'chosen GeM' marks which of {trained, not} x {whitened, not} was best on the
     held-out instances; every row has its difference from that one, with the bootstrap interval over test instances.
+    Beside the table, in words: which differences have an interval above 0, and which below.
     """
-    candidates, best = gem_candidates(study)
+    candidates, chosen = gem_candidates(study)
     heads = [method for pair in trained_methods(study, [arm for arm in arms if arm != "gem"]) for method in pair]
     trained, runs = candidates if "gem" in arms else candidates[:2], head_runs(study, arms)
-    rows = [
-        {**_row(study, method, {"best GeM": best}), "best GeM": "yes" if method is best else ""}
-        | {RUNS: runs.get(method.title, "")}
-        for method in [*trained, *heads]
-    ]
-    return traced(rows)
+    rows, sides = list[dict[str, Any]](), {"Above": list[str](), "Below": list[str]()}
+    for method in [*trained, *heads]:
+        row = _row(study, method, {CHOSEN: chosen})
+        rows.append(row | {CHOSEN: "yes" if method is chosen else "", RUNS: runs.get(method.title, "")})
+        for name, asked in study.test.query_sets.items():
+            apart = difference(study, method, chosen, asked)
+            if apart.low > 0 or apart.high < 0:
+                sides["Above" if apart.low > 0 else "Below"].append(f"{named(method)} on {name}")
+    words = (
+        f"{side} it, by the interval over instances: {'; '.join(found) or 'nothing'}." for side, found in sides.items()
+    )
+    return traced(rows), " ".join(words)
 
 
 def _row(study: Study, method: Method, beside: Mapping[str, Method]) -> dict[str, Any]:
@@ -76,7 +88,7 @@ def _row(study: Study, method: Method, beside: Mapping[str, Method]) -> dict[str
     for title, other in beside.items():
         for name, rows in study.test.query_sets.items():
             same = (method.title, method.whitening) == (other.title, other.whitening)
-            row[f"{name} − {title}"] = "" if same else difference(study, method, other, rows)
+            row[f"{name} − {title}"] = "" if same else difference(study, method, other, rows).signed
     return row
 
 
@@ -85,11 +97,10 @@ def spread(values: "pd.Series[float]") -> str:
     return f"{values.iloc[0]:.1f}" if values.nunique() <= 1 else str(t_interval(values))
 
 
-def difference(study: Study, one: Method, other: Method, rows: Sequence[int], part: str = "test") -> str:
-    """The mean difference in mAP points [95 % bootstrap interval over the test instances]."""
-    apart = (one.points(rows, part) - other.points(rows, part)).dropna().mean(axis=1)
-    interval = paired_bootstrap(apart, study.test.clusters()[apart.index])
-    return interval.signed
+def difference(study: Study, one: Method, other: Method, rows: Sequence[int]) -> Interval:
+    """The mean difference in mAP points, with its 95 % bootstrap interval over the test instances."""
+    apart = (one.points(rows) - other.points(rows)).dropna().mean(axis=1)
+    return paired_bootstrap(apart, study.test.clusters()[apart.index])
 
 
 def learning_curve(
@@ -97,7 +108,7 @@ def learning_curve(
 ) -> pd.DataFrame:
     """Heads trained on the first instances only (None: on all), the smaller sets within the larger.
 
-    Mean over seeds [95 % t-interval] of validation and test mAP. 0 instances are GeM off the shelf, and the best GeM.
+    Mean over seeds [95 % t-interval] of validation and test mAP. 0 instances are GeM off the shelf, and the chosen GeM.
     """
     most = trained_study(study).landmarks
     counts = sorted({most if count is None else min(count, most) for count in products})
@@ -111,10 +122,10 @@ def learning_curve(
 
 
 def _gem_rows(study: Study) -> list[dict[str, Any]]:
-    """What heads must beat: GeM off the shelf, and the best GeM of `gem_candidates`."""
-    (plain, *_), best = gem_candidates(study)
+    """What heads must beat: GeM off the shelf, and the GeM of `gem_candidates` that the held-out instances chose."""
+    (plain, *_), chosen = gem_candidates(study)
     rows = []
-    for method, title in ((plain, plain.title), (best, f"best GeM: {best.title}, whitening {best.whitening}")):
+    for method, title in ((plain, plain.title), (chosen, f"{CHOSEN}: {named(chosen)}")):
         row = _row(study, method, {})
         del row["whitening"]
         rows.append({**row, "method": title})
@@ -122,14 +133,17 @@ def _gem_rows(study: Study) -> list[dict[str, Any]]:
 
 
 def _heads(study: Study, arms: Sequence[str]) -> list[dict[str, Any]]:
-    """A row an arm of a study: validation and test mAP of its swept heads as they are."""
+    """A row an arm of a study: validation and test mAP of its swept heads as they are, and its validation trials."""
     runs, table = study.train(arms, sweep=True), study.table(arms, sweep=True)
+    trials = study.trials(arms, sweep=True)
     rows = []
     for arm in arms:
         validation = [run.record["validation_mAP"] for (name, _), run in runs.items() if name == arm]
         row: dict[str, Any] = {"method": VARIANTS[arm].title, "validation": spread(pd.Series(validation))}
         part = table[(table["arm"] == arm) & (table["setting"] == study.test.middle.name)]
         row |= {name: spread(part[part["query_set"] == name]["mAP"]) for name in study.test.query_sets}
+        tried = trials[trials["arm"] == arm].set_index("rate")["validation mAP"]
+        row["trials"] = "; ".join(f"{rate:g}: {value:.1f}" for rate, value in tried.items())
         rows.append(row | {RUNS: run_words((seed, run.id) for (name, seed), run in runs.items() if name == arm)})
     return rows
 
@@ -160,6 +174,7 @@ def near_duplicates(
     """
     found = [untrained(method) for pair in shelf_methods(study, arms) for method in pair]
     found += [method for pair in trained_methods(study, trained) for method in pair] if trained else []
+    _, chosen = gem_candidates(study)
     runs = head_runs(study, trained) if trained else {}
     parts = {"as it is": "test"} | {f"without ≥ {least}": f"test {least}" for least in ALIKE}
     rows = []
@@ -169,6 +184,7 @@ def near_duplicates(
             for measure, title in (("AP", "mAP"), ("P@1", "P@1")):
                 for name, part in parts.items():
                     row[f"{query_set}, {title} {name}"] = spread(method.points(asked, part, measure).mean())
+        row[CHOSEN] = "yes" if named(method) == named(chosen) else ""
         rows.append(row | {RUNS: runs.get(method.title, "")})
     return traced(rows)
 
@@ -208,27 +224,37 @@ def all_tables(
     """
     held = study.profile.held_out
     seeds = len(study.profile.seeds)
-    chosen = (
-        f"Exploratory. Whitening, learning rate and epoch are chosen on {held} held-out training instances, never on "
-        f"the test; so few choose roughly. Intervals: 95 %"
-    )
-    sample = sample_words(study)
+    choice = f"on {held} held-out training instances, never on the test; so few choose roughly. Intervals: 95 %"
+    chosen = f"Exploratory. Whitening, learning rate and epoch are chosen {choice}"
+    sample = f"Trunk: {study.trunk.name}, frozen. {ranking_words(study)}"
     over = f"{chosen}, t over {seeds} seeds, and of differences the bootstrap over test instances. {sample}"
-    shelf = f"{chosen}, the bootstrap over test instances. {sample_words(study, [0])}"
+    shelf = f"Exploratory. The whitening is chosen {choice}, the bootstrap over test instances. {sample}"
+    gems = "The chosen GeM is the best on the held-out instances of {trained, not} x {whitened, not}."
     counts = f"Neighbours: of {', '.join(map(str, COUNTS))}, as far as the held-out images go, alike for every method"
+    tried = "Trials: validation mAP by learning rate, first seed."
+    against, outcome = against_gem(study)
+    trained, sides = trained_ablation(study)
     tables = {
-        "shelf-ablation": ("Descriptors off the shelf, as they are and whitened", shelf, shelf_ablation(study)),
+        "shelf-ablation": (
+            "Descriptors off the shelf, as they are and whitened",
+            f"{shelf} {gems} Nothing is trained here but the whitening, so there are no seeds.",
+            shelf_ablation(study),
+        ),
         "trained-ablation": (
             "Heads trained on the frozen trunk, as they are and whitened",
-            f"{over} 'best GeM' is the best on the held-out instances of {{trained, not}} x {{whitened, not}}.",
-            trained_ablation(study),
+            f"{gems} {sides} {over}",
+            trained,
         ),
         "against-gem": (
-            f"DAGF against the best GeM (chosen on {held} held-out instances) and against GeM off the shelf",
-            f"{chosen}. {contrast_words(study)}{badly_chosen(study)}",
-            against_gem(study),
+            "DAGF against the chosen GeM and against GeM off the shelf",
+            f"{outcome} {chosen}. {sample} {gems} {contrast_words(study)}",
+            against,
         ),
-        "learning-curve": ("How many instances the heads were trained on", over, learning_curve(study)),
+        "learning-curve": (
+            "How many instances the heads were trained on",
+            f"{over} {gems} {tried}",
+            learning_curve(study),
+        ),
         "duplicate-counts": (
             "How many photographs are near-duplicates of a query",
             "Alike: the correlation of grey thumbnails, the largest over small shifts; no descriptor plays a part.",
@@ -236,12 +262,12 @@ def all_tables(
         ),
         "near-duplicates": (
             "With the near-duplicates of a query as junk",
-            f"{over} Both thresholds, set by eye on the photographs, are shown.",
+            f"{over} {gems} Both thresholds, set by eye on the photographs, are shown.",
             near_duplicates(study),
         ),
         "diversity": (
             "What the heads were trained on",
-            f"{over} All under {study.plan(sweep=True).training.loss}.",
+            f"{over} {gems} {tried} All under {study.plan(sweep=True).training.loss}.",
             diversity(study, train_category_folder, seeds=diverse_seeds),
         ),
         "reranking": (
@@ -258,8 +284,9 @@ def all_tables(
     if study.trunk.name in EARLIER:
         tables["masks-earlier-cut"] = (
             "Windows and masks where the MAX-Mask drops cells",
-            "Exploratory. Untrained, nothing chosen. Differences are those of the MAX-Mask under GeM, first query "
-            "set, with the 95 % bootstrap interval over test instances.",
+            "Exploratory. Untrained, nothing chosen, one trunk; a random mask is the mean of 10 draws. Differences are "
+            "those of the MAX-Mask under GeM, first query set, with the 95 % bootstrap interval over test instances. "
+            f"{ranking_words(study)}",
             mask_where_it_bites(study, EARLIER[study.trunk.name]),
         )
     return tables

@@ -20,6 +20,7 @@ from numpy.typing import NDArray
 from dagf.model.variants import VARIANTS
 from dagf.retrieval.statistics import t_interval
 from dagf.study import paths
+from dagf.study.analysis.results import keep_table
 from dagf.study.analysis.tables import RUNS, split
 
 if TYPE_CHECKING:
@@ -93,6 +94,12 @@ def table(frame: pd.DataFrame, caption: str, digits: int = 1) -> HTML:
     head, start, rows = body.partition("<tbody>")
     body = head + start + re.sub("<tr>", lambda tag: next(titles, tag.group()), rows)
     return HTML(f'<figure class="table">{body}<figcaption>{html.escape(caption)}</figcaption></figure>')
+
+
+def kept(name: str, frame: pd.DataFrame, title: str, caption: str, digits: int = 1, **more: Any) -> HTML:
+    """A table for a notebook that is a result, too: kept by `dagf.study.analysis.results.keep_table`."""
+    keep_table(name, frame, title, caption, **more)
+    return table(frame, f"{title}. {caption}", digits)
 
 
 def record_table(record: Mapping[str, Any]) -> HTML:

@@ -2,9 +2,11 @@
 
 from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
+import pandas as pd
 import pytest
 
 from dagf.retrieval.statistics import Interval, holm
@@ -18,7 +20,7 @@ from dagf.study.opening import control_of
 from tests.study.conftest import TOY
 
 NOTEBOOKS = {"rivals": "06", "modules": "05", "masks": "04", "nuisances": "05", "control": "05", "attention maps": "03"}
-GROUPS = {"rivals": 3, "modules": 4, "masks": 4, "nuisances": 6, "control": 1, "attention maps": 12}
+GROUPS = {"rivals": 3, "modules": 4, "masks": 4, "nuisances": 6, "control": 2, "attention maps": 12}
 ROWS = (
     *("primary", "rivals", "spatial", "channel", "complementary", "windows", "mask", "clutter and occlusion", "scale"),
     *("control", "maps", "state of the art"),
@@ -31,6 +33,8 @@ def found(mean: float = 2.0, p: float = 1e-4, margin: float = 1.0, what: str = "
 
 
 NOTHING = found(0.1, 0.8)
+HEADS = found(0.2, what="DAGF's head", minus="GeM's head", margin=1.0)
+BESIDE = {"rivals": [HEADS], "masks": [found(-2.0, what="all", minus="windows"), found(-3.0, what="all", minus="none")]}
 Judged = Callable[..., dict[str, claims.Claim]]
 
 
@@ -46,7 +50,7 @@ def judged(monkeypatch: pytest.MonkeyPatch) -> Judged:
                 named.append(Named(group, Contrast(**{**vars(one), "what": f"{group} {place}"}), NOTEBOOKS[group]))
         assert not others
         monkeypatch.setattr(claims, "family", lambda _: named)
-        monkeypatch.setattr(claims, "beside", lambda _: {"masks": found(-3.0, what="all", minus="none")})
+        monkeypatch.setattr(claims, "beside", lambda _: BESIDE)
         monkeypatch.setattr(claims, "gem_levels", lambda _: {"untrained heads on frozen maps": 12.34})
         monkeypatch.setattr(claims, "primary", lambda _: primary or found(what="DAGF", minus="GeM"))
         return dict(zip(ROWS, claims.claims(None), strict=True))  # type: ignore[arg-type]
@@ -68,7 +72,8 @@ def test_all_is_supported_where_all_is_above(judged: Judged) -> None:
         "(modules 2) minus b",
         "(modules 3) minus b",
     ]
-    assert rows["mask"].measured_on == "untrained heads on frozen maps (GeM: 12.3 mAP)"
+    assert rows["windows"].measured_on == "untrained heads on frozen maps (GeM: 12.3 mAP)"
+    assert rows["mask"].measured_on.startswith("untrained heads on frozen maps (GeM: 12.3 mAP); the last two rows")
     assert rows["maps"].measured_on == "attention maps of DAGF, trained end to end"
     assert [row.notebook[:2] for row in rows.values()] == [
         "06", "06", "05", "05", "05", "04", "04", "05", "05", "05", "03", "06",
@@ -92,19 +97,59 @@ def test_a_claim_needs_each_of_its_contrasts_and_no_other(judged: Judged, name: 
 
 
 def test_a_lead_over_the_strongest_rival_does_not_hide_a_doubtful_one(judged: Judged) -> None:
-    """The smallest lead is shown; but a larger one with a wide interval is not above 0."""
+    """All are shown, and GeM's head last; a large lead with a wide interval is not above 0."""
     rows = judged(rivals_1=found(1.5), rivals_2=found(9.0, 0.3, margin=12.0))
-    assert rows["rivals"].effects == (Effect("(rivals 1) minus b", "+1.50 [+0.50, +2.50]", "above zero"),)
+    assert rows["rivals"].effects[1] == Effect("(rivals 1) minus b", "+1.50 [+0.50, +2.50]", "above zero")
+    assert [one.contrast for one in rows["rivals"].effects] == [
+        *(f"(rivals {place}) minus b" for place in range(3)), "(DAGF's head) minus (GeM's head)",
+    ]  # fmt: skip
     assert unsupported(rows) == {"rivals"}
 
 
+def test_the_gain_on_the_control_is_shown_and_none_is_expected(judged: Judged) -> None:
+    for other, result in ((found(-2.0), "below zero"), (NOTHING, "no difference shown"), (found(), "above zero")):
+        rows = judged(control_1=other)
+        assert unsupported(rows) == set()
+        assert rows["control"].effects[-1].result == f"{result}; no gain is expected here"
+
+
+def test_the_headline_counts_what_was_registered(judged: Judged, monkeypatch: pytest.MonkeyPatch) -> None:
+    modules = {"modules_0": found(-1.5, 0.02, minus="GeM"), "masks_0": found(0.1, 0.8, minus="GeM")}
+    modules |= {"masks_1": found(-2.5, minus="GeM")}
+    others = {"rivals_1": found(2.0, 0.02), "attention_maps_6": found(-2.0), "control_1": NOTHING}
+    judged(primary=found(0.1, 0.9), **modules, **others)
+    monkeypatch.setattr(claims, "gem_levels", lambda _: {})
+    rows = [("Medium", "query", 10.0, 30.0), ("Medium", "query", 12.0, 34.0), ("Hard", "query", 1.0, 1.0)]
+    table = pd.DataFrame(rows, columns=["setting", "query_set", "mAP", "mP@10"])
+    test = SimpleNamespace(middle=SimpleNamespace(name="Medium"), first_set="query")
+    study: Any = SimpleNamespace(table=lambda arms: table if arms == ["gem"] else None, test=test)
+    words = claims.headline(study)
+    assert words == (
+        "a minus b, trained end to end: +0.10 [-0.90, +1.10] mAP points, no difference shown; (DAGF's head) minus "
+        "(GeM's head), on frozen maps: +0.20 [-0.80, +1.20], no difference shown, exploratory. GeM has 11.0 mAP here: "
+        "of its first ten answers 3.2 are right. Of the modules alone, on frozen maps, none is shown to raise GeM's "
+        "mAP, and to lower it modules 0, -1.50 [-2.50, -0.50] (before correction); masks 1, -2.50 [-3.50, -1.50]. "
+        "Windows and mask together, minus GeM: -3.00 [-4.00, -2.00], below zero, uncorrected, exploratory. "
+        "Of the 25 registered contrasts below, 2 show no difference, which refutes nothing; 2 are below zero and 21 "
+        "above, of which 1 and 1 only before the correction for the number of tests."
+    )
+
+
+def test_the_reading_names_the_bins() -> None:
+    study: Any = SimpleNamespace(test=SimpleNamespace(middle=SimpleNamespace(name="Medium")))
+    words = claims.reading(study)
+    assert set(claims.NUISANCES) == set(bins.BINS)
+    assert "occlusion (the hidden share of the landmark) below 5 % and above 25 %" in words
+    assert "where that covers 25% of the image at most" in words
+
+
 def test_holm_goes_over_the_whole_family(judged: Judged) -> None:
-    """Of thirty, one p of 0.04 is the last in line and multiplied by 1; of two large ones the smaller is by 2."""
+    """Of thirty-one, one p of 0.04 is the last in line and multiplied by 1; of two large ones the smaller is by 2."""
     assert unsupported(judged(modules_0=found(p=0.04))) == set()
     assert unsupported(judged(modules_0=found(p=0.03), masks_0=found(p=0.04))) == {"spatial", "windows"}
     weak = {f"{group.replace(' ', '_')}_{place}": found(p=0.002) for group, n in GROUPS.items() for place in range(n)}
-    assert len(weak) == 30
-    assert unsupported(judged(**weak)) == set(ROWS) - {"primary", "state of the art"}  # 30 x 0.002 > 0.05
+    assert len(weak) == 31
+    assert unsupported(judged(**weak)) == set(ROWS) - {"primary", "state of the art"}  # 31 x 0.002 > 0.05
     assert unsupported(judged(**{name: found(p=0.0015) for name in weak})) == set()
 
 
@@ -125,7 +170,7 @@ def test_what_stands_beside_a_claim_decides_nothing(judged: Judged) -> None:
     """Far below zero, it is shown last, called exploratory, and its claim holds all the same."""
     mask = judged()["mask"]
     assert mask.verdict == "supported"
-    assert len(mask.effects) == 4
+    assert len(mask.effects) == 5
     assert mask.effects[-1] == Effect("all minus none", "-3.00 [-4.00, -2.00]", "below zero, uncorrected, exploratory")
 
 
@@ -139,8 +184,8 @@ def test_a_contrast_that_was_added_after_a_look_is_marked(judged: Judged, monkey
         for one in claim.effects
         if one.contrast.endswith(" †")  # type: ignore[arg-type]
     ]
-    assert len(marked) == 1
-    assert "the control" in marked[0]
+    assert len(marked) == 2
+    assert all("the control" in one for one in marked)
     table = family_table(None)  # type: ignore[arg-type]
     assert list(table["what"].str.endswith(" †")) == list(table["group"] == "control")
 
@@ -183,7 +228,7 @@ def test_the_whole_analysis_of_a_tiny_study(
     assert set(family["result"]) <= {*sides, "no difference shown"}
     assert list(family["on"].unique()) == [
         "Medium", *(f"{nuisance}: worst minus mildest" for nuisance in bins.BINS),
-        *(f"{nuisance}: {edges[-1][0]}" for nuisance, edges in bins.BINS.items()),
+        *(f"{nuisance}: {edges[-1][0]}" for nuisance, edges in bins.BINS.items()), "Medium, control",
         "pixel AUC", "pointing", "energy inside",
     ]  # fmt: skip
     table = claim_table(toy)
@@ -195,6 +240,6 @@ def test_the_whole_analysis_of_a_tiny_study(
     still = registered.control(toy)
     assert still.setting == "Medium, control"
     assert still.mean == pytest.approx(contrast(control_of(toy), "dagf", "gem", "Medium").mean)
-    (beyond,) = registered.beyond_control(toy)
+    beyond, _ = registered.controls(toy)
     assert beyond.queries <= min(still.queries, by_hand.queries)
     assert trained == []  # all of it comes from the run store

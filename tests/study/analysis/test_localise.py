@@ -33,6 +33,7 @@ from dagf.study.analysis.localise import (
     maps_of,
     pixel_auc,
     pointing,
+    random_cams,
     worst_images,
 )
 from dagf.study.config import load_profile
@@ -45,7 +46,7 @@ from tests.bars import Bar, watch
 
 NAMES = [
     "region evaluator", "effective weight", "channel-weighted response", "MAX-Mask cells",
-    "Grad-CAM", "LayerCAM", "EigenCAM", "feature norm", "centre prior", "random map",
+    "Grad-CAM", "LayerCAM", "EigenCAM", "feature norm", "centre prior", "random map", "random CAM",
 ]  # fmt: skip
 FILES = ("4-0.jpg", "4-1.jpg", "5-1.jpg")
 SPEC = ImageSpec(32)
@@ -205,6 +206,24 @@ def test_a_random_map_belongs_to_its_image(net: RetrievalNet, images: Tensor, ta
     assert np.array_equal(first[0], first[2])
     assert np.array_equal(first[1], again[0])
     assert not np.array_equal(first[0], first[1])
+
+
+def test_a_random_cam_weighs_the_channels_of_its_image() -> None:
+    features = torch.rand((3, 4, 2, 5), generator=torch.Generator().manual_seed(0))
+    features[1, :, 0] = 0  # a dead row stays dark, whatever the weights
+    planes = random_cams(features, [3, 8, 3])
+    assert (planes >= 0).all()
+    assert (planes[1, 0] == 0).all()
+    assert np.array_equal(random_cams(features[2:], [3])[0], planes[2])
+    for plane, cells in zip(planes, features.numpy(), strict=True):  # some weights in -1..1 give what is not cut off
+        bright = plane > 0
+        weights, *_ = np.linalg.lstsq(cells[:, bright].T, plane[bright], rcond=None)
+        assert np.allclose(cells[:, bright].T @ weights, plane[bright], atol=1e-5)
+    alike = torch.ones((2, 4, 1, 1))
+    assert np.array_equal(*random_cams(alike, [5, 5]))
+    sums = random_cams(torch.eye(4)[:, :, None, None].repeat(50, 1, 1, 1), list(range(200)))
+    assert 0.3 < (sums > 0).mean() < 0.7  # each weight by itself: about half are negative
+    assert sums.max() <= 1
 
 
 def test_maps_of_a_network_without_attention_or_before_training(images: Tensor) -> None:

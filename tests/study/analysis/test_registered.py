@@ -109,19 +109,19 @@ def test_the_level_of_gem_in_each_comparison(monkeypatch: pytest.MonkeyPatch) ->
 
 
 def test_what_was_added_after_a_look(monkeypatch: pytest.MonkeyPatch) -> None:
-    """As 06 says: the worst bins, the gain beyond the control, and of the maps all but the AUC of two of them."""
+    """As 06 says: the worst bins, the gain beyond the control and on it, and all of the maps but the AUC of two."""
     for name, count in {
         "rivals": 2,
         "modules": 4,
         "masks": 4,
         "nuisances": 6,
-        "beyond_control": 1,
+        "controls": 2,
         "looks": 12,
     }.items():
         monkeypatch.setattr(registered, name, lambda _, count=count: [f"{place}" for place in range(count)])
     study: Any = None
     late = [(one.group, one.contrast) for one in registered.family(study) if one.late]
-    worst, control = [("nuisances", place) for place in "345"], [("control", "0")]
+    worst, control = [("nuisances", place) for place in "345"], [("control", "0"), ("control", "1")]
     maps = [("attention maps", str(place)) for place in (1, 2, *range(4, 12))]
     assert late == [*worst, *control, *maps]
 
@@ -150,10 +150,11 @@ def test_masks_by_hand(monkeypatch: pytest.MonkeyPatch) -> None:
     assert {(contrast.seeds, contrast.queries) for contrast in found} == {(2, 2)}
     assert {contrast.runs for contrast in found} == {"trunks: trunk-0 (seed 0), trunk-1 (seed 1)"}
     beside = registered.beside(Pretended(dagf=[[0.7, 0.7], [0.7, 0.7]]))  # type: ignore[arg-type]
-    assert (beside["rivals"].what, beside["rivals"].minus, beside["rivals"].mean) == ("DAGF", "GeM", pytest.approx(20))
-    scheme = beside["masks"]
-    assert (scheme.what, scheme.minus) == ("GeM + max windows 1, 2, 3 + MAX-Mask", "GeM")
-    assert scheme.mean == pytest.approx(30)
+    (heads,) = beside["rivals"]
+    assert (heads.what, heads.minus, heads.mean) == ("DAGF's head", "GeM's head", pytest.approx(20))
+    assert {one.what for one in beside["masks"]} == {"GeM + max windows 1, 2, 3 + MAX-Mask"}
+    minus = {one.minus: one.mean for one in beside["masks"]}
+    assert minus == {"GeM + max windows 1, 2, 3": pytest.approx(20), "GeM": pytest.approx(30)}
 
 
 SEEN = tuple(product((0, 1), (0, 1)))  # seeds and queries
@@ -224,21 +225,23 @@ def test_the_gain_beyond_the_control_is_paired_by_query_and_seed(monkeypatch: py
     study: Any = Pretended(dagf=[[0.7, 0.6], [0.6, 0.6]])  # over 0.5
     still: Any = Pretended(dagf=[[0.6, 0.6], [0.6, 0.5]])
     monkeypatch.setattr(registered, "control_of", lambda one: still if one is study else pytest.fail())
-    (found,) = registered.beyond_control(study)
+    found, alone = registered.controls(study)
+    assert alone.over_seeds == pytest.approx(t_interval([100 * (0.1 + 0.1) / 2, 100 * (0.1 + 0.0) / 2]))
+    assert (alone.what, alone.minus, alone.setting.endswith(", control")) == ("DAGF", "GeM", True)
     assert found.over_seeds == pytest.approx(t_interval([100 * (0.1 + 0.0) / 2, 100 * (0.0 + 0.1) / 2]))
     assert (found.what, found.minus, found.queries) == ("DAGF − GeM", "the same on the control", 2)
 
 
 def test_the_family_in_its_order(monkeypatch: pytest.MonkeyPatch) -> None:
     for name, count in (
-        *(("rivals", 2), ("modules", 4), ("masks", 4), ("nuisances", 6), ("beyond_control", 1), ("looks", 2)),
+        *(("rivals", 2), ("modules", 4), ("masks", 4), ("nuisances", 6), ("controls", 2), ("looks", 2)),
     ):
         monkeypatch.setattr(registered, name, lambda _, name=name, count=count: [name] * count)
     study: Any = Pretended()
     named = registered.family(study)
     assert [(one.group, one.contrast) for one in named] == [
         *[("rivals", "rivals")] * 2, *[("modules", "modules")] * 4, *[("masks", "masks")] * 4,
-        *[("nuisances", "nuisances")] * 6, ("control", "beyond_control"), *[("attention maps", "looks")] * 2,
+        *[("nuisances", "nuisances")] * 6, *[("control", "controls")] * 2, *[("attention maps", "looks")] * 2,
     ]  # fmt: skip
     assert {one.group: one.notebook[:2] for one in named} == {
         "rivals": "06", "modules": "05", "masks": "04", "nuisances": "05", "control": "05",

@@ -71,19 +71,25 @@ def test_every_table_has_its_rows(study: Study, folder: Path, monkeypatch: pytes
     assert list(shelf.columns[2:5]) == ["validation", "query", "query-plain"]
     assert shelf["query − GeM"][2] == ""
 
-    trained = photographs.trained_ablation(study, ("gem", "dagf", "scale-mask"))
+    trained, sides = photographs.trained_ablation(study, ("gem", "dagf", "scale-mask"))
     assert list(trained["method"][::2]) == ["GeM, untrained", "GeM", "DAGF", "GeM + scale and mask"]
-    assert (trained["best GeM"] == "yes").sum() == 1
-    (best,) = trained.index[trained["best GeM"] == "yes"]
+    assert (trained["chosen GeM"] == "yes").sum() == 1
+    (best,) = trained.index[trained["chosen GeM"] == "yes"]
     assert float(trained["validation"][best]) == trained["validation"][:4].astype(float).max()
-    assert trained["query − best GeM"][best] == ""
-
-    against = photographs.against_gem(study)
+    assert trained["query − chosen GeM"][best] == ""
+    apart = trained[["query − chosen GeM", "query-plain − chosen GeM"]].stack()
+    ends = apart[apart != ""].str.extract(r"\[(.+), (.+)\]").astype(float)
+    assert sides.partition("Below")[0].count(" on query") == (ends[0] > 0).sum()
+    assert sides.partition("Below")[2].count(" on query") == (ends[1] < 0).sum()
     row = trained.loc[best]
+    assert ("query − chosen GeM" in shelf) == (best != 0)  # else it is the other one
+
+    against, outcome = photographs.against_gem(study)
     others = 1 if best == 0 else 2  # GeM off the shelf may be the best
     assert list(against["query set"]) == ["query"] * 2 * others + ["query-plain"] * 2 * others
-    assert against["minus"][0].startswith(f"best GeM: {row['method']}")
-    assert set(against["minus"][2 : 2 * others]) <= {"GeM, untrained"}
+    assert against["minus"][0].startswith(f"chosen GeM ({row['method']}")
+    assert set(against["minus"][1 : 2 * others : 2]) <= {"GeM off the shelf", against["minus"][0]}
+    assert outcome.startswith("Above both GeMs: ")
     assert against["mAP"][0].split(" − ")[1] == row["query"].split()[0]  # as the other table has it
     levels = against["mAP"].str.split(" − ", expand=True).astype(float)
     assert np.allclose(levels[0] - levels[1], against["difference [95 %]"].str.split().str[0].astype(float), atol=0.11)
@@ -91,7 +97,8 @@ def test_every_table_has_its_rows(study: Study, folder: Path, monkeypatch: pytes
     curve = photographs.learning_curve(study, ("gem",), (2, None))
     assert list(curve["instances"]) == [0, 0, 2, 4]
     assert list(curve["images"]) == [0, 0, 10, 20]
-    assert list(curve["method"][:2]) == ["GeM, untrained", f"best GeM: {row['method']}, whitening {row['whitening']}"]
+    assert list(curve["method"][:2]) == ["GeM, untrained", against["minus"][0].replace(" (", ": ").rstrip(")")]
+    assert list(curve["trials"].str.count(": ")[2:]) == [len(study.plan(sweep=True).rates)] * 2
     assert (curve["query"][1], curve["validation"][1]) == (row["query"], row["validation"])
 
     doubles = photographs.near_duplicates(study, ("gem",), ("gem",))
@@ -120,12 +127,15 @@ def test_all_tables_are_named_and_explained(study: Study, monkeypatch: pytest.Mo
     ]
     for name in names:
         monkeypatch.setattr(photographs, name, lambda *_, _name=name, **__: pd.DataFrame({_name: [1]}))
+    for name in ("trained_ablation", "against_gem"):  # with words of their own
+        table = pd.DataFrame({name: [1]})
+        monkeypatch.setattr(photographs, name, lambda *_, _table=table, _name=name: (_table, f"Words of {_name}."))
     assert "masks-earlier-cut" not in photographs.all_tables(study)  # where the trunk has no earlier map to cut at
     monkeypatch.setitem(photograph_masks.EARLIER, study.trunk.name, "")
     tables = photographs.all_tables(study)
     assert [next(iter(frame.columns)) for _, _, frame in tables.values()] == names
     assert all(title and caption.endswith(".") for title, caption, _ in tables.values())
-    assert "on 2 held-out instances" in tables["against-gem"][0]
+    assert all(f"Words of {name}." in tables[name.replace("_", "-")][1] for name in ("trained_ablation", "against_gem"))
     assert "on 2 held-out training instances, never on the test" in tables["shelf-ablation"][1]
 
 
