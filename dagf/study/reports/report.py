@@ -28,6 +28,7 @@ TEMPLATE = Path(__file__).parent / "template"
 # the results that a notebook may leave
 KINDS = {"tables": (".csv", ".json", ".tex"), "figures": (".svg", ".png", ".jpg")}
 IMAGES = {".svg": "image/svg+xml", ".png": "image/png"}
+ABOUT = "about.json"  # in reports/photographs/: what each set of photographs is, in words
 
 
 @dataclass(frozen=True)
@@ -127,7 +128,7 @@ def write_index(output: Output, runs: Sequence[Mapping[str, Any]]) -> None:
         style=style(),
         runs=[{**run, "page": f"{run['notebook']}.html"} for run in runs],
         main=_main(output),
-        claims=_claims(output),
+        **_claims(output),
         family=_rows(output, "family"),
         facts=_facts(output),
         photographs=shown,
@@ -196,19 +197,21 @@ def _main(output: Output) -> dict[str, Any] | None:
     return {**table, "figure": _data_address(found) if found else ""}
 
 
-def _claims(output: Output) -> list[dict[str, Any]]:
-    """The claims: claim, verdict, measured_on, report, and the contrasts under it; none before they are judged."""
+def _claims(output: Output) -> dict[str, Any]:
+    """claims: claim, verdict, measured_on, report, and the contrasts under it; none before they are judged. headline:
+    what comes out; reading: how the contrasts are to be read."""
     names = ("claim", "verdict", "measured_on", "contrast", "difference", "result", "report")
     path, found = output.result("tables", "claims.json"), list[dict[str, Any]]()
     table: dict[str, Any] = read_json(path) if path.is_file() else {}
+    words = {"headline": table.get("note", ""), "reading": table.get("caption", "")}
     if not is_table(table) or len(table["columns"]) != len(names):  # of another version: its notebook is stale
-        return []
+        return {"claims": [], **words}
     runs = table.get("runs") or [""] * len(table["rows"])
     traced = [[*row, one] for row, one in zip(table["rows"], runs, strict=True)]
     for _, rows in groupby(traced, lambda row: row[0]):
         effects = [dict(zip((*names, "runs"), row, strict=True)) for row in rows]
         found.append({**effects[0], "effects": effects})
-    return found
+    return {"claims": found, **words}
 
 
 def _rows(output: Output, name: str) -> int:
@@ -233,28 +236,20 @@ def _facts(output: Output) -> dict[str, Any]:
 
 
 def _photographs(output: Output) -> tuple[list[dict[str, Any]], list[str]]:
-    """The main tables that were measured on photographs, perhaps on another machine, and links to all others."""
+    """The sets of photographs on which something was measured, perhaps on another machine: name, about (what they are),
+    and their main tables; and links to all other tables."""
     if output.photographs:
         return [], []
-    shown, further = [], []
-    for path in sorted((output.pages / "photographs").glob("*.json"), key=_photograph_order):
-        value = read_json(path)
-        if is_table(value) and path.stem.rpartition(".")[2] in paths.PHOTOGRAPH_TABLES:
-            note = _gains(value) if path.stem.endswith(".against-gem") else value.get("note")
-            shown.append({**value, "note": note, "file": output.link(path), "name": path.stem})
+    folder = output.pages / "photographs"
+    about: dict[str, str] = read_json(folder / ABOUT) if (folder / ABOUT).is_file() else {}
+    sets, further = dict[str, list[dict[str, Any]]](), []
+    for path in sorted(folder.glob("*.json"), key=_photograph_order):
+        value, (name, _, table) = read_json(path), path.stem.rpartition(".")
+        if is_table(value) and table in paths.PHOTOGRAPH_TABLES:
+            sets.setdefault(name, []).append({**value, "file": output.link(path), "name": path.stem})
         elif is_table(value):
             further.append(output.link(path))
-    return shown, further
-
-
-def _gains(table: Mapping[str, Any]) -> str:
-    """Of a table of `dagf.study.photographs.against.against_gem`: what is above both GeMs on a query set, in words."""
-    rows = [dict(zip(table["columns"], row, strict=True)) for row in table["rows"]]
-    verdicts: dict[str, list[str]] = {}
-    for row in rows:
-        verdicts.setdefault(f"{row['what']} on {row.get('query set', 'query')}", []).append(row["verdict"])
-    above = [what for what, found in verdicts.items() if set(found) == {"above"}]
-    return f"Above both GeMs: {'; '.join(above) or 'nothing, on no query set'}."
+    return [{"name": name, "about": about.get(name, ""), "tables": tables} for name, tables in sets.items()], further
 
 
 def _photograph_order(path: Path) -> tuple[str, int, str]:

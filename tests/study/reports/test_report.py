@@ -224,19 +224,17 @@ CLAIMS = [
 
 
 def test_the_index_counts_the_claims_and_lists_what_speaks_against_them(output: Output) -> None:
-    write_json(output.result("tables", "claims.json"), {"columns": ["c"] * 7, "rows": CLAIMS})
+    words = {"note": "What came <out>.", "caption": "Points & bins."}
+    write_json(output.result("tables", "claims.json"), {"columns": ["c"] * 7, "rows": CLAIMS, **words})
     soup = index(output, run_record())
     lead = soup.select(".lead")[1].get_text()
     assert "1 of the 2 claims that can be tested on our drawings is supported." in lead
-    assert "DAGF minus GeM: +0.10 [-1.00, +1.20] mAP points, no difference shown." in lead
+    assert "supported. What came <out>. New to this?" in lead
+    assert "Points & bins." in [text.get_text() for text in soup.select("#claims ~ p")]
     rows = [[cell.get_text() for cell in row.select("th, td")] for row in soup.select(".claims tbody tr")]
     assert rows[0][0] == "It <b>helpstrained end to end; 02"
     assert rows[1] == ["(GeM + x) minus GeM", "-2.00 [-3.00, -1.00]", "below zero"]
     assert soup.select_one(".claims tbody th")["rowspan"] == "4"  # type: ignore[index]
-    assert "No module alone, on frozen maps, is shown to raise GeM’s mAP." in lead
-    assert "Shown to lower it: (GeM + x) minus GeM, -2.00 [-3.00, -1.00]." in lead
-    assert "Of the 4 contrasts below, 1 show no difference" in lead  # what is exploratory is not counted
-    assert "1 do not pass the correction for the number of tests; 1 are below zero and 1 above." in lead
     lists = soup.select_one("#negative").find_all_next("ul")[:2]  # type: ignore[union-attr]
     assert [[item.get_text() for item in one.select("li")] for one in lists] == [
         ["(GeM + x) minus GeM: -2.00 [-3.00, -1.00]."], ["(GeM + y) minus GeM: -1.00 [-1.90, -0.10]."],
@@ -258,7 +256,9 @@ def test_the_index_of_a_smoke_run_claims_nothing(output: Output) -> None:
 
 def test_measurements_on_photographs_are_kept_in_the_index(output: Output) -> None:
     measured = run_record(photographs="town", parameters={"profile": "gpu"}, gpus=["A GPU"])
-    write_json(output.pages / "photographs" / "town.shelf.json", {**MAIN, "title": "Town", "measured": measured})
+    write_json(
+        output.pages / "photographs" / "town.shelf-ablation.json", {**MAIN, "title": "Town", "measured": measured}
+    )
     write_json(output.pages / "photographs" / "town.raw.json", {"no": "table"})
     write_json(output.pages / "photographs" / "town.curves.json", {**MAIN, "title": "Curves"})
     soup = index(output)
@@ -268,20 +268,16 @@ def test_measurements_on_photographs_are_kept_in_the_index(output: Output) -> No
     assert "No report has been made yet" in text
 
 
-@pytest.mark.parametrize(
-    ("verdicts", "said"),
-    [
-        (("above", "above", "above", "no difference shown"), "Above both GeMs: DAGF on shop."),
-        (("above", "below", "no difference shown", "above"), "Above both GeMs: nothing, on no query set."),
-        (("above",) * 4, "Above both GeMs: DAGF on shop; DAGF on studio."),
-    ],
-)
-def test_a_gain_on_photographs_is_one_over_both_gems(output: Output, verdicts: tuple[str, ...], said: str) -> None:
-    sides = (("best GeM", "shop"), ("GeM", "shop"), ("best GeM", "studio"), ("GeM", "studio"))
-    rows = [["DAGF", *side, verdict] for side, verdict in zip(sides, verdicts, strict=True)]
-    table = {"columns": ["what", "minus", "query set", "verdict"], "rows": rows, "title": "T", "caption": "C"}
-    write_json(output.pages / "photographs" / "town.against-gem.json", table)
-    assert said in index(output).get_text()
+def test_what_the_photographs_are_is_told(output: Output) -> None:
+    folder = output.pages / "photographs"
+    write_json(folder / "about.json", {"town": "Houses & <squares>."})
+    write_json(folder / "town.against-gem.json", {**MAIN, "title": "Against"})
+    write_json(folder / "shop.shelf-ablation.json", {**MAIN, "title": "Shelf"})
+    soup = index(output)
+    assert [title.get_text() for title in soup.select("h3[id]")] == ["shop", "town"]
+    assert [title.get_text() for title in soup.select("h4[id]")] == ["Shelf", "Against"]
+    assert soup.select_one("#town + p").get_text() == "Houses & <squares>."  # type: ignore[union-attr]
+    assert soup.select_one("#shop + p") is None
 
 
 def test_a_main_table_with_ragged_rows_is_refused(output: Output) -> None:
