@@ -142,8 +142,8 @@ def headline(study: Study) -> str:
     only = [sum(one.result.endswith(BEFORE) for one in found) for found in (down, up)]
     over = any(" minus GeM" in one.contrast for one in up)
     words = [
-        f"{_minus(whole)}, trained end to end: {whole.joint.signed} mAP points, {_result(whole, 0)}. Their heads alone, "
-        f"on frozen maps: {_aside(heads).difference}, {_aside(heads).result}.",
+        f"{_minus(whole)}, trained end to end: {whole.joint.signed} points of mAP, {_result(whole, 0)}. Their heads "
+        f"alone, on frozen maps: {_aside(heads).difference}, {_aside(heads).result}.",
         f"GeM has {gem['mAP'].mean():.1f} mAP here: of its first ten answers {gem['mP@10'].mean() / 10:.1f} are right.",
         f"Shown to raise GeM's mAP when added alone, on frozen maps: {raised or 'no module'}. Shown to lower it: "
         f"{lowered or 'none'}. Windows and mask together, minus GeM: {scheme.joint.signed}, {_aside(scheme).result}.",
@@ -162,7 +162,7 @@ def reading(study: Study) -> str:
         f"Differences are points of mAP on {study.test.middle.name}, but for the attention maps: points of pixel AUC "
         "(how well a map's height tells the landmark's pixels from the others; 50 % is chance), of pointing (how often "
         "its maximum lies on the landmark) and of energy inside (how much of its sum lies on the landmark, where that "
-        f"covers {SMALL:.0%} of the image at most). For clutter, occlusion and scale the right images of each query "
+        f"covers {100 * SMALL:.0f} % of the image at most). For clutter, occlusion and scale the right images of each query "
         "are split into three bins and judged one bin at a time, those of the others neither right nor wrong; worst "
         f"minus mildest is the gain in the worst bin less that in the mildest. Mildest and worst: {ends}."
     )

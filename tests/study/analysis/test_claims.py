@@ -125,7 +125,7 @@ def test_the_headline_counts_what_was_registered(judged: Judged, monkeypatch: py
     study: Any = SimpleNamespace(table=lambda arms: table if arms == ["gem"] else None, test=test)
     words = claims.headline(study)
     assert words == (
-        "a minus b, trained end to end: +0.10 [-0.90, +1.10] mAP points, no difference shown. Their heads alone, "
+        "a minus b, trained end to end: +0.10 [-0.90, +1.10] points of mAP, no difference shown. Their heads alone, "
         "on frozen maps: +0.20 [-0.80, +1.20], no difference shown, exploratory. GeM has 11.0 mAP here: of its "
         "first ten answers 3.2 are right. Shown to raise GeM's mAP when added alone, on frozen maps: no module. "
         "Shown to lower it: modules 0, -1.50 [-2.50, -0.50] (before correction); masks 1, -2.50 [-3.50, -1.50]. "
@@ -141,7 +141,7 @@ def test_the_reading_names_the_bins() -> None:
     words = claims.reading(study)
     assert set(claims.NUISANCES) == set(bins.BINS)
     assert "occlusion (the hidden share of the landmark) below 5 % and above 25 %" in words
-    assert "where that covers 25% of the image at most" in words
+    assert "where that covers 25 % of the image at most" in words
 
 
 def test_holm_goes_over_the_whole_family(judged: Judged) -> None:
