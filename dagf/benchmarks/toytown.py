@@ -261,7 +261,8 @@ def toytown_records(root: Path, split: str) -> pd.DataFrame:
 
     `role` is train, query, database or distractor; `landmark` and `twin` are -1 where there is none;
     `azimuth` and `turn` (from the query's azimuth) are in degrees, NaN where undefined; `scale`, `visible`
-    and `clutter` are fractions; x1, y1, x2, y2 in pixels. A distractor's figures are its main building's.
+    and `clutter` are fractions; x1, y1, x2, y2 in pixels. A distractor's figures are its main building's. `UserError`
+    for an unknown split, and where records are missing or unreadable.
     """
     choose("Toytown split", split, SPLITS)
     paths = [_whole(root) / split / "records.csv"]
@@ -276,7 +277,10 @@ def toytown_records(root: Path, split: str) -> pd.DataFrame:
 
 
 def load_mask(root: Path, split: str, file: str) -> NDArray[np.bool_]:
-    """The pixels (height, width) in which the landmark is seen; `file` as in the records (not a query's)."""
+    """The pixels (height, width) in which the landmark is seen; `file` as in the records.
+
+    `UserError` for a query, which has no mask, and for an unreadable one.
+    """
     path = root / choose("Toytown split", split, SPLITS) / "masks" / Path(file).with_suffix(".png").name
     if not path.is_file():
         raise UserError(f"{path} does not exist: only training and database images of Toytown have masks")
@@ -287,7 +291,10 @@ def load_mask(root: Path, split: str, file: str) -> NDArray[np.bool_]:
 
 
 def draw_distractor(spec: ToytownSpec, number: int, split: str = "test") -> NDArray[np.uint8]:
-    """Distractor `number` of `split`, (size, size, 3) in red, green, blue, before the JPEG: any number exists."""
+    """Distractor `number` of `split`, (size, size, 3) in red, green, blue, before the JPEG: any number exists.
+
+    `UserError` for a split without distractors.
+    """
     start = DISTRACTOR_START[choose("Toytown split", split, JUDGED)]
     return photograph(
         spec.seed, STREAMS["distractors"], start + number, 0, spec.size, "distractor", spec.nuisances

@@ -121,7 +121,8 @@ class RetrievalNet(nn.Module):
         self.dimensions = self.head.dimensions
 
     def inspect(self, images: Tensor) -> Inspection:
-        """Everything that happens to `images` on the way to their descriptors, in one forward pass."""
+        """Everything that happens to images (B, 3, H, W), normalised as ImageNet's, on the way to their descriptors, in
+        one forward pass: shapes as in `Inspection`."""
         return self.head(self.trunk(images))
 
     def forward(self, images: Tensor) -> Tensor:

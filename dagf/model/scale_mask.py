@@ -21,6 +21,7 @@ class ScaleFilters(nn.Module):
     """Window filters k x k over the map, stride 1, no padding, maximum or average: one map for each window.
 
     A window larger than the map is cut to the map's size, so that the smallest images still get through.
+    `UserError` for an unknown kind.
     """
 
     def __init__(self, windows: tuple[int, ...] = (1, 2, 3), kind: str = "max") -> None:
@@ -105,6 +106,7 @@ class ScaleAndMask(nn.Module):
 
     The norm of each scale comes before the sum: otherwise the number of kept cells would weight the scales.
     With the single window 1 and the mask 'none' it is plain pooling, the form that the baselines take.
+    `UserError` for an unknown kind of window or mask.
     """
 
     def __init__(

@@ -76,7 +76,8 @@ def _stack(group: list[tuple[int, Tensor]]) -> Batch:
 
 
 def network_input(images: Tensor, device: torch.device) -> Tensor:
-    """What the batches hold, on a device: images as `to_input` makes them, and feature maps as they are.
+    """What the batches hold, on a device: images (B, 3, H, W) as `to_input` makes them, feature maps (B, C, h, w) as
+    they are.
 
     Images travel as bytes, a quarter of what they are as network input, and are normalised there.
     """

@@ -85,7 +85,7 @@ class BenchmarkMaps:
     queries: FeatureMaps
 
     def describe(self, encode: nn.Module) -> tuple[Descriptors, Descriptors]:
-        """The descriptors of database + distractors and of the queries under a head, given as a `MapEncoder`."""
+        """The descriptors (n, D) of database + distractors and of the queries under a head, given as a `MapEncoder`."""
         rows, asked = (describe(encode, maps.batches(), maps.count) for maps in (self.database, self.queries))
         return rows, asked
 

@@ -48,6 +48,7 @@ class ImageSpec:
     "longest": the longest side becomes `size` pixels, the shape is kept, and smaller images are never enlarged.
     "squash": exactly `size` x `size`, whatever the shape, enlarged if need be (classification networks); a crop
     is squashed too. `resize_crop=False` leaves a query's crop in its original pixels ("longest" only).
+    `UserError` for a size below 1 and an unknown mode.
     """
 
     size: int

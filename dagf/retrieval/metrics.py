@@ -58,7 +58,8 @@ def average_precision(ranks: Indices) -> float:
 def precision_at(ranks: Indices, k: int) -> float:
     """The Revisited protocol's P@k: the cut shrinks to the rank of the last positive.
 
-    k_q = min(max(r) + 1, k) and P = #(r + 1 <= k_q) / k_q, so it is *not* precision@k. NaN without positives.
+    k_q = min(max(r) + 1, k) and P = #(r + 1 <= k_q) / k_q, so it is *not* precision@k; 0 to 1, NaN without positives.
+    ranks: (n,), those of the positives from 0 on, in order, junk taken out.
     """
     if len(ranks) == 0:
         return float("nan")
@@ -67,7 +68,10 @@ def precision_at(ranks: Indices, k: int) -> float:
 
 
 def found_of_four(ranks: Indices) -> int:
-    """UKBench's score of one query: how many of its four positives, itself among them, are the first four."""
+    """UKBench's score of one query, 0 to 4: how many of its four positives, itself among them, are the first four.
+
+    ranks: (4,), as in `precision_at`.
+    """
     return int((ranks < 4).sum())
 
 

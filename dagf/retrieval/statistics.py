@@ -31,7 +31,7 @@ class Interval(NamedTuple):
 
 
 def t_interval(values: ArrayLike, confidence: float = 0.95) -> Interval:
-    """The mean over seeds and its Student interval; without width from a single value, NaN ends say so."""
+    """The mean of values (seeds,) and its Student interval, in their unit; of a single value the ends are NaN."""
     sample = np.asarray(values, float)
     mean = float(sample.mean())
     if len(sample) < 2:
@@ -133,5 +133,5 @@ def holm(p_values: ArrayLike) -> NDArray[np.float64]:
 
 
 def exponent(sizes: ArrayLike, values: ArrayLike) -> float:
-    """The p of the power law values = c sizes^p that fits best (least squares of the logarithms)."""
+    """The p of the power law values = c sizes^p that fits best (least squares of the logarithms); (n,), above 0."""
     return float(np.polyfit(np.log(np.asarray(sizes, float)), np.log(np.asarray(values, float)), 1)[0])

@@ -14,10 +14,12 @@ from dagf.model.variants import variant
 from dagf.study.config import load_profile
 from dagf.study.profiles import find
 from dagf.study.reports.notebooks import check_reports, run_reports
+from dagf.study.runs import REPEATS
 from tests.study.conftest import write_photographs
 
 PROJECT = Path(__file__).parents[2]
 SMOKE = {"profile": "smoke"}
+RESULTS, POINTS = Path(__file__).with_name("smoke_results.json"), 5.0
 
 pytestmark = pytest.mark.study
 
@@ -71,9 +73,21 @@ def test_the_main_table_is_what_the_runs_gave(root: Path, pages: Path) -> None:
     profile = load_profile("smoke")
     assert profile.sweep is not None
     heads = [arm for arm in profile.sweep.arms if variant(arm).trainable]
-    assert len(runs["rows"]) == (len(trained) + len(heads)) * len(profile.seeds)
+    assert len(runs["rows"]) == (1 + len(trained) + len(heads)) * len(profile.seeds)  # 1: the trunks
     for row in runs["rows"]:
         assert (root / "data" / "runs" / row[runs["columns"].index("run")] / "weights.safetensors").is_file()
+
+
+def test_the_results_are_those_of_other_versions_of_torch(pages: Path) -> None:
+    """smoke_results.json was written by torch 2.11.0 and, to the bit alike, by 2.15.0, on one CPU."""
+    kept = json.loads(RESULTS.read_text())
+    main = json.loads((pages / "tables" / "main.json").read_text())
+    rows = [dict(zip(main["columns"], row, strict=True)) for row in main["rows"]]
+    found = {row["method"]: {name: float(str(row[name]).split()[0]) for name in kept["GeM"]} for row in rows[:2]}
+    assert found.keys() == kept.keys()
+    for method, marks in kept.items():
+        assert found[method] == pytest.approx(marks, abs=POINTS), method
+    assert REPEATS["other versions of torch"] == f"mAP of the smoke study within {POINTS:g} points"
 
 
 def test_photographs_with_nothing_to_train_on_get_their_pages(

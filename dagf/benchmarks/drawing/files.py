@@ -140,7 +140,7 @@ def _encode_mask(shot: Photograph) -> bytes:
 
 
 def write_bytes(path: Path, data: bytes) -> None:
-    """Write a file of a folder that is renamed only when it is whole; a full disk is the user's matter."""
+    """Write a file of a folder that is renamed only when it is whole; a full disk is the user's matter: `UserError`."""
     try:
         path.write_bytes(data)
     except OSError as error:

@@ -162,9 +162,9 @@ def reading(study: Study) -> str:
         f"Differences are points of mAP on {study.test.middle.name}, but for the attention maps: points of pixel AUC "
         "(how well a map's height tells the landmark's pixels from the others; 50 % is chance), of pointing (how often "
         "its maximum lies on the landmark) and of energy inside (how much of its sum lies on the landmark, where that "
-        f"covers {100 * SMALL:.0f} % of the image at most). For clutter, occlusion and scale the right images of each query "
-        "are split into three bins and judged one bin at a time, those of the others neither right nor wrong; worst "
-        f"minus mildest is the gain in the worst bin less that in the mildest. Mildest and worst: {ends}."
+        f"covers {100 * SMALL:.0f} % of the image at most). For clutter, occlusion and scale the right images of each "
+        "query are split into three bins and judged one bin at a time, those of the others neither right nor wrong; "
+        f"worst minus mildest is the gain in the worst bin less that in the mildest. Mildest and worst: {ends}."
     )
 
 
