@@ -291,10 +291,7 @@ def load_mask(root: Path, split: str, file: str) -> NDArray[np.bool_]:
 
 
 def draw_distractor(spec: ToytownSpec, number: int, split: str = "test") -> NDArray[np.uint8]:
-    """Distractor `number` of `split`, (size, size, 3) in red, green, blue, before the JPEG: any number exists.
-
-    `UserError` for a split without distractors.
-    """
+    """Distractor `number` of `split`, (size, size, 3) in red, green, blue, before the JPEG: any number exists."""
     start = DISTRACTOR_START[choose("Toytown split", split, JUDGED)]
     return photograph(
         spec.seed, STREAMS["distractors"], start + number, 0, spec.size, "distractor", spec.nuisances
