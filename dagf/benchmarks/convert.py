@@ -14,7 +14,7 @@ from pathlib import Path
 
 from dagf.benchmarks.folder import COLUMNS, LABELS, TRUTH, load_folder, read_labels
 from dagf.benchmarks.lists import read_csv
-from dagf.common import IMAGES, UserError, write_text
+from dagf.common import IMAGES, UserError, atomic_path
 
 PAIRS = ("query", "positives")
 ROLES = {"gallery": "database", "index": "database", "reference": "database", "ref": "database", "probe": "query"}
@@ -159,16 +159,15 @@ def _note(some: Iterable[str], words: str) -> list[str]:
 
 
 def _keep(folder: Path, name: str, text: str, force: bool, benchmark: bool) -> None:
-    """Write a ground truth and load it; where that fails, what was there before is put back."""
+    """Write a ground truth, which only takes its place, and that of what was there before, once it could be loaded."""
     path, other = folder / name, folder / (TRUTH if name == LABELS else LABELS)
     if other.exists():
         raise UserError(f"{other} exists, and a folder has one ground truth: move it away first")
     if path.exists() and not force:
         raise UserError(f"{path} exists already: give --force to replace it")
-    before = path.read_bytes() if path.exists() else None
-    write_text(path, text)
-    try:
-        load_folder(folder) if benchmark else read_labels(folder)
-    except UserError:
-        path.unlink() if before is None else path.write_bytes(before)
-        raise
+    with atomic_path(path) as temporary:
+        temporary.write_text(text, encoding="utf-8")
+        try:
+            load_folder(folder, listing=temporary) if benchmark else read_labels(folder, temporary)
+        except UserError as error:  # the name that it would have had, for this one is gone when it is read
+            raise UserError(str(error).replace(temporary.name, path.name)) from None

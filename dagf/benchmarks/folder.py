@@ -47,13 +47,14 @@ def has_labels(folder: Path) -> bool:
     return (folder / LABELS).is_file() or is_grocery(folder)
 
 
-def read_labels(folder: Path) -> list[Row]:
+def read_labels(folder: Path, listing: Path | None = None) -> list[Row]:
     """The rows of `folder/labels.csv` in their order, checked: roles known, files present, inside and unique.
 
-    A copy of the Grocery Store data set needs none: its own lists are read (`dagf.benchmarks.grocery`).
-    Raises `UserError`, one line with file, line number and remedy, for anything else.
+    A copy of the Grocery Store data set needs none: its own lists are read (`dagf.benchmarks.grocery`). `listing` is
+    read instead of labels.csv, where it is to take its place. Raises `UserError`, one line with file, line number and
+    remedy, for anything else.
     """
-    path = folder / LABELS
+    path = listing or folder / LABELS
     if not path.exists() and is_grocery(folder):
         rows = [_row(str(folder), dict(zip(COLUMNS, row, strict=True))) for row in grocery_rows(folder)]
         _check_present(folder / "dataset", folder, rows)
@@ -108,30 +109,32 @@ def _check_present(path: Path, folder: Path, rows: list[Row]) -> None:
         )
 
 
-def load_folder(folder: Path, name: str | None = None) -> Benchmark:
+def load_folder(folder: Path, name: str | None = None, listing: Path | None = None) -> Benchmark:
     """The benchmark in `folder`: positives ('ok') of a query are the database images of its instance.
 
     Database and queries keep the order of `labels.csv`; each query role is a query set; the images of the role
     distractor follow. A query without positives stays in (the protocol leaves it out of the mean), but there must be
     one that has some. Instead of labels, the folder may hold a `ground_truth.json` in the field's form (imlist,
-    qimlist, gnd), where each query has positives of its own. Raises `UserError` as `read_labels`, and for what could
-    not be judged: no database, no query, no positive.
+    qimlist, gnd), where each query has positives of its own. `listing` is read instead of either, by its suffix, where
+    it is to take its place. Raises `UserError` as `read_labels`, and for what could not be judged: no database, no
+    query, no positive.
     """
-    name, path = name or folder.resolve().name, folder / TRUTH
-    if path.is_file():
-        if (folder / LABELS).exists():
+    name, path = name or folder.resolve().name, listing or folder / TRUTH
+    if path.suffix == Path(TRUTH).suffix and path.is_file():
+        if listing is None and (folder / LABELS).exists():
             raise UserError(f"{folder} has both {LABELS} and {TRUTH}: keep one of them")
         benchmark = from_ground_truth(name, folder, load_ground_truth(path), path)
         check_files(benchmark, f"mend the names in {TRUTH}, or put the images there")
         remedies = "name some in its imlist", "name some in its qimlist", "give some in its gnd"
         _check_of_use(benchmark, path, *remedies)
         return benchmark
-    rows = read_labels(folder)
+    path = listing or folder / LABELS
+    rows = read_labels(folder, path)
     database = [row for row in rows if row.role == "database"]
     queries = [row for row in rows if row.role.startswith("query")]
     extra = [folder / row.file for row in rows if row.role == "distractor"]
     benchmark, role = _benchmark(name, folder, database, queries, extra), "give some of its lines the role"
-    _check_of_use(benchmark, folder / LABELS, f"{role} database", f"{role} query", "check the instance column")
+    _check_of_use(benchmark, path, f"{role} database", f"{role} query", "check the instance column")
     return benchmark
 
 

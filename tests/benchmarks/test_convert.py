@@ -150,6 +150,41 @@ def test_nothing_is_replaced_unless_asked(photos: Path, tmp_path: Path) -> None:
         load_folder(photos)
 
 
+@pytest.mark.parametrize(
+    ("name", "lines"),
+    [
+        ("labels.csv", ["file,instance", "tower/a.jpg,hut/x.jpg"]),
+        ("ground_truth.json", ["query,positives", "tower/a.jpg,hut/x.jpg"]),
+    ],
+)
+def test_what_was_there_stays_in_its_place_while_the_new_list_is_checked(
+    photos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str, lines: list[str]
+) -> None:
+    """A kill in between must not leave a list that was never accepted."""
+    table(photos / name, "mine")
+    seen = []
+
+    def stopped(folder: Path, *_: object, **__: object) -> None:
+        seen.append((folder / name).read_text())
+        raise KeyboardInterrupt
+
+    for reads in ("load_folder", "read_labels"):
+        monkeypatch.setattr(f"dagf.benchmarks.convert.{reads}", stopped)
+    with pytest.raises(KeyboardInterrupt):
+        convert(photos, table(tmp_path / "x.csv", *lines, "tower/b.jpg,hut/x.jpg"), force=True)
+    assert seen == ["mine\n"]
+    assert (photos / name).read_text() == "mine\n"
+    assert not list(photos.glob(".*"))
+
+
+def test_a_refused_list_is_told_by_the_name_it_would_have_had(photos: Path, tmp_path: Path) -> None:
+    table(photos / "labels.csv", "mine")
+    bad = table(tmp_path / "y.csv", "file,instance,role", "tower/a.jpg,a,query", "tower/b.jpg,b,database")
+    with pytest.raises(UserError, match=f"^{photos / 'labels.csv'}: no query has a database image of its instance"):
+        convert(photos, bad, force=True)
+    assert (photos / "labels.csv").read_text() == "mine\n"
+
+
 def test_a_folder_that_cannot_be_one(tmp_path: Path) -> None:
     wrong: list[tuple[Callable[[], object], str]] = [
         (lambda: convert(tmp_path / "nowhere"), "nowhere is no folder"),
