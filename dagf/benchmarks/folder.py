@@ -6,6 +6,7 @@
 """
 
 import re
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath, PureWindowsPath
@@ -45,6 +46,11 @@ class TrainingImages:
 def has_labels(folder: Path) -> bool:
     """Whether `read_labels` finds instances and roles there: a labels.csv, or a copy of the Grocery Store data set."""
     return (folder / LABELS).is_file() or is_grocery(folder)
+
+
+def has_truth(folder: Path) -> bool:
+    """Whether the folder's own ground truth says what is tested: labels, or a ground_truth.json."""
+    return has_labels(folder) or (folder / TRUTH).is_file()
 
 
 def read_labels(folder: Path, listing: Path | None = None) -> list[Row]:
@@ -125,6 +131,11 @@ def load_folder(folder: Path, name: str | None = None, listing: Path | None = No
             raise UserError(f"{folder} has both {LABELS} and {TRUTH}: keep one of them")
         benchmark = from_ground_truth(name, folder, load_ground_truth(path), path)
         check_files(benchmark, f"mend the names in {TRUTH}, or put the images there")
+        twice = [file for file, count in Counter(benchmark.database).items() if count > 1]
+        if twice:  # one row of the two would be a wrong answer
+            raise UserError(
+                f"{path} names {len(twice)} images twice in its imlist, as {', '.join(twice[:3])}: once each"
+            )
         remedies = "name some in its imlist", "name some in its qimlist", "give some in its gnd"
         _check_of_use(benchmark, path, *remedies)
         return benchmark

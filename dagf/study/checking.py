@@ -7,7 +7,7 @@ from tempfile import TemporaryDirectory
 import numpy as np
 
 from dagf.benchmarks.drawing.files import Job, view_names, write_views
-from dagf.benchmarks.folder import has_labels, read_labels
+from dagf.benchmarks.folder import has_labels, has_truth, read_labels
 from dagf.benchmarks.protocol import Benchmark
 from dagf.benchmarks.public import DISTRACTORS, LOADERS, distractor_files, open_benchmark, place, spelled
 from dagf.benchmarks.toytown import SPLITS, check_toytown, toytown_spec
@@ -39,14 +39,16 @@ def check(what: str, data: Path) -> list[str]:
         return lines
     benchmark = open_benchmark(what, data)
     check_boxes(benchmark)
-    if has_labels(home):
-        learned = [home / row.file for row in read_labels(home) if row.role.startswith("train")]
+    if has_truth(home):
+        labels = has_labels(home)
+        learned = [home / row.file for row in read_labels(home) if row.role.startswith("train")] if labels else []
         sums = Sums()
         check_apart_from(learned, benchmark, sums)
         found = copies(benchmark, sums)
         if found:
             more = f", and {len(found) - 1} more" if len(found) > 1 else ""
-            raise UserError(f"{found[0]}{more}: leave one of the two out")
+            label = "" if labels else ", or give it the label that it has for the query"
+            raise UserError(f"{found[0]}{more}: leave one of the two out{label}")
     return [*lines, f"a benchmark: {len(benchmark.queries)} queries, {len(benchmark.database)} database images"]
 
 

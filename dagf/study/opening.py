@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
-from dagf.benchmarks.folder import has_labels, read_labels, validation_split
+from dagf.benchmarks.folder import has_labels, has_truth, read_labels, validation_split
 from dagf.benchmarks.protocol import Benchmark
 from dagf.benchmarks.public import open_benchmark, place
 from dagf.benchmarks.toytown import ToytownSpec, load_toytown, make_toytown, toytown_training_images
@@ -16,11 +16,10 @@ from dagf.study.config import Profile, load_profile
 from dagf.study.experiment import Study
 from dagf.study.recipe import evaluation_hash
 from dagf.study.runs import RunStore
-from dagf.study.sanity import Sums, check_apart_from, check_unchanged, copies
+from dagf.study.sanity import Sums, check_apart_from, check_unchanged, copies, rows_to_read
 from dagf.study.sources import TrainingSet
 
 VALIDATION_SEED = 2023  # which instances of a photograph folder are held out
-MANY = 50_000  # so many distractors are known by name and size: reading a million photographs takes hours
 
 
 def open_study(
@@ -33,7 +32,8 @@ def open_study(
     trains on that one; without a `benchmark` it is judged on the set's validation split.
 
     Raises `UserError` for anything that does not exist or does not fit, and for a photograph that is trained and
-    tested on; warns of a query that is in the database under another name, for published sets have such queries.
+    tested on; warns of a query that is in the database under another name, and of a copy of a right image that counts
+    as wrong, for published sets have such images.
     """
     chosen = load_profile(profile)
     file = Path(weights) if weights else None
@@ -51,10 +51,13 @@ def open_study(
             _check_disjoint(source, home)
         own, sums = has_labels(source), Sums()
         training = public or (photograph_training(source, chosen, sums) if train_on or own else None)
-        if has_labels(home):  # the public sets are as their authors made them
-            check_apart_from(() if public or not training else training.files, test, sums)
-            for line in copies(test, sums):
-                warnings.warn(f"{line}: `dagf data check {benchmark}`", stacklevel=2)
+        if training and not public:
+            held = training.validation
+            chosen_by = [held.root / file for file in (*held.database, *(query.file for query in held.queries))]
+            check_apart_from([*training.files, *chosen_by], test, sums)
+        # The public sets are as their authors made them, but not what was put behind them.
+        for line in copies(test, sums, 0 if has_truth(home) else len(test.database)):
+            warnings.warn(f"{line}: `dagf data check {benchmark}`", stacklevel=2)
         sets = [[query.query_set, query.box] for query in test.queries]
         return Study(chosen, training, test, content_hash([files_hash(test, sums), sets]), store, cache, file)
     if distractors or train_on:
@@ -115,8 +118,8 @@ def files_hash(benchmark: Benchmark, sums: Sums | None = None) -> str:
     sums = Sums() if sums is None else sums
     queries = [benchmark.root / query.file for query in benchmark.queries]
     truth = [{label: rows.tolist() for label, rows in query.labels.items()} for query in benchmark.queries]
-    many = len(benchmark.distractors) > MANY
-    read = benchmark.database_paths[: len(benchmark.database)] if many else benchmark.database_paths
+    read = rows_to_read(benchmark)
+    many = len(read) < len(benchmark.database_paths)
     sizes = [[file.name, file.stat().st_size] for file in benchmark.distractors] if many else []
     found = [sums[file] for file in progress([*read, *queries], f"{benchmark.name}: reading")]
     return content_hash([found, truth, *sizes])

@@ -18,6 +18,7 @@ from dagf.retrieval.search import Descriptors, Rows
 SEEN = 1000  # rows by which a collapsed network is known
 LEAST = 1e-6  # a difference between two descriptors that single precision can tell
 SEEN_FILE = ".seen.json"  # in a drawn set: what its files were when it was first opened; of one machine
+MANY = 50_000  # so many distractors are known by name and size: reading a million photographs takes hours
 ENOUGH = 200  # labelled images that two arms cannot rank alike by chance
 
 
@@ -29,27 +30,46 @@ class Sums(dict[Path, str]):
         return self[file]
 
 
-def copies(test: Benchmark, sums: Sums) -> list[str]:
-    """A line for each query that is, under whatever name, in the database: to find it is no feat.
+def rows_to_read(test: Benchmark) -> list[Path]:
+    """The files of the rows that are known by what is in them: all, or without the distractors where they are many."""
+    return test.database_paths if len(test.distractors) <= MANY else test.database_paths[: len(test.database)]
 
-    A copy that the ground truth calls junk for the query is none.
+
+def copies(test: Benchmark, sums: Sums, first: int = 0) -> list[str]:
+    """A line for each row from `first` on that is, under whatever name, a query, or right for one and yet wrong for it.
+
+    To find the query is no feat, and to find a copy of what is right no mistake. What the ground truth calls junk for
+    the query is no copy of it, nor is the query's own file where it has a label, as in the classic protocols.
     """
-    lines = []
+    files = rows_to_read(test)
     rows: dict[str, list[int]] = {}
-    for row, file in enumerate(test.database):
-        rows.setdefault(sums[test.root / file], []).append(row)
+    for row in range(first, len(files)):
+        rows.setdefault(sums[files[row]], []).append(row)
+    lines: dict[tuple[str, ...], str] = {}  # of two rows that are alike, and right for different queries, one is told
     for query in test.queries:
-        junk = query.labels.get("junk", np.empty(0, np.int64))
-        for row in rows.get(sums[test.root / query.file], []):
-            if row not in junk:
-                lines.append(f"{test.root / query.file} is a query and, as {test.database[row]}, in the database")
-    return lines
+        asked, labelled = test.root / query.file, set(query.labelled.tolist())
+        junk = labelled.difference(query.positives.tolist())
+        for row in rows.get(sums[asked], []):
+            if row not in (labelled if files[row] == asked else junk):
+                lines[query.file, str(row)] = f"{asked} is a query and, as {_place(test, row)}"
+        for right in query.positives.tolist():
+            for row in rows.get(sums[files[right]], []):
+                if row not in labelled and sums[files[row]] != sums[asked]:
+                    line = f"{files[right]} is right for a query and, as {_place(test, row)}, wrong for it"
+                    lines.setdefault((sums[files[right]],), line)
+    return list(lines.values())
+
+
+def _place(test: Benchmark, row: int) -> str:
+    number = row - len(test.database)
+    return f"{test.database[row]}, in the database" if number < 0 else f"{test.distractors[number]}, a distractor"
 
 
 def check_apart_from(learned: Sequence[Path], test: Benchmark, sums: Sums) -> None:
-    """Raise `UserError` for a photograph that is trained and, under whatever name, tested on."""
-    files = [*test.database, *(query.file for query in test.queries)]
-    tested = {sums[test.root / file]: file for file in progress(files, f"{test.name}: reading")}
+    """Raise `UserError` for a photograph that is trained and, under whatever name, tested on or a distractor."""
+    rows = zip(rows_to_read(test), (*test.database, *test.distractors), strict=False)
+    files = [*rows, *((test.root / query.file, query.file) for query in test.queries)] if learned else []
+    tested = {sums[file]: name for file, name in progress(files, f"{test.name}: reading")}
     both = next((file for file in progress(learned, "reading") if sums[file] in tested), None)
     if both is not None:
         raise UserError(f"{both} would be trained on and, as {tested[sums[both]]}, tested on: leave one of them out")

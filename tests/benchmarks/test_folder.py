@@ -127,8 +127,8 @@ def test_a_benchmark_needs_queries_with_answers(tmp_path: Path, lines: list[str]
 def test_a_ground_truth_needs_queries_with_answers(tmp_path: Path, change: dict[str, Any], match: str) -> None:
     home = tmp_path / "home"
     home.mkdir()
-    for name in ("q.jpg", "d.jpg"):
-        photograph(0, 0).save(home / name)
+    for view, name in enumerate(("q.jpg", "d.jpg")):
+        photograph(0, view).save(home / name)
     truth: dict[str, Any] = {"imlist": ["d"], "qimlist": ["q"], "gnd": [{"ok": [0], "junk": []}]}
     path = home / "ground_truth.json"
     path.write_text(json.dumps(truth))
@@ -138,6 +138,15 @@ def test_a_ground_truth_needs_queries_with_answers(tmp_path: Path, change: dict[
         with pytest.raises(UserError, match=match) as caught:
             refused()
         assert home.name in str(caught.value)
+
+
+def test_an_image_that_a_ground_truth_lists_twice_is_named(tmp_path: Path) -> None:
+    for name in ("q.jpg", "d.jpg"):
+        (tmp_path / name).touch()
+    truth = {"imlist": ["d", "d.jpg"], "qimlist": ["q"], "gnd": [{"ok": [0], "junk": []}]}
+    (tmp_path / "ground_truth.json").write_text(json.dumps(truth))
+    with pytest.raises(UserError, match=r"ground_truth\.json names 1 images twice in its imlist, as d\.jpg: once each"):
+        load_folder(tmp_path)
 
 
 def test_a_broken_ground_truth_is_to_be_mended_not_deleted(tmp_path: Path) -> None:

@@ -2,6 +2,7 @@
 
 import http.server
 import json
+import shutil
 import threading
 from collections.abc import Callable, Iterator
 from functools import partial
@@ -15,6 +16,7 @@ from click.testing import CliRunner
 from dagf.benchmarks import revisited, transfer
 from dagf.benchmarks.public import LOADERS
 from dagf.cli import main
+from dagf.common import UserError
 from dagf.study.opening import files_hash, open_study
 from dagf.study.reports.freshness import Project, common_parts
 from tests.benchmarks.sets import SMALL, write_images, write_set
@@ -126,14 +128,18 @@ def test_distractors_by_name_and_many_of_them(
     monkeypatch.setattr(revisited, "COUNTS", SMALL)
     write_set("rparis6k", project / "data")
     one = project / "data" / "distractors" / "revisitop1m" / "jpg" / "0"
-    write_images(one, ["a1.jpg", "a2.jpg"])
+    write_images(one, ["a1.jpg", "a2.jpg"], size=40)  # other photographs than those of the set
     words = ["evaluate", "gem", "--benchmark", "RParis6k", "--distractors", "r1m", "--profile", profile(**FOLDER)]
     result = CliRunner().invoke(main, [*words, "--weights", trunk_weights, "--off-the-shelf"])
     assert result.exit_code == 0, result.output
     assert "rparis6k: 6 database images, 2 distractors\n" in result.stderr
+    extra = write_photographs(project / "extra")
+    shutil.copy(project / "data" / "test" / "paris6k" / "jpg" / "all_souls_000001.jpg", extra / "jpg" / "other-0.jpg")
+    with pytest.warns(UserWarning, match=r"000001\.jpg is right .* and, as .*other-0\.jpg, a distractor, wrong"):
+        open_study(profile(**FOLDER), "rparis6k", [str(extra)], trunk_weights)
     study = open_study(profile(**FOLDER), "rparis6k", ["r1m"], trunk_weights)
     before = files_hash(study.test)
-    monkeypatch.setattr("dagf.study.opening.MANY", 1)
+    monkeypatch.setattr("dagf.study.sanity.MANY", 1)
     by_size = files_hash(study.test)
     assert by_size != before
     (one / "a1.jpg").write_bytes((one / "a1.jpg").read_bytes() + b"\0")
@@ -156,14 +162,17 @@ def test_a_report_on_a_named_set_is_stale_when_the_set_changes(project: Path) ->
 
 
 def test_a_named_set_is_trained_on(project: Path, profile: Callable[..., str], trunk_weights: str) -> None:
-    folder = write_photographs(project / "photos")
+    folder = write_photographs(project / "photos", first=20)
     with pytest.MonkeyPatch.context() as patched:
         patched.setattr(revisited, "COUNTS", SMALL)
-        write_set("oxford5k", project / "data")
+        home = write_set("oxford5k", project / "data")
         study = open_study(profile(**FOLDER), "oxford5k", weights=trunk_weights, train_on=str(folder))
         assert study.training is not None
         assert study.title == "oxford5k"
         assert open_study(profile(**FOLDER), "oxford5k", weights=trunk_weights).training is None
+        shutil.copy(home / "jpg" / "all_souls_000001.jpg", folder / "jpg" / "20-1.jpg")
+        with pytest.raises(UserError, match=r"20-1\.jpg would be trained on and, as all_souls_000001\.jpg, tested on"):
+            open_study(profile(**FOLDER), "oxford5k", weights=trunk_weights, train_on=str(folder))
 
 
 def test_other_peoples_pairs_from_the_command_line(

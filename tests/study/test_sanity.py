@@ -104,8 +104,94 @@ def test_copies_that_are_no_leak(project: Path, profile: Callable[..., str], tmp
     for label, leaks in (("ok", 1), ("junk", 0)):
         test = Benchmark("some", tmp_path, ("b.png",), (Query("a.png", {label: np.array([0])}),))
         assert len(copies(test, Sums())) == leaks
-    own = Benchmark("classic", tmp_path, ("a.png",), (Query("a.png", {"ok": np.array([0])}),))
-    assert len(copies(own, Sums())) == 1
+    for label, leaks in (("ok", 0), ("junk", 0), ("", 1)):  # as in the classic protocols
+        own = {label: np.array([0])} if label else {"ok": np.array([1])}
+        test = Benchmark("classic", tmp_path, ("a.png", "c.png"), (Query("a.png", own),))
+        Image.new("RGB", (9, 8)).save(tmp_path / "c.png")
+        assert len(copies(test, Sums())) == leaks
+
+
+@pytest.mark.parametrize(
+    ("source", "line", "match"),
+    [
+        ("5-0.jpg", ",distractor", r"5-0\.jpg is a query and, as .*jpg/copy\.jpg, a distractor"),
+        ("5-1.jpg", ",distractor", r"5-1\.jpg is right for a query and, as .*copy\.jpg, a distractor, wrong"),
+        ("5-1.jpg", "i6,database", r"5-1\.jpg is right for a query and, as jpg/copy\.jpg, in the database, wrong"),
+        ("other-0.jpg", ",distractor", ""),
+    ],
+)
+def test_a_copy_that_counts_as_wrong_is_named(
+    project: Path, profile: Callable[..., str], tmp_path: Path, source: str, line: str, match: str
+) -> None:
+    folder = copied(tmp_path / "mine", source, line)
+    if not match:
+        assert open_study(profile(**FOLDER), str(folder)).training is not None
+        return
+    with pytest.warns(UserWarning, match=match):
+        open_study(profile(**FOLDER), str(folder))
+    with pytest.raises(UserError, match=f"{match}.*: leave one of the two out"):
+        check(str(folder), tmp_path)
+
+
+def test_a_photograph_to_train_on_is_no_distractor(project: Path, profile: Callable[..., str], tmp_path: Path) -> None:
+    folder = copied(tmp_path / "mine", "0-1.jpg", ",distractor")
+    match = r"0-1\.jpg would be trained on and, as .*copy\.jpg, tested on"
+    with pytest.raises(UserError, match=match):
+        open_study(profile(**FOLDER), str(folder))
+    with pytest.raises(UserError, match=match):
+        check(str(folder), tmp_path)
+
+
+def with_truth(folder: Path, own: str = "") -> Path:
+    """Photographs with a ground truth instead of labels; the first query is among its rows as `own`."""
+    write_photographs(folder, train_instances=0)
+    (folder / "labels.csv").unlink()
+    names = [f"jpg/{instance}-{view}.jpg" for instance in range(3) for view in range(1, 5)]
+    names += ["jpg/0-0.jpg"] * bool(own)
+    gnd = [{"ok": list(range(4 * number, 4 * number + 4)), "junk": list[int]()} for number in range(3)]
+    if own in gnd[0]:
+        gnd[0][own].append(12)
+    asked = [f"jpg/{number}-0.jpg" for number in range(3)]
+    write_json(folder / "ground_truth.json", {"imlist": names, "qimlist": asked, "gnd": gnd})
+    return folder
+
+
+@pytest.mark.parametrize(("own", "leaks"), [("", False), ("ok", False), ("junk", False), ("nothing", True)])
+def test_a_query_of_a_ground_truth_that_is_in_its_database(
+    project: Path, profile: Callable[..., str], tmp_path: Path, own: str, leaks: bool
+) -> None:
+    """With a label, as the classic protocols have it, and not without one."""
+    folder, match = with_truth(tmp_path / "mine", own), r"0-0\.jpg is a query and, as jpg/0-0\.jpg, in the database"
+    if not leaks:
+        assert open_study(profile(**FOLDER), str(folder)).test.queries
+        assert check(str(folder), tmp_path)
+        return
+    with pytest.warns(UserWarning, match=match):
+        open_study(profile(**FOLDER), str(folder))
+    with pytest.raises(UserError, match=f"{match}: leave one of the two out, or give it the label"):
+        check(str(folder), tmp_path)
+
+
+def test_a_copy_in_a_ground_truth_is_named(project: Path, profile: Callable[..., str], tmp_path: Path) -> None:
+    folder = with_truth(tmp_path / "mine")
+    shutil.copy(folder / "jpg" / "0-0.jpg", folder / "jpg" / "1-1.jpg")
+    match = r"0-0\.jpg is a query and, as jpg/1-1\.jpg, in the database"
+    with pytest.warns(UserWarning, match=match):
+        open_study(profile(**FOLDER), str(folder))
+    with pytest.raises(UserError, match=match):
+        check(str(folder), tmp_path)
+
+
+def test_a_ground_truth_is_not_trained_on(project: Path, profile: Callable[..., str], tmp_path: Path) -> None:
+    folder, others = with_truth(tmp_path / "mine"), write_photographs(tmp_path / "others", train_instances=5, first=20)
+    assert open_study(profile(**FOLDER), str(folder), train_on=str(others)).training is not None
+    for view in range(5):  # also where it is only held out to choose an epoch by
+        for number in range(20, 25):
+            shutil.copy(others / "jpg" / f"{number}-{view}.jpg", tmp_path / "kept.jpg")
+            shutil.copy(folder / "jpg" / "1-1.jpg", others / "jpg" / f"{number}-{view}.jpg")
+            with pytest.raises(UserError, match=r"would be trained on and, as jpg/1-1\.jpg, tested on"):
+                open_study(profile(**FOLDER), str(folder), train_on=str(others))
+            shutil.copy(tmp_path / "kept.jpg", others / "jpg" / f"{number}-{view}.jpg")
 
 
 def test_a_held_out_instance_shares_no_photograph(project: Path, profile: Callable[..., str], tmp_path: Path) -> None:
