@@ -8,13 +8,14 @@ ranking before it is judged. Everything that is neither is a negative; distracto
 import operator
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from numbers import Real
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from dagf.common import UserError, shown
+from dagf.common import UserError, choose, shown
 
 Box = tuple[float, float, float, float]
 Indices = NDArray[np.int64]
@@ -35,6 +36,8 @@ HARD = Setting("Hard", positive=("hard",), junk=("junk", "easy"))
 CLASSIC = Setting("Classic", positive=("ok",), junk=("junk",))
 POSITIVES = ("easy", "hard", "ok")
 LABELS = (*POSITIVES, "junk")
+KEYS = (*LABELS, "bbx")  # of an entry of the ground truth
+MOST_LABELS = 10**7  # of all queries together; UKBench's 40,800 are the most of the known sets
 
 
 @dataclass(frozen=True)
@@ -91,7 +94,7 @@ class Benchmark:
 
     def __post_init__(self) -> None:
         for query in self.queries:
-            _check_query(self.name, query, len(self.database))
+            _check_query(str(self.truth or self.name), query, len(self.database))
 
     @property
     def settings(self) -> tuple[Setting, ...]:
@@ -168,40 +171,81 @@ def from_ground_truth(name: str, root: Path, truth: Mapping[str, Any], source: P
 
     An entry holds 'bbx' and either 'easy', 'hard', 'junk' (Radenovic et al., CVPR 2018) or 'ok', 'junk'
     (Philbin et al., CVPR 2007), as 0-based indices into `imlist`. '.jpg' completes names that lack a suffix.
-    `source` is where `truth` was read from. Raises `UserError` for another layout, for an entry of neither form, and
-    where entries have different forms; and as `Benchmark`.
+    `source` is where `truth` was read from. Raises `UserError` for another layout, for an entry of neither form or with
+    other keys, where entries have different forms or only some have a box, and for more labels than any set has; and
+    as `Benchmark`.
     """
-    try:
-        forms = [_form(name, file, entry) for file, entry in zip(truth["qimlist"], truth["gnd"], strict=True)]
-        queries = tuple(
-            Query(
-                file=_complete(file),
-                labels={
-                    key: np.unique(np.fromiter(map(operator.index, entry[key]), np.int64))
-                    for key in LABELS
-                    if key in entry
-                },
-                box=_box(entry.get("bbx")),
-            )
-            for file, entry in zip(truth["qimlist"], truth["gnd"], strict=True)
-        )
-        database = tuple(_complete(file) for file in truth["imlist"])
-    except (KeyError, TypeError, ValueError, OverflowError, AttributeError) as error:
-        raise UserError(f"{name}: the ground truth is not of the form imlist, qimlist, gnd ({error!r})") from error
+    where = str(source or name)
+    images, asked, entries = (_part(where, truth, key) for key in ("imlist", "qimlist", "gnd"))
+    if len(asked) != len(entries):
+        raise UserError(f"{where}: qimlist names {len(asked)} queries, gnd has {len(entries)}: give each its entry")
+    database, files = ([_complete(where, file) for file in some] for some in (images, asked))
+    words = [f"{where}: query {shown(file)}" for file in asked]
+    forms = [_form(said, entry, len(images)) for said, entry in zip(words, entries, strict=True)]
     if len(set(forms)) > 1:
-        raise UserError(f"{name}: some queries have {' and some '.join(sorted(set(forms)))}: give all the same labels")
-    return Benchmark(name, root, database, queries, truth=source)
+        raise UserError(f"{where}: some queries have {' and some '.join(sorted(set(forms)))}: give all the same labels")
+    if sum(len(entry.get(label, ())) for entry in entries for label in LABELS) > MOST_LABELS:
+        raise UserError(
+            f"{where}: its gnd has more than {MOST_LABELS} labels; no known set has so many, check the file"
+        )
+    whole = [said for said, entry in zip(words, entries, strict=True) if entry.get("bbx") is None]
+    if 0 < len(whole) < len(entries):  # it would be searched for uncropped, and find more
+        raise UserError(f"{whole[0]} has no bbx, but others have one: give each query its box; mend its ground truth")
+    queries = tuple(
+        Query(file, {label: _rows(said, label, entry[label]) for label in LABELS if label in entry}, _box(said, entry))
+        for file, said, entry in zip(files, words, entries, strict=True)
+    )
+    return Benchmark(name, root, tuple(database), queries, truth=source)
 
 
-def _form(name: str, file: Any, entry: Mapping[str, Any]) -> str:
-    """Which labels an entry grades by, in words; a misspelt one must not make its query one without positives."""
+def _part(where: str, truth: Mapping[str, Any], key: str) -> Sequence[Any]:
+    part = truth.get(key) if isinstance(truth, Mapping) else None
+    if not isinstance(part, list | tuple):
+        raise UserError(f"{where}: the ground truth is not of the form imlist, qimlist, gnd: it has no list {key}")
+    return part
+
+
+def _form(said: str, entry: Any, size: int) -> str:
+    """Which labels an entry grades by, in words; a misspelt one must not make its query one without positives.
+
+    Lists are not built from here on unless they can be right: a small pickle may name a large one many times.
+    """
+    if not isinstance(entry, dict):
+        raise UserError(f"{said} has {shown(entry)} in gnd, expected its labels; mend its ground truth")
     found = {label for label in POSITIVES if label in entry}
     if found not in ({"ok"}, {"easy", "hard"}):
         raise UserError(
-            f"{name}: query {shown(file)} has the keys {shown(sorted(map(str, entry)))}, expected ok and junk, or "
+            f"{said} has the keys {shown(sorted(map(str, entry)))}, expected ok and junk, or "
             "easy, hard and junk; mend its ground truth"
         )
+    for key in map(str, entry):
+        try:
+            choose("key", key, KEYS)
+        except UserError as error:
+            raise UserError(f"{said}: {error}; mend its ground truth") from None
+    for label in LABELS:
+        rows = entry.get(label, [])
+        if not isinstance(rows, list | tuple):
+            raise UserError(f"{said} has {shown(rows)} as {label}, expected a list; mend its ground truth")
+        if len(rows) > size:
+            raise UserError(
+                f"{said} lists {len(rows)} {label} images, but the database has {size}; mend its ground truth"
+            )
     return ", ".join(sorted(found))
+
+
+def _rows(said: str, label: str, values: Sequence[Any]) -> Indices:
+    try:
+        if any(isinstance(value, bool) for value in values):
+            raise TypeError("true and false are no numbers")
+        rows = np.fromiter(map(operator.index, values), np.int64)
+    except (TypeError, ValueError, OverflowError) as error:
+        wanted = "expected places in imlist, whole numbers from 0"
+        raise UserError(f"{said}: wrong {label} image number ({error}), {wanted}; mend its ground truth") from None
+    found = np.unique(rows)
+    if len(found) < len(rows):
+        raise UserError(f"{said} lists one image twice as {label}: once is enough; mend its ground truth")
+    return found
 
 
 def check_files(benchmark: Benchmark, remedy: str) -> None:
@@ -215,12 +259,22 @@ def check_files(benchmark: Benchmark, remedy: str) -> None:
         )
 
 
-def _complete(file: str) -> str:
+def _complete(where: str, file: Any) -> str:
+    if not isinstance(file, str):
+        raise UserError(f"{where}: {shown(file)} is no name of an image; mend its imlist and qimlist")
     return file if Path(file).suffix else f"{file}.jpg"
 
 
-def _box(values: Sequence[float] | None) -> Box | None:
+def _box(said: str, entry: Mapping[str, Any]) -> Box | None:
+    values = entry.get("bbx")
     if values is None:
         return None
-    x1, y1, x2, y2 = (float(value) for value in values)
+    four = isinstance(values, list | tuple) and len(values) == 4
+    try:
+        if not four or not all(isinstance(value, Real) and not isinstance(value, bool) for value in values):
+            raise ValueError("not four numbers")
+        x1, y1, x2, y2 = (float(value) for value in values)
+    except (ValueError, OverflowError):
+        wanted = "expected four numbers, x1 y1 x2 y2"
+        raise UserError(f"{said} has the bbx {shown(values)}, {wanted}; mend its ground truth") from None
     return x1, y1, x2, y2
