@@ -27,9 +27,9 @@ def convert(
     """Write the ground truth of `folder`, check it by loading it, and return what a person should know, in lines.
 
     listing: a CSV with the columns file and instance (role, if it has one), or query and positives (junk, if it has
-    one; several names in a cell are parted by spaces, or by ; or | where names have spaces). columns: our name of a
-    column -> its name there. Without a listing the sub-folder of an image is its instance. Where nobody says which
-    images are queries, the first of each instance is one, if it has another image to find.
+    one; several names in a cell are parted by spaces, or by ; or | where names have spaces), in small or large letters.
+    columns: our name of a column -> its name there. Without a listing the sub-folder of an image is its instance. Where
+    nobody says which images are queries, the first of each instance is one, if it has another image to find.
 
     Raises `UserError` for what cannot be read, names missing files or cannot be a benchmark; then nothing is written,
     and what exists is only replaced with `force`.
@@ -72,6 +72,8 @@ def _header(listing: Path, columns: Mapping[str, str]) -> tuple[str, list[str], 
     if lost := [name for name in columns.values() if name not in theirs]:
         raise UserError(f"{listing} has no column '{lost[0]}': it has {', '.join(theirs)}")
     renamed = {name: ours for ours, name in columns.items()}
+    known = {*COLUMNS, *PAIRS, *_LABELS.values()} - {*columns, *theirs}
+    renamed |= {name: name.lower() for name in theirs if name not in renamed and name.lower() in known}
     header = [renamed.get(column, column) for column in theirs]
     if not any(set(needed) <= set(header) for needed in (PAIRS, COLUMNS[:2])):
         raise UserError(

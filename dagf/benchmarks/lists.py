@@ -1,6 +1,7 @@
 """Lists in CSV files: labels that a person writes, and those that come with the public sets."""
 
 import csv
+from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
@@ -13,14 +14,17 @@ def read_csv(
     """The lines of a CSV with a header: their number, and the cells by column, without spaces around them.
 
     `renamed` maps columns of the file to other names. Raises `UserError`, one line with the file and the remedy (of a
-    list that nobody writes by hand the given one), where it lacks one of `columns`, a line has too few or too many
-    cells, or the file cannot be read.
+    list that nobody writes by hand the given one), where it lacks one of `columns` or has one twice, a line has too
+    few or too many cells, or the file cannot be read.
     """
     try:
         with path.open(encoding="utf-8-sig", newline="") as stream:
             reader = csv.DictReader(stream, skipinitialspace=True, strict=True, delimiter=delimiter)
             header = [(renamed or {}).get(column.strip(), column.strip()) for column in reader.fieldnames or []]
             reader.fieldnames = header
+            if twice := [column for column, count in Counter(header).items() if column and count > 1]:
+                wrong = f"{path} has the column {twice[0]} {Counter(header)[twice[0]]} times"
+                raise UserError(f"{wrong}; {remedy or 'give it once, and others another name'}")
             if not set(columns) <= set(header):
                 found = f"has the columns {', '.join(header)}" if header else "is empty"
                 wanted = f"its first line must be {','.join(columns)}"

@@ -66,6 +66,20 @@ def test_a_csv_with_other_columns(photos: Path, tmp_path: Path, mark: str) -> No
     assert not any("role train" in line for line in said)
 
 
+def test_columns_may_have_large_letters(photos: Path, tmp_path: Path) -> None:
+    """Without the roles that it gives, the list would be another benchmark."""
+    lines = ["File,instance,Role,PATH", "castle/1.jpg,c,train,", "tower/a.jpg,t,query,", "tower/b.jpg,t,database,"]
+    convert(photos, table(tmp_path / "x.csv", *lines))
+    assert [row.role for row in read_labels(photos)] == ["train", "query", "database"]
+    both = ["file,instance,role,Role", "castle/1.jpg,c,query,train", "castle/2.JPG,c,database,train"]
+    convert(photos, table(tmp_path / "x.csv", *both), force=True)
+    assert [row.role for row in read_labels(photos)] == ["query", "database"]
+    lines = ["Query,Positives,JUNK", "castle/1.jpg,castle/2.JPG,hut/x.jpg"]
+    (photos / "labels.csv").unlink()
+    convert(photos, table(tmp_path / "x.csv", *lines))
+    assert [len(query.labels["junk"]) for query in load_folder(photos).queries] == [1]
+
+
 def test_a_training_set_is_no_benchmark(photos: Path, tmp_path: Path) -> None:
     lines = ["file,instance,role", *(f"{file},i,train" for file in FILES[:3])]
     said = convert(photos, table(tmp_path / "x.csv", *lines))
@@ -115,6 +129,12 @@ NEVER: list[tuple[tuple[str, ...], dict[str, str], str]] = [
         {},
         r"names 4 files .* as 1\.jpg, 2\.jpg, 3\.jpg: mend",
     ),
+    (
+        ("file,instance,Role,ROLE", "castle/1.jpg,a,query,train"),
+        {},
+        r"x\.csv has the column role 2 times; give it once",
+    ),
+    (("path,instance,file", "castle/1.jpg,a,b"), {"file": "path"}, r"x\.csv has the column file 2 times; give it once"),
     (("query,positives", "castle/1.jpg,"), {}, "no query has a positive"),
     (("query,positives", "castle/1.jpg,castle/1.jpg"), {}, "no query has a positive"),
     (("query,positives", *("castle/1.jpg,castle/2.JPG",) * 2), {}, r"1 queries in two lines, as castle/1\.jpg"),

@@ -89,6 +89,8 @@ def test_a_wrong_line_is_named(tmp_path: Path, lines: list[str], match: str) -> 
         (b"", "is empty: its first line must be file,instance,role"),
         (b"file;instance;role\n", "has the columns file;instance;role: its first line"),
         (b"file,role\na.jpg,query\n", "has the columns file, role: its first line"),
+        (b"file,instance,role,role\na.jpg,one,query,train\n", "has the column role 2 times; give it once, and others"),
+        (b"file,instance,Role\na.jpg,one,query\n", "has the columns file, instance, Role: its first line must be"),
         (b"file,instance,role\na.jpg,caf\xe9,query\n", "is not UTF-8"),
         (None, "does not exist: write one line"),
     ],
