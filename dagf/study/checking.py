@@ -1,6 +1,8 @@
 """What `dagf data check` says of a data set: whether it is whole, and what is in it."""
 
 from collections import Counter
+from contextlib import suppress
+from dataclasses import fields
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
@@ -10,8 +12,8 @@ from dagf.benchmarks.drawing.files import Job, view_names, write_views
 from dagf.benchmarks.folder import has_labels, has_truth, read_labels
 from dagf.benchmarks.protocol import Benchmark
 from dagf.benchmarks.public import DISTRACTORS, LOADERS, distractor_files, open_benchmark, place, spelled
-from dagf.benchmarks.toytown import SPLITS, check_toytown, toytown_spec
-from dagf.common import UserError
+from dagf.benchmarks.toytown import SPLITS, ToytownSpec, check_toytown, toytown_spec
+from dagf.common import IMAGES, UserError, read_json
 from dagf.retrieval.images import ImageSpec, load_image
 from dagf.study.sanity import Sums, check_apart_from, copies
 
@@ -24,7 +26,7 @@ def check(what: str, data: Path) -> list[str]:
 
     Raises `UserError` for anything that is not as it must be; a query's box outside its image is such a thing.
     """
-    if (Path(what) / "spec.json").exists():
+    if _is_drawn(Path(what)):
         check_toytown(Path(what))
         seen, images = check_drawn(Path(what))
         return [f"{Path(what).name}: complete", f"{seen} of its {images} images drawn again, and found as they are"]
@@ -50,6 +52,21 @@ def check(what: str, data: Path) -> list[str]:
             label = "" if labels else ", or give it the label that it has for the query"
             raise UserError(f"{found[0]}{more}: leave one of the two out{label}")
     return [*lines, f"a benchmark: {len(benchmark.queries)} queries, {len(benchmark.database)} database images"]
+
+
+def _is_drawn(folder: Path) -> bool:
+    """Whether a folder is a Toytown, which may be deleted and drawn again: never where it holds photographs or labels.
+
+    Any program may leave a file spec.json in it; one of ours has all fields, unless it is damaged.
+    """
+    spec = folder / "spec.json"
+    if not spec.is_file() or has_truth(folder) or any(path.suffix.lower() in IMAGES for path in folder.iterdir()):
+        return False
+    with suppress(UserError):
+        values = read_json(spec)
+        if isinstance(values, dict) and {field.name for field in fields(ToytownSpec)} <= set(values):
+            return True
+    return folder.resolve().name.startswith("toytown-")
 
 
 def check_drawn(root: Path) -> tuple[int, int]:

@@ -326,6 +326,30 @@ def test_a_record_says_what_the_weights_are_also_after_a_kill(workshop: Workshop
     assert run.network()  # of an earlier version
 
 
+@pytest.mark.parametrize("spec", ['{"openapi": "3.0"}', "{", None])
+def test_photographs_beside_a_spec_are_no_drawing(toy: Study, tmp_path: Path, spec: str | None) -> None:
+    """Whose folder would be told to be deleted."""
+    folder = write_photographs(tmp_path / "mine", train_instances=0)
+    expected = check(str(folder), tmp_path)
+    assert toy.toytown is not None
+    text = (toy.toytown / "spec.json").read_text() if spec is None else spec
+    (folder / "spec.json").write_text(text)
+    assert check(str(folder), tmp_path) == expected
+    (folder / "labels.csv").rename(folder / "mine.csv")
+    shutil.copy(folder / "jpg" / "0-0.jpg", folder)
+    with pytest.raises(UserError, match=r"labels\.csv does not exist: write one line"):
+        check(str(folder), tmp_path)
+
+
+def test_a_damaged_spec_is_that_of_a_drawing(toy: Study, tmp_path: Path) -> None:
+    assert toy.toytown is not None
+    root = tmp_path / toy.toytown.name
+    root.mkdir()
+    (root / "spec.json").write_text("{}")
+    with pytest.raises(UserError, match=r"spec\.json does not describe a Toytown .*; delete"):
+        check(str(root), tmp_path)
+
+
 def test_drawings_that_changed_are_named(toy: Study, tmp_path: Path) -> None:
     assert toy.toytown is not None
     root = tmp_path / toy.toytown.name
