@@ -13,7 +13,7 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 
 from dagf.benchmarks.folder import COLUMNS, LABELS, TRUTH, load_folder, read_labels
-from dagf.benchmarks.lists import read_csv
+from dagf.benchmarks.lists import check_size, read_csv
 from dagf.common import IMAGES, UserError, atomic_path
 
 PAIRS = ("query", "positives")
@@ -63,6 +63,7 @@ def convert(
 def _header(listing: Path, columns: Mapping[str, str]) -> tuple[str, list[str], dict[str, str]]:
     """The delimiter of a CSV, its columns by our names, and which of them were renamed."""
     try:
+        check_size(listing)
         with listing.open(encoding="utf-8-sig") as stream:
             first = stream.readline().strip()
     except (OSError, UnicodeDecodeError) as error:

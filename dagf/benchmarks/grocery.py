@@ -11,7 +11,7 @@ coarse class"; dataset/iconic-images-and-descriptions/.
 
 from pathlib import Path, PurePosixPath
 
-from dagf.benchmarks.lists import read_csv
+from dagf.benchmarks.lists import check_size, read_csv
 from dagf.common import UserError
 
 LISTS = ("train", "test", "val")
@@ -82,6 +82,7 @@ def _list(path: Path, classes: dict[str, tuple[str, str, str]]) -> list[tuple[st
 
 def _read(path: Path) -> list[str]:
     try:
+        check_size(path, _REMEDY)
         return path.read_text(encoding="utf-8-sig").splitlines()
     except (OSError, UnicodeDecodeError) as error:
         raise UserError(f"cannot read {path} ({error}): {_REMEDY}") from None

@@ -1,11 +1,27 @@
 """Lists in CSV files: labels that a person writes, and those that come with the public sets."""
 
 import csv
+import stat
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
 from dagf.common import UserError
+
+MAX_BYTES = 256 * 2**20  # the largest known list, of Google Landmarks v2, is below 100 MB
+
+
+def check_size(path: Path, remedy: str = "") -> None:
+    """Raise `UserError` for what is no regular file, for it might never end, or is larger than any list.
+
+    Raises `OSError` where there is nothing.
+    """
+    about = path.stat()
+    if not stat.S_ISREG(about.st_mode):
+        raise UserError(f"{path} is no regular file: {remedy or 'put a text file there'}")
+    if about.st_size > MAX_BYTES:
+        wrong = f"{path} has {about.st_size} bytes, too many for a list (limit {MAX_BYTES})"
+        raise UserError(f"{wrong}: {remedy or 'check the file'}")
 
 
 def read_csv(
@@ -18,6 +34,7 @@ def read_csv(
     few or too many cells, or the file cannot be read.
     """
     try:
+        check_size(path, remedy)
         with path.open(encoding="utf-8-sig", newline="") as stream:
             reader = csv.DictReader(stream, skipinitialspace=True, strict=True, delimiter=delimiter)
             header = [(renamed or {}).get(column.strip(), column.strip()) for column in reader.fieldnames or []]

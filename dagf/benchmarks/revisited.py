@@ -83,6 +83,8 @@ def load_ground_truth(path: Path, limit: int | None = None) -> dict[str, Any]:
     """
     limit = MAX_BYTES if limit is None else limit
     try:
+        if path.exists() and not path.is_file():
+            raise UserError(f"{path} is no regular file: put the set's ground truth there")
         size = path.stat().st_size
         if size > limit:
             raise UserError(f"{path} has {size} bytes, too many for a ground truth (limit {limit}): check the file")

@@ -2,6 +2,8 @@
 
 import json
 import os
+import pickle
+import tracemalloc
 from pathlib import Path
 from typing import Any
 
@@ -170,6 +172,51 @@ def test_the_manifest(tmp_path: Path, data: st.DataObject) -> None:
         assert (tmp_path / one.folder).resolve().is_relative_to(tmp_path)
         assert all((tmp_path / file.into / file.file).resolve().is_relative_to(tmp_path) for file in one.files)
         read_or_refuse(lambda one=one: differences(one, tmp_path), tmp_path, path)  # type: ignore[misc]
+
+
+@pytest.mark.parametrize("kind", ["pipe", "endless", "huge", "folder"])
+def test_a_list_without_end_is_not_read(photos: Path, kind: str) -> None:
+    listing = photos.parent / "list.csv"
+    for path in (photos / "labels.csv", listing):
+        path.unlink(missing_ok=True)
+        if kind == "pipe":
+            os.mkfifo(path)
+        elif kind == "endless":
+            path.symlink_to("/dev/zero")
+        elif kind == "huge":
+            with path.open("wb") as stream:
+                stream.truncate(20 * 2**30)  # of holes
+        else:
+            path.mkdir()
+    said = "too many for a list" if kind == "huge" else "is no regular file: put a text file there"
+    for read, path in (
+        (lambda: read_labels(photos), photos / "labels.csv"), (lambda: load_folder(photos), photos / "labels.csv"),
+        (lambda: convert(photos, listing, force=True), listing),
+    ):  # fmt: skip
+        with pytest.raises(UserError, match=f"^{path} .*{said}") as caught:
+            read()
+        assert "\n" not in str(caught.value)
+
+
+def test_a_ground_truth_that_is_a_pipe_is_not_read(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "gnd_x.pkl")
+    with pytest.raises(UserError, match=r"gnd_x\.pkl is no regular file"):
+        load_ground_truth(tmp_path / "gnd_x.pkl")
+
+
+def test_a_pickle_that_names_one_list_many_times_is_refused(tmp_path: Path) -> None:
+    """A hundred kilobytes that would be ten thousand lists of ten thousand indices, or of the same image."""
+    rows = list(range(10_000))
+    path = tmp_path / "gnd.pkl"
+    for entry in ({"ok": rows}, {"ok": rows, "junk": []}):
+        names = [f"{row}.jpg" for row in rows]
+        path.write_bytes(pickle.dumps({"imlist": names, "qimlist": names, "gnd": [entry] * 10_000}, 4))
+        assert path.stat().st_size < 500_000
+        tracemalloc.start()
+        with pytest.raises(UserError, match=r"gnd\.pkl: its gnd has more than \d+ labels"):
+            from_ground_truth("some", tmp_path, load_ground_truth(path), path)
+        assert tracemalloc.get_traced_memory()[1] < 50 * 2**20
+        tracemalloc.stop()
 
 
 def test_a_pickle_that_would_fill_the_memory_is_refused(tmp_path: Path) -> None:
