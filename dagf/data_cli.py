@@ -1,10 +1,11 @@
 """The commands of `dagf data`: thin, as `dagf.cli`, whose group they join."""
 
+from collections.abc import Iterable
 from pathlib import Path
 
 import click
 
-from dagf.common import UserError
+from dagf.common import UserError, printable
 
 
 @click.group()
@@ -79,7 +80,7 @@ def check_data(what: str) -> None:
     from dagf.study import paths
     from dagf.study.checking import check
 
-    click.echo("\n".join(check(what, paths.data())))
+    click.echo(_lines(check(what, paths.data())))
 
 
 @data.command("import")
@@ -106,4 +107,9 @@ def import_data(folder: Path, listing: Path | None, columns: tuple[str, ...], fo
     for ours, _, theirs in pairs:
         if ours not in known or not theirs:
             raise UserError(f"--column {ours}={theirs}: expected OURS=THEIRS with one of {', '.join(known)}")
-    click.echo("\n".join(convert(folder, listing, {ours: theirs for ours, _, theirs in pairs}, force)))
+    click.echo(_lines(convert(folder, listing, {ours: theirs for ours, _, theirs in pairs}, force)))
+
+
+def _lines(said: Iterable[str]) -> str:
+    """Lines for a terminal: the name of a file may hold what ends a line or moves the cursor."""
+    return "\n".join(map(printable, said))

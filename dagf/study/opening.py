@@ -1,6 +1,6 @@
 """Opening a study: which images a profile and the user's folders stand for, and what names them."""
 
-import warnings
+import sys
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -10,7 +10,7 @@ from dagf.benchmarks.protocol import Benchmark
 from dagf.benchmarks.public import open_benchmark, place
 from dagf.benchmarks.toytown import ToytownSpec, load_toytown, make_toytown, toytown_training_images
 from dagf.benchmarks.training_sets import TRAINING_SETS
-from dagf.common import UserError, choose, content_hash, progress
+from dagf.common import UserError, choose, content_hash, printable, progress
 from dagf.study import paths
 from dagf.study.config import Profile, load_profile
 from dagf.study.experiment import Study
@@ -32,7 +32,7 @@ def open_study(
     trains on that one; without a `benchmark` it is judged on the set's validation split.
 
     Raises `UserError` for anything that does not exist or does not fit, and for a photograph that is trained and
-    tested on; warns of a query that is in the database under another name, and of a copy of a right image that counts
+    tested on; notes a query that is in the database under another name, and of a copy of a right image that counts
     as wrong, for published sets have such images.
     """
     chosen = load_profile(profile)
@@ -57,7 +57,7 @@ def open_study(
             check_apart_from([*training.files, *chosen_by], test, sums)
         # The public sets are as their authors made them, but not what was put behind them.
         for line in copies(test, sums, 0 if has_truth(home) else len(test.database)):
-            warnings.warn(f"{line}: `dagf data check {benchmark}`", stacklevel=2)
+            print(printable(f"Note: {line}: `dagf data check {benchmark}`"), file=sys.stderr)  # stdout may be JSON
         sets = [[query.query_set, query.box] for query in test.queries]
         return Study(chosen, training, test, content_hash([files_hash(test, sums), sets]), store, cache, file)
     if distractors or train_on:

@@ -2,6 +2,7 @@
 
 import http.server
 import json
+import re
 import shutil
 import threading
 from collections.abc import Callable, Iterator
@@ -16,7 +17,7 @@ from click.testing import CliRunner
 from dagf.benchmarks import revisited, transfer
 from dagf.benchmarks.public import LOADERS
 from dagf.cli import main
-from dagf.common import UserError
+from dagf.common import UserError, printable
 from dagf.study.opening import files_hash, open_study
 from dagf.study.reports.freshness import Project, common_parts
 from tests.benchmarks.sets import SMALL, write_images, write_set
@@ -90,9 +91,14 @@ def serve_set(name: str, home: Path, folder: Path, address: str) -> dict[str, An
 
 @pytest.mark.parametrize("name", [name for name in LOADERS if name != "holidays-upright"])  # which no server has
 def test_get_check_extract_evaluate(
-    name: str, project: Path, tmp_path: Path, served: tuple[Path, str], profile: Callable[..., str],
-    trunk_weights: str, monkeypatch: pytest.MonkeyPatch,
-) -> None:  # fmt: skip
+    name: str,
+    project: Path,
+    tmp_path: Path,
+    served: tuple[Path, str],
+    profile: Callable[..., str],
+    trunk_weights: str,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     monkeypatch.setattr(revisited, "COUNTS", SMALL)
     write_set(name, tmp_path / "made")
     names = [name.removeprefix("r"), name] if name.startswith("r") else [name]
@@ -123,7 +129,11 @@ def test_get_check_extract_evaluate(
 
 
 def test_distractors_by_name_and_many_of_them(
-    project: Path, profile: Callable[..., str], trunk_weights: str, monkeypatch: pytest.MonkeyPatch
+    project: Path,
+    profile: Callable[..., str],
+    trunk_weights: str,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
 ) -> None:
     monkeypatch.setattr(revisited, "COUNTS", SMALL)
     write_set("rparis6k", project / "data")
@@ -135,8 +145,8 @@ def test_distractors_by_name_and_many_of_them(
     assert "rparis6k: 6 database images, 2 distractors\n" in result.stderr
     extra = write_photographs(project / "extra")
     shutil.copy(project / "data" / "test" / "paris6k" / "jpg" / "all_souls_000001.jpg", extra / "jpg" / "other-0.jpg")
-    with pytest.warns(UserWarning, match=r"000001\.jpg is right .* and, as .*other-0\.jpg, a distractor, wrong"):
-        open_study(profile(**FOLDER), "rparis6k", [str(extra)], trunk_weights)
+    open_study(profile(**FOLDER), "rparis6k", [str(extra)], trunk_weights)
+    assert re.search(r"000001\.jpg is right .* and, as .*other-0\.jpg, a distractor, wrong", capsys.readouterr().err)
     study = open_study(profile(**FOLDER), "rparis6k", ["r1m"], trunk_weights)
     before = files_hash(study.test)
     monkeypatch.setattr("dagf.study.sanity.MANY", 1)
@@ -194,6 +204,13 @@ def test_other_peoples_pairs_from_the_command_line(
     refused = CliRunner().invoke(main, ["data", "import", str(home), "--column", "picture=x"])
     assert refused.exit_code == 2
     assert "--column picture=x: expected OURS=THEIRS with one of file, instance" in refused.stderr
+
+
+def test_a_name_moves_no_cursor_when_it_is_imported(tmp_path: Path) -> None:
+    write_images(tmp_path, [f"one/{view}.jpg" for view in range(2)] + ["a\x1b[2J\nb/1.jpg"])
+    said = dagf("data", "import", tmp_path)
+    assert "found by nothing: a\\x1b[2J\\nb\n" in said
+    assert printable(said, lines=True) == said
 
 
 def test_the_real_corridor_is_evaluated(

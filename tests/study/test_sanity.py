@@ -1,6 +1,7 @@
 """What would make a figure wrong without a word is found, and named: by hand, and where a study meets it."""
 
 import os
+import re
 import shutil
 from collections.abc import Callable
 from dataclasses import replace
@@ -69,11 +70,17 @@ def copied(folder: Path, source: str, line: str) -> Path:
     ],
 )
 def test_a_query_that_is_in_the_database_is_named(
-    project: Path, profile: Callable[..., str], tmp_path: Path, source: str, line: str, match: str
+    project: Path,
+    profile: Callable[..., str],
+    tmp_path: Path,
+    source: str,
+    line: str,
+    match: str,
+    capsys: pytest.CaptureFixture[str],
 ) -> None:
     folder = copied(tmp_path / "mine", source, line)
-    with pytest.warns(UserWarning, match=match):
-        open_study(profile(**FOLDER), str(folder))
+    open_study(profile(**FOLDER), str(folder))
+    assert re.search(match, capsys.readouterr().err)
     with pytest.raises(UserError, match=f"{match}: leave one of the two out"):
         check(str(folder), tmp_path)
 
@@ -121,14 +128,21 @@ def test_copies_that_are_no_leak(project: Path, profile: Callable[..., str], tmp
     ],
 )
 def test_a_copy_that_counts_as_wrong_is_named(
-    project: Path, profile: Callable[..., str], tmp_path: Path, source: str, line: str, match: str
+    project: Path,
+    profile: Callable[..., str],
+    tmp_path: Path,
+    source: str,
+    line: str,
+    match: str,
+    capsys: pytest.CaptureFixture[str],
 ) -> None:
     folder = copied(tmp_path / "mine", source, line)
     if not match:
         assert open_study(profile(**FOLDER), str(folder)).training is not None
+        assert "Note: " not in capsys.readouterr().err
         return
-    with pytest.warns(UserWarning, match=match):
-        open_study(profile(**FOLDER), str(folder))
+    open_study(profile(**FOLDER), str(folder))
+    assert re.search(match, capsys.readouterr().err)
     with pytest.raises(UserError, match=f"{match}.*: leave one of the two out"):
         check(str(folder), tmp_path)
 
@@ -158,28 +172,49 @@ def with_truth(folder: Path, own: str = "") -> Path:
 
 @pytest.mark.parametrize(("own", "leaks"), [("", False), ("ok", False), ("junk", False), ("nothing", True)])
 def test_a_query_of_a_ground_truth_that_is_in_its_database(
-    project: Path, profile: Callable[..., str], tmp_path: Path, own: str, leaks: bool
+    project: Path,
+    profile: Callable[..., str],
+    tmp_path: Path,
+    own: str,
+    leaks: bool,
+    capsys: pytest.CaptureFixture[str],
 ) -> None:
     """With a label, as the classic protocols have it, and not without one."""
     folder, match = with_truth(tmp_path / "mine", own), r"0-0\.jpg is a query and, as jpg/0-0\.jpg, in the database"
     if not leaks:
         assert open_study(profile(**FOLDER), str(folder)).test.queries
         assert check(str(folder), tmp_path)
+        assert "Note: " not in capsys.readouterr().err
         return
-    with pytest.warns(UserWarning, match=match):
-        open_study(profile(**FOLDER), str(folder))
+    open_study(profile(**FOLDER), str(folder))
+    assert re.search(match, capsys.readouterr().err)
     with pytest.raises(UserError, match=f"{match}: leave one of the two out, or give it the label"):
         check(str(folder), tmp_path)
 
 
-def test_a_copy_in_a_ground_truth_is_named(project: Path, profile: Callable[..., str], tmp_path: Path) -> None:
+def test_a_copy_in_a_ground_truth_is_named(
+    project: Path, profile: Callable[..., str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     folder = with_truth(tmp_path / "mine")
     shutil.copy(folder / "jpg" / "0-0.jpg", folder / "jpg" / "1-1.jpg")
     match = r"0-0\.jpg is a query and, as jpg/1-1\.jpg, in the database"
-    with pytest.warns(UserWarning, match=match):
-        open_study(profile(**FOLDER), str(folder))
+    open_study(profile(**FOLDER), str(folder))
+    assert re.search(match, capsys.readouterr().err)
     with pytest.raises(UserError, match=match):
         check(str(folder), tmp_path)
+
+
+def test_a_name_in_a_note_moves_no_cursor(
+    project: Path, profile: Callable[..., str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    folder = copied(tmp_path / "mine", "5-0.jpg", "i5,database")
+    (folder / "jpg" / "copy.jpg").rename(folder / "jpg" / "a\x1b[2Jb.jpg")
+    labels = folder / "labels.csv"
+    labels.write_text(labels.read_text().replace("copy.jpg", "a\x1b[2Jb.jpg"))
+    open_study(profile(**FOLDER), str(folder))
+    (line,) = (one for one in capsys.readouterr().err.splitlines() if "Note: " in one)
+    assert line.isprintable()
+    assert line.startswith(f"Note: {folder}/jpg/5-0.jpg is a query and, as jpg/a\\x1b[2Jb.jpg, in the database: `dagf")
 
 
 def test_a_ground_truth_is_not_trained_on(project: Path, profile: Callable[..., str], tmp_path: Path) -> None:
