@@ -107,9 +107,17 @@ def shown(value: object) -> str:
         return "a number of very many digits"
 
 
+def present(path: str | Path, folder: bool = False) -> bool:
+    """Whether a file, or a `folder`, is there; none is under a name that no file can have (too long, with a zero)."""
+    try:
+        return Path(path).is_dir() if folder else Path(path).is_file()
+    except (OSError, ValueError):
+        return False
+
+
 def existing_file(file: str) -> str:
     """The whole path of a file that a user names; '' where none is. A `UserError` for one that is not there."""
-    if file and not Path(file).is_file():
+    if file and not present(file):
         raise UserError(f"{file} is no file: check the spelling, or make it first")
     return str(Path(file).resolve()) if file else ""
 

@@ -14,7 +14,7 @@ from pathlib import Path
 
 from dagf.benchmarks.folder import COLUMNS, LABELS, TRUTH, load_folder, read_labels
 from dagf.benchmarks.lists import check_size, read_csv
-from dagf.common import IMAGES, UserError, atomic_path
+from dagf.common import IMAGES, UserError, atomic_path, present
 
 PAIRS = ("query", "positives")
 ROLES = {"gallery": "database", "index": "database", "reference": "database", "ref": "database", "probe": "query"}
@@ -34,7 +34,7 @@ def convert(
     Raises `UserError` for what cannot be read, names missing files or cannot be a benchmark; then nothing is written,
     and what exists is only replaced with `force`.
     """
-    if not folder.is_dir():
+    if not present(folder, folder=True):
         raise UserError(f"{folder} is no folder: name the one that holds the images")
     images = sorted(
         path.relative_to(folder).as_posix()
@@ -168,8 +168,13 @@ def _keep(folder: Path, name: str, text: str, force: bool, benchmark: bool) -> N
         raise UserError(f"{other} exists, and a folder has one ground truth: move it away first")
     if path.exists() and not force:
         raise UserError(f"{path} exists already: give --force to replace it")
+    try:
+        data = text.encode("utf-8")
+    except UnicodeEncodeError as error:
+        near = text[max(0, error.start - 40) : error.end]
+        raise UserError(f"{folder} has an image whose name is not UTF-8, after {near!r}: rename it") from None
     with atomic_path(path) as temporary:
-        temporary.write_text(text, encoding="utf-8")
+        temporary.write_bytes(data)
         try:
             load_folder(folder, listing=temporary) if benchmark else read_labels(folder, temporary)
         except UserError as error:  # the name that it would have had, for this one is gone when it is read

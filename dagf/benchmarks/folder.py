@@ -17,7 +17,7 @@ from dagf.benchmarks.grocery import grocery_rows, is_grocery
 from dagf.benchmarks.lists import read_csv
 from dagf.benchmarks.protocol import Benchmark, Query, check_files, from_ground_truth
 from dagf.benchmarks.revisited import load_ground_truth
-from dagf.common import UserError, choose, content_hash
+from dagf.common import UserError, choose, content_hash, present
 
 LABELS = "labels.csv"
 TRUTH = "ground_truth.json"
@@ -101,13 +101,7 @@ def _row(where: str, cells: Mapping[str, str]) -> Row:
 
 
 def _check_present(path: Path, folder: Path, rows: list[Row]) -> None:
-    def present(file: str) -> bool:
-        try:
-            return (folder / file).is_file()
-        except (OSError, ValueError):  # a name that no file can have
-            return False
-
-    missing = [row.file for row in rows if not present(row.file)]
+    missing = [row.file for row in rows if not present(folder / row.file)]
     if missing:
         raise UserError(
             f"{path} lists {len(missing)} files that do not exist, as {', '.join(missing[:3])}: mend the names or "

@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from dagf.common import UserError, choose, shown
+from dagf.common import UserError, choose, present, shown
 
 Box = tuple[float, float, float, float]
 Indices = NDArray[np.int64]
@@ -251,7 +251,7 @@ def _rows(said: str, label: str, values: Sequence[Any]) -> Indices:
 def check_files(benchmark: Benchmark, remedy: str) -> None:
     """Raise `UserError`, ending with `remedy`, where photographs that the ground truth names do not exist."""
     files = dict.fromkeys([*benchmark.database, *(query.file for query in benchmark.queries)])
-    missing = [file for file in files if not (benchmark.root / file).is_file()]
+    missing = [file for file in files if not present(benchmark.root / file)]
     if missing:
         raise UserError(
             f"{len(missing)} of {len(files)} images of {benchmark.name} are not in {benchmark.root}, as "

@@ -13,7 +13,7 @@ from dagf.benchmarks.groups import load_holidays, load_ukbench
 from dagf.benchmarks.oxford import IMAGES_OF, load_oxford
 from dagf.benchmarks.protocol import Benchmark, check_files
 from dagf.benchmarks.revisited import check_counts
-from dagf.common import UserError, choose, shown
+from dagf.common import UserError, choose, present, shown
 
 LAYOUTS = ("test", "datasets")
 LOADERS: Mapping[str, Callable[[str, Path], Benchmark]] = {
@@ -59,9 +59,9 @@ def spelled(what: str, names: Iterable[str] = LOADERS, kind: str = "benchmark") 
     """
     if what.lower() in names:
         return what.lower()
-    if Path(what).is_dir():
+    if present(what, folder=True):
         return str(Path(what).resolve())
-    if Path(what).exists() or len(Path(what).parts) > 1:
+    if len(Path(what).parts) > 1 or present(what):
         raise UserError(f"{what} is no folder: check the spelling, or make it first")
     try:
         return choose(kind, what.lower(), names)

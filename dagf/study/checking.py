@@ -13,7 +13,7 @@ from dagf.benchmarks.folder import has_labels, has_truth, read_labels
 from dagf.benchmarks.protocol import Benchmark
 from dagf.benchmarks.public import DISTRACTORS, LOADERS, distractor_files, open_benchmark, place, spelled
 from dagf.benchmarks.toytown import SPLITS, ToytownSpec, check_toytown, toytown_spec
-from dagf.common import IMAGES, UserError, read_json
+from dagf.common import IMAGES, UserError, present, read_json
 from dagf.retrieval.images import ImageSpec, load_image
 from dagf.study.sanity import Sums, check_apart_from, copies
 
@@ -60,7 +60,7 @@ def _is_drawn(folder: Path) -> bool:
     Any program may leave a file spec.json in it; one of ours has all fields, unless it is damaged.
     """
     spec = folder / "spec.json"
-    if not spec.is_file() or has_truth(folder) or any(path.suffix.lower() in IMAGES for path in folder.iterdir()):
+    if not present(spec) or has_truth(folder) or any(path.suffix.lower() in IMAGES for path in folder.iterdir()):
         return False
     with suppress(UserError):
         values = read_json(spec)

@@ -1,6 +1,7 @@
 """Other people's ground truth becomes ours, and what cannot is told in one line."""
 
 import json
+import os
 from collections.abc import Callable
 from pathlib import Path
 
@@ -208,6 +209,7 @@ def test_a_refused_list_is_told_by_the_name_it_would_have_had(photos: Path, tmp_
 def test_a_folder_that_cannot_be_one(tmp_path: Path) -> None:
     wrong: list[tuple[Callable[[], object], str]] = [
         (lambda: convert(tmp_path / "nowhere"), "nowhere is no folder"),
+        (lambda: convert(tmp_path / ("x" * 300)), "xx is no folder"),
         (lambda: convert(tmp_path), "holds no image"),
     ]
     for call, why in wrong:
@@ -218,6 +220,18 @@ def test_a_folder_that_cannot_be_one(tmp_path: Path) -> None:
         convert(tmp_path)
     with pytest.raises(UserError, match=r"cannot read .*x\.csv"):
         convert(tmp_path, tmp_path / "x.csv")
+
+
+@pytest.mark.parametrize("pairs", [False, True])
+def test_a_name_that_is_no_text(photos: Path, tmp_path: Path, pairs: bool) -> None:
+    (photos / "tower" / os.fsdecode(b"caf\xe9.jpg")).touch()
+    listing = table(tmp_path / "x.csv", "query,positives", "castle/1.jpg,castle/2.JPG") if pairs else None
+    before = sorted(photos.rglob("*"))
+    with pytest.raises(
+        UserError, match=r"photos has an image whose name is not UTF-8, after .*tower/caf\\udce9': rename"
+    ):
+        convert(photos, listing)
+    assert sorted(photos.rglob("*")) == before
 
 
 def test_a_ground_truth_that_names_missing_files(photos: Path) -> None:

@@ -184,6 +184,9 @@ def test_missing_photographs_are_counted_and_the_first_named(tmp_path: Path) -> 
     with pytest.raises(UserError) as caught:
         check_files(made, "get them again")
     assert str(caught.value) == f"4 of 6 images of made are not in {tmp_path}, as 1.jpg, 2.jpg, 3.jpg: get them again"
+    odd = replace(made, database=("x" * 300, "\0", "0.jpg"))
+    with pytest.raises(UserError, match=r"^2 of 4 images of made are not in "):
+        check_files(odd, "get them again")
     for name in ("1.jpg", "2.jpg", "3.jpg", "4.jpg"):
         (tmp_path / name).touch()
     check_files(made, "")

@@ -13,7 +13,7 @@ from dagf.benchmarks import groups, oxford, public, revisited
 from dagf.benchmarks.protocol import CLASSIC, Benchmark, from_ground_truth
 from dagf.benchmarks.public import LOADERS, distractor_files, folders_of, open_benchmark, place, spelled
 from dagf.benchmarks.revisited import COUNTS, check_counts, keep_as_json
-from dagf.common import UserError
+from dagf.common import UserError, existing_file
 from dagf.retrieval.images import load_image
 from dagf.study.checking import check, check_boxes
 from tests.benchmarks.sets import HOLIDAYS, OXFORD, PICKLE, SMALL, white, write_images, write_set, write_text_truth
@@ -268,6 +268,13 @@ def test_which_queries_lack_a_label_is_checked(shared_data: Path, name: str, lab
         truth[part][0], truth[part][index] = truth[part][index], truth[part][0]
     with pytest.raises(UserError, match=rf"other queries without {label}, as number 0 .*, number {index} "):
         check_counts(from_ground_truth(name, shared_data, truth))
+
+
+@pytest.mark.parametrize("what", ["x" * 5000, "a/" + "x" * 5000, "a\0b"])
+def test_a_name_that_no_folder_can_have(tmp_path: Path, what: str) -> None:
+    for read in (lambda: check(what, tmp_path), lambda: open_benchmark(what, tmp_path), lambda: existing_file(what)):
+        with pytest.raises(UserError, match=r"unknown (data set|benchmark)|is no (folder|file): check the spelling"):
+            read()
 
 
 def test_distractors_are_counted_not_believed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
