@@ -92,8 +92,8 @@ def search(
     from dagf.study.collections.collection import Collection
     from dagf.team import team
 
-    if page and page.suffix.lower() not in (".html", ".htm"):  # a slip must not write over a photograph
-        raise UserError(f"{page} is no name of a page: name a file that ends in .html")
+    if page:
+        _check_name(page, "page", ".html", ".htm")
     collection = Collection.load(index)
     if not approximate or whiten:
         collection = collection.whitened(whiten)
@@ -127,8 +127,15 @@ def export(output: Path, run_id: str) -> None:
     from dagf.study.collections.export import write_onnx
     from dagf.study.runs import RunStore
 
+    _check_name(output, "model", ".onnx")
     made = write_onnx(RunStore(paths.runs()).get(run_id), output)
     click.echo(
         f"{output}: images (batch, 3, height, width) from {made.smallest_side} pixels a side on -> descriptors "
         f"(batch, {made.dimensions}); largest difference from the network {made.difference:.0e}"
     )
+
+
+def _check_name(path: Path, what: str, *endings: str) -> None:
+    """Raise `UserError` for a file that does not end as what is to be written: a slip must not cost a photograph."""
+    if path.suffix.lower() not in endings:
+        raise UserError(f"{path} is no name of a {what}: name a file that ends in {endings[0]}")

@@ -9,6 +9,7 @@ import time
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass
+from fnmatch import fnmatchcase
 from itertools import chain
 from pathlib import Path
 from typing import Any
@@ -23,6 +24,8 @@ from dagf.retrieval.images import ImageSpec
 from dagf.team import Team
 
 CONTENTS = "contents.json"
+HASH = "[0-9a-f]" * 16  # as `content_hash` ends the names of what is ours
+OWN_SHARDS = SHARDS.replace("*", HASH)
 Sums = Sequence[str]  # of images, in the order of their rows
 
 
@@ -62,6 +65,15 @@ def extract_changes(
         write_json(folder / CONTENTS, wanted)
     names = [maker.name(part) for part in _parts(sums)]
     return Extracted(ShardedDescriptors(folder, names), found.made, time.perf_counter() - started)
+
+
+def begun(folder: Path) -> bool:
+    """Whether `CONTENTS` in a folder is that of an extraction, begun or finished: the images of each shard."""
+    listed = _listed(folder)
+    parts = [part for shard, part in listed.items() if fnmatchcase(shard, OWN_SHARDS)]
+    return 0 < len(parts) == len(listed) and all(
+        isinstance(part, list) and all(isinstance(one, str) and len(one) == 64 for one in part) for part in parts
+    )
 
 
 def hashes(files: Sequence[Path], who: Team) -> list[str]:

@@ -7,7 +7,7 @@ the order of their rows), the shards (`dagf.retrieval.extraction`), and what is 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, nullcontext
 from dataclasses import asdict, dataclass, replace
-from fnmatch import fnmatch
+from fnmatch import fnmatch, fnmatchcase
 from functools import cached_property
 from pathlib import Path
 
@@ -24,7 +24,7 @@ from dagf.retrieval.index import Index, build_index
 from dagf.retrieval.inference import describe, for_inference
 from dagf.retrieval.search import search_together
 from dagf.retrieval.whitening import Whitened, Whitening, pca_whitening
-from dagf.study.collections.changes import CONTENTS, extract_changes
+from dagf.study.collections.changes import CONTENTS, HASH, OWN_SHARDS, begun, extract_changes
 from dagf.study.collections.encoders import Encoder
 from dagf.study.config import from_mapping
 from dagf.study.placing import device, half_pays, placed
@@ -32,7 +32,8 @@ from dagf.team import team
 
 INDEX = "index.json"
 NEAR = "near-*.faiss"
-OURS = (INDEX, CONTENTS, SHARDS, NEAR)  # what the folder of a collection holds
+OURS = (INDEX, CONTENTS, OWN_SHARDS, NEAR.replace("*", HASH))  # what the folder of a collection holds
+FIELDS = {"encoder", "files", "precision", "shards"}  # of its index
 SOME = 20_000  # images to learn a whitening from: many times the dimensions
 DIMENSIONS = 128
 # Nothing is divided by the variances: the images of one folder are too few different things for that. (It was worse in
@@ -175,9 +176,9 @@ def _claimed(folder: Path) -> Iterator[None]:
     """The folder of a collection, for this job alone: a second one waits until the first is done."""
     if folder.is_file():
         raise UserError(f"{folder} is a file, and a collection is a folder: name another --output, or remove it")
-    others = [path.name for path in folder.glob("[!.]*") if not any(fnmatch(path.name, one) for one in OURS)]
-    if others:
-        raise UserError(f"{folder} holds something else ({min(others)}): name a new folder with --output")
+    other = _other(folder)
+    if other:
+        raise UserError(f"{folder} holds something else ({other}): name a new folder with --output")
     lock = FileLock(folder / ".lock")
     try:
         folder.mkdir(parents=True, exist_ok=True)
@@ -188,6 +189,29 @@ def _claimed(folder: Path) -> Iterator[None]:
         yield
     finally:
         lock.release()
+
+
+def _other(folder: Path) -> str:
+    """The name of what a folder holds that is not of a collection, '' where there is no such thing.
+
+    Names alone do not tell: somebody else's `index.json` would be written over, and the shards beside it deleted. What
+    is no index of ours is somebody else's; where there is none yet, the list of a begun extraction says whose they are.
+    """
+    inside = sorted(path.name for path in folder.glob("[!.]*"))
+    others = [name for name in inside if not any(fnmatchcase(name, one) for one in OURS)]
+    if INDEX in inside and not _is_index(folder / INDEX):
+        others.append(INDEX)
+    elif inside and INDEX not in inside and not begun(folder):
+        others.append(inside[0])
+    return others[0] if others else ""
+
+
+def _is_index(path: Path) -> bool:
+    try:
+        about = read_json(path)
+    except UserError:
+        return False
+    return isinstance(about, dict) and about.keys() >= FIELDS
 
 
 def find_images(places: Sequence[Path]) -> list[Path]:

@@ -427,6 +427,38 @@ def test_nothing_else_is_written_over(home: Path, run: Run, photos: Path) -> Non
     assert {path: path.stat().st_mtime_ns for path in photos.rglob("*")} == files
 
 
+@pytest.mark.parametrize(
+    ("mine", "named"),
+    [
+        ({"index.json": '{"my": 1}', "contents.json": "[1]", "shard-0001.npy": "mine"}, "shard-0001.npy"),
+        ({"index.json": '{"my": 1}'}, "index.json"),
+        ({"index.json": "[1]", "contents.json": '{"my": 1}'}, "index.json"),
+        ({"index.json": "no JSON"}, "index.json"),
+        ({"contents.json": "[1]"}, "contents.json"),
+        ({"contents.json": "{}"}, "contents.json"),
+        ({"contents.json": '{"shard-0123456789abcdef.npy": "mine"}'}, "contents.json"),
+        ({"shard-0123456789abcdef.npy": "mine"}, "shard-0123456789abcdef.npy"),
+        ({"near-0123456789abcdef.faiss": "mine"}, "near-0123456789abcdef.faiss"),
+    ],
+)
+def test_what_has_only_the_names_of_a_collection_is_left_alone(
+    home: Path, run: Run, tmp_path: Path, mine: dict[str, str], named: str
+) -> None:
+    for name, text in mine.items():
+        (tmp_path / name).write_text(text)
+    said = refused("extract", "--run", run.id, home / "photos", "--output", tmp_path)
+    assert f"{tmp_path} holds something else ({named}): name a new folder with --output" in said
+    assert {path.name: path.read_text() for path in tmp_path.iterdir()} == mine
+
+
+def test_a_collection_that_was_begun_goes_on(home: Path, run: Run, index: Path) -> None:
+    """As a job leaves it that was stopped before its first index."""
+    (index / "index.json").unlink()
+    assert build(find_images([home / "photos"]), of_run(run.id), index).made == 0
+    (index / "contents.json").write_text("broken")  # known again by its index
+    assert build(find_images([home / "photos"]), of_run(run.id), index).made == 0
+
+
 def test_images_are_found_in_folders_and_among_files(photos: Path) -> None:
     (photos / "deep" / "er").mkdir(parents=True)
     photograph(1, 1).save(photos / "deep" / "er" / "A.PNG")

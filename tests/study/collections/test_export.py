@@ -176,6 +176,14 @@ def test_mistakes_are_one_line(written: tuple[Run, Path, str], tmp_path: Path, m
         write_onnx(run, tmp_path / "model.onnx")
 
 
+def test_a_photograph_is_not_written_over(written: tuple[Run, Path, str], tmp_path: Path) -> None:
+    run, _, _ = written
+    (tmp_path / "photo.jpg").write_text("a photograph")
+    said = refused("export", "--run", run.id, tmp_path / "photo.jpg")
+    assert "photo.jpg is no name of a model: name a file that ends in .onnx" in said
+    assert (tmp_path / "photo.jpg").read_text() == "a photograph"
+
+
 def test_images_are_large_enough_for_the_largest_window() -> None:
     net = RetrievalNet(TrunkSpec(), "gem").eval()  # stride 8
     assert smallest_side(net, 1) == smallest_side(net, 4) == 32
