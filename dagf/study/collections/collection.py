@@ -12,6 +12,7 @@ from functools import cached_property
 from pathlib import Path
 
 import numpy as np
+import torch
 from filelock import FileLock
 from numpy.typing import NDArray
 
@@ -20,14 +21,16 @@ from dagf.common import IMAGES, UserError, content_hash, read_json, write_json
 from dagf.model.network import RetrievalNet
 from dagf.retrieval.batches import image_batches
 from dagf.retrieval.extraction import SHARDS, Extracted, Precision, ShardedDescriptors
+from dagf.retrieval.images import ImageSpec, load_image
 from dagf.retrieval.index import Index, build_index
 from dagf.retrieval.inference import describe, for_inference
-from dagf.retrieval.search import search_together
+from dagf.retrieval.search import BLOCK, LOOSE, search_together
 from dagf.retrieval.whitening import Whitened, Whitening, pca_whitening
 from dagf.study.collections.changes import CONTENTS, HASH, OWN_SHARDS, begun, extract_changes
 from dagf.study.collections.encoders import Encoder
 from dagf.study.config import from_mapping
 from dagf.study.placing import device, half_pays, placed
+from dagf.study.sanity import LEAST, SEEN
 from dagf.team import team
 
 INDEX = "index.json"
@@ -80,12 +83,18 @@ class Collection:
 
         Exact, and shared by the processes that torchrun started; `approximate` asks a FAISS index, in which some of
         them may be missing. Raises `UserError` for a photo that cannot be read or that the encoder knows nothing of,
-        and where a whitening is to be approximate: the index is of the descriptors as they are.
+        where its descriptor would be none (NaN), and where a whitening is to be approximate: the index is of the
+        descriptors as they are.
         """
         if approximate and self.whitening:
             raise UserError("the FAISS index holds the descriptors as they are: leave out --approximate, or --whiten")
         self.encoder.check_suits([photo])
         asked = describe(self.network, image_batches([photo], self.encoder.image, [box]), 1)
+        if not _of_unit_length(asked).all():
+            raise UserError(
+                f"{self.encoder.source} describes {photo} by NaN, or by nothing but zeros: describe the images of "
+                f"{self.descriptors.folder} again, with other weights or a run"
+            )
         if approximate:
             scores, rows = self.index().search(asked, top, self.descriptors)
         elif self.whitening:
@@ -153,8 +162,8 @@ def build(files: Sequence[Path], encoder: Encoder, output: Path, precision: Prec
     of images that are gone, is removed once the new index stands. Processes that torchrun started share the work. The
     trunk works in bfloat16 where that is faster. precision: of the kept descriptors (None: half from `LARGE` on).
 
-    Raises `UserError` for an image that cannot be read, for an encoder that knows nothing of the images, and where
-    `output` holds something else.
+    Raises `UserError` for an image that cannot be read, for an encoder that knows nothing of the images or describes
+    all of them alike, or by NaN, and where `output` holds something else.
     """
     who, half = team(), half_pays()
     encoder.check_suits(files)
@@ -166,9 +175,39 @@ def build(files: Sequence[Path], encoder: Encoder, output: Path, precision: Prec
             raise UserError("the processes see different images or weights: give all of them the same disk")
         found = extract_changes(encode, about, files, encoder.image, output, precision, who)
         if who.rank == 0:
+            _check_made(found.descriptors, encoder, files)
             Collection(tuple(map(str, files)), found.descriptors, encoder).save()
         who.wait()
     return found
+
+
+def _check_made(descriptors: ShardedDescriptors, encoder: Encoder, files: Sequence[Path]) -> None:
+    """Raise `UserError`, naming weights or run, for descriptors (N, D) of `files` that cannot be searched.
+
+    They hold NaN or have no length, or all are one although the images differ: the network has collapsed.
+    """
+    remedy = "name other weights, or a run, and extract again"
+    low, high = np.full(descriptors.shape[1], np.inf, np.float32), np.full(descriptors.shape[1], -np.inf, np.float32)
+    for start in range(0, len(files), BLOCK):
+        rows = np.asarray(descriptors[start : start + BLOCK], np.float32)
+        bad = ~_of_unit_length(rows)
+        if bad.any():
+            file, how = files[start + int(bad.argmax())], remedy if bad.all() else f"leave it out, or {remedy}"
+            raise UserError(f"{encoder.source} describes {file} by NaN, or by nothing but zeros: {how}")
+        low, high = np.minimum(low, rows.min(0)), np.maximum(high, rows.max(0))
+    if (high - low).max() < LEAST and _differ(files[:SEEN], encoder.image):
+        raise UserError(f"{encoder.source} describes all {len(files)} images alike, it has collapsed: {remedy}")
+
+
+def _of_unit_length(rows: NDArray[np.float32]) -> NDArray[np.bool_]:
+    """Which rows (N,) of `rows` (N, D) can be searched; NaN fails the comparison."""
+    return np.abs(np.linalg.norm(rows, axis=1) - 1) <= LOOSE
+
+
+def _differ(files: Sequence[Path], spec: ImageSpec) -> bool:
+    """Whether the pixels of any two images differ as a network gets them; they are read until they do."""
+    first = load_image(files[0], spec)
+    return any(not torch.equal(first, load_image(file, spec)) for file in files[1:])
 
 
 @contextmanager

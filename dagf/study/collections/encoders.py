@@ -51,6 +51,11 @@ class Encoder:
         weights = Path(self.weights).name if self.weights else "torchvision's ImageNet weights"
         return f"{variant(SHELF).title}, nothing trained, on {_shelf().trunk.name} with {weights}"
 
+    @property
+    def source(self) -> str:
+        """Where its weights are from: the run, their file, or torchvision."""
+        return f"the run {self.run}" if self.run else self.weights or "torchvision's ImageNet weights"
+
     def network(self) -> RetrievalNet:
         """The network, on the CPU and in evaluation mode.
 
@@ -58,9 +63,8 @@ class Encoder:
         """
         net = _run_network(self.run) if self.run else _shelf_network(self.weights)
         if _content(self.run, net) != self.content:
-            what = f"the run {self.run}" if self.run else self.weights or "torchvision's ImageNet weights"
             raise UserError(
-                f"{what} changed since the images were described: put the earlier weights back, or describe the "
+                f"{self.source} changed since the images were described: put the earlier weights back, or describe the "
                 "images again with `dagf extract`"
             )
         return net

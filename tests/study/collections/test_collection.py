@@ -14,6 +14,8 @@ from pathlib import Path
 import bs4
 import numpy as np
 import pytest
+import torch
+from numpy.typing import NDArray
 from PIL import Image
 
 from dagf.common import UserError, read_json, write_json
@@ -25,7 +27,7 @@ from dagf.retrieval.images import ImageSpec
 from dagf.retrieval.inference import describe, for_inference
 from dagf.study import parallel
 from dagf.study.collections import changes, collection
-from dagf.study.collections.collection import Collection, build, find_images
+from dagf.study.collections.collection import Collection, _check_made, build, find_images
 from dagf.study.collections.encoders import SHELF, Encoder, of_run
 from dagf.study.collections.found import SIDE, write_page
 from dagf.study.paths import ROOT
@@ -309,6 +311,56 @@ def test_weights_that_changed_are_named(photos: Path, tmp_path: Path) -> None:
     assert len(fine("search", asked, "--index", tmp_path / "shelf").splitlines()) == 1
     file.unlink()
     assert f"{file} does not exist" in refused("search", asked, "--index", tmp_path / "shelf")
+
+
+def spoilt(weights: Path, factor: float) -> Path:
+    """The same weights with every convolution times `factor`; 0 leaves of a picture nothing, NaN no number."""
+    path = weights.with_name(f"{factor}.pth")
+    values = torch.load(weights, weights_only=True)
+    torch.save({key: value * factor if value.dim() == 4 else value for key, value in values.items()}, path)
+    return path
+
+
+def test_weights_that_describe_all_alike_or_by_nothing_are_refused(photos: Path, weights: Path, tmp_path: Path) -> None:
+    files = sorted((photos / "jpg").glob("5-*.jpg"))
+    out = ("--output", tmp_path / "out")
+    fine("extract", *files, "--weights", weights, *out)
+    before = (tmp_path / "out" / "index.json").read_bytes()
+    remedy = "name other weights, or a run, and extract again"
+    for factor in (float("nan"), 0.0):
+        bad = spoilt(weights, factor)
+        said = refused("extract", *files, "--weights", bad, *out)
+        assert said.startswith(f"dagf: {bad} describes ") and said.endswith(f": {remedy}")
+        assert "leave it out" not in said
+    assert (tmp_path / "out" / "index.json").read_bytes() == before
+    assert json.loads(fine("search", files[2], "--index", tmp_path / "out", "--json"))[0]["file"] == str(files[2])
+
+
+def alike(rows: NDArray[np.float32], files: list[Path]) -> str:
+    """What is said of the descriptors of these files, by some weights."""
+    with pytest.raises(UserError) as caught:
+        _check_made(rows, Encoder("", "some.pth", ImageSpec(16, "squash"), ""), files)  # type: ignore[arg-type]
+    return str(caught.value)
+
+
+def test_only_different_images_may_not_be_alike(photos: Path) -> None:
+    files, ones = find_images([photos])[:3], np.full((3, 4), 0.5, np.float32)
+    copies = [files[0], Path(shutil.copy(files[0], photos / "copy.jpg"))]
+    shelf = Encoder("", "some.pth", ImageSpec(16, "squash"), "")
+    for good, of in ((ones[:1], files[:1]), (ones[:2], copies), (np.eye(3, 4, dtype=np.float32), files)):
+        _check_made(good, shelf, of)  # type: ignore[arg-type]
+    assert "some.pth describes all 3 images alike, it has collapsed: name other weights" in alike(ones, files)
+    ones[1] = np.nan
+    assert f"some.pth describes {files[1]} by NaN, or by nothing but zeros: leave it out, or " in alike(ones, files)
+
+
+def test_a_photo_without_a_descriptor_names_the_weights(
+    home: Path, run: Run, index: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked = home / "photos" / "jpg" / "5-0.jpg"
+    monkeypatch.setattr(collection, "describe", lambda *given: np.full((1, 128), np.nan, np.float32))
+    said = refused("search", asked, "--index", index)
+    assert f"the run {run.id} describes {asked} by NaN, or by nothing but zeros: describe the images of {index}" in said
 
 
 def test_weights_and_a_run_are_one_too_many(run: Run, photos: Path, weights: Path, tmp_path: Path) -> None:
