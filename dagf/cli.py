@@ -3,6 +3,7 @@
 A user's mistake ends with one line and status 2, never with a traceback.
 """
 
+import io
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -12,7 +13,7 @@ import click
 
 import dagf
 from dagf.collection_cli import export, extract, search
-from dagf.common import UserError, existing_file, place_fault, printable
+from dagf.common import UserError, existing_file, name_fault, place_fault, printable
 from dagf.data_cli import data
 from dagf.study import profiles
 
@@ -25,17 +26,21 @@ class Commands(click.Group):
     """A group whose commands end with one line when the user made a mistake."""
 
     def invoke(self, ctx: click.Context) -> Any:
-        """Run the command; a `UserError`, a full or a closed disk become a line on stderr and status 2."""
+        """Run the command; a `UserError`, a full or a closed disk, a name too long become a line and status 2."""
+        if isinstance(sys.stdout, io.TextIOWrapper):  # a file's name may have letters that the terminal lacks
+            sys.stdout.reconfigure(errors="backslashreplace")
         try:
             return super().invoke(ctx)
         except UserError as error:
             click.echo(printable(f"dagf: {error}", lines=True), err=True)
             sys.exit(2)
         except OSError as error:
-            words = place_fault(error)
-            if not words:
+            words, name = place_fault(error), name_fault(error)
+            if not words and not name:
                 raise
-            click.echo(f"dagf: cannot write {error.filename or 'a file'}: {words}; mend that, start again", err=True)
+            place = printable(str(error.filename or "a file"))
+            line = f"cannot write {place}: {words}; mend that, start again" if words else f"{name}; name another"
+            click.echo(f"dagf: {line}", err=True)
             sys.exit(2)
         except KeyboardInterrupt:
             click.echo("dagf: stopped; start the same command again to go on from here", err=True)
@@ -120,6 +125,8 @@ def report(
     """
     from dagf.study.reports.notebooks import check_reports, run_reports
 
+    if output and output.exists() and not output.is_dir():
+        raise UserError(f"{output} is no folder, and reports are several files: name another --output")
     parameters = _parameters(**study)
     if not check:
         click.echo(f"reports: {run_reports(parameters, only, force, jobs, output=output)}")

@@ -51,7 +51,7 @@ def extract(
     found = build(files, encoder, output, precision)
     if team().rank == 0:
         speed = f"{found.made} described in {found.seconds:.1f} s, {found.made / found.seconds:.1f} images/s"
-        click.echo(f"{len(found.descriptors)} images in {output}: {speed}")
+        click.echo(f"{len(found.descriptors)} images in {printable(str(output))}: {speed}")
 
 
 @click.command()
@@ -104,7 +104,7 @@ def search(
         from dagf.study.collections.found import write_page
 
         write_page(page, collection, photo, found, crop)
-        click.echo(f"what was found, and why: {page}", err=True)
+        click.echo(f"what was found, and why: {printable(str(page))}", err=True)
     if as_json:
         click.echo(json.dumps([{"file": file, "score": round(score, 4)} for file, score in found], indent=1))
     else:
@@ -130,8 +130,8 @@ def export(output: Path, run_id: str) -> None:
     _check_name(output, "model", ".onnx")
     made = write_onnx(RunStore(paths.runs()).get(run_id), output)
     click.echo(
-        f"{output}: images (batch, 3, height, width) from {made.smallest_side} pixels a side on -> descriptors "
-        f"(batch, {made.dimensions}); largest difference from the network {made.difference:.0e}"
+        f"{printable(str(output))}: images (batch, 3, height, width) from {made.smallest_side} pixels a side on -> "
+        f"descriptors (batch, {made.dimensions}); largest difference from the network {made.difference:.0e}"
     )
 
 

@@ -155,6 +155,12 @@ def place_fault(error: Exception) -> str:
     return words or ("the disk took only a part of it" if _SHORT.search(str(error)) else "")
 
 
+def name_fault(error: OSError) -> str:
+    """What no file of any system could be, in a few words and with its name cut short; '' for any other error."""
+    wrong = error.errno in (errno.ENAMETOOLONG, errno.ELOOP, errno.ENOTDIR) and error.filename
+    return f"{shown(os.fsdecode(error.filename))} cannot be a file or folder: {error.strerror}" if wrong else ""
+
+
 def _explain(error: Exception, path: Path) -> None:
     """Raise a `UserError` in place of an error of the place; leave any other alone."""
     words = "" if isinstance(error, UserError) else place_fault(error)

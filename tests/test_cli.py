@@ -173,6 +173,32 @@ def test_a_stop_by_the_keyboard_is_one_line(project: Path, monkeypatch: pytest.M
     assert result.stderr == "dagf: stopped; start the same command again to go on from here\n"
 
 
+def test_a_name_that_no_file_can_have_is_one_line(project: Path) -> None:
+    long, photos = "x" * 300, project / "photos"
+    commands: list[tuple[object, ...]] = [
+        ("extract", long), ("extract", photos, "--weights", long), ("search", photos / "a.jpg", "--index", long),
+        ("evaluate", "gem", *tiny(project), "--benchmark", long), ("evaluate", "gem", "--profile", f"{long}.yaml"),
+        ("report", "--output", long), ("data", "check", long),
+    ]  # fmt: skip
+    for command in commands:
+        said = refused(*command)
+        assert "cannot be a file or folder: File name too long; name another" in said, command
+        assert len(said) < 200
+
+
+def test_reports_are_not_written_to_a_file(project: Path) -> None:
+    assert "labels.csv is no folder" in refused("report", "--output", project / "photos" / "labels.csv")
+
+
+def test_what_a_terminal_cannot_show_is_escaped(project: Path) -> None:
+    """An export of Latin letters alone, for instance into a pipe."""
+    script = "import click\nfrom dagf.cli import main\n"
+    script += "main.add_command(click.Command('say', callback=lambda: click.echo('\u5199.jpg')))\nmain(['say'])\n"
+    environment = {**os.environ, "PYTHONIOENCODING": "cp1252"}
+    asked = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, env=environment)
+    assert (asked.returncode, asked.stdout, asked.stderr) == (0, "\\u5199.jpg\n", "")
+
+
 def test_outside_a_project(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv(ROOT, raising=False)
     monkeypatch.chdir(tmp_path)

@@ -19,6 +19,7 @@ from dagf.common import (
     code_only,
     content_hash,
     file_sha256,
+    name_fault,
     printable,
     progress,
     read_json,
@@ -69,6 +70,15 @@ def test_a_full_disk_is_told_by_the_files_name(tmp_path: Path, monkeypatch: pyte
     assert "\n" not in str(caught.value)
     assert path.read_text() == "old"
     assert names(tmp_path) == ["a.txt"]
+
+
+def test_a_name_that_no_file_can_have_is_told_apart(tmp_path: Path) -> None:
+    (tmp_path / "a.txt").touch()
+    for path, said in ((tmp_path / "a.txt" / "b", "Not a directory"), (tmp_path / ("x" * 300), "File name too long")):
+        with pytest.raises(OSError) as caught:
+            path.read_text()
+        assert name_fault(caught.value).endswith(f" cannot be a file or folder: {said}")
+    assert name_fault(OSError(errno.ENOTDIR, "of no file")) == name_fault(FileNotFoundError(2, "gone", "a")) == ""
 
 
 def test_a_full_disk_before_the_first_byte(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -17,7 +17,7 @@ from filelock import FileLock
 from numpy.typing import NDArray
 
 from dagf.benchmarks.protocol import Box
-from dagf.common import IMAGES, UserError, content_hash, read_json, write_json
+from dagf.common import IMAGES, UserError, content_hash, existing_file, read_json, write_json
 from dagf.model.network import RetrievalNet
 from dagf.retrieval.batches import image_batches
 from dagf.retrieval.extraction import SHARDS, Extracted, Precision, ShardedDescriptors
@@ -88,6 +88,8 @@ class Collection:
         """
         if approximate and self.whitening:
             raise UserError("the FAISS index holds the descriptors as they are: leave out --approximate, or --whiten")
+        if photo.exists():
+            existing_file(str(photo))  # a pipe would be waited for, a device be read for ever
         self.encoder.check_suits([photo])
         asked = describe(self.network, image_batches([photo], self.encoder.image, [box]), 1)
         if not _of_unit_length(asked).all():
@@ -260,6 +262,7 @@ def find_images(places: Sequence[Path]) -> list[Path]:
         if not place.exists():
             raise UserError(f"{place} does not exist")
         if not place.is_dir():
+            existing_file(str(place))  # a pipe or a device would be read for ever
             found.append(place)
             continue
         inside = sorted(file for file in place.rglob("*") if file.suffix.lower() in IMAGES and file.is_file())

@@ -34,7 +34,7 @@ from dagf.study.paths import ROOT
 from dagf.study.placing import half_pays
 from dagf.study.runs import Run
 from dagf.study.sources import TrainingSet
-from tests.commands import fine, refused
+from tests.commands import dagf, fine, refused
 from tests.study.conftest import Workshop, configured, mobilenet, photograph, write_photographs
 
 BROKEN = "is no collection of `dagf extract`, or is broken; make it again"
@@ -114,6 +114,18 @@ def test_extract_and_search(home: Path, index: Path) -> None:
     cropped = fine("search", asked, "--index", index, "--top", 1, "--crop", 2, 2, 30, 30)
     assert len(cropped.splitlines()) == 1
     assert "box" in refused("search", asked, "--index", index, "--crop", 90, 90, 99, 99)
+
+
+def test_names_do_not_move_the_cursor(home: Path, run: Run, photos: Path, tmp_path: Path) -> None:
+    odd = photos / "jpg" / "a\x1b[31m\nb.jpg"
+    (photos / "jpg" / "5-0.jpg").rename(odd)
+    out, page = tmp_path / "\x1b[2J", tmp_path / "\n.html"
+    told = fine("extract", "--run", run.id, odd, "--output", out)
+    told += fine("search", odd, "--index", out)
+    told += dagf("search", odd, "--index", out, "--html", page).stderr
+    assert r"a\x1b[31m\nb.jpg" in told and r"/\x1b[2J: 1 described" in told and r"/\n.html" in told
+    assert "\x1b" not in told.replace("\x1b[A", "")  # as a progress bar has it
+    assert "\n.html" not in told
 
 
 def test_an_approximate_search_builds_its_index_once(home: Path, run: Run, photos: Path, index: Path) -> None:
@@ -466,6 +478,14 @@ def test_extract_with_something_wrong(home: Path, run: Run, tmp_path: Path) -> N
     (tmp_path / "mixed" / "b.jpg").write_bytes(b"\xff\xd8\xff no photograph")
     assert "b.jpg" in refused("extract", "--run", run.id, tmp_path / "mixed", *out)
     assert not (tmp_path / "out.index" / "index.json").exists()
+
+
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="it needs pipes")
+def test_a_pipe_or_a_device_is_not_read(home: Path, run: Run, index: Path, tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "pipe.jpg")
+    for place in (tmp_path / "pipe.jpg", Path(os.devnull)):
+        assert f"{place} is no file" in refused("extract", "--run", run.id, place, "--output", tmp_path / "out")
+        assert f"{place} is no file" in refused("search", place, "--index", index)
 
 
 def test_nothing_else_is_written_over(home: Path, run: Run, photos: Path) -> None:
