@@ -13,17 +13,34 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal, TypeVar
 
-import yaml
-
 from dagf.benchmarks.toytown import ToytownSpec
 from dagf.common import UserError, canonical_json, choose, content_hash, printable, shown
 from dagf.model.trunks import TrunkSpec
 from dagf.model.variants import Variant
 from dagf.retrieval.images import ImageSpec
 from dagf.study import profiles
+from dagf.study.plain_yaml import read_yaml
 
 C = TypeVar("C")
 LARGEST = sys.float_info.max  # an integer may be larger
+# Of what a network or a batch of images still fits in memory, far beyond what any study here asks for.
+MOST_PIXELS = 4096  # a side
+MOST_IMAGES = 2**16  # in a batch
+MOST_IN_ALL = 10**8  # images of an epoch
+MOST_DRAWN = 10**7  # of a Toytown's split
+MOST_RATE = 100.0  # single precision has no number for a step at 1e300
+
+
+def _check_most(what: str, value: float, most: float) -> None:
+    if value > most:
+        raise UserError(f"{what} is {shown(value)}, expected at most {most:g}")
+
+
+def _check_drawn(what: str, spec: ToytownSpec) -> None:
+    judged = max(spec.test_landmarks, spec.validation_landmarks)
+    _check_most(f"{what}: landmarks x views", judged * spec.views, MOST_DRAWN)
+    _check_most(f"{what}: train_landmarks x train_views", spec.train_landmarks * spec.train_views, MOST_DRAWN)
+    _check_most(f"{what}: distractors", max(spec.distractors, spec.validation_distractors), MOST_DRAWN)
 
 
 @dataclass(frozen=True)
@@ -66,14 +83,21 @@ class TrainSpec:
     mining: Mining | None = None
 
     def __post_init__(self) -> None:
-        """Raises `UserError` for a training of nothing, and for tuples that do not fill the batches equally."""
+        """Raises `UserError` for a training of nothing or of too much, and for tuples that fill no batches equally."""
         counts = {name: getattr(self, name) for name in ("epochs", "steps", "landmarks", "views", "accumulate")}
         for name, value in (counts | (dataclasses.asdict(self.mining) if self.mining else {})).items():
             if value < 1:
                 raise UserError(f"training: {name} is {value}, expected at least 1")
+        _check_most("training: landmarks x views", self.landmarks * self.views, MOST_IMAGES)
+        images = self.steps * self.accumulate * self.landmarks * self.views
+        _check_most("training: steps x accumulate x landmarks x views", images, MOST_IN_ALL)
+        _check_most("training: epochs", self.epochs, MOST_IN_ALL)
+        for name, value in (dataclasses.asdict(self.mining) if self.mining else {}).items():
+            _check_most(f"training: {name}", value, MOST_IN_ALL)
         for name in ("rate", "weight_decay", "decay"):
             if getattr(self, name) < 0:
                 raise UserError(f"training: {name} is {getattr(self, name):g}, expected 0 or more")
+            _check_most(f"training: {name}", getattr(self, name), MOST_RATE)
         if not 0 <= self.warmup <= 1:
             raise UserError(f"training: warmup is {self.warmup:g}, expected a share of the steps, from 0 to 1")
         if not 0 <= self.shrunk < 1:  # the last steps are at the size that is judged
@@ -192,7 +216,7 @@ class Profile:
         return self.toytown
 
     def __post_init__(self) -> None:
-        """Raises `UserError` where there is nothing to run."""
+        """Raises `UserError` where there is nothing to run, or more than a memory holds."""
         this = f"profile {' '.join(self.name.split())[:80]}"
         for name in ("arms", "seeds", "scales"):
             if not getattr(self, name):
@@ -202,6 +226,11 @@ class Profile:
             twice = [value for value, count in Counter(getattr(self, name)).items() if count > 1]
             if twice:
                 raise UserError(f"{this}: {name} has {shown(twice[0])} twice")
+        for rate in (*self.rates, *(self.sweep.rates if self.sweep else ())):
+            _check_most(f"{this}: a rate", rate, MOST_RATE)
+        _check_most(f"{this}: the image's size", max(self.image.size, self.judged_image.size), MOST_PIXELS)
+        if self.toytown:
+            _check_drawn(f"{this}: toytown", self.toytown)
         if not all(0 < scale < 10 for scale in self.scales):
             raise UserError(f"{this}: scales are factors of the image's size, above 0 and below 10")
         if not all(0 <= seed < 2**32 for seed in self.seeds):
@@ -213,23 +242,7 @@ def load_profile(name: str) -> Profile:
 
     Raises `UserError` for an unknown name (with the nearest one), field or type.
     """
-    path = profiles.find(name)
-    try:
-        values = yaml.load(path.read_text(encoding="utf-8"), _Once)
-    except (yaml.YAMLError, ValueError, RecursionError) as error:  # ValueError: not UTF-8, or a date that is none
-        raise UserError(f"profile {name} is not valid YAML: {str(error).splitlines()[0][:200]}") from error
-    return from_mapping(Profile, values, f"profile {name}")
-
-
-class _Once(yaml.SafeLoader):
-    """Plain values only, and no key twice: the first value would be lost without a word."""
-
-    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
-        keys = Counter(key.value for key, _ in node.value if isinstance(key, yaml.ScalarNode))
-        twice = [key for key, count in keys.items() if count > 1]
-        if twice:
-            raise yaml.constructor.ConstructorError(None, None, f"{shown(twice[0])} stands there twice")
-        return super().construct_mapping(node, deep)
+    return from_mapping(Profile, read_yaml(profiles.find(name), f"profile {name}"), f"profile {name}")
 
 
 def from_mapping(kind: type[C], values: Any, where: str) -> C:

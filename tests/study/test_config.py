@@ -17,6 +17,7 @@ from dagf.model.variants import VARIANTS, Variant
 from dagf.retrieval.images import ImageSpec
 from dagf.study import profiles
 from dagf.study.config import (
+    MOST_RATE,
     Mining,
     Profile,
     RunConfig,
@@ -160,6 +161,36 @@ def test_a_profile_without_seeds_or_arms_is_refused(profile: Callable[..., str])
             load_profile(profile(**{field_name: []}))
 
 
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"image": {"size": 60000}}, "the image's size is 60000, expected at most 4096"),
+        ({"test_image": {"size": 60000}}, "the image's size is 60000"),
+        ({"arm_training": {"views": 5 * 10**9}}, "landmarks x views is 120000000000, expected at most 65536"),
+        ({"arm_training": {"steps": 10**9}}, "steps x accumulate x landmarks x views is"),
+        ({"arm_training": {"epochs": 10**12}}, "epochs is 1000000000000, expected at most 1e\\+08"),
+        ({"arm_training": {"mining": {"pool": 10**12}}}, "pool is 1000000000000"),
+        ({"arm_training": {"rate": 10**300}}, "rate is 1e\\+300, expected at most 100"),
+        ({"rates": [10**300]}, "a rate is 1e\\+300, expected at most 100"),
+        ({"sweep": {"training": {}, "rates": [10**300]}}, "a rate is 1e\\+300"),
+        ({"toytown": {"views": 5 * 10**9}}, "toytown: landmarks x views is 350000000000, expected at most 1e\\+07"),
+        ({"toytown": {"train_landmarks": 10**9}}, "toytown: train_landmarks x train_views is"),
+        ({"toytown": {"distractors": 10**9}}, "toytown: distractors is 1000000000"),
+    ],
+)
+def test_what_no_memory_holds_is_refused(profile: Callable[..., str], changes: dict[str, Any], message: str) -> None:
+    with pytest.raises(UserError, match=message):
+        load_profile(profile(**changes))
+
+
+def test_mappings_are_not_merged(tmp_path: Path) -> None:
+    """Nine merges of nine merges of ...: of a few hundred bytes gigabytes."""
+    lines = ["l0: &l0 {k: 1}", *(f"l{n}: &l{n} {{<<: [{', '.join([f'*l{n - 1}'] * 9)}]}}" for n in range(1, 10))]
+    (tmp_path / "merged.yaml").write_text("\n".join(lines))
+    with pytest.raises(UserError, match=r"merged\.yaml is not valid YAML: it merges mappings \(<<\): write the values"):
+        load_profile(str(tmp_path / "merged.yaml"))
+
+
 def leaves(value: Any, path: tuple[str, ...] = ()) -> list[tuple[tuple[str, ...], Any]]:
     if dataclasses.is_dataclass(value):
         names = [item.name for item in dataclasses.fields(value)]
@@ -201,7 +232,7 @@ finite = st.floats(allow_nan=False, allow_infinity=False, width=64)
 training_specs = st.builds(
     TrainSpec,
     epochs=st.integers(1, 99),
-    rate=finite.map(abs),
+    rate=st.floats(0, MOST_RATE),
     loss_options=st.dictionaries(st.text(max_size=5), finite),
 )
 configs = st.builds(

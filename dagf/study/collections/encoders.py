@@ -15,13 +15,12 @@ from dagf.model.network import RetrievalNet
 from dagf.model.variants import variant
 from dagf.retrieval.images import ImageSpec
 from dagf.study import paths
-from dagf.study.config import Profile, load_profile
+from dagf.study.config import MOST_PIXELS, Profile, load_profile
 from dagf.study.runs import RunStore
 
 # The best off the shelf on our photographs of those whose matches add up over cells, and so can be explained; R-MAC,
 # where they do not, was better on one set of two: reports/photographs/*.shelf-ablation.json.
 SHELF = "scale-mask-spoc"
-MOST_PIXELS = 4096  # a side
 DRAWN = "toytown-"  # how the hash of training data begins that was drawn
 
 
