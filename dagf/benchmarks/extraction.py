@@ -26,6 +26,8 @@ from dagf.common import UserError, place_fault, progress, shown
 _BLOCK = 2**20
 _DRIVE = re.compile(r"[A-Za-z]:")
 _MAGIC = {"zip": (0, b"PK"), "tgz": (0, b"\x1f\x8b"), "tar": (257, b"ustar"), "rar": (0, b"Rar!")}
+_EXTENDED = (tarfile.GNUTYPE_LONGNAME, tarfile.GNUTYPE_LONGLINK, tarfile.XHDTYPE, tarfile.XGLTYPE, b"X")
+_LONGEST = 2**20  # bytes of such a header: a path has 4096 at most, the rest is for attributes
 _BROKEN = (
     *(tarfile.TarError, zipfile.BadZipFile, gzip.BadGzipFile, EOFError, zlib.error, lzma.LZMAError),
     *(RuntimeError, ValueError),  # zipfile: encrypted, or a method it does not know; numbers that are none
@@ -71,6 +73,22 @@ class _Metered:
         data = self.stream.read(size)
         self.meter.add(len(data))
         return data
+
+
+class _Bounded(tarfile.TarInfo):
+    """A header of a tar that holds little: `tarfile` reads long names and attributes whole, and keeps global ones."""
+
+    def _proc_member(self, tar: tarfile.TarFile) -> tarfile.TarInfo:
+        kept = sum(len(key) + len(value) for key, value in tar.pax_headers.items()) if self.type in _EXTENDED else 0
+        if self.type in _EXTENDED and self.size + kept > _LONGEST:
+            raise tarfile.ReadError(f"a header of {self.size + kept} bytes, expected at most {_LONGEST}")
+        if self.type == tarfile.GNUTYPE_SPARSE:
+            self._proc_gnusparse_10()
+        member: tarfile.TarInfo = super()._proc_member(tar)  # type: ignore[misc]
+        return member
+
+    def _proc_gnusparse_10(self, *_: object) -> None:
+        raise tarfile.ReadError("a file with holes, whose list of them may have any length")
 
 
 @dataclass(frozen=True)
@@ -183,7 +201,8 @@ def _number(archive: Path, kind: str) -> int | None:
 def _tar_members(archive: Path, kind: str, limits: Limits, stack: ExitStack) -> Iterator[_Member]:
     stream: IO[bytes] = archive.open("rb") if kind == "tar" else gzip.open(archive)  # type: ignore[assignment] # noqa: SIM115
     metered = _Metered(stack.enter_context(stream), _Meter(archive, limits))
-    tar = stack.enter_context(tarfile.open(fileobj=metered, mode="r|", errorlevel=2))  # type: ignore[call-overload] # noqa: SIM115
+    opened = tarfile.open(fileobj=metered, mode="r|", errorlevel=2, tarinfo=_Bounded)  # type: ignore[call-overload] # noqa: SIM115
+    tar = stack.enter_context(opened)
     for info in tar:
         kind_of = "device"
         if info.isreg():

@@ -176,6 +176,50 @@ def test_a_bomb_is_refused(tmp_path: Path, out: Path, kind: str) -> None:
         extract(many, kind, out, limits=Limits(members=8))
 
 
+def header(kind: bytes, content: bytes, claimed: int = 0) -> bytes:
+    """An extended header of a tar with this content, which may be less than it claims."""
+    info = tarfile.TarInfo("header")
+    info.type, info.size = kind, claimed or len(content)
+    return info.tobuf() + content + bytes(-len(content) % 512)
+
+
+def attribute(key: str, value: str) -> bytes:
+    """One attribute as a pax header has it; its length counts itself, here always of seven digits."""
+    return f"{len(key) + len(value) + 10:07} {key}={value}\n".encode()
+
+
+BLOATED = {
+    "a long name": header(tarfile.GNUTYPE_LONGNAME, b"a" * 2**12, 2**30),
+    "a long target": header(tarfile.GNUTYPE_LONGLINK, b"a" * 2**12, 2**30),
+    "attributes": header(tarfile.XHDTYPE, b"a" * 2**12, 2**30),
+    "attributes of all": b"".join(header(tarfile.XGLTYPE, attribute(f"k{n}", "v" * 2**18)) for n in range(6)),
+    "holes": header(tarfile.GNUTYPE_SPARSE, b""),
+    "holes, newer": header(
+        tarfile.XHDTYPE, attribute("GNU.sparse.major", "1") + attribute("GNU.sparse.minor", "0")
+    ) + header(tarfile.REGTYPE, b"1\n0\n1\n"),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("what", BLOATED)
+def test_headers_that_would_fill_the_memory_are_refused(tmp_path: Path, out: Path, what: str) -> None:
+    archive = tmp_path / "a.tar"
+    archive.write_bytes(BLOATED[what] + bytes(2**12))
+    reason = "a file with holes" if "holes" in what else r"a header of \d+ bytes, expected at most 1048576"
+    with pytest.raises(UserError, match=rf"a\.tar cannot be unpacked \({reason}"):
+        extract(archive, "tar", out)
+    assert not names(out)
+
+
+def test_long_names_and_attributes_are_read(tmp_path: Path, out: Path) -> None:
+    long = "/".join(["folder" * 10] * 5) + "/" + "x" * 120
+    for place, form in ((out / "gnu", tarfile.GNU_FORMAT), (out / "pax", tarfile.PAX_FORMAT)):
+        with tarfile.open(tmp_path / "a.tar", "w", format=form, pax_headers={"comment": "of all"}) as tar:
+            tar.addfile(tarfile.TarInfo(long))
+        place.mkdir()
+        assert extract(tmp_path / "a.tar", "tar", place) == 1
+        assert (place / long).is_file()
+
+
 def test_a_zip_that_lies_about_its_size_is_refused(tmp_path: Path, out: Path) -> None:
     archive = make_zip(tmp_path / "a", [("zeros", bytes(2**20), "")])
     data = archive.read_bytes().replace((2**20).to_bytes(4, "little"), (10).to_bytes(4, "little"))
