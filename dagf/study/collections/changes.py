@@ -48,6 +48,9 @@ def extract_changes(
     known = _places({one: part for one, part in listed.items() if maker.made(one, part) and _whole(folder / one, part)})
     new = [one for one in dict.fromkeys(chain.from_iterable(missing.values())) if one not in known]
     fresh = {maker.name(part): part for part in _parts(new)}
+    for shard, part in (fresh | wanted).items() if who.rank == 0 else ():
+        if not _whole(folder / shard, part):
+            (folder / shard).unlink(missing_ok=True)  # of which `extract` could not tell that it is broken
     who.wait()  # until all have seen what is there
     if who.rank == 0:
         write_json(folder / CONTENTS, listed | fresh | wanted)
@@ -129,8 +132,9 @@ def _listed(folder: Path) -> dict[str, Sums]:
 
 def _whole(path: Path, part: Sums) -> bool:
     try:
-        return len(np.load(path, mmap_mode="r")) == len(part)
-    except (OSError, ValueError, EOFError):
+        shard = np.load(path, mmap_mode="r")
+        return shard.ndim == 2 and len(shard) == len(part) and shard.dtype in (np.float16, np.float32)
+    except Exception:  # NumPy's reader of a hostile head raises nearly anything
         return False
 
 

@@ -108,10 +108,16 @@ class Collection:
         return [(self.files[row], score) for row, score in found if row >= 0]
 
     def index(self) -> Index:
-        """The FAISS index of the descriptors, built when it is first asked for and kept beside the shards."""
+        """The FAISS index of the descriptors, built when it is first asked for and kept beside the shards.
+
+        Raises `UserError` for a file that is broken, or is the index of other rows.
+        """
         if not self._near.exists():
             build_index(self.descriptors).save(self._near)
-        return Index.load(self._near)
+        found = Index.load(self._near)
+        if (len(found), found.faiss.d) != self.descriptors.shape:
+            raise UserError(f"{self._near} is the index of another collection: delete it, it is made again")
+        return found
 
     @property
     def _near(self) -> Path:

@@ -168,6 +168,28 @@ def test_a_broken_shard_is_described_again(photos: list[Path], folder: Path) -> 
     assert extracted(photos, folder).made == 4
 
 
+def head(shape: str, kind: str = "<f4") -> bytes:
+    """The head of a shard that claims a shape, and no rows."""
+    text = f"{{'descr': '{kind}', 'fortran_order': False, 'shape': {shape}, }}".ljust(117) + "\n"
+    return b"\x93NUMPY\x01\x00" + len(text).to_bytes(2, "little") + text.encode()
+
+
+@pytest.mark.parametrize(
+    "content",
+    [head("()") + bytes(4), head(f"({10**26}, 16)"), head("(4,)") + bytes(16), head("(4, 16)", "<i4") + bytes(256)],
+)
+@pytest.mark.parametrize("changed", [False, True])
+def test_a_shard_of_another_shape_is_described_again(
+    photos: list[Path], folder: Path, content: bytes, changed: bool
+) -> None:
+    """Also where all of it is new, and so is looked for by `extract`."""
+    broken = folder / extracted(photos, folder).descriptors.names[1]
+    broken.write_bytes(content)
+    if changed:
+        (folder / CONTENTS).unlink()
+    assert extracted(photos, folder).made == 4
+
+
 def test_an_image_that_changes_meanwhile_is_seen(
     photos: list[Path], folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -24,6 +24,7 @@ from dagf.model.trunks import TrunkSpec
 from dagf.retrieval.batches import image_batches
 from dagf.retrieval.extraction import SHARDS
 from dagf.retrieval.images import ImageSpec
+from dagf.retrieval.index import build_index
 from dagf.retrieval.inference import describe, for_inference
 from dagf.study import parallel
 from dagf.study.collections import changes, collection
@@ -139,6 +140,9 @@ def test_an_approximate_search_builds_its_index_once(home: Path, run: Run, photo
     assert near.stat().st_mtime_ns == built
     near.write_bytes(b"no index")
     assert f"{near.name} is no FAISS index" in refused("search", asked, "--index", index, "--approximate")
+    build_index(np.eye(40, 128, dtype=np.float32)).save(near)
+    said = refused("search", asked, "--index", index, "--approximate")
+    assert f"{near} is the index of another collection: delete it, it is made again" in said
     (photos / "jpg" / "other-1.jpg").unlink()
     build(find_images([photos]), of_run(run.id), index)
     assert not near.exists()  # it was of other rows
