@@ -29,6 +29,9 @@ MOST_IMAGES = 2**16  # in a batch
 MOST_IN_ALL = 10**8  # images of an epoch
 MOST_DRAWN = 10**7  # of a Toytown's split
 MOST_RATE = 100.0  # single precision has no number for a step at 1e300
+# What pytorch-metric-learning has among its losses and miners, and what cannot learn from labels: parts, and one for
+# pairs of views. (Other names are looked up, and their options, when the training begins.)
+UNFIT = ("BaseMetricLossFunction", "BaseMiner", "EmbeddingRegularizerMixin", "VICRegLoss", "WeightRegularizerMixin")
 
 
 def _check_most(what: str, value: float, most: float) -> None:
@@ -107,6 +110,9 @@ class TrainSpec:
                 f"training: {self.mining.queries} queries do not fill {self.steps} steps of {self.accumulate} batches "
                 "equally: queries must be a multiple of steps times accumulate"
             )
+        for kind, name, known in (("loss", self.loss, "SupConLoss"), ("miner", self.miner, "MultiSimilarityMiner")):
+            if name in UNFIT:
+                raise UserError(f"training: {kind} is {name}, which learns from no labels: name {known}, for instance")
         if self.mining and self.miner:
             raise UserError("training: mining chooses the pairs itself: leave miner out")
 

@@ -1,23 +1,29 @@
 """Configurations: strict from plain values, profiles as files, a run's name from everything that decides it."""
 
 import dataclasses
+import inspect
 import json
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
+from functools import partial
 from pathlib import Path
 from typing import Any, Literal
 
 import pytest
+import torch
 from hypothesis import given
 from hypothesis import strategies as st
+from pytorch_metric_learning import losses, miners
 
 from dagf.common import UserError
+from dagf.model.losses import make_loss, make_miner
 from dagf.model.trunks import TrunkSpec
 from dagf.model.variants import VARIANTS, Variant
 from dagf.retrieval.images import ImageSpec
 from dagf.study import profiles
 from dagf.study.config import (
     MOST_RATE,
+    UNFIT,
     Mining,
     Profile,
     RunConfig,
@@ -181,6 +187,31 @@ def test_a_profile_without_seeds_or_arms_is_refused(profile: Callable[..., str])
 def test_what_no_memory_holds_is_refused(profile: Callable[..., str], changes: dict[str, Any], message: str) -> None:
     with pytest.raises(UserError, match=message):
         load_profile(profile(**changes))
+
+
+@pytest.mark.parametrize("change", [{"loss": "VICRegLoss"}, {"miner": "BaseMiner"}])
+def test_what_learns_from_no_labels_is_refused(profile: Callable[..., str], change: dict[str, str]) -> None:
+    with pytest.raises(UserError, match=r"which learns from no labels: name (SupConLoss|MultiSimilarityMiner), for"):
+        load_profile(profile(arm_training=change))
+
+
+@pytest.mark.filterwarnings("ignore")  # of the library: what it uses will go
+def test_those_are_all_that_cannot_learn() -> None:
+    """Of what can be made without options, as they are named in the library."""
+    descriptors = torch.nn.functional.normalize(torch.randn(12, 8, generator=torch.Generator().manual_seed(0)))
+    labels = torch.arange(4).repeat_interleave(3)
+    unfit = set()
+    for name, one in [*vars(losses).items(), *vars(miners).items()]:
+        make = make_miner if hasattr(miners, name) else partial(make_loss, classes=4, dimensions=8)
+        try:
+            made = make(name) if inspect.isclass(one) else None
+        except UserError:
+            continue  # it needs options, and says so
+        try:
+            _ = made and made(descriptors, labels)
+        except (NotImplementedError, TypeError, ValueError):
+            unfit.add(name)
+    assert unfit == set(UNFIT)
 
 
 def test_mappings_are_not_merged(tmp_path: Path) -> None:
