@@ -76,10 +76,10 @@ def _stack(group: list[tuple[int, Tensor]]) -> Batch:
 
 
 def network_input(images: Tensor, device: torch.device) -> Tensor:
-    """What the batches hold, on a device: images (B, 3, H, W) as `to_input` makes them, feature maps (B, C, h, w) as
-    they are.
+    """What the batches hold, on a device: images as `to_input` makes them, and feature maps as they are.
 
-    Images travel as bytes, a quarter of what they are as network input, and are normalised there.
+    images: (B, 3, H, W) uint8, or maps (B, C, H, W) float32; the answer has their shape, in float32. Images travel as
+    bytes, a quarter of what they are as network input, and are normalised there.
     """
     there = images.to(device, memory_format=torch.channels_last)
     return to_input(there) if there.dtype == torch.uint8 else there

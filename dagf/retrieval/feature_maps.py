@@ -51,7 +51,11 @@ class FeatureMaps:
 
 
 def cache_maps(trunk: nn.Module, batches: Iterable[Batch], count: int, folder: Path) -> FeatureMaps:
-    """The feature maps of `trunk` over `batches`, computed once: `folder` must be named by its inputs' hash."""
+    """The feature maps of `trunk` over `batches`, computed once: `folder` must be named by its inputs' hash.
+
+    trunk: images (B, 3, H, W) -> maps (B, C, h, w), of which the negative part is dropped. count: rows in all. Raises
+    `UserError` for a folder that is there and damaged.
+    """
     folder.parent.mkdir(parents=True, exist_ok=True)
     with FileLock(folder.with_name(f".{folder.name}.lock")):
         if not folder.exists():
@@ -85,17 +89,26 @@ class BenchmarkMaps:
     queries: FeatureMaps
 
     def describe(self, encode: nn.Module) -> tuple[Descriptors, Descriptors]:
-        """The descriptors (n, D) of database + distractors and of the queries under a head, given as a `MapEncoder`."""
+        """The descriptors (N, D) of database + distractors and (Q, D) of the queries under a head.
+
+        encode: the head as a `MapEncoder`: maps (B, C, H, W) -> unit descriptors (B, D).
+        """
         rows, asked = (describe(encode, maps.batches(), maps.count) for maps in (self.database, self.queries))
         return rows, asked
 
     def scores(self, encode: nn.Module) -> NDArray[np.float32]:
-        """Similarities (queries, database + distractors) under a head."""
+        """Similarities (queries, database + distractors) under a head, given as for `describe`.
+
+        Raises `UserError` for descriptors that are not finite or not of unit length.
+        """
         return similarities(*self.describe(encode))
 
 
 def cache_benchmark(trunk: nn.Module, benchmark: Benchmark, spec: ImageSpec, folder: Path) -> BenchmarkMaps:
-    """A benchmark's maps, computed once: `folder` must be named by the hash of trunk, images and `spec`."""
+    """A benchmark's maps, computed once: `folder` must be named by the hash of trunk, images and `spec`.
+
+    Raises `UserError` for an image that cannot be read, a box outside its image, and a folder that is damaged.
+    """
     return BenchmarkMaps(
         cache_maps(trunk, database_batches(benchmark, spec), len(benchmark.database_paths), folder / "database"),
         cache_maps(trunk, query_batches(benchmark, spec), len(benchmark.queries), folder / "queries"),

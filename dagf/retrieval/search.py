@@ -107,7 +107,10 @@ def search(database: Rows, queries: Descriptors, k: int, block: int = BLOCK) -> 
 
 
 def search_together(database: Rows, queries: Descriptors, k: int, who: Team, device: str = "cpu") -> Found:
-    """`search` by several processes: each searches its share of the rows; all of them get the whole answer."""
+    """`search` by several processes: each searches its share of the rows; all of them get the whole answer.
+
+    Scores (Q, k) and row numbers (Q, k), as by one process. Raises `UserError` as `search` does.
+    """
     ends = np.linspace(0, len(database), who.size + 1).astype(int)
     mine = _search(database, queries, k, BLOCK, device, ends[who.rank], ends[who.rank + 1])
     parts = who.gather(mine)  # in the order of their rows, which decides between equal scores

@@ -133,5 +133,8 @@ def holm(p_values: ArrayLike) -> NDArray[np.float64]:
 
 
 def exponent(sizes: ArrayLike, values: ArrayLike) -> float:
-    """The p of the power law values = c sizes^p that fits best (least squares of the logarithms); (n,), above 0."""
+    """The p of the power law values = c sizes^p that fits best (least squares of the logarithms).
+
+    sizes, values: (n,) each, all above 0, at least two of the sizes different: other numbers have no such law.
+    """
     return float(np.polyfit(np.log(np.asarray(sizes, float)), np.log(np.asarray(values, float)), 1)[0])
