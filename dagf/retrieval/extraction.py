@@ -119,7 +119,7 @@ def extract(
     parts = [files[first : first + shard] for first in range(0, len(files), shard)]
     mine = progress(range(who.rank, len(parts), who.size), "reading", unit="shard")
     names = {number: shard_name(about, parts[number], spec, precision) for number in mine}
-    missing = {name: parts[number] for number, name in names.items() if not _fits(folder / name, parts[number])}
+    missing = {name: parts[number] for number, name in names.items() if not is_whole(folder / name, len(parts[number]))}
     made = sum(map(len, missing.values()))
     work = (_make(encode, part, spec, folder / name, precision, batch) for name, part in missing.items())
     for _ in progress(chain.from_iterable(work), "extracting", made, amount=int):
@@ -145,11 +145,12 @@ def _sum(file: Path) -> str:
         raise
 
 
-def _fits(path: Path, files: Sequence[Path]) -> bool:
-    """Whether a shard is there and whole."""
+def is_whole(path: Path, rows: int) -> bool:
+    """Whether a shard is there, with so many rows of descriptors."""
     try:
-        return len(np.load(path, mmap_mode="r")) == len(files)
-    except (OSError, ValueError, EOFError):
+        shard = np.load(path, mmap_mode="r")
+        return shard.ndim == 2 and len(shard) == rows and shard.dtype in (np.float16, np.float32)
+    except Exception:  # NumPy's reader of a hostile head raises nearly anything
         return False
 
 

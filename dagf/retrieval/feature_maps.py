@@ -35,7 +35,7 @@ class FeatureMaps:
                 (np.array(rows), np.load(folder / f"maps-{number}.npy", mmap_mode="r"))
                 for number, rows in enumerate(groups["rows"])
             ]
-        except (UserError, OSError, ValueError, EOFError) as error:
+        except (UserError, OSError, ValueError, EOFError, KeyError, TypeError, AttributeError) as error:
             raise UserError(f"the feature maps in {folder} are damaged: delete the folder, it is made again") from error
 
     def batches(self, size: int = 64) -> Iterator[Batch]:

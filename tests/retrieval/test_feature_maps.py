@@ -61,7 +61,7 @@ def test_a_failure_leaves_no_half_cache(files: list[Path], net: RetrievalNet, tm
     assert cache_maps(net.trunk, image_batches(files, SPEC), len(files), tmp_path / "cache" / "a").count == 23
 
 
-@pytest.mark.parametrize("content", [None, b"", b"no array", b"half"])
+@pytest.mark.parametrize("content", [None, b"", b"{}", b"no array", b"half"])
 @pytest.mark.parametrize("name", ["maps-1.npy", "groups.json"])
 def test_damaged_maps_name_their_folder(
     files: list[Path], net: RetrievalNet, tmp_path: Path, name: str, content: bytes | None

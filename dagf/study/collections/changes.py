@@ -19,7 +19,16 @@ from numpy.typing import NDArray
 from torch import nn
 
 from dagf.common import UserError, atomic_path, content_hash, file_sha256, progress, read_json, write_json
-from dagf.retrieval.extraction import READERS, SHARD, SHARDS, Extracted, Precision, ShardedDescriptors, extract
+from dagf.retrieval.extraction import (
+    READERS,
+    SHARD,
+    SHARDS,
+    Extracted,
+    Precision,
+    ShardedDescriptors,
+    extract,
+    is_whole,
+)
 from dagf.retrieval.images import ImageSpec
 from dagf.team import Team
 
@@ -44,13 +53,11 @@ def extract_changes(
     maker, sums = _Maker(about, spec, precision), hashes(files, who)
     wanted = {maker.name(part): part for part in _parts(sums)}
     listed = _listed(folder)
-    missing = {shard: part for shard, part in wanted.items() if not _whole(folder / shard, part)}
-    known = _places({one: part for one, part in listed.items() if maker.made(one, part) and _whole(folder / one, part)})
+    missing = {shard: part for shard, part in wanted.items() if not is_whole(folder / shard, len(part))}
+    ours = {one: part for one, part in listed.items() if maker.made(one, part)}
+    known = _places({one: part for one, part in ours.items() if is_whole(folder / one, len(part))})
     new = [one for one in dict.fromkeys(chain.from_iterable(missing.values())) if one not in known]
     fresh = {maker.name(part): part for part in _parts(new)}
-    for shard, part in (fresh | wanted).items() if who.rank == 0 else ():
-        if not _whole(folder / shard, part):
-            (folder / shard).unlink(missing_ok=True)  # of which `extract` could not tell that it is broken
     who.wait()  # until all have seen what is there
     if who.rank == 0:
         write_json(folder / CONTENTS, listed | fresh | wanted)
@@ -128,14 +135,6 @@ def _listed(folder: Path) -> dict[str, Sums]:
     except UserError:  # a new folder; or a broken file, and then what it knew is described again
         return {}
     return listed if isinstance(listed, dict) else {}
-
-
-def _whole(path: Path, part: Sums) -> bool:
-    try:
-        shard = np.load(path, mmap_mode="r")
-        return shard.ndim == 2 and len(shard) == len(part) and shard.dtype in (np.float16, np.float32)
-    except Exception:  # NumPy's reader of a hostile head raises nearly anything
-        return False
 
 
 def _places(shards: Mapping[str, Sums]) -> dict[str, tuple[str, int]]:
