@@ -31,8 +31,8 @@ from dagf.study.placing import placed
 from dagf.study.recipe import evaluation_hash, recipe_hash
 from dagf.study.runs import Run, RunStore
 from dagf.study.sanity import alike, check_spread
-from dagf.study.schedule import shared_tasks, tasks_for, train_one
-from dagf.study.sources import MapSource, TrainingSet, frozen_trunk
+from dagf.study.schedule import map_source, shared_tasks, tasks_for, trunk_run
+from dagf.study.sources import TrainingSet
 from dagf.study.training import load_trunk
 
 Key = tuple[str, int]  # an arm and a seed
@@ -124,7 +124,12 @@ class Study:
         """
         seeds, arms = seeds or self.profile.seeds, self._trained_arms(arms, sweep)
         pipeline(tasks_for(self, arms, seeds, sweep), "training")
-        return {(arm, seed): self.store.get(self.chosen_config(arm, seed, sweep).id) for seed in seeds for arm in arms}
+        return {(arm, seed): self._trained(self.chosen_config(arm, seed, sweep)) for seed in seeds for arm in arms}
+
+    def _trained(self, config: RunConfig) -> Run:
+        run = self.store.get(config.id)
+        run.check_start()
+        return run
 
     def _trained_arms(self, arms: Sequence[str], sweep: bool) -> list[str]:
         return [arm for arm in arms or self.plan(sweep).arms if variant(arm).trainable or not sweep]
@@ -136,7 +141,7 @@ class Study:
     def chosen_config(self, arm: str, seed: int, sweep: bool = False) -> RunConfig:
         """The run of one arm and seed at the rate of the arm's best validation trial; the trials must be there."""
         scores = {
-            rate: self.store.get(config.id).record["validation_mAP"]
+            rate: self._trained(config).record["validation_mAP"]
             for rate, config in self.trial_configs(arm, sweep).items()
         }
         return self.arm_config(arm, seed, sweep, max(scores, key=lambda rate: scores[rate]) if scores else None)
@@ -172,9 +177,9 @@ class Study:
         torch.manual_seed(seed)  # as in training: a trunk that nobody trained is drawn from its seed
         spec = replace(self.profile.trunk, weights=str(self.weights)) if self.weights else self.profile.trunk
         net = RetrievalNet(spec, variant(arm))
-        trunk = self.trunk_config(seed)
+        trunk = trunk_run(self, seed)
         if trunk:
-            load_trunk(net, train_one(self, trunk).folder)
+            load_trunk(net, trunk.folder)
         return net.eval()
 
     def smaller(self, distractors: int) -> "Study":
@@ -183,9 +188,9 @@ class Study:
         return replace(self, test=test, test_id=f"{self.test_id}-{len(test.distractors)}")
 
     def trunk_id(self, seed: int) -> str:
-        """What names the trunk of a seed (as `frozen_trunk` does): its run, the hash of its weights, or its seed."""
-        trunk, weights = self.trunk_config(seed), asdict(self.trunk)
-        return trunk.id if trunk else content_hash(weights if self.trunk.pretrained else [weights, seed])
+        """What names the trunk of a seed in the cache: its run with that one's weights, their hash, or its seed."""
+        run, weights = trunk_run(self, seed), asdict(self.trunk)
+        return run.weights_id if run else content_hash(weights if self.trunk.pretrained else [weights, seed])
 
     def maps_folder(self, trunk: str) -> Path:
         """Where the feature maps of the test benchmark under a trunk are kept."""
@@ -197,9 +202,7 @@ class Study:
 
     def training_maps(self, seed: int) -> FeatureMaps:
         """The feature maps of the training images under the trunk of a seed."""
-        assert self.training is not None
-        net = placed(self.untrained("spoc", seed))
-        return MapSource(self.training, self.profile.image, net, self.trunk_id(seed), self.cache).train
+        return map_source(self, placed(self.untrained("spoc", seed)), seed).train
 
     def seed_maps(self, seed: int) -> BenchmarkMaps:
         """The feature maps of the test benchmark under the trunk of a seed."""
@@ -216,11 +219,12 @@ class Study:
         torch.manual_seed(0)  # of a random mask
         if frozen and profile.scales == (1.0,) and not profile.whitening:
             return self.test_maps(net, frozen).describe(MapEncoder(net.head))
-        return judged_descriptors(placed(net), folder.name, self.test, profile, self.cache / "shards")
+        name = of.weights_id if isinstance(of, Run) else folder.name
+        return judged_descriptors(placed(net), name, self.test, profile, self.cache / "shards")
 
     def answers(self, of: Run | Key) -> Answers:
         """The test queries answered by a trained run, or by the untrained head of an (arm, seed); kept on disk."""
-        files = self._files(self._asked(of)[0])
+        files = self._files(of)
         if not files[-1].exists():
             rows, asked = self.descriptors(of)
             check_spread(files[-1].parent.name, rows, asked)
@@ -229,24 +233,24 @@ class Study:
 
     def has_answers(self, of: Run | Key) -> bool:
         """Whether the test queries are answered by it already."""
-        return self._files(self._asked(of)[0])[-1].exists()
+        return self._files(of)[-1].exists()
 
     def _asked(self, of: Run | Key) -> tuple[Path, Callable[[], RetrievalNet], str]:
         """Where the answers are kept, the network that gives them, and what names its trunk if that is frozen."""
         if isinstance(of, Run):
             of.verify()  # answers of other weights must not be taken for its own
-            config = of.config
-            return of.folder, of.network, frozen_trunk(config) if config.frozen else ""
+            return of.folder, of.network, of.trunk_id if of.config.frozen else ""
         arm, seed = of
         trunk = self.trunk_id(seed)
         # Not the arm's name: what it stands for may change.
         name = content_hash([trunk, asdict(variant(arm)), recipe_hash(variant(arm))])
         return self.cache / "off-the-shelf" / name, partial(self.untrained, arm, seed), trunk
 
-    def _files(self, folder: Path) -> list[Path]:
-        one = self.profile
-        key = content_hash([self.test_id, asdict(one.judged_image), one.scales, one.whitening, evaluation_hash()])
-        return [folder / f"{kind}-{key}.csv" for kind in ("positions", "judged")]
+    def _files(self, of: Run | Key) -> list[Path]:
+        folder, one = self._asked(of)[0], self.profile
+        weights = [of.weights_sum] if isinstance(of, Run) else []
+        asked = [self.test_id, asdict(one.judged_image), one.scales, one.whitening, evaluation_hash(), *weights]
+        return [folder / f"{kind}-{content_hash(asked)}.csv" for kind in ("positions", "judged")]
 
     def untrained_answers(self, arm: str, seed: int | None = None) -> Answers:
         """The test queries answered by an arm before its first step, on the trunk of a seed.

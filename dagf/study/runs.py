@@ -27,9 +27,11 @@ from dagf.common import UserError, file_sha256, read_json, write_json
 from dagf.model.network import RetrievalNet
 from dagf.model.trunks import TrunkSpec
 from dagf.study.config import LARGEST, RunConfig, from_mapping, to_json
+from dagf.study.sources import frozen_trunk
 
 CURVES = ("epoch", "loss", "validation_mAP", "rate")
 SUM = "weights_sha256"  # in a record
+START_SUM = "start_weights_sha256"  # in a record: of the run that its trunk started from
 # How closely a run comes out again with its seed and versions (tests/study/test_repeats.py).
 REPEATS = {
     "same CPU and threads": "to the bit",
@@ -57,6 +59,43 @@ class Run:
             return from_mapping(RunConfig, read_json(file), str(file))
         except UserError as error:  # a value by itself may be refused without a word of the file
             raise error if str(file) in str(error) else UserError(f"{file}: {error}") from error
+
+    @property
+    def weights_sum(self) -> str:
+        """The sha256 of its weights, as its record has it; a `UserError` where neither record nor weights tell."""
+        known, weights = self.record.get(SUM), self.folder / "weights.safetensors"
+        if known is None and not weights.exists():
+            raise UserError(f"{weights} does not exist; delete its folder and train again")
+        return str(known or file_sha256(weights))
+
+    @property
+    def weights_id(self) -> str:
+        """What names its weights, and so all that is cached of them: trained again elsewhere, a run has others."""
+        return f"{self.id}-{self.weights_sum[:12]}"
+
+    @property
+    def trunk_id(self) -> str:
+        """What names the trunk of its network: its own weights, or those that a frozen trunk was taken from."""
+        config = self.config
+        if not config.frozen:
+            return self.weights_id
+        if not config.start:
+            return frozen_trunk(config)
+        known = self.record.get(START_SUM) or RunStore(self.folder.parent).get(config.start).weights_sum
+        return f"{config.start}-{str(known)[:12]}"
+
+    def check_start(self) -> None:
+        """Raise `UserError` where its trunk was trained again since, to other weights: arms of a seed share theirs.
+
+        The record of an older version does not say, and is taken as it is.
+        """
+        known, start = self.record.get(START_SUM), Run(self.folder.parent / self.config.start)
+        there = known is not None and (start.folder / "record.json").exists()
+        if there and known != start.weights_sum:
+            raise UserError(
+                f"{self.folder} was trained on the trunk {start.id}, which has since been trained again and is another "
+                "one: delete this folder, it is trained again"
+            )
 
     def verify(self) -> None:
         """Raise `UserError` where the weights are not those that the record was written of."""
@@ -155,7 +194,9 @@ def _seal(run: Run) -> None:
     """Write into a finished run's record what its weights are, and how closely it can be had again."""
     file, weights = run.folder / "record.json", run.folder / "weights.safetensors"
     if file.exists() and weights.exists() and SUM not in run.record:
-        write_json(file, run.record | {SUM: file_sha256(weights), "repeats": REPEATS})
+        start = run.folder.parent / run.config.start
+        begun = {START_SUM: Run(start).weights_sum} if (start / "record.json").exists() else {}
+        write_json(file, run.record | {SUM: file_sha256(weights), "repeats": REPEATS} | begun)
 
 
 @dataclass(frozen=True)

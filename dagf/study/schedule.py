@@ -8,11 +8,15 @@ trunk.
 
 from collections.abc import Hashable, Sequence
 from functools import partial
+from pathlib import Path
 from typing import TYPE_CHECKING
 
+from dagf.common import content_hash
+from dagf.model.network import RetrievalNet
 from dagf.study.config import RunConfig
-from dagf.study.parallel import Task
+from dagf.study.parallel import Task, pipeline
 from dagf.study.runs import Run
+from dagf.study.sources import MapSource
 from dagf.study.training import train
 
 if TYPE_CHECKING:
@@ -28,11 +32,13 @@ def shared_tasks(study: "Study", seeds: Sequence[int], frozen: bool) -> tuple[Ta
     for seed in seeds:
         config = study.trunk_config(seed)
         last[seed] = ("trunk", seed)
-        if config and not study.store.find(config):
+        missing = config is not None and not study.store.find(config)
+        if config and missing:
             tasks[last[seed]] = Task(partial(train_one, study, config))
         if frozen and study.training is not None:
-            trunk = study.trunk_id(seed)  # a pre-trained one is that of all seeds
-            if ("maps", trunk) not in tasks and not study.maps_folder(trunk).exists():
+            trunk = config.id if config else study.trunk_id(seed)  # a pre-trained one is that of all seeds
+            # What the maps of a trunk are called is known when it is trained; those of an earlier one are not its own.
+            if ("maps", trunk) not in tasks and (missing or not study.maps_folder(study.trunk_id(seed)).exists()):
                 tasks["maps", trunk] = Task(partial(cache_maps, study, seed), (last[seed],))
             last[seed] = ("maps", trunk)
     return tasks, last
@@ -64,7 +70,32 @@ def tasks_for(study: "Study", arms: Sequence[str], seeds: Sequence[int], sweep: 
 def train_one(study: "Study", config: RunConfig) -> Run:
     """The run of a configuration of the study, trained if it is missing."""
     assert study.training is not None
-    return study.store.find(config) or train(config, study.training, study.store, study.cache, study.weights, bar=False)
+    done = study.store.find(config)
+    if done:
+        return done
+    cache = training_cache(study, config.seed) if config.frozen else study.cache
+    return train(config, study.training, study.store, cache, study.weights, bar=False)
+
+
+def trunk_run(study: "Study", seed: int) -> Run | None:
+    """The run that gives the trunk of a seed, trained if it is missing; None where it is not trained here."""
+    config = study.trunk_config(seed)
+    if config and not study.store.find(config):
+        pipeline(shared_tasks(study, [seed], frozen=False)[0], "trunks")
+    return study.store.get(config.id) if config else None
+
+
+def training_cache(study: "Study", seed: int) -> Path:
+    """Where heads on the frozen trunk of a seed find their maps: they name them by its run, this by its weights."""
+    return study.cache / content_hash(study.trunk_id(seed)) if study.trunk_config(seed) else study.cache
+
+
+def map_source(study: "Study", net: RetrievalNet, seed: int) -> MapSource:
+    """The feature maps of the training and validation images under the trunk of `net`, which is that of a seed."""
+    assert study.training is not None
+    trunk = study.trunk_config(seed)
+    name = trunk.id if trunk else study.trunk_id(seed)
+    return MapSource(study.training, study.profile.image, net, name, training_cache(study, seed))
 
 
 def _train_and_judge(study: "Study", arm: str, seed: int, sweep: bool) -> None:

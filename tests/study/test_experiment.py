@@ -1,16 +1,18 @@
 """The study: what is trained, shared and kept, on Toytown and on a folder of photographs."""
 
+import shutil
 from collections.abc import Callable, Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pandas as pd
 import pytest
 import torch
-from safetensors.torch import load_file
+from safetensors.torch import load_file, save_file
 
-from dagf.common import UserError
+from dagf.common import UserError, file_sha256, read_json, write_json
 from dagf.model.variants import VARIANTS
 from dagf.retrieval.descriptors import benchmark_scores
 from dagf.retrieval.images import ImageSpec, load_image, to_input
@@ -20,6 +22,8 @@ from dagf.study.analysis.results import shelf_summary
 from dagf.study.config import RunConfig
 from dagf.study.experiment import Study
 from dagf.study.opening import open_study
+from dagf.study.runs import RunStore
+from dagf.study.schedule import tasks_for
 from tests.study.conftest import FOLDER
 
 pytestmark = pytest.mark.usefixtures("one_process")
@@ -102,6 +106,80 @@ def test_heads_on_a_frozen_trunk_and_a_folder(
         shelf = study.untrained("spoc", seed).trunk.state_dict()
         assert all(shelf[key].equal(value) for key, value in kept.items())
     assert len({study.trunk_id(seed) for seed in (0, 1)}) == 2
+
+
+def retrained(study: Study, config: RunConfig, seed: int) -> None:
+    """Put into the store what training `config` again on another kind of machine leaves: other weights."""
+    folder = study.store.folder(config)
+    weights, record = folder / "weights.safetensors", read_json(folder / "record.json")
+    rng = torch.Generator().manual_seed(seed)
+    moved = {key: one * (1 + 0.5 * torch.randn(one.shape, generator=rng)) for key, one in _moving(weights).items()}
+    save_file({**load_file(weights), **moved}, weights)
+    write_json(folder / "record.json", record | {"weights_sha256": file_sha256(weights)})
+
+
+def _moving(weights: Path) -> dict[str, torch.Tensor]:
+    return {key: one for key, one in load_file(weights).items() if one.ndim == 4}
+
+
+@pytest.mark.parametrize("frozen", [False, True])
+def test_what_is_cached_of_a_network_is_not_taken_for_that_of_one_with_other_weights(
+    project: Path, profile: Callable[..., str], frozen: bool
+) -> None:
+    study = open_study(profile(arms=["gem"], seeds=[0], frozen=frozen))
+    first = study.run("gem")
+    before, trunk = study.answers(first).judged, study.trunk_config(0)
+    assert trunk is not None
+    retrained(study, trunk if frozen else first.config, 7)
+    if frozen:
+        shutil.rmtree(first.folder)
+    again = study.run("gem")
+    shutil.copytree(study.store.root, project / "runs")
+    fresh = replace(study, store=RunStore(project / "runs"), cache=project / "cache")
+    for file in (project / "runs").rglob("judged-*.csv"):
+        file.unlink()
+    judged = study.answers(again).judged
+    pd.testing.assert_frame_equal(judged, fresh.answers(fresh.run("gem")).judged)
+    assert not judged.equals(before)
+    assert again.id == first.id  # which is what tables show
+    learned_from = study.training_maps(0).take(np.arange(2))
+    assert torch.equal(learned_from, fresh.training_maps(0).take(np.arange(2)))
+
+
+@pytest.mark.parametrize("frozen", [False, True])
+def test_a_trunk_that_is_gone_is_trained_again_before_its_arms(
+    project: Path, profile: Callable[..., str], frozen: bool
+) -> None:
+    study = open_study(profile(arms=["gem"], seeds=[0], frozen=frozen))
+    first, trunk = study.run("gem"), study.trunk_config(0)
+    assert trunk is not None
+    weights = load_file(first.folder / "weights.safetensors")
+    for config in (trunk, first.config):
+        shutil.rmtree(study.store.folder(config))
+    tasks = tasks_for(study, ["gem"], [0], sweep=False)
+    first_of_all, (needed,) = next(iter(tasks)), tasks["arm", "gem", 0].needs
+    assert first_of_all == ("trunk", 0)
+    assert needed in tasks  # else workers side by side would begin with the arm
+    again = load_file(study.run("gem").folder / "weights.safetensors")
+    assert all(again[key].equal(one) for key, one in weights.items())
+
+
+@pytest.mark.parametrize("frozen", [False, True])
+def test_an_arm_on_a_trunk_that_is_now_another_is_named(
+    project: Path, profile: Callable[..., str], frozen: bool
+) -> None:
+    study = open_study(profile(arms=["gem"], seeds=[0], frozen=frozen))
+    run, trunk = study.run("gem"), study.trunk_config(0)
+    assert trunk is not None
+    retrained(study, trunk, 7)
+    with pytest.raises(UserError, match=f"{run.id} was trained on the trunk {trunk.id}.*delete this folder") as said:
+        study.table()
+    assert "\n" not in str(said.value)
+    old = {key: value for key, value in run.record.items() if key != "start_weights_sha256"}
+    write_json(run.folder / "record.json", old)  # of an earlier version, which did not say
+    assert len(study.table())
+    shutil.rmtree(run.folder)
+    assert len(study.table())
 
 
 def _fresh(study: Study, config: RunConfig) -> Any:

@@ -288,7 +288,7 @@ def test_kept_answers(toy: Study, tmp_path: Path, data: st.DataObject) -> None:
     if not store.root.exists():
         shutil.copytree(run.folder, store.root / run.id)
     copy = Run(store.root / run.id)
-    good, judged = toy._files(run.folder)[-1], toy._files(copy.folder)[-1]
+    good, judged = toy._files(run)[-1], toy._files(copy)[-1]
     judged.write_bytes(data.draw(damaged(good.read_bytes())))
     answers = read_or_refuse(lambda: toy.answers(copy), judged)
     assert answers is None or len(answers.judged)

@@ -106,7 +106,7 @@ def test_descriptors_are_whitened_by_what_the_split_teaches(paper: Path, photogr
     expected = judge(study.test, whiten(asked) @ whiten(rows).T)
     assert study.answers(run).judged["AP"].to_numpy() == pytest.approx(expected["AP"].to_numpy(), nan_ok=True)
     plain = replace(study, profile=replace(study.profile, whitening=""))
-    assert plain._files(run.folder) != study._files(run.folder)  # kept apart
+    assert plain._files(run) != study._files(run)  # kept apart
     other = replace(study, profile=replace(study.profile, whitening="gldv2"))
     with pytest.raises(UserError, match=r"whitening split 'gldv2'.*known: sfm120k"):
         other.answers(run)

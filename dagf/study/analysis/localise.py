@@ -201,7 +201,7 @@ def _localise(study: Study, run: Run) -> None:
 
 def _file(study: Study, run: Run) -> Path:
     own = [code_only(Path(file).read_text(encoding="utf-8")) for file in (__file__, explain.__file__)]
-    asked = [study.test_id, asdict(study.profile.judged_image), evaluation_hash(), own]
+    asked = [run.weights_sum, study.test_id, asdict(study.profile.judged_image), evaluation_hash(), own]
     return run.folder / f"localisation-{content_hash(asked)}.csv"
 
 

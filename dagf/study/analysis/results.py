@@ -168,7 +168,8 @@ def trunk_words(study: Study, seeds: Sequence[int] = ()) -> str:
     """The runs of the trunks under untrained heads, in words; '' where they were trained elsewhere."""
     if not study.profile.trunk_training:
         return ""
-    return f"trunks: {run_words((seed, study.trunk_id(seed)) for seed in seeds or study.profile.seeds)}"
+    trunks = ((seed, study.trunk_config(seed)) for seed in seeds or study.profile.seeds)
+    return f"trunks: {run_words((seed, trunk.id) for seed, trunk in trunks if trunk)}"
 
 
 def trained_facts(study: Study) -> dict[str, str]:

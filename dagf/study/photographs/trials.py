@@ -28,7 +28,8 @@ from dagf.study.parallel import side_by_side
 from dagf.study.placing import placed
 from dagf.study.recipe import recipe_hash
 from dagf.study.runs import Run
-from dagf.study.sources import MapSource, TrainingSet
+from dagf.study.schedule import map_source
+from dagf.study.sources import TrainingSet
 
 AS_IT_IS = "none"
 SIZES = (128, 256, 512)  # dimensions kept by a whitening
@@ -67,7 +68,7 @@ def _file(study: Study, of: Run | Key) -> Path:
 def kept_file(study: Study, of: Run | Key, folder: str, *more: object) -> Path:
     """Where the cache keeps what was judged of a descriptor, named by its content; `more` of it is added."""
     if isinstance(of, Run):
-        name: object = of.id
+        name: object = of.weights_id
     else:
         name = [study.trunk_id(of[1]), asdict(variant(of[0])), recipe_hash(variant(of[0]))]
     # Not in the run's folder: what the whitening has learned from counts, too, and that is the study's.
@@ -88,11 +89,11 @@ def described(
 
     The training images (N, D), and for each part (rows, queries): of the held-out instances and of the test.
     """
-    data = trained_study(study)
+    trained_study(study)
     seed = of.config.seed if isinstance(of, Run) else of[1]
     net = placed(of.network() if isinstance(of, Run) else study.untrained(*of))
     encode, trunk = MapEncoder(net.head), study.trunk_id(seed)
-    learned = MapSource(data, study.profile.image, net, trunk, study.cache)
+    learned = map_source(study, net, seed)
     known = describe(encode, learned.train.batches(), learned.train.count)
     maps = {"validation": lambda: learned.validation, "test": lambda: study.test_maps(net, trunk)}
     return known, {part: maps[part]().describe(encode) for part in parts}

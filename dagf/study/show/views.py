@@ -24,7 +24,6 @@ from dagf.study.analysis.grid import WINDOW_SETS
 from dagf.study.experiment import Key, Study
 from dagf.study.photographs.reranking import COUNTS, NOTHING, RERANKINGS
 from dagf.study.runs import Run
-from dagf.study.sources import frozen_trunk
 
 OWN = "its own"
 WINDOWS = (OWN, *WINDOW_SETS)
@@ -211,10 +210,7 @@ class Explorer:
         if made_of == self.arms[arm].made_of:  # just as the study describes, to the bit
             rows, queries = self.study.descriptors(of)
             return np.asarray(rows[:], np.float32), queries
-        if isinstance(of, Run):
-            trunk = frozen_trunk(of.config) if of.config.frozen else of.id
-        else:
-            trunk = self.study.trunk_id(of[1])
+        trunk = of.trunk_id if isinstance(of, Run) else self.study.trunk_id(of[1])
         net = self._network(arm, made_of)  # not the one that is looked through: this one may move to a GPU
         return self.study.test_maps(net, trunk).describe(MapEncoder(net.head))
 
