@@ -2,14 +2,15 @@
 
 import os
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import dagf
-from dagf.common import UserError, content_hash, file_sha256, read_json
+from dagf.common import UserError, content_hash, file_sha256, read_json, write_text
 from dagf.study import paths
+from dagf.study.reports.folders import hash_files, hash_folder
 
 # The notebooks and what each one needs to have run before it. Those that need nothing of each other run side by side.
 ORDER: Mapping[str, tuple[str, ...]] = {
@@ -111,7 +112,7 @@ def output_for(parameters: Mapping[str, Any], reports: Path, folder: Path | None
     root = folder or (reports / slug(profile) if own else reports)
     if not benchmark:
         return Output(root, root / "tables")
-    name = slug(Path(benchmark).resolve().name)
+    name = _folder_slug(Path(benchmark).resolve().name)
     name = name if profile in ("cpu", "smoke") else f"{name}-{slug(profile)}"
     return Output(root / "photographs" / name, root / "photographs", name)
 
@@ -130,6 +131,35 @@ class Stale:
 def slug(text: str) -> str:
     """`text` as a short name that is safe in file names and addresses."""
     return re.sub(r"[^a-z0-9_]+", "-", text.lower()).strip("-") or "unnamed"
+
+
+def _folder_slug(name: str) -> str:
+    """The name of a folder as a slug; what a slug cannot hold (a name in other letters) is told apart by its hash."""
+    return (
+        slug(name)
+        if name.isascii() and re.search("[a-z0-9_]", name.lower())
+        else f"{slug(name)}-{content_hash(name, 6)}"
+    )
+
+
+def claim_pages(output: Output, parameters: Mapping[str, Any], project: Project) -> None:
+    """Keep, as a hash, of which folder of photographs an output is: one of the same name must not replace its tables.
+
+    Raises `UserError` where it is that of another folder. One that does not say so is of an earlier version.
+    """
+    if not output.photographs:
+        return
+    what = str(parameters["benchmark"])
+    folder = _folders(what, project.root / "data")[0].resolve()
+    inside = folder.is_relative_to(project.root.resolve())  # a project that is moved takes its folders with it
+    own = content_hash(os.path.relpath(folder, project.root.resolve()) if inside else str(folder))
+    kept = output.pages / ".folder"
+    if kept.is_file() and kept.read_text(encoding="utf-8", errors="replace") != own and records(output, project.order):
+        raise UserError(
+            f"{output.pages} holds the reports on another folder that is called {folder.name}, too: give these a place "
+            f"of their own with --output, or delete {output.pages} if that folder was moved"
+        )
+    write_text(kept, own)
 
 
 def read_notebook(path: Path) -> dict[str, Any]:
@@ -177,7 +207,8 @@ def common_parts(project: Project, parameters: Mapping[str, Any]) -> dict[str, s
     code = [path for kind in ("*.py", "*.yaml") for path in project.package.rglob(kind)]
     listed = [project.root / "data" / file for file in ("manifest.json", "published.csv")]
     folders = [parameters.get("benchmark"), parameters.get("train_on"), *parameters.get("distractors", [])]
-    given = [hash_folder(path) for what in folders if what for path in _folders(str(what), project.root / "data")]
+    data = project.root / "data"
+    given = [hash_folder(path, _seen(path, data)) for what in folders if what for path in _folders(str(what), data)]
     weights = Path(str(parameters.get("weights") or "")).expanduser()
     return {
         "module": content_hash(hash_files(code, project.package)),
@@ -194,20 +225,8 @@ def _folders(what: str, data: Path) -> list[Path]:
     return folders_of(what, data) or [Path(what).expanduser()]
 
 
-def hash_files(files: Iterable[Path], base: Path) -> dict[str, str]:
-    """The sha256 of each of the `files` that exist, by their path from `base`."""
-    present = {path for path in files if path.is_file()}
-    return {Path(os.path.relpath(path, base)).as_posix(): file_sha256(path) for path in sorted(present)}
-
-
-def hash_folder(folder: Path) -> str:
-    """A hash of the ground truth, names and sizes in a folder of photographs, without reading every photograph."""
-    if not folder.is_dir():
-        return ""
-    files = sorted(path for path in folder.rglob("*") if path.is_file())
-    sizes = [[path.relative_to(folder).as_posix(), path.stat().st_size] for path in files]
-    truth = [folder / "labels.csv", *folder.glob("*.json"), *folder.glob("*.pkl")]
-    return content_hash([sizes, hash_files(truth, folder)])
+def _seen(folder: Path, data: Path) -> Path:
+    return data / "cache" / "seen" / f"{content_hash(str(folder.resolve()))}.json"
 
 
 def staleness(output: Output, name: str, now: Mapping[str, str]) -> str:
@@ -223,7 +242,7 @@ def staleness(output: Output, name: str, now: Mapping[str, str]) -> str:
     return f"{missing[0]} is missing" if missing else ""
 
 
-def records(output: Output, order: Sequence[str]) -> list[dict[str, Any]]:
+def records(output: Output, order: Iterable[str]) -> list[dict[str, Any]]:
     """What is known about the reports that are there, in the order of the notebooks."""
     return [read_json(output.record(name)) for name in order if output.record(name).is_file()]
 

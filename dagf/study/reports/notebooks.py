@@ -24,7 +24,7 @@ import dagf
 from dagf.common import HEADLESS, UserError, cores, read_json, write_json
 from dagf.study import paths
 from dagf.study.machine import machine, thread_limits
-from dagf.study.reports.freshness import Output, Project, Stale, output_for, records, slug, staleness
+from dagf.study.reports.freshness import Output, Project, Stale, claim_pages, output_for, records, slug, staleness
 from dagf.study.reports.plans import Plan, plan
 from dagf.study.reports.report import publish, write_index
 
@@ -53,6 +53,7 @@ def run_reports(
     board = Board(stream or sys.stdout, max(len(one.name) for one in plans))
     stages = project.root / "data" / "scratch" / "reports" / slug(os.path.relpath(out.pages, project.root))
     with _alone(stages):
+        claim_pages(out, parameters, project)
         todo = [one for one in plans if force or staleness(out, one.name, one.parts)]
         for one in plans:
             if one not in todo:

@@ -198,6 +198,25 @@ def test_pages_on_photographs_stay_apart_from_their_tables(project: Project) -> 
     assert "data" in check({"benchmark": str(photographs)}, ["01_first"], project=project)[0].reason
 
 
+@pytest.mark.study
+def test_two_folders_of_one_name_do_not_replace_each_others_tables(project: Project) -> None:
+    for parent in ("one", "two"):
+        folder = project.root.parent / parent / "photos"
+        folder.mkdir(parents=True)
+        (folder / "labels.csv").write_text(f"a.jpg,{parent}\n")
+    one, two = ({"benchmark": str(project.root.parent / parent / "photos")} for parent in ("one", "two"))
+    run_reports(one, ["01_first"], project=project, stream=io.StringIO())
+    before = reports(project)
+    with pytest.raises(UserError, match=r"photographs/photos holds the reports on another folder.*--output") as caught:
+        run_reports(two, ["01_first"], project=project, stream=io.StringIO())
+    assert "\n" not in str(caught.value)
+    run_reports(one, ["01_first"], project=project, stream=io.StringIO())
+    mine = project.root / "mine"
+    run_reports(two, ["01_first"], output=mine, project=project, stream=io.StringIO())
+    assert reports(project) == before
+    assert (mine / "photographs" / "photos" / "01_first.html").is_file()
+
+
 def test_unknown_names_are_refused_with_the_nearest_known(tmp_path: Path) -> None:
     project = make_project(tmp_path / "project")
     with pytest.raises(UserError, match="unknown parameter of 01_first 'seed': did you mean 'seeds'"):
@@ -243,6 +262,10 @@ def test_the_error_of_a_cell_is_told_in_a_few_lines() -> None:
         ({"profile": "smoke"}, "reports/smoke"),
         ({"profile": "../x"}, "reports/x"),
         ({"benchmark": "/a/Town.v2"}, "reports/photographs/town-v2"),
+        ({"benchmark": "/a/写真"}, "reports/photographs/unnamed-199fdf"),
+        ({"benchmark": "/a/照片"}, "reports/photographs/unnamed-de8945"),
+        ({"benchmark": "/a/Café"}, "reports/photographs/caf-e5e78a"),
+        ({"benchmark": "/a/!"}, "reports/photographs/unnamed-19d945"),
         ({"benchmark": "/a/town", "profile": "gpu"}, "reports/photographs/town-gpu"),
         ({"benchmark": "/a/town", "profile": "smoke"}, "reports/smoke/photographs/town"),
     ],
