@@ -10,7 +10,6 @@ A finished run holds
 and an unfinished one `state.safetensors`, from which the next start goes on as if nothing had happened.
 """
 
-import json
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
@@ -20,16 +19,16 @@ from typing import Any
 import pandas as pd
 import torch
 from filelock import FileLock
-from safetensors import SafetensorError, safe_open
+from safetensors import SafetensorError
 from safetensors.torch import load_file
 
-from dagf.common import UserError, file_sha256, read_json, write_json
+from dagf.common import UserError, file_sha256, read_json, shown, write_json
 from dagf.model.network import RetrievalNet
 from dagf.model.trunks import TrunkSpec
+from dagf.study.checkpoints import CURVES, NAME, check_state, name_state
 from dagf.study.config import LARGEST, RunConfig, from_mapping, to_json
 from dagf.study.sources import frozen_trunk
 
-CURVES = ("epoch", "loss", "validation_mAP", "rate")
 SUM = "weights_sha256"  # in a record
 START_SUM = "start_weights_sha256"  # in a record: of the run that its trunk started from
 # How closely a run comes out again with its seed and versions (tests/study/test_repeats.py).
@@ -53,12 +52,19 @@ class Run:
 
     @property
     def config(self) -> RunConfig:
-        """Its configuration; a `UserError` names the file where it is none."""
+        """Its configuration; a `UserError` names the file where it is none, or another run's."""
         file = self.folder / "config.json"
+        values = read_json(file)
         try:
-            return from_mapping(RunConfig, read_json(file), str(file))
+            config = from_mapping(RunConfig, values, str(file))
         except UserError as error:  # a value by itself may be refused without a word of the file
             raise error if str(file) in str(error) else UserError(f"{file}: {error}") from error
+        if config.id != self.id and to_json(config) == values:  # of an earlier version, which had fewer fields, it may
+            raise self._mixed(file, config.id)
+        return config
+
+    def _mixed(self, file: Path, of: object) -> UserError:
+        return UserError(f"{file} is of another run, {shown(of)}: delete its folder and train again")
 
     @property
     def weights_sum(self) -> str:
@@ -98,9 +104,11 @@ class Run:
             )
 
     def verify(self) -> None:
-        """Raise `UserError` where the weights are not those that the record was written of."""
-        weights = self.folder / "weights.safetensors"
-        known = self.record.get(SUM) if weights.exists() else None
+        """Raise `UserError` where the record is another run's, or the weights are not those it was written of."""
+        weights, record = self.folder / "weights.safetensors", self.record
+        if record.get(NAME, self.id) != self.id:
+            raise self._mixed(self.folder / "record.json", record[NAME])
+        known = record.get(SUM) if weights.exists() else None
         if known is not None and known != file_sha256(weights):
             raise UserError(
                 f"{weights} was changed since the run was trained: put it back, or delete its folder and train again"
@@ -173,30 +181,13 @@ def read_table(
     return table
 
 
-def check_state(path: Path) -> None:
-    """Raise `UserError`, naming the file, for a checkpoint that is not one of an unfinished run."""
-    try:
-        with safe_open(path, "pt") as opened:
-            kept = json.loads((opened.metadata() or {})["json"])
-        fine = all(row.keys() == set(CURVES) for row in kept["curves"]) and isinstance(kept["scaler"], dict)
-        fine &= all(type(one) in (int, float) for row in [kept, *kept["curves"]] for one in _numbers(row))
-    except (SafetensorError, OSError, ValueError, KeyError, TypeError, AttributeError):
-        fine = False
-    if not fine:
-        raise UserError(f"{path} is no checkpoint of a run; delete it and train again")
-
-
-def _numbers(row: dict[str, Any]) -> list[Any]:
-    return [row["seconds"]] if "seconds" in row else list(row.values())
-
-
 def _seal(run: Run) -> None:
     """Write into a finished run's record what its weights are, and how closely it can be had again."""
     file, weights = run.folder / "record.json", run.folder / "weights.safetensors"
     if file.exists() and weights.exists() and SUM not in run.record:
         start = run.folder.parent / run.config.start
         begun = {START_SUM: Run(start).weights_sum} if (start / "record.json").exists() else {}
-        write_json(file, run.record | {SUM: file_sha256(weights), "repeats": REPEATS} | begun)
+        write_json(file, run.record | {NAME: run.id, SUM: file_sha256(weights), "repeats": REPEATS} | begun)
 
 
 @dataclass(frozen=True)
@@ -245,7 +236,11 @@ class RunStore:
                     left.unlink()
             state = folder / "state.safetensors"
             if state.exists():
-                check_state(state)
+                check_state(state, config)
             write_json(folder / "config.json", to_json(config))
-            yield folder
+            try:
+                yield folder
+            except BaseException:  # Ctrl-C, too
+                name_state(state, config.id)
+                raise
             _seal(Run(folder))

@@ -150,6 +150,12 @@ def test_a_pickle_in_place_of_weights_is_refused(there: Run, tmp_path: Path) -> 
     assert not fired.exists()
 
 
+def without(tensors: dict[str, Any], name: str) -> dict[str, Any]:
+    """The tensors but for one, which must be among them."""
+    assert name in tensors, sorted(tensors)
+    return {key: one for key, one in tensors.items() if key != name}
+
+
 @pytest.mark.parametrize(
     "spoil",
     [
@@ -158,6 +164,19 @@ def test_a_pickle_in_place_of_weights_is_refused(there: Run, tmp_path: Path) -> 
         lambda tensors, meta: (tensors, {"json": "[]"}),
         lambda tensors, meta: (tensors, {"json": json.dumps({**json.loads(meta["json"]), "curves": [{"x": 1}]})}),
         lambda tensors, meta: (tensors, {"json": json.dumps({**json.loads(meta["json"]), "seconds": "long"})}),
+        lambda tensors, meta: ({**tensors, "more.0": torch.zeros(1)}, meta),
+        lambda tensors, meta: ({**tensors, "objective.describe.head.more": torch.zeros(1)}, meta),
+        lambda tensors, meta: (
+            {key: one[..., :1].clone() if one.ndim == 4 else one for key, one in tensors.items()},
+            meta,
+        ),
+        lambda tensors, meta: (without(tensors, "objective.describe.head.scale_and_mask.pooling.p"), meta),
+        lambda tensors, meta: (without(tensors, "optimizer.0.exp_avg"), meta),
+        lambda tensors, meta: ({**tensors, "optimizer.0.exp_avg": torch.zeros(1, 2, 3)}, meta),
+        lambda tensors, meta: ({**tensors, "optimizer.0.step": torch.tensor(-1e9)}, meta),
+        lambda tensors, meta: ({**tensors, "optimizer.0.step": torch.tensor(float("nan"))}, meta),
+        lambda tensors, meta: ({**tensors, "optimizer.0.step": torch.zeros(2)}, meta),
+        lambda tensors, meta: (tensors, {**meta, "run": "another"}),
     ],
 )
 def test_a_checkpoint_that_is_another_thing_is_named(

@@ -2,6 +2,8 @@
 
 import re
 import shutil
+from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -11,8 +13,10 @@ from safetensors.torch import load_file, save_file
 from dagf.common import UserError, read_json, write_json
 from dagf.model.network import RetrievalNet
 from dagf.model.trunks import TrunkSpec
+from dagf.study import training
+from dagf.study.config import to_json
 from dagf.study.runs import Run, RunStore, read_weights
-from tests.study.conftest import configured
+from tests.study.conftest import Workshop, configured
 
 
 def pretended(store: RunStore, *names: str) -> None:
@@ -78,24 +82,59 @@ def test_the_network_comes_back(finished: Run) -> None:
 
 
 def test_a_pretrained_trunk_keeps_its_batch_norms_though_its_file_is_gone(finished: Run, tmp_path: Path) -> None:
-    there = tmp_path / "run"
-    shutil.copytree(finished.folder, there)
     config = finished.config
-    write_json(there / "config.json", {**_json(there), "trunk": {"name": "small", "weights": "sha256:0123"}})
+    other = replace(config, trunk=replace(config.trunk, weights="sha256:0123"))
+    there = tmp_path / other.id
+    shutil.copytree(finished.folder, there)
+    write_json(there / "config.json", to_json(other))
+    write_json(there / "record.json", finished.record | {"run": other.id})
     net = Run(there).network()
     assert Run(there).config.trunk != config.trunk
     assert net.keep_batch_norm
     assert not net.train().trunk.training
 
 
-def _json(folder: Path) -> dict[str, object]:
-    found: dict[str, object] = read_json(folder / "config.json")
-    return found
+@pytest.mark.parametrize("files", [["config.json"], ["record.json", "weights.safetensors"], "all"])
+def test_files_of_another_run_are_named(finished: Run, workshop: Workshop, files: Sequence[str]) -> None:
+    shutil.copytree(finished.folder, workshop.store.folder(configured()))
+    run, other = Run(workshop.store.folder(configured())), workshop.train(configured(epochs=1, steps=1, seed=1))
+    for file in other.folder.iterdir() if files == "all" else [other.folder / name for name in files]:
+        shutil.copy(file, run.folder)
+    with pytest.raises(UserError, match=rf"{run.id}/\w+\.json is of another run, '{other.id}': delete") as caught:
+        run.network()
+    assert "\n" not in str(caught.value)
+
+
+def test_a_configuration_of_an_earlier_version_may_have_another_id(finished: Run, tmp_path: Path) -> None:
+    there = tmp_path / "0123456789ab"
+    shutil.copytree(finished.folder, there)
+    values = read_json(there / "config.json")
+    del values["frozen"]  # a field that it did not have
+    write_json(there / "config.json", values)
+    write_json(there / "record.json", {key: one for key, one in finished.record.items() if key != "run"})
+    assert Run(there).network()
+
+
+def test_a_checkpoint_of_another_run_is_named(workshop: Workshop, monkeypatch: pytest.MonkeyPatch) -> None:
+    def stopped(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    first, second = (configured(epochs=2, steps=1, seed=seed) for seed in (0, 1))
+    with monkeypatch.context() as patched:
+        patched.setattr(training._Loop, "_finish", stopped)
+        with pytest.raises(KeyboardInterrupt):
+            workshop.train(first)
+    state = workshop.store.folder(second) / "state.safetensors"
+    state.parent.mkdir()
+    shutil.copy(workshop.store.folder(first) / state.name, state)
+    with pytest.raises(UserError, match=re.escape(f"{state} is of another run, '{first.id}': delete it")):
+        workshop.train(second)
+    assert workshop.train(first).id == first.id  # its own is gone on from
 
 
 @pytest.mark.parametrize("content", [None, b"", b"no tensors", b"\x08\0\0\0\0\0\0\0{}      cut", "half", "other"])
 def test_broken_weights_are_one_line(finished: Run, tmp_path: Path, content: bytes | str | None) -> None:
-    there = tmp_path / "run"
+    there = tmp_path / finished.id
     shutil.copytree(finished.folder, there)
     weights = there / "weights.safetensors"
     whole = weights.read_bytes()
@@ -115,7 +154,7 @@ def test_broken_weights_are_one_line(finished: Run, tmp_path: Path, content: byt
 
 @pytest.mark.parametrize("text", ["", "{", "[]", '{"variant": {}}', '{"more": 1}'])
 def test_a_broken_configuration_is_one_line(finished: Run, tmp_path: Path, text: str) -> None:
-    there = tmp_path / "run"
+    there = tmp_path / finished.id
     shutil.copytree(finished.folder, there)
     (there / "config.json").write_text(text)
     with pytest.raises(UserError, match=re.escape(str(there / "config.json"))):
