@@ -12,9 +12,7 @@ from dagf.retrieval.metrics import judge_positions
 from dagf.retrieval.search import Descriptors, Rows
 from dagf.retrieval.streaming import stream_positions
 from dagf.study.placing import device
-from dagf.study.runs import read_table
-
-REMEDY = "delete it: it is made again"
+from dagf.study.runs import REMEDY, read_table
 
 
 @dataclass(frozen=True)

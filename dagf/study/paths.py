@@ -33,8 +33,15 @@ def root() -> Path:
 
 
 def data() -> Path:
-    """The folder of data sets and of everything that is generated or downloaded."""
-    return root() / "data"
+    """The folder of data sets and of everything that is generated or downloaded.
+
+    Raises `UserError` where a file is in its place, or in that of the runs or of the cache.
+    """
+    folder = root() / "data"
+    for one in (folder, folder / "runs", folder / "cache"):
+        if one.exists() and not one.is_dir():
+            raise UserError(f"{one} is a file where a folder is needed: move it away, the folder is made anew")
+    return folder
 
 
 def runs() -> Path:

@@ -29,6 +29,7 @@ from dagf.study.checkpoints import CURVES, NAME, check_state, name_state
 from dagf.study.config import LARGEST, RunConfig, from_mapping, to_json
 from dagf.study.sources import frozen_trunk
 
+REMEDY = "delete it: it is made again"  # of what is kept beside a run or in the cache
 SUM = "weights_sha256"  # in a record
 START_SUM = "start_weights_sha256"  # in a record: of the run that its trunk started from
 # How closely a run comes out again with its seed and versions (tests/study/test_repeats.py).

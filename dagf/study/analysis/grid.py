@@ -23,6 +23,7 @@ from dagf.retrieval.feature_maps import FeatureMaps
 from dagf.retrieval.metrics import judge
 from dagf.study.experiment import Study
 from dagf.study.parallel import side_by_side
+from dagf.study.runs import REMEDY, read_table
 
 DRAWS = 10  # random masks: the null has a spread of its own
 POWERS = {"SPoC": 1.0, "GeM": 3.0}
@@ -48,7 +49,8 @@ def grid(study: Study, setting: str = "Medium") -> pd.DataFrame:
     study.prepare(seeds)
     missing = [seed for seed in seeds if not _file(study, seed, setting).exists()]
     side_by_side(partial(_answer, study, setting), missing, "windows x masks")
-    return pd.concat([pd.read_csv(_file(study, seed, setting)).assign(seed=seed) for seed in seeds], ignore_index=True)
+    kept = [read_table(_file(study, seed, setting), ("query", "positives", "AP", "draw"), REMEDY) for seed in seeds]
+    return pd.concat([table.assign(seed=seed) for seed, table in zip(seeds, kept, strict=True)], ignore_index=True)
 
 
 def of_first_set(cells: pd.DataFrame) -> pd.DataFrame:

@@ -36,7 +36,7 @@ from dagf.study.experiment import Study
 from dagf.study.parallel import side_by_side
 from dagf.study.placing import placed
 from dagf.study.recipe import evaluation_hash
-from dagf.study.runs import Run
+from dagf.study.runs import REMEDY, Run, read_table
 from dagf.study.show.figures import STYLE, overlay
 
 Mask = NDArray[np.bool_]
@@ -191,7 +191,8 @@ def localisations(study: Study, arm: str = "dagf") -> pd.DataFrame:
     """`localisation` of the end-to-end runs of all seeds, with the column `seed`; kept beside each run."""
     runs = {seed: study.run(arm, seed) for seed in study.profile.seeds}
     side_by_side(partial(_localise, study), [run for run in runs.values() if not _file(study, run).exists()], "maps")
-    return pd.concat([pd.read_csv(_file(study, run)).assign(seed=seed) for seed, run in runs.items()])
+    columns = ("AUC", "pointing", "energy", "area")
+    return pd.concat([read_table(_file(study, run), columns, REMEDY).assign(seed=seed) for seed, run in runs.items()])
 
 
 def _localise(study: Study, run: Run) -> None:

@@ -26,6 +26,7 @@ from dagf.study.photographs.trials import (
     judged_once,
     kept_file,
     methods_of,
+    read_judged,
     shelf_asked,
     trained_asked,
     trained_study,
@@ -174,7 +175,7 @@ def _judgements(
     if todo:
         side_by_side(partial(_judge, study), todo, "re-ranking")
     return [
-        pd.concat([pd.read_csv(_file(study, trial)).assign(seed=seed) for seed, trial in by_seed.items()])
+        pd.concat([read_judged(_file(study, trial)).assign(seed=seed) for seed, trial in by_seed.items()])
         for by_seed in trials
     ]
 

@@ -27,7 +27,7 @@ from dagf.study.experiment import Key, Study
 from dagf.study.parallel import side_by_side
 from dagf.study.placing import placed
 from dagf.study.recipe import recipe_hash
-from dagf.study.runs import Run
+from dagf.study.runs import REMEDY, Run, read_table
 from dagf.study.schedule import map_source
 from dagf.study.sources import TrainingSet
 
@@ -58,7 +58,12 @@ def judgements(study: Study, asked: Sequence[Run | Key]) -> list[pd.DataFrame]:
     missing = [of for of in dict.fromkeys(asked) if not _file(study, of).exists()]
     if missing:
         side_by_side(partial(_judge, study, alike(study.test)), missing, "whitening")
-    return [pd.read_csv(_file(study, of)) for of in asked]
+    return [read_judged(_file(study, of)) for of in asked]
+
+
+def read_judged(file: Path) -> pd.DataFrame:
+    """Judged queries that were kept in the cache; a `UserError` names a file that is broken."""
+    return read_table(file, ("query", "positives", "AP", "P@1"), REMEDY)
 
 
 def _file(study: Study, of: Run | Key) -> Path:

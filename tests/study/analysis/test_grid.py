@@ -14,6 +14,7 @@ from hypothesis.extra.numpy import arrays
 from numpy.typing import NDArray
 from torch.nn import functional as fn
 
+from dagf.common import UserError
 from dagf.model.network import MapEncoder
 from dagf.model.pooling import GeM, SPoC
 from dagf.model.scale_mask import MaxMask, ScaleAndMask, SumMask
@@ -168,6 +169,12 @@ def test_it_is_kept_by_what_it_depends_on(toy: Study, cells: pd.DataFrame, monke
     assert len(others - {name(toy)}) == 4
     monkeypatch.setattr(module, "_answer", lambda *_: pytest.fail("it was there"))
     pd.testing.assert_frame_equal(grid(toy), cells)
+    file = module._file(toy, 0, "Medium")
+    whole = file.read_bytes()
+    file.write_bytes(b"\0")
+    with pytest.raises(UserError, match=rf"{file.name}.*delete it: it is made again"):
+        grid(toy)
+    file.write_bytes(whole)
 
 
 def by_hand(toy: Study, name: str, mask: torch.nn.Module) -> Iterator[float]:

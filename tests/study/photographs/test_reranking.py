@@ -22,7 +22,7 @@ from dagf.study.experiment import Study
 from dagf.study.opening import open_study
 from dagf.study.photographs import reranking as photograph_reranking
 from dagf.study.photographs.reranking import NOTHING, RERANKINGS, shelf_reranking, trained_reranking
-from dagf.study.photographs.trials import AS_IT_IS, described, shelf_methods
+from dagf.study.photographs.trials import AS_IT_IS, described, shelf_methods, trained_methods
 from tests.study.conftest import write_photographs
 
 TRAINING = {"epochs": 1, "steps": 2, "landmarks": 2, "views": 2}
@@ -65,6 +65,14 @@ def test_both_tables_have_their_rows(study: Study) -> None:
     kept = sorted((study.cache / "reranked").iterdir())
     assert trained_reranking(study, ("gem",)).equals(trained)
     assert sorted((study.cache / "reranked").iterdir()) == kept
+    for folder, ask in (("reranked", trained_reranking), ("whitened", trained_methods)):
+        broken = sorted((study.cache / folder).iterdir())
+        for file in broken:
+            file.write_bytes(b"AP\n\0")
+        with pytest.raises(UserError, match=rf"{folder}/\w+\.csv.*delete it: it is made again"):
+            ask(study, ("gem",))
+        for file in broken:
+            file.unlink()
 
 
 def by_hand(name: str, database: Any, queries: Any, count: int) -> Any:

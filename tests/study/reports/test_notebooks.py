@@ -289,6 +289,14 @@ def test_paths(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     assert paths.relative(root / "reports" / "x.html") == "reports/x.html"
     with pytest.raises(UserError, match="plain file name"):
         paths.figure("../a.svg")
+    for place in ("data/runs", "data/cache", "data"):
+        shutil.rmtree(root / "data")
+        (root / place).parent.mkdir(exist_ok=True)
+        (root / place).touch()
+        with pytest.raises(UserError, match=f"{place} is a file where a folder is needed: move it away"):
+            paths.runs()
+        (root / place).unlink()
+        (root / "data").mkdir(exist_ok=True)
     monkeypatch.setenv(paths.RESULTS, str(tmp_path / "stage"))
     assert paths.figure("a.svg") == tmp_path / "stage" / "figures" / "a.svg"
     monkeypatch.setenv(paths.ROOT, str(tmp_path / "nowhere"))
