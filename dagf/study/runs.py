@@ -36,6 +36,7 @@ START_SUM = "start_weights_sha256"  # in a record: of the run that its trunk sta
 REPEATS = {
     "same CPU and threads": "to the bit",
     "other threads": "weights within 0.02 and validation mAP within 5 points after a short training",
+    "other versions of torch": "mAP of the smoke study within 5 points",
 }
 NUMBERS = ("seed", "best_epoch", "validation_mAP", "seconds", "parameters")  # of a record
 

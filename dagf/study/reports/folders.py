@@ -19,9 +19,9 @@ def hash_folder(folder: Path, seen: Path) -> str:
     """A hash of the names and contents in a folder of photographs; '' where there is none.
 
     seen: a file that keeps what was found: what still has its size and times is not read again. Very many photographs
-    (`dagf.study.opening.MANY`) are known by name and size, all but the ground truth.
+    (`dagf.study.sanity.MANY`) are known by name and size, all but the ground truth.
     """
-    from dagf.study.opening import MANY  # its libraries take a moment, and Toytown needs none of them
+    from dagf.study.sanity import MANY  # its libraries take a moment, and Toytown needs none of them
 
     if not folder.is_dir():
         return ""
