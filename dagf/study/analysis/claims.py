@@ -24,7 +24,7 @@ from dagf.study.experiment import Study
 
 LEVEL = 0.05
 ABOVE, BEFORE = "above zero", "before correction"
-NOT_EXPECTED = "; no gain is expected here"
+NOT_EXPECTED = "; no gain is expected here, and it decides nothing"
 NUISANCES = {
     "clutter": "the share of the image that other things cover",
     "occlusion": "the hidden share of the landmark",
@@ -140,16 +140,17 @@ def headline(study: Study) -> str:
     )
     up, down, level = ([one for one in judged if one.result.startswith(word)] for word in ("above", "below", "no "))
     only = [sum(one.result.endswith(BEFORE) for one in found) for found in (down, up)]
-    over = any(" minus GeM" in one.contrast for one in up)
+    over, late = any(" minus GeM" in one.contrast for one in up), sum("†" in one.contrast for one in judged)
     words = [
-        f"{_minus(whole)}, trained end to end: {whole.joint.signed} points of mAP, {_result(whole, 0)}. Their heads "
-        f"alone, on frozen maps: {_aside(heads).difference}, {_aside(heads).result}.",
-        f"GeM has {gem['mAP'].mean():.1f} mAP here: of its first ten answers {gem['mP@10'].mean() / 10:.1f} are right.",
+        f"{_minus(whole)}, trained end to end: {whole.joint.signed} points of mAP, {_result(whole, 0)}; GeM has "
+        f"{gem['mAP'].mean():.1f} mAP there, and of its first ten answers {gem['mP@10'].mean() / 10:.1f} are right. "
+        f"Their heads alone, on frozen maps: {_aside(heads).difference}, {_aside(heads).result}.",
         f"Shown to raise GeM's mAP when added alone, on frozen maps: {raised or 'no module'}. Shown to lower it: "
         f"{lowered or 'none'}. Windows and mask together, minus GeM: {scheme.joint.signed}, {_aside(scheme).result}.",
-        f"Of the {len(judged)} registered contrasts below, {len(level)} show no difference, which refutes nothing. "
-        f"{len(down)} are below zero, {only[0]} of them only before the correction for the number of tests; {len(up)} "
-        f"are above, {only[1]} of them only before it{'' if over else ', and none of these is a gain over GeM'}.",
+        f"Of the {len(judged)} contrasts below that decide a claim ({late} of them, marked †, added after a first look "
+        f"at results), {len(level)} show no difference, which refutes nothing. {len(down)} are below zero, {only[0]} "
+        f"of them only before the correction for the number of tests; {len(up)} are above, {only[1]} of them only "
+        f"before it{'' if over else ', and none of these is a gain over GeM'}.",
     ]
     return " ".join(words)
 

@@ -12,7 +12,7 @@ from dagf.study.experiment import Study
 from dagf.study.photographs.trials import AS_IT_IS, Method, gem_candidates, trained_asked, trained_methods
 from dagf.study.runs import Run
 
-SHELF = "GeM off the shelf"
+OFF_THE_SHELF = "GeM off the shelf"
 ALONE = {"above": "above this GeM alone", "below": "below this GeM alone"}
 
 
@@ -24,7 +24,7 @@ def against_gem(study: Study, arm: str = "dagf") -> tuple[pd.DataFrame, str]:
     """
     (plain, *_), chosen = gem_candidates(study)
     (pair,) = trained_methods(study, [arm])
-    others = {f"chosen GeM ({named(chosen)})": chosen} | ({SHELF: plain} if plain is not chosen else {})
+    others = {f"chosen GeM ({named(chosen)})": chosen} | ({OFF_THE_SHELF: plain} if plain is not chosen else {})
     runs, found, levels, verdicts = head_runs(study, ("gem", arm)), list[Contrast](), list[str](), list[str]()
     outcome: dict[str, list[str]] = {"above": [], "below": []}
     for query_set, rows in study.test.query_sets.items():
@@ -40,7 +40,9 @@ def against_gem(study: Study, arm: str = "dagf") -> tuple[pd.DataFrame, str]:
                 outcome[both[0].verdict].append(f"{named(method)} on {query_set}")
     table = contrast_table(found).drop(columns="setting").assign(verdict=verdicts)
     table.insert(list(table.columns).index("difference [95 %]"), "mAP", levels)
-    words = (f"{word.capitalize()} both GeMs: {'; '.join(what) or 'nothing'}." for word, what in outcome.items())
+    words = (
+        f"{word.capitalize()} both GeMs: {'; '.join(what) or 'DAGF on no query set'}." for word, what in outcome.items()
+    )
     return table, " ".join(words) + badly_chosen(study)
 
 

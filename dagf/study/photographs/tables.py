@@ -20,12 +20,13 @@ from dagf.study import paths
 from dagf.study.analysis.results import contrast_words, ranking_words
 from dagf.study.analysis.tables import RUNS, run_words, traced
 from dagf.study.experiment import Study
-from dagf.study.photographs.against import against_gem, head_runs, named
+from dagf.study.photographs.against import OFF_THE_SHELF, against_gem, head_runs, named
 from dagf.study.photographs.masks import EARLIER, mask_where_it_bites
 from dagf.study.photographs.reranking import COUNTS, shelf_reranking, trained_reranking
 from dagf.study.photographs.sets import fewer, of_role, ready, seen_in, unlabelled
 from dagf.study.photographs.trials import (
     ALIKE,
+    UNTRAINED,
     Method,
     alike,
     gem_candidates,
@@ -41,42 +42,58 @@ DIVERSE = ("gem", "attention", "dagf")
 CHOSEN = "chosen GeM"  # of {trained, not} x {whitened, not}, by the held-out instances
 
 
-def shelf_ablation(study: Study, arms: Sequence[str] = SHELF) -> pd.DataFrame:
+def shelf_ablation(study: Study, arms: Sequence[str] = SHELF) -> tuple[pd.DataFrame, str]:
     """Untrained descriptors, as they are and whitened: validation and test mAP of each query set.
 
-    Beside them the differences from plain GeM and from the chosen GeM (`gem_candidates`), with their 95 % bootstrap
-    intervals over test instances.
+    Beside them the differences from GeM off the shelf and from the chosen GeM (`gem_candidates`), with their 95 %
+    bootstrap intervals over test instances. And in words what is above and below both (`sides`).
     """
-    (plain, *_), chosen = gem_candidates(study)
-    beside = {"GeM": plain} | ({CHOSEN: chosen} if chosen is not plain else {})
-    pairs = shelf_methods(study, arms)
-    return pd.DataFrame(
-        {**_row(study, untrained(method), beside), "method": method.title} for pair in pairs for method in pair
-    )
+    methods = [untrained(method) for pair in shelf_methods(study, arms) for method in pair]
+    rows = [{**_row(study, method, _gems(study)), "method": method.title.removesuffix(UNTRAINED)} for method in methods]
+    return pd.DataFrame(rows), sides(study, methods)
 
 
 def trained_ablation(study: Study, arms: Sequence[str] = TRAINED) -> tuple[pd.DataFrame, str]:
     """Swept heads, as they are and whitened: mean over seeds [95 % t-interval] of each query set's mAP.
 
     The first rows are GeM off the shelf. 'chosen GeM' marks which of {trained, not} x {whitened, not} was best on the
-    held-out instances; every row has its difference from that one, with the bootstrap interval over test instances.
-    Beside the table, in words: which differences have an interval above 0, and which below.
+    held-out instances; differences and words as of `shelf_ablation`.
     """
     candidates, chosen = gem_candidates(study)
     heads = [method for pair in trained_methods(study, [arm for arm in arms if arm != "gem"]) for method in pair]
-    trained, runs = candidates if "gem" in arms else candidates[:2], head_runs(study, arms)
-    rows, sides = list[dict[str, Any]](), {"Above": list[str](), "Below": list[str]()}
-    for method in [*trained, *heads]:
-        row = _row(study, method, {CHOSEN: chosen})
-        rows.append(row | {CHOSEN: "yes" if method is chosen else "", RUNS: runs.get(method.title, "")})
-        for name, asked in study.test.query_sets.items():
-            apart = difference(study, method, chosen, asked)
-            if apart.low > 0 or apart.high < 0:
-                sides["Above" if apart.low > 0 else "Below"].append(f"{named(method)} on {name}")
-    words = (
-        f"{side} it, by the interval over instances: {'; '.join(found) or 'nothing'}." for side, found in sides.items()
+    methods, runs = [*(candidates if "gem" in arms else candidates[:2]), *heads], head_runs(study, arms)
+    rows = [
+        _row(study, method, _gems(study))
+        | {CHOSEN: "yes" if method is chosen else "", RUNS: runs.get(method.title, "")}
+        for method in methods
+    ]
+    return traced(rows), sides(study, methods)
+
+
+def _gems(study: Study) -> dict[str, Method]:
+    """What others stand beside: GeM off the shelf, and the chosen GeM if that is another one."""
+    (plain, *_), chosen = gem_candidates(study)
+    return {OFF_THE_SHELF: plain} | ({CHOSEN: chosen} if chosen is not plain else {})
+
+
+def sides(study: Study, methods: Sequence[Method]) -> str:
+    """In words which methods are above and which below both GeMs, by the intervals over test instances."""
+    found: dict[str, list[str]] = {"Above": [], "Below": []}
+    for method in methods:
+        for query_set, rows in study.test.query_sets.items():
+            gems = [gem for gem in _gems(study).values() if not _same(method, gem)]
+            apart = [difference(study, method, gem, rows) for gem in gems]
+            if all(one.low > 0 for one in apart):
+                found["Above"].append(f"{named(method)} on {query_set}")
+            elif all(one.high < 0 for one in apart):
+                found["Below"].append(f"{named(method)} on {query_set}")
+    return " ".join(
+        f"{side} both GeMs, by the intervals: {'; '.join(what) or 'nothing'}." for side, what in found.items()
     )
-    return traced(rows), " ".join(words)
+
+
+def _same(one: Method, other: Method) -> bool:
+    return (one.title, one.whitening) == (other.title, other.whitening)
 
 
 def _row(study: Study, method: Method, beside: Mapping[str, Method]) -> dict[str, Any]:
@@ -87,8 +104,7 @@ def _row(study: Study, method: Method, beside: Mapping[str, Method]) -> dict[str
         row[name] = spread(method.points(rows).mean())
     for title, other in beside.items():
         for name, rows in study.test.query_sets.items():
-            same = (method.title, method.whitening) == (other.title, other.whitening)
-            row[f"{name} − {title}"] = "" if same else difference(study, method, other, rows).signed
+            row[f"{name} − {title}"] = "" if _same(method, other) else difference(study, method, other, rows).signed
     return row
 
 
@@ -233,16 +249,21 @@ def all_tables(
     counts = f"Neighbours: of {', '.join(map(str, COUNTS))}, as far as the held-out images go, alike for every method"
     tried = "Trials: validation mAP by learning rate, first seed."
     against, outcome = against_gem(study)
-    trained, sides = trained_ablation(study)
+    trained, trained_sides = trained_ablation(study)
+    untouched, shelf_sides = shelf_ablation(study)
+    words = (
+        "Validation: mAP on the held-out instances. Scales: max windows 1, 2, 3; mask: MAX-Mask. What is whitened, "
+        "minus GeM off the shelf, has the effect of the whitening in it."
+    )
     tables = {
         "shelf-ablation": (
             "Descriptors off the shelf, as they are and whitened",
-            f"{shelf} {gems} Nothing is trained here but the whitening, so there are no seeds.",
-            shelf_ablation(study),
+            f"{shelf_sides} {shelf} {gems} {words} Nothing is trained here but the whitening, so there are no seeds.",
+            untouched,
         ),
         "trained-ablation": (
             "Heads trained on the frozen trunk, as they are and whitened",
-            f"{gems} {sides} {over}",
+            f"{trained_sides} {over} {gems} {words}",
             trained,
         ),
         "against-gem": (

@@ -32,6 +32,7 @@ from dagf.study.schedule import map_source
 from dagf.study.sources import TrainingSet
 
 AS_IT_IS = "none"
+UNTRAINED = ", untrained"  # at the end of a title
 SIZES = (128, 256, 512)  # dimensions kept by a whitening
 POWERS = (0.25, 0.5)  # of its division by the variances
 
@@ -247,7 +248,7 @@ def trained_methods(study: Study, arms: Sequence[str]) -> list[tuple[Method, Met
 
 def untrained(method: Method) -> Method:
     """The method with its title saying so, for tables that have trained ones, too."""
-    return replace(method, title=f"{method.title}, untrained")
+    return replace(method, title=f"{method.title}{UNTRAINED}")
 
 
 def gem_candidates(study: Study) -> tuple[list[Method], Method]:

@@ -110,7 +110,7 @@ def test_the_gain_on_the_control_is_shown_and_none_is_expected(judged: Judged) -
     for other, result in ((found(-2.0), "below zero"), (NOTHING, "no difference shown"), (found(), "above zero")):
         rows = judged(control_1=other)
         assert unsupported(rows) == set()
-        assert rows["control"].effects[-1].result == f"{result}; no gain is expected here"
+        assert rows["control"].effects[-1].result == f"{result}; no gain is expected here, and it decides nothing"
 
 
 def test_the_headline_counts_what_was_registered(judged: Judged, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -125,14 +125,14 @@ def test_the_headline_counts_what_was_registered(judged: Judged, monkeypatch: py
     study: Any = SimpleNamespace(table=lambda arms: table if arms == ["gem"] else None, test=test)
     words = claims.headline(study)
     assert words == (
-        "a minus b, trained end to end: +0.10 [-0.90, +1.10] points of mAP, no difference shown. Their heads alone, "
-        "on frozen maps: +0.20 [-0.80, +1.20], no difference shown, exploratory. GeM has 11.0 mAP here: of its "
-        "first ten answers 3.2 are right. Shown to raise GeM's mAP when added alone, on frozen maps: no module. "
-        "Shown to lower it: modules 0, -1.50 [-2.50, -0.50] (before correction); masks 1, -2.50 [-3.50, -1.50]. "
-        "Windows and mask together, minus GeM: -3.00 [-4.00, -2.00], below zero, uncorrected, exploratory. Of the "
-        "25 registered contrasts below, 2 show no difference, which refutes nothing. 2 are below zero, 1 of them "
-        "only before the correction for the number of tests; 21 are above, 1 of them only before it, and none of "
-        "these is a gain over GeM."
+        "a minus b, trained end to end: +0.10 [-0.90, +1.10] points of mAP, no difference shown; GeM has 11.0 mAP "
+        "there, and of its first ten answers 3.2 are right. Their heads alone, on frozen maps: +0.20 [-0.80, "
+        "+1.20], no difference shown, exploratory. Shown to raise GeM's mAP when added alone, on frozen maps: no "
+        "module. Shown to lower it: modules 0, -1.50 [-2.50, -0.50] (before correction); masks 1, -2.50 [-3.50, "
+        "-1.50]. Windows and mask together, minus GeM: -3.00 [-4.00, -2.00], below zero, uncorrected, exploratory. "
+        "Of the 25 contrasts below that decide a claim (0 of them, marked †, added after a first look at results), "
+        "2 show no difference, which refutes nothing. 2 are below zero, 1 of them only before the correction for "
+        "the number of tests; 21 are above, 1 of them only before it, and none of these is a gain over GeM."
     )
 
 

@@ -52,4 +52,4 @@ def test_a_verdict_on_one_of_the_two_gems_says_that_it_is_no_more(monkeypatch: p
     assert list(table["minus"]) == ["chosen GeM (GeM)", "GeM off the shelf"] * 2
     assert list(table["mAP"]) == ["40.7 − 50.7", "40.7 − 30.7", "60.7 − 50.7", "60.7 − 30.7"]
     assert list(table["verdict"]) == ["below this GeM alone", "above this GeM alone", "above", "above"]
-    assert words == "Above both GeMs: DAGF too on query. Below both GeMs: nothing."
+    assert words == "Above both GeMs: DAGF too on query. Below both GeMs: DAGF on no query set."
