@@ -118,7 +118,7 @@ def present(path: str | Path, folder: bool = False) -> bool:
 def existing_file(file: str) -> str:
     """The whole path of a file that a user names; '' where none is. A `UserError` for one that is not there."""
     if file and not present(file):
-        raise UserError(f"{file} is no file: check the spelling, or make it first")
+        raise UserError(f"{file if len(file) < 200 else shown(file)} is no file: check the spelling, or make it first")
     return str(Path(file).resolve()) if file else ""
 
 

@@ -42,7 +42,7 @@ UNFINISHED = {
     "reporting": ("data/scratch/*",),
 }
 # Of a record: how long it took; and what is added to it last, which a kill just before leaves out for good.
-UNEQUAL = ("seconds", "weights_sha256", "repeats")
+UNEQUAL = ("seconds", "run", "weights_sha256", "start_weights_sha256", "repeats")
 Snapshot = dict[str, str]
 
 pytestmark = [pytest.mark.study, pytest.mark.skipif(not hasattr(os, "fork"), reason="it needs fork")]

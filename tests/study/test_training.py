@@ -126,8 +126,8 @@ def test_the_validation_score_is_that_of_the_kept_weights(finished: Run, data: T
 
 
 def test_divergence_names_step_and_rate_and_leaves_no_record(workshop: Workshop) -> None:
-    config = configured(epochs=2, steps=3, rate=1e20, warmup=0.0)
-    with pytest.raises(UserError, match=r"diverged.* at step \d+ of 6; lower train\.rate \(now 1e\+20\)") as caught:
+    config = configured(epochs=2, steps=30, rate=100.0, warmup=0.0)
+    with pytest.raises(UserError, match=r"diverged.* at step \d+ of 60; lower train\.rate \(now 100\)") as caught:
         workshop.train(config)
     assert "\n" not in str(caught.value)
     assert workshop.store.find(config) is None

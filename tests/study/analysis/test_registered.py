@@ -38,8 +38,8 @@ class Pretended:
     def run(self, arm: str, seed: int) -> Any:
         return SimpleNamespace(id=f"{arm}-{seed}")
 
-    def trunk_id(self, seed: int) -> str:
-        return f"trunk-{seed}"
+    def trunk_config(self, seed: int) -> Any:
+        return SimpleNamespace(id=f"trunk-{seed}")
 
     def answered(self, arms: Sequence[str], sweep: bool = False) -> dict[tuple[str, int], Answers]:
         self.asked.append((tuple(arms), sweep))

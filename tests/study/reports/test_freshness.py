@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from dagf.common import write_json
-from dagf.study import opening
+from dagf.study import sanity
 from dagf.study.paths import SPEED
 from dagf.study.reports import folders
 from dagf.study.reports.folders import hash_folder
@@ -87,7 +87,7 @@ def test_photographs_that_did_not_change_are_not_read_again(
     for broken in (b"", b"[]", b'{"jpg/a.bmp": 3}', b'{"jpg/a.bmp": []}'):
         seen.write_bytes(broken)
         assert hash_folder(folder, seen) == second
-    monkeypatch.setattr(opening, "MANY", 2)  # more are known by their sizes, all but the ground truth
+    monkeypatch.setattr(sanity, "MANY", 2)  # more are known by their sizes, all but the ground truth
     read.clear()
     many = hash_folder(folder, seen)
     assert read == ["labels.csv"]
