@@ -182,10 +182,8 @@ def test_a_name_that_no_file_can_have_is_one_line(project: Path) -> None:
     ]  # fmt: skip
     for command in commands:
         said = refused(*command)
-        assert re.search("cannot be a file or folder: File name too long; name another|: check the spelling", said), (
-            command
-        )
-        assert len(said) < 200
+        assert re.search("name another|check the spelling|name a folder", said), command
+        assert long not in said, command  # it is cut short
 
 
 def test_reports_are_not_written_to_a_file(project: Path) -> None:
