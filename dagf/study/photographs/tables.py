@@ -77,19 +77,19 @@ def _gems(study: Study) -> dict[str, Method]:
 
 
 def sides(study: Study, methods: Sequence[Method]) -> str:
-    """In words which methods are above and which below both GeMs, by the intervals over test instances."""
-    found: dict[str, list[str]] = {"Above": [], "Below": []}
+    """In words which methods are above and which below both GeMs, by the intervals over test instances alone."""
+    gems, found = list(_gems(study).values()), {"Above": list[str](), "Below": list[str]()}
     for method in methods:
+        if any(_same(method, gem) for gem in gems):
+            continue
         for query_set, rows in study.test.query_sets.items():
-            gems = [gem for gem in _gems(study).values() if not _same(method, gem)]
             apart = [difference(study, method, gem, rows) for gem in gems]
             if all(one.low > 0 for one in apart):
                 found["Above"].append(f"{named(method)} on {query_set}")
             elif all(one.high < 0 for one in apart):
                 found["Below"].append(f"{named(method)} on {query_set}")
-    return " ".join(
-        f"{side} both GeMs, by the intervals: {'; '.join(what) or 'nothing'}." for side, what in found.items()
-    )
+    words = (f"{side} both GeMs: {'; '.join(what) or 'nothing'}." for side, what in found.items())
+    return f"By the intervals over instances alone: {' '.join(words)}"
 
 
 def _same(one: Method, other: Method) -> bool:
