@@ -6,6 +6,7 @@ from dataclasses import replace
 import pandas as pd
 
 from dagf.model.variants import VARIANTS
+from dagf.retrieval.statistics import Interval, paired_bootstrap
 from dagf.study.analysis.results import Contrast, contrast_of, contrast_table
 from dagf.study.analysis.tables import run_words
 from dagf.study.experiment import Study
@@ -13,6 +14,7 @@ from dagf.study.photographs.trials import AS_IT_IS, Method, gem_candidates, trai
 from dagf.study.runs import Run
 
 OFF_THE_SHELF = "GeM off the shelf"
+CHOSEN = "chosen GeM"  # of {trained, not} x {whitened, not}, by the held-out instances
 ALONE = {"above": "above this GeM alone", "below": "below this GeM alone"}
 
 
@@ -24,7 +26,7 @@ def against_gem(study: Study, arm: str = "dagf") -> tuple[pd.DataFrame, str]:
     """
     (plain, *_), chosen = gem_candidates(study)
     (pair,) = trained_methods(study, [arm])
-    others = {f"chosen GeM ({named(chosen)})": chosen} | ({OFF_THE_SHELF: plain} if plain is not chosen else {})
+    others = {f"{CHOSEN} ({named(chosen)})": chosen} | ({OFF_THE_SHELF: plain} if plain is not chosen else {})
     runs, found, levels, verdicts = head_runs(study, ("gem", arm)), list[Contrast](), list[str](), list[str]()
     outcome: dict[str, list[str]] = {"above": [], "below": []}
     for query_set, rows in study.test.query_sets.items():
@@ -82,3 +84,36 @@ def _contrast(study: Study, method: Method, minus: Method, query_set: str, known
 def _level(method: Method, rows: Sequence[int]) -> float:
     """The mAP in per cent of the queries `rows`, mean over seeds."""
     return float(method.points(rows).mean().mean())
+
+
+def gems_of(study: Study) -> dict[str, Method]:
+    """What others stand beside: GeM off the shelf, and the chosen GeM if that is another one."""
+    (plain, *_), chosen = gem_candidates(study)
+    return {OFF_THE_SHELF: plain} | ({CHOSEN: chosen} if chosen is not plain else {})
+
+
+def sides(study: Study, methods: Sequence[Method]) -> str:
+    """In words which methods are above and which below both GeMs, by the intervals over test instances alone."""
+    gems, found = list(gems_of(study).values()), {"Above": list[str](), "Below": list[str]()}
+    for method in methods:
+        if any(same(method, gem) for gem in gems):
+            continue
+        for query_set, rows in study.test.query_sets.items():
+            apart = [difference(study, method, gem, rows) for gem in gems]
+            if all(one.low > 0 for one in apart):
+                found["Above"].append(f"{named(method)} on {query_set}")
+            elif all(one.high < 0 for one in apart):
+                found["Below"].append(f"{named(method)} on {query_set}")
+    words = (f"{side} both GeMs: {'; '.join(what) or 'nothing'}." for side, what in found.items())
+    return f"By the intervals over instances alone: {' '.join(words)}"
+
+
+def same(one: Method, other: Method) -> bool:
+    """Whether two descriptors are one: the same head under the same whitening."""
+    return (one.title, one.whitening) == (other.title, other.whitening)
+
+
+def difference(study: Study, one: Method, other: Method, rows: Sequence[int]) -> Interval:
+    """The mean difference in mAP points, with its 95 % bootstrap interval over the test instances."""
+    apart = (one.points(rows) - other.points(rows)).dropna().mean(axis=1)
+    return paired_bootstrap(apart, study.test.clusters()[apart.index])

@@ -15,12 +15,12 @@ import pandas as pd
 from dagf.benchmarks.folder import read_labels
 from dagf.benchmarks.public import place
 from dagf.model.variants import VARIANTS
-from dagf.retrieval.statistics import Interval, paired_bootstrap, t_interval
+from dagf.retrieval.statistics import t_interval
 from dagf.study import paths
 from dagf.study.analysis.results import contrast_words, ranking_words
 from dagf.study.analysis.tables import RUNS, run_words, traced
 from dagf.study.experiment import Study
-from dagf.study.photographs.against import OFF_THE_SHELF, against_gem, head_runs, named
+from dagf.study.photographs.against import CHOSEN, against_gem, difference, gems_of, head_runs, named, same, sides
 from dagf.study.photographs.masks import EARLIER, mask_where_it_bites
 from dagf.study.photographs.reranking import COUNTS, shelf_reranking, trained_reranking
 from dagf.study.photographs.sets import fewer, of_role, ready, seen_in, unlabelled
@@ -39,7 +39,6 @@ from dagf.study.photographs.trials import (
 SHELF = ("spoc", "mac", "gem", "rmac", "crow", "windows", "mask", "scale-mask", "scale-mask-spoc")
 TRAINED = ("gem", "spatial", "channel", "attention", "scale-mask", "dagf", "netvlad", "solar", "se", "delf")
 DIVERSE = ("gem", "attention", "dagf")
-CHOSEN = "chosen GeM"  # of {trained, not} x {whitened, not}, by the held-out instances
 
 
 def shelf_ablation(study: Study, arms: Sequence[str] = SHELF) -> tuple[pd.DataFrame, str]:
@@ -49,7 +48,9 @@ def shelf_ablation(study: Study, arms: Sequence[str] = SHELF) -> tuple[pd.DataFr
     bootstrap intervals over test instances. And in words what is above and below both (`sides`).
     """
     methods = [untrained(method) for pair in shelf_methods(study, arms) for method in pair]
-    rows = [{**_row(study, method, _gems(study)), "method": method.title.removesuffix(UNTRAINED)} for method in methods]
+    rows = [
+        {**_row(study, method, gems_of(study)), "method": method.title.removesuffix(UNTRAINED)} for method in methods
+    ]
     return pd.DataFrame(rows), sides(study, methods)
 
 
@@ -63,37 +64,11 @@ def trained_ablation(study: Study, arms: Sequence[str] = TRAINED) -> tuple[pd.Da
     heads = [method for pair in trained_methods(study, [arm for arm in arms if arm != "gem"]) for method in pair]
     methods, runs = [*(candidates if "gem" in arms else candidates[:2]), *heads], head_runs(study, arms)
     rows = [
-        _row(study, method, _gems(study))
+        _row(study, method, gems_of(study))
         | {CHOSEN: "yes" if method is chosen else "", RUNS: runs.get(method.title, "")}
         for method in methods
     ]
     return traced(rows), sides(study, methods)
-
-
-def _gems(study: Study) -> dict[str, Method]:
-    """What others stand beside: GeM off the shelf, and the chosen GeM if that is another one."""
-    (plain, *_), chosen = gem_candidates(study)
-    return {OFF_THE_SHELF: plain} | ({CHOSEN: chosen} if chosen is not plain else {})
-
-
-def sides(study: Study, methods: Sequence[Method]) -> str:
-    """In words which methods are above and which below both GeMs, by the intervals over test instances alone."""
-    gems, found = list(_gems(study).values()), {"Above": list[str](), "Below": list[str]()}
-    for method in methods:
-        if any(_same(method, gem) for gem in gems):
-            continue
-        for query_set, rows in study.test.query_sets.items():
-            apart = [difference(study, method, gem, rows) for gem in gems]
-            if all(one.low > 0 for one in apart):
-                found["Above"].append(f"{named(method)} on {query_set}")
-            elif all(one.high < 0 for one in apart):
-                found["Below"].append(f"{named(method)} on {query_set}")
-    words = (f"{side} both GeMs: {'; '.join(what) or 'nothing'}." for side, what in found.items())
-    return f"By the intervals over instances alone: {' '.join(words)}"
-
-
-def _same(one: Method, other: Method) -> bool:
-    return (one.title, one.whitening) == (other.title, other.whitening)
 
 
 def _row(study: Study, method: Method, beside: Mapping[str, Method]) -> dict[str, Any]:
@@ -104,19 +79,13 @@ def _row(study: Study, method: Method, beside: Mapping[str, Method]) -> dict[str
         row[name] = spread(method.points(rows).mean())
     for title, other in beside.items():
         for name, rows in study.test.query_sets.items():
-            row[f"{name} − {title}"] = "" if _same(method, other) else difference(study, method, other, rows).signed
+            row[f"{name} − {title}"] = "" if same(method, other) else difference(study, method, other, rows).signed
     return row
 
 
 def spread(values: "pd.Series[float]") -> str:
     """The mean over seeds [95 % t-interval]; the number alone where all seeds are the same."""
     return f"{values.iloc[0]:.1f}" if values.nunique() <= 1 else str(t_interval(values))
-
-
-def difference(study: Study, one: Method, other: Method, rows: Sequence[int]) -> Interval:
-    """The mean difference in mAP points, with its 95 % bootstrap interval over the test instances."""
-    apart = (one.points(rows) - other.points(rows)).dropna().mean(axis=1)
-    return paired_bootstrap(apart, study.test.clusters()[apart.index])
 
 
 def learning_curve(
