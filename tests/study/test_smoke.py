@@ -79,7 +79,10 @@ def test_the_main_table_is_what_the_runs_gave(root: Path, pages: Path) -> None:
 
 
 def test_the_results_are_those_of_other_versions_of_torch(pages: Path) -> None:
-    """smoke_results.json was written by torch 2.11.0 and, to the bit alike, by 2.15.0, on one CPU."""
+    """smoke_results.json has the means over seeds of the main table of `make reports PROFILE=smoke`.
+
+    It was read off under 2.15.0; 2.11.0 gave the same to the bit on that CPU, other vector instructions 2 points more.
+    """
     kept = json.loads(RESULTS.read_text())
     main = json.loads((pages / "tables" / "main.json").read_text())
     rows = [dict(zip(main["columns"], row, strict=True)) for row in main["rows"]]
