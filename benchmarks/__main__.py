@@ -18,12 +18,13 @@ from torch import nn
 
 from benchmarks import extraction, reranking, roads, searching
 from benchmarks.timing import Figure, ratio
-from dagf.benchmarks.toytown import ToytownSpec
-from dagf.common import HEADLESS, cores, write_json
+from dagf.console import HEADLESS, cores
+from dagf.files import write_json
+from dagf.model.backbone import BackboneSpec
 from dagf.model.network import AttentiveHead, RetrievalNet
-from dagf.model.trunks import TrunkSpec
 from dagf.model.variants import VARIANTS
 from dagf.study.machine import machine
+from dagf.toytown.generate import ToytownSpec
 
 RESULTS = Path(__file__).with_name("results.json")
 
@@ -31,11 +32,15 @@ RESULTS = Path(__file__).with_name("results.json")
 def dagf_against_gem(batch: int = 8, size: int = 224) -> Figure:
     """A forward pass of the registered DAGF against GeM's, on one ResNet-18: what the three modules cost."""
     torch.manual_seed(0)
-    gem, dagf = (_placed(RetrievalNet(TrunkSpec("resnet18"), arm)) for arm in ("gem", "dagf"))
+    gem, dagf = (_placed(RetrievalNet(BackboneSpec("resnet18"), arm)) for arm in ("gem", "dagf"))
     images = torch.randn(batch, 3, size, size).to(memory_format=torch.channels_last)
     with torch.inference_mode():
         measured = ratio(lambda: dagf(images), lambda: gem(images))
-    return {"what": f"DAGF / GeM, forward, ResNet-18, {batch} images of {size} px", "most": 1.10, **measured}
+    return {
+        "what": f"DAGF / GeM, forward, ResNet-18, {batch} images of {size} px",
+        "most": 1.10,
+        **measured,
+    }
 
 
 def _placed(net: nn.Module) -> nn.Module:
@@ -50,7 +55,9 @@ def modules() -> Iterator[Figure]:
 
 def heads_against_gem(batch: int = 32, channels: int = 128, cells: int = 12) -> Iterator[Figure]:
     """Each head alone against GeM's, forward, on maps of the `cpu` profile's size: where the cost lies."""
-    maps = torch.relu(torch.randn(batch, channels, cells, cells)).to(memory_format=torch.channels_last)
+    maps = torch.relu(torch.randn(batch, channels, cells, cells)).to(
+        memory_format=torch.channels_last
+    )
     gem = AttentiveHead(channels, VARIANTS["gem"]).eval()
     for name, made_of in VARIANTS.items():
         head = AttentiveHead(channels, made_of).eval()
@@ -62,7 +69,7 @@ def heads_against_gem(batch: int = 32, channels: int = 128, cells: int = 12) -> 
 
 DRAW = """
 import pathlib, sys, time
-from dagf.benchmarks.toytown import ToytownSpec, make_toytown
+from dagf.toytown.generate import ToytownSpec, make_toytown
 started = time.perf_counter()
 make_toytown(ToytownSpec(), pathlib.Path(sys.argv[1]))
 print(time.perf_counter() - started)
@@ -76,7 +83,9 @@ def toytown_speed() -> Figure:
     """
     with tempfile.TemporaryDirectory() as folder:
         command = [sys.executable, "-c", DRAW, folder]
-        done = subprocess.run(command, check=True, env={**os.environ, HEADLESS: "1"}, capture_output=True, text=True)
+        done = subprocess.run(
+            command, check=True, env={**os.environ, HEADLESS: "1"}, capture_output=True, text=True
+        )
         images = len(list(Path(folder).rglob("*.jpg")))
     return {
         "what": f"Toytown, {images} images of {ToytownSpec().size} px, {cores()} cores",
@@ -102,11 +111,15 @@ def shown(one: Figure) -> dict[str, str]:
         figure += f"; time ~ N^{one['time_exponent']:.1f}, peak {peak:.0f} MiB ~ N^{one['memory_exponent']:.1f}"
     if "offline_seconds" in one:
         figure += f", offline {one['offline_seconds']:.2f} s, a query {1000 * one['query_seconds']:.1f} ms"
-    bounds = [f"{sign} {one[key]:g}" for key, sign in (("least", ">="), ("most", "<=")) if key in one]
+    bounds = [
+        f"{sign} {one[key]:g}" for key, sign in (("least", ">="), ("most", "<=")) if key in one
+    ]
     return {"what": one["what"], "figure": figure, "wanted": "".join(bounds)}
 
 
-def steps(photographs: Path | None, weights: Path | None) -> dict[str, Callable[[], Iterable[Figure]]]:
+def steps(
+    photographs: Path | None, weights: Path | None
+) -> dict[str, Callable[[], Iterable[Figure]]]:
     """All that is measured, one step after the other."""
     made: dict[str, Callable[[], Iterable[Figure]]] = {
         "search and judging": searching.figures,
@@ -133,9 +146,13 @@ def measure(planned: dict[str, Callable[[], Iterable[Figure]]]) -> Iterator[Figu
 
 
 @click.command()
-@click.argument("photographs", required=False, type=click.Path(exists=True, file_okay=False, path_type=Path))
+@click.argument(
+    "photographs", required=False, type=click.Path(exists=True, file_okay=False, path_type=Path)
+)
 @click.option(
-    "--weights", type=click.Path(exists=True, path_type=Path), help="Of MobileNetV2: faster roads are judged, too."
+    "--weights",
+    type=click.Path(exists=True, path_type=Path),
+    help="Of MobileNetV2: faster roads are judged, too.",
 )
 def main(photographs: Path | None, weights: Path | None) -> None:
     """Run everything (a quarter of an hour on two cores), print a line each, keep the figures.

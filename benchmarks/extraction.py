@@ -1,4 +1,4 @@
-"""Extraction beside the field's usual loop and beside the limit, the trunk's bare forward at the same sizes.
+"""Extraction beside the field's usual loop and beside the limit, the backbone's bare forward at the same sizes.
 
 The usual loop is that of the field's repositories: one image at a time, float32, the photograph decoded in full,
 resized by PIL, scaled for each scale by `interpolate`, one forward a scale. It is kinder than much of that code, which
@@ -19,13 +19,13 @@ from torch import Tensor, nn
 from torch.nn import functional as fn
 
 from benchmarks.timing import Figure, median_ratio, seconds
-from dagf.benchmarks.toytown import ToytownSpec, draw_distractor
+from dagf.datasets.batches import image_batches, network_input
+from dagf.datasets.images import IMAGENET_MEAN, IMAGENET_STD, ImageSpec
+from dagf.devices import bfloat16_pays
+from dagf.model.backbone import BackboneSpec
 from dagf.model.network import RetrievalNet
-from dagf.model.trunks import TrunkSpec
-from dagf.retrieval.batches import image_batches, network_input
-from dagf.retrieval.images import IMAGENET_MEAN, IMAGENET_STD, ImageSpec
-from dagf.retrieval.inference import MultiScale, describe, for_inference
-from dagf.study.placing import half_pays
+from dagf.retrieval.inference import MultiScale, extract, for_inference
+from dagf.toytown.generate import ToytownSpec, draw_distractor
 
 SCALES = (1.0, 2**-0.5, 0.5)
 SPEC = ImageSpec(512)
@@ -39,9 +39,9 @@ WANTED = {  # of the two figures, by device and whether in bfloat16
 
 
 def network(name: str = "resnet18", arm: str = "gem") -> RetrievalNet:
-    """A trunk with random weights, which take as long as any others, and a head."""
+    """A backbone with random weights, which take as long as any others, and a head."""
     torch.manual_seed(0)
-    return RetrievalNet(TrunkSpec(name), arm).eval()
+    return RetrievalNet(BackboneSpec(name), arm).eval()
 
 
 def usual(net: nn.Module, files: Sequence[Path]) -> Tensor:
@@ -57,7 +57,11 @@ def usual(net: nn.Module, files: Sequence[Path]) -> Tensor:
             batch = ((values - mean) / std)[None].to(device)
             total: Tensor | float = 0.0
             for scale in SCALES:
-                scaled = batch if scale == 1 else fn.interpolate(batch, scale_factor=scale, mode="bilinear")
+                scaled = (
+                    batch
+                    if scale == 1
+                    else fn.interpolate(batch, scale_factor=scale, mode="bilinear")
+                )
                 total = total + net(scaled)
             found.append(fn.normalize(torch.as_tensor(total)).cpu())
     return torch.cat(found)
@@ -65,25 +69,27 @@ def usual(net: nn.Module, files: Sequence[Path]) -> Tensor:
 
 def ours(net: nn.Module, files: Sequence[Path]) -> Tensor:
     """This project's extraction: descriptors (N, D)."""
-    return torch.from_numpy(describe(net, image_batches(files, SPEC), len(files)))
+    return torch.from_numpy(extract(net, image_batches(files, SPEC), len(files)))
 
 
 def prepared(files: Sequence[Path], device: torch.device) -> list[Tensor]:
-    """The trunk's inputs at every scale, in the batches of the extraction."""
+    """The backbone's inputs at every scale, in the batches of the extraction."""
     made = []
     for _, images in image_batches(files, SPEC):
         batch = network_input(images, device)
         for scale in SCALES:
             size = [max(1, round(side * scale)) for side in batch.shape[2:]]
-            made.append(fn.interpolate(batch, size=size).contiguous(memory_format=torch.channels_last))
+            made.append(
+                fn.interpolate(batch, size=size).contiguous(memory_format=torch.channels_last)
+            )
     return made
 
 
-def bare(trunk: nn.Module, inputs: Sequence[Tensor]) -> None:
-    """The limit: nothing but the trunk's forward."""
+def bare(backbone: nn.Module, inputs: Sequence[Tensor]) -> None:
+    """The limit: nothing but the backbone's forward."""
     with torch.inference_mode():
         for batch in inputs:
-            trunk(batch)
+            backbone(batch)
         if inputs[0].is_cuda:
             torch.cuda.synchronize()
 
@@ -96,7 +102,7 @@ def parts(files: Sequence[Path]) -> list[list[Path]]:
 def against_usual_and_limit(files: Sequence[Path], what: str, half: bool) -> list[Figure]:
     """Two figures: how many times as fast as the usual loop, and which share of the limit's speed is reached.
 
-    half: this project's trunk, and the limit's, work in bfloat16; the usual loop is in float32 all the same.
+    half: this project's backbone, and the limit's, work in bfloat16; the usual loop is in float32 all the same.
     """
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     net = network().to(device)
@@ -106,8 +112,12 @@ def against_usual_and_limit(files: Sequence[Path], what: str, half: bool) -> lis
     times = []
     for some in parts(files):
         inputs = prepared(some, device)
-        trunk = fast.network.trunk
-        works = (partial(ours, fast, some), partial(usual, net, some), partial(bare, trunk, inputs))
+        backbone = fast.network.backbone
+        works = (
+            partial(ours, fast, some),
+            partial(usual, net, some),
+            partial(bare, backbone, inputs),
+        )
         times.append([seconds(work) for work in works])
     mine, loop, limit = (statistics.median(column) for column in zip(*times, strict=True))
     each = len(files) / PARTS
@@ -122,7 +132,7 @@ def against_usual_and_limit(files: Sequence[Path], what: str, half: bool) -> lis
             **speed,
         },
         {
-            "what": f"extraction against the trunk's bare fused forward, {what}",
+            "what": f"extraction against the backbone's bare fused forward, {what}",
             "times_as_fast": statistics.median(c / a for a, _, c in times),
             **share,
             "reference_seconds": limit,
@@ -134,10 +144,16 @@ def against_usual_and_limit(files: Sequence[Path], what: str, half: bool) -> lis
 def dagf_end_to_end(files: Sequence[Path], what: str, half: bool) -> Figure:
     """Whole extractions of the same images with the registered DAGF over those with GeM, part by part in turns."""
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    gem, dagf = (for_inference(MultiScale(network(arm=arm).to(device), SCALES), half) for arm in ("gem", "dagf"))
+    gem, dagf = (
+        for_inference(MultiScale(network(arm=arm).to(device), SCALES), half)
+        for arm in ("gem", "dagf")
+    )
     part = list(files[:8])
     ours(dagf, part), ours(gem, part)  # the first call allocates
-    times = [(seconds(partial(ours, dagf, some)), seconds(partial(ours, gem, some))) for some in parts(files)]
+    times = [
+        (seconds(partial(ours, dagf, some)), seconds(partial(ours, gem, some)))
+        for some in parts(files)
+    ]
     return {"what": f"DAGF / GeM, whole extraction, {what}", "most": 1.10, **median_ratio(times)}
 
 
@@ -155,12 +171,15 @@ def large_originals(folder: Path) -> list[Path]:
 
 def against_usual_on_large_originals() -> Figure:
     """How many times as fast as the usual loop, which decodes all 12 megapixels, `dagf extract` is here."""
-    net, half = network().to("cuda" if torch.cuda.is_available() else "cpu"), half_pays()
+    net, half = network().to("cuda" if torch.cuda.is_available() else "cpu"), bfloat16_pays()
     fast = for_inference(MultiScale(net, SCALES), half)
     with TemporaryDirectory() as folder:
         files = large_originals(Path(folder))
         usual(net, files[:1]), ours(fast, files[:1])
-        times = [(seconds(partial(ours, fast, files)), seconds(partial(usual, net, files))) for _ in range(3)]
+        times = [
+            (seconds(partial(ours, fast, files)), seconds(partial(usual, net, files)))
+            for _ in range(3)
+        ]
     return {
         "what": f"extraction against the usual loop, {LARGE} JPEGs of 12 megapixels, {PRECISION[half]}",
         "times_as_fast": statistics.median(b / a for a, b in times),
@@ -174,7 +193,9 @@ def drawn_photographs(folder: Path) -> Iterator[Path]:
     """Stand-ins where no photographs are named: drawings of 384 x 512 pixels."""
     for number in range(PHOTOGRAPHS):
         file = folder / f"{number:03}.jpg"
-        Image.fromarray(draw_distractor(ToytownSpec(size=512), number)[64:448]).save(file, quality=90)
+        Image.fromarray(draw_distractor(ToytownSpec(size=512), number)[64:448]).save(
+            file, quality=90
+        )
         yield file
 
 
@@ -186,7 +207,7 @@ def figures(photographs: Path | None) -> Iterator[Figure]:
         else:
             files, what = list(drawn_photographs(Path(folder))), "drawings of 384 x 512"
         where = f"{len(files)} {what}, longest side {SPEC.size}, {len(SCALES)} scales, ResNet-18"
-        for half in sorted({torch.cuda.is_available(), half_pays()}):
+        for half in sorted({torch.cuda.is_available(), bfloat16_pays()}):
             yield from against_usual_and_limit(files, f"{where}, {PRECISION[half]}", half)
             yield dagf_end_to_end(files, f"{where}, {PRECISION[half]}", half)
         yield against_usual_on_large_originals()

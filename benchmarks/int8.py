@@ -1,4 +1,4 @@
-"""A trunk in integers of eight bits, by onnxruntime: PyTorch means to delete its own quantisation (its documentation).
+"""A backbone in integers of eight bits, by onnxruntime: PyTorch means to delete its own quantisation (its documentation).
 
 Weights have a scale a channel, activations one each, fitted to what they are on some photographs (their least and
 largest values). The head stays in float32. Weights that were trained for eight bits lose less by it than others.
@@ -18,23 +18,25 @@ from onnxruntime.quantization import CalibrationDataReader, QuantType, quantize_
 from onnxruntime.quantization.shape_inference import quant_pre_process
 from torch import Tensor, nn
 
-from dagf.common import cores
-from dagf.retrieval.batches import image_batches, network_input
-from dagf.retrieval.images import ImageSpec
+from dagf.collections.export import AXES, INPUT, OUTPUT
+from dagf.console import cores
+from dagf.datasets.batches import image_batches, network_input
+from dagf.datasets.images import ImageSpec
 from dagf.retrieval.inference import MultiScale
-from dagf.study.collections.export import AXES, INPUT, OUTPUT
 
 EXAMPLE = (2, 3, 96, 128)  # no two of them alike: they would be one axis
 
 
-class _Trunk(nn.Module):
-    """A trunk that onnxruntime works out on all cores: images (B, 3, H, W) -> its map."""
+class _Backbone(nn.Module):
+    """A backbone that onnxruntime works out on all cores: images (B, 3, H, W) -> its map."""
 
     def __init__(self, file: Path) -> None:
         super().__init__()
         options = onnxruntime.SessionOptions()
         options.intra_op_num_threads = cores()
-        self.session = onnxruntime.InferenceSession(file, options, providers=["CPUExecutionProvider"])
+        self.session = onnxruntime.InferenceSession(
+            file, options, providers=["CPUExecutionProvider"]
+        )
 
     def forward(self, images: Tensor) -> Tensor:
         (found,) = self.session.run([OUTPUT], {INPUT: _plain(images)})
@@ -53,21 +55,26 @@ class _Seen(CalibrationDataReader):
 
 
 def in_eight_bits(encode: MultiScale, seen: Sequence[Path], spec: ImageSpec) -> MultiScale:
-    """An encoder of `for_inference`, its trunk in eight bits fitted to the images `seen`."""
+    """An encoder of `for_inference`, its backbone in eight bits fitted to the images `seen`."""
     with TemporaryDirectory() as folder, warnings.catch_warnings():
         warnings.simplefilter("ignore")  # what the exporter says of its own inside
-        whole, ready, small = (Path(folder) / f"{name}.onnx" for name in ("whole", "ready", "small"))
-        trunk = encode.network.trunk
+        whole, ready, small = (
+            Path(folder) / f"{name}.onnx" for name in ("whole", "ready", "small")
+        )
+        backbone = encode.network.backbone
         program = torch.onnx.export(
-            trunk, (torch.zeros(EXAMPLE),), input_names=[INPUT], output_names=[OUTPUT], dynamic_shapes=(AXES,),
+            backbone, (torch.zeros(EXAMPLE),), input_names=[INPUT], output_names=[OUTPUT], dynamic_shapes=(AXES,),
             verbose=False,
         )  # fmt: skip
         program.save(whole, external_data=False)
         quant_pre_process(whole, ready, skip_symbolic_shape=True)
-        inputs = _Seen(network_input(images, torch.device("cpu")) for _, images in image_batches(seen, spec, batch=8))
+        inputs = _Seen(
+            network_input(images, torch.device("cpu"))
+            for _, images in image_batches(seen, spec, batch=8)
+        )
         kinds = {"activation_type": QuantType.QUInt8, "weight_type": QuantType.QInt8}
         quantize_static(ready, small, inputs, per_channel=True, **kinds)
-        encode.network.trunk = _Trunk(small)
+        encode.network.backbone = _Backbone(small)
     return encode
 
 

@@ -11,7 +11,13 @@ from functools import partial
 import numpy as np
 
 from benchmarks.timing import Figure, ratio, seconds
-from dagf.retrieval.reranking import augment_database, diffusion, expand_queries, k_reciprocal, superglobal
+from dagf.retrieval.rerank import (
+    augment_database,
+    diffusion,
+    expand_queries,
+    k_reciprocal,
+    superglobal,
+)
 from dagf.retrieval.search import Descriptors, search
 from dagf.retrieval.statistics import exponent
 
@@ -37,7 +43,9 @@ def clustered(count: int, seed: int = 0) -> tuple[Descriptors, Descriptors]:
     """Unit rows (count, 256) around count / 10 centres, and 50 queries around some of these."""
     chance = np.random.default_rng(seed)
     centres = chance.standard_normal((count // NEAR, DIMENSIONS))
-    around = np.concatenate([np.arange(count) % len(centres), chance.integers(0, len(centres), QUERIES)])
+    around = np.concatenate(
+        [np.arange(count) % len(centres), chance.integers(0, len(centres), QUERIES)]
+    )
     rows = centres[around] + 0.8 * chance.standard_normal((count + QUERIES, DIMENSIONS))
     rows = (rows / np.linalg.norm(rows, axis=1, keepdims=True)).astype(np.float32)
     return rows[:count], rows[count:]
@@ -79,14 +87,21 @@ def scaling(sizes: tuple[int, ...] = SIZES) -> Iterator[Figure]:
         if name == "diffusion":
             database, queries = sets[-1]
             offline = seconds(partial(work, database, queries[:0]))
-            figure |= {"offline_seconds": offline, "query_seconds": max(took[-1] - offline, 0.0) / len(queries)}
+            figure |= {
+                "offline_seconds": offline,
+                "query_seconds": max(took[-1] - offline, 0.0) / len(queries),
+            }
         yield figure
 
 
 def diffusion_seconds(rows: int = LIMIT_ROWS) -> Figure:
     """Seconds of diffusion over `rows` rows, graph and all, against what is wanted of it."""
     took = seconds(partial(diffusion, *clustered(rows)))
-    return {"what": f"diffusion, {rows} rows x {DIMENSIONS}, {QUERIES} queries", "most": LIMIT, "seconds": took}
+    return {
+        "what": f"diffusion, {rows} rows x {DIMENSIONS}, {QUERIES} queries",
+        "most": LIMIT,
+        "seconds": took,
+    }
 
 
 def figures() -> Iterator[Figure]:

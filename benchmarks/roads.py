@@ -20,18 +20,18 @@ from torch import nn
 from benchmarks.extraction import SCALES, SPEC
 from benchmarks.int8 import in_eight_bits
 from benchmarks.timing import Figure, ratio, seconds
-from dagf.benchmarks.folder import load_folder
-from dagf.benchmarks.protocol import Benchmark
+from dagf.collections.encoders import Encoder, off_the_shelf
+from dagf.collections.index import own_whitening
+from dagf.datasets import images
+from dagf.datasets.batches import image_batches, network_input, query_batches
+from dagf.datasets.benchmark import Benchmark
+from dagf.datasets.folder import load_folder
+from dagf.datasets.images import ImageSpec
+from dagf.model.backbone import BackboneSpec
 from dagf.model.network import RetrievalNet
-from dagf.model.trunks import TrunkSpec
-from dagf.retrieval import images
-from dagf.retrieval.batches import image_batches, network_input, query_batches
-from dagf.retrieval.images import ImageSpec
-from dagf.retrieval.inference import MultiScale, describe, for_inference
-from dagf.retrieval.metrics import judge_positions, mean_average_precision
+from dagf.retrieval.inference import MultiScale, extract, for_inference
+from dagf.retrieval.metrics import evaluate_positions, mean_average_precision
 from dagf.retrieval.streaming import stream_positions
-from dagf.study.collections.collection import own_whitening
-from dagf.study.collections.encoders import Encoder, off_the_shelf
 
 ROUNDS = 5
 ENLARGED = 4  # times: photographs of the size that a phone takes, whose decoding is reduced
@@ -39,40 +39,52 @@ BATCH = 16
 SEEN = 64  # photographs that the eight bits are fitted to: without labels, and others than those that are timed
 
 
-def judged(encode: nn.Module, benchmark: Benchmark, spec: ImageSpec) -> float:
+def per_query(encode: nn.Module, benchmark: Benchmark, spec: ImageSpec) -> float:
     """mAP (per cent) of an encoder."""
     files = benchmark.database_paths
-    rows = describe(encode, image_batches(files, spec), len(files))
-    asked = describe(encode, query_batches(benchmark, spec), len(benchmark.queries))
-    found = judge_positions(benchmark, stream_positions(benchmark, rows, asked))
+    rows = extract(encode, image_batches(files, spec), len(files))
+    asked = extract(encode, query_batches(benchmark, spec), len(benchmark.queries))
+    found = evaluate_positions(benchmark, stream_positions(benchmark, rows, asked))
     return mean_average_precision(found, benchmark.settings[0].name)
 
 
 def compiled(encode: nn.Module) -> nn.Module:
-    """An encoder whose trunk torch.compile has compiled; the first call of each size takes its time."""
-    encode.network.trunk = torch.compile(encode.network.trunk)  # type: ignore[union-attr]
+    """An encoder whose backbone torch.compile has compiled; the first call of each size takes its time."""
+    encode.network.backbone = torch.compile(encode.network.backbone)  # type: ignore[union-attr]
     return encode
 
 
 def figures(folder: Path, weights: Path) -> Iterator[Figure]:
     """Two figures a road: its time over that of the extraction as it is, and its mAP on the folder's benchmark."""
-    net = MultiScale(RetrievalNet(TrunkSpec("mobilenet_v2", weights=str(weights)), "gem"), SCALES)
+    net = MultiScale(
+        RetrievalNet(BackboneSpec("mobilenet_v2", weights=str(weights)), "gem"), SCALES
+    )
     plain, benchmark = for_inference(net), replace(load_folder(folder), distractors=())
     smaller = ImageSpec(max(1, max(_size(benchmark)) * 3 // 4))
     roads: dict[str, tuple[nn.Module, ImageSpec]] = {
         "bfloat16": (for_inference(net, half=True), SPEC),
         "torch.compile": (compiled(for_inference(net)), SPEC),
-        "int8 by onnxruntime": (in_eight_bits(for_inference(net), benchmark.database_paths[-SEEN:], SPEC), SPEC),
+        "int8 by onnxruntime": (
+            in_eight_bits(for_inference(net), benchmark.database_paths[-SEEN:], SPEC),
+            SPEC,
+        ),
         "three quarters of the size": (plain, smaller),
         "one scale": (for_inference(MultiScale(net.network)), SPEC),
     }
     files = benchmark.database_paths[:BATCH]
-    yield {"what": "as it is: folded, channels last, float32", "mAP": judged(plain, benchmark, SPEC)}
+    yield {
+        "what": "as it is: folded, channels last, float32",
+        "mAP": per_query(plain, benchmark, SPEC),
+    }
     for name, (encode, spec) in roads.items():
         first = seconds(partial(run, encode, files, spec))
         timed = ratio(partial(run, encode, files, spec), partial(run, plain, files, SPEC), ROUNDS)
-        yield {"what": f"{name} / as it is, MobileNetV2, {len(files)} photographs", "first_seconds": first, **timed}
-        yield {"what": f"{name}: judged", "mAP": judged(encode, benchmark, spec)}
+        yield {
+            "what": f"{name} / as it is, MobileNetV2, {len(files)} photographs",
+            "first_seconds": first,
+            **timed,
+        }
+        yield {"what": f"{name}: judged", "mAP": per_query(encode, benchmark, spec)}
     yield from reduced_decoding(plain, benchmark)
     yield from whitened_on_itself(off_the_shelf(str(weights)), benchmark)
 
@@ -80,16 +92,19 @@ def figures(folder: Path, weights: Path) -> Iterator[Figure]:
 def whitened_on_itself(encoder: Encoder, benchmark: Benchmark) -> Iterator[Figure]:
     """mAP of each query set, as `dagf search --plain` finds it and as `dagf search --whiten` does."""
     net, files = for_inference(encoder.network()), benchmark.database_paths
-    rows = describe(net, image_batches(files, encoder.image), len(files))
-    asked = describe(net, query_batches(benchmark, encoder.image), len(benchmark.queries))
+    rows = extract(net, image_batches(files, encoder.image), len(files))
+    asked = extract(net, query_batches(benchmark, encoder.image), len(benchmark.queries))
     whiten = own_whitening(rows)
-    compared = {"as they are": (rows, asked), "whitened on themselves": (whiten(rows), whiten(asked))}
+    compared = {
+        "as they are": (rows, asked),
+        "whitened on themselves": (whiten(rows), whiten(asked)),
+    }
     setting = benchmark.settings[0].name
     for how, (known, wanted) in compared.items():
-        answers = judge_positions(benchmark, stream_positions(benchmark, known, wanted))
+        results = evaluate_positions(benchmark, stream_positions(benchmark, known, wanted))
         for query_set in benchmark.query_sets:
             what = f"descriptors of `dagf extract`, {how}: judged, {query_set}"
-            yield {"what": what, "mAP": mean_average_precision(answers, setting, query_set)}
+            yield {"what": what, "mAP": mean_average_precision(results, setting, query_set)}
 
 
 def run(encode: nn.Module, files: list[Path], spec: ImageSpec) -> None:
@@ -106,13 +121,19 @@ def _size(benchmark: Benchmark) -> tuple[int, int]:
 
 def reduced_decoding(encode: nn.Module, benchmark: Benchmark) -> list[Figure]:
     """mAP on enlarged photographs, whose JPEGs are decoded at reduced size, and on the same decoded in full."""
-    spec, what = ImageSpec(max(_size(benchmark)) * 3 // 4), f"photographs {ENLARGED} times as large, decoded"
+    spec, what = (
+        ImageSpec(max(_size(benchmark)) * 3 // 4),
+        f"photographs {ENLARGED} times as large, decoded",
+    )
     with TemporaryDirectory() as place:
         larger = enlarged(benchmark, Path(place))
-        reduced = judged(encode, larger, spec)
+        reduced = per_query(encode, larger, spec)
         with patch.object(images, "_DRAFT_MARGIN", math.inf):
-            full = judged(encode, larger, spec)
-    return [{"what": f"{what} at reduced size", "mAP": reduced}, {"what": f"{what} in full", "mAP": full}]
+            full = per_query(encode, larger, spec)
+    return [
+        {"what": f"{what} at reduced size", "mAP": reduced},
+        {"what": f"{what} in full", "mAP": full},
+    ]
 
 
 def enlarged(benchmark: Benchmark, folder: Path) -> Benchmark:
@@ -121,8 +142,11 @@ def enlarged(benchmark: Benchmark, folder: Path) -> Benchmark:
         with Image.open(benchmark.root / file) as opened:
             image = opened.convert("RGB")
         (folder / file).parent.mkdir(parents=True, exist_ok=True)
-        image.resize((image.width * ENLARGED, image.height * ENLARGED)).save(folder / file, "JPEG", quality=95)
+        image.resize((image.width * ENLARGED, image.height * ENLARGED)).save(
+            folder / file, "JPEG", quality=95
+        )
     queries = tuple(
-        replace(query, box=query.box and tuple(side * ENLARGED for side in query.box)) for query in benchmark.queries
+        replace(query, box=query.box and tuple(side * ENLARGED for side in query.box))
+        for query in benchmark.queries
     )
     return replace(benchmark, root=folder, queries=queries)

@@ -18,8 +18,8 @@ import torch
 from numpy.typing import NDArray
 
 from benchmarks.timing import Figure, ratio, seconds
-from dagf.benchmarks.protocol import EASY, HARD, MEDIUM, Benchmark, Query
-from dagf.retrieval.metrics import judge_positions, means
+from dagf.datasets.benchmark import EASY, HARD, MEDIUM, Benchmark, Query
+from dagf.retrieval.metrics import evaluate_positions, means
 from dagf.retrieval.search import BLOCK, Descriptors, search, similarity_blocks
 from dagf.retrieval.streaming import stream_positions
 
@@ -47,7 +47,9 @@ def revisited_like(rows: int, seed: int = 1) -> Benchmark:
     for _ in range(QUERIES):
         some = chance.permutation(DATABASE)
         queries.append(Query("q", {"easy": some[:43], "hard": some[43:78], "junk": some[78:105]}))
-    return Benchmark("revisited", Path(), ("x",) * DATABASE, tuple(queries), (Path("y"),) * (rows - DATABASE))
+    return Benchmark(
+        "revisited", Path(), ("x",) * DATABASE, tuple(queries), (Path("y"),) * (rows - DATABASE)
+    )
 
 
 def usual_evaluation(benchmark: Benchmark, scores: NDArray[np.float32]) -> list[float]:
@@ -105,14 +107,16 @@ def evaluation(database: Descriptors, queries: Descriptors) -> list[Figure]:
     benchmark = revisited_like(len(database))
 
     def ours() -> pd.DataFrame:
-        return judge_positions(benchmark, stream_positions(benchmark, database, queries))
+        return evaluate_positions(benchmark, stream_positions(benchmark, database, queries))
 
     def product() -> None:
         for _ in similarity_blocks(database, queries):
             pass
 
     peak = peak_beyond(ours) if STATUS.exists() else None
-    whole, alone = (sorted(seconds(work) for _ in range(ROUNDS))[ROUNDS // 2] for work in (ours, product))
+    whole, alone = (
+        sorted(seconds(work) for _ in range(ROUNDS))[ROUNDS // 2] for work in (ours, product)
+    )
     scores = (queries @ database.T).T
     expected: list[float] = []
     usual = seconds(lambda: expected.extend(usual_evaluation(benchmark, scores)))
@@ -137,7 +141,9 @@ def against_faiss(rows: Descriptors, queries: Descriptors) -> Figure:
     """Exact search against raw FAISS flat on the same rows in memory: how many times as fast."""
     flat = faiss.IndexFlatIP(DIMENSIONS)
     flat.add(rows)
-    measured = ratio(partial(flat.search, queries, TOP), partial(search, rows, queries, TOP), ROUNDS)
+    measured = ratio(
+        partial(flat.search, queries, TOP), partial(search, rows, queries, TOP), ROUNDS
+    )
     assert np.array_equal(flat.search(queries, 1)[1], search(rows, queries, 1)[1])
     what = f"exact search against raw FAISS flat, {QUERIES} x {len(rows)} x {DIMENSIONS}, top {TOP}"
     return {"what": what, "least": 0.9, **times_as_fast(measured)}
@@ -150,7 +156,9 @@ def against_product(rows: Descriptors, queries: Descriptors) -> Figure:
     """
     asked, known = torch.from_numpy(queries), torch.from_numpy(rows)
     scores = torch.empty(len(queries), len(rows))
-    measured = ratio(partial(torch.mm, asked, known.T, out=scores), partial(search, rows, queries, TOP), ROUNDS)
+    measured = ratio(
+        partial(torch.mm, asked, known.T, out=scores), partial(search, rows, queries, TOP), ROUNDS
+    )
     what = f"exact search against the bare matrix product, {QUERIES} x {len(rows)} x {DIMENSIONS}, top {TOP}"
     return {"what": what, **times_as_fast(measured)}
 

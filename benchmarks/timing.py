@@ -7,7 +7,9 @@ from typing import Any
 
 ROUNDS = 15
 
-Figure = dict[str, Any]  # what was measured, in words, and the numbers: see `benchmarks.__main__.shown`
+Figure = dict[
+    str, Any
+]  # what was measured, in words, and the numbers: see `benchmarks.__main__.shown`
 
 
 def seconds(work: Callable[[], object]) -> float:
@@ -17,7 +19,9 @@ def seconds(work: Callable[[], object]) -> float:
     return time.perf_counter() - started
 
 
-def ratio(work: Callable[[], object], reference: Callable[[], object], rounds: int = ROUNDS) -> dict[str, float]:
+def ratio(
+    work: Callable[[], object], reference: Callable[[], object], rounds: int = ROUNDS
+) -> dict[str, float]:
     """The median ratio of `work` to `reference`, measured in turns, and the median seconds of each."""
     work(), reference()  # the first call allocates
     return median_ratio([(seconds(work), seconds(reference)) for _ in range(rounds)])

@@ -13,8 +13,9 @@ import click
 
 import dagf
 from dagf.collection_cli import export, extract, search
-from dagf.common import UserError, existing_file, name_fault, place_fault, printable
 from dagf.data_cli import data
+from dagf.errors import UserError, name_fault, place_fault, printable
+from dagf.files import existing_file
 from dagf.study import profiles
 
 SEEDS = click.IntRange(0, 2**32 - 1)
@@ -27,7 +28,9 @@ class Commands(click.Group):
 
     def invoke(self, ctx: click.Context) -> Any:
         """Run the command; a `UserError`, a full or a closed disk, a name too long become a line and status 2."""
-        if isinstance(sys.stdout, io.TextIOWrapper):  # a file's name may have letters that the terminal lacks
+        if isinstance(
+            sys.stdout, io.TextIOWrapper
+        ):  # a file's name may have letters that the terminal lacks
             sys.stdout.reconfigure(errors="backslashreplace")
         try:
             return super().invoke(ctx)
@@ -39,7 +42,11 @@ class Commands(click.Group):
             if not words and not name:
                 raise
             place = printable(str(error.filename or "a file"))
-            line = f"cannot write {place}: {words}; mend that, start again" if words else f"{name}; name another"
+            line = (
+                f"cannot write {place}: {words}; mend that, start again"
+                if words
+                else f"{name}; name another"
+            )
             click.echo(f"dagf: {line}", err=True)
             sys.exit(2)
         except KeyboardInterrupt:
@@ -50,15 +57,34 @@ class Commands(click.Group):
 def study_options(command: Callable[..., Any]) -> Callable[..., Any]:
     """The options that name a study: a profile, and photographs with their weights."""
     for option in (
-        click.option("--train-on", default="", metavar="SET", help="Train on this set or folder, not the benchmark."),
-        click.option("--weights", default="", metavar="FILE", help="Weights of the trunk (.pth or .safetensors)."),
         click.option(
-            "--distractors", multiple=True, metavar="SET", help="Add r1m, oxford100k or a folder's distractors."
+            "--train-on",
+            default="",
+            metavar="SET",
+            help="Train on this set or folder, not the benchmark.",
         ),
         click.option(
-            "--benchmark", default="", metavar="SET", help="A public set (roxford5k, ...) or folder of photos."
+            "--weights",
+            default="",
+            metavar="FILE",
+            help="Weights of the backbone (.pth or .safetensors).",
         ),
-        click.option("--profile", help="smoke, cpu, gpu, photographs, paper or a YAML file. [cpu; photographs: above]"),
+        click.option(
+            "--distractors",
+            multiple=True,
+            metavar="SET",
+            help="Add r1m, oxford100k or a folder's distractors.",
+        ),
+        click.option(
+            "--benchmark",
+            default="",
+            metavar="SET",
+            help="A public set (roxford5k, ...) or folder of photos.",
+        ),
+        click.option(
+            "--profile",
+            help="smoke, cpu, gpu, photographs, paper or a YAML file. [cpu; photographs: above]",
+        ),
     ):
         command = option(command)
     return command
@@ -71,9 +97,11 @@ def _parameters(
     profile = profile or ("photographs" if benchmark else "cpu")
     file = profiles.find(profile)
     if profile == "photographs" and not benchmark:
-        raise UserError("the profile photographs needs photographs: name their folder with --benchmark")
+        raise UserError(
+            "the profile photographs needs photographs: name their folder with --benchmark"
+        )
     if benchmark or train_on or distractors:
-        from dagf.benchmarks.public import DISTRACTORS, spelled
+        from dagf.datasets.public import DISTRACTORS, spelled
 
         benchmark, train_on = (word and spelled(word) for word in (benchmark, train_on))
         distractors = tuple(spelled(word, DISTRACTORS, "distractor set") for word in distractors)
@@ -107,13 +135,22 @@ def main() -> None:
 
 @main.command()
 @study_options
-@click.option("--only", multiple=True, metavar="NOTEBOOK", help="Run this notebook alone, e.g. 02_training.")
+@click.option(
+    "--only", multiple=True, metavar="NOTEBOOK", help="Run this notebook alone, e.g. 02_training."
+)
 @click.option("--force", is_flag=True, help="Run notebooks whose reports are fresh, too.")
-@click.option("--check", is_flag=True, help="Run nothing: list stale reports, status 1 if there are any.")
+@click.option(
+    "--check", is_flag=True, help="Run nothing: list stale reports, status 1 if there are any."
+)
 @click.option("--jobs", type=click.IntRange(1), help="Notebooks run side by side.")
 @click.option("--output", type=click.Path(path_type=Path), help="Folder of the reports. [reports/]")
 def report(
-    only: tuple[str, ...], force: bool, check: bool, jobs: int | None, output: Path | None, **study: Any
+    only: tuple[str, ...],
+    force: bool,
+    check: bool,
+    jobs: int | None,
+    output: Path | None,
+    **study: Any,
 ) -> None:
     """Run the notebooks and write the HTML reports; fresh ones are kept.
 
@@ -123,10 +160,12 @@ def report(
     dagf report --only 03_attention_maps --force
     dagf report --benchmark PHOTOS --weights FILE      the study on your photographs
     """
-    from dagf.study.reports.notebooks import check_reports, run_reports
+    from dagf.reports.runner import check_reports, run_reports
 
     if output and output.exists() and not output.is_dir():
-        raise UserError(f"{output} is no folder, and reports are several files: name another --output")
+        raise UserError(
+            f"{output} is no folder, and reports are several files: name another --output"
+        )
     parameters = _parameters(**study)
     if not check:
         click.echo(f"reports: {run_reports(parameters, only, force, jobs, output=output)}")
@@ -151,13 +190,13 @@ def train(variant: str, seed: int | None, **study: Any) -> None:
     dagf train dagf --benchmark PHOTOS --weights FILE
     torchrun --nproc-per-node 2 -m -- dagf train dagf --profile smoke
     """
+    from dagf.distributed import process_group
     from dagf.study import paths
     from dagf.study.opening import open_study
-    from dagf.team import team
 
     opened = open_study(**_parameters(**study))
     run = opened.run(variant, seed)
-    if team().rank > 0:
+    if process_group().rank > 0:
         return
     record = run.record
     click.echo(
@@ -172,11 +211,20 @@ def train(variant: str, seed: int | None, **study: Any) -> None:
 @click.argument("variant", required=False)
 @study_options
 @click.option("--seed", type=SEEDS, help="[the profile's first]")
-@click.option("--off-the-shelf", is_flag=True, help="The pre-trained trunk, nothing trained here.")
-@click.option("--golden", is_flag=True, help="Check the evaluator itself; takes neither VARIANT nor study.")
+@click.option(
+    "--off-the-shelf", is_flag=True, help="The pre-trained backbone, nothing trained here."
+)
+@click.option(
+    "--golden", is_flag=True, help="Check the evaluator itself; takes neither VARIANT nor study."
+)
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 def evaluate(
-    variant: str | None, seed: int | None, off_the_shelf: bool, golden: bool, as_json: bool, **study: Any
+    variant: str | None,
+    seed: int | None,
+    off_the_shelf: bool,
+    golden: bool,
+    as_json: bool,
+    **study: Any,
 ) -> None:
     """mAP and mP@k of VARIANT on the test benchmark; it is trained first where it has not been.
 
@@ -190,27 +238,40 @@ def evaluate(
     dagf evaluate --golden
     """
     if golden:
-        from dagf.study.analysis.golden import report_golden
+        from dagf.analysis.golden import report_golden
 
         if variant or seed is not None or off_the_shelf or any(study.values()):
-            raise UserError("--golden checks the evaluator on published descriptors: give it alone, or with --json")
+            raise UserError(
+                "--golden checks the evaluator on published descriptors: give it alone, or with --json"
+            )
         sys.exit(report_golden(as_json, click.echo))
     if not variant:
         raise UserError("name a variant to evaluate, for instance: dagf evaluate dagf")
+    from dagf.distributed import process_group
     from dagf.retrieval.metrics import means
     from dagf.study.opening import open_study
-    from dagf.team import team
 
     opened = open_study(**_parameters(**study))
-    answers = opened.untrained_answers(variant, seed) if off_the_shelf else opened.answers(opened.run(variant, seed))
-    if team().rank > 0:
+    results = (
+        opened.untrained_results(variant, seed)
+        if off_the_shelf
+        else opened.results(opened.run(variant, seed))
+    )
+    if process_group().rank > 0:
         return
     test = opened.test
-    click.echo(f"{test.name}: {len(test.database)} database images, {len(test.distractors)} distractors", err=True)
+    click.echo(
+        f"{test.name}: {len(test.database)} database images, {len(test.distractors)} distractors",
+        err=True,
+    )
     if opened.caveat and not off_the_shelf:
         click.echo(opened.caveat, err=True)
-    table = means(answers.judged).reset_index()
-    click.echo(table.to_json(orient="records", indent=1) if as_json else table.round(2).to_string(index=False))
+    table = means(results.per_query).reset_index()
+    click.echo(
+        table.to_json(orient="records", indent=1)
+        if as_json
+        else table.round(2).to_string(index=False)
+    )
 
 
 for command in (data, extract, search, export):

@@ -6,16 +6,32 @@ from typing import Literal
 
 import click
 
-from dagf.common import UserError, existing_file, printable
+from dagf.errors import UserError, printable
+from dagf.files import existing_file
 
 # As in `dagf.cli`, what takes seconds to import is imported in the commands.
 
 
 @click.command()
 @click.argument("images", nargs=-1, required=True, type=click.Path(path_type=Path))
-@click.option("--run", "run_id", help="A run trained on photographs to describe with (the first digits are enough).")
-@click.option("--weights", default="", metavar="FILE", help="Without a run: weights of MobileNetV2. [torchvision's]")
-@click.option("--output", default="photos.index", show_default=True, type=click.Path(path_type=Path), help="A folder.")
+@click.option(
+    "--run",
+    "run_id",
+    help="A run trained on photographs to describe with (the first digits are enough).",
+)
+@click.option(
+    "--weights",
+    default="",
+    metavar="FILE",
+    help="Without a run: weights of MobileNetV2. [torchvision's]",
+)
+@click.option(
+    "--output",
+    default="photos.index",
+    show_default=True,
+    type=click.Path(path_type=Path),
+    help="A folder.",
+)
 @click.option(
     "--precision",
     type=click.Choice(["float16", "float32"]),
@@ -40,16 +56,16 @@ def extract(
     dagf extract --run 0c07 ~/photos --output photos.index
     torchrun --nproc-per-node 2 -m -- dagf extract --run 0c07 ~/photos --output photos.index
     """
-    from dagf.study.collections.collection import build, find_images
-    from dagf.study.collections.encoders import of_run, off_the_shelf
-    from dagf.team import team
+    from dagf.collections.encoders import of_run, off_the_shelf
+    from dagf.collections.index import build, find_images
+    from dagf.distributed import process_group
 
     if run_id is not None and weights:
         raise UserError("a run has weights of its own: leave out --weights, or --run")
     files = find_images(images)  # before the weights, which may have to be downloaded
     encoder = off_the_shelf(existing_file(weights)) if run_id is None else of_run(run_id)
     found = build(files, encoder, output, precision)
-    if team().rank == 0:
+    if process_group().rank == 0:
         speed = f"{found.made} described in {found.seconds:.1f} s, {found.made / found.seconds:.1f} images/s"
         click.echo(f"{len(found.descriptors)} images in {printable(str(output))}: {speed}")
 
@@ -58,16 +74,29 @@ def extract(
 @click.argument("photo", type=click.Path(path_type=Path))
 @click.option("--index", default="photos.index", show_default=True, type=click.Path(path_type=Path))
 @click.option(
-    "--crop", nargs=4, type=float, metavar="X1 Y1 X2 Y2", help="Search for this part of the photo, in pixels."
+    "--crop",
+    nargs=4,
+    type=float,
+    metavar="X1 Y1 X2 Y2",
+    help="Search for this part of the photo, in pixels.",
 )
 @click.option("--top", default=10, show_default=True, type=click.IntRange(1))
-@click.option("--approximate", is_flag=True, help="Ask a FAISS index, built the first time: for a million images.")
+@click.option(
+    "--approximate",
+    is_flag=True,
+    help="Ask a FAISS index, built the first time: for a million images.",
+)
 @click.option(
     "--whiten/--plain",
     default=None,
     help="Compare under PCA of the index itself, or as they are. [from 100 images on, without a run: --whiten]",
 )
-@click.option("--html", "page", type=click.Path(path_type=Path), help="Also write a page: what was found, and why.")
+@click.option(
+    "--html",
+    "page",
+    type=click.Path(path_type=Path),
+    help="Also write a page: what was found, and why.",
+)
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 def search(
     photo: Path,
@@ -89,8 +118,8 @@ def search(
     dagf search ~/photos/castle.jpg --crop 300 200 900 1100 --html found.html
     torchrun --nproc-per-node 2 -m -- dagf search ~/photos/castle.jpg --index photos.index
     """
-    from dagf.study.collections.collection import Collection
-    from dagf.team import team
+    from dagf.collections.index import Collection
+    from dagf.distributed import process_group
 
     if page:
         _check_name(page, "page", ".html", ".htm")
@@ -98,15 +127,19 @@ def search(
     if not approximate or whiten:
         collection = collection.whitened(whiten)
     found = collection.search(photo, top, crop, approximate)
-    if team().rank > 0:
+    if process_group().rank > 0:
         return
     if page:
-        from dagf.study.collections.found import write_page
+        from dagf.collections.page import write_page
 
         write_page(page, collection, photo, found, crop)
         click.echo(f"what was found, and why: {printable(str(page))}", err=True)
     if as_json:
-        click.echo(json.dumps([{"file": file, "score": round(score, 4)} for file, score in found], indent=1))
+        click.echo(
+            json.dumps(
+                [{"file": file, "score": round(score, 4)} for file, score in found], indent=1
+            )
+        )
     else:
         for file, score in found:
             click.echo(f"{score:.4f}  {printable(file)}")
@@ -114,7 +147,12 @@ def search(
 
 @click.command()
 @click.argument("output", type=click.Path(path_type=Path))
-@click.option("--run", "run_id", required=True, help="The trained run to export (the first digits are enough).")
+@click.option(
+    "--run",
+    "run_id",
+    required=True,
+    help="The trained run to export (the first digits are enough).",
+)
 def export(output: Path, run_id: str) -> None:
     """Write a trained run as the ONNX file OUTPUT, for batches and images of any size.
 
@@ -123,8 +161,8 @@ def export(output: Path, run_id: str) -> None:
     \b
     dagf export --run 0c07 model.onnx
     """
+    from dagf.collections.export import write_onnx
     from dagf.study import paths
-    from dagf.study.collections.export import write_onnx
     from dagf.study.runs import RunStore
 
     _check_name(output, "model", ".onnx")

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import click
 
-from dagf.common import UserError, printable
+from dagf.errors import UserError, printable
 
 
 @click.group()
@@ -20,8 +20,8 @@ def list_data() -> None:
     \b
     dagf data list
     """
-    from dagf.benchmarks.download import line
-    from dagf.benchmarks.manifest import read_manifest
+    from dagf.datasets.download import line
+    from dagf.datasets.manifest import read_manifest
     from dagf.study import paths
     from dagf.study.drawings import listed
 
@@ -30,8 +30,12 @@ def list_data() -> None:
 
 
 @data.command("make")
-@click.option("--profile", default="cpu", show_default=True, help="The profile whose Toytown is drawn.")
-@click.option("--control", is_flag=True, help="The version without clutter, occlusion and changing scale.")
+@click.option(
+    "--profile", default="cpu", show_default=True, help="The profile whose Toytown is drawn."
+)
+@click.option(
+    "--control", is_flag=True, help="The version without clutter, occlusion and changing scale."
+)
 def make_data(profile: str, control: bool) -> None:
     """Draw Toytown, the embedded benchmark, for a profile.
 
@@ -39,10 +43,10 @@ def make_data(profile: str, control: bool) -> None:
     dagf data make
     dagf data make --profile smoke --control
     """
-    from dagf.benchmarks.toytown import make_toytown
     from dagf.study import paths
     from dagf.study.config import load_profile
     from dagf.study.opening import control_spec
+    from dagf.toytown.generate import make_toytown
 
     spec = load_profile(profile).drawing
     spec = control_spec(spec) if control else spec
@@ -57,8 +61,8 @@ def get_data(names: tuple[str, ...]) -> None:
     \b
     dagf data get roxford5k rparis6k
     """
-    from dagf.benchmarks.download import get
-    from dagf.benchmarks.manifest import read_manifest
+    from dagf.datasets.download import get
+    from dagf.datasets.manifest import read_manifest
     from dagf.study import paths
 
     if not names:
@@ -78,7 +82,7 @@ def check_data(what: str) -> None:
     dagf data check ~/photos
     """
     from dagf.study import paths
-    from dagf.study.checking import check
+    from dagf.study.data_check import check
 
     click.echo(_lines(check(what, paths.data())))
 
@@ -86,9 +90,18 @@ def check_data(what: str) -> None:
 @data.command("import")
 @click.argument("folder", type=click.Path(path_type=Path))
 @click.option(
-    "--from", "listing", type=click.Path(path_type=Path), help="A CSV; without it, sub-folders are instances."
+    "--from",
+    "listing",
+    type=click.Path(path_type=Path),
+    help="A CSV; without it, sub-folders are instances.",
 )
-@click.option("--column", "columns", multiple=True, metavar="OURS=THEIRS", help="What the CSV calls a column of ours.")
+@click.option(
+    "--column",
+    "columns",
+    multiple=True,
+    metavar="OURS=THEIRS",
+    help="What the CSV calls a column of ours.",
+)
 @click.option("--force", is_flag=True, help="Replace the ground truth that the folder has.")
 def import_data(folder: Path, listing: Path | None, columns: tuple[str, ...], force: bool) -> None:
     """Make FOLDER a benchmark from other people's ground truth: folder names, a CSV, or a list of pairs.
@@ -100,13 +113,15 @@ def import_data(folder: Path, listing: Path | None, columns: tuple[str, ...], fo
     dagf data import PHOTOS --from index.csv --column file=path --column instance=landmark_id
     dagf data import PHOTOS --from pairs.csv --force
     """
-    from dagf.benchmarks.convert import convert
+    from dagf.datasets.convert import convert
 
     pairs = [column.partition("=") for column in columns]
     known = ("file", "instance", "role", "query", "positives", "junk")
     for ours, _, theirs in pairs:
         if ours not in known or not theirs:
-            raise UserError(f"--column {ours}={theirs}: expected OURS=THEIRS with one of {', '.join(known)}")
+            raise UserError(
+                f"--column {ours}={theirs}: expected OURS=THEIRS with one of {', '.join(known)}"
+            )
     click.echo(_lines(convert(folder, listing, {ours: theirs for ours, _, theirs in pairs}, force)))
 
 

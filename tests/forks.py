@@ -18,7 +18,17 @@ from typing import Any
 
 PROJECT = Path(__file__).parents[1]
 HALF = b'{"half": [1, 2, '
-EVENTS = {"open", "os.rename", "os.remove", "os.rmdir", "os.mkdir", "os.link", "os.chmod", "os.scandir", "os.listdir"}
+EVENTS = {
+    "open",
+    "os.rename",
+    "os.remove",
+    "os.rmdir",
+    "os.mkdir",
+    "os.link",
+    "os.chmod",
+    "os.scandir",
+    "os.listdir",
+}
 
 
 @dataclass(frozen=True)
@@ -54,7 +64,12 @@ class Forks:
     """The process that has imported everything, and forks one for each order."""
 
     def __init__(self, log: Path) -> None:
-        calm = {"OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1", "DAGF_HEADLESS": "1", "NO_PROXY": "*"}
+        calm = {
+            "OMP_NUM_THREADS": "1",
+            "OPENBLAS_NUM_THREADS": "1",
+            "DAGF_HEADLESS": "1",
+            "NO_PROXY": "*",
+        }
         self.log = log.open("wb")
         self.process = subprocess.Popen(
             [sys.executable, "-m", "tests.forks"], cwd=PROJECT, env={**os.environ, **calm}, text=True,
@@ -64,7 +79,9 @@ class Forks:
     def run(self, *orders: Order) -> list[Ended]:
         """Do the orders at the same time, each in a process of its own; how they ended."""
         assert self.process.stdin and self.process.stdout
-        self.process.stdin.write(json.dumps([asdict(order) for order in orders], default=str) + "\n")
+        self.process.stdin.write(
+            json.dumps([asdict(order) for order in orders], default=str) + "\n"
+        )
         self.process.stdin.flush()
         line = self.process.stdout.readline()
         assert line, Path(self.log.name).read_text()
@@ -88,7 +105,9 @@ class _Watch:
         self.count += 1
         if self.count == self.die:
             if event == "open" and str(args[1]).startswith(("w", "x")):
-                with os.fdopen(os.open(args[0], os.O_WRONLY | os.O_CREAT | os.O_TRUNC), "wb") as stream:
+                with os.fdopen(
+                    os.open(args[0], os.O_WRONLY | os.O_CREAT | os.O_TRUNC), "wb"
+                ) as stream:
                     stream.write(HALF)
             os.kill(os.getpid(), signal.SIGKILL)
 
@@ -96,7 +115,9 @@ class _Watch:
         if not args or not isinstance(args[0], str | bytes | os.PathLike):
             return False
         # Names relative to an open folder come from rmtree, and nothing but the job's folders is removed.
-        return os.fsdecode(args[0]).startswith(self.folder) or (len(args) == 2 and args[1] not in (-1, None))
+        return os.fsdecode(args[0]).startswith(self.folder) or (
+            len(args) == 2 and args[1] not in (-1, None)
+        )
 
 
 def _obey(order: dict[str, Any], answer: int) -> None:
@@ -119,7 +140,9 @@ def _obey(order: dict[str, Any], answer: int) -> None:
     except BaseException as error:
         said = told(error)
         status, said = (2, said) if said else (1, traceback.format_exc())
-    os.write(answer, json.dumps({"status": status, "said": said, "operations": watch.count}).encode())
+    os.write(
+        answer, json.dumps({"status": status, "said": said, "operations": watch.count}).encode()
+    )
 
 
 def _drop_rights() -> None:
@@ -132,7 +155,7 @@ def _drop_rights() -> None:
 def _serve() -> None:
     import tests.jobs  # noqa: F401  (all that a job needs, before the first fork)
 
-    answers = os.fdopen(os.dup(1), "w")
+    results = os.fdopen(os.dup(1), "w")
     os.dup2(2, 1)  # what a job prints goes to the log
     for line in sys.stdin:
         children = []
@@ -149,8 +172,10 @@ def _serve() -> None:
             with os.fdopen(reading, "rb") as stream:
                 answer = stream.read()
             status = os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
-            ended.append(json.loads(answer) if answer else {"status": status or 1, "said": "no answer"})
-        print(json.dumps(ended), file=answers, flush=True)
+            ended.append(
+                json.loads(answer) if answer else {"status": status or 1, "said": "no answer"}
+            )
+        print(json.dumps(ended), file=results, flush=True)
 
 
 if __name__ == "__main__":

@@ -9,7 +9,7 @@ from typing import Any, TypeVar
 from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
 
-from dagf.common import UserError
+from dagf.errors import UserError
 
 T = TypeVar("T")
 LONGEST = 1500  # letters of a message, beside those of the path: a file's content must not flood the terminal
@@ -25,7 +25,9 @@ leaves = st.one_of(
 )  # fmt: skip
 values = st.recursive(
     leaves,
-    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=5), inner, max_size=3),
+    lambda inner: (
+        st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=5), inner, max_size=3)
+    ),
     max_leaves=6,
 )
 

@@ -9,28 +9,30 @@ from typing import Any
 
 import nbformat
 
-import dagf.study.collections.found
-import dagf.study.reports.markup  # noqa: F401 (imported before the first fork)
-from dagf.benchmarks import transfer
-from dagf.benchmarks.download import get
-from dagf.benchmarks.manifest import DataSet, Expected, RemoteFile
-from dagf.benchmarks.toytown import ToytownSpec, make_toytown
-from dagf.common import UserError, place_fault, write_json
-from dagf.retrieval.extraction import extract
+import dagf.collections.page
+import dagf.reports.markup  # noqa: F401 (imported before the first fork)
+from dagf.analysis.contrasts import keep_table
+from dagf.collections.encoders import of_run
+from dagf.collections.index import Collection, build
+from dagf.datasets import transfer
+from dagf.datasets.download import get
+from dagf.datasets.manifest import DataSet, Expected, RemoteFile
+from dagf.errors import UserError, place_fault
+from dagf.files import write_json
+from dagf.reports import runner
+from dagf.reports.freshness import Project
+from dagf.retrieval.extract import extract_shards
 from dagf.study import parallel
-from dagf.study.analysis.results import keep_table
-from dagf.study.collections import collection
-from dagf.study.collections.collection import Collection, build
-from dagf.study.collections.encoders import of_run
 from dagf.study.opening import open_study
 from dagf.study.paths import ROOT
-from dagf.study.reports import notebooks
-from dagf.study.reports.freshness import Project
+from dagf.toytown.generate import ToytownSpec, make_toytown
 from tests.study.conftest import Workshop, configured, training_set
 from tests.study.reports.test_notebooks import write_notebook
 
 SPEC = ToytownSpec(48, 2, 2, 1, 1, 3, distractors=3, validation_distractors=2)
-EXECUTED = nbformat.v4.new_notebook(cells=[nbformat.v4.new_markdown_cell("# A page\n\nWhat it says.")])
+EXECUTED = nbformat.v4.new_notebook(
+    cells=[nbformat.v4.new_markdown_cell("# A page\n\nWhat it says.")]
+)
 FIRST_PHOTOS = 30  # of which there is a collection before
 
 
@@ -46,9 +48,20 @@ def download(folder: Path, port: int, sums: dict[str, str]) -> None:
     def file(name: str, **more: Any) -> RemoteFile:
         return RemoteFile(name, (f"http://127.0.0.1:{port}/{name}",), sha256=sums[name], **more)
 
-    archives = (file("a.tgz", archive="tgz", into="jpg"), file("b.zip", archive="zip", into="jpg"), file("list.csv"))
+    archives = (
+        file("a.tgz", archive="tgz", into="jpg"),
+        file("b.zip", archive="zip", into="jpg"),
+        file("list.csv"),
+    )
     sets = [
-        DataSet("photos", "Photos", "test/photos", ("truth",), archives, Expected({"jpg/*": 5, "list.csv": 1})),
+        DataSet(
+            "photos",
+            "Photos",
+            "test/photos",
+            ("truth",),
+            archives,
+            Expected({"jpg/*": 5, "list.csv": 1}),
+        ),
         DataSet("truth", "Truth", "test/truth", (), (file("gnd.json"),), Expected({"gnd.json": 1})),
     ]
     get(["photos"], {one.name: one for one in sets}, folder, lambda line: None)
@@ -59,17 +72,19 @@ def train(folder: Path, photographs: str, **changes: Any) -> None:
     Workshop(folder, training_set(Path(photographs))).train(configured(epochs=3, **changes))
 
 
-def describe(folder: Path, home: str, run: str, photos: str) -> None:
+def extract(folder: Path, home: str, run: str, photos: str) -> None:
     """Bring a collection that knows the first of the photographs up to all of them."""
     os.environ[ROOT] = home
-    collection.extract = partial(extract, shard=8)
+    collection.extract_shards = partial(extract_shards, shard=8)
     build(sorted(Path(photos).glob("*.jpg")), of_run(run), folder / "index")
 
 
 def index(folder: Path, home: str, photos: str) -> None:
     """Build the FAISS index of a collection, and ask it."""
     os.environ[ROOT] = home
-    found = Collection.load(folder / "index").search(sorted(Path(photos).glob("*.jpg"))[5], 4, approximate=True)
+    found = Collection.load(folder / "index").search(
+        sorted(Path(photos).glob("*.jpg"))[5], 4, approximate=True
+    )
     write_json(folder / "found.json", found)
 
 
@@ -102,12 +117,25 @@ class Told:
 
 def report(folder: Path) -> None:
     """Make the report of a notebook that has changed since the last report."""
-    project = Project(folder, folder / "notebooks", folder / "package", {"01_first": (), "02_second": ("01_first",)})
-    about = {"seconds": 1.0, "date": "today", "python": "3", "system": "x", "cpu": "x", "threads": 1, "gpus": []}
-    notebooks.subprocess.Popen = Told  # type: ignore[misc, assignment]
-    notebooks.POLL = 0.0
-    notebooks.Runner._run_record = lambda *_: about | {"versions": {}, "peak_memory_mb": 1}  # type: ignore[method-assign]
-    notebooks.run_reports({"profile": "cpu"}, project=project, jobs=1, stream=io.StringIO())
+    project = Project(
+        folder,
+        folder / "notebooks",
+        folder / "package",
+        {"01_first": (), "02_second": ("01_first",)},
+    )
+    about = {
+        "seconds": 1.0,
+        "date": "today",
+        "python": "3",
+        "system": "x",
+        "cpu": "x",
+        "threads": 1,
+        "gpus": [],
+    }
+    runner.subprocess.Popen = Told  # type: ignore[misc, assignment]
+    runner.POLL = 0.0
+    runner.Runner._run_record = lambda *_: about | {"versions": {}, "peak_memory_mb": 1}  # type: ignore[method-assign]
+    runner.run_reports({"profile": "cpu"}, project=project, jobs=1, stream=io.StringIO())
 
 
 def make_project(folder: Path) -> None:
@@ -122,7 +150,7 @@ JOBS: dict[str, Callable[..., None]] = {
     "drawing": draw,
     "downloading": download,
     "training": train,
-    "extraction": describe,
+    "extraction": extract,
     "indexing": index,
     "study": study,
     "reporting": report,

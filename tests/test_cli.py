@@ -21,7 +21,9 @@ from tests.commands import dagf, fine, refused
 from tests.study.conftest import PROFILE, write_photographs
 
 
-def commands(group: click.Group, path: tuple[str, ...] = ()) -> Iterator[tuple[tuple[str, ...], click.Command]]:
+def commands(
+    group: click.Group, path: tuple[str, ...] = ()
+) -> Iterator[tuple[tuple[str, ...], click.Command]]:
     for name, command in group.commands.items():
         if isinstance(command, click.Group):
             yield from commands(command, (*path, name))
@@ -32,13 +34,21 @@ def commands(group: click.Group, path: tuple[str, ...] = ()) -> Iterator[tuple[t
 COMMANDS = list(commands(main))
 
 
-@pytest.mark.parametrize(("path", "command"), COMMANDS, ids=[" ".join(path) for path, _ in COMMANDS])
-def test_every_help_has_an_example_that_its_options_allow(path: tuple[str, ...], command: click.Command) -> None:
+@pytest.mark.parametrize(
+    ("path", "command"), COMMANDS, ids=[" ".join(path) for path, _ in COMMANDS]
+)
+def test_every_help_has_an_example_that_its_options_allow(
+    path: tuple[str, ...], command: click.Command
+) -> None:
     text = fine(*path, "--help")
-    assert f"dagf {' '.join(path)}" in text.partition("Options:")[0].partition("\n")[2], "no example"
+    assert f"dagf {' '.join(path)}" in text.partition("Options:")[0].partition("\n")[2], (
+        "no example"
+    )
     known = {option for one in command.params for option in one.opts}
     shown = f"{fine('--help')}\n{text}"
-    for example in re.findall(rf"^\s+(?:torchrun.* -m (?:-- )?)?dagf {' '.join(path)}\b.*$", shown, re.MULTILINE):
+    for example in re.findall(
+        rf"^\s+(?:torchrun.* -m (?:-- )?)?dagf {' '.join(path)}\b.*$", shown, re.MULTILINE
+    ):
         used = re.findall(r"(?<= )--[\w-]+", example.partition(" dagf ")[2])
         assert set(used) <= known | {"--help"}, example
 
@@ -53,13 +63,17 @@ def test_help_answers_at_once() -> None:
     """Nothing slow is imported for it, neither in the group nor in a command."""
     script = "import sys\nfrom dagf.cli import main\ntry: main(['train', '--help'])\nexcept SystemExit: pass\n"
     script += "print([name for name in ('torch', 'numpy', 'pandas', 'matplotlib', 'cv2') if name in sys.modules])"
-    asked = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
+    asked = subprocess.run(
+        [sys.executable, "-c", script], capture_output=True, text=True, check=True
+    )
     assert "VARIANT" in asked.stdout
     assert asked.stdout.endswith("[]\n")
 
 
 def test_the_package_runs_as_a_module() -> None:
-    asked = subprocess.run([sys.executable, "-m", "dagf", "--help"], capture_output=True, text=True, check=True)
+    asked = subprocess.run(
+        [sys.executable, "-m", "dagf", "--help"], capture_output=True, text=True, check=True
+    )
     assert "dagf train dagf" in asked.stdout
     wrong = subprocess.run([sys.executable, "-m", "dagf", "trian"], capture_output=True, text=True)
     assert wrong.returncode == 2
@@ -75,7 +89,7 @@ def project(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
     (root / "data").mkdir()
     shutil.copy(Path(__file__).parents[1] / "data" / "manifest.json", root / "data")
     (root / "tiny.yaml").write_text(json.dumps(PROFILE | {"arms": ["gem"], "seeds": [0]}))
-    frozen: dict[str, Any] = {"trunk_training": None, "frozen": True, "image": {"size": 32}}
+    frozen: dict[str, Any] = {"backbone_training": None, "frozen": True, "image": {"size": 32}}
     (root / "frozen.yaml").write_text(json.dumps(PROFILE | frozen))
     write_photographs(root / "photos")
     with pytest.MonkeyPatch.context() as patched:
@@ -87,7 +101,10 @@ def project(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
 @pytest.fixture
 def trained(project: Path) -> str:
     """The id of a trained run."""
-    found = re.match(r"run ([0-9a-f]{12}): GeM, best epoch 1, validation mAP ", fine("train", "gem", *tiny(project)))
+    found = re.match(
+        r"run ([0-9a-f]{12}): GeM, best epoch 1, validation mAP ",
+        fine("train", "gem", *tiny(project)),
+    )
     assert found
     return found.group(1)
 
@@ -128,12 +145,22 @@ def test_mistakes_are_one_line(project: Path) -> None:
     assert "did you mean 'smoke'" in refused("train", "dagf", "--profile", "smok")
     assert "did you mean 'gem'" in refused("evaluate", "gen", *tiny(project))
     assert "did you mean 'smoke'" in refused("data", "make", "--profile", "smook")
-    assert "nowhere.pth is no file" in refused("train", "gem", *tiny(project), "--weights", project / "nowhere.pth")
+    assert "nowhere.pth is no file" in refused(
+        "train", "gem", *tiny(project), "--weights", project / "nowhere.pth"
+    )
     assert "did you mean 'roxford5k'?" in refused("evaluate", "gem", "--benchmark", "roxfrod5k")
-    assert "did you mean 'r1m'?" in refused("evaluate", "gem", "--benchmark", "ukbench", "--distractors", "r2m")
-    assert "ukbench is not here: get it with `dagf data get ukbench`" in refused("data", "check", "UKBench")
-    assert "nowhere is no folder" in refused("train", "gem", *tiny(project), "--benchmark", project / "nowhere")
-    assert "labels.csv" in refused("evaluate", "gem", *tiny(project), "--benchmark", project / "notebooks")
+    assert "did you mean 'r1m'?" in refused(
+        "evaluate", "gem", "--benchmark", "ukbench", "--distractors", "r2m"
+    )
+    assert "ukbench is not here: get it with `dagf data get ukbench`" in refused(
+        "data", "check", "UKBench"
+    )
+    assert "nowhere is no folder" in refused(
+        "train", "gem", *tiny(project), "--benchmark", project / "nowhere"
+    )
+    assert "labels.csv" in refused(
+        "evaluate", "gem", *tiny(project), "--benchmark", project / "notebooks"
+    )
 
 
 def test_train_and_evaluate(project: Path, trained: str) -> None:
@@ -153,11 +180,17 @@ def test_train_and_evaluate(project: Path, trained: str) -> None:
 def test_a_folder_of_photographs(project: Path) -> None:
     words = ["--profile", project / "frozen.yaml", "--benchmark", project / "photos"]
     assert fine("train", "gem", *words).startswith("run ")
-    run = next((project / "data" / "runs").glob("*/record.json")).parent  # its trunk serves as a pre-trained one
+    run = next(
+        (project / "data" / "runs").glob("*/record.json")
+    ).parent  # its backbone serves as a pre-trained one
     tensors = load_file(run / "weights.safetensors")
-    trunk = {key.removeprefix("trunk."): value for key, value in tensors.items() if key.startswith("trunk.")}
-    save_file(trunk, project / "trunk.safetensors")
-    for more in ([], ["--off-the-shelf", "--weights", project / "trunk.safetensors"]):
+    backbone = {
+        key.removeprefix("backbone."): value
+        for key, value in tensors.items()
+        if key.startswith("backbone.")
+    }
+    save_file(backbone, project / "backbone.safetensors")
+    for more in ([], ["--off-the-shelf", "--weights", project / "backbone.safetensors"]):
         (row,) = json.loads(fine("evaluate", "gem", *words, *more, "--json"))
         assert (row["setting"], row["queries"]) == ("Classic", 3)
         assert row["mAP"] > 50  # stripes of other colours
@@ -187,7 +220,9 @@ def test_a_name_that_no_file_can_have_is_one_line(project: Path) -> None:
 
 
 def test_reports_are_not_written_to_a_file(project: Path) -> None:
-    assert "labels.csv is no folder" in refused("report", "--output", project / "photos" / "labels.csv")
+    assert "labels.csv is no folder" in refused(
+        "report", "--output", project / "photos" / "labels.csv"
+    )
 
 
 def test_what_a_terminal_cannot_show_is_escaped(project: Path) -> None:
@@ -195,7 +230,9 @@ def test_what_a_terminal_cannot_show_is_escaped(project: Path) -> None:
     script = "import click\nfrom dagf.cli import main\n"
     script += "main.add_command(click.Command('say', callback=lambda: click.echo('\u5199.jpg')))\nmain(['say'])\n"
     environment = {**os.environ, "PYTHONIOENCODING": "cp1252"}
-    asked = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, env=environment)
+    asked = subprocess.run(
+        [sys.executable, "-c", script], capture_output=True, text=True, env=environment
+    )
     assert (asked.returncode, asked.stdout, asked.stderr) == (0, "\\u5199.jpg\n", "")
 
 
@@ -210,9 +247,18 @@ def test_outside_a_project(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> N
 @pytest.mark.study
 def test_torchrun_trains_from_the_command_line(project: Path, tmp_path: Path) -> None:
     """The example of `dagf train --help`."""
-    launcher = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
+    launcher = [
+        sys.executable,
+        "-m",
+        "torch.distributed.run",
+        "--standalone",
+        "--nproc-per-node",
+        "2",
+    ]
     command = [*launcher, "-m", "dagf", "train", "gem", *tiny(project), "--seed", "9"]
-    ran = subprocess.run(command, env={**os.environ, "OMP_NUM_THREADS": "1"}, capture_output=True, text=True)
+    ran = subprocess.run(
+        command, env={**os.environ, "OMP_NUM_THREADS": "1"}, capture_output=True, text=True
+    )
     assert ran.returncode == 0, ran.stderr
     ids = set(re.findall(r"run ([0-9a-f]{12}): GeM", ran.stdout))
     assert len(ids) == 1
@@ -228,7 +274,9 @@ def test_every_command_of_a_page_is_one(page: str) -> None:
     """Its name, and every option."""
     text = (Path(__file__).parents[1] / page).read_text()
     known = dict(COMMANDS)
-    lines = re.findall(r"^(?:torchrun.* -m -- |sbatch together\.sh )?dagf (.*)$", text, re.MULTILINE)
+    lines = re.findall(
+        r"^(?:torchrun.* -m -- |sbatch together\.sh )?dagf (.*)$", text, re.MULTILINE
+    )
     assert len(lines) > 5
     for line in lines:
         words = line.partition("#")[0].split()

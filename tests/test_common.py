@@ -9,21 +9,16 @@ import pytest
 from tqdm import tqdm
 
 from dagf import common
-from dagf.common import (
-    UserError,
-    announced,
+from dagf.console import announced, progress
+from dagf.errors import UserError, choose, name_fault, printable, shown
+from dagf.files import (
     atomic_folder,
     atomic_path,
     canonical_json,
-    choose,
     code_only,
     content_hash,
     file_sha256,
-    name_fault,
-    printable,
-    progress,
     read_json,
-    shown,
     write_json,
     write_text,
 )
@@ -56,7 +51,9 @@ def test_a_written_file_is_readable_by_all_and_leaves_nothing_beside_it(tmp_path
 
 
 @pytest.mark.parametrize("code", [errno.ENOSPC, errno.EROFS, errno.EDQUOT])
-def test_a_full_disk_is_told_by_the_files_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, code: int) -> None:
+def test_a_full_disk_is_told_by_the_files_name(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, code: int
+) -> None:
     path = tmp_path / "a.txt"
     write_text(path, "old")
 
@@ -74,11 +71,18 @@ def test_a_full_disk_is_told_by_the_files_name(tmp_path: Path, monkeypatch: pyte
 
 def test_a_name_that_no_file_can_have_is_told_apart(tmp_path: Path) -> None:
     (tmp_path / "a.txt").touch()
-    for path, said in ((tmp_path / "a.txt" / "b", "Not a directory"), (tmp_path / ("x" * 300), "File name too long")):
+    for path, said in (
+        (tmp_path / "a.txt" / "b", "Not a directory"),
+        (tmp_path / ("x" * 300), "File name too long"),
+    ):
         with pytest.raises(OSError) as caught:
             path.read_text()
         assert name_fault(caught.value).endswith(f" cannot be a file or folder: {said}")
-    assert name_fault(OSError(errno.ENOTDIR, "of no file")) == name_fault(FileNotFoundError(2, "gone", "a")) == ""
+    assert (
+        name_fault(OSError(errno.ENOTDIR, "of no file"))
+        == name_fault(FileNotFoundError(2, "gone", "a"))
+        == ""
+    )
 
 
 def test_a_full_disk_before_the_first_byte(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -89,7 +93,10 @@ def test_a_full_disk_before_the_first_byte(tmp_path: Path, monkeypatch: pytest.M
     monkeypatch.setattr(common.tempfile, "mkdtemp", full)
     with pytest.raises(UserError, match=r"a\.txt: No space left"):
         write_text(tmp_path / "a.txt", "new")
-    with pytest.raises(UserError, match="folder: No space left"), atomic_folder(tmp_path / "folder"):
+    with (
+        pytest.raises(UserError, match="folder: No space left"),
+        atomic_folder(tmp_path / "folder"),
+    ):
         pass
     assert names(tmp_path) == []
 
@@ -155,7 +162,9 @@ def test_the_folder_of_a_longer_name_being_filled_is_left_alone(tmp_path: Path) 
 
 def test_names_are_suggested() -> None:
     assert choose("variant", "gem", ["spoc", "gem"]) == "gem"
-    with pytest.raises(UserError, match=r"unknown variant 'spok': did you mean 'spoc'\? known: gem, spoc"):
+    with pytest.raises(
+        UserError, match=r"unknown variant 'spok': did you mean 'spoc'\? known: gem, spoc"
+    ):
         choose("variant", "spok", ["spoc", "gem"])
     with pytest.raises(UserError) as caught:
         choose("variant", "xyz", ["spoc", "gem"])
@@ -213,11 +222,16 @@ def test_comments_docstrings_and_layout_are_not_code(source: str) -> None:
 
 
 def test_all_the_rest_is_code() -> None:
-    assert len({code_only(source) for source in [CODE, *OTHER, CODE + '"b".join(x)\n']}) == len(OTHER) + 2
+    assert (
+        len({code_only(source) for source in [CODE, *OTHER, CODE + '"b".join(x)\n']})
+        == len(OTHER) + 2
+    )
 
 
 def test_a_docstring_alone_may_come_and_change() -> None:
-    assert code_only('def f():\n    """One."""\n') == code_only("def f():\n    '''Two.'''  # three\n")
+    assert code_only('def f():\n    """One."""\n') == code_only(
+        "def f():\n    '''Two.'''  # three\n"
+    )
 
 
 def test_json_comes_back_and_is_fit_for_git(tmp_path: Path) -> None:
@@ -236,7 +250,9 @@ def test_json_comes_back_and_is_fit_for_git(tmp_path: Path) -> None:
 def test_broken_json_names_the_file_and_the_remedy(tmp_path: Path, data: bytes) -> None:
     path = tmp_path / "a.json"
     path.write_bytes(data)
-    with pytest.raises(UserError, match=r"is not valid JSON .* delete it and make it again") as caught:
+    with pytest.raises(
+        UserError, match=r"is not valid JSON .* delete it and make it again"
+    ) as caught:
         read_json(path)
     assert str(path) in str(caught.value)
     assert "\n" not in str(caught.value)
@@ -249,7 +265,9 @@ def test_missing_json(tmp_path: Path) -> None:
         read_json(tmp_path / "a.json")
 
 
-def test_no_bar_in_a_report(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+def test_no_bar_in_a_report(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
     monkeypatch.setenv(common.HEADLESS, "1")
     assert common.headless()
     assert list(progress(range(3), "counting")) == [0, 1, 2]
@@ -265,7 +283,8 @@ def test_a_bar_counts_amounts_and_one_process_shows_it(
     monkeypatch.delenv(common.HEADLESS, raising=False)
     monkeypatch.setenv("RANK", rank)
     monkeypatch.setattr(
-        "tqdm.auto.tqdm", lambda **options: tqdm(**options | {"delay": 0, "mininterval": 0, "miniters": 1})
+        "tqdm.auto.tqdm",
+        lambda **options: tqdm(**options | {"delay": 0, "mininterval": 0, "miniters": 1}),
     )
     assert list(progress(["ab", "c"], "counting", 3, "letter", len)) == ["ab", "c"]
     assert ("3/3" in capsys.readouterr().err) == (rank == "0")
@@ -309,7 +328,9 @@ def test_a_value_in_a_message_is_short_and_one_line() -> None:
 @pytest.mark.parametrize(
     "error",
     [
-        RuntimeError("write error in a.faiss: 3 != 7 (No space left on device)"),  # as FAISS says it
+        RuntimeError(
+            "write error in a.faiss: 3 != 7 (No space left on device)"
+        ),  # as FAISS says it
         RuntimeError("I/O error: No space left on device (os error 28)"),  # as safetensors says it
         OSError("4096 requested and 512 written"),  # as NumPy says it
         OSError("encoder error -2 when writing image file"),  # as Pillow says it

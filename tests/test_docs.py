@@ -9,10 +9,10 @@ import numpy as np
 import pytest
 import torch
 
-from dagf.benchmarks.toytown import generator_hash
-from dagf.common import read_json
+from dagf.files import read_json
 from dagf.model.variants import variant
 from dagf.study.paths import ROOT as HOME
+from dagf.toytown.generate import generator_hash
 from tests.study.collections.test_export import run_of
 from tests.study.conftest import mobilenet, photograph
 
@@ -28,13 +28,18 @@ def test_links_lead_somewhere(page: Path) -> None:
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.relative_to(ROOT).as_posix())
 def test_files_of_ours_that_a_page_names_are_there(page: Path) -> None:
-    named = re.findall(r"`((?:dagf|tests|benchmarks|notebooks|docs)/[\w/.]+\.\w+)`", page.read_text())
+    named = re.findall(
+        r"`((?:dagf|tests|benchmarks|notebooks|docs)/[\w/.]+\.\w+)`", page.read_text()
+    )
     assert [name for name in named if not (ROOT / name).is_file()] == []
 
 
 def test_the_reading_names_what_is_there() -> None:
     text = (ROOT / "docs" / "reading.md").read_text()
-    named = [match.split(".") for match in re.findall(r"`((?:attention|network|pooling|scale_mask)\.\w+)`", text)]
+    named = [
+        match.split(".")
+        for match in re.findall(r"`((?:attention|network|pooling|scale_mask)\.\w+)`", text)
+    ]
     assert len(named) >= 7
     assert all(hasattr(import_module(f"dagf.model.{module}"), name) for module, name in named)
 
@@ -46,13 +51,19 @@ def test_a_page_is_one_page(page: str) -> None:
 
 def test_each_part_of_adding_is_a_page() -> None:
     parts = (ROOT / "docs" / "adding.md").read_text().split("\n## ")
-    assert [part.partition("\n")[0] for part in parts[1:]] == ["A variant", "A benchmark", "A notebook"]
+    assert [part.partition("\n")[0] for part in parts[1:]] == [
+        "A variant",
+        "A benchmark",
+        "A notebook",
+    ]
     assert all(len(part.splitlines()) <= 60 for part in parts)
 
 
 def test_the_examples_in_python_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """One photograph is described: in five lines, by a trunk off the shelf (both here without a download), by a run."""
-    shortest, first, second = re.findall(r"```python\n(.*?)```", (ROOT / "README.md").read_text(), re.DOTALL)
+    """One photograph is described: in five lines, by a backbone off the shelf (both here without a download), by a run."""
+    shortest, first, second = re.findall(
+        r"```python\n(.*?)```", (ROOT / "README.md").read_text(), re.DOTALL
+    )
     (tmp_path / "notebooks").mkdir()
     monkeypatch.setenv(HOME, str(tmp_path))
     monkeypatch.chdir(tmp_path)
@@ -77,20 +88,28 @@ def test_the_examples_in_python_run(tmp_path: Path, monkeypatch: pytest.MonkeyPa
 def test_the_committed_tables_are_of_the_frozen_generator() -> None:
     """The hash stands since before the first comparison on the test split; another one is another benchmark."""
     tables = [read_json(file) for file in sorted((ROOT / "reports" / "tables").glob("*.json"))]
-    known = {table["facts"]["Toytown generator"] for table in tables if "Toytown generator" in table.get("facts", {})}
+    known = {
+        table["facts"]["Toytown generator"]
+        for table in tables
+        if "Toytown generator" in table.get("facts", {})
+    }
     assert known == {generator_hash()} == {"fba0f953547f"}
 
 
 def test_the_headline_of_the_readme_is_that_of_the_report() -> None:
     """The table, the primary contrast and the count of the claims: from the records of the last `make reports`."""
     text = (ROOT / "README.md").read_text()
-    main, claims = (read_json(ROOT / "reports" / "tables" / f"{name}.json") for name in ("main", "claims"))
+    main, claims = (
+        read_json(ROOT / "reports" / "tables" / f"{name}.json") for name in ("main", "claims")
+    )
     for method, _, *cells in main["rows"]:
         assert f"| {' | '.join((method, *cells))} |\n" in text
     _, _, _, contrast, difference, result, _ = claims["rows"][0]
     assert f"{contrast}: {difference} mAP points, {result}" in text
     verdicts = [
-        verdict for _, verdict in {(row[0], row[1]) for row in claims["rows"]} if verdict != "not testable here"
+        verdict
+        for _, verdict in {(row[0], row[1]) for row in claims["rows"]}
+        if verdict != "not testable here"
     ]
     held = verdicts.count("supported")
     assert f"**{held or 'None'} of the {len(verdicts)} claims that can be tested on Toytown" in text

@@ -26,7 +26,10 @@ SOURCES = sorted((ROOT / "dagf").rglob("*.py"))
 
 
 def pins() -> dict[str, Version]:
-    lines = [line.partition("#")[0].strip() for line in (ROOT / "constraints.txt").read_text().splitlines()]
+    lines = [
+        line.partition("#")[0].strip()
+        for line in (ROOT / "constraints.txt").read_text().splitlines()
+    ]
     pairs = [line.split("==") for line in lines if line]
     assert all(len(pair) == 2 for pair in pairs), "every line of constraints.txt is NAME==VERSION"
     found = {str(canonicalize_name(name)): Version(version) for name, version in pairs}
@@ -43,7 +46,9 @@ def requirements() -> list[str]:
 def test_every_requirement_is_pinned_inside_its_range(text: str) -> None:
     requirement = Requirement(text)
     pinned = pins().get(str(canonicalize_name(requirement.name)))
-    assert pinned is not None, f"constraints.txt does not pin {requirement.name}: each road may install another version"
+    assert pinned is not None, (
+        f"constraints.txt does not pin {requirement.name}: each road may install another version"
+    )
     assert requirement.specifier.contains(pinned)
 
 
@@ -65,9 +70,14 @@ def test_both_roads_install_the_same() -> None:
     assert words == ["-c", "constraints.txt", "-e", ".[dev]"]
     assert all(name in (ROOT / "Makefile").read_text() for name in ("constraints.txt", ".[dev]"))
     plain = [part for part in environment["dependencies"] if isinstance(part, str)]
-    assert {re.split("[=<>]", part)[0] for part in plain} == {"python", "pip"}  # all else comes from pip
+    assert {re.split("[=<>]", part)[0] for part in plain} == {
+        "python",
+        "pip",
+    }  # all else comes from pip
     (python,) = [part.partition("=")[2].lstrip("=") for part in plain if part.startswith("python")]
-    assert Requirement(f"python{PYPROJECT['project']['requires-python']}").specifier.contains(python)
+    assert Requirement(f"python{PYPROJECT['project']['requires-python']}").specifier.contains(
+        python
+    )
     assert environment["channels"] == ["conda-forge"]
 
 
@@ -92,7 +102,9 @@ def test_the_versions_agree() -> None:
     assert citation["version"] == dagf.__version__
     assert PYPROJECT["tool"]["setuptools"]["dynamic"]["version"] == {"attr": "dagf.__version__"}
     assert PYPROJECT["project"]["license"] == citation["license"]
-    asked = subprocess.run([sys.executable, "-m", "dagf", "--version"], capture_output=True, text=True, check=True)
+    asked = subprocess.run(
+        [sys.executable, "-m", "dagf", "--version"], capture_output=True, text=True, check=True
+    )
     assert asked.stdout.strip() == f"dagf, version {dagf.__version__}"
 
 
@@ -136,10 +148,28 @@ BELOW = {  # what each layer may know
     "model": {"common", "model"},
     "benchmarks": {"common", "benchmarks"},
     "retrieval": {"common", "team", "model", "benchmarks", "retrieval"},
-    "study": {"common", "team", "model", "benchmarks", "retrieval", "study", "__init__"},  # __init__: the version
+    "study": {
+        "common",
+        "team",
+        "model",
+        "benchmarks",
+        "retrieval",
+        "study",
+        "__init__",
+    },  # __init__: the version
     "data_cli": {"common", "benchmarks", "study"},
     "collection_cli": {"common", "team", "study"},
-    "cli": {"common", "team", "model", "benchmarks", "retrieval", "study", "data_cli", "collection_cli", "__init__"},
+    "cli": {
+        "common",
+        "team",
+        "model",
+        "benchmarks",
+        "retrieval",
+        "study",
+        "data_cli",
+        "collection_cli",
+        "__init__",
+    },
     "__main__": {"cli"},
 }
 

@@ -21,8 +21,8 @@ from typing import Any
 import numpy as np
 import pytest
 
-from dagf.common import write_json
-from dagf.study.collections.collection import Collection
+from dagf.collections.index import Collection
+from dagf.files import write_json
 from dagf.study.config import RunConfig
 from dagf.study.runs import RunStore, read_weights
 from tests.benchmarks.test_extraction import make_tar, make_zip
@@ -45,7 +45,10 @@ UNFINISHED = {
 UNEQUAL = ("seconds", "run", "weights_sha256", "start_weights_sha256", "repeats")
 Snapshot = dict[str, str]
 
-pytestmark = [pytest.mark.study, pytest.mark.skipif(not hasattr(os, "fork"), reason="it needs fork")]
+pytestmark = [
+    pytest.mark.study,
+    pytest.mark.skipif(not hasattr(os, "fork"), reason="it needs fork"),
+]
 
 
 def snapshot(folder: Path) -> Snapshot:
@@ -53,11 +56,17 @@ def snapshot(folder: Path) -> Snapshot:
     found = {}
     for path in sorted(folder.rglob("*")):
         parts = path.relative_to(folder).parts
-        if path.is_file() and path.suffix != ".lock" and not any(part.startswith(".") for part in parts):
+        if (
+            path.is_file()
+            and path.suffix != ".lock"
+            and not any(part.startswith(".") for part in parts)
+        ):
             data = path.read_bytes()
             if path.name == "record.json":
                 record = json.loads(data)
-                data = json.dumps({key: record[key] for key in record if key not in UNEQUAL}).encode()
+                data = json.dumps(
+                    {key: record[key] for key in record if key not in UNEQUAL}
+                ).encode()
             found["/".join(parts)] = hashlib.sha256(data).hexdigest()
     return found
 
@@ -88,7 +97,11 @@ class Work:
         known = {*self.before.items(), *self.after.items()}
         odd = [name for name, sha in snapshot(folder).items() if (name, sha) not in known]
         odd = [name for name in odd if not (name.endswith(".npy") and readable(folder / name))]
-        return [name for name in odd if not any(fnmatch.fnmatch(name, one) for one in UNFINISHED[self.job])]
+        return [
+            name
+            for name in odd
+            if not any(fnmatch.fnmatch(name, one) for one in UNFINISHED[self.job])
+        ]
 
 
 def readable(shard: Path) -> bool:
@@ -121,7 +134,9 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, Any]]
     (folder / "list.csv").write_text("id,images\n1,a b c d e\n")
     (folder / "gnd.json").write_text("{}")
     sums = {path.name: hashlib.sha256(path.read_bytes()).hexdigest() for path in folder.iterdir()}
-    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), partial(Quiet, directory=str(folder))) as made:
+    with http.server.ThreadingHTTPServer(
+        ("127.0.0.1", 0), partial(Quiet, directory=str(folder))
+    ) as made:
         thread = threading.Thread(target=made.serve_forever, kwargs={"poll_interval": 0.01})
         thread.start()
         yield {"port": made.server_port, "sums": sums}
@@ -130,7 +145,9 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, Any]]
 
 
 @pytest.fixture(scope="module")
-def works(forks: Forks, server: dict[str, Any], tmp_path_factory: pytest.TempPathFactory) -> dict[str, Work]:
+def works(
+    forks: Forks, server: dict[str, Any], tmp_path_factory: pytest.TempPathFactory
+) -> dict[str, Work]:
     """Every job with its unbroken run."""
     base = tmp_path_factory.mktemp("faults")
     home = base / "home"
@@ -200,7 +217,9 @@ def test_a_killed_job_goes_on_and_gives_what_an_unbroken_one_gives(
     work, chance = works[job], random.Random(f"kills of {job}")
     numbers = list(JOBS)
     kills = KILLS // len(numbers) + (numbers.index(job) < KILLS % len(numbers))
-    moments = [1 + int((number + chance.random()) / kills * work.operations) for number in range(kills)]
+    moments = [
+        1 + int((number + chance.random()) / kills * work.operations) for number in range(kills)
+    ]
     while moments:
         folder = work.begin(tmp_path / f"{len(moments)}")
         row = [moments.pop() for _ in range(min(len(moments), chance.choice([1, 1, 2])))]
@@ -221,7 +240,10 @@ def test_two_at_once_end_well_and_with_one_result(
     work = works[job]
     folder = work.begin(tmp_path / "both")
     ended = forks.run(work.order(folder), work.order(folder))
-    waits = {"downloading": "is being downloaded by another process", "reporting": "being made by another run"}
+    waits = {
+        "downloading": "is being downloaded by another process",
+        "reporting": "being made by another run",
+    }
     assert [one.said for one in ended if one.status and waits.get(job, "?") not in one.said] == []
     assert any(one.status == 0 for one in ended)
     assert snapshot(folder) == work.after
@@ -253,7 +275,9 @@ def small_disk(tmp_path: Path) -> Iterator[Path]:
     """A disk in memory, which `_resize` gives its size."""
     place = tmp_path / "disk"
     place.mkdir()
-    mounted = subprocess.run(["mount", "-t", "tmpfs", "-o", "size=64m", "tmpfs", place], capture_output=True)
+    mounted = subprocess.run(
+        ["mount", "-t", "tmpfs", "-o", "size=64m", "tmpfs", place], capture_output=True
+    )
     if mounted.returncode:
         pytest.skip("no disk can be mounted here: it takes root")
     yield place
@@ -297,7 +321,9 @@ def _used(folder: Path) -> int:
 
 
 @pytest.mark.parametrize("job", JOBS)
-def test_a_file_that_may_not_grow_is_one_line(works: dict[str, Work], forks: Forks, tmp_path: Path, job: str) -> None:
+def test_a_file_that_may_not_grow_is_one_line(
+    works: dict[str, Work], forks: Forks, tmp_path: Path, job: str
+) -> None:
     """The largest file a process may write ends some works in the middle of a file, without any rights."""
     work = works[job]
     folder = work.begin(tmp_path / "limited")

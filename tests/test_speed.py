@@ -13,8 +13,8 @@ from torchvision.models import mobilenet_v2
 
 from benchmarks import __main__ as bench
 from benchmarks import extraction, int8, roads, searching
-from dagf.benchmarks.folder import load_folder
-from dagf.retrieval.batches import image_batches, network_input
+from dagf.datasets.batches import image_batches, network_input
+from dagf.datasets.folder import load_folder
 from dagf.retrieval.inference import MultiScale, for_inference
 from tests.study.conftest import write_photographs
 
@@ -63,7 +63,9 @@ def test_the_usual_loop_and_ours_describe_alike(files: list[Path]) -> None:
     assert whole["most"] == 1.10 and named([whole])
 
 
-def test_a_photograph_is_judged_on_every_road(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_photograph_is_judged_on_every_road(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     folder = write_photographs(tmp_path / "photos", views=3)
     torch.manual_seed(0)
     torch.save(mobilenet_v2().state_dict(), tmp_path / "weights.pth")
@@ -80,16 +82,21 @@ def test_eight_bits_describe_nearly_alike(files: list[Path]) -> None:
     for _, images in image_batches(files, extraction.SPEC):
         batch = network_input(images, torch.device("cpu"))
         with torch.inference_mode():
-            expected, found = (one.network.trunk(batch) for one in (net, coarse))
+            expected, found = (one.network.backbone(batch) for one in (net, coarse))
         error = float((found - expected).abs().mean() / expected.abs().mean())
-        assert 1e-4 < error < 0.1  # 0 would be the same trunk
-    alike = torch.nn.functional.cosine_similarity(extraction.ours(net, files), extraction.ours(coarse, files))
+        assert 1e-4 < error < 0.1  # 0 would be the same backbone
+    alike = torch.nn.functional.cosine_similarity(
+        extraction.ours(net, files), extraction.ours(coarse, files)
+    )
     assert alike.min() > 0.99
 
 
 def test_figures_are_told_as_they_come(capsys: pytest.CaptureFixture[str]) -> None:
     def second() -> Iterator[dict[str, Any]]:
-        assert capsys.readouterr() == ("              1.250x  a  (wanted: <= 1.1)\n", "1 of 2: one\n2 of 2: two\n")
+        assert capsys.readouterr() == (
+            "              1.250x  a  (wanted: <= 1.1)\n",
+            "1 of 2: one\n2 of 2: two\n",
+        )
         yield {"what": "b", "seconds": 2.0}
 
     planned = {"one": lambda: [{"what": "a", "ratio": 1.25, "most": 1.1}], "two": second}
@@ -105,7 +112,9 @@ def test_roads_are_a_step_where_weights_are_named(tmp_path: Path) -> None:
 def test_an_enlarged_benchmark_is_the_same_one(tmp_path: Path) -> None:
     benchmark = load_folder(write_photographs(tmp_path / "photos", views=3))
     boxed = replace(benchmark.queries[0], box=(1.0, 2.0, 20.0, 30.0))
-    larger = roads.enlarged(replace(benchmark, queries=(boxed, *benchmark.queries[1:])), tmp_path / "larger")
+    larger = roads.enlarged(
+        replace(benchmark, queries=(boxed, *benchmark.queries[1:])), tmp_path / "larger"
+    )
     assert larger.queries[0].box == (4.0, 8.0, 80.0, 120.0)
     with Image.open(larger.root / larger.database[0]) as image:
         assert image.size == (128, 128)
@@ -122,6 +131,10 @@ def test_shown_says_what_is_wanted() -> None:
         "wanted": "<= 1.1",
     }
     assert bench.shown({"what": "b", "bytes": 3e8, "most": 300})["figure"] == "300 MB"
-    assert bench.shown({"what": "c", "seconds": 2.0}) == {"what": "c", "figure": "2.0 s", "wanted": ""}
+    assert bench.shown({"what": "c", "seconds": 2.0}) == {
+        "what": "c",
+        "figure": "2.0 s",
+        "wanted": "",
+    }
     assert bench.shown({"what": "d", "times_as_fast": 1.3, "least": 1.25})["wanted"] == ">= 1.25"
     assert bench.shown({"what": "e", "mAP": 61.234})["figure"] == "61.23 mAP"

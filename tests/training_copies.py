@@ -5,11 +5,13 @@ import pickle
 from pathlib import Path
 from typing import Any
 
-from dagf.benchmarks.training_sets import image_path
+from dagf.datasets.training_sets import image_path
 from tests.study.conftest import photograph
 
 
-def write_sfm(folder: Path, clusters: int = 5, views: int = 4, name: str = "retrieval-SfM-120k") -> dict[str, Any]:
+def write_sfm(
+    folder: Path, clusters: int = 5, views: int = 4, name: str = "retrieval-SfM-120k"
+) -> dict[str, Any]:
     """NAME.pkl, its whitening split and `ims/`: `clusters` clusters to train on, two to validate on; the list."""
     parts: dict[str, Any] = {}
     for part, numbers in (("train", range(clusters)), ("val", range(50, 52))):
@@ -21,13 +23,17 @@ def write_sfm(folder: Path, clusters: int = 5, views: int = 4, name: str = "retr
                 path.parent.mkdir(parents=True, exist_ok=True)
                 photograph(instance, view, 40).resize((40, 32)).save(path, "JPEG")
                 cids.append(cid)
-        cluster = [7 * number for number in numbers for _ in range(views)]  # their numbers have gaps
+        cluster = [
+            7 * number for number in numbers for _ in range(views)
+        ]  # their numbers have gaps
         pairs = [(row, row + 1) for row in range(len(cids) - 1) if cluster[row] == cluster[row + 1]]
         qidxs, pidxs = (list(column) for column in zip(*pairs, strict=True))
         parts[part] = {"cids": cids, "cluster": cluster, "qidxs": qidxs, "pidxs": pidxs}
     (folder / f"{name}.pkl").write_bytes(pickle.dumps(parts, 2))
     whiten = {key: value for key, value in parts["train"].items() if key != "cluster"}
-    whiten |= {key: whiten[key] * 10 for key in ("qidxs", "pidxs")}  # as many pairs as descriptors have dimensions
+    whiten |= {
+        key: whiten[key] * 10 for key in ("qidxs", "pidxs")
+    }  # as many pairs as descriptors have dimensions
     (folder / f"{name}-whiten.pkl").write_bytes(pickle.dumps(whiten, 2))
     return parts
 
@@ -36,7 +42,9 @@ def write_gldv2(folder: Path, landmarks: int = 6, views: int = 4) -> list[str]:
     """train_clean.csv and `train/`; the lines of the list."""
     lines = ["landmark_id,images"]
     for landmark in range(landmarks):
-        names = [hashlib.md5(f"g {landmark} {view}".encode()).hexdigest()[:16] for view in range(views)]
+        names = [
+            hashlib.md5(f"g {landmark} {view}".encode()).hexdigest()[:16] for view in range(views)
+        ]
         for view, name in enumerate(names):
             path = folder / "train" / name[0] / name[1] / name[2] / f"{name}.jpg"
             path.parent.mkdir(parents=True, exist_ok=True)

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as fn
 
-from dagf.common import UserError, choose
+from dagf.errors import UserError, choose
 
 
 class RegionEvaluator(nn.Module):
@@ -118,13 +118,17 @@ def crow_weight(features: Tensor) -> Tensor:
     """CroW's spatial weight (`CroWWeight`), which its pooling needs as well: (B, C, H, W) -> (B, 1, H, W)."""
     total = features.sum(1, keepdim=True)
     share = total / torch.linalg.vector_norm(total, dim=(2, 3), keepdim=True).clamp(min=1e-12)
-    alive = share > 0  # the root is infinitely steep at 0: a dead cell has to stay out of the gradient
+    alive = (
+        share > 0
+    )  # the root is infinitely steep at 0: a dead cell has to stay out of the gradient
     return torch.where(alive, share.where(alive, 1.0).sqrt(), 0.0)
 
 
 def _inner_product(evaluator: Tensor, features: Tensor) -> Tensor:
     """<evaluator, f_ij> / sqrt(C): (B, C) and (B, C, H, W) -> (B, 1, H, W)."""
-    return torch.einsum("bc,bchw->bhw", evaluator, features).unsqueeze(1) / math.sqrt(features.shape[1])
+    return torch.einsum("bc,bchw->bhw", evaluator, features).unsqueeze(1) / math.sqrt(
+        features.shape[1]
+    )
 
 
 def _softmax_over_positions(scores: Tensor) -> Tensor:
@@ -157,12 +161,18 @@ class SpatialAttention(nn.Module):
     Raises `UserError` for a name that is not known, and for a learned score taken as a weight.
     """
 
-    def __init__(self, channels: int, reading: str = "evaluator", activation: str = "sigmoid") -> None:
+    def __init__(
+        self, channels: int, reading: str = "evaluator", activation: str = "sigmoid"
+    ) -> None:
         super().__init__()
-        self.evaluate = READINGS[choose("reading of the spatial attention", reading, READINGS)](channels)
+        self.evaluate = READINGS[choose("reading of the spatial attention", reading, READINGS)](
+            channels
+        )
         self.activation = ACTIVATIONS[choose("activation", activation, ACTIVATIONS)]
         if activation == "none" and any(True for _ in self.evaluate.parameters()):
-            raise UserError(f"reading {reading} gives scores, which may be negative: it needs an activation")
+            raise UserError(
+                f"reading {reading} gives scores, which may be negative: it needs an activation"
+            )
 
     def forward(self, features: Tensor) -> Tensor:
         """F of shape (B, C, H, W) -> weights a of shape (B, 1, H, W); the attended map is a * F.

@@ -7,7 +7,7 @@ from typing import Any
 from pytorch_metric_learning import losses, miners, reducers
 from torch import Tensor, nn
 
-from dagf.common import UserError, choose
+from dagf.errors import UserError, choose
 
 
 class TupleContrastiveLoss(losses.ContrastiveLoss):  # type: ignore[misc]  # the library is untyped
@@ -24,7 +24,9 @@ class TupleContrastiveLoss(losses.ContrastiveLoss):  # type: ignore[misc]  # the
         """Distances (N,) of 'pos' or 'neg' pairs -> their losses (N,)."""
         return 0.5 * super().get_per_pair_loss(pair_dists, pos_or_neg) ** 2
 
-    def _compute_loss(self, pos_pair_dist: Tensor, neg_pair_dist: Tensor, indices_tuple: tuple[Tensor, ...]) -> Any:
+    def _compute_loss(
+        self, pos_pair_dist: Tensor, neg_pair_dist: Tensor, indices_tuple: tuple[Tensor, ...]
+    ) -> Any:
         parts = super()._compute_loss(pos_pair_dist, neg_pair_dist, indices_tuple)
         for part in parts.values():
             part["losses"] = part["losses"] / max(1, len(indices_tuple[0]))
@@ -34,13 +36,21 @@ class TupleContrastiveLoss(losses.ContrastiveLoss):  # type: ignore[misc]  # the
 OWN = {"TupleContrastiveLoss": TupleContrastiveLoss}
 
 
-def make_loss(name: str, classes: int, dimensions: int, options: Mapping[str, Any] | None = None) -> nn.Module:
+def make_loss(
+    name: str, classes: int, dimensions: int, options: Mapping[str, Any] | None = None
+) -> nn.Module:
     """The loss of that class name, e.g. 'CosFaceLoss' (the additive-margin soft-max) or 'ContrastiveLoss'.
 
     Classification losses get their number of classes and dimensions from here; their weights are
     parameters to train beside the network's. Raises `UserError` for an unknown name or option.
     """
-    return _make("loss", vars(losses) | OWN, name, options, {"num_classes": classes, "embedding_size": dimensions})
+    return _make(
+        "loss",
+        vars(losses) | OWN,
+        name,
+        options,
+        {"num_classes": classes, "embedding_size": dimensions},
+    )
 
 
 def make_miner(name: str, options: Mapping[str, Any] | None = None) -> nn.Module:
@@ -49,9 +59,15 @@ def make_miner(name: str, options: Mapping[str, Any] | None = None) -> nn.Module
 
 
 def _make(
-    kind: str, classes: Mapping[str, Any], name: str, options: Mapping[str, Any] | None, known: Mapping[str, Any]
+    kind: str,
+    classes: Mapping[str, Any],
+    name: str,
+    options: Mapping[str, Any] | None,
+    known: Mapping[str, Any],
 ) -> nn.Module:
-    made = classes[choose(kind, name, [key for key, value in classes.items() if inspect.isclass(value)])]
+    made = classes[
+        choose(kind, name, [key for key, value in classes.items() if inspect.isclass(value)])
+    ]
     accepted = {
         parameter
         for base in made.__mro__
@@ -61,6 +77,8 @@ def _make(
     for option in options or {}:
         choose(f"option of {name}", option, accepted)
     try:
-        return made(**{key: value for key, value in known.items() if key in accepted}, **(options or {}))
+        return made(
+            **{key: value for key, value in known.items() if key in accepted}, **(options or {})
+        )
     except TypeError as error:
         raise UserError(f"{kind} {name} cannot be made from these options: {error}") from error

@@ -5,12 +5,12 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from dagf.common import choose
+from dagf.errors import choose
 from dagf.model.attention import ChannelAttention, SpatialAttention
-from dagf.model.peers import PEERS
+from dagf.model.attention_baselines import BASELINES
+from dagf.model.backbone import BackboneSpec, make_backbone
 from dagf.model.pooling import POOLINGS
 from dagf.model.scale_mask import ScaleAndMask
-from dagf.model.trunks import TrunkSpec, make_trunk
 from dagf.model.variants import Variant, variant
 
 ORDERS = ("spatial-channel", "channel-spatial", "parallel")
@@ -20,7 +20,7 @@ ORDERS = ("spatial-channel", "channel-spatial", "parallel")
 class Inspection:
     """Every intermediate of one forward pass, for plots and scores.
 
-    features: F, (B, C, H, W), rectified; where a peer stands, what it made of the trunk's map. attention: a,
+    features: F, (B, C, H, W), rectified; where a peer stands, what it made of the backbone's map. attention: a,
     (B, 1, H, W), or None without spatial attention. channel_weights: w, (C,), or None without channel attention.
     attended: what is pooled, (B, C, H, W): w * a * F in the cascade. gain: by how much the attention scales a cell
     where w = 1, (B, 1, H, W) or None: a itself, or 1 + a where F is added. kept: for each window k the kept cells,
@@ -63,20 +63,30 @@ class AttentiveHead(nn.Module):
 
     def __init__(self, channels: int, made_of: Variant) -> None:
         super().__init__()
-        self.peer = PEERS[choose("peer", made_of.peer, PEERS)](channels) if made_of.peer else None
-        self.spatial = SpatialAttention(channels, made_of.spatial, made_of.activation) if made_of.spatial else None
+        self.baseline = (
+            BASELINES[choose("peer", made_of.baseline, BASELINES)](channels)
+            if made_of.baseline
+            else None
+        )
+        self.spatial = (
+            SpatialAttention(channels, made_of.spatial, made_of.activation)
+            if made_of.spatial
+            else None
+        )
         self.residual = made_of.residual
         self.channel = ChannelAttention(channels) if made_of.channel else None
         self.order = choose("order of the attentions", made_of.order, ORDERS)
         pooling = POOLINGS[choose("pooling", made_of.pooling, POOLINGS)](channels)
-        self.scale_and_mask = ScaleAndMask(pooling, made_of.windows, made_of.window_kind, made_of.mask)
+        self.scale_and_mask = ScaleAndMask(
+            pooling, made_of.windows, made_of.window_kind, made_of.mask
+        )
         self.dimensions = pooling.multiple * channels
 
     def forward(self, feature_map: Tensor) -> Inspection:
-        """The trunk's map (B, C, H, W) -> `Inspection`, whose `descriptor` is (B, `dimensions`), unit length.
+        """The backbone's map (B, C, H, W) -> `Inspection`, whose `descriptor` is (B, `dimensions`), unit length.
 
-        Negative activations (linear bottlenecks, SiLU, GELU trunks) are rectified first, as are those of a peer:
-        the evaluator's inner product, GeM and the masks are all defined on F >= 0. Under autocast only the trunk is in
+        Negative activations (linear bottlenecks, SiLU, GELU backbones) are rectified first, as are those of a peer:
+        the evaluator's inner product, GeM and the masks are all defined on F >= 0. Under autocast only the backbone is in
         half precision: GeM's powers underflow in it, and the gradients of their roots are then infinite.
         """
         with torch.autocast(feature_map.device.type, enabled=False):
@@ -85,7 +95,7 @@ class AttentiveHead(nn.Module):
 
     def _inspect(self, feature_map: Tensor) -> Inspection:
         features = torch.relu(feature_map)
-        features = torch.relu(self.peer(features)) if self.peer else features
+        features = torch.relu(self.baseline(features)) if self.baseline else features
         attended, attention, gain = self._attend(features)
         descriptor, kept = self.scale_and_mask(attended)
         weights = self.channel.weights if self.channel else None
@@ -104,36 +114,36 @@ class AttentiveHead(nn.Module):
 
 
 class RetrievalNet(nn.Module):
-    """A trunk and an `AttentiveHead`: images (B, 3, H, W) of any size -> unit descriptors (B, D).
+    """A backbone and an `AttentiveHead`: images (B, 3, H, W) of any size -> unit descriptors (B, D).
 
-    channels: C, of the trunk's map. dimensions: D, of the descriptor; equal to C for all poolings but NetVLAD.
+    channels: C, of the backbone's map. dimensions: D, of the descriptor; equal to C for all poolings but NetVLAD.
 
-    >>> net = RetrievalNet(TrunkSpec("small"), "dagf").eval()
+    >>> net = RetrievalNet(BackboneSpec("small"), "dagf").eval()
     >>> net(torch.zeros(2, 3, 96, 64)).shape
     torch.Size([2, 128])
     """
 
-    def __init__(self, trunk: TrunkSpec, head: str | Variant = "dagf") -> None:
+    def __init__(self, backbone: BackboneSpec, head: str | Variant = "dagf") -> None:
         super().__init__()
-        self.trunk, self.channels = make_trunk(trunk)
-        self.keep_batch_norm = trunk.pretrained
+        self.backbone, self.channels = make_backbone(backbone)
+        self.keep_batch_norm = backbone.pretrained
         self.head = AttentiveHead(self.channels, variant(head) if isinstance(head, str) else head)
         self.dimensions = self.head.dimensions
 
     def inspect(self, images: Tensor) -> Inspection:
         """Everything that happens to images (B, 3, H, W), normalised as ImageNet's, on the way to their descriptors, in
         one forward pass: shapes as in `Inspection`."""
-        return self.head(self.trunk(images))
+        return self.head(self.backbone(images))
 
     def forward(self, images: Tensor) -> Tensor:
         """Images (B, 3, H, W), normalised as ImageNet's -> unit descriptors (B, D)."""
         return self.inspect(images).descriptor
 
     def train(self, mode: bool = True) -> "RetrievalNet":
-        """Training mode; the batch norms of a pre-trained trunk stay as they were learned (as in the field)."""
+        """Training mode; the batch norms of a pre-trained backbone stay as they were learned (as in the field)."""
         super().train(mode)
         if self.keep_batch_norm:
-            self.trunk.eval()
+            self.backbone.eval()
         return self
 
 
@@ -145,5 +155,5 @@ class MapEncoder(nn.Module):
         self.head = head
 
     def forward(self, feature_map: Tensor) -> Tensor:
-        """The trunk's maps -> unit descriptors."""
+        """The backbone's maps -> unit descriptors."""
         return self.head(feature_map).descriptor

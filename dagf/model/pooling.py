@@ -81,7 +81,9 @@ def rmac_regions(height: int, width: int, levels: int = 3) -> Iterator[tuple[int
         side = 2 * short // (level + 1)
         if side == 0:
             return
-        rows, columns = (level + steps - 1 if length > short else level for length in (height, width))
+        rows, columns = (
+            level + steps - 1 if length > short else level for length in (height, width)
+        )
         for top in _evenly(height - side, rows):
             for left in _evenly(width - side, columns):
                 yield top, left, side

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as fn
 
-from dagf.common import choose
+from dagf.errors import choose
 
 WINDOW_KINDS: dict[str, Callable[..., Tensor]] = {"max": fn.max_pool2d, "average": fn.avg_pool2d}
 
@@ -80,7 +80,9 @@ class RandomMask(nn.Module):
     def forward(self, features: Tensor) -> Tensor:
         """A non-negative map (B, C, H, W) -> the kept cells, boolean (B, 1, H, W)."""
         model = self.max_mask(features)
-        rank = torch.rand(model.shape, device=model.device).flatten(1).argsort(1)  # a random order of the cells
+        rank = (
+            torch.rand(model.shape, device=model.device).flatten(1).argsort(1)
+        )  # a random order of the cells
         return (rank < model.flatten(1).sum(1, keepdim=True)).view(model.shape)
 
 
@@ -91,7 +93,12 @@ class Everything(nn.Module):
         """A map -> None, which poolings take as "every cell"."""
 
 
-MASKS: dict[str, type[nn.Module]] = {"none": Everything, "max": MaxMask, "sum": SumMask, "random": RandomMask}
+MASKS: dict[str, type[nn.Module]] = {
+    "none": Everything,
+    "max": MaxMask,
+    "sum": SumMask,
+    "random": RandomMask,
+}
 
 
 class Scaled(NamedTuple):
@@ -110,7 +117,11 @@ class ScaleAndMask(nn.Module):
     """
 
     def __init__(
-        self, pooling: nn.Module, windows: tuple[int, ...] = (1, 2, 3), kind: str = "max", mask: str = "max"
+        self,
+        pooling: nn.Module,
+        windows: tuple[int, ...] = (1, 2, 3),
+        kind: str = "max",
+        mask: str = "max",
     ) -> None:
         super().__init__()
         self.filters = ScaleFilters(windows, kind)
@@ -121,5 +132,8 @@ class ScaleAndMask(nn.Module):
         """A non-negative map (B, C, H, W) -> `Scaled`."""
         scales = self.filters(features)
         kept = [self.mask(scale) for scale in scales]
-        pooled = [fn.normalize(self.pooling(scale, cells)) for scale, cells in zip(scales, kept, strict=True)]
+        pooled = [
+            fn.normalize(self.pooling(scale, cells))
+            for scale, cells in zip(scales, kept, strict=True)
+        ]
         return Scaled(fn.normalize(torch.stack(pooled).sum(0)), kept)

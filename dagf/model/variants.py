@@ -5,7 +5,7 @@ Exactly one of them is called `dagf`; nothing else is "full DAGF". What a varian
 
 from dataclasses import dataclass, replace
 
-from dagf.common import choose
+from dagf.errors import choose
 
 # What has parameters, by name: said here, for to look it up would import torch.
 PARAMETER_FREE = frozenset({"norm", "crow"})  # readings of the spatial attention
@@ -14,14 +14,14 @@ LEARNED_POOLINGS = frozenset({"gem", "netvlad"})
 
 @dataclass(frozen=True)
 class Variant:
-    """One descriptor: the modules between the trunk's feature map and the vector.
+    """One descriptor: the modules between the backbone's feature map and the vector.
 
     spatial: a reading of the spatial attention (`dagf.model.attention.READINGS`), None for none. activation: how its
     score becomes a weight, 'none' where it is one. channel: whether the channel vector is on. windows, window_kind:
     the scale filters. mask: 'max', 'sum', 'random' or 'none'. pooling: 'gem', 'spoc', 'mac', 'rmac', 'crow' or
     'netvlad'. residual: whether spatial attention gives f + a f instead of a f. order: how the two attentions are
     put together, 'spatial-channel' (the cascade), 'channel-spatial' or 'parallel'. peer: the attention of another
-    paper (`dagf.model.peers.PEERS`), None for none.
+    paper (`dagf.model.attention_baselines.PEERS`), None for none.
     """
 
     title: str
@@ -34,17 +34,17 @@ class Variant:
     mask: str = "none"
     residual: bool = False
     order: str = "spatial-channel"
-    peer: str | None = None
+    baseline: str | None = None
 
     @property
     def attentive(self) -> bool:
         """Whether it has an attention module that must be learned, and means nothing before it is trained."""
         learned = self.spatial is not None and self.spatial not in PARAMETER_FREE
-        return learned or self.channel or self.peer is not None
+        return learned or self.channel or self.baseline is not None
 
     @property
     def trainable(self) -> bool:
-        """Whether it has parameters of its own, so that it can be trained on a frozen trunk."""
+        """Whether it has parameters of its own, so that it can be trained on a frozen backbone."""
         return self.attentive or self.pooling in LEARNED_POOLINGS
 
 
@@ -59,36 +59,50 @@ VARIANTS: dict[str, Variant] = {
     "crow": Variant("CroW", pooling="crow"),
     "netvlad": Variant("NetVLAD", pooling="netvlad"),
     # other attentions
-    "solar": Variant("GeM + SOLAR", peer="solar"),
-    "glam": Variant("GeM + GLAM", peer="glam"),
-    "delf": Variant("SPoC + DELF", pooling="spoc", peer="delf"),
-    "se": Variant("GeM + SE", peer="se"),
-    "cbam": Variant("GeM + CBAM", peer="cbam"),
-    "eca": Variant("GeM + ECA", peer="eca"),
+    "solar": Variant("GeM + SOLAR", baseline="solar"),
+    "glam": Variant("GeM + GLAM", baseline="glam"),
+    "delf": Variant("SPoC + DELF", pooling="spoc", baseline="delf"),
+    "se": Variant("GeM + SE", baseline="se"),
+    "cbam": Variant("GeM + CBAM", baseline="cbam"),
+    "eca": Variant("GeM + ECA", baseline="eca"),
     # the spatial attention and its readings
     "spatial": Variant("GeM + spatial", spatial="evaluator"),
     "spatial-gram": Variant("GeM + spatial (gram)", spatial="gram"),
     "spatial-gate": Variant("GeM + spatial (gate)", spatial="gate"),
     "spatial-norm": Variant("GeM + spatial (norm)", spatial="norm", activation="none"),
     "spatial-crow": Variant("GeM + spatial (CroW)", spatial="crow", activation="none"),
-    "spatial-softplus": Variant("GeM + spatial (softplus)", spatial="evaluator", activation="softplus"),
-    "spatial-softmax": Variant("GeM + spatial (softmax)", spatial="evaluator", activation="softmax"),
+    "spatial-softplus": Variant(
+        "GeM + spatial (softplus)", spatial="evaluator", activation="softplus"
+    ),
+    "spatial-softmax": Variant(
+        "GeM + spatial (softmax)", spatial="evaluator", activation="softmax"
+    ),
     "spatial-residual": Variant("GeM + spatial (residual)", spatial="evaluator", residual=True),
     # the channel attention, and the two together
     "channel": Variant("GeM + channel", channel=True),
     "attention": Variant("GeM + spatial + channel", spatial="evaluator", channel=True),
     "channel-spatial": Variant(
-        "GeM + spatial + channel (channel first)", spatial="evaluator", channel=True, order="channel-spatial"
+        "GeM + spatial + channel (channel first)",
+        spatial="evaluator",
+        channel=True,
+        order="channel-spatial",
     ),
-    "parallel": Variant("GeM + spatial + channel (parallel)", spatial="evaluator", channel=True, order="parallel"),
+    "parallel": Variant(
+        "GeM + spatial + channel (parallel)", spatial="evaluator", channel=True, order="parallel"
+    ),
     # the scale and mask scheme
     "windows": Variant("GeM + scales", windows=(1, 2, 3)),
     "mask": Variant("GeM + mask", mask="max"),
     "scale-mask": Variant("GeM + scale and mask", windows=(1, 2, 3), mask="max"),
     "scale-mask-average": Variant(
-        "GeM + scale and mask (average windows)", windows=(1, 2, 3), window_kind="average", mask="max"
+        "GeM + scale and mask (average windows)",
+        windows=(1, 2, 3),
+        window_kind="average",
+        mask="max",
     ),
-    "scale-mask-spoc": Variant("SPoC + scale and mask", pooling="spoc", windows=(1, 2, 3), mask="max"),
+    "scale-mask-spoc": Variant(
+        "SPoC + scale and mask", pooling="spoc", windows=(1, 2, 3), mask="max"
+    ),
     # the whole, and the whole with one choice made otherwise
     "dagf": DAGF,
     "dagf-average": replace(DAGF, title="DAGF (average windows)", window_kind="average"),

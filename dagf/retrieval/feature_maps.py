@@ -1,4 +1,4 @@
-"""A trunk's feature maps, computed once and kept: what every head that is tried on a frozen trunk reads."""
+"""A backbone's feature maps, computed once and kept: what every head that is tried on a frozen backbone reads."""
 
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
@@ -10,16 +10,18 @@ from filelock import FileLock
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from dagf.benchmarks.protocol import Benchmark
-from dagf.common import UserError, atomic_folder, progress, read_json, write_json
-from dagf.retrieval.batches import Batch, database_batches, network_input, query_batches
-from dagf.retrieval.images import ImageSpec
-from dagf.retrieval.inference import describe
+from dagf.console import progress
+from dagf.datasets.batches import Batch, database_batches, network_input, query_batches
+from dagf.datasets.benchmark import Benchmark
+from dagf.datasets.images import ImageSpec
+from dagf.errors import UserError
+from dagf.files import atomic_folder, read_json, write_json
+from dagf.retrieval.inference import extract
 from dagf.retrieval.search import Descriptors, similarities
 
 
 class FeatureMaps:
-    """A trunk's feature maps of a list of files, kept on disk as fp16: what sweeps on a frozen trunk read.
+    """A backbone's feature maps of a list of files, kept on disk as fp16: what sweeps on a frozen backbone read.
 
     One array (n, C, H, W) for each size of map, opened memory-mapped. Half precision moves a descriptor by
     about 1e-4 of its length, far below what separates two arms.
@@ -35,14 +37,27 @@ class FeatureMaps:
                 (np.array(rows), np.load(folder / f"maps-{number}.npy", mmap_mode="r"))
                 for number, rows in enumerate(groups["rows"])
             ]
-        except (UserError, OSError, ValueError, EOFError, KeyError, TypeError, AttributeError) as error:
-            raise UserError(f"the feature maps in {folder} are damaged: delete the folder, it is made again") from error
+        except (
+            UserError,
+            OSError,
+            ValueError,
+            EOFError,
+            KeyError,
+            TypeError,
+            AttributeError,
+        ) as error:
+            raise UserError(
+                f"the feature maps in {folder} are damaged: delete the folder, it is made again"
+            ) from error
 
     def batches(self, size: int = 64) -> Iterator[Batch]:
         """Batches (row numbers, maps (B, C, H, W) float32) that cover every file once."""
         for rows, maps in self.groups:
             for start in range(0, len(rows), size):
-                yield rows[start : start + size], torch.from_numpy(maps[start : start + size].astype(np.float32))
+                yield (
+                    rows[start : start + size],
+                    torch.from_numpy(maps[start : start + size].astype(np.float32)),
+                )
 
     def take(self, rows: NDArray[np.int64]) -> Tensor:
         """The maps of the given rows, (len(rows), C, H, W); every map must have one size."""
@@ -50,33 +65,39 @@ class FeatureMaps:
         return torch.from_numpy(maps[np.searchsorted(numbers, rows)].astype(np.float32))
 
 
-def cache_maps(trunk: nn.Module, batches: Iterable[Batch], count: int, folder: Path) -> FeatureMaps:
-    """The feature maps of `trunk` over `batches`, computed once: `folder` must be named by its inputs' hash.
+def cache_maps(
+    backbone: nn.Module, batches: Iterable[Batch], count: int, folder: Path
+) -> FeatureMaps:
+    """The feature maps of `backbone` over `batches`, computed once: `folder` must be named by its inputs' hash.
 
-    trunk: images (B, 3, H, W) -> maps (B, C, h, w), of which the negative part is dropped. count: rows in all. Raises
+    backbone: images (B, 3, H, W) -> maps (B, C, h, w), of which the negative part is dropped. count: rows in all. Raises
     `UserError` for a folder that is there and damaged.
     """
     folder.parent.mkdir(parents=True, exist_ok=True)
     with FileLock(folder.with_name(f".{folder.name}.lock")):
         if not folder.exists():
-            _store_maps(trunk, batches, count, folder)
+            _store_maps(backbone, batches, count, folder)
     return FeatureMaps(folder)
 
 
-def _store_maps(trunk: nn.Module, batches: Iterable[Batch], count: int, folder: Path) -> None:
-    trunk.eval()
-    device = next(trunk.parameters()).device
+def _store_maps(backbone: nn.Module, batches: Iterable[Batch], count: int, folder: Path) -> None:
+    backbone.eval()
+    device = next(backbone.parameters()).device
     parts: dict[tuple[int, ...], list[tuple[NDArray[np.int64], NDArray[np.float16]]]] = {}
     with torch.inference_mode():
-        for rows, images in progress(batches, "feature maps", count, amount=lambda batch: len(batch[0])):
-            maps = torch.relu(trunk(network_input(images, device))).half().cpu().contiguous()
+        for rows, images in progress(
+            batches, "feature maps", count, amount=lambda batch: len(batch[0])
+        ):
+            maps = torch.relu(backbone(network_input(images, device))).half().cpu().contiguous()
             parts.setdefault(tuple(maps.shape[1:]), []).append((rows, maps.numpy()))
     with atomic_folder(folder) as temporary:
         order = []
         for number, group in enumerate(parts.values()):
             rows = np.concatenate([part[0] for part in group])
             sort = np.argsort(rows)
-            np.save(temporary / f"maps-{number}.npy", np.concatenate([part[1] for part in group])[sort])
+            np.save(
+                temporary / f"maps-{number}.npy", np.concatenate([part[1] for part in group])[sort]
+            )
             order.append(rows[sort].tolist())
         write_json(temporary / "groups.json", {"count": count, "rows": order})
 
@@ -88,12 +109,14 @@ class BenchmarkMaps:
     database: FeatureMaps
     queries: FeatureMaps
 
-    def describe(self, encode: nn.Module) -> tuple[Descriptors, Descriptors]:
+    def extract(self, encode: nn.Module) -> tuple[Descriptors, Descriptors]:
         """The descriptors (N, D) of database + distractors and (Q, D) of the queries under a head.
 
         encode: the head as a `MapEncoder`: maps (B, C, H, W) -> unit descriptors (B, D).
         """
-        rows, asked = (describe(encode, maps.batches(), maps.count) for maps in (self.database, self.queries))
+        rows, asked = (
+            extract(encode, maps.batches(), maps.count) for maps in (self.database, self.queries)
+        )
         return rows, asked
 
     def scores(self, encode: nn.Module) -> NDArray[np.float32]:
@@ -101,15 +124,24 @@ class BenchmarkMaps:
 
         Raises `UserError` for descriptors that are not finite or not of unit length.
         """
-        return similarities(*self.describe(encode))
+        return similarities(*self.extract(encode))
 
 
-def cache_benchmark(trunk: nn.Module, benchmark: Benchmark, spec: ImageSpec, folder: Path) -> BenchmarkMaps:
-    """A benchmark's maps, computed once: `folder` must be named by the hash of trunk, images and `spec`.
+def cache_benchmark(
+    backbone: nn.Module, benchmark: Benchmark, spec: ImageSpec, folder: Path
+) -> BenchmarkMaps:
+    """A benchmark's maps, computed once: `folder` must be named by the hash of backbone, images and `spec`.
 
     Raises `UserError` for an image that cannot be read, a box outside its image, and a folder that is damaged.
     """
     return BenchmarkMaps(
-        cache_maps(trunk, database_batches(benchmark, spec), len(benchmark.database_paths), folder / "database"),
-        cache_maps(trunk, query_batches(benchmark, spec), len(benchmark.queries), folder / "queries"),
+        cache_maps(
+            backbone,
+            database_batches(benchmark, spec),
+            len(benchmark.database_paths),
+            folder / "database",
+        ),
+        cache_maps(
+            backbone, query_batches(benchmark, spec), len(benchmark.queries), folder / "queries"
+        ),
     )

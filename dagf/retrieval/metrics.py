@@ -11,8 +11,8 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from dagf.benchmarks.protocol import Benchmark, Indices, Setting
-from dagf.common import UserError
+from dagf.datasets.benchmark import Benchmark, Indices, Setting
+from dagf.errors import UserError
 
 Scores = NDArray[np.floating]
 CUTS = (1, 5, 10)
@@ -33,7 +33,9 @@ def positive_ranks(scores: Scores, positives: Indices, junk: Indices) -> Indices
 
 def _negatives_above(scores: Scores, negative: NDArray[np.bool_], rows: Indices) -> Indices:
     if not np.isfinite(scores).all():
-        raise UserError("the scores hold NaN or infinity: the descriptors are broken, extract them again")
+        raise UserError(
+            "the scores hold NaN or infinity: the descriptors are broken, extract them again"
+        )
     others = np.sort(scores[negative])
     return len(others) - np.searchsorted(others, scores[rows], side="left")
 
@@ -75,15 +77,17 @@ def found_of_four(ranks: Indices) -> int:
     return int((ranks < 4).sum())
 
 
-def judge(benchmark: Benchmark, scores: Scores, settings: Sequence[Setting] | None = None) -> pd.DataFrame:
+def evaluate(
+    benchmark: Benchmark, scores: Scores, settings: Sequence[Setting] | None = None
+) -> pd.DataFrame:
     """`judge_positions` of scores (queries, rows of `database_paths`).
 
     Raises `UserError` where the scores are those of another benchmark (by their shape), or not finite.
     """
-    return judge_positions(benchmark, positions(benchmark, scores), settings)
+    return evaluate_positions(benchmark, positions(benchmark, scores), settings)
 
 
-def judge_positions(
+def evaluate_positions(
     benchmark: Benchmark, where: pd.DataFrame, settings: Sequence[Setting] | None = None
 ) -> pd.DataFrame:
     """Every query judged under every setting of the benchmark.
@@ -167,13 +171,13 @@ def subset_ap(above: Indices) -> float:
     return average_precision(_ranks(above))
 
 
-def means(judged: pd.DataFrame) -> pd.DataFrame:
+def means(per_query: pd.DataFrame) -> pd.DataFrame:
     """mAP and mP@k in per cent for each query set and setting, over the queries that have a positive.
 
     Where `judged` has N-S, its mean follows (at most 4). `judged` comes from `judge`; indexed by (query_set, setting),
     with the column `queries` (how many count).
     """
-    counted = judged[judged["positives"] > 0]
+    counted = per_query[per_query["positives"] > 0]
     groups = counted.groupby(["query_set", "setting"], sort=False)
     table = 100 * groups[["AP", *(f"P@{k}" for k in CUTS)]].mean()
     table.columns = pd.Index(["mAP", *(f"mP@{k}" for k in CUTS)])
@@ -182,9 +186,13 @@ def means(judged: pd.DataFrame) -> pd.DataFrame:
     return table.assign(queries=groups.size())
 
 
-def mean_average_precision(judged: pd.DataFrame, setting: str, query_set: str = "query") -> float:
+def mean_average_precision(
+    per_query: pd.DataFrame, setting: str, query_set: str = "query"
+) -> float:
     """mAP in per cent of one query set under one setting; a `UserError` where no query has a positive."""
-    found = means(judged)["mAP"]
+    found = means(per_query)["mAP"]
     if (query_set, setting) not in found.index:
-        raise UserError(f"no query of the set '{query_set}' has a positive under {setting}: its mAP is undefined")
+        raise UserError(
+            f"no query of the set '{query_set}' has a positive under {setting}: its mAP is undefined"
+        )
     return float(found[query_set, setting])

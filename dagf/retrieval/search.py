@@ -7,8 +7,8 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from dagf.common import UserError
-from dagf.team import Team
+from dagf.distributed import Group
+from dagf.errors import UserError
 
 Descriptors = NDArray[np.float32]
 Scores = NDArray[np.float32]
@@ -37,7 +37,9 @@ def finite_lengths(
     norms: NDArray[np.floating] = np.linalg.norm(descriptors, axis=1)
     bad = ~np.isfinite(norms)
     if bad.any():
-        raise UserError(f"{what}: row {first + int(bad.argmax())} holds NaN or infinity; extract them again")
+        raise UserError(
+            f"{what}: row {first + int(bad.argmax())} holds NaN or infinity; extract them again"
+        )
     return norms
 
 
@@ -87,7 +89,9 @@ def similarity_blocks(
     last = len(database) if last is None else last
     for start in range(first, last, block):
         part = np.asarray(database[start : min(start + block, last)])
-        part = part if part.flags.writeable else part.copy()  # PyTorch takes no array that it could not write to
+        part = (
+            part if part.flags.writeable else part.copy()
+        )  # PyTorch takes no array that it could not write to
         rows = torch.from_numpy(part).to(device).float()
         # NaN fails the comparison. By torch, as numpy would take longer over this than over the product.
         if not bool(((torch.linalg.vector_norm(rows, dim=1) - 1).abs() <= LOOSE).all()):
@@ -106,19 +110,23 @@ def search(database: Rows, queries: Descriptors, k: int, block: int = BLOCK) -> 
     return _search(database, queries, k, block, "cpu", 0, len(database))
 
 
-def search_together(database: Rows, queries: Descriptors, k: int, who: Team, device: str = "cpu") -> Found:
+def search_together(
+    database: Rows, queries: Descriptors, k: int, group: Group, device: str = "cpu"
+) -> Found:
     """`search` by several processes: each searches its share of the rows; all of them get the whole answer.
 
     Scores (Q, k) and row numbers (Q, k), as by one process. Raises `UserError` as `search` does.
     """
-    ends = np.linspace(0, len(database), who.size + 1).astype(int)
-    mine = _search(database, queries, k, BLOCK, device, ends[who.rank], ends[who.rank + 1])
-    parts = who.gather(mine)  # in the order of their rows, which decides between equal scores
+    ends = np.linspace(0, len(database), group.size + 1).astype(int)
+    mine = _search(database, queries, k, BLOCK, device, ends[group.rank], ends[group.rank + 1])
+    parts = group.gather(mine)  # in the order of their rows, which decides between equal scores
     scores, rows = (np.hstack(part) for part in zip(*parts, strict=True))
     return _best(scores, rows, min(k, len(database)))
 
 
-def _search(database: Rows, queries: Descriptors, k: int, block: int, device: str, first: int, last: int) -> Found:
+def _search(
+    database: Rows, queries: Descriptors, k: int, block: int, device: str, first: int, last: int
+) -> Found:
     k = min(k, last - first)
     scores, rows = np.empty((len(queries), 0), np.float32), np.empty((len(queries), 0), np.int64)
     for start, part in similarity_blocks(database, queries, block, device, first, last):
@@ -137,7 +145,9 @@ def _candidates(part: Scores, worst: Scores | None) -> Found:
     count = part.shape[1]
     if worst is None:
         return part, np.broadcast_to(np.arange(count), part.shape)
-    query, place = np.divmod(np.flatnonzero(part > worst), count)  # far faster than nonzero in two dimensions
+    query, place = np.divmod(
+        np.flatnonzero(part > worst), count
+    )  # far faster than nonzero in two dimensions
     number = np.arange(len(query)) - np.searchsorted(query, query)
     shape = len(part), int(number.max(initial=-1)) + 1
     scores, places = np.full(shape, -np.inf, np.float32), np.zeros(shape, np.int64)

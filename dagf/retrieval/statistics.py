@@ -36,12 +36,20 @@ def t_interval(values: ArrayLike, confidence: float = 0.95) -> Interval:
     mean = float(sample.mean())
     if len(sample) < 2:
         return Interval(mean, float("nan"), float("nan"))
-    half = float(stats.t.ppf((1 + confidence) / 2, len(sample) - 1) * sample.std(ddof=1) / np.sqrt(len(sample)))
+    half = float(
+        stats.t.ppf((1 + confidence) / 2, len(sample) - 1)
+        * sample.std(ddof=1)
+        / np.sqrt(len(sample))
+    )
     return Interval(mean, mean - half, mean + half)
 
 
 def paired_bootstrap(
-    differences: ArrayLike, clusters: ArrayLike, draws: int = 10_000, seed: int = 0, confidence: float = 0.95
+    differences: ArrayLike,
+    clusters: ArrayLike,
+    draws: int = 10_000,
+    seed: int = 0,
+    confidence: float = 0.95,
 ) -> Interval:
     """The mean of paired differences, with the percentile interval of a bootstrap that draws whole clusters.
 
@@ -52,14 +60,18 @@ def paired_bootstrap(
     _, member = np.unique(labels, return_inverse=True)
     sums, sizes = np.bincount(member, values), np.bincount(member)
     if len(sums) < 2:
-        return Interval(float(values.mean()) if len(values) else float("nan"), float("nan"), float("nan"))
+        return Interval(
+            float(values.mean()) if len(values) else float("nan"), float("nan"), float("nan")
+        )
     drawn = np.random.default_rng(seed).integers(0, len(sums), (draws, len(sums)))
     means = sums[drawn].sum(1) / sizes[drawn].sum(1)
     low, high = np.quantile(means, [(1 - confidence) / 2, (1 + confidence) / 2])
     return Interval(float(values.mean()), float(low), float(high))
 
 
-def sign_flip(differences: ArrayLike, clusters: ArrayLike, draws: int = 10_000, seed: int = 0) -> float:
+def sign_flip(
+    differences: ArrayLike, clusters: ArrayLike, draws: int = 10_000, seed: int = 0
+) -> float:
     """The two-sided p-value of the paired randomisation test (Fisher's) that the mean difference is 0.
 
     If A and B do not differ, the sign of a cluster's differences is chance: p is the share of sign patterns
@@ -83,7 +95,9 @@ def sign_flip(differences: ArrayLike, clusters: ArrayLike, draws: int = 10_000, 
     return float(extreme.mean() if exact else (extreme.sum() + 1) / (draws + 1))
 
 
-def two_way(differences: ArrayLike, clusters: ArrayLike, confidence: float = 0.95) -> tuple[Interval, float]:
+def two_way(
+    differences: ArrayLike, clusters: ArrayLike, confidence: float = 0.95
+) -> tuple[Interval, float]:
     """The mean of paired differences with an interval, and its two-sided p-value, over seeds *and* clusters at once.
 
     differences: (Q, S), A minus B by query and seed. clusters: (Q,), as in `paired_bootstrap`. Seeds and clusters are
@@ -104,19 +118,27 @@ def two_way(differences: ArrayLike, clusters: ArrayLike, confidence: float = 0.9
     if min(count, seeds) < 2:
         return Interval(mean, float("nan"), float("nan")), float("nan")
     # A cluster counts by its size: the mean is a ratio of sums over clusters, linearised here.
-    cells = np.stack([np.bincount(member, column - mean, count) for column in table.T], axis=1) * count / len(table)
+    cells = (
+        np.stack([np.bincount(member, column - mean, count) for column in table.T], axis=1)
+        * count
+        / len(table)
+    )
     by_cluster, by_seed = cells.mean(1), cells.mean(0)
     rest = cells - by_cluster[:, None] - by_seed
     degrees = np.array([seeds - 1, count - 1, (seeds - 1) * (count - 1)])
     parts = np.array([by_seed.var(ddof=1) / seeds, by_cluster.var(ddof=1) / count, 0.0])
     parts[2] = (rest**2).sum() / degrees[2] / (seeds * count)
     variance, larger = parts[0] + parts[1] - parts[2], int(parts[:2].argmax())
-    freedom = variance**2 / (parts**2 / degrees).sum() if variance > parts[larger] else degrees[larger]
+    freedom = (
+        variance**2 / (parts**2 / degrees).sum() if variance > parts[larger] else degrees[larger]
+    )
     variance = max(variance, parts[larger])
     if variance <= (TIES * np.abs(table).max()) ** 2:  # rounding alone
         return Interval(mean, mean, mean), float(mean == 0)
     half = float(stats.t.ppf((1 + confidence) / 2, freedom) * np.sqrt(variance))
-    return Interval(mean, mean - half, mean + half), float(2 * stats.t.sf(abs(mean) / np.sqrt(variance), freedom))
+    return Interval(mean, mean - half, mean + half), float(
+        2 * stats.t.sf(abs(mean) / np.sqrt(variance), freedom)
+    )
 
 
 def holm(p_values: ArrayLike) -> NDArray[np.float64]:
@@ -128,7 +150,9 @@ def holm(p_values: ArrayLike) -> NDArray[np.float64]:
     raw = np.asarray(p_values, float)
     order = np.argsort(raw)[: np.count_nonzero(~np.isnan(raw))]  # NaN is sorted to the end
     adjusted = np.full(len(raw), np.nan)
-    adjusted[order] = np.minimum(np.maximum.accumulate(np.arange(len(order), 0, -1) * raw[order]), 1)
+    adjusted[order] = np.minimum(
+        np.maximum.accumulate(np.arange(len(order), 0, -1) * raw[order]), 1
+    )
     return adjusted
 
 
@@ -137,4 +161,6 @@ def exponent(sizes: ArrayLike, values: ArrayLike) -> float:
 
     sizes, values: (n,) each, all above 0, at least two of the sizes different: other numbers have no such law.
     """
-    return float(np.polyfit(np.log(np.asarray(sizes, float)), np.log(np.asarray(values, float)), 1)[0])
+    return float(
+        np.polyfit(np.log(np.asarray(sizes, float)), np.log(np.asarray(values, float)), 1)[0]
+    )

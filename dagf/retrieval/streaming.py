@@ -8,13 +8,17 @@ whose negatives above each of those scores are counted.
 import numpy as np
 import pandas as pd
 
-from dagf.benchmarks.protocol import Benchmark, Indices
+from dagf.datasets.benchmark import Benchmark, Indices
 from dagf.retrieval.metrics import check_rows, position_table
 from dagf.retrieval.search import BLOCK, Descriptors, Rows, Scores, similarity_blocks
 
 
 def stream_positions(
-    benchmark: Benchmark, database: Rows, queries: Descriptors, block: int = BLOCK, device: str = "cpu"
+    benchmark: Benchmark,
+    database: Rows,
+    queries: Descriptors,
+    block: int = BLOCK,
+    device: str = "cpu",
 ) -> pd.DataFrame:
     """`dagf.retrieval.metrics.positions` of unit descriptors, without the scores of all rows.
 
@@ -41,7 +45,9 @@ def stream_positions(
     return position_table(benchmark, [above])
 
 
-def _scores(database: Rows, queries: Descriptors, query: Indices, row: Indices, block: int, device: str) -> Scores:
+def _scores(
+    database: Rows, queries: Descriptors, query: Indices, row: Indices, block: int, device: str
+) -> Scores:
     """The score of each labelled row under its query, from the blocks in which it is met again.
 
     Not from products of their own: these could differ in the last bit, and a negative of equal score would pass by.

@@ -6,7 +6,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 from scipy.linalg import solve_triangular
 
-from dagf.common import UserError
+from dagf.errors import UserError
 from dagf.retrieval.search import Descriptors, Rows, finite_lengths
 
 Matrix = NDArray[np.float64]
@@ -17,7 +17,7 @@ RIDGE = 1e-8  # of the largest eigenvalue; what lies below it is the rounding of
 @dataclass(frozen=True)
 class Whitening:
     """x -> L2(P (x - m)). For a benchmark, never learn it on the images that it is judged on; who searches photographs
-    of their own has no others (`dagf.study.collections.collection.Collection.whitened`).
+    of their own has no others (`dagf.collections.index.Collection.whitened`).
 
     mean: m (D,). projection: P (d, D), the strongest direction first: its first rows are a shorter whitening.
     """
@@ -40,7 +40,9 @@ class Whitening:
         turned = (values - self.mean) @ self.projection.T
         lengths = np.linalg.norm(turned, axis=1, keepdims=True)
         if not lengths.all():
-            raise UserError(f"descriptors: row {int(lengths.argmin())} is the whitening's mean; it cannot be whitened")
+            raise UserError(
+                f"descriptors: row {int(lengths.argmin())} is the whitening's mean; it cannot be whitened"
+            )
         return (turned / lengths).astype(np.float32)
 
     def toward(self, descriptor: ArrayLike, other: ArrayLike) -> Descriptors:
@@ -73,7 +75,9 @@ class Whitened:
         return self.whitening(self.rows[rows])
 
 
-def pca_whitening(descriptors: ArrayLike, dimensions: int | None = None, power: float = 0.5) -> Whitening:
+def pca_whitening(
+    descriptors: ArrayLike, dimensions: int | None = None, power: float = 0.5
+) -> Whitening:
     """PCA, and each component divided by its variance to the `power`: P = diag(lambda^-power) V^T.
 
     descriptors: (N, D), of any length. dimensions: d, by default min(N - 1, D). power: 1/2 is full whitening
@@ -84,7 +88,9 @@ def pca_whitening(descriptors: ArrayLike, dimensions: int | None = None, power: 
     values = _matrix(descriptors)
     kept = _dimensions(values, dimensions)
     if (values == values[0]).all():
-        raise UserError("all descriptors are equal: the network has collapsed, there is nothing to whiten")
+        raise UserError(
+            "all descriptors are equal: the network has collapsed, there is nothing to whiten"
+        )
     mean = values.mean(0)
     centred = values - mean
     variances, directions = _eigen(centred.T @ centred / (len(values) - 1))
@@ -93,7 +99,9 @@ def pca_whitening(descriptors: ArrayLike, dimensions: int | None = None, power: 
     return Whitening(mean, scales[:, None] * directions[:kept])
 
 
-def learned_whitening(descriptors: ArrayLike, pairs: ArrayLike, dimensions: int | None = None) -> Whitening:
+def learned_whitening(
+    descriptors: ArrayLike, pairs: ArrayLike, dimensions: int | None = None
+) -> Whitening:
     """Whitening of what differs *within* matching pairs, then PCA (Mikolajczyk and Matas, ICCV 2007).
 
     As in Radenovic et al., TPAMI 2019 (cnnimageretrieval's `whitenlearn`): m is the mean of the pairs' queries,
@@ -113,7 +121,9 @@ def learned_whitening(descriptors: ArrayLike, pairs: ArrayLike, dimensions: int 
     within = apart.T @ apart / len(apart)
     largest = np.linalg.norm(within, 2)
     if largest == 0:
-        raise UserError("the two descriptors of every matching pair are equal: give pairs of different images")
+        raise UserError(
+            "the two descriptors of every matching pair are equal: give pairs of different images"
+        )
     size, mean = values.shape[1], values[query].mean(0)
     root = np.linalg.cholesky(within + RIDGE * largest * np.eye(size))
     turned = solve_triangular(root, (values - mean).T, lower=True)
@@ -124,7 +134,9 @@ def learned_whitening(descriptors: ArrayLike, pairs: ArrayLike, dimensions: int 
 def _matrix(descriptors: ArrayLike) -> Matrix:
     values = np.asarray(descriptors, float)
     if values.ndim != 2:
-        raise UserError(f"descriptors must be a table of rows (N, D), but their shape is {values.shape}")
+        raise UserError(
+            f"descriptors must be a table of rows (N, D), but their shape is {values.shape}"
+        )
     finite_lengths(values)
     return values
 
@@ -145,9 +157,15 @@ def _dimensions(values: Matrix, dimensions: int | None) -> int:
 def _pairs(pairs: ArrayLike, count: int, size: int) -> NDArray[np.int64]:
     rows = np.asarray(pairs)
     if rows.ndim != 2 or rows.shape[1] != 2 or not np.issubdtype(rows.dtype, np.integer):
-        raise UserError(f"pairs must be whole row numbers (M, 2), but they are {rows.dtype} of shape {rows.shape}")
-    if len(rows) < size:  # their differences span fewer directions: the ridge alone would scale the others
-        raise UserError(f"{len(rows)} matching pairs cannot whiten {size} dimensions: give at least {size}")
+        raise UserError(
+            f"pairs must be whole row numbers (M, 2), but they are {rows.dtype} of shape {rows.shape}"
+        )
+    if (
+        len(rows) < size
+    ):  # their differences span fewer directions: the ridge alone would scale the others
+        raise UserError(
+            f"{len(rows)} matching pairs cannot whiten {size} dimensions: give at least {size}"
+        )
     if rows.min() < 0 or rows.max() >= count:
         wrong = rows.min() if rows.min() < 0 else rows.max()
         raise UserError(f"the pairs name row {wrong}, but there are {count} descriptors")

@@ -8,9 +8,10 @@ from typing import Any
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file, save_file
 
-from dagf.common import UserError, atomic_path, shown
+from dagf.errors import UserError, shown
+from dagf.files import atomic_path
+from dagf.model.backbone import BackboneSpec
 from dagf.model.network import RetrievalNet
-from dagf.model.trunks import TrunkSpec
 from dagf.study.config import RunConfig
 
 CURVES = ("epoch", "loss", "validation_mAP", "rate")
@@ -27,14 +28,30 @@ def check_state(path: Path, config: RunConfig) -> None:
         with safe_open(path, "pt") as opened:
             said = opened.metadata() or {}
             kept = json.loads(said["json"])
-            fine = all(row.keys() == set(CURVES) for row in kept["curves"]) and isinstance(kept["scaler"], dict)
-            fine &= all(type(one) in (int, float) for row in [kept, *kept["curves"]] for one in _numbers(row))
+            fine = all(row.keys() == set(CURVES) for row in kept["curves"]) and isinstance(
+                kept["scaler"], dict
+            )
+            fine &= all(
+                type(one) in (int, float)
+                for row in [kept, *kept["curves"]]
+                for one in _numbers(row)
+            )
             run = said.get(NAME, config.id)
             fine = fine and (run != config.id or _fits(opened, config))
-    except (SafetensorError, OSError, ValueError, KeyError, TypeError, AttributeError, RuntimeError):
+    except (
+        SafetensorError,
+        OSError,
+        ValueError,
+        KeyError,
+        TypeError,
+        AttributeError,
+        RuntimeError,
+    ):
         fine = False
     if not fine:
-        raise UserError(f"{path} is no checkpoint of run {config.id}: delete it, training starts again")
+        raise UserError(
+            f"{path} is no checkpoint of run {config.id}: delete it, training starts again"
+        )
     if run != config.id:
         raise UserError(f"{path} is of another run, {shown(run)}: delete it, training starts again")
 
@@ -43,7 +60,10 @@ def name_state(path: Path, run: str) -> None:
     """Write into a checkpoint, where one is left, of which run it is: copied elsewhere it must not be gone on from."""
     if not path.exists():
         return
-    with suppress(OSError, SafetensorError, TypeError, UserError), atomic_path(path) as temporary:  # at worst no name
+    with (
+        suppress(OSError, SafetensorError, TypeError, UserError),
+        atomic_path(path) as temporary,
+    ):  # at worst no name
         with safe_open(path, "pt") as opened:
             said = {**opened.metadata(), NAME: run}
         save_file(load_file(path), temporary, metadata=said)
@@ -59,14 +79,16 @@ def _fits(opened: Any, config: RunConfig) -> bool:
     What a loss has learned is looked at only by the optimizer's shapes: how many landmarks it is for is not known here.
     """
     shapes = {key: opened.get_slice(key).get_shape() for key in opened.keys()}  # noqa: SIM118 (no mapping)
-    network = RetrievalNet(TrunkSpec(config.trunk.name, config.trunk.cut), config.variant)
+    network = RetrievalNet(BackboneSpec(config.backbone.name, config.backbone.cut), config.variant)
     expected = {
         f"objective.describe.{key}": list(value.shape)
         for key, value in network.state_dict().items()
         if key.startswith("head.") or not config.frozen
     }
     objective = {key: shape for key, shape in shapes.items() if key.startswith("objective.")}
-    if {key: shape for key, shape in objective.items() if not key.startswith("objective.loss.")} != expected:
+    if {
+        key: shape for key, shape in objective.items() if not key.startswith("objective.loss.")
+    } != expected:
         return False
     last, known = config.train.epochs * config.train.steps, list(objective.values())
     for key in shapes.keys() - objective.keys():

@@ -13,13 +13,14 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal, TypeVar
 
-from dagf.benchmarks.toytown import ToytownSpec
-from dagf.common import UserError, canonical_json, choose, content_hash, printable, shown
-from dagf.model.trunks import TrunkSpec
+from dagf.datasets.images import ImageSpec
+from dagf.errors import UserError, choose, printable, shown
+from dagf.files import canonical_json, content_hash
+from dagf.model.backbone import BackboneSpec
 from dagf.model.variants import Variant
-from dagf.retrieval.images import ImageSpec
 from dagf.study import profiles
 from dagf.study.plain_yaml import read_yaml
+from dagf.toytown.generate import ToytownSpec
 
 C = TypeVar("C")
 LARGEST = sys.float_info.max  # an integer may be larger
@@ -31,7 +32,13 @@ MOST_DRAWN = 10**7  # of a Toytown's split
 MOST_RATE = 100.0  # single precision has no number for a step at 1e300
 # What pytorch-metric-learning has among its losses and miners, and what cannot learn from labels: parts, and one for
 # pairs of views. (Other names are looked up, and their options, when the training begins.)
-UNFIT = ("BaseMetricLossFunction", "BaseMiner", "EmbeddingRegularizerMixin", "VICRegLoss", "WeightRegularizerMixin")
+UNFIT = (
+    "BaseMetricLossFunction",
+    "BaseMiner",
+    "EmbeddingRegularizerMixin",
+    "VICRegLoss",
+    "WeightRegularizerMixin",
+)
 
 
 def _check_most(what: str, value: float, most: float) -> None:
@@ -40,10 +47,16 @@ def _check_most(what: str, value: float, most: float) -> None:
 
 
 def _check_drawn(what: str, spec: ToytownSpec) -> None:
-    judged = max(spec.test_landmarks, spec.validation_landmarks)
-    _check_most(f"{what}: landmarks x views", judged * spec.views, MOST_DRAWN)
-    _check_most(f"{what}: train_landmarks x train_views", spec.train_landmarks * spec.train_views, MOST_DRAWN)
-    _check_most(f"{what}: distractors", max(spec.distractors, spec.validation_distractors), MOST_DRAWN)
+    per_query = max(spec.test_landmarks, spec.validation_landmarks)
+    _check_most(f"{what}: landmarks x views", per_query * spec.views, MOST_DRAWN)
+    _check_most(
+        f"{what}: train_landmarks x train_views",
+        spec.train_landmarks * spec.train_views,
+        MOST_DRAWN,
+    )
+    _check_most(
+        f"{what}: distractors", max(spec.distractors, spec.validation_distractors), MOST_DRAWN
+    )
 
 
 @dataclass(frozen=True)
@@ -64,7 +77,7 @@ class TrainSpec:
     the share of the steps, from the first, whose images are shrunk to two thirds of their side: most is learned from
     them, in half the time (progressive resizing). augmentation: a name of `dagf.study.sources.AUGMENTATIONS`.
     precision: of the network's forward and backward pass. accumulate: batches whose gradients make one step. mining:
-    an epoch's batches are its tuples in equal parts, in place of landmarks and views (`dagf.study.tuples`).
+    an epoch's batches are its tuples in equal parts, in place of landmarks and views (`dagf.study.mining`).
     """
 
     epochs: int = 6
@@ -87,8 +100,13 @@ class TrainSpec:
 
     def __post_init__(self) -> None:
         """Raises `UserError` for a training of nothing or of too much, and for tuples that fill no batches equally."""
-        counts = {name: getattr(self, name) for name in ("epochs", "steps", "landmarks", "views", "accumulate")}
-        for name, value in (counts | (dataclasses.asdict(self.mining) if self.mining else {})).items():
+        counts = {
+            name: getattr(self, name)
+            for name in ("epochs", "steps", "landmarks", "views", "accumulate")
+        }
+        for name, value in (
+            counts | (dataclasses.asdict(self.mining) if self.mining else {})
+        ).items():
             if value < 1:
                 raise UserError(f"training: {name} is {value}, expected at least 1")
         _check_most("training: landmarks x views", self.landmarks * self.views, MOST_IMAGES)
@@ -102,17 +120,26 @@ class TrainSpec:
                 raise UserError(f"training: {name} is {getattr(self, name):g}, expected 0 or more")
             _check_most(f"training: {name}", getattr(self, name), MOST_RATE)
         if not 0 <= self.warmup <= 1:
-            raise UserError(f"training: warmup is {self.warmup:g}, expected a share of the steps, from 0 to 1")
+            raise UserError(
+                f"training: warmup is {self.warmup:g}, expected a share of the steps, from 0 to 1"
+            )
         if not 0 <= self.shrunk < 1:  # the last steps are at the size that is judged
-            raise UserError(f"training: shrunk is {self.shrunk:g}, expected a share of the steps from 0 to below 1")
+            raise UserError(
+                f"training: shrunk is {self.shrunk:g}, expected a share of the steps from 0 to below 1"
+            )
         if self.mining and self.mining.queries % (self.steps * self.accumulate):
             raise UserError(
                 f"training: {self.mining.queries} queries do not fill {self.steps} steps of {self.accumulate} batches "
                 "equally: queries must be a multiple of steps times accumulate"
             )
-        for kind, name, known in (("loss", self.loss, "SupConLoss"), ("miner", self.miner, "MultiSimilarityMiner")):
+        for kind, name, known in (
+            ("loss", self.loss, "SupConLoss"),
+            ("miner", self.miner, "MultiSimilarityMiner"),
+        ):
             if name in UNFIT:
-                raise UserError(f"training: {kind} is {name}, which learns from no labels: name {known}, for instance")
+                raise UserError(
+                    f"training: {kind} is {name}, which learns from no labels: name {known}, for instance"
+                )
         if self.mining and self.miner:
             raise UserError("training: mining chooses the pairs itself: leave miner out")
 
@@ -121,12 +148,12 @@ class TrainSpec:
 class RunConfig:
     """All that decides what a trained network is; two equal configurations are one run.
 
-    data: the hash of the training and validation images. start: the run whose weights the trunk starts
-    from ('' for `trunk.weights`). frozen: only the head is trained, on cached feature maps.
+    data: the hash of the training and validation images. start: the run whose weights the backbone starts
+    from ('' for `backbone.weights`). frozen: only the head is trained, on cached feature maps.
     """
 
     variant: Variant
-    trunk: TrunkSpec
+    backbone: BackboneSpec
     image: ImageSpec
     train: TrainSpec
     data: str
@@ -138,7 +165,9 @@ class RunConfig:
     def __post_init__(self) -> None:
         """Raises `UserError` for images shrunk where cached maps are read."""
         if self.frozen and self.train.shrunk:
-            raise UserError("training: shrunk is for images; heads on a frozen trunk read its cached maps")
+            raise UserError(
+                "training: shrunk is for images; heads on a frozen backbone read its cached maps"
+            )
 
     @property
     def id(self) -> str:
@@ -149,8 +178,8 @@ class RunConfig:
 
 
 @dataclass(frozen=True)
-class Sweep:
-    """Many arms as heads on the frozen maps of the same trunks: too many to train each of them end to end.
+class HeadTraining:
+    """Many arms as heads on the frozen maps of the same backbones: too many to train each of them end to end.
 
     arms: none listed, every variant. rates: learning rates, the validation trials that every arm gets.
     """
@@ -177,13 +206,13 @@ class Scale:
 class Profile:
     """A scale at which the study is run; the YAML files beside this module are the ones we ship.
 
-    toytown: the embedded benchmark, None where the profile is for photographs alone. trunk_training: for
-    the trunk that all arms of one seed start from, trained under a neutral SPoC head (None:
-    `trunk.weights` as they are). arm_training: what each arm gets. arms: the variants to train. rates: their
+    toytown: the embedded benchmark, None where the profile is for photographs alone. backbone_training: for
+    the backbone that all arms of one seed start from, trained under a neutral SPoC head (None:
+    `backbone.weights` as they are). arm_training: what each arm gets. arms: the variants to train. rates: their
     validation trials, learning rates of which each arm takes its best (none: that of `arm_training`). sweep: further
-    arms on frozen maps. shelf: those to judge off the shelf, on a pre-trained trunk. scales: of the test-time image
+    arms on frozen maps. shelf: those to judge off the shelf, on a pre-trained backbone. scales: of the test-time image
     pyramid. held_out: instances of a photograph folder, or of a training set without a validation split, kept for
-    validation. training_set: a public set to train on (`dagf.benchmarks.training_sets`). test_image: of the test
+    validation. training_set: a public set to train on (`dagf.datasets.training_sets`). test_image: of the test
     images, where they are not as large as those of the training. whitening: the training set on whose whitening split a
     learned whitening of the descriptors to be judged is learned ('': none); of no city that is tested on. scale: for
     07.
@@ -191,16 +220,16 @@ class Profile:
 
     name: str
     about: str
-    trunk: TrunkSpec
+    backbone: BackboneSpec
     image: ImageSpec
     arm_training: TrainSpec
     arms: tuple[str, ...]
     seeds: tuple[int, ...]
     toytown: ToytownSpec | None = None
-    trunk_training: TrainSpec | None = None
+    backbone_training: TrainSpec | None = None
     rates: tuple[float, ...] = ()
-    sweep: Sweep | None = None
-    shelf: tuple[str, ...] = ()
+    heads: HeadTraining | None = None
+    off_the_shelf: tuple[str, ...] = ()
     frozen: bool = False
     scales: tuple[float, ...] = (1.0,)
     held_out: int = 4
@@ -210,7 +239,7 @@ class Profile:
     scale: Scale | None = None
 
     @property
-    def judged_image(self) -> ImageSpec:
+    def evaluation_image(self) -> ImageSpec:
         """The size of the test images."""
         return self.test_image or self.image
 
@@ -218,7 +247,9 @@ class Profile:
     def drawing(self) -> ToytownSpec:
         """The Toytown of this profile; a `UserError` where it is for photographs alone."""
         if self.toytown is None:
-            raise UserError(f"profile {self.name} is for photographs: name their folder with --benchmark")
+            raise UserError(
+                f"profile {self.name} is for photographs: name their folder with --benchmark"
+            )
         return self.toytown
 
     def __post_init__(self) -> None:
@@ -228,13 +259,17 @@ class Profile:
             if not getattr(self, name):
                 raise UserError(f"{this}: {name} is empty, expected at least one")
         # An arm that stands there twice would be compared with itself, a seed twice count as two.
-        for name in ("arms", "seeds", "scales", "rates", "shelf"):
+        for name in ("arms", "seeds", "scales", "rates", "off_the_shelf"):
             twice = [value for value, count in Counter(getattr(self, name)).items() if count > 1]
             if twice:
                 raise UserError(f"{this}: {name} has {shown(twice[0])} twice")
-        for rate in (*self.rates, *(self.sweep.rates if self.sweep else ())):
+        for rate in (*self.rates, *(self.heads.rates if self.heads else ())):
             _check_most(f"{this}: a rate", rate, MOST_RATE)
-        _check_most(f"{this}: the image's size", max(self.image.size, self.judged_image.size), MOST_PIXELS)
+        _check_most(
+            f"{this}: the image's size",
+            max(self.image.size, self.evaluation_image.size),
+            MOST_PIXELS,
+        )
         if self.toytown:
             _check_drawn(f"{this}: toytown", self.toytown)
         if not all(0 < scale < 10 for scale in self.scales):
@@ -248,7 +283,9 @@ def load_profile(name: str) -> Profile:
 
     Raises `UserError` for an unknown name (with the nearest one), field or type.
     """
-    return from_mapping(Profile, read_yaml(profiles.find(name), f"profile {name}"), f"profile {name}")
+    return from_mapping(
+        Profile, read_yaml(profiles.find(name), f"profile {name}"), f"profile {name}"
+    )
 
 
 def from_mapping(kind: type[C], values: Any, where: str) -> C:
@@ -262,11 +299,15 @@ def from_mapping(kind: type[C], values: Any, where: str) -> C:
     missing = [
         name
         for name, item in known.items()
-        if name not in values and item.default is dataclasses.MISSING and item.default_factory is dataclasses.MISSING
+        if name not in values
+        and item.default is dataclasses.MISSING
+        and item.default_factory is dataclasses.MISSING
     ]
     if missing:
         raise UserError(f"{where}: '{missing[0]}' is missing")
-    return kind(**{key: _convert(hints[key], value, f"{where}: {key}") for key, value in values.items()})
+    return kind(
+        **{key: _convert(hints[key], value, f"{where}: {key}") for key, value in values.items()}
+    )
 
 
 def _convert(hint: Any, value: Any, where: str) -> Any:
@@ -283,13 +324,27 @@ def _convert(hint: Any, value: Any, where: str) -> Any:
         return tuple(_convert(arguments[0], item, where) for item in value)
     if origin is dict and isinstance(value, Mapping):
         named = {key if isinstance(key, str) else shown(key): one for key, one in value.items()}
-        return {key: _convert(arguments[1], one, f"{where}.{printable(key)[:80]}") for key, one in named.items()}
-    if hint is float and isinstance(value, int | float) and not isinstance(value, bool) and abs(value) <= LARGEST:
+        return {
+            key: _convert(arguments[1], one, f"{where}.{printable(key)[:80]}")
+            for key, one in named.items()
+        }
+    if (
+        hint is float
+        and isinstance(value, int | float)
+        and not isinstance(value, bool)
+        and abs(value) <= LARGEST
+    ):
         return float(value)
     if hint in (int, str, bool) and type(value) is hint:
         return value
-    remedy = " (YAML takes 1e-3 for a text: write 1.0e-3)" if hint is float and isinstance(value, str) else ""
-    raise UserError(f"{where} is {shown(value)}, expected {getattr(hint, '__name__', hint)}{remedy}")
+    remedy = (
+        " (YAML takes 1e-3 for a text: write 1.0e-3)"
+        if hint is float and isinstance(value, str)
+        else ""
+    )
+    raise UserError(
+        f"{where} is {shown(value)}, expected {getattr(hint, '__name__', hint)}{remedy}"
+    )
 
 
 def to_json(config: RunConfig) -> dict[str, Any]:

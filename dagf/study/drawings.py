@@ -1,14 +1,21 @@
 """Which drawings of Toytown are here, and whose they are."""
 
-from dagf.benchmarks.toytown import ToytownSpec, toytown_spec
 from dagf.study import paths, profiles
 from dagf.study.config import load_profile
+from dagf.toytown.generate import ToytownSpec, toytown_spec
 
 
 def listed() -> list[str]:
     """A line for each profile's Toytown, made or not, and for each other one in the folder of data."""
-    of = {profile.drawing.id: profile.name for profile in map(load_profile, profiles.names()) if profile.toytown}
-    folders = {folder.name.removeprefix("toytown-"): folder for folder in sorted(paths.data().glob("toytown-*"))}
+    of = {
+        profile.drawing.id: profile.name
+        for profile in map(load_profile, profiles.names())
+        if profile.toytown
+    }
+    folders = {
+        folder.name.removeprefix("toytown-"): folder
+        for folder in sorted(paths.data().glob("toytown-*"))
+    }
     lines = [
         f"toytown-{name}  {profile} profile, {'here' if name in folders else 'not made'}"
         for name, profile in of.items()

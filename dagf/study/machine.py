@@ -30,7 +30,9 @@ def cpu_model() -> str:
             if line.startswith("model name"):
                 return line.partition(":")[2].strip()
     if sys.platform == "darwin":
-        asked = subprocess.run(["sysctl", "-n", "machdep.cpu.brand_string"], capture_output=True, text=True)
+        asked = subprocess.run(
+            ["sysctl", "-n", "machdep.cpu.brand_string"], capture_output=True, text=True
+        )
         return asked.stdout.strip() or platform.machine()
     return platform.processor() or platform.machine()
 
@@ -38,7 +40,11 @@ def cpu_model() -> str:
 def gpu_models() -> list[str]:
     """The names of the NVIDIA GPUs, asked of the driver: importing torch for it would take seconds."""
     files = sorted(Path("/proc/driver/nvidia/gpus").glob("*/information"))
-    lines = [line for file in files for line in file.read_text(encoding="utf-8", errors="replace").splitlines()]
+    lines = [
+        line
+        for file in files
+        for line in file.read_text(encoding="utf-8", errors="replace").splitlines()
+    ]
     return [line.partition(":")[2].strip() for line in lines if line.startswith("Model")]
 
 

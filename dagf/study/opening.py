@@ -5,30 +5,36 @@ from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
-from dagf.benchmarks.folder import has_labels, has_truth, read_labels, validation_split
-from dagf.benchmarks.protocol import Benchmark
-from dagf.benchmarks.public import open_benchmark, place
-from dagf.benchmarks.toytown import ToytownSpec, load_toytown, make_toytown, toytown_training_images
-from dagf.benchmarks.training_sets import TRAINING_SETS
-from dagf.common import UserError, choose, content_hash, printable, progress
+from dagf.console import progress
+from dagf.datasets.benchmark import Benchmark
+from dagf.datasets.folder import has_labels, has_truth, read_labels, validation_split
+from dagf.datasets.public import open_benchmark, place
+from dagf.datasets.training_sets import TRAINING_SETS
+from dagf.errors import UserError, choose, printable
+from dagf.files import content_hash
 from dagf.study import paths
+from dagf.study.checks import Sums, check_apart_from, check_unchanged, copies, rows_to_read
 from dagf.study.config import Profile, load_profile
-from dagf.study.experiment import Study
-from dagf.study.recipe import evaluation_hash
+from dagf.study.provenance import evaluation_hash
 from dagf.study.runs import RunStore
-from dagf.study.sanity import Sums, check_apart_from, check_unchanged, copies, rows_to_read
 from dagf.study.sources import TrainingSet
+from dagf.study.study import Study
+from dagf.toytown.generate import ToytownSpec, load_toytown, make_toytown, toytown_training_images
 
 VALIDATION_SEED = 2023  # which instances of a photograph folder are held out
 
 
 def open_study(
-    profile: str = "cpu", benchmark: str = "", distractors: Sequence[str] = (), weights: str = "", train_on: str = ""
+    profile: str = "cpu",
+    benchmark: str = "",
+    distractors: Sequence[str] = (),
+    weights: str = "",
+    train_on: str = "",
 ) -> Study:
     """The study of a profile on Toytown, or on photographs: a public set's name or a folder (`benchmark`).
 
     distractors: public distractor sets, or folders, whose images are added to the database. weights: a file with the
-    trunk's weights. train_on: the folder to train on, where it is not `benchmark` itself. A profile with a training set
+    backbone's weights. train_on: the folder to train on, where it is not `benchmark` itself. A profile with a training set
     trains on that one; without a `benchmark` it is judged on the set's validation split.
 
     Raises `UserError` for anything that does not exist or does not fit, and for a photograph that is trained and
@@ -50,16 +56,25 @@ def open_study(
         if has_labels(home):
             _check_disjoint(source, home)
         own, sums = has_labels(source), Sums()
-        training = public or (photograph_training(source, chosen, sums) if train_on or own else None)
+        training = public or (
+            photograph_training(source, chosen, sums) if train_on or own else None
+        )
         if training and not public:
             held = training.validation
-            chosen_by = [held.root / file for file in (*held.database, *(query.file for query in held.queries))]
+            chosen_by = [
+                held.root / file
+                for file in (*held.database, *(query.file for query in held.queries))
+            ]
             check_apart_from([*training.files, *chosen_by], test, sums)
         # The public sets are as their authors made them, but not what was put behind them.
         for line in copies(test, sums, 0 if has_truth(home) else len(test.database)):
-            print(printable(f"Note: {line}: `dagf data check {benchmark}`"), file=sys.stderr)  # stdout may be JSON
+            print(
+                printable(f"Note: {line}: `dagf data check {benchmark}`"), file=sys.stderr
+            )  # stdout may be JSON
         sets = [[query.query_set, query.box] for query in test.queries]
-        return Study(chosen, training, test, content_hash([files_hash(test, sums), sets]), store, cache, file)
+        return Study(
+            chosen, training, test, content_hash([files_hash(test, sums), sets]), store, cache, file
+        )
     if distractors or train_on:
         raise UserError("distractors and train_on belong to a benchmark of photographs; name it")
     if public:
@@ -99,13 +114,17 @@ def photograph_training(folder: Path, profile: Profile, sums: Sums) -> TrainingS
     names = sorted(set(kept.instances))
     labels = tuple(names.index(instance) for instance in kept.instances)
     check_apart_from(kept.files, validation, sums)
-    everything = content_hash([files_hash(validation, sums), [sums[file] for file in kept.files], labels])
+    everything = content_hash(
+        [files_hash(validation, sums), [sums[file] for file in kept.files], labels]
+    )
     return TrainingSet(tuple(kept.files), labels, validation, everything)
 
 
 def _check_disjoint(learned_from: Path, tested_on: Path) -> None:
     learned = {row.instance for row in read_labels(learned_from) if row.role == "train"}
-    asked = {row.instance for row in read_labels(tested_on) if row.role.startswith(("query", "database"))}
+    asked = {
+        row.instance for row in read_labels(tested_on) if row.role.startswith(("query", "database"))
+    }
     if both := sorted(learned & asked):
         raise UserError(
             f"{tested_on}: {', '.join(both[:3])}{' ...' if both[3:] else ''} would be trained and tested on; "
@@ -117,7 +136,10 @@ def files_hash(benchmark: Benchmark, sums: Sums | None = None) -> str:
     """The hash of a benchmark's images and ground truth."""
     sums = Sums() if sums is None else sums
     queries = [benchmark.root / query.file for query in benchmark.queries]
-    truth = [{label: rows.tolist() for label, rows in query.labels.items()} for query in benchmark.queries]
+    truth = [
+        {label: rows.tolist() for label, rows in query.labels.items()}
+        for query in benchmark.queries
+    ]
     read = rows_to_read(benchmark)
     many = len(read) < len(benchmark.database_paths)
     sizes = [[file.name, file.stat().st_size] for file in benchmark.distractors] if many else []

@@ -12,8 +12,8 @@ from typing import NamedTuple, TypeVar
 
 import torch
 
-from dagf.common import cores, progress
-from dagf.team import team
+from dagf.console import cores, progress
+from dagf.distributed import process_group
 
 J = TypeVar("J")
 
@@ -41,7 +41,7 @@ def pipeline(tasks: Mapping[Hashable, Task], what: str) -> None:
     at once: what they keep on disk is theirs to make whole.
     """
     workers = min(cores(), len(tasks))
-    if torch.cuda.is_available() or workers <= 1 or team().size > 1:
+    if torch.cuda.is_available() or workers <= 1 or process_group().size > 1:
         for task in progress(tasks.values(), what, total=len(tasks), unit="run"):
             with one_thread():
                 task.work()
@@ -51,7 +51,9 @@ def pipeline(tasks: Mapping[Hashable, Task], what: str) -> None:
             for _ in progress(_finished(tasks, pool, workers), what, total=len(tasks), unit="run"):
                 pass
         except KeyboardInterrupt:
-            for worker in multiprocessing.active_children():  # else the pool waits for what they are at
+            for (
+                worker
+            ) in multiprocessing.active_children():  # else the pool waits for what they are at
                 worker.terminate()
             raise
 
@@ -63,7 +65,7 @@ def _context() -> multiprocessing.context.BaseContext:
     from multiprocessing import forkserver
 
     context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload(["dagf.study.experiment"])
+    context.set_forkserver_preload(["dagf.study.study"])
     earlier = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})  # which the server inherits
     try:
         forkserver.ensure_running()
@@ -87,7 +89,9 @@ def _follow() -> None:
         os.kill(os.getpid(), signal.SIGTERM)
 
 
-def _finished(tasks: Mapping[Hashable, Task], pool: ProcessPoolExecutor, workers: int) -> Iterator[Hashable]:
+def _finished(
+    tasks: Mapping[Hashable, Task], pool: ProcessPoolExecutor, workers: int
+) -> Iterator[Hashable]:
     waiting, running = dict(tasks), dict[Future[object], Hashable]()
     while waiting or running:
         undone = {*waiting, *running.values()}

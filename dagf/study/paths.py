@@ -3,17 +3,26 @@
 import os
 from pathlib import Path
 
-from dagf.common import UserError
+from dagf.errors import UserError
 
 ROOT = "DAGF_ROOT"  # names the project's folder when the current folder is not inside it
 # Of the tables in reports/photographs/, in the order in which they are shown: those that are shown everywhere, then
 # those that 06 shows, too.
 PHOTOGRAPH_TABLES = ("against-gem", "shelf-ablation")
 MORE_PHOTOGRAPH_TABLES = (
-    *("trained-ablation", "reranking", "reranking-trained", "learning-curve", "diversity", "masks-earlier-cut"),
+    *(
+        "trained-ablation",
+        "reranking",
+        "reranking-trained",
+        "learning-curve",
+        "diversity",
+        "masks-earlier-cut",
+    ),
     *("duplicate-counts", "near-duplicates", "distractors"),
 )
-SPEED = Path("benchmarks", "results.json")  # what `make bench` measured last, below the project's folder
+SPEED = Path(
+    "benchmarks", "results.json"
+)  # what `make bench` measured last, below the project's folder
 RESULTS = "DAGF_RESULTS"  # set by the report runner: where a notebook leaves its tables and figures
 
 
@@ -29,7 +38,9 @@ def root() -> Path:
     for folder in (here, *here.parents):
         if (folder / "pyproject.toml").is_file() and (folder / "notebooks").is_dir():
             return folder
-    raise UserError(f"no project found from {here} upwards: change into the project's folder or set {ROOT}")
+    raise UserError(
+        f"no project found from {here} upwards: change into the project's folder or set {ROOT}"
+    )
 
 
 def data() -> Path:
@@ -40,7 +51,9 @@ def data() -> Path:
     folder = root() / "data"
     for one in (folder, folder / "runs", folder / "cache"):
         if one.exists() and not one.is_dir():
-            raise UserError(f"{one} is a file where a folder is needed: move it away, the folder is made anew")
+            raise UserError(
+                f"{one} is a file where a folder is needed: move it away, the folder is made anew"
+            )
     return folder
 
 

@@ -22,16 +22,17 @@ from filelock import FileLock
 from safetensors import SafetensorError
 from safetensors.torch import load_file
 
-from dagf.common import UserError, file_sha256, read_json, shown, write_json
+from dagf.errors import UserError, shown
+from dagf.files import file_sha256, read_json, write_json
+from dagf.model.backbone import BackboneSpec
 from dagf.model.network import RetrievalNet
-from dagf.model.trunks import TrunkSpec
 from dagf.study.checkpoints import CURVES, NAME, check_state, name_state
 from dagf.study.config import LARGEST, RunConfig, from_mapping, to_json
-from dagf.study.sources import frozen_trunk
+from dagf.study.sources import frozen_backbone
 
 REMEDY = "delete it: it is made again"  # of what is kept beside a run or in the cache
 SUM = "weights_sha256"  # in a record
-START_SUM = "start_weights_sha256"  # in a record: of the run that its trunk started from
+START_SUM = "start_weights_sha256"  # in a record: of the run that its backbone started from
 # How closely a run comes out again with its seed and versions (tests/study/test_repeats.py).
 REPEATS = {
     "same CPU and threads": "to the bit",
@@ -61,12 +62,16 @@ class Run:
             config = from_mapping(RunConfig, values, str(file))
         except UserError as error:  # a value by itself may be refused without a word of the file
             raise error if str(file) in str(error) else UserError(f"{file}: {error}") from error
-        if config.id != self.id and to_json(config) == values:  # of an earlier version, which had fewer fields, it may
+        if (
+            config.id != self.id and to_json(config) == values
+        ):  # of an earlier version, which had fewer fields, it may
             raise self._mixed(file, config.id)
         return config
 
     def _mixed(self, file: Path, of: object) -> UserError:
-        return UserError(f"{file} is of another run, {shown(of)}: delete its folder and train again")
+        return UserError(
+            f"{file} is of another run, {shown(of)}: delete its folder and train again"
+        )
 
     @property
     def weights_sum(self) -> str:
@@ -82,18 +87,20 @@ class Run:
         return f"{self.id}-{self.weights_sum[:12]}"
 
     @property
-    def trunk_id(self) -> str:
-        """What names the trunk of its network: its own weights, or those that a frozen trunk was taken from."""
+    def backbone_id(self) -> str:
+        """What names the backbone of its network: its own weights, or those that a frozen backbone was taken from."""
         config = self.config
         if not config.frozen:
             return self.weights_id
         if not config.start:
-            return frozen_trunk(config)
-        known = self.record.get(START_SUM) or RunStore(self.folder.parent).get(config.start).weights_sum
+            return frozen_backbone(config)
+        known = (
+            self.record.get(START_SUM) or RunStore(self.folder.parent).get(config.start).weights_sum
+        )
         return f"{config.start}-{str(known)[:12]}"
 
     def check_start(self) -> None:
-        """Raise `UserError` where its trunk was trained again since, to other weights: arms of a seed share theirs.
+        """Raise `UserError` where its backbone was trained again since, to other weights: arms of a seed share theirs.
 
         The record of an older version does not say, and is taken as it is.
         """
@@ -101,7 +108,7 @@ class Run:
         there = known is not None and (start.folder / "record.json").exists()
         if there and known != start.weights_sum:
             raise UserError(
-                f"{self.folder} was trained on the trunk {start.id}, which has since been trained again and is another "
+                f"{self.folder} was trained on the backbone {start.id}, which has since been trained again and is another "
                 "one: delete this folder, it is trained again"
             )
 
@@ -138,17 +145,23 @@ class Run:
         """
         config = self.config
         try:
-            # The run's own weights replace the trunk's, so the file that the trunk started from is not needed.
-            net = RetrievalNet(TrunkSpec(config.trunk.name, config.trunk.cut), config.variant)
+            # The run's own weights replace the backbone's, so the file that the backbone started from is not needed.
+            net = RetrievalNet(
+                BackboneSpec(config.backbone.name, config.backbone.cut), config.variant
+            )
         except Exception as error:  # modules refuse values that they do not know in many ways
             reason = " ".join(str(error).split())[:200] or type(error).__name__
-            raise UserError(f"{self.folder / 'config.json'} describes no network ({reason}); train again") from error
-        net.keep_batch_norm = config.trunk.pretrained
+            raise UserError(
+                f"{self.folder / 'config.json'} describes no network ({reason}); train again"
+            ) from error
+        net.keep_batch_norm = config.backbone.pretrained
         weights = self.folder / "weights.safetensors"
         try:
             net.load_state_dict(read_weights(weights))
         except (RuntimeError, KeyError, AttributeError) as error:
-            raise UserError(f"{weights} is of another network; delete its folder and train again") from error
+            raise UserError(
+                f"{weights} is of another network; delete its folder and train again"
+            ) from error
         return net.eval()
 
 
@@ -175,11 +188,18 @@ def read_table(
     try:
         table = pd.read_csv(path, **options)
     except (OSError, ValueError, pd.errors.ParserError) as error:
-        raise UserError(f"cannot read {path} ({' '.join(str(error).split())[:200]}); {remedy}") from error
+        raise UserError(
+            f"cannot read {path} ({' '.join(str(error).split())[:200]}); {remedy}"
+        ) from error
     # An empty table has no types.
-    fine = all(name in table and (pd.api.types.is_numeric_dtype(table[name]) or table.empty) for name in columns)
+    fine = all(
+        name in table and (pd.api.types.is_numeric_dtype(table[name]) or table.empty)
+        for name in columns
+    )
     if not fine or rows not in (None, len(table)):
-        raise UserError(f"{path} is broken: expected numbers in the columns {', '.join(columns)}; {remedy}")
+        raise UserError(
+            f"{path} is broken: expected numbers in the columns {', '.join(columns)}; {remedy}"
+        )
     return table
 
 
@@ -189,7 +209,9 @@ def _seal(run: Run) -> None:
     if file.exists() and weights.exists() and SUM not in run.record:
         start = run.folder.parent / run.config.start
         begun = {START_SUM: Run(start).weights_sum} if (start / "record.json").exists() else {}
-        write_json(file, run.record | {NAME: run.id, SUM: file_sha256(weights), "repeats": REPEATS} | begun)
+        write_json(
+            file, run.record | {NAME: run.id, SUM: file_sha256(weights), "repeats": REPEATS} | begun
+        )
 
 
 @dataclass(frozen=True)
@@ -220,7 +242,9 @@ class RunStore:
         found = [run.folder for run in self.all() if run_id and run.id.startswith(run_id)]
         if len(found) != 1:
             known = "none" if not found else ", ".join(path.name for path in found)
-            raise UserError(f"run '{run_id}': expected one finished run in {self.root}, found {known}")
+            raise UserError(
+                f"run '{run_id}': expected one finished run in {self.root}, found {known}"
+            )
         return Run(found[0])
 
     def all(self) -> list[Run]:
@@ -233,7 +257,9 @@ class RunStore:
         folder = self.folder(config)
         folder.mkdir(parents=True, exist_ok=True)
         with FileLock(self.root / f".{config.id}.lock"):
-            if not (folder / "record.json").exists():  # else the answers of others may be on their way
+            if not (
+                folder / "record.json"
+            ).exists():  # else the answers of others may be on their way
                 for left in folder.glob(".*"):  # half-written weights of a killed process
                     left.unlink()
             state = folder / "state.safetensors"

@@ -10,26 +10,26 @@ from typing import NamedTuple, Protocol, TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
-from dagf.common import UserError
+from dagf.distributed import SINGLE, Group
+from dagf.errors import UserError
 from dagf.model.network import RetrievalNet
 from dagf.study.config import TrainSpec
-from dagf.team import ALONE, Team
 
 P = TypeVar("P")
 Rows = NDArray[np.int64]
 
 
-def share(parts: Sequence[P], who: Team) -> tuple[list[P], float]:
+def share(parts: Sequence[P], group: Group) -> tuple[list[P], float]:
     """A process's parts of a batch, and the weight of its loss: the processes' gradients are averaged evenly.
 
     Raises `UserError` where a process would have none.
     """
-    if len(parts) < who.size:
+    if len(parts) < group.size:
         raise UserError(
-            f"a batch of {len(parts)} landmarks or tuples cannot be shared by {who.size} processes: start fewer"
+            f"a batch of {len(parts)} landmarks or tuples cannot be shared by {group.size} processes: start fewer"
         )
-    mine = list(parts[who.rank :: who.size])
-    return mine, len(mine) * who.size / len(parts)
+    mine = list(parts[group.rank :: group.size])
+    return mine, len(mine) * group.size / len(parts)
 
 
 class Sample(NamedTuple):
@@ -57,10 +57,12 @@ class Sampler(Protocol):
 class LandmarkSampler:
     """`landmarks` landmarks with `views` images each, drawn anew for every batch."""
 
-    def __init__(self, labels: Rows, spec: TrainSpec, seed: int, who: Team = ALONE) -> None:
-        self.spec, self.seed, self.who = spec, seed, who
+    def __init__(self, labels: Rows, spec: TrainSpec, seed: int, group: Group = SINGLE) -> None:
+        self.spec, self.seed, self.group = spec, seed, group
         self.landmarks, starts = np.unique(np.sort(labels), return_index=True)
-        views = np.split(np.argsort(labels, kind="stable"), starts[1:])  # the rows of each landmark, in their order
+        views = np.split(
+            np.argsort(labels, kind="stable"), starts[1:]
+        )  # the rows of each landmark, in their order
         self.views = dict(zip(self.landmarks.tolist(), views, strict=True))
 
     def start(self, epoch: int, net: RetrievalNet) -> None:
@@ -73,5 +75,5 @@ class LandmarkSampler:
         for landmark in rng.permutation(self.landmarks)[: self.spec.landmarks].tolist():
             views = self.views[landmark]
             rows.append(rng.choice(views, self.spec.views, replace=len(views) < self.spec.views))
-        mine, weight = share(rows, self.who)
+        mine, weight = share(rows, self.group)
         return Sample(np.concatenate(mine), weight)

@@ -26,17 +26,19 @@ from torch import Tensor, nn
 from torch.nn import functional as fn
 from torch.nn.parallel import DistributedDataParallel
 
-from dagf.common import UserError, atomic_path, progress, write_json
+from dagf.console import progress
+from dagf.distributed import Group, process_group
+from dagf.errors import UserError
+from dagf.files import atomic_path, write_json
 from dagf.model.losses import make_loss, make_miner
 from dagf.model.network import RetrievalNet
-from dagf.retrieval.metrics import judge, mean_average_precision
+from dagf.retrieval.metrics import evaluate, mean_average_precision
 from dagf.study.config import RunConfig, TrainSpec
 from dagf.study.machine import machine
+from dagf.study.mining import TupleSampler
 from dagf.study.runs import Run, RunStore, read_weights
 from dagf.study.sampling import LandmarkSampler, Sampler
 from dagf.study.sources import Source, TrainingSet, make_source
-from dagf.study.tuples import TupleSampler
-from dagf.team import Team, team
 
 CLIP = 5.0  # largest gradient norm: one bad batch at a high rate must not decide a run
 
@@ -44,20 +46,22 @@ CLIP = 5.0  # largest gradient norm: one bad batch at a high rate must not decid
 class Objective(nn.Module):
     """What is minimised: the loss of the descriptors of a batch, after the miner where there is one.
 
-    The trunk works in the precision of `spec`; descriptors, which the head makes in float32, and loss do not.
+    The backbone works in the precision of `spec`; descriptors, which the head makes in float32, and loss do not.
     """
 
-    def __init__(self, describe: nn.Module, spec: TrainSpec, classes: int, dimensions: int) -> None:
+    def __init__(self, extract: nn.Module, spec: TrainSpec, classes: int, dimensions: int) -> None:
         super().__init__()
-        self.describe = describe
+        self.extract = extract
         self.loss = make_loss(spec.loss, classes, dimensions, spec.loss_options)
         self.miner = make_miner(spec.miner, spec.miner_options) if spec.miner else None
         self.precision = None if spec.precision == "float32" else getattr(torch, spec.precision)
 
-    def forward(self, batch: Tensor, labels: Tensor, pairs: tuple[Tensor, ...] | None = None) -> Tensor:
+    def forward(
+        self, batch: Tensor, labels: Tensor, pairs: tuple[Tensor, ...] | None = None
+    ) -> Tensor:
         """Input (B, ., H, W), landmark numbers (B,), and the pairs to learn from where they are given -> the loss."""
         with torch.autocast(batch.device.type, self.precision) if self.precision else nullcontext():
-            descriptors = self.describe(batch)
+            descriptors = self.extract(batch)
         mined = self.miner(descriptors, labels) if self.miner else pairs
         return self.loss(descriptors, labels, mined)
 
@@ -82,69 +86,110 @@ def learning_rate(spec: TrainSpec, step: int) -> float:
 
 
 def train(
-    config: RunConfig, data: TrainingSet, store: RunStore, cache: Path, weights: Path | None = None, bar: bool = True
+    config: RunConfig,
+    data: TrainingSet,
+    store: RunStore,
+    cache: Path,
+    weights: Path | None = None,
+    bar: bool = True,
 ) -> Run:
     """The run of `config`: found in the store, resumed where it was killed, or trained from its start.
 
-    cache: the folder of feature maps, for frozen trunks. weights: the file that `config.trunk.weights`
+    cache: the folder of feature maps, for frozen backbones. weights: the file that `config.backbone.weights`
     names by its hash.
 
     Raises `UserError` when the loss is no longer finite, with the step and what to change.
     """
-    who = team()
-    with store.claim(config) if who.rank == 0 else nullcontext():
-        who.wait()  # the first process holds the lock now; what the store says is the same for all
+    group = process_group()
+    with store.claim(config) if group.rank == 0 else nullcontext():
+        group.wait()  # the first process holds the lock now; what the store says is the same for all
         done = store.find(config)
         if done:
-            who.wait()
+            group.wait()
             return done
         torch.manual_seed(config.seed)
-        net = initial_network(config, store, weights).to(_device()).to(memory_format=torch.channels_last)
+        net = (
+            initial_network(config, store, weights)
+            .to(_device())
+            .to(memory_format=torch.channels_last)
+        )
         source = make_source(config, data, net, cache)
-        loop = _Loop(config, data, net, source, store.folder(config), who)
+        loop = _Loop(config, data, net, source, store.folder(config), group)
         loop.run(bar)
-        who.wait()
+        group.wait()
         return store.get(config.id)
 
 
-def initial_network(config: RunConfig, store: RunStore, weights: Path | None = None) -> RetrievalNet:
-    """The network before its first step: a fresh head on a trunk that starts as the configuration says."""
-    net = RetrievalNet(replace(config.trunk, weights=str(weights)) if weights else config.trunk, config.variant)
+def initial_network(
+    config: RunConfig, store: RunStore, weights: Path | None = None
+) -> RetrievalNet:
+    """The network before its first step: a fresh head on a backbone that starts as the configuration says."""
+    net = RetrievalNet(
+        replace(config.backbone, weights=str(weights)) if weights else config.backbone,
+        config.variant,
+    )
     if config.start:
-        load_trunk(net, store.get(config.start).folder)
+        load_backbone(net, store.get(config.start).folder)
     return net
 
 
-def load_trunk(net: RetrievalNet, folder: Path) -> None:
-    """Give `net` the trunk of the finished run in `folder`."""
+def load_backbone(net: RetrievalNet, folder: Path) -> None:
+    """Give `net` the backbone of the finished run in `folder`."""
     tensors = read_weights(folder / "weights.safetensors")
-    net.trunk.load_state_dict(
-        {key.removeprefix("trunk."): value for key, value in tensors.items() if key.startswith("trunk.")}
+    net.backbone.load_state_dict(
+        {
+            key.removeprefix("backbone."): value
+            for key, value in tensors.items()
+            if key.startswith("backbone.")
+        }
     )
 
 
 def _device() -> torch.device:
-    return torch.device("cuda", torch.cuda.current_device()) if torch.cuda.is_available() else torch.device("cpu")
+    return (
+        torch.device("cuda", torch.cuda.current_device())
+        if torch.cuda.is_available()
+        else torch.device("cpu")
+    )
 
 
 class _Loop:
     """One run being trained. Only the process of rank 0 validates and writes."""
 
     def __init__(
-        self, config: RunConfig, data: TrainingSet, net: RetrievalNet, source: Source, folder: Path, who: Team
+        self,
+        config: RunConfig,
+        data: TrainingSet,
+        net: RetrievalNet,
+        source: Source,
+        folder: Path,
+        group: Group,
     ) -> None:
-        self.config, self.data, self.net, self.source, self.folder, self.who = config, data, net, source, folder, who
+        self.config, self.data, self.net, self.source, self.folder, self.group = (
+            config,
+            data,
+            net,
+            source,
+            folder,
+            group,
+        )
         self.spec = config.train
         self.labels = np.array(data.labels)
         self.sampler: Sampler = (
-            TupleSampler(data, self.spec, config.seed, source, who)
+            TupleSampler(data, self.spec, config.seed, source, group)
             if self.spec.mining
-            else LandmarkSampler(self.labels, self.spec, config.seed, who)
+            else LandmarkSampler(self.labels, self.spec, config.seed, group)
         )
         self.device = next(net.parameters()).device
-        self.objective = Objective(source.trained(net), self.spec, data.landmarks, net.dimensions).to(self.device)
-        self.optimizer = torch.optim.AdamW(_groups(self.objective, self.spec.weight_decay), self.spec.rate)
-        self.scaler = torch.amp.GradScaler(self.device.type, enabled=self.spec.precision == "float16")
+        self.objective = Objective(
+            source.trained(net), self.spec, data.landmarks, net.dimensions
+        ).to(self.device)
+        self.optimizer = torch.optim.AdamW(
+            _groups(self.objective, self.spec.weight_decay), self.spec.rate
+        )
+        self.scaler = torch.amp.GradScaler(
+            self.device.type, enabled=self.spec.precision == "float16"
+        )
         self.curves: list[dict[str, float]] = []
         self.seconds = 0.0
         self.state = folder / "state.safetensors"
@@ -153,15 +198,19 @@ class _Loop:
         """Train what is left, validate after every epoch, keep the best, write the record last."""
         if self.state.exists():
             self._resume()
-        distributed = DistributedDataParallel(self.objective) if self.who.size > 1 else self.objective
+        distributed = (
+            DistributedDataParallel(self.objective) if self.group.size > 1 else self.objective
+        )
         epochs = range(len(self.curves), self.spec.epochs)
-        for epoch in progress(epochs, f"training {self.config.id}", unit="epoch") if bar else epochs:
+        for epoch in (
+            progress(epochs, f"training {self.config.id}", unit="epoch") if bar else epochs
+        ):
             started = time.monotonic()
             loss = self._epoch(distributed, epoch)
-            if self.who.rank == 0:
+            if self.group.rank == 0:
                 self._validate_and_keep(epoch, loss, started)
-            self.who.wait()
-        if self.who.rank == 0:
+            self.group.wait()
+        if self.group.rank == 0:
             self._finish()
 
     def _epoch(self, model: nn.Module, epoch: int) -> float:
@@ -179,12 +228,12 @@ class _Loop:
         if not all(torch.isfinite(parameter).all() for parameter in self.objective.parameters()):
             raise self._diverged("a weight is no longer finite", step)
         mean = torch.tensor(np.mean(losses), dtype=torch.float64, device=self.device)
-        return self.who.total(mean).item() / self.who.size
+        return self.group.total(mean).item() / self.group.size
 
     def _backward(self, model: nn.Module, step: int, part: int) -> float:
         """Add the gradients of one of a step's batches; its loss."""
         number = step * self.spec.accumulate + part
-        torch.manual_seed(_stream(self.config.seed, number, self.who.rank))
+        torch.manual_seed(_stream(self.config.seed, number, self.group.rank))
         rows, weight, pairs = self.sampler.draw(number)
         batch = shrink(self.source.batch(rows), self.spec, step)
         batch = batch.to(self.device, memory_format=torch.channels_last)
@@ -192,7 +241,11 @@ class _Loop:
         labels = torch.from_numpy(self.labels[rows]).to(self.device)
         places = pairs and tuple(torch.from_numpy(one).to(self.device) for one in pairs)
         last = part + 1 == self.spec.accumulate  # the processes average their gradients once a step
-        with model.no_sync() if isinstance(model, DistributedDataParallel) and not last else nullcontext():
+        with (
+            model.no_sync()
+            if isinstance(model, DistributedDataParallel) and not last
+            else nullcontext()
+        ):
             loss = weight * model(batch, labels, places)
             if not torch.isfinite(loss):
                 raise self._diverged(f"the loss is {loss.item()}", step)
@@ -207,11 +260,13 @@ class _Loop:
 
     def _validate_and_keep(self, epoch: int, loss: float, started: float) -> None:
         benchmark, setting = self.data.validation, self.data.validation.middle
-        judged = judge(benchmark, self.source.validate(self.net), [setting])
-        score = mean_average_precision(judged, setting.name)
+        per_query = evaluate(benchmark, self.source.validate(self.net), [setting])
+        score = mean_average_precision(per_query, setting.name)
         rate = learning_rate(self.spec, (epoch + 1) * self.spec.steps - 1)
         best = max((row["validation_mAP"] for row in self.curves), default=-math.inf)
-        self.curves.append({"epoch": epoch + 1, "loss": loss, "validation_mAP": score, "rate": rate})
+        self.curves.append(
+            {"epoch": epoch + 1, "loss": loss, "validation_mAP": score, "rate": rate}
+        )
         if score > best:
             _save(self.folder / "weights.safetensors", self.net.state_dict(), {})
         self.seconds += time.monotonic() - started
@@ -255,7 +310,7 @@ class _Loop:
             "landmarks": self.data.landmarks,
             "parameters": sum(parameter.numel() for parameter in self.net.parameters()),
             "seconds": round(self.seconds, 1),
-            "processes": self.who.size,
+            "processes": self.group.size,
             "machine": machine(torch.get_num_threads()),
         }
         write_json(self.folder / "record.json", record)

@@ -19,9 +19,17 @@ from .test_pooling import made, maps, slow_regions
     [
         (12, 12, {12: 1, 8: 4, 6: 9}),
         (4, 4, {4: 1, 2: 4 + 9}),  # floor(8 / 3) = floor(8 / 4) = 2
-        (12, 16, {12: 2, 8: 2 * 3, 6: 3 * 4}),  # two windows of 12 overlap by 2/3, three by more: m = 2
+        (
+            12,
+            16,
+            {12: 2, 8: 2 * 3, 6: 3 * 4},
+        ),  # two windows of 12 overlap by 2/3, three by more: m = 2
         (16, 12, {12: 2, 8: 3 * 2, 6: 4 * 3}),
-        (6, 20, {6: 5, 4: 2 * 6, 3: 3 * 7}),  # shifts of 14, 7, 4.67, 3.5 against 6: overlaps 1 - shift / 6, m = 5
+        (
+            6,
+            20,
+            {6: 5, 4: 2 * 6, 3: 3 * 7},
+        ),  # shifts of 14, 7, 4.67, 3.5 against 6: overlaps 1 - shift / 6, m = 5
         (1, 1, {1: 1}),  # the windows of levels 2 and 3 have no cell
         (2, 3, {2: 2, 1: 2 * 3 + 3 * 4}),
     ],
@@ -42,7 +50,9 @@ def test_the_places_of_the_regions_by_hand() -> None:
 @given(st.integers(1, 40), st.integers(1, 40))
 def test_the_regions_of_any_map(height: int, width: int) -> None:
     found = list(rmac_regions(height, width))
-    assert [(top, left, top + side, left + side) for top, left, side in found] == slow_regions(height, width)
+    assert [(top, left, top + side, left + side) for top, left, side in found] == slow_regions(
+        height, width
+    )
     assert all(0 <= top <= height - side and 0 <= left <= width - side for top, left, side in found)
     assert found[0][2] == min(height, width)
     assert max(top + side for top, _, side in found) == height
@@ -79,7 +89,9 @@ def test_netvlad_starts_assigned_to_the_nearest_centre() -> None:
     assert cell.softmax(0)[2] > 0.999
     other = (at_centre + 0.02).flatten()
     residual = other / other.norm() - pooling.centres[2]
-    torch.testing.assert_close(pooling(at_centre + 0.02)[0, 64:96], residual / residual.norm(), rtol=0, atol=1e-4)
+    torch.testing.assert_close(
+        pooling(at_centre + 0.02)[0, 64:96], residual / residual.norm(), rtol=0, atol=1e-4
+    )
 
 
 @given(st.integers(1, 6))

@@ -9,7 +9,7 @@ from hypothesis.extra.numpy import arrays
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from dagf.common import UserError
+from dagf.errors import UserError
 from dagf.model.attention import ACTIVATIONS, READINGS, ChannelAttention, SpatialAttention
 from dagf.model.pooling import GeM
 from dagf.model.scale_mask import ScaleAndMask
@@ -17,14 +17,25 @@ from dagf.model.variants import PARAMETER_FREE
 
 Array = NDArray[np.float64]
 LEARNED = sorted(set(READINGS) - PARAMETER_FREE)
-PAIRS = [(reading, name) for reading in READINGS for name in ACTIVATIONS if name != "none" or reading in PARAMETER_FREE]
+PAIRS = [
+    (reading, name)
+    for reading in READINGS
+    for name in ACTIVATIONS
+    if name != "none" or reading in PARAMETER_FREE
+]
 # small whole numbers, so that dead cells and dead maps occur
-tied = arrays(np.float64, st.tuples(*[st.integers(1, n) for n in (2, 4, 4, 5)]), elements=st.integers(0, 3))
+tied = arrays(
+    np.float64, st.tuples(*[st.integers(1, n) for n in (2, 4, 4, 5)]), elements=st.integers(0, 3)
+)
 
 
-def some_map(batch: int = 2, channels: int = 16, height: int = 3, width: int = 4, seed: int = 0) -> Tensor:
+def some_map(
+    batch: int = 2, channels: int = 16, height: int = 3, width: int = 4, seed: int = 0
+) -> Tensor:
     """A rectified map in float64, with a dead channel and a dead cell."""
-    values = torch.randn(batch, channels, height, width, generator=torch.Generator().manual_seed(seed)).relu()
+    values = torch.randn(
+        batch, channels, height, width, generator=torch.Generator().manual_seed(seed)
+    ).relu()
     values[0, 1] = 0
     values[:, :, 1, 2] = 0
     return values.double()
@@ -63,7 +74,9 @@ def gram_scores(features: Array, p: dict[str, Array]) -> Array:
     rows = [row.flatten() / (np.linalg.norm(row) or 1.0) for row in features]
     relation = np.empty((channels, channels))
     for a in range(channels):
-        exponents = np.array([np.exp(rows[a] @ rows[b] / np.exp(p["log_temperature"])) for b in range(channels)])
+        exponents = np.array(
+            [np.exp(rows[a] @ rows[b] / np.exp(p["log_temperature"])) for b in range(channels)]
+        )
         relation[a] = exponents / exponents.sum()
     return scores_of(relation @ global_average(features) / math.sqrt(channels), features, p["bias"])
 
@@ -76,13 +89,18 @@ def gate_scores(features: Array, p: dict[str, Array]) -> Array:
 
 def scores_of(vector: Array, features: Array, bias: Array) -> Array:
     _, height, width = features.shape
-    return np.array([[vector @ features[:, i, j] + bias for j in range(width)] for i in range(height)])
+    return np.array(
+        [[vector @ features[:, i, j] + bias for j in range(width)] for i in range(height)]
+    )
 
 
 def norm_weights(features: Array, _: dict[str, Array]) -> Array:
     _, height, width = features.shape
     return np.array(
-        [[math.sqrt(sum(x * x for x in features[:, i, j]) + 1e-10) for j in range(width)] for i in range(height)]
+        [
+            [math.sqrt(sum(x * x for x in features[:, i, j]) + 1e-10) for j in range(width)]
+            for i in range(height)
+        ]
     )
 
 
@@ -118,7 +136,9 @@ def test_every_reading_has_its_formula_here() -> None:
 
 
 def test_which_readings_have_no_parameters() -> None:
-    assert {name for name, made in READINGS.items() if not list(made(8).parameters())} == PARAMETER_FREE
+    assert {
+        name for name, made in READINGS.items() if not list(made(8).parameters())
+    } == PARAMETER_FREE
 
 
 @pytest.mark.parametrize(("reading", "activation"), PAIRS)
@@ -147,7 +167,9 @@ def test_a_fresh_network_equals_one_without_attention(reading: str, activation: 
     head = ScaleAndMask(GeM().double())
     plain, attended = head(features), head(features * attention)
     torch.testing.assert_close(attended.descriptor, plain.descriptor, rtol=0, atol=1e-12)
-    assert all(torch.equal(one, other) for one, other in zip(attended.kept, plain.kept, strict=True))
+    assert all(
+        torch.equal(one, other) for one, other in zip(attended.kept, plain.kept, strict=True)
+    )
 
 
 @pytest.mark.parametrize("reading", LEARNED)
@@ -181,7 +203,9 @@ def test_what_a_scale_does_to_the_readings_without_parameters(values: Array, pow
     torch.testing.assert_close(norm(scale * features), scale * norm(features), rtol=1e-9, atol=1e-4)
     torch.testing.assert_close(crow(scale * features), crow(features))
     live = features.flatten(1).any(1)
-    torch.testing.assert_close(crow(features).pow(4).sum((1, 2, 3)), live.double())  # the squares of S / |S|
+    torch.testing.assert_close(
+        crow(features).pow(4).sum((1, 2, 3)), live.double()
+    )  # the squares of S / |S|
     assert torch.equal(crow(features) == 0, features.sum(1, keepdim=True) == 0)
 
 
@@ -210,7 +234,10 @@ def checked(module: nn.Module, features: Tensor) -> bool:
     def call(image: Tensor, *values: Tensor) -> Tensor:
         return torch.func.functional_call(module, dict(zip(named, values, strict=True)), (image,))
 
-    inputs = [features.requires_grad_(), *(value.detach().clone().requires_grad_() for value in named.values())]
+    inputs = [
+        features.requires_grad_(),
+        *(value.detach().clone().requires_grad_() for value in named.values()),
+    ]
     return torch.autograd.gradcheck(call, inputs)
 
 
@@ -232,7 +259,10 @@ def test_dead_channels_and_cells_give_no_broken_gradient(reading: str, activatio
     module(features).sum().backward()
     assert features.grad is not None
     assert torch.isfinite(features.grad).all()
-    assert all(parameter.grad is not None and parameter.grad.isfinite().all() for parameter in module.parameters())
+    assert all(
+        parameter.grad is not None and parameter.grad.isfinite().all()
+        for parameter in module.parameters()
+    )
 
 
 def test_channel_weights_start_at_one_and_stay_positive() -> None:

@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from dagf.common import UserError
+from dagf.errors import UserError
 from dagf.model.losses import make_loss, make_miner
 
 LABELS = torch.tensor([0, 0, 1, 1, 2, 2])
@@ -71,8 +71,21 @@ def test_the_contrastive_loss_of_tuples_by_hand() -> None:
 @pytest.mark.parametrize(
     "name",
     [
-        *["CosFaceLoss", "ArcFaceLoss", "SubCenterArcFaceLoss", "NormalizedSoftmaxLoss", "ProxyAnchorLoss"],
-        *["ProxyNCALoss", "SoftTripleLoss", "TripletMarginLoss", "MultiSimilarityLoss", "NTXentLoss", "CircleLoss"],
+        *[
+            "CosFaceLoss",
+            "ArcFaceLoss",
+            "SubCenterArcFaceLoss",
+            "NormalizedSoftmaxLoss",
+            "ProxyAnchorLoss",
+        ],
+        *[
+            "ProxyNCALoss",
+            "SoftTripleLoss",
+            "TripletMarginLoss",
+            "MultiSimilarityLoss",
+            "NTXentLoss",
+            "CircleLoss",
+        ],
     ],
 )
 def test_losses_by_name(name: str) -> None:
@@ -110,13 +123,19 @@ def test_misspelt_names_and_options_are_suggested() -> None:
         make_loss("CosfaceLos", 3, 5)
     with pytest.raises(UserError, match=r"unknown miner .* did you mean 'TripletMarginMiner'"):
         make_miner("TripletMarginMinr")
-    with pytest.raises(UserError, match="unknown option of CosFaceLoss 'margn': did you mean 'margin'"):
+    with pytest.raises(
+        UserError, match="unknown option of CosFaceLoss 'margn': did you mean 'margin'"
+    ):
         make_loss("CosFaceLoss", 3, 5, {"margn": 1})
-    with pytest.raises(UserError, match="unknown option of MultiSimilarityMiner 'epsilom': did you mean 'epsilon'"):
+    with pytest.raises(
+        UserError, match="unknown option of MultiSimilarityMiner 'epsilom': did you mean 'epsilon'"
+    ):
         make_miner("MultiSimilarityMiner", {"epsilom": 1})
 
 
 def test_a_loss_that_needs_more_is_one_line() -> None:
-    with pytest.raises(UserError, match="loss CrossBatchMemory cannot be made from these options") as caught:
+    with pytest.raises(
+        UserError, match="loss CrossBatchMemory cannot be made from these options"
+    ) as caught:
         make_loss("CrossBatchMemory", 3, 5)
     assert "\n" not in str(caught.value)

@@ -6,11 +6,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch import Tensor, nn
 
-from dagf.common import UserError
+from dagf.errors import UserError
 from dagf.model.attention import READINGS
+from dagf.model.attention_baselines import BASELINES
+from dagf.model.backbone import BackboneSpec
 from dagf.model.network import ORDERS, AttentiveHead, MapEncoder, RetrievalNet
-from dagf.model.peers import PEERS
-from dagf.model.trunks import TrunkSpec
 from dagf.model.variants import Variant, variant
 
 
@@ -30,16 +30,23 @@ def stirred(net: nn.Module) -> nn.Module:
 def test_every_intermediate_is_what_its_name_says() -> None:
     head, feature_map = stirred(AttentiveHead(16, variant("dagf"))), images(2, 16, 6, 5)
     found = head(feature_map)
-    assert torch.equal(found.features, feature_map.relu())  # negative activations are rectified first
+    assert torch.equal(
+        found.features, feature_map.relu()
+    )  # negative activations are rectified first
     assert found.attention.shape == (2, 1, 6, 5)
     assert found.channel_weights.shape == (16,)
     weights = found.channel_weights.view(1, 16, 1, 1)
     torch.testing.assert_close(found.attended, weights * found.attention * found.features)
     assert [tuple(kept.shape) for kept in found.kept] == [(2, 1, 6, 5), (2, 1, 5, 4), (2, 1, 4, 3)]
     for share, kept in zip(found.kept_fraction, found.kept, strict=True):
-        assert share.tolist() == pytest.approx([float(kept[b].sum()) / kept[b].numel() for b in range(2)])
+        assert share.tolist() == pytest.approx(
+            [float(kept[b].sum()) / kept[b].numel() for b in range(2)]
+        )
     lengths = torch.tensor(
-        [[[float(found.features[b, :, i, j].norm()) for j in range(5)] for i in range(6)] for b in range(2)]
+        [
+            [[float(found.features[b, :, i, j].norm()) for j in range(5)] for i in range(6)]
+            for b in range(2)
+        ]
     )
     torch.testing.assert_close(found.effective_weight[:, 0], lengths * found.attention[:, 0])
     assert torch.equal(MapEncoder(head)(feature_map), found.descriptor)
@@ -67,7 +74,7 @@ def test_spatial_attention_comes_first() -> None:
 
 @pytest.mark.parametrize("size", [(1, 1), (1, 33), (17, 9), (96, 64)])
 def test_images_of_any_size(size: tuple[int, int]) -> None:
-    net = RetrievalNet(TrunkSpec("small"), "dagf").eval()
+    net = RetrievalNet(BackboneSpec("small"), "dagf").eval()
     with torch.inference_mode():
         found = net.inspect(images(2, 3, *size))
         assert torch.equal(net(images(2, 3, *size)), found.descriptor)
@@ -76,16 +83,16 @@ def test_images_of_any_size(size: tuple[int, int]) -> None:
 
 
 def test_images_of_a_batch_do_not_see_each_other() -> None:
-    net = stirred(RetrievalNet(TrunkSpec("small"), "dagf")).eval()
+    net = stirred(RetrievalNet(BackboneSpec("small"), "dagf")).eval()
     batch = images(3, 3, 40, 48)
     with torch.inference_mode():
         torch.testing.assert_close(net(batch)[1:2], net(batch[1:2]), rtol=0, atol=1e-5)
 
 
 def test_the_state_comes_back() -> None:
-    net = stirred(RetrievalNet(TrunkSpec("small"), "dagf"))
+    net = stirred(RetrievalNet(BackboneSpec("small"), "dagf"))
     net(images(4, 3, 32, 32))  # moves the batch norms
-    copy = RetrievalNet(TrunkSpec("small"), "dagf")
+    copy = RetrievalNet(BackboneSpec("small"), "dagf")
     assert not torch.allclose(copy.eval()(images(2, 3, 32, 32)), net.eval()(images(2, 3, 32, 32)))
     copy.load_state_dict(net.state_dict())
     assert torch.equal(copy(images(2, 3, 32, 32)), net(images(2, 3, 32, 32)))
@@ -102,29 +109,40 @@ def attended(head: AttentiveHead, feature_map: Tensor) -> Tensor:
     assert head.channel is not None
     features = feature_map.relu()
     weights = head.channel.weights
-    a = head.spatial(features * weights.view(1, -1, 1, 1) if head.order == "channel-spatial" else features)
+    a = head.spatial(
+        features * weights.view(1, -1, 1, 1) if head.order == "channel-spatial" else features
+    )
     out = torch.empty_like(features)
     for b, c, i, j in torch.cartesian_prod(*map(torch.arange, features.shape)).tolist():
         f, factor = features[b, c, i, j], a[b, 0, i, j] + (1 if head.residual else 0)
-        out[b, c, i, j] = factor * f + weights[c] * f if head.order == "parallel" else weights[c] * factor * f
+        out[b, c, i, j] = (
+            factor * f + weights[c] * f if head.order == "parallel" else weights[c] * factor * f
+        )
     return out
 
 
 @pytest.mark.parametrize("residual", [False, True])
 @pytest.mark.parametrize("order", ORDERS)
 def test_the_attended_map_is_that_of_the_formula(order: str, residual: bool) -> None:
-    head, feature_map = stirred(AttentiveHead(8, replace(BOTH, order=order, residual=residual))), images(2, 8, 3, 4)
+    head, feature_map = (
+        stirred(AttentiveHead(8, replace(BOTH, order=order, residual=residual))),
+        images(2, 8, 3, 4),
+    )
     found = head(feature_map)
     torch.testing.assert_close(found.attended, attended(head, feature_map))
     torch.testing.assert_close(found.channel_weights, head.channel.weights)
-    with torch.no_grad():  # at w = 1 the effective weight is the length of an attended local feature
+    with (
+        torch.no_grad()
+    ):  # at w = 1 the effective weight is the length of an attended local feature
         head.channel.theta.fill_(torch.tensor(1.0).expm1().log())
     found = head(feature_map)
     torch.testing.assert_close(found.effective_weight, found.attended.norm(dim=1, keepdim=True))
 
 
 def test_the_residual_form_adds_the_map() -> None:
-    plain, added = (stirred(AttentiveHead(8, replace(variant("spatial"), residual=on))) for on in (False, True))
+    plain, added = (
+        stirred(AttentiveHead(8, replace(variant("spatial"), residual=on))) for on in (False, True)
+    )
     added.load_state_dict(plain.state_dict())
     feature_map = images(2, 8, 3, 4)
     assert torch.equal(plain(feature_map).attention, added(feature_map).attention)
@@ -135,7 +153,9 @@ def test_the_residual_form_adds_the_map() -> None:
 def test_at_the_start_in_parallel_is_the_residual_form() -> None:
     """For w = 1: a F + w F = a F + F."""
     feature_map = images(2, 8, 3, 4)
-    found, expected = (AttentiveHead(8, variant(name))(feature_map) for name in ("parallel", "spatial-residual"))
+    found, expected = (
+        AttentiveHead(8, variant(name))(feature_map) for name in ("parallel", "spatial-residual")
+    )
     torch.testing.assert_close(found.attended, expected.attended)
 
 
@@ -164,12 +184,12 @@ def test_the_order_is_none_where_one_module_is_alone(reading: str) -> None:
         assert all(torch.equal(first, other) for other in others)
 
 
-@pytest.mark.parametrize("name", PEERS)
+@pytest.mark.parametrize("name", BASELINES)
 def test_a_peer_stands_before_the_attentions_and_is_rectified(name: str) -> None:
-    head = stirred(AttentiveHead(8, replace(BOTH, peer=name))).eval()
+    head = stirred(AttentiveHead(8, replace(BOTH, baseline=name))).eval()
     feature_map = images(2, 8, 5, 4)
     found = head(feature_map)
-    torch.testing.assert_close(found.features, head.peer(feature_map.relu()).relu())
+    torch.testing.assert_close(found.features, head.baseline(feature_map.relu()).relu())
     torch.testing.assert_close(found.attention, head.spatial(found.features))
     torch.testing.assert_close(found.attended, head.channel(found.attention * found.features))
 
@@ -178,8 +198,11 @@ def test_a_peer_stands_before_the_attentions_and_is_rectified(name: str) -> None
     ("made_of", "message"),
     [
         (Variant("x", pooling="gen"), "unknown pooling 'gen': did you mean 'gem'"),
-        (Variant("x", peer="solr"), "unknown peer 'solr': did you mean 'solar'"),
-        (Variant("x", order="channel-spatia"), "unknown order of the attentions .* did you mean 'channel-spatial'"),
+        (Variant("x", baseline="solr"), "unknown peer 'solr': did you mean 'solar'"),
+        (
+            Variant("x", order="channel-spatia"),
+            "unknown order of the attentions .* did you mean 'channel-spatial'",
+        ),
         (Variant("x", mask="summ"), "unknown mask 'summ': did you mean 'sum'"),
     ],
 )
@@ -190,4 +213,4 @@ def test_misspelt_names_are_suggested(made_of: Variant, message: str) -> None:
 
 def test_a_misspelt_variant_is_suggested() -> None:
     with pytest.raises(UserError, match="unknown variant 'dagff': did you mean 'dagf'"):
-        RetrievalNet(TrunkSpec("small"), "dagff")
+        RetrievalNet(BackboneSpec("small"), "dagff")

@@ -33,7 +33,9 @@ def made(name: str, channels: int = 4) -> Pooling:
     return pooling
 
 
-def slow(name: str, features: Tensor, kept: Tensor | None, p: float = 3.0, eps: float = 1e-6) -> Tensor:
+def slow(
+    name: str, features: Tensor, kept: Tensor | None, p: float = 3.0, eps: float = 1e-6
+) -> Tensor:
     """Cell by cell, as the formulas read."""
     if name not in PLAIN:
         oracle = {"rmac": slow_rmac, "crow": slow_crow, "netvlad": slow_netvlad}[name]
@@ -189,7 +191,9 @@ def test_a_scale_of_each_channel_goes_through(name: str) -> None:
     torch.testing.assert_close(pooled, weights * made(name)(maps()))
 
 
-@pytest.mark.parametrize(("name", "power"), [("mac", 1), ("spoc", 1), ("rmac", 0), ("crow", 1), ("netvlad", 0)])
+@pytest.mark.parametrize(
+    ("name", "power"), [("mac", 1), ("spoc", 1), ("rmac", 0), ("crow", 1), ("netvlad", 0)]
+)
 def test_a_scale_of_the_map_goes_through(name: str, power: int) -> None:
     """R-MAC and NetVLAD normalise inside, so they do not even see it."""
     torch.testing.assert_close(made(name)(5 * maps()), 5**power * made(name)(maps()))
@@ -211,12 +215,19 @@ def test_single_precision_is_finite_on_dead_and_large_maps() -> None:
 @pytest.mark.parametrize("kept", [None, some_kept()], ids=["all", "kept"])
 @pytest.mark.parametrize("name", POOLINGS)
 def test_gradients(name: str, kept: Tensor | None) -> None:
-    features = torch.rand(2, 4, 3, 5, generator=torch.Generator().manual_seed(2)).double().add(0.1).requires_grad_()
+    features = (
+        torch.rand(2, 4, 3, 5, generator=torch.Generator().manual_seed(2))
+        .double()
+        .add(0.1)
+        .requires_grad_()
+    )
     pooling = made(name)
     named = dict(pooling.named_parameters())
 
     def call(image: Tensor, *values: Tensor) -> Tensor:
-        return torch.func.functional_call(pooling, dict(zip(named, values, strict=True)), (image, kept))
+        return torch.func.functional_call(
+            pooling, dict(zip(named, values, strict=True)), (image, kept)
+        )
 
     inputs = [features, *(value.detach().clone().requires_grad_() for value in named.values())]
     assert torch.autograd.gradcheck(call, inputs)

@@ -8,12 +8,22 @@ from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 from torch import Tensor
 
-from dagf.common import UserError
+from dagf.errors import UserError
 from dagf.model.pooling import MAC, POOLINGS, GeM, SPoC
-from dagf.model.scale_mask import MASKS, WINDOW_KINDS, MaxMask, RandomMask, ScaleAndMask, ScaleFilters, SumMask
+from dagf.model.scale_mask import (
+    MASKS,
+    WINDOW_KINDS,
+    MaxMask,
+    RandomMask,
+    ScaleAndMask,
+    ScaleFilters,
+    SumMask,
+)
 
 # small whole numbers, so that ties, dead channels and dead maps occur
-tied = arrays(np.float32, st.tuples(*[st.integers(1, n) for n in (2, 4, 4, 5)]), elements=st.integers(0, 3))
+tied = arrays(
+    np.float32, st.tuples(*[st.integers(1, n) for n in (2, 4, 4, 5)]), elements=st.integers(0, 3)
+)
 masked = MaxMask()
 
 
@@ -48,15 +58,26 @@ def test_the_mask_against_the_slow_loop(values: np.ndarray) -> None:
 def test_the_mask_by_hand() -> None:
     features = torch.tensor([[[[1.0, 5], [5, 0]], [[0, 0], [0, 0]], [[0, 0], [0, 2]]]])
     assert masked(features)[0, 0].tolist() == [[False, True], [True, True]]
-    assert masked(features[:, 1:2])[0, 0].tolist() == [[True, True], [True, True]]  # all dead: all kept
-    assert masked(features[:, 1:])[0, 0].tolist() == [[False, False], [False, True]]  # the dead one has no say
+    assert masked(features[:, 1:2])[0, 0].tolist() == [
+        [True, True],
+        [True, True],
+    ]  # all dead: all kept
+    assert masked(features[:, 1:])[0, 0].tolist() == [
+        [False, False],
+        [False, True],
+    ]  # the dead one has no say
 
 
 @given(tied)
 def test_the_mask_turns_with_the_map(values: np.ndarray) -> None:
     """True of ties as well only because all of them are kept."""
     features = torch.from_numpy(values)
-    for turn in (lambda x: x.rot90(1, (2, 3)), lambda x: x.flip(2), lambda x: x.flip(3), lambda x: x.transpose(2, 3)):
+    for turn in (
+        lambda x: x.rot90(1, (2, 3)),
+        lambda x: x.flip(2),
+        lambda x: x.flip(3),
+        lambda x: x.transpose(2, 3),
+    ):
         assert torch.equal(masked(turn(features)), turn(masked(features)))
 
 
@@ -94,7 +115,8 @@ def test_the_sum_mask_against_the_slow_loop(values: np.ndarray) -> None:
     found = SumMask()(torch.from_numpy(values))
     for image, kept in zip(values, found, strict=True):
         total = [
-            [sum(float(plane[i, j]) for plane in image) for j in range(image.shape[2])] for i in range(len(image[0]))
+            [sum(float(plane[i, j]) for plane in image) for j in range(image.shape[2])]
+            for i in range(len(image[0]))
         ]
         assert kept[0].tolist() == [[s >= np.median(total) for s in row] for row in total]
         assert 2 * int(kept.sum()) >= kept.numel()
@@ -117,7 +139,9 @@ def test_the_random_mask_prefers_no_cell() -> None:
     features[:, 0, 0, 0] = features[:, 1, 1, 2] = 1  # two of six cells
     torch.manual_seed(0)
     share = RandomMask()(features).float().mean(0)
-    torch.testing.assert_close(share, torch.full((1, 2, 3), 1 / 3), rtol=0, atol=0.03)  # four standard deviations
+    torch.testing.assert_close(
+        share, torch.full((1, 2, 3), 1 / 3), rtol=0, atol=0.03
+    )  # four standard deviations
 
 
 @pytest.mark.parametrize("mask", sorted(set(MASKS) - {"none"}))
@@ -135,7 +159,9 @@ def test_windows_against_the_slow_loop(kind: str, size: tuple[int, int]) -> None
         expected = torch.empty(2, 3, height - down + 1, width - across + 1)
         for i, j in np.ndindex(*expected.shape[2:]):
             cells = features[:, :, i : i + down, j : j + across].flatten(2)
-            expected[:, :, i, j] = cells.max(2).values if kind == "max" else cells.sum(2) / (down * across)
+            expected[:, :, i, j] = (
+                cells.max(2).values if kind == "max" else cells.sum(2) / (down * across)
+            )
         torch.testing.assert_close(found, expected)
     assert torch.equal(ScaleFilters((1,), kind)(features)[0], features)
 
@@ -183,12 +209,19 @@ def test_a_shift_matters_less_to_larger_max_windows() -> None:
     features = torch.zeros(1, 1, 5, 5)
     features[0, 0, 2, 2] = 1
     moved = features.roll(1, 3)
-    overlap = {k: float((ScaleFilters((k,))(features)[0] * ScaleFilters((k,))(moved)[0]).sum()) for k in (1, 2, 3)}
+    overlap = {
+        k: float((ScaleFilters((k,))(features)[0] * ScaleFilters((k,))(moved)[0]).sum())
+        for k in (1, 2, 3)
+    }
     assert overlap == {1: 0.0, 2: 2.0, 3: 6.0}
 
 
 def test_gradients_reach_the_map_and_p() -> None:
-    features = (torch.rand(1, 3, 4, 4, generator=torch.Generator().manual_seed(5)) + 0.1).double().requires_grad_()
+    features = (
+        (torch.rand(1, 3, 4, 4, generator=torch.Generator().manual_seed(5)) + 0.1)
+        .double()
+        .requires_grad_()
+    )
     scheme = ScaleAndMask(GeM().double(), (1, 2))
 
     def call(image: Tensor, p: Tensor) -> Tensor:

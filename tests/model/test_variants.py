@@ -4,10 +4,10 @@ from itertools import pairwise
 import pytest
 import torch
 
+from dagf.model.backbone import BackboneSpec
 from dagf.model.network import AttentiveHead, Inspection, RetrievalNet
 from dagf.model.pooling import GeM
 from dagf.model.scale_mask import MaxMask
-from dagf.model.trunks import TrunkSpec
 from dagf.model.variants import VARIANTS, Variant, variant
 
 from .test_network import images, stirred
@@ -25,11 +25,11 @@ def test_there_is_one_dagf_and_it_has_all_modules() -> None:
     assert full.windows == (1, 2, 3)
     assert full.mask == "max"
     assert full.pooling == "gem"
-    assert (full.order, full.residual, full.peer) == ("spatial-channel", False, None)
+    assert (full.order, full.residual, full.baseline) == ("spatial-channel", False, None)
     head = AttentiveHead(8, full)
     assert head.spatial is not None
     assert head.channel is not None
-    assert head.peer is None
+    assert head.baseline is None
     assert isinstance(head.scale_and_mask.mask, MaxMask)
     assert isinstance(head.scale_and_mask.pooling, GeM)
     assert [name for name, one in VARIANTS.items() if one.title == "DAGF"] == ["dagf"]
@@ -37,7 +37,11 @@ def test_there_is_one_dagf_and_it_has_all_modules() -> None:
 
 def test_what_else_is_named_after_it_says_the_one_choice_made_otherwise() -> None:
     full = choices(variant("dagf"))
-    others = {name: one for name, one in VARIANTS.items() if "dagf" in (name + one.title).lower() and name != "dagf"}
+    others = {
+        name: one
+        for name, one in VARIANTS.items()
+        if "dagf" in (name + one.title).lower() and name != "dagf"
+    }
     for name, one in others.items():
         assert name.startswith("dagf-")
         assert one.title.startswith("DAGF (")
@@ -63,22 +67,30 @@ def test_no_two_variants_are_the_same() -> None:
         ["spatial-gram", "spatial", "spatial-gate"],
         ["channel-spatial", "attention", "parallel"],
         ["attention", "dagf", "dagf-spoc"],
-        *[["gem", peer] for peer in ("solar", "glam", "se", "cbam", "eca")],
+        *[["gem", baseline] for baseline in ("solar", "glam", "se", "cbam", "eca")],
         ["spoc", "delf"],
     ],
 )
 def test_arms_that_are_compared_differ_in_one_module(steps: list[str]) -> None:
-    of_module = {"window_kind": "scale and mask", "windows": "scale and mask", "mask": "scale and mask"}
+    of_module = {
+        "window_kind": "scale and mask",
+        "windows": "scale and mask",
+        "mask": "scale and mask",
+    }
     for one, other in pairwise(map(variant, steps)):
         different = {key for key, value in choices(one).items() if value != choices(other)[key]}
         assert len({of_module.get(key, key) for key in different}) == 1, (one, other)
 
 
 @pytest.mark.parametrize("name", VARIANTS)
-def test_trainable_is_what_has_parameters_and_attentive_what_has_them_before_the_pooling(name: str) -> None:
+def test_trainable_is_what_has_parameters_and_attentive_what_has_them_before_the_pooling(
+    name: str,
+) -> None:
     head = AttentiveHead(16, VARIANTS[name])
     assert VARIANTS[name].trainable == bool(list(head.parameters()))
-    assert VARIANTS[name].attentive == any(not key.startswith("scale_and_mask") for key, _ in head.named_parameters())
+    assert VARIANTS[name].attentive == any(
+        not key.startswith("scale_and_mask") for key, _ in head.named_parameters()
+    )
 
 
 @pytest.mark.parametrize("name", VARIANTS)
@@ -88,7 +100,7 @@ def test_what_a_variant_leaves_out_stays_off(name: str) -> None:
     found: Inspection = head(feature_map)
     assert (found.attention is not None) == (made_of.spatial is not None)
     assert (found.channel_weights is not None) == made_of.channel
-    assert (head.peer is not None) == (made_of.peer is not None)
+    assert (head.baseline is not None) == (made_of.baseline is not None)
     assert len(found.kept) == len(made_of.windows)
     assert all((kept is not None) == (made_of.mask != "none") for kept in found.kept)
     torch.testing.assert_close(found.descriptor.norm(dim=1), torch.ones(2))
@@ -116,12 +128,15 @@ def test_gradients_reach_every_parameter(name: str) -> None:
     for key, parameter in head.named_parameters():
         assert parameter.grad is not None, key
         assert parameter.grad.isfinite().all(), key
-        if (VARIANTS[name].activation, key) != ("softmax", "spatial.evaluate.bias"):  # the soft-max does not see it
+        if (VARIANTS[name].activation, key) != (
+            "softmax",
+            "spatial.evaluate.bias",
+        ):  # the soft-max does not see it
             assert parameter.grad.abs().max() > 1e-6, key
 
 
 @pytest.mark.parametrize("name", ["dagf", "netvlad", "glam"])
 def test_the_network_says_how_long_its_descriptors_are(name: str) -> None:
-    net = RetrievalNet(TrunkSpec("small"), name).eval()
+    net = RetrievalNet(BackboneSpec("small"), name).eval()
     assert net.dimensions == (16 if name == "netvlad" else 1) * net.channels
     assert net(images(2, 3, 40, 24)).shape == (2, net.dimensions)

@@ -6,9 +6,9 @@ import numpy as np
 import pytest
 import torch
 
-from dagf.benchmarks.protocol import Benchmark, Query
+from dagf.datasets.benchmark import Benchmark, Query
+from dagf.model.backbone import BackboneSpec
 from dagf.model.network import RetrievalNet
-from dagf.model.trunks import TrunkSpec
 
 from .pictures import quarters, save, smooth
 
@@ -28,7 +28,7 @@ def files(tmp_path: Path) -> list[Path]:
 @pytest.fixture(scope="module")
 def net() -> RetrievalNet:
     torch.manual_seed(0)
-    network = RetrievalNet(TrunkSpec("small"), "dagf")
+    network = RetrievalNet(BackboneSpec("small"), "dagf")
     with torch.no_grad():
         for parameter in network.head.parameters():
             parameter += 0.1 * torch.randn(parameter.shape)
@@ -46,5 +46,8 @@ def benchmark(tmp_path: Path) -> Benchmark:
     save(smooth(50, 40), root / "other.png")
     outside = save(smooth(64, 64), tmp_path / "distractor.png")
     labels = {"ok": np.array([1]), "junk": np.array([], np.int64)}
-    queries = (Query("query.png", labels, (32, 0, 64, 24)), Query("query.png", {"ok": np.array([0])}))
+    queries = (
+        Query("query.png", labels, (32, 0, 64, 24)),
+        Query("query.png", {"ok": np.array([0])}),
+    )
     return Benchmark("tiny", root, ("whole.png", "crop.png", "other.png"), queries, (outside,))

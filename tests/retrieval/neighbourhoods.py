@@ -15,7 +15,9 @@ def sets(seed: int = 0, count: int = 40, questions: int = 4) -> tuple[Array, Arr
     """Database and queries around five instances, so that neighbourhoods mean something."""
     chance = np.random.default_rng(seed)
     around = chance.standard_normal((5, 6))
-    both = around[chance.integers(0, 5, count + questions)] + 0.7 * chance.standard_normal((count + questions, 6))
+    both = around[chance.integers(0, 5, count + questions)] + 0.7 * chance.standard_normal(
+        (count + questions, 6)
+    )
     return unit(both[:count]), unit(both[count:])
 
 

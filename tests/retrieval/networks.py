@@ -5,8 +5,8 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
-from dagf.benchmarks.protocol import Box
-from dagf.retrieval.images import ImageSpec, load_image, to_input
+from dagf.datasets.benchmark import Box
+from dagf.datasets.images import ImageSpec, load_image, to_input
 
 SPEC = ImageSpec(32)
 

@@ -6,11 +6,11 @@ import torch
 from PIL import Image
 from torch import Tensor, nn
 
-from dagf.benchmarks.protocol import Benchmark
-from dagf.common import UserError
+from dagf.datasets.benchmark import Benchmark
+from dagf.datasets.images import ImageSpec
+from dagf.errors import UserError
 from dagf.model.network import RetrievalNet
 from dagf.retrieval.descriptors import benchmark_scores
-from dagf.retrieval.images import ImageSpec
 
 from .networks import alone
 from .pictures import quarters, save
@@ -42,7 +42,9 @@ def test_a_missing_query_is_named(benchmark: Benchmark, net: RetrievalNet) -> No
         benchmark_scores(net, benchmark, ImageSpec(100))
 
 
-def test_pixels_outside_the_box_do_not_reach_the_descriptor(benchmark: Benchmark, net: RetrievalNet) -> None:
+def test_pixels_outside_the_box_do_not_reach_the_descriptor(
+    benchmark: Benchmark, net: RetrievalNet
+) -> None:
     before = benchmark_scores(net, benchmark, ImageSpec(100))[2]
     picture = Image.new("RGB", (64, 48), "black")
     picture.paste(quarters(64, 48).crop((32, 0, 64, 24)), (32, 0))

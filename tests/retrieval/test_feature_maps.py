@@ -9,17 +9,17 @@ import pytest
 import torch
 from torch import nn
 
-from dagf.benchmarks.protocol import Benchmark
-from dagf.common import UserError
+from dagf.datasets.batches import image_batches
+from dagf.datasets.benchmark import Benchmark
+from dagf.datasets.images import ImageSpec
+from dagf.errors import UserError
+from dagf.model.backbone import BackboneSpec
 from dagf.model.network import AttentiveHead, MapEncoder, RetrievalNet
-from dagf.model.trunks import TrunkSpec
 from dagf.model.variants import variant
 from dagf.retrieval import feature_maps
-from dagf.retrieval.batches import image_batches
 from dagf.retrieval.descriptors import benchmark_scores
 from dagf.retrieval.feature_maps import BenchmarkMaps, cache_benchmark, cache_maps
-from dagf.retrieval.images import ImageSpec
-from dagf.retrieval.inference import describe
+from dagf.retrieval.inference import extract
 from tests.bars import Bar, watch
 
 from .networks import SPEC, Counted, alone
@@ -29,36 +29,53 @@ from .pictures import save, smooth
 def test_cached_maps_give_the_same_descriptors_and_are_made_once(
     files: list[Path], net: RetrievalNet, tmp_path: Path
 ) -> None:
-    trunk, folder = Counted(net.trunk), tmp_path / "cache" / "abc"
-    maps = cache_maps(trunk, image_batches(files, SPEC, batch=4), len(files), folder)
-    assert trunk.seen == maps.count == len(files)
-    expected = describe(net, image_batches(files, SPEC), len(files))
+    backbone, folder = Counted(net.backbone), tmp_path / "cache" / "abc"
+    maps = cache_maps(backbone, image_batches(files, SPEC, batch=4), len(files), folder)
+    assert backbone.seen == maps.count == len(files)
+    expected = extract(net, image_batches(files, SPEC), len(files))
     for size in (1, 5, 64):
-        found = describe(MapEncoder(net.head), maps.batches(size), maps.count)
+        found = extract(MapEncoder(net.head), maps.batches(size), maps.count)
         np.testing.assert_allclose(found, expected, atol=1e-3)
-    again = cache_maps(trunk, image_batches(files, SPEC), len(files), folder)
-    assert trunk.seen == len(files)
-    other = describe(MapEncoder(AttentiveHead(128, variant("mac"))), again.batches(), again.count)
-    mac = RetrievalNet(TrunkSpec("small"), "mac")
-    mac.trunk.load_state_dict(net.trunk.state_dict())
-    np.testing.assert_allclose(other, describe(mac, image_batches(files, SPEC), len(files)), atol=1e-3)
+    again = cache_maps(backbone, image_batches(files, SPEC), len(files), folder)
+    assert backbone.seen == len(files)
+    other = extract(MapEncoder(AttentiveHead(128, variant("mac"))), again.batches(), again.count)
+    mac = RetrievalNet(BackboneSpec("small"), "mac")
+    mac.backbone.load_state_dict(net.backbone.state_dict())
+    np.testing.assert_allclose(
+        other, extract(mac, image_batches(files, SPEC), len(files)), atol=1e-3
+    )
 
 
-def test_cached_maps_cover_every_file_once(files: list[Path], net: RetrievalNet, tmp_path: Path) -> None:
-    maps = cache_maps(net.trunk, image_batches(files, SPEC), len(files), tmp_path / "maps")
+def test_cached_maps_cover_every_file_once(
+    files: list[Path], net: RetrievalNet, tmp_path: Path
+) -> None:
+    maps = cache_maps(net.backbone, image_batches(files, SPEC), len(files), tmp_path / "maps")
     rows = np.concatenate([rows for rows, _ in maps.batches(4)])
     assert sorted(rows.tolist()) == list(range(len(files)))
     assert len(maps.groups) == 4
-    assert all(batch.dtype == torch.float32 and len(batch) == len(rows) for rows, batch in maps.batches(4))
+    assert all(
+        batch.dtype == torch.float32 and len(batch) == len(rows) for rows, batch in maps.batches(4)
+    )
 
 
-def test_a_failure_leaves_no_half_cache(files: list[Path], net: RetrievalNet, tmp_path: Path) -> None:
+def test_a_failure_leaves_no_half_cache(
+    files: list[Path], net: RetrievalNet, tmp_path: Path
+) -> None:
     files[20].write_bytes(b"broken")
     with pytest.raises(UserError, match=r"20\.png"):
-        cache_maps(net.trunk, image_batches(files, SPEC, batch=2), len(files), tmp_path / "cache" / "a")
-    assert [path.name for path in (tmp_path / "cache").iterdir() if not path.name.endswith(".lock")] == []
+        cache_maps(
+            net.backbone, image_batches(files, SPEC, batch=2), len(files), tmp_path / "cache" / "a"
+        )
+    assert [
+        path.name for path in (tmp_path / "cache").iterdir() if not path.name.endswith(".lock")
+    ] == []
     save(smooth(32, 24), files[20])
-    assert cache_maps(net.trunk, image_batches(files, SPEC), len(files), tmp_path / "cache" / "a").count == 23
+    assert (
+        cache_maps(
+            net.backbone, image_batches(files, SPEC), len(files), tmp_path / "cache" / "a"
+        ).count
+        == 23
+    )
 
 
 @pytest.mark.parametrize("content", [None, b"", b"{}", b"no array", b"half"])
@@ -67,46 +84,52 @@ def test_damaged_maps_name_their_folder(
     files: list[Path], net: RetrievalNet, tmp_path: Path, name: str, content: bytes | None
 ) -> None:
     folder = tmp_path / "maps"
-    cache_maps(net.trunk, image_batches(files, SPEC), len(files), folder)
+    cache_maps(net.backbone, image_batches(files, SPEC), len(files), folder)
     whole = (folder / name).read_bytes()
     (folder / name).unlink()
     if content is not None:
         (folder / name).write_bytes(whole[:-20] if content == b"half" else content)
     message = f"the feature maps in {folder} are damaged: delete the folder, it is made again"
     with pytest.raises(UserError, match=f"^{re.escape(message)}$"):
-        cache_maps(net.trunk, [], len(files), folder)
+        cache_maps(net.backbone, [], len(files), folder)
     shutil.rmtree(folder)
-    assert cache_maps(net.trunk, image_batches(files, SPEC), len(files), folder).count == len(files)
+    assert cache_maps(net.backbone, image_batches(files, SPEC), len(files), folder).count == len(
+        files
+    )
 
 
 def test_the_bar_counts_images(
     files: list[Path], net: RetrievalNet, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     bars = watch(feature_maps, monkeypatch)
-    cache_maps(net.trunk, image_batches(files, SPEC, batch=4), len(files), tmp_path / "maps")
+    cache_maps(net.backbone, image_batches(files, SPEC, batch=4), len(files), tmp_path / "maps")
     assert bars == [Bar("feature maps", 23, 23)]
 
 
 def test_rows_are_taken_in_the_order_asked_for(files: list[Path], tmp_path: Path) -> None:
-    """Of a trunk whose maps have negative values (they are kept rectified), whatever the order of the batches."""
-    trunk, squash = nn.Conv2d(3, 16, 8, 8), ImageSpec(32, "squash")
+    """Of a backbone whose maps have negative values (they are kept rectified), whatever the order of the batches."""
+    backbone, squash = nn.Conv2d(3, 16, 8, 8), ImageSpec(32, "squash")
     batches = list(image_batches(files, squash, batch=4))[::-1]
-    maps = cache_maps(trunk, batches, len(files), tmp_path / "maps")
+    maps = cache_maps(backbone, batches, len(files), tmp_path / "maps")
     rows = np.array([7, 0, 22, 7])
     found = maps.take(rows)
     assert found.shape == (4, 16, 4, 4)
     for row, feature_map in zip(rows.tolist(), found, strict=True):
-        expected = alone(trunk, files[row], spec=squash).relu()
+        expected = alone(backbone, files[row], spec=squash).relu()
         torch.testing.assert_close(feature_map, expected, rtol=1e-3, atol=1e-4)
 
 
-def test_cached_benchmarks_score_alike(benchmark: Benchmark, net: RetrievalNet, tmp_path: Path) -> None:
-    trunk = Counted(net.trunk)
+def test_cached_benchmarks_score_alike(
+    benchmark: Benchmark, net: RetrievalNet, tmp_path: Path
+) -> None:
+    backbone = Counted(net.backbone)
 
     def make() -> BenchmarkMaps:
-        return cache_benchmark(trunk, benchmark, ImageSpec(100), tmp_path / "maps")
+        return cache_benchmark(backbone, benchmark, ImageSpec(100), tmp_path / "maps")
 
     found = make().scores(MapEncoder(net.head))
-    np.testing.assert_allclose(found, benchmark_scores(net, benchmark, ImageSpec(100))[0], atol=2e-3)
+    np.testing.assert_allclose(
+        found, benchmark_scores(net, benchmark, ImageSpec(100))[0], atol=2e-3
+    )
     assert np.array_equal(make().scores(MapEncoder(net.head)), found)
-    assert trunk.seen == 6
+    assert backbone.seen == 6

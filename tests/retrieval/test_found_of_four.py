@@ -8,8 +8,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from dagf.benchmarks.protocol import Benchmark, Query
-from dagf.retrieval.metrics import found_of_four, judge, means, positive_ranks
+from dagf.datasets.benchmark import Benchmark, Query
+from dagf.retrieval.metrics import evaluate, found_of_four, means, positive_ranks
 
 
 def fours(groups: int) -> Benchmark:
@@ -26,7 +26,10 @@ def slow_found(scores: list[int], group: int) -> int:
 
 
 @given(
-    st.integers(1, 4).flatmap(lambda n: st.lists(st.integers(0, 5), min_size=4 * n, max_size=4 * n)), st.integers(0, 3)
+    st.integers(1, 4).flatmap(
+        lambda n: st.lists(st.integers(0, 5), min_size=4 * n, max_size=4 * n)
+    ),
+    st.integers(0, 3),
 )
 def test_found_of_four_is_the_loops(scores: list[int], group: int) -> None:
     group %= len(scores) // 4
@@ -35,14 +38,16 @@ def test_found_of_four_is_the_loops(scores: list[int], group: int) -> None:
 
 
 @given(st.integers(1, 3), st.randoms(use_true_random=False))
-def test_the_mean_is_shown_for_groups_of_four_and_counts_up_to_four(groups: int, random: Random) -> None:
+def test_the_mean_is_shown_for_groups_of_four_and_counts_up_to_four(
+    groups: int, random: Random
+) -> None:
     made = fours(groups)
     scores = [[random.randint(0, 9) for _ in made.database] for _ in made.queries]
-    table = means(judge(made, np.array(scores, float)))
+    table = means(evaluate(made, np.array(scores, float)))
     expected = np.mean([slow_found(row, query // 4) for query, row in enumerate(scores)])
     assert table["N-S"]["query", "Classic"] == pytest.approx(expected)
     perfect = np.equal.outer(np.arange(4 * groups) // 4, np.arange(4 * groups) // 4).astype(float)
-    assert means(judge(made, perfect))["N-S"].tolist() == [4]
+    assert means(evaluate(made, perfect))["N-S"].tolist() == [4]
 
 
 def test_other_benchmarks_have_no_such_column() -> None:
@@ -52,16 +57,19 @@ def test_other_benchmarks_have_no_such_column() -> None:
     for odd in (three, without):
         other = Benchmark("x", Path(), made.database, (made.queries[0], odd))
         assert not other.fours
-        assert "N-S" not in means(judge(other, np.zeros((2, 8))))
+        assert "N-S" not in means(evaluate(other, np.zeros((2, 8))))
 
 
 @pytest.mark.parametrize("size", [1, 2, 4])
 def test_a_database_smaller_than_k(size: int) -> None:
     """P@10 of a perfect ranking of fewer than ten images is 1, and of the worst one what the list holds."""
     made = Benchmark(
-        "x", Path(), tuple("abcd"[:size]), (Query("q", {"ok": np.array([0]), "junk": np.array([], np.int64)}),)
+        "x",
+        Path(),
+        tuple("abcd"[:size]),
+        (Query("q", {"ok": np.array([0]), "junk": np.array([], np.int64)}),),
     )
-    best = means(judge(made, -np.arange(size, dtype=float)[None]))
-    worst = means(judge(made, np.arange(size, dtype=float)[None]))
+    best = means(evaluate(made, -np.arange(size, dtype=float)[None]))
+    worst = means(evaluate(made, np.arange(size, dtype=float)[None]))
     assert best[["mP@1", "mP@5", "mP@10"]].to_numpy().tolist() == [[100, 100, 100]]
     assert worst["mP@10"].tolist() == [pytest.approx(100 / size)]

@@ -10,10 +10,10 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as fn
 
+from dagf.datasets.batches import image_batches
+from dagf.model.backbone import BackboneSpec
 from dagf.model.network import RetrievalNet
-from dagf.model.trunks import TrunkSpec
-from dagf.retrieval.batches import image_batches
-from dagf.retrieval.inference import MultiScale, describe, fold_batch_norms, for_inference
+from dagf.retrieval.inference import MultiScale, extract, fold_batch_norms, for_inference
 
 from .networks import SPEC, alone
 
@@ -21,9 +21,11 @@ N = TypeVar("N", bound=nn.Module)
 
 
 @pytest.mark.parametrize("batch", [1, 5, 64])
-def test_descriptors_do_not_depend_on_their_batch(files: list[Path], net: RetrievalNet, batch: int) -> None:
+def test_descriptors_do_not_depend_on_their_batch(
+    files: list[Path], net: RetrievalNet, batch: int
+) -> None:
     net.train()  # describe itself goes to evaluation mode: batch norms would mix the images of a batch
-    found = describe(net, image_batches(files, SPEC, batch=batch), len(files))
+    found = extract(net, image_batches(files, SPEC, batch=batch), len(files))
     assert found.dtype == np.float32
     assert found.shape == (len(files), 128)
     expected = np.stack([alone(net, path).numpy() for path in files])
@@ -32,9 +34,9 @@ def test_descriptors_do_not_depend_on_their_batch(files: list[Path], net: Retrie
 
 
 def test_describing_learns_nothing(files: list[Path]) -> None:
-    net = RetrievalNet(TrunkSpec("small"), "gem").train()
+    net = RetrievalNet(BackboneSpec("small"), "gem").train()
     before = {name: value.clone() for name, value in net.state_dict().items()}
-    describe(net, image_batches(files, SPEC), len(files))
+    extract(net, image_batches(files, SPEC), len(files))
     assert all(torch.equal(before[name], value) for name, value in net.state_dict().items())
     assert all(parameter.grad is None for parameter in net.parameters())
 
@@ -57,9 +59,13 @@ def test_several_scales_are_averaged(net: RetrievalNet) -> None:
                 scaled = fn.interpolate(images, size, mode="bilinear", antialias=True)
                 total = total + encode(scaled)
             found = MultiScale(encode, scales)(images)
-            torch.testing.assert_close(found, total / total.norm(dim=1, keepdim=True), rtol=0, atol=1e-6)
+            torch.testing.assert_close(
+                found, total / total.norm(dim=1, keepdim=True), rtol=0, atol=1e-6
+            )
             assert torch.equal(MultiScale(encode)(images), fn.normalize(encode(images)))
-            assert MultiScale(encode, (0.5,))(images[:, :, :1, :1]).shape == found.shape  # never less than a pixel
+            assert (
+                MultiScale(encode, (0.5,))(images[:, :, :1, :1]).shape == found.shape
+            )  # never less than a pixel
 
 
 # --- networks for inference ---------------------------------------------------------------------------------------
@@ -85,9 +91,9 @@ def norms(net: nn.Module) -> int:
     return sum(isinstance(module, nn.BatchNorm2d) for module in net.modules())
 
 
-@pytest.mark.parametrize("trunk", ["small", "resnet18", "mobilenet_v2"])
-def test_folded_batch_norms_give_the_same_descriptors(trunk: str) -> None:
-    net = lively(RetrievalNet(TrunkSpec(trunk), "dagf"))
+@pytest.mark.parametrize("backbone", ["small", "resnet18", "mobilenet_v2"])
+def test_folded_batch_norms_give_the_same_descriptors(backbone: str) -> None:
+    net = lively(RetrievalNet(BackboneSpec(backbone), "dagf"))
     before = {name: value.clone() for name, value in net.state_dict().items()}
     fast = for_inference(net)
     assert norms(net) > 0 == norms(fast)
@@ -97,7 +103,9 @@ def test_folded_batch_norms_give_the_same_descriptors(trunk: str) -> None:
         torch.testing.assert_close(fast(images), expected, rtol=0, atol=1e-5)
         torch.testing.assert_close(for_inference(fast)(images), expected, rtol=0, atol=1e-5)
         several = MultiScale(net, (1.0, 0.5))
-        torch.testing.assert_close(for_inference(several)(images), several(images), rtol=0, atol=1e-5)
+        torch.testing.assert_close(
+            for_inference(several)(images), several(images), rtol=0, atol=1e-5
+        )
     assert (expected[0] - expected[1]).abs().max() > 1e-3
     assert all(torch.equal(before[name], value) for name, value in net.state_dict().items())
     assert not any(parameter.requires_grad for parameter in fast.parameters())
@@ -128,11 +136,11 @@ def test_what_may_not_be_folded_stays() -> None:
 
 
 def test_in_half_precision_the_head_is_whole() -> None:
-    net = lively(RetrievalNet(TrunkSpec("small"), "dagf")).eval()
+    net = lively(RetrievalNet(BackboneSpec("small"), "dagf")).eval()
     images = torch.randn(2, 3, 64, 64, generator=torch.Generator().manual_seed(0))
     fast = for_inference(net, half=True)
     with torch.inference_mode():
-        assert fast.trunk(images).dtype == torch.bfloat16
+        assert fast.backbone(images).dtype == torch.bfloat16
         found, expected = fast(images), net(images)
     assert found.dtype == torch.float32
     torch.testing.assert_close(found.norm(dim=1), torch.ones(2))
@@ -140,4 +148,6 @@ def test_in_half_precision_the_head_is_whole() -> None:
 
 
 def test_other_encoders_are_copied_as_they_are() -> None:
-    torch.testing.assert_close(for_inference(Pixels())(torch.ones(1, 3, 2, 2)), Pixels()(torch.ones(1, 3, 2, 2)))
+    torch.testing.assert_close(
+        for_inference(Pixels())(torch.ones(1, 3, 2, 2)), Pixels()(torch.ones(1, 3, 2, 2))
+    )

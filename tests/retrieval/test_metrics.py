@@ -10,12 +10,12 @@ from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 from numpy.typing import NDArray
 
-from dagf.benchmarks.protocol import EASY, HARD, MEDIUM, Benchmark, Query, from_ground_truth
-from dagf.benchmarks.revisited import load_ground_truth
-from dagf.common import UserError
+from dagf.datasets.benchmark import EASY, HARD, MEDIUM, Benchmark, Query, from_ground_truth
+from dagf.datasets.revisited import load_ground_truth
+from dagf.errors import UserError
 from dagf.retrieval.metrics import (
     average_precision,
-    judge,
+    evaluate,
     mean_average_precision,
     means,
     positions,
@@ -50,7 +50,9 @@ def compute_ap(scores: Sequence[float], positives: set[int], junk: set[int]) -> 
     return ap
 
 
-def slow_precision_at(scores: Sequence[float], positives: set[int], junk: set[int], k: int) -> float:
+def slow_precision_at(
+    scores: Sequence[float], positives: set[int], junk: set[int], k: int
+) -> float:
     """revisitop's compute_map: the cut is the last positive's place (from 1) where that is before k."""
     kinds = ranked_kinds(scores, positives, junk)
     places = [place for place, positive in enumerate(kinds, 1) if positive]
@@ -75,12 +77,16 @@ def ranks_of(scores: Sequence[float], positives: set[int], junk: set[int]) -> Ro
 @given(rankings())
 def test_average_precision_is_oxfords(ranking: tuple[list[float], set[int], set[int]]) -> None:
     ranks = ranks_of(*ranking)
-    assert ranks.tolist() == [rank for rank, positive in enumerate(ranked_kinds(*ranking)) if positive]
+    assert ranks.tolist() == [
+        rank for rank, positive in enumerate(ranked_kinds(*ranking)) if positive
+    ]
     assert abs(average_precision(ranks) - compute_ap(*ranking)) < 1e-12
 
 
 @given(rankings(), st.integers(1, 12))
-def test_precision_at_is_the_protocols(ranking: tuple[list[float], set[int], set[int]], k: int) -> None:
+def test_precision_at_is_the_protocols(
+    ranking: tuple[list[float], set[int], set[int]], k: int
+) -> None:
     assert precision_at(ranks_of(*ranking), k) == slow_precision_at(*ranking, k)
 
 
@@ -96,14 +102,18 @@ def test_the_order_of_the_database_does_not_matter(
 
 
 @given(rankings())
-def test_junk_and_a_rising_map_of_the_scores_do_not_matter(ranking: tuple[list[float], set[int], set[int]]) -> None:
+def test_junk_and_a_rising_map_of_the_scores_do_not_matter(
+    ranking: tuple[list[float], set[int], set[int]],
+) -> None:
     scores, positives, junk = ranking
     without = [99.0 if row in junk else 3 * score - 1 for row, score in enumerate(scores)]
     assert ranks_of(without, positives, junk).tolist() == ranks_of(*ranking).tolist()
 
 
 @given(rankings())
-def test_a_constant_descriptor_earns_the_least(ranking: tuple[list[float], set[int], set[int]]) -> None:
+def test_a_constant_descriptor_earns_the_least(
+    ranking: tuple[list[float], set[int], set[int]],
+) -> None:
     scores, positives, junk = ranking
     negatives = len(scores) - len(positives) - len(junk)
     ranks = ranks_of([0.5] * len(scores), positives, junk)
@@ -153,7 +163,7 @@ SCORES = np.array(
 
 
 def test_the_three_settings_by_hand() -> None:
-    judged = judge(TINY, SCORES).set_index(["setting", "query"])
+    per_query = evaluate(TINY, SCORES).set_index(["setting", "query"])
     expected = {
         ("Easy", 0): (0 / 1 + 1 / 2) / 2,  # 3, 0: hard 1 is junk here
         ("Medium", 0): (1 + 1) / 4 + (1 / 2 + 2 / 3) / 4,
@@ -166,18 +176,20 @@ def test_the_three_settings_by_hand() -> None:
         ("Hard", 2): np.nan,
     }
     for key, value in expected.items():
-        assert judged["AP"][key] == pytest.approx(value, nan_ok=True), key
-    assert judged["P@1"].tolist() == pytest.approx([0, np.nan, 0, 1, 0, 0, 1, 0, np.nan], nan_ok=True)
-    assert judged["P@10"]["Medium", 1] == 1 / 5
-    assert judged["positives"].tolist() == [1, 0, 1, 2, 1, 1, 1, 1, 0]
-    assert judged["file"]["Hard", 2] == "c"
-    clusters = judged["cluster"]["Easy"]
+        assert per_query["AP"][key] == pytest.approx(value, nan_ok=True), key
+    assert per_query["P@1"].tolist() == pytest.approx(
+        [0, np.nan, 0, 1, 0, 0, 1, 0, np.nan], nan_ok=True
+    )
+    assert per_query["P@10"]["Medium", 1] == 1 / 5
+    assert per_query["positives"].tolist() == [1, 0, 1, 2, 1, 1, 1, 1, 0]
+    assert per_query["file"]["Hard", 2] == "c"
+    clusters = per_query["cluster"]["Easy"]
     assert clusters[0] == clusters[2] != clusters[1]  # a and c share image 1
 
 
 def test_means_leave_out_queries_without_positives() -> None:
-    judged = judge(TINY, SCORES)
-    table = means(judged)
+    per_query = evaluate(TINY, SCORES)
+    table = means(per_query)
     assert table["queries"].to_dict() == {
         ("query", "Easy"): 2,
         ("query", "Medium"): 2,
@@ -188,34 +200,45 @@ def test_means_leave_out_queries_without_positives() -> None:
     assert table["mAP"]["query", "Easy"] == pytest.approx(25)
     assert table["mAP"]["other", "Hard"] == pytest.approx(10)
     assert table["mP@1"]["query", "Medium"] == pytest.approx(50)
-    assert mean_average_precision(judged, "Medium") == pytest.approx(50 * (19 / 24 + 1 / 4))
-    assert mean_average_precision(judged, "Medium", "other") == pytest.approx(10)
+    assert mean_average_precision(per_query, "Medium") == pytest.approx(50 * (19 / 24 + 1 / 4))
+    assert mean_average_precision(per_query, "Medium", "other") == pytest.approx(10)
 
 
 def test_means_keep_the_order_of_sets_and_settings() -> None:
     """Tables show them as the ground truth has them, whatever the alphabet says."""
-    order = [("query", "Easy"), ("query", "Medium"), ("other", "Medium"), ("query", "Hard"), ("other", "Hard")]
-    assert means(judge(TINY, SCORES)).index.tolist() == order
+    order = [
+        ("query", "Easy"),
+        ("query", "Medium"),
+        ("other", "Medium"),
+        ("query", "Hard"),
+        ("other", "Hard"),
+    ]
+    assert means(evaluate(TINY, SCORES)).index.tolist() == order
 
 
 def test_a_mean_over_nothing_is_refused() -> None:
-    with pytest.raises(UserError, match="no query of the set 'other' has a positive under Easy: its mAP is undefined"):
-        mean_average_precision(judge(TINY, SCORES), "Easy", "other")
+    with pytest.raises(
+        UserError,
+        match="no query of the set 'other' has a positive under Easy: its mAP is undefined",
+    ):
+        mean_average_precision(evaluate(TINY, SCORES), "Easy", "other")
 
 
 def test_some_settings_only() -> None:
-    assert set(judge(TINY, SCORES, [HARD])["setting"]) == {"Hard"}
+    assert set(evaluate(TINY, SCORES, [HARD])["setting"]) == {"Hard"}
 
 
 @pytest.mark.parametrize("shape", [(3, 5), (2, 6), (6, 3), (18,)])
 def test_scores_of_another_benchmark_are_refused(shape: tuple[int, ...]) -> None:
-    for look in (judge, positions):
-        with pytest.raises(UserError, match="tiny has 3 queries and 6 database rows, but the scores are"):
+    for look in (evaluate, positions):
+        with pytest.raises(
+            UserError, match="tiny has 3 queries and 6 database rows, but the scores are"
+        ):
             look(TINY, np.zeros(shape))
 
 
 def test_broken_scores_are_refused() -> None:
-    for look in (judge, positions):
+    for look in (evaluate, positions):
         with pytest.raises(UserError, match="extract them again"):
             look(TINY, np.where(np.eye(3, 6, dtype=bool), np.nan, SCORES))
 
@@ -224,27 +247,41 @@ def test_broken_scores_are_refused() -> None:
 
 
 def assert_positions_give_the_same_ap(benchmark: Benchmark, scores: NDArray[np.floating]) -> None:
-    found, judged = positions(benchmark, scores), judge(benchmark, scores).set_index(["setting", "query"])
+    found, per_query = (
+        positions(benchmark, scores),
+        evaluate(benchmark, scores).set_index(["setting", "query"]),
+    )
     for setting in benchmark.settings:
         for number in range(len(benchmark.queries)):
             wanted = (found["query"] == number) & found["label"].isin(setting.positive)
             ap = subset_ap(found["above"][wanted].to_numpy())
-            assert ap == pytest.approx(judged["AP"][setting.name, number], abs=1e-12, rel=0, nan_ok=True)
+            assert ap == pytest.approx(
+                per_query["AP"][setting.name, number], abs=1e-12, rel=0, nan_ok=True
+            )
 
 
 @st.composite
 def benchmarks(draw: st.DrawFn) -> tuple[Benchmark, NDArray[np.float64]]:
     """One to three queries under the graded or the classic protocol, and scores with many ties."""
     names = draw(st.sampled_from([("easy", "hard", "junk"), ("ok", "junk")]))
-    count, size, distractors = draw(st.tuples(st.integers(1, 3), st.integers(1, 12), st.integers(0, 4)))
+    count, size, distractors = draw(
+        st.tuples(st.integers(1, 3), st.integers(1, 12), st.integers(0, 4))
+    )
     kinds = draw(arrays(np.int64, (count, size), elements=st.integers(0, len(names))))
-    queries = tuple(Query("q", {name: np.flatnonzero(row == kind) for kind, name in enumerate(names)}) for row in kinds)
+    queries = tuple(
+        Query("q", {name: np.flatnonzero(row == kind) for kind, name in enumerate(names)})
+        for row in kinds
+    )
     scores = draw(arrays(np.int64, (count, size + distractors), elements=st.integers(-2, 2)))
-    return Benchmark("any", Path(), ("x",) * size, queries, (Path("y"),) * distractors), scores.astype(float)
+    return Benchmark(
+        "any", Path(), ("x",) * size, queries, (Path("y"),) * distractors
+    ), scores.astype(float)
 
 
 @given(benchmarks())
-def test_every_setting_follows_from_the_positions(drawn: tuple[Benchmark, NDArray[np.float64]]) -> None:
+def test_every_setting_follows_from_the_positions(
+    drawn: tuple[Benchmark, NDArray[np.float64]],
+) -> None:
     assert_positions_give_the_same_ap(*drawn)
 
 
@@ -263,9 +300,11 @@ def test_positions_by_hand() -> None:
 def test_a_query_without_labels_has_no_positions() -> None:
     bare = replace(TINY, queries=(Query("d", {}), Query("e", {"easy": rows()}), TINY.queries[0]))
     assert positions(bare, SCORES)["query"].tolist() == [2, 2, 2]
-    judged = judge(bare, SCORES, [MEDIUM])  # and nothing of another query's is taken for its own
-    assert judged["positives"].tolist() == [0, 0, 2]
-    assert judged["AP"].isna().tolist() == [True, True, False]
+    per_query = evaluate(
+        bare, SCORES, [MEDIUM]
+    )  # and nothing of another query's is taken for its own
+    assert per_query["positives"].tolist() == [0, 0, 2]
+    assert per_query["AP"].isna().tolist() == [True, True, False]
 
 
 # --- the published ground truth ---------------------------------------------------------------------------------
@@ -278,17 +317,19 @@ def oxford(shared_data: Path) -> Benchmark:
 
 
 @pytest.mark.parametrize("levels", [0, 12], ids=["distinct", "tied"])
-def test_random_rankings_of_roxford_are_judged_as_by_the_loop(oxford: Benchmark, levels: int) -> None:
+def test_random_rankings_of_roxford_are_judged_as_by_the_loop(
+    oxford: Benchmark, levels: int
+) -> None:
     chance = np.random.default_rng(levels)
     scores = chance.random((70, 4993))
     scores = np.floor(scores * levels) if levels else scores
     assert_positions_give_the_same_ap(oxford, scores)
-    judged = judge(oxford, scores).set_index(["setting", "query"])
-    assert len(judged) == 3 * 70
+    per_query = evaluate(oxford, scores).set_index(["setting", "query"])
+    assert len(per_query) == 3 * 70
     for setting in (EASY, MEDIUM, HARD):
         for number, query in enumerate(oxford.queries):
             positives, junk = (set(some.tolist()) for some in query.relevance(setting))
-            found = judged["AP"][setting.name, number]
+            found = per_query["AP"][setting.name, number]
             if positives:
                 assert abs(found - compute_ap(scores[number].tolist(), positives, junk)) < 1e-12
             else:
@@ -296,10 +337,14 @@ def test_random_rankings_of_roxford_are_judged_as_by_the_loop(oxford: Benchmark,
 
 
 def test_two_queries_of_roxford_have_no_easy_positive(oxford: Benchmark) -> None:
-    judged = judge(oxford, np.random.default_rng(0).random((70, 4993)))
-    easy = judged[judged["setting"] == "Easy"]
+    per_query = evaluate(oxford, np.random.default_rng(0).random((70, 4993)))
+    easy = per_query[per_query["setting"] == "Easy"]
     assert easy["query"][easy["positives"] == 0].tolist() == [11, 66]
-    assert means(judged)["queries"].to_dict() == {("query", "Easy"): 68, ("query", "Medium"): 70, ("query", "Hard"): 70}
+    assert means(per_query)["queries"].to_dict() == {
+        ("query", "Easy"): 68,
+        ("query", "Medium"): 70,
+        ("query", "Hard"): 70,
+    }
 
 
 def test_distractors_are_negatives(oxford: Benchmark) -> None:
@@ -310,5 +355,7 @@ def test_distractors_are_negatives(oxford: Benchmark) -> None:
     for number, query in enumerate(oxford.queries):
         scores[number, query.relevance(MEDIUM)[0]] = 1
     expected = [np.arange(1000, 1000 + len(query.relevance(MEDIUM)[0])) for query in oxford.queries]
-    assert judge(larger, scores, [MEDIUM])["AP"].tolist() == [average_precision(ranks) for ranks in expected]
-    assert judge(oxford, scores[:, :4993], [MEDIUM])["AP"].eq(1).all()
+    assert evaluate(larger, scores, [MEDIUM])["AP"].tolist() == [
+        average_precision(ranks) for ranks in expected
+    ]
+    assert evaluate(oxford, scores[:, :4993], [MEDIUM])["AP"].eq(1).all()

@@ -10,8 +10,14 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
-from dagf.common import UserError
-from dagf.retrieval.reranking import augment_database, diffusion, expand_queries, k_reciprocal, superglobal
+from dagf.errors import UserError
+from dagf.retrieval.rerank import (
+    augment_database,
+    diffusion,
+    expand_queries,
+    k_reciprocal,
+    superglobal,
+)
 from dagf.retrieval.search import similarities
 
 from .neighbourhoods import Array, sets, unit
@@ -45,7 +51,9 @@ each = pytest.mark.parametrize("rerank", EVERY.values(), ids=EVERY)
 def test_the_order_of_the_database_says_nothing(rerank: Rerank, seed: int) -> None:
     database, queries = sets(seed)
     turn = np.random.default_rng(seed).permutation(len(database))
-    np.testing.assert_allclose(rerank(database[turn], queries), rerank(database, queries)[:, turn], atol=1e-5)
+    np.testing.assert_allclose(
+        rerank(database[turn], queries), rerank(database, queries)[:, turn], atol=1e-5
+    )
 
 
 @each
@@ -58,7 +66,9 @@ def test_chunks_do_not_matter(rerank: Rerank, chunk: int) -> None:
 def test_every_query_is_judged_alone_but_in_the_k_reciprocal(rerank: Rerank) -> None:
     database, queries = sets()
     alone = np.vstack([rerank(database, queries[[row]]) for row in range(len(queries))])
-    assert np.allclose(alone, rerank(database, queries), atol=1e-5) == (rerank is not EVERY["k-reciprocal"])
+    assert np.allclose(alone, rerank(database, queries), atol=1e-5) == (
+        rerank is not EVERY["k-reciprocal"]
+    )
 
 
 @each
@@ -99,17 +109,29 @@ def test_descriptors_of_another_model(rerank: Rerank) -> None:
 
 
 WRONG = [
-    (partial(expand_queries, k=41, alpha=3), r"k = 41: there are 40 rows in the database; choose 0 to 40"),
-    (partial(expand_queries, k=-1, alpha=3), "k = -1: there are 40 rows in the database; choose 0 to 40"),
+    (
+        partial(expand_queries, k=41, alpha=3),
+        r"k = 41: there are 40 rows in the database; choose 0 to 40",
+    ),
+    (
+        partial(expand_queries, k=-1, alpha=3),
+        "k = -1: there are 40 rows in the database; choose 0 to 40",
+    ),
     (partial(expand_queries, k=3, alpha=-1), "alpha = -1: choose at least 0"),
-    (lambda database, _: augment_database(database, 40, 3), "k = 40: there are 39 other rows in the database"),
+    (
+        lambda database, _: augment_database(database, 40, 3),
+        "k = 40: there are 39 other rows in the database",
+    ),
     (lambda database, _: augment_database(database, 5, np.nan), "alpha = nan: choose at least 0"),
     (diffusion, "k = 50: there are 39 other rows in the database; choose 1 to 39"),
     (partial(diffusion, k=5, query_k=41), "query_k = 41: there are 40 rows in the database"),
     (partial(diffusion, k=5, alpha=1), "alpha = 1: choose 0 to 0.999999"),
     (partial(diffusion, k=5, gamma=-3), "gamma = -3: choose at least 0"),
     (partial(k_reciprocal, k1=41), "k1 = 41: there are 40 rows in the database"),
-    (partial(k_reciprocal, k1=4), "k2 = 6: there are 5 rows in a list of k1 neighbours and oneself; choose 1 to 5"),
+    (
+        partial(k_reciprocal, k1=4),
+        "k2 = 6: there are 5 rows in a list of k1 neighbours and oneself; choose 1 to 5",
+    ),
     (partial(k_reciprocal, lam=1.5), "lam = 1.5: choose 0 to 1"),
     (superglobal, "top = 400: there are 40 rows in the database; choose 1 to 40"),
     (partial(superglobal, top=9), "k = 9: there are 8 other rows in the top; choose 0 to 8"),
@@ -125,7 +147,9 @@ def test_parameters_out_of_range_are_named(rerank: Rerank, message: str) -> None
 
 
 def test_one_row_has_no_neighbours() -> None:
-    with pytest.raises(UserError, match="k = 1: there are 0 other rows in the database; give more rows"):
+    with pytest.raises(
+        UserError, match="k = 1: there are 0 other rows in the database; give more rows"
+    ):
         diffusion(np.eye(1, 4, dtype=np.float32), np.eye(1, 4, dtype=np.float32), k=1)
 
 

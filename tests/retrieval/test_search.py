@@ -7,9 +7,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
-from dagf.common import UserError
+from dagf.distributed import Group
+from dagf.errors import UserError
 from dagf.retrieval.search import check_descriptors, search, search_together, similarities
-from dagf.team import Team
 
 Array = NDArray[np.float32]
 
@@ -29,12 +29,16 @@ def by_sorting(database: Array, queries: Array, k: int) -> NDArray[np.int64]:
     out = []
     for query in queries:
         scores = [float(query @ row) for row in database]
-        out.append(sorted(range(len(scores)), key=lambda row, scores=scores: (-scores[row], row))[:k])
+        out.append(
+            sorted(range(len(scores)), key=lambda row, scores=scores: (-scores[row], row))[:k]
+        )
     return np.array(out, np.int64).reshape(len(queries), min(k, len(database)))
 
 
 @given(st.integers(1, 40), st.integers(1, 50), st.integers(1, 50), st.integers(0, 99))
-def test_search_is_a_sort_with_ties_to_the_lower_row(count: int, k: int, chunk: int, seed: int) -> None:
+def test_search_is_a_sort_with_ties_to_the_lower_row(
+    count: int, k: int, chunk: int, seed: int
+) -> None:
     database, queries = corners(count, seed), corners(3, seed + 1)
     scores, rows = search(database, queries, k, chunk)
     assert rows.tolist() == by_sorting(database, queries, k).tolist()
@@ -65,7 +69,10 @@ def test_a_row_finds_itself() -> None:
 
 def test_similarities_are_cosines() -> None:
     database, queries = unit(5), unit(3, seed=1)
-    expected = [[sum(float(a) * float(b) for a, b in zip(q, row, strict=True)) for row in database] for q in queries]
+    expected = [
+        [sum(float(a) * float(b) for a, b in zip(q, row, strict=True)) for row in database]
+        for q in queries
+    ]
     np.testing.assert_allclose(similarities(database, queries), expected, atol=1e-6)
 
 
@@ -94,7 +101,9 @@ def test_rows_of_another_length_are_named(chunk: int) -> None:
 
 def test_other_dimensions_are_another_model() -> None:
     for compare in (similarities, lambda database, queries: search(database, queries, 5)):
-        with pytest.raises(UserError, match="8 dimensions and the queries 4: they come from different models"):
+        with pytest.raises(
+            UserError, match="8 dimensions and the queries 4: they come from different models"
+        ):
             compare(unit(5), unit(5, 4))
 
 
@@ -125,7 +134,7 @@ def test_half_precision_on_disk_is_searched_as_it_is(tmp_path: Path) -> None:
     assert scores.dtype == np.float32
 
 
-class Pretended(Team):
+class Pretended(Group):
     """One of several processes; `gather` gives what all of them found, each by itself."""
 
     def gather(self, value: object) -> list[object]:

@@ -6,14 +6,23 @@ from hypothesis import given
 from hypothesis import strategies as st
 from scipy import stats
 
-from dagf.retrieval.statistics import Interval, holm, paired_bootstrap, sign_flip, t_interval, two_way
+from dagf.retrieval.statistics import (
+    Interval,
+    holm,
+    paired_bootstrap,
+    sign_flip,
+    t_interval,
+    two_way,
+)
 
 
 @pytest.mark.parametrize("confidence", [0.9, 0.95])
 def test_the_t_interval_is_scipys(confidence: float) -> None:
     values = np.random.default_rng(0).normal(40, 3, 5)
     found = t_interval(values, confidence)
-    low, high = stats.t.interval(confidence, len(values) - 1, loc=values.mean(), scale=stats.sem(values))
+    low, high = stats.t.interval(
+        confidence, len(values) - 1, loc=values.mean(), scale=stats.sem(values)
+    )
     assert found.mean == pytest.approx(values.mean())
     assert (found.low, found.high) == pytest.approx((low, high))
 
@@ -36,7 +45,9 @@ def test_an_interval_prints_short() -> None:
     assert str(Interval(41.26, 39.0, 43.449)) == "41.3 [39.0, 43.4]"
 
 
-def slow_bootstrap(differences: np.ndarray, clusters: np.ndarray, draws: int, seed: int) -> tuple[float, float]:
+def slow_bootstrap(
+    differences: np.ndarray, clusters: np.ndarray, draws: int, seed: int
+) -> tuple[float, float]:
     """Draw cluster names with replacement, pool the members of all drawn, take the mean; then percentiles."""
     names = sorted(set(clusters.tolist()))
     means = []
@@ -49,7 +60,9 @@ def slow_bootstrap(differences: np.ndarray, clusters: np.ndarray, draws: int, se
     return float(low), float(high)
 
 
-@pytest.mark.parametrize("clusters", [np.arange(12), np.array([7, 7, 7, 3, 3, 9, 9, 9, 9, 0, 1, 1])])
+@pytest.mark.parametrize(
+    "clusters", [np.arange(12), np.array([7, 7, 7, 3, 3, 9, 9, 9, 9, 0, 1, 1])]
+)
 def test_clusters_are_drawn_whole(clusters: np.ndarray) -> None:
     differences = np.random.default_rng(1).normal(0.5, 1, 12)
     found = paired_bootstrap(differences, clusters, draws=300, seed=5)
@@ -78,20 +91,28 @@ def test_copies_in_a_cluster_are_no_new_evidence() -> None:
 
 def test_a_seed_gives_one_answer() -> None:
     differences, clusters = np.random.default_rng(6).normal(0, 1, 30), np.arange(30) // 3
-    assert paired_bootstrap(differences, clusters, seed=1) == paired_bootstrap(differences, clusters, seed=1)
-    assert paired_bootstrap(differences, clusters, seed=1) != paired_bootstrap(differences, clusters, seed=2)
+    assert paired_bootstrap(differences, clusters, seed=1) == paired_bootstrap(
+        differences, clusters, seed=1
+    )
+    assert paired_bootstrap(differences, clusters, seed=1) != paired_bootstrap(
+        differences, clusters, seed=2
+    )
 
 
 def test_more_confidence_is_wider() -> None:
     differences = np.random.default_rng(7).normal(0, 1, 40)
-    narrow, wide = (paired_bootstrap(differences, np.arange(40), confidence=level) for level in (0.8, 0.99))
+    narrow, wide = (
+        paired_bootstrap(differences, np.arange(40), confidence=level) for level in (0.8, 0.99)
+    )
     assert wide.low < narrow.low < differences.mean() < narrow.high < wide.high
 
 
 def test_the_interval_covers_about_as_often_as_it_says() -> None:
     """200 experiments of 40 queries with a true difference of 1: 95 % intervals, a little short as bootstraps are."""
     chance = np.random.default_rng(8)
-    found = [paired_bootstrap(chance.normal(1, 2, 40), np.arange(40), draws=500) for _ in range(200)]
+    found = [
+        paired_bootstrap(chance.normal(1, 2, 40), np.arange(40), draws=500) for _ in range(200)
+    ]
     covered = np.mean([interval.low <= 1 <= interval.high for interval in found])
     assert 0.88 <= covered <= 0.98
 
@@ -156,7 +177,11 @@ def test_two_way_draws_clusters_not_queries() -> None:
 
 
 def test_two_way_is_unsure_of_one_seed_one_cluster_or_nothing() -> None:
-    for table, clusters in (([[1.0], [2.0]], [0, 1]), ([[1.0, 2.0], [2.0, 2.0]], [0, 0]), (np.empty((0, 3)), [])):
+    for table, clusters in (
+        ([[1.0], [2.0]], [0, 1]),
+        ([[1.0, 2.0], [2.0, 2.0]], [0, 0]),
+        (np.empty((0, 3)), []),
+    ):
         interval, p = two_way(table, clusters)
         assert np.isnan([interval.low, interval.high, p]).all()
     assert two_way([[1.0], [2.0]], [0, 1])[0].mean == 1.5
@@ -167,13 +192,19 @@ def test_two_way_without_any_spread_is_certain() -> None:
     assert two_way(np.zeros((3, 3)), [0, 1, 2])[1] == 1
 
 
-@pytest.mark.parametrize(("seeds", "clusters", "rest"), [(1, 3, 3), (0.3, 1, 2), (1, 0, 0.01), (0, 1, 1), (0, 0, 1)])
+@pytest.mark.parametrize(
+    ("seeds", "clusters", "rest"), [(1, 3, 3), (0.3, 1, 2), (1, 0, 0.01), (0, 1, 1), (0, 0, 1)]
+)
 def test_two_way_keeps_its_level(seeds: float, clusters: float, rest: float) -> None:
     """Where nothing differs, about 5 % of 1,000 simulated studies of 5 seeds and 70 landmarks say that it does."""
     rng = np.random.default_rng(7)
     rejected = 0
     for _ in range(1000):
-        table = seeds * rng.normal(size=5) + clusters * rng.normal(size=(70, 1)) + rest * rng.normal(size=(70, 5))
+        table = (
+            seeds * rng.normal(size=5)
+            + clusters * rng.normal(size=(70, 1))
+            + rest * rng.normal(size=(70, 5))
+        )
         rejected += two_way(table, np.arange(70))[1] < 0.05
     assert rejected <= 75  # 5 %, and what Satterthwaite's approximation and 1,000 draws are off by
 
@@ -187,7 +218,9 @@ def slow_sign_flip(differences: list[int], clusters: list[int]) -> float:
     means = []
     for signs in product([1, -1], repeat=len(names)):
         sign = dict(zip(names, signs, strict=True))
-        means.append(abs(sum(sign[name] * value for name, value in zip(clusters, differences, strict=True))))
+        means.append(
+            abs(sum(sign[name] * value for name, value in zip(clusters, differences, strict=True)))
+        )
     return sum(mean >= means[0] for mean in means) / len(means)
 
 
@@ -207,7 +240,9 @@ def test_sign_flips_by_hand() -> None:
     assert sign_flip([3, 2, 0], [0, 1, 2]) == 4 / 8  # the last may turn as it likes
     assert sign_flip([1, 2, 4], [5, 5, 9]) == 2 / 4  # 3 and 4 turn
     assert sign_flip([0, 0, 0], [0, 1, 2]) == 1
-    assert sign_flip([0.1, 0.2, -0.3] * 2, [0, 0, 0, 1, 1, 1]) == 1  # each cluster's sum is 0 but for rounding
+    assert (
+        sign_flip([0.1, 0.2, -0.3] * 2, [0, 0, 0, 1, 1, 1]) == 1
+    )  # each cluster's sum is 0 but for rounding
 
 
 @pytest.mark.parametrize("shift", [0.0, 0.4, 0.8])
@@ -230,14 +265,21 @@ def test_drawn_flips_are_never_impossible() -> None:
 def test_flips_with_a_seed_give_one_answer_whatever_the_order_of_the_arms() -> None:
     differences, clusters = np.random.default_rng(6).normal(0.2, 1, 30), np.arange(30)
     found = sign_flip(differences, clusters, seed=1)
-    assert sign_flip(-differences, clusters, seed=1) == sign_flip(7 * differences, clusters, seed=1) == found
+    assert (
+        sign_flip(-differences, clusters, seed=1)
+        == sign_flip(7 * differences, clusters, seed=1)
+        == found
+    )
     assert sign_flip(differences, clusters, seed=2) != found
 
 
 def test_flips_reject_a_true_null_as_often_as_they_say() -> None:
     chance = np.random.default_rng(9)
     clusters = np.arange(24) // 3
-    found = [sign_flip(np.repeat(chance.normal(0, 1, 8), 3) + chance.normal(0, 1, 24), clusters) for _ in range(600)]
+    found = [
+        sign_flip(np.repeat(chance.normal(0, 1, 8), 3) + chance.normal(0, 1, 24), clusters)
+        for _ in range(600)
+    ]
     assert 0.025 <= np.mean(np.array(found) <= 0.05) <= 0.075
 
 
@@ -259,7 +301,10 @@ def test_holm_by_hand() -> None:
     assert holm([]).shape == (0,)
 
 
-@given(st.data(), st.lists(st.one_of(st.floats(0, 1), st.sampled_from([0.01, 0.02, np.nan])), max_size=9))
+@given(
+    st.data(),
+    st.lists(st.one_of(st.floats(0, 1), st.sampled_from([0.01, 0.02, np.nan])), max_size=9),
+)
 def test_holm_keeps_the_order_and_never_lowers(data: st.DataObject, p_values: list[float]) -> None:
     raw = np.array(p_values, float)
     adjusted = holm(raw)

@@ -12,17 +12,21 @@ from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 from numpy.typing import NDArray
 
-from dagf.benchmarks.protocol import Benchmark, Query
-from dagf.common import UserError
-from dagf.retrieval.metrics import judge, judge_positions, positions
+from dagf.datasets.benchmark import Benchmark, Query
+from dagf.errors import UserError
+from dagf.retrieval.metrics import evaluate, evaluate_positions, positions
 from dagf.retrieval.streaming import stream_positions
 
 Array = NDArray[np.float32]
-CORNERS = np.eye(5, dtype=np.float32)  # their products are exactly 0 and 1, so that there are many ties
+CORNERS = np.eye(
+    5, dtype=np.float32
+)  # their products are exactly 0 and 1, so that there are many ties
 
 
 def benchmark_of(labels: list[dict[str, list[int]]], size: int, distractors: int) -> Benchmark:
-    queries = tuple(Query("q", {name: np.array(rows, np.int64) for name, rows in one.items()}) for one in labels)
+    queries = tuple(
+        Query("q", {name: np.array(rows, np.int64) for name, rows in one.items()}) for one in labels
+    )
     return Benchmark("any", Path(), ("x",) * size, queries, (Path("y"),) * distractors)
 
 
@@ -30,15 +34,24 @@ def benchmark_of(labels: list[dict[str, list[int]]], size: int, distractors: int
 def tied(draw: st.DrawFn) -> tuple[Benchmark, Array, Array]:
     """One to three queries, graded or classic, and descriptors with many equal scores."""
     names = draw(st.sampled_from([("easy", "hard", "junk"), ("ok", "junk")]))
-    count, size, distractors = draw(st.tuples(st.integers(1, 3), st.integers(1, 12), st.integers(0, 9)))
+    count, size, distractors = draw(
+        st.tuples(st.integers(1, 3), st.integers(1, 12), st.integers(0, 9))
+    )
     kinds = draw(arrays(np.int64, (count, size), elements=st.integers(0, len(names))))
-    labels = [{name: np.flatnonzero(row == kind).tolist() for kind, name in enumerate(names)} for row in kinds]
-    rows, asked = (draw(arrays(np.int64, n, elements=st.integers(0, 4))) for n in (size + distractors, count))
+    labels = [
+        {name: np.flatnonzero(row == kind).tolist() for kind, name in enumerate(names)}
+        for row in kinds
+    ]
+    rows, asked = (
+        draw(arrays(np.int64, n, elements=st.integers(0, 4))) for n in (size + distractors, count)
+    )
     return benchmark_of(labels, size, distractors), CORNERS[rows], CORNERS[asked]
 
 
 @given(tied(), st.integers(1, 25))
-def test_streamed_positions_are_those_of_the_matrix(drawn: tuple[Benchmark, Array, Array], block: int) -> None:
+def test_streamed_positions_are_those_of_the_matrix(
+    drawn: tuple[Benchmark, Array, Array], block: int
+) -> None:
     benchmark, database, queries = drawn
     expected = positions(benchmark, queries @ database.T)
     pd.testing.assert_frame_equal(stream_positions(benchmark, database, queries, block), expected)
@@ -54,12 +67,14 @@ def crowd(distractors: int) -> tuple[Benchmark, Array, Array]:
 
 @pytest.mark.parametrize("kind", [np.float32, np.float16])
 @pytest.mark.parametrize("block", [7, 64, 10_000])
-def test_a_memory_mapped_database_is_judged_as_the_matrix(tmp_path: Path, block: int, kind: type) -> None:
+def test_a_memory_mapped_database_is_judged_as_the_matrix(
+    tmp_path: Path, block: int, kind: type
+) -> None:
     benchmark, database, queries = crowd(2000)
     np.save(tmp_path / "rows.npy", database.astype(kind))
     mapped = np.load(tmp_path / "rows.npy", mmap_mode="r")
-    streamed = judge_positions(benchmark, stream_positions(benchmark, mapped, queries, block))
-    expected = judge(benchmark, queries @ np.asarray(mapped, np.float32).T)
+    streamed = evaluate_positions(benchmark, stream_positions(benchmark, mapped, queries, block))
+    expected = evaluate(benchmark, queries @ np.asarray(mapped, np.float32).T)
     pd.testing.assert_frame_equal(streamed, expected)
 
 
@@ -81,12 +96,14 @@ def test_queries_without_labels_and_no_queries() -> None:
     assert stream_positions(bare, database, queries)["query"].tolist() == [1] * 5
     none = replace(benchmark, queries=(Query("a", {}), Query("b", {})))
     assert len(stream_positions(none, database, queries)) == 0
-    assert judge_positions(none, stream_positions(none, database, queries))["AP"].isna().all()
+    assert evaluate_positions(none, stream_positions(none, database, queries))["AP"].isna().all()
 
 
 def test_descriptors_of_another_benchmark_or_broken_ones_are_refused() -> None:
     benchmark, database, queries = crowd(10)
-    with pytest.raises(UserError, match="any has 2 queries and 50 database rows, but the scores are 2 x 49"):
+    with pytest.raises(
+        UserError, match="any has 2 queries and 50 database rows, but the scores are 2 x 49"
+    ):
         stream_positions(benchmark, database[1:], queries)
     with pytest.raises(UserError, match="the database has 16 dimensions and the queries 5"):
         stream_positions(benchmark, database, CORNERS[:2])

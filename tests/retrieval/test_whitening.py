@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 from numpy.typing import NDArray
 
-from dagf.common import UserError
+from dagf.errors import UserError
 from dagf.retrieval.search import check_descriptors, search
 from dagf.retrieval.whitening import Whitened, Whitening, learned_whitening, pca_whitening
 
@@ -19,7 +19,9 @@ def mixed(count: int = 60, size: int = 6, seed: int = 0) -> Array:
     """Descriptors with correlated channels of different spread, away from the origin."""
     chance = np.random.default_rng(seed)
     turn, _ = np.linalg.qr(chance.standard_normal((size, size)))
-    return chance.standard_normal((count, size)) * np.geomspace(1, 0.1, size) @ turn + chance.standard_normal(size)
+    return chance.standard_normal((count, size)) * np.geomspace(
+        1, 0.1, size
+    ) @ turn + chance.standard_normal(size)
 
 
 def turned(whitening: Whitening, descriptors: Array) -> Array:
@@ -70,7 +72,9 @@ def test_pca_alone_keeps_distances() -> None:
     values = mixed()
     white = turned(pca_whitening(values, power=0), values)
     apart, before = (rows[:, None] - rows[None] for rows in (white, values))
-    np.testing.assert_allclose(np.linalg.norm(apart, axis=2), np.linalg.norm(before, axis=2), atol=1e-9)
+    np.testing.assert_allclose(
+        np.linalg.norm(apart, axis=2), np.linalg.norm(before, axis=2), atol=1e-9
+    )
     assert (np.diff(white.var(0)) < 0).all()  # largest first
 
 
@@ -85,7 +89,9 @@ CHANNELS = arrays(np.float64, 6, elements=st.floats(0.25, 4) | st.floats(-4, -0.
 
 
 @given(CHANNELS, st.integers(0, 99))
-def test_a_full_whitening_straight_after_absorbs_a_channel_vector(channels: Array, seed: int) -> None:
+def test_a_full_whitening_straight_after_absorbs_a_channel_vector(
+    channels: Array, seed: int
+) -> None:
     values, others = mixed(seed=seed), mixed(10, seed=seed)
     plain, scaled = pca_whitening(values), pca_whitening(values * channels)
     np.testing.assert_allclose(gram(scaled(others * channels)), gram(plain(others)), atol=1e-5)
@@ -143,7 +149,10 @@ def test_learned_whitening_quiets_what_differs_between_matching_images() -> None
     chance = np.random.default_rng(0)
     instances = np.repeat(chance.standard_normal((20, 3)) * [1, 0, 1], 2, axis=0)
     values = instances + chance.standard_normal((40, 3)) * [0.1, 3, 0.1]
-    white, before = gram(learned_whitening(values, EVERY, 2)(values)), gram(pca_whitening(values, 2)(values))
+    white, before = (
+        gram(learned_whitening(values, EVERY, 2)(values)),
+        gram(pca_whitening(values, 2)(values)),
+    )
     query, positive = EVERY.T
     assert white[query, positive].mean() > 0.9 > before[query, positive].mean()
     assert np.abs(learned_whitening(values, EVERY, 2).projection[:, 1]).max() < 1
@@ -212,7 +221,9 @@ def test_broken_descriptors_are_named(make: Make, value: float) -> None:
 @both
 @pytest.mark.parametrize("dimensions", [7, 0, -1])
 def test_more_dimensions_than_there_are(make: Make, dimensions: int) -> None:
-    with pytest.raises(UserError, match=f"cannot be whitened to {dimensions}: choose 1 to 6") as caught:
+    with pytest.raises(
+        UserError, match=f"cannot be whitened to {dimensions}: choose 1 to 6"
+    ) as caught:
         make(mixed(), dimensions)
     assert "\n" not in str(caught.value)
 
@@ -220,11 +231,17 @@ def test_more_dimensions_than_there_are(make: Make, dimensions: int) -> None:
 @both
 def test_shapes_are_checked(make: Make) -> None:
     for look in (make, make(mixed())):
-        with pytest.raises(UserError, match=r"must be a table of rows \(N, D\), but their shape is \(6,\)"):
+        with pytest.raises(
+            UserError, match=r"must be a table of rows \(N, D\), but their shape is \(6,\)"
+        ):
             look(mixed()[0])
-    with pytest.raises(UserError, match="1 descriptors of 6 dimensions cannot be whitened: give at least two"):
+    with pytest.raises(
+        UserError, match="1 descriptors of 6 dimensions cannot be whitened: give at least two"
+    ):
         make(mixed(1))
-    with pytest.raises(UserError, match="6 dimensions and the descriptors 5: they come from different models"):
+    with pytest.raises(
+        UserError, match="6 dimensions and the descriptors 5: they come from different models"
+    ):
         make(mixed())(mixed(size=5))
 
 
@@ -242,14 +259,19 @@ def test_the_mean_has_no_direction(make: Make) -> None:
 
 
 def test_no_more_dimensions_than_the_rows_span() -> None:
-    with pytest.raises(UserError, match="4 descriptors of 6 dimensions cannot be whitened to 4: choose 1 to 3"):
+    with pytest.raises(
+        UserError, match="4 descriptors of 6 dimensions cannot be whitened to 4: choose 1 to 3"
+    ):
         pca_whitening(mixed(4), 4)
 
 
 @pytest.mark.parametrize(
     ("pairs", "message"),
     [
-        (EVERY.astype(float), r"whole row numbers \(M, 2\), but they are float64 of shape \(20, 2\)"),
+        (
+            EVERY.astype(float),
+            r"whole row numbers \(M, 2\), but they are float64 of shape \(20, 2\)",
+        ),
         (EVERY.T, r"int64 of shape \(2, 20\)"),
         (EVERY.ravel(), r"shape \(40,\)"),
         (EVERY[:5], "5 matching pairs cannot whiten 6 dimensions: give at least 6"),

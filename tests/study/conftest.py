@@ -17,21 +17,26 @@ import torchvision
 from PIL import Image
 from safetensors.torch import load_file
 
-from dagf.benchmarks.folder import load_folder
+from dagf.datasets.folder import load_folder
+from dagf.datasets.images import ImageSpec
+from dagf.model.backbone import BackboneSpec
 from dagf.model.network import RetrievalNet
-from dagf.model.trunks import TrunkSpec
 from dagf.model.variants import variant
-from dagf.retrieval.images import ImageSpec
 from dagf.study import parallel, schedule
 from dagf.study.config import RunConfig, TrainSpec
-from dagf.study.experiment import Study
 from dagf.study.opening import open_study
 from dagf.study.runs import Run, RunStore
 from dagf.study.sources import TrainingSet
+from dagf.study.study import Study
 from dagf.study.training import train
 
 TINY = TrainSpec(
-    epochs=2, steps=2, landmarks=4, views=2, loss_options={"margin": 0.2, "scale": 16.0}, augmentation="photograph"
+    epochs=2,
+    steps=2,
+    landmarks=4,
+    views=2,
+    loss_options={"margin": 0.2, "scale": 16.0},
+    augmentation="photograph",
 )
 TRAINED, HELD = 4, 3  # instances to train on, and of the benchmark
 JOB = """
@@ -58,12 +63,18 @@ def photograph(instance: int, view: int, size: int = 32) -> Image.Image:
     first, second = kind.integers(0, 256, (2, 3))
     angle, width, phase = kind.uniform(0, np.pi), kind.uniform(4, 9), seen.uniform(0, 6)
     y, x = np.mgrid[:size, :size]
-    stripes = np.sin((x * np.cos(angle) + y * np.sin(angle)) * 2 * np.pi / width + phase)[..., None] > 0
-    pixels = np.where(stripes, first, second) * seen.uniform(0.8, 1.0) + seen.normal(0, 6, (size, size, 3))
+    stripes = (
+        np.sin((x * np.cos(angle) + y * np.sin(angle)) * 2 * np.pi / width + phase)[..., None] > 0
+    )
+    pixels = np.where(stripes, first, second) * seen.uniform(0.8, 1.0) + seen.normal(
+        0, 6, (size, size, 3)
+    )
     return Image.fromarray(pixels.clip(0, 255).astype(np.uint8))
 
 
-def write_photographs(folder: Path, train_instances: int = TRAINED, views: int = 5, first: int = 0) -> Path:
+def write_photographs(
+    folder: Path, train_instances: int = TRAINED, views: int = 5, first: int = 0
+) -> Path:
     """A folder with labels.csv: `views` images of each training instance, and a benchmark of `HELD` others.
 
     first: the number of the first instance; photographs of other instances are other photographs.
@@ -75,7 +86,9 @@ def write_photographs(folder: Path, train_instances: int = TRAINED, views: int =
             name = f"jpg/{instance}-{view}.jpg"
             photograph(instance, view).save(folder / name, quality=92)
             held = "query" if view == 0 else "database"
-            lines.append(f"{name},i{instance},{'train' if instance < first + train_instances else held}")
+            lines.append(
+                f"{name},i{instance},{'train' if instance < first + train_instances else held}"
+            )
     for number in range(2):
         photograph(100 + number, 0).save(folder / f"jpg/other-{number}.jpg")
         lines.append(f"jpg/other-{number}.jpg,,distractor")
@@ -104,7 +117,11 @@ def data(photographs: Path) -> TrainingSet:
 
 def training_set(photographs: Path) -> TrainingSet:
     """The training images of `write_photographs`, validated on its benchmark."""
-    rows = [(photographs / f"jpg/{label}-{view}.jpg", label) for label in range(TRAINED) for view in range(5)]
+    rows = [
+        (photographs / f"jpg/{label}-{view}.jpg", label)
+        for label in range(TRAINED)
+        for view in range(5)
+    ]
     files, labels = zip(*rows, strict=True)
     return TrainingSet(files, labels, load_folder(photographs), "tiny-photographs")
 
@@ -139,10 +156,18 @@ def trained(monkeypatch: pytest.MonkeyPatch) -> list[RunConfig]:
 
 
 def configured(arm: str = "dagf", **changes: Any) -> RunConfig:
-    """A run of the small trunk on `data`; `changes` of the training are told apart by their names."""
-    of_training = {key: changes.pop(key) for key in list(changes) if key in TrainSpec.__dataclass_fields__}
+    """A run of the small backbone on `data`; `changes` of the training are told apart by their names."""
+    of_training = {
+        key: changes.pop(key) for key in list(changes) if key in TrainSpec.__dataclass_fields__
+    }
     made = RunConfig(
-        variant(arm), TrunkSpec(), ImageSpec(32), replace(TINY, **of_training), "tiny-photographs", 0, recipe="tested"
+        variant(arm),
+        BackboneSpec(),
+        ImageSpec(32),
+        replace(TINY, **of_training),
+        "tiny-photographs",
+        0,
+        recipe="tested",
     )
     return replace(made, **changes)
 
@@ -166,23 +191,39 @@ class Workshop:
         """Train here, in this process."""
         return train(config, self.data, self.store, self.cache, bar=False, **options)
 
-    def start(self, config: RunConfig, processes: int = 1, before: str = "") -> "subprocess.Popen[str]":
+    def start(
+        self, config: RunConfig, processes: int = 1, before: str = ""
+    ) -> "subprocess.Popen[str]":
         """Train in a process of its own, which runs the code `before` first; more than one are started by torchrun."""
         self.root.mkdir(parents=True, exist_ok=True)
         (self.root / "job.py").write_text(before + JOB)
-        (self.root / "job.pickle").write_bytes(pickle.dumps((config, self.data, self.store, self.cache)))
-        launcher = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node", str(processes)]
+        (self.root / "job.pickle").write_bytes(
+            pickle.dumps((config, self.data, self.store, self.cache))
+        )
+        launcher = [
+            "-m",
+            "torch.distributed.run",
+            "--standalone",
+            "--nproc-per-node",
+            str(processes),
+        ]
         command = [sys.executable, *(launcher if processes > 1 else []), "job.py", "job.pickle"]
         environment = {**os.environ, "OMP_NUM_THREADS": "1"}
         pipe = subprocess.PIPE
-        return subprocess.Popen(command, cwd=self.root, stdout=pipe, stderr=pipe, text=True, env=environment)
+        return subprocess.Popen(
+            command, cwd=self.root, stdout=pipe, stderr=pipe, text=True, env=environment
+        )
 
 
 def same_bits(first: Run, second: Run) -> bool:
     """Whether two runs have the same weights and curves, to the bit."""
     ours, theirs = (load_file(run.folder / "weights.safetensors") for run in (first, second))
     curves = [(run.folder / "curves.csv").read_bytes() for run in (first, second)]
-    return ours.keys() == theirs.keys() and all(ours[key].equal(theirs[key]) for key in ours) and curves[0] == curves[1]
+    return (
+        ours.keys() == theirs.keys()
+        and all(ours[key].equal(theirs[key]) for key in ours)
+        and curves[0] == curves[1]
+    )
 
 
 @pytest.fixture
@@ -215,9 +256,9 @@ PROFILE: dict[str, Any] = {
         "size": 48, "train_landmarks": 3, "train_views": 3, "validation_landmarks": 2, "test_landmarks": 2,
         "views": 4, "distractors": 3, "validation_distractors": 2,
     },
-    "trunk": {"name": "small"},
+    "backbone": {"name": "small"},
     "image": {"size": 48},
-    "trunk_training": {"epochs": 1, "steps": 1, "landmarks": 3, "views": 2},
+    "backbone_training": {"epochs": 1, "steps": 1, "landmarks": 3, "views": 2},
     "arm_training": {"epochs": 1, "steps": 1, "landmarks": 3, "views": 2},
     "arms": ["spoc", "dagf"],
     "seeds": [0, 1],
@@ -225,18 +266,20 @@ PROFILE: dict[str, Any] = {
 }  # fmt: skip
 
 
-FOLDER: dict[str, Any] = {  # changes of the profile, for heads on a frozen trunk and a folder of photographs
-    "image": {"size": 32, "mode": "squash"}, "trunk_training": None, "frozen": True, "arms": ["gem", "dagf"],
+FOLDER: dict[str, Any] = {  # changes of the profile, for heads on a frozen backbone and a folder of photographs
+    "image": {"size": 32, "mode": "squash"}, "backbone_training": None, "frozen": True, "arms": ["gem", "dagf"],
     "arm_training": {"epochs": 2, "steps": 2, "landmarks": 2, "views": 2},
 }  # fmt: skip
 
 
 @pytest.fixture
-def trunk_weights(tmp_path: Path) -> str:
-    """A file with the weights of some small trunk."""
+def backbone_weights(tmp_path: Path) -> str:
+    """A file with the weights of some small backbone."""
     torch.manual_seed(5)
-    torch.save(RetrievalNet(TrunkSpec(), "spoc").trunk.state_dict(), tmp_path / "trunk.pth")
-    return str(tmp_path / "trunk.pth")
+    torch.save(
+        RetrievalNet(BackboneSpec(), "spoc").backbone.state_dict(), tmp_path / "backbone.pth"
+    )
+    return str(tmp_path / "backbone.pth")
 
 
 @pytest.fixture
@@ -253,11 +296,22 @@ def profile(tmp_path: Path) -> Callable[..., str]:
 
 
 TOY: dict[str, Any] = PROFILE | {
-    "toytown": PROFILE["toytown"] | {"train_landmarks": 4, "test_landmarks": 4, "views": 8, "distractors": 6},
+    "toytown": PROFILE["toytown"]
+    | {"train_landmarks": 4, "test_landmarks": 4, "views": 8, "distractors": 6},
     "arms": ["gem", "dagf"],
     "rates": [1e-3, 3e-3],
-    "sweep": {
-        "arms": ["mac", "spoc", "gem", "crow", "netvlad", "spatial", "channel", "attention", "dagf"],
+    "heads": {
+        "arms": [
+            "mac",
+            "spoc",
+            "gem",
+            "crow",
+            "netvlad",
+            "spatial",
+            "channel",
+            "attention",
+            "dagf",
+        ],
         "rates": [1e-3, 1e-1],
         "training": {"epochs": 1, "steps": 1, "landmarks": 3, "views": 2},
     },
@@ -281,6 +335,6 @@ def toy(toy_root: Path) -> Study:
         patched.setenv("DAGF_ROOT", str(toy_root))
         patched.setattr(parallel, "cores", lambda: 1)
         study = open_study(str(toy_root / "toy.yaml"))
-        study.answered()
-        study.answered(sweep=True)
+        study.evaluate()
+        study.evaluate(heads=True)
         return study

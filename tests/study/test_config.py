@@ -15,19 +15,19 @@ from hypothesis import given
 from hypothesis import strategies as st
 from pytorch_metric_learning import losses, miners
 
-from dagf.common import UserError
+from dagf.datasets.images import ImageSpec
+from dagf.errors import UserError
+from dagf.model.backbone import BackboneSpec
 from dagf.model.losses import make_loss, make_miner
-from dagf.model.trunks import TrunkSpec
 from dagf.model.variants import VARIANTS, Variant
-from dagf.retrieval.images import ImageSpec
 from dagf.study import profiles
 from dagf.study.config import (
     MOST_RATE,
     UNFIT,
+    HeadTraining,
     Mining,
     Profile,
     RunConfig,
-    Sweep,
     TrainSpec,
     from_mapping,
     load_profile,
@@ -60,7 +60,14 @@ def outer(**values: Any) -> Outer:
 
 def test_plain_values_become_the_dataclass() -> None:
     found = outer(
-        rate=2, on=True, mode="b", sizes=[3, 4], options={"margin": 1}, inner={"width": 5}, maybe={}, word=None
+        rate=2,
+        on=True,
+        mode="b",
+        sizes=[3, 4],
+        options={"margin": 1},
+        inner={"width": 5},
+        maybe={},
+        word=None,
     )
     assert found == Outer("x", 2.0, True, "b", (3, 4), {"margin": 1.0}, Inner(5), Inner(), None)
     assert isinstance(found.rate, float)
@@ -117,9 +124,9 @@ def test_the_profiles_we_ship(name: str) -> None:
     assert len(set(profile.seeds)) == len(profile.seeds) > 0
     assert json.dumps(dataclasses.asdict(profile), allow_nan=False)
     assert len(set(profile.rates)) == len(profile.rates)
-    if profile.sweep:
-        assert set(profile.sweep.arms) <= set(VARIANTS)
-        assert len(set(profile.sweep.rates)) == len(profile.sweep.rates)
+    if profile.heads:
+        assert set(profile.heads.arms) <= set(VARIANTS)
+        assert len(set(profile.heads.rates)) == len(profile.heads.rates)
 
 
 def test_there_is_a_profile_for_every_reader() -> None:
@@ -137,15 +144,26 @@ def test_a_profile_of_ones_own(profile: Callable[..., str], tmp_path: Path) -> N
     assert mine.seeds == (7,)
     assert mine.scales == (1.0, 0.5)
     assert mine.toytown.size == 48
-    assert mine.trunk_training is not None
-    assert mine.trunk_training.steps == 1
-    assert load_profile(profile(trunk_training=None)).trunk_training is None
+    assert mine.backbone_training is not None
+    assert mine.backbone_training.steps == 1
+    assert load_profile(profile(backbone_training=None)).backbone_training is None
     with pytest.raises(UserError, match=r"profile .*nowhere\.yaml does not exist"):
         load_profile(str(tmp_path / "nowhere.yaml"))
 
 
 @pytest.mark.parametrize(
-    "text", ["a: [1", "a: b: c", "\ta", "- a", "", "3", "!!python/object:os.system {}", "\x00", "a: 2020-99-99"]
+    "text",
+    [
+        "a: [1",
+        "a: b: c",
+        "\ta",
+        "- a",
+        "",
+        "3",
+        "!!python/object:os.system {}",
+        "\x00",
+        "a: 2020-99-99",
+    ],
 )
 def test_a_broken_profile_is_one_line(tmp_path: Path, text: str) -> None:
     path = tmp_path / "broken.yml"
@@ -172,33 +190,47 @@ def test_a_profile_without_seeds_or_arms_is_refused(profile: Callable[..., str])
     [
         ({"image": {"size": 60000}}, "the image's size is 60000, expected at most 4096"),
         ({"test_image": {"size": 60000}}, "the image's size is 60000"),
-        ({"arm_training": {"views": 5 * 10**9}}, "landmarks x views is 120000000000, expected at most 65536"),
+        (
+            {"arm_training": {"views": 5 * 10**9}},
+            "landmarks x views is 120000000000, expected at most 65536",
+        ),
         ({"arm_training": {"steps": 10**9}}, "steps x accumulate x landmarks x views is"),
         ({"arm_training": {"epochs": 10**12}}, "epochs is 1000000000000, expected at most 1e\\+08"),
         ({"arm_training": {"mining": {"pool": 10**12}}}, "pool is 1000000000000"),
         ({"arm_training": {"rate": 10**300}}, "rate is 1e\\+300, expected at most 100"),
         ({"rates": [10**300]}, "a rate is 1e\\+300, expected at most 100"),
-        ({"sweep": {"training": {}, "rates": [10**300]}}, "a rate is 1e\\+300"),
-        ({"toytown": {"views": 5 * 10**9}}, "toytown: landmarks x views is 350000000000, expected at most 1e\\+07"),
+        ({"heads": {"training": {}, "rates": [10**300]}}, "a rate is 1e\\+300"),
+        (
+            {"toytown": {"views": 5 * 10**9}},
+            "toytown: landmarks x views is 350000000000, expected at most 1e\\+07",
+        ),
         ({"toytown": {"train_landmarks": 10**9}}, "toytown: train_landmarks x train_views is"),
         ({"toytown": {"distractors": 10**9}}, "toytown: distractors is 1000000000"),
     ],
 )
-def test_what_no_memory_holds_is_refused(profile: Callable[..., str], changes: dict[str, Any], message: str) -> None:
+def test_what_no_memory_holds_is_refused(
+    profile: Callable[..., str], changes: dict[str, Any], message: str
+) -> None:
     with pytest.raises(UserError, match=message):
         load_profile(profile(**changes))
 
 
 @pytest.mark.parametrize("change", [{"loss": "VICRegLoss"}, {"miner": "BaseMiner"}])
-def test_what_learns_from_no_labels_is_refused(profile: Callable[..., str], change: dict[str, str]) -> None:
-    with pytest.raises(UserError, match=r"which learns from no labels: name (SupConLoss|MultiSimilarityMiner), for"):
+def test_what_learns_from_no_labels_is_refused(
+    profile: Callable[..., str], change: dict[str, str]
+) -> None:
+    with pytest.raises(
+        UserError, match=r"which learns from no labels: name (SupConLoss|MultiSimilarityMiner), for"
+    ):
         load_profile(profile(arm_training=change))
 
 
 @pytest.mark.filterwarnings("ignore")  # of the library: what it uses will go
 def test_those_are_all_that_cannot_learn() -> None:
     """Of what can be made without options, as they are named in the library."""
-    descriptors = torch.nn.functional.normalize(torch.randn(12, 8, generator=torch.Generator().manual_seed(0)))
+    descriptors = torch.nn.functional.normalize(
+        torch.randn(12, 8, generator=torch.Generator().manual_seed(0))
+    )
     labels = torch.arange(4).repeat_interleave(3)
     unfit = set()
     for name, one in [*vars(losses).items(), *vars(miners).items()]:
@@ -216,9 +248,15 @@ def test_those_are_all_that_cannot_learn() -> None:
 
 def test_mappings_are_not_merged(tmp_path: Path) -> None:
     """Nine merges of nine merges of ...: of a few hundred bytes gigabytes."""
-    lines = ["l0: &l0 {k: 1}", *(f"l{n}: &l{n} {{<<: [{', '.join([f'*l{n - 1}'] * 9)}]}}" for n in range(1, 10))]
+    lines = [
+        "l0: &l0 {k: 1}",
+        *(f"l{n}: &l{n} {{<<: [{', '.join([f'*l{n - 1}'] * 9)}]}}" for n in range(1, 10)),
+    ]
     (tmp_path / "merged.yaml").write_text("\n".join(lines))
-    with pytest.raises(UserError, match=r"merged\.yaml is not valid YAML: it merges mappings \(<<\): write the values"):
+    with pytest.raises(
+        UserError,
+        match=r"merged\.yaml is not valid YAML: it merges mappings \(<<\): write the values",
+    ):
         load_profile(str(tmp_path / "merged.yaml"))
 
 
@@ -269,7 +307,7 @@ training_specs = st.builds(
 configs = st.builds(
     RunConfig,
     variant=st.sampled_from([*VARIANTS.values(), Variant("ünï", windows=(2,))]),
-    trunk=st.builds(TrunkSpec, weights=st.text(max_size=9)),
+    backbone=st.builds(BackboneSpec, weights=st.text(max_size=9)),
     image=st.builds(ImageSpec, st.integers(1, 999), st.sampled_from(["longest", "squash"])),
     train=training_specs,
     data=st.text(max_size=9),
@@ -288,7 +326,10 @@ def test_a_configuration_survives_its_file(made: RunConfig) -> None:
 
 def test_whole_numbers_and_floats_are_one_value() -> None:
     """`scale: 24` in a profile is the run that `scale: 24.0` is."""
-    one, two = (from_mapping(TrainSpec, {"rate": 1, "loss_options": {"scale": value}}, "x") for value in (24, 24.0))
+    one, two = (
+        from_mapping(TrainSpec, {"rate": 1, "loss_options": {"scale": value}}, "x")
+        for value in (24, 24.0)
+    )
     assert replace(configured(), train=one).id == replace(configured(), train=two).id
 
 
@@ -313,14 +354,14 @@ def test_scales_and_sizes_that_make_no_sense(profile: Callable[..., str]) -> Non
 
 
 def test_a_sweep_in_a_profile(profile: Callable[..., str]) -> None:
-    assert load_profile(profile()).sweep is None
+    assert load_profile(profile()).heads is None
     training = {"epochs": 1, "steps": 2}
-    found = load_profile(profile(sweep={"training": training, "rates": [1, 0.5]}, rates=[2])).sweep
-    assert found == Sweep(TrainSpec(epochs=1, steps=2), (), (1.0, 0.5))
+    found = load_profile(profile(heads={"training": training, "rates": [1, 0.5]}, rates=[2])).heads
+    assert found == HeadTraining(TrainSpec(epochs=1, steps=2), (), (1.0, 0.5))
     with pytest.raises(UserError, match="sweep: 'training' is missing"):
-        load_profile(profile(sweep={"arms": ["gem"]}))
+        load_profile(profile(heads={"arms": ["gem"]}))
     with pytest.raises(UserError, match="steps is 0"):
-        load_profile(profile(sweep={"training": {"steps": 0}}))
+        load_profile(profile(heads={"training": {"steps": 0}}))
 
 
 @pytest.mark.parametrize("share", [-0.1, 1.0, 1.5])
@@ -331,6 +372,6 @@ def test_the_last_steps_are_at_full_size(share: float) -> None:
 
 def test_cached_maps_cannot_be_shrunk() -> None:
     spec = TrainSpec(shrunk=0.5)
-    RunConfig(VARIANTS["dagf"], TrunkSpec(), ImageSpec(32), spec, "data", 0)
+    RunConfig(VARIANTS["dagf"], BackboneSpec(), ImageSpec(32), spec, "data", 0)
     with pytest.raises(UserError, match="cached maps"):
-        RunConfig(VARIANTS["dagf"], TrunkSpec(), ImageSpec(32), spec, "data", 0, frozen=True)
+        RunConfig(VARIANTS["dagf"], BackboneSpec(), ImageSpec(32), spec, "data", 0, frozen=True)

@@ -18,12 +18,13 @@ from hypothesis import given
 from hypothesis import strategies as st
 from safetensors.torch import load_file, save_file
 
-from dagf.common import UserError, read_json
+from dagf.collections.index import Collection
+from dagf.errors import UserError
+from dagf.files import read_json
 from dagf.model.network import RetrievalNet
-from dagf.study.collections.collection import Collection
 from dagf.study.config import Profile, RunConfig, load_profile
-from dagf.study.experiment import Study
 from dagf.study.runs import Run, RunStore, read_weights
+from dagf.study.study import Study
 from tests.commands import fine
 from tests.hostile import FEW, as_json, changed, damaged, read_or_refuse
 from tests.study.conftest import PROFILE, Workshop, configured
@@ -34,14 +35,19 @@ from tests.study.conftest import PROFILE, Workshop, configured
 def test_profiles(tmp_path: Path, data: st.DataObject) -> None:
     path = tmp_path / "mine.yaml"
     good = yaml.safe_dump(PROFILE).encode()
-    bad = data.draw(st.one_of(damaged(good), changed(PROFILE).map(lambda value: as_json(value).encode())))
+    bad = data.draw(
+        st.one_of(damaged(good), changed(PROFILE).map(lambda value: as_json(value).encode()))
+    )
     path.write_bytes(bad)
-    made = read_or_refuse(lambda: load_profile(str(path)), path, "profile", "training:", "Toytown:", "image size")
+    made = read_or_refuse(
+        lambda: load_profile(str(path)), path, "profile", "training:", "Toytown:", "image size"
+    )
     assert made is None or isinstance(made, Profile)
 
 
 BOMB = "a: &a [x, x, x, x, x, x, x, x, x]\n" + "".join(
-    f"{name}: &{name} [{', '.join(['*' + before] * 9)}]\n" for before, name in zip("abcdefgh", "bcdefghi", strict=True)
+    f"{name}: &{name} [{', '.join(['*' + before] * 9)}]\n"
+    for before, name in zip("abcdefgh", "bcdefghi", strict=True)
 )
 
 
@@ -104,7 +110,11 @@ def test_the_record_of_a_run(there: Run, finished: Run, data: st.DataObject) -> 
     path = there.folder / "record.json"
     good = (finished.folder / "record.json").read_bytes()
     path.write_bytes(
-        data.draw(st.one_of(damaged(good), changed(json.loads(good)).map(lambda value: as_json(value).encode())))
+        data.draw(
+            st.one_of(
+                damaged(good), changed(json.loads(good)).map(lambda value: as_json(value).encode())
+            )
+        )
     )
     record = read_or_refuse(lambda: there.record, path)
     assert record is None or np.isfinite(record["validation_mAP"])
@@ -140,7 +150,7 @@ def _code(fired: Path) -> Any:
 def test_a_pickle_in_place_of_weights_is_refused(there: Run, tmp_path: Path) -> None:
     path, fired = there.folder / "weights.safetensors", tmp_path / "fired"
     zipped = io.BytesIO()
-    torch.save({"trunk": _code(fired)}, zipped)
+    torch.save({"backbone": _code(fired)}, zipped)
     for data in (pickle.dumps(_code(fired)), zipped.getvalue()):
         path.write_bytes(data)
         with pytest.raises(UserError, match="weights"):
@@ -162,15 +172,24 @@ def without(tensors: dict[str, Any], name: str) -> dict[str, Any]:
         lambda tensors, meta: (tensors, None),
         lambda tensors, meta: (tensors, {"json": "{"}),
         lambda tensors, meta: (tensors, {"json": "[]"}),
-        lambda tensors, meta: (tensors, {"json": json.dumps({**json.loads(meta["json"]), "curves": [{"x": 1}]})}),
-        lambda tensors, meta: (tensors, {"json": json.dumps({**json.loads(meta["json"]), "seconds": "long"})}),
+        lambda tensors, meta: (
+            tensors,
+            {"json": json.dumps({**json.loads(meta["json"]), "curves": [{"x": 1}]})},
+        ),
+        lambda tensors, meta: (
+            tensors,
+            {"json": json.dumps({**json.loads(meta["json"]), "seconds": "long"})},
+        ),
         lambda tensors, meta: ({**tensors, "more.0": torch.zeros(1)}, meta),
         lambda tensors, meta: ({**tensors, "objective.describe.head.more": torch.zeros(1)}, meta),
         lambda tensors, meta: (
             {key: one[..., :1].clone() if one.ndim == 4 else one for key, one in tensors.items()},
             meta,
         ),
-        lambda tensors, meta: (without(tensors, "objective.describe.head.scale_and_mask.pooling.p"), meta),
+        lambda tensors, meta: (
+            without(tensors, "objective.describe.head.scale_and_mask.pooling.p"),
+            meta,
+        ),
         lambda tensors, meta: (without(tensors, "optimizer.0.exp_avg"), meta),
         lambda tensors, meta: ({**tensors, "optimizer.0.exp_avg": torch.zeros(1, 2, 3)}, meta),
         lambda tensors, meta: ({**tensors, "optimizer.0.step": torch.tensor(-1e9)}, meta),
@@ -211,9 +230,9 @@ def test_a_checkpoint_that_is_another_thing_is_named(
 @pytest.fixture(scope="module")
 def kept(finished: Run, photographs: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A collection of five photographs."""
+    from dagf.collections.encoders import of_run
+    from dagf.collections.index import build
     from dagf.study import parallel  # noqa: F401
-    from dagf.study.collections.collection import build
-    from dagf.study.collections.encoders import of_run
 
     root = tmp_path_factory.mktemp("kept") / "project"
     (root / "notebooks").mkdir(parents=True)
@@ -255,7 +274,9 @@ def test_shards(kept: Path, tmp_path: Path, data: st.DataObject) -> None:
     read_or_refuse(lambda: Collection.load(folder), folder)
 
 
-@pytest.mark.parametrize("name", ["../other.npy", "/other.npy", "shard-1.npy/../../other.npy", "index.json"])
+@pytest.mark.parametrize(
+    "name", ["../other.npy", "/other.npy", "shard-1.npy/../../other.npy", "index.json"]
+)
 def test_a_collection_reads_its_own_shards_only(kept: Path, tmp_path: Path, name: str) -> None:
     folder = tmp_path / "index"
     shutil.copytree(kept / "index", folder)
@@ -277,8 +298,12 @@ def test_an_image_size_that_would_fill_the_memory_is_refused(kept: Path, tmp_pat
         Collection.load(folder)
 
 
-@pytest.mark.parametrize("name", [b"caf\xe9.jpg", b"\x1b[2J.jpg", b"a\nb.jpg", "<b>é&.jpg".encode()])
-def test_a_photograph_under_any_name(kept: Path, finished: Run, photographs: Path, tmp_path: Path, name: bytes) -> None:
+@pytest.mark.parametrize(
+    "name", [b"caf\xe9.jpg", b"\x1b[2J.jpg", b"a\nb.jpg", "<b>é&.jpg".encode()]
+)
+def test_a_photograph_under_any_name(
+    kept: Path, finished: Run, photographs: Path, tmp_path: Path, name: bytes
+) -> None:
     file = Path(os.fsdecode(os.fsencode(tmp_path) + b"/" + name))
     try:
         shutil.copy(photographs / "jpg" / "5-0.jpg", file)
@@ -289,7 +314,9 @@ def test_a_photograph_under_any_name(kept: Path, finished: Run, photographs: Pat
         patched.setenv("DAGF_ROOT", str(kept))
         fine("extract", "--run", finished.id, tmp_path, "--output", index)
         said = fine("search", photographs / "jpg" / "5-0.jpg", "--index", index, "--html", page)
-        (found,) = json.loads(fine("search", photographs / "jpg" / "5-0.jpg", "--index", index, "--json"))
+        (found,) = json.loads(
+            fine("search", photographs / "jpg" / "5-0.jpg", "--index", index, "--json")
+        )
     assert found["file"] == str(file)
     assert said.count("\n") == 1
     assert said.strip().isprintable()
@@ -307,10 +334,10 @@ def test_kept_answers(toy: Study, tmp_path: Path, data: st.DataObject) -> None:
     if not store.root.exists():
         shutil.copytree(run.folder, store.root / run.id)
     copy = Run(store.root / run.id)
-    good, judged = toy._files(run)[-1], toy._files(copy)[-1]
-    judged.write_bytes(data.draw(damaged(good.read_bytes())))
-    answers = read_or_refuse(lambda: toy.answers(copy), judged)
-    assert answers is None or len(answers.judged)
+    good, per_query = toy._files(run)[-1], toy._files(copy)[-1]
+    per_query.write_bytes(data.draw(damaged(good.read_bytes())))
+    results = read_or_refuse(lambda: toy.results(copy), per_query)
+    assert results is None or len(results.per_query)
 
 
 def test_networks_of_the_library_load_no_code() -> None:
@@ -322,5 +349,5 @@ def test_networks_of_the_library_load_no_code() -> None:
         for line in path.read_text(encoding="utf-8").splitlines()
         if "torch.load(" in line or "pickle.load" in line or "allow_pickle=True" in line
     ]
-    assert [name for name, line in found] == ["trunks.py"]
+    assert [name for name, line in found] == ["backbones.py"]
     assert "weights_only=True" in found[0][1]

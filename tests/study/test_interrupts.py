@@ -13,7 +13,7 @@ from pathlib import Path
 import nbformat
 import pytest
 
-from dagf.retrieval.extraction import SHARDS
+from dagf.retrieval.extract import SHARDS
 from dagf.study.paths import ROOT
 from dagf.study.runs import RunStore
 from dagf.study.sources import TrainingSet
@@ -22,14 +22,16 @@ from tests.study.conftest import PROFILE, Workshop, configured, write_photograph
 LINE = "dagf: stopped; start the same command again to go on from here"
 pytestmark = [
     pytest.mark.study,
-    pytest.mark.skipif(not Path("/proc/self/environ").exists(), reason="it asks Linux which processes there are"),
+    pytest.mark.skipif(
+        not Path("/proc/self/environ").exists(), reason="it asks Linux which processes there are"
+    ),
 ]
 SLOW = """
 import sys, time
 from pathlib import Path
 from dagf.cli import main
-from dagf.retrieval import extraction
-from dagf.study.collections import changes
+from dagf.retrieval import extract
+from dagf.collections import changes
 
 def wait(*shard):
     yield from whole(*shard)
@@ -37,7 +39,7 @@ def wait(*shard):
         time.sleep(0.1)
 
 changes.SHARD = 8
-whole, extraction._make = extraction._make, wait
+whole, extract._make = extract._make, wait
 main(sys.argv[1:])
 """
 PARAMETERS = """profile: str = "cpu"  # the profile
@@ -80,7 +82,11 @@ class Job:
         _, said = self.process.communicate(timeout=300)
         assert self.process.returncode == 130, said
         self._wait(lambda: not left(self.root))
-        lines = [line for line in said.replace("\r", "\n").splitlines() if line.strip() and "%|" not in line]
+        lines = [
+            line
+            for line in said.replace("\r", "\n").splitlines()
+            if line.strip() and "%|" not in line
+        ]
         assert len(lines) == 1, said
         return lines[0].removeprefix("\x1b[K")
 
@@ -122,20 +128,26 @@ def test_extract(root: Path, data: TrainingSet) -> None:
     run = Workshop(root / "data", data).train(configured("gem", epochs=1))
     write_photographs(root / "photos")
     command = ("extract", "--run", run.id, "photos", "--output", "out")
-    said = Job(root, *command, script=SLOW).interrupt(lambda: len(list((root / "out").glob(SHARDS))) == 1)
+    said = Job(root, *command, script=SLOW).interrupt(
+        lambda: len(list((root / "out").glob(SHARDS))) == 1
+    )
     assert said == LINE
     assert not (root / "out" / "index.json").exists()
     (root / "go").touch()
-    assert Job(root, *command, script=SLOW).finish().startswith("37 images in out: 29 described in ")
+    assert (
+        Job(root, *command, script=SLOW).finish().startswith("37 images in out: 29 described in ")
+    )
 
 
 def test_train(root: Path) -> None:
-    """The trunk is trained in a worker, as is the arm after it."""
+    """The backbone is trained in a worker, as is the arm after it."""
     training = {"epochs": 80, "steps": 2, "landmarks": 3, "views": 2}
-    profile = PROFILE | {"trunk_training": training, "arm_training": training, "seeds": [0]}
+    profile = PROFILE | {"backbone_training": training, "arm_training": training, "seeds": [0]}
     (root / "tiny.yaml").write_text(json.dumps(profile))
     runs, command = root / "data" / "runs", ("train", "dagf", "--profile", "tiny.yaml")
-    assert Job(root, *command).interrupt(lambda: bool(list(runs.glob("*/state.safetensors")))) == LINE
+    assert (
+        Job(root, *command).interrupt(lambda: bool(list(runs.glob("*/state.safetensors")))) == LINE
+    )
     assert RunStore(runs).all() == []
     assert Job(root, *command).finish().startswith("run ")
     assert len(RunStore(runs).all()) == 2
@@ -148,11 +160,15 @@ def test_report(root: Path) -> None:
         nbformat.v4.new_code_cell(PARAMETERS, metadata={"tags": ["parameters"]}),
         nbformat.v4.new_code_cell(NOTEBOOK),
     ]
-    nbformat.write(nbformat.v4.new_notebook(cells=cells), root / "notebooks" / "01_data_and_protocol.ipynb")
+    nbformat.write(
+        nbformat.v4.new_notebook(cells=cells), root / "notebooks" / "01_data_and_protocol.ipynb"
+    )
     (root / "data").mkdir()
 
     def sleeping() -> bool:
-        return (root / "data" / "begun").exists() and sum("forkserver" in one for one in left(root)) > 2
+        return (root / "data" / "begun").exists() and sum(
+            "forkserver" in one for one in left(root)
+        ) > 2
 
     assert Job(root, "report").interrupt(sleeping) == LINE
     assert not (root / "reports").exists() or not list((root / "reports").glob("*.html"))

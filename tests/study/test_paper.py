@@ -8,18 +8,18 @@ import numpy as np
 import pytest
 from click.testing import CliRunner
 
-from dagf.benchmarks import training_sets
+from dagf.analysis.contrasts import main_caption
 from dagf.cli import main
-from dagf.common import UserError
-from dagf.model.trunks import TrunkSpec
-from dagf.retrieval.batches import image_batches
+from dagf.datasets import training_sets
+from dagf.datasets.batches import image_batches
+from dagf.datasets.images import ImageSpec
+from dagf.errors import UserError
+from dagf.model.backbone import BackboneSpec
 from dagf.retrieval.descriptors import benchmark_scores
-from dagf.retrieval.images import ImageSpec
-from dagf.retrieval.inference import MultiScale, describe
-from dagf.retrieval.metrics import judge
+from dagf.retrieval.inference import MultiScale, extract
+from dagf.retrieval.metrics import evaluate
 from dagf.retrieval.whitening import learned_whitening
-from dagf.study import judging, opening
-from dagf.study.analysis.results import main_caption
+from dagf.study import evaluation, opening
 from dagf.study.config import Mining, Profile, load_profile
 from dagf.study.opening import open_study
 from tests.training_copies import write_gldv2, write_sfm
@@ -30,14 +30,19 @@ TINY_TRAINING = {"epochs": 2, "steps": 2, "rate": 1e-3}
 
 
 def miniature(name: str) -> Profile:
-    """A shipped profile with a small trunk, small images and few steps; all else as it is."""
+    """A shipped profile with a small backbone, small images and few steps; all else as it is."""
     profile = load_profile(name)
     training = replace(profile.arm_training, **TINY_TRAINING)
     if training.mining:
         training = replace(training, mining=Mining(queries=4, pool=16, negatives=2))
     else:
         training = replace(training, landmarks=4, views=2, precision="float32")
-    small = {"trunk": TrunkSpec(), "image": ImageSpec(32), "test_image": ImageSpec(40), "held_out": 2}
+    small = {
+        "backbone": BackboneSpec(),
+        "image": ImageSpec(32),
+        "test_image": ImageSpec(40),
+        "held_out": 2,
+    }
     return replace(profile, arm_training=training, **small)
 
 
@@ -60,8 +65,8 @@ def test_the_profile_trains_on_its_set_and_judges(paper: Path, name: str, images
     assert run.record["training_images"] == images
     assert np.isfinite(run.curves["loss"]).all()
     assert run.config.data == study.training.id
-    judged = study.answers(run).judged
-    assert judged["AP"].notna().all()
+    per_query = study.results(run).per_query
+    assert per_query["AP"].notna().all()
 
 
 def test_what_is_trained_is_judged_on_photographs(paper: Path, photographs: Path) -> None:
@@ -69,28 +74,30 @@ def test_what_is_trained_is_judged_on_photographs(paper: Path, photographs: Path
     assert study.training is not None
     assert study.test.name == photographs.name
     validated = open_study("paper")
-    assert study.arm_config("gem", 0) == validated.arm_config("gem", 0)  # one run, whatever it is judged on
+    assert study.arm_config("gem", 0) == validated.arm_config(
+        "gem", 0
+    )  # one run, whatever it is judged on
     with pytest.raises(UserError, match="paper trains on sfm120k: leave --train-on out"):
         open_study("paper", str(photographs), train_on=str(photographs))
 
 
 def test_test_images_have_a_size_of_their_own(paper: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     study = open_study("paper")
-    assert study.profile.judged_image == ImageSpec(40)
+    assert study.profile.evaluation_image == ImageSpec(40)
     same = replace(study, profile=replace(study.profile, test_image=None))
-    assert same.profile.judged_image == ImageSpec(32)
+    assert same.profile.evaluation_image == ImageSpec(32)
     assert study.arm_config("gem", 0) == same.arm_config("gem", 0)
     run = study.run("gem")
     sizes: list[int] = []
-    whole = judging.query_batches
+    whole = evaluation.query_batches
 
     def seen(test: Any, image: ImageSpec) -> Any:
         sizes.append(image.size)
         return whole(test, image)
 
-    monkeypatch.setattr(judging, "query_batches", seen)
+    monkeypatch.setattr(evaluation, "query_batches", seen)
     for asked in (same, study, same):
-        asked.answers(run)
+        asked.results(run)
     assert sizes == [32]  # the others were judged by the training's end, and are kept apart
 
 
@@ -100,20 +107,24 @@ def test_descriptors_are_whitened_by_what_the_split_teaches(paper: Path, photogr
     run = study.run("gem")
     encode = MultiScale(run.network(), study.profile.scales)
     files, pairs = training_sets.load_whitening_split(paper / "data/train/retrieval-SfM-120k")
-    known = describe(encode, image_batches(files, ImageSpec(40)), len(files))
+    known = extract(encode, image_batches(files, ImageSpec(40)), len(files))
     whiten = learned_whitening(known, pairs)
     _, rows, asked = benchmark_scores(encode, study.test, ImageSpec(40))
-    expected = judge(study.test, whiten(asked) @ whiten(rows).T)
-    assert study.answers(run).judged["AP"].to_numpy() == pytest.approx(expected["AP"].to_numpy(), nan_ok=True)
+    expected = evaluate(study.test, whiten(asked) @ whiten(rows).T)
+    assert study.results(run).per_query["AP"].to_numpy() == pytest.approx(
+        expected["AP"].to_numpy(), nan_ok=True
+    )
     plain = replace(study, profile=replace(study.profile, whitening=""))
     assert plain._files(run) != study._files(run)  # kept apart
     other = replace(study, profile=replace(study.profile, whitening="gldv2"))
     with pytest.raises(UserError, match=r"whitening split 'gldv2'.*known: sfm120k"):
-        other.answers(run)
+        other.results(run)
 
 
 @pytest.mark.parametrize(("name", "data"), [("paper", "sfm120k"), ("paper-gldv2", "gldv2")])
-def test_without_the_data_one_line_says_how_to_get_them(project: Path, name: str, data: str) -> None:
+def test_without_the_data_one_line_says_how_to_get_them(
+    project: Path, name: str, data: str
+) -> None:
     found = CliRunner().invoke(main, ["train", "dagf", "--profile", name])
     assert found.exit_code == 2
     assert found.output.count("\n") == 1
@@ -136,7 +147,9 @@ def test_what_landmarks_v2_trains_has_its_caveat_beside_it(paper: Path) -> None:
         assert found.exit_code == 0, found.output
         assert found.stderr.splitlines().count(caveat) == 1
         assert caveat not in found.stdout
-    found = CliRunner().invoke(main, ["evaluate", "gem", "--profile", "paper-gldv2", "--off-the-shelf"])
+    found = CliRunner().invoke(
+        main, ["evaluate", "gem", "--profile", "paper-gldv2", "--off-the-shelf"]
+    )
     assert caveat not in found.output  # nothing was trained
     assert main_caption(open_study("paper-gldv2")).endswith(f" {caveat}")
     assert not main_caption(open_study("paper")).endswith(" ")

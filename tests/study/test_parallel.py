@@ -19,7 +19,9 @@ def note(folder: Path, name: str, seconds: float = 0.0) -> None:
     """Leave in `folder` who was there when `name` began, how many threads it had, and that it has ended."""
     there = sorted(path.stem for path in folder.glob("*.done"))
     time.sleep(seconds)
-    (folder / f"{name}.done").write_text(json.dumps({"there": there, "threads": torch.get_num_threads()}))
+    (folder / f"{name}.done").write_text(
+        json.dumps({"there": there, "threads": torch.get_num_threads()})
+    )
 
 
 def fail(folder: Path) -> None:
@@ -32,7 +34,9 @@ def left(folder: Path, name: str) -> dict[str, object]:
 
 
 @pytest.fixture(params=[1, 2])
-def workers(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch, one_thread: None) -> int:
+def workers(
+    request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch, one_thread: None
+) -> int:
     monkeypatch.setattr(parallel, "cores", lambda: request.param)
     return int(request.param)
 
@@ -41,7 +45,11 @@ def test_a_task_waits_for_what_it_needs_and_for_nothing_else(workers: int, tmp_p
     def task(name: str, *needs: str, seconds: float = 0.0) -> Task:
         return Task(partial(note, tmp_path, name, seconds), needs)
 
-    tasks = {"slow": task("slow", seconds=1.0), "quick": task("quick"), "after": task("after", "quick", "not planned")}
+    tasks = {
+        "slow": task("slow", seconds=1.0),
+        "quick": task("quick"),
+        "after": task("after", "quick", "not planned"),
+    }
     pipeline(tasks | {"last": task("last", "slow", "after")}, "notes")
     assert "quick" in left(tmp_path, "after")["there"]  # type: ignore[operator]
     assert left(tmp_path, "last")["there"] == ["after", "quick", "slow"]
@@ -69,7 +77,7 @@ from functools import partial
 from pathlib import Path
 from dagf.study import parallel
 from dagf.study.parallel import Task, pipeline
-from dagf.team import team
+from dagf.distributed import team
 
 def meet(name):
     met = team().gather((name, team().rank))  # waits for ever where the others do another task
@@ -86,8 +94,17 @@ pipeline({name: Task(partial(meet, name)) for name in "abc"}, "meeting")
 def test_processes_of_torchrun_do_each_task_together(tmp_path: Path) -> None:
     """In worker processes of their own each of them could be at another task."""
     (tmp_path / "job.py").write_text(SHARED)
-    launcher = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
-    ran = subprocess.run([*launcher, "job.py"], cwd=tmp_path, capture_output=True, text=True, timeout=120)
+    launcher = [
+        sys.executable,
+        "-m",
+        "torch.distributed.run",
+        "--standalone",
+        "--nproc-per-node",
+        "2",
+    ]
+    ran = subprocess.run(
+        [*launcher, "job.py"], cwd=tmp_path, capture_output=True, text=True, timeout=120
+    )
     assert ran.returncode == 0, ran.stderr
     met = (tmp_path / "met.txt").read_text().splitlines()
     assert met == [str([(name, 0), (name, 1)]) for name in "abc"]
@@ -110,7 +127,9 @@ if __name__ == "__main__":
 
 
 @pytest.mark.study
-@pytest.mark.skipif(not Path("/proc/self").exists(), reason="it asks Linux which processes there are")
+@pytest.mark.skipif(
+    not Path("/proc/self").exists(), reason="it asks Linux which processes there are"
+)
 def test_no_worker_outlives_a_killed_job(tmp_path: Path) -> None:
     (tmp_path / "job.py").write_text(ORPHANS)
     (tmp_path / "pids").mkdir()

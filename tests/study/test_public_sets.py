@@ -14,12 +14,12 @@ import numpy as np
 import pytest
 from click.testing import CliRunner
 
-from dagf.benchmarks import revisited, transfer
-from dagf.benchmarks.public import LOADERS
 from dagf.cli import main
-from dagf.common import UserError, printable
+from dagf.datasets import revisited, transfer
+from dagf.datasets.public import LOADERS
+from dagf.errors import UserError, printable
+from dagf.reports.freshness import Project, common_parts
 from dagf.study.opening import files_hash, open_study
-from dagf.study.reports.freshness import Project, common_parts
 from tests.benchmarks.sets import SMALL, write_images, write_set
 from tests.benchmarks.test_extraction import make_tar, make_zip
 from tests.study.conftest import FOLDER, write_photographs
@@ -40,7 +40,9 @@ def served(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[tuple[Pa
     monkeypatch.setattr(transfer, "PAUSE", 0.001)
     monkeypatch.setenv("NO_PROXY", "*")
     (tmp_path / "served").mkdir()
-    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), partial(Quiet, directory=tmp_path / "served")) as server:
+    with http.server.ThreadingHTTPServer(
+        ("127.0.0.1", 0), partial(Quiet, directory=tmp_path / "served")
+    ) as server:
         thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01})
         thread.start()
         yield tmp_path / "served", f"http://127.0.0.1:{server.server_port}"
@@ -73,30 +75,40 @@ def serve_set(name: str, home: Path, folder: Path, address: str) -> dict[str, An
         path = folder / file["file"]
         if file.get("archive"):
             packed = [
-                (f"{outer}/{path.relative_to(home / inner).as_posix()}".lstrip("/"), path.read_bytes(), "")
+                (
+                    f"{outer}/{path.relative_to(home / inner).as_posix()}".lstrip("/"),
+                    path.read_bytes(),
+                    "",
+                )
                 for path in sorted((home / inner).rglob("*"))
                 if path.is_file()
             ]
             (make_zip if file["archive"] == "zip" else make_tar)(path, packed)
         else:
             path.write_bytes((home / file["file"]).read_bytes())
-        files.append({**file, "mirrors": [f"{address}/{file['file']}"], "sha256": None, "bytes": None})
+        files.append(
+            {**file, "mirrors": [f"{address}/{file['file']}"], "sha256": None, "bytes": None}
+        )
     expected = one["expected"]
-    expected["files"] = {pattern: sum(1 for _ in home.glob(pattern)) for pattern in expected["files"]}
+    expected["files"] = {
+        pattern: sum(1 for _ in home.glob(pattern)) for pattern in expected["files"]
+    }
     if expected["truth"]:
         truth = expected["truth"]
         truth |= {key: getattr(SMALL[name], key) for key in truth if key != "file"}
     return {**one, "files": files}
 
 
-@pytest.mark.parametrize("name", [name for name in LOADERS if name != "holidays-upright"])  # which no server has
+@pytest.mark.parametrize(
+    "name", [name for name in LOADERS if name != "holidays-upright"]
+)  # which no server has
 def test_get_check_extract_evaluate(
     name: str,
     project: Path,
     tmp_path: Path,
     served: tuple[Path, str],
     profile: Callable[..., str],
-    trunk_weights: str,
+    backbone_weights: str,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setattr(revisited, "COUNTS", SMALL)
@@ -118,9 +130,21 @@ def test_get_check_extract_evaluate(
     counts = SMALL[name]
     end = f"a benchmark: {counts.queries} queries, {counts.database} database images"
     assert dagf("data", "check", name).splitlines()[-1] == end
-    words = ["--benchmark", name, "--profile", profile(**TINY), "--weights", trunk_weights, "--off-the-shelf"]
+    words = [
+        "--benchmark",
+        name,
+        "--profile",
+        profile(**TINY),
+        "--weights",
+        backbone_weights,
+        "--off-the-shelf",
+    ]
     rows = json.loads(dagf("evaluate", "gem", *words, "--json"))
-    settings = ["Easy", "Medium", "Hard"] if name.startswith("r") else ["Classic"] * (2 if name == "grocery" else 1)
+    settings = (
+        ["Easy", "Medium", "Hard"]
+        if name.startswith("r")
+        else ["Classic"] * (2 if name == "grocery" else 1)
+    )
     assert [row["setting"] for row in rows] == settings
     assert all(0 < row["mAP"] <= 100 for row in rows)
     assert [("N-S" in row) for row in rows] == [name == "ukbench"] * len(rows)
@@ -131,7 +155,7 @@ def test_get_check_extract_evaluate(
 def test_distractors_by_name_and_many_of_them(
     project: Path,
     profile: Callable[..., str],
-    trunk_weights: str,
+    backbone_weights: str,
     monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],
 ) -> None:
@@ -139,17 +163,32 @@ def test_distractors_by_name_and_many_of_them(
     write_set("rparis6k", project / "data")
     one = project / "data" / "distractors" / "revisitop1m" / "jpg" / "0"
     write_images(one, ["a1.jpg", "a2.jpg"], size=40)  # other photographs than those of the set
-    words = ["evaluate", "gem", "--benchmark", "RParis6k", "--distractors", "r1m", "--profile", profile(**FOLDER)]
-    result = CliRunner().invoke(main, [*words, "--weights", trunk_weights, "--off-the-shelf"])
+    words = [
+        "evaluate",
+        "gem",
+        "--benchmark",
+        "RParis6k",
+        "--distractors",
+        "r1m",
+        "--profile",
+        profile(**FOLDER),
+    ]
+    result = CliRunner().invoke(main, [*words, "--weights", backbone_weights, "--off-the-shelf"])
     assert result.exit_code == 0, result.output
     assert "rparis6k: 6 database images, 2 distractors\n" in result.stderr
     extra = write_photographs(project / "extra")
-    shutil.copy(project / "data" / "test" / "paris6k" / "jpg" / "all_souls_000001.jpg", extra / "jpg" / "other-0.jpg")
-    open_study(profile(**FOLDER), "rparis6k", [str(extra)], trunk_weights)
-    assert re.search(r"000001\.jpg is right .* and, as .*other-0\.jpg, a distractor, wrong", capsys.readouterr().err)
-    study = open_study(profile(**FOLDER), "rparis6k", ["r1m"], trunk_weights)
+    shutil.copy(
+        project / "data" / "test" / "paris6k" / "jpg" / "all_souls_000001.jpg",
+        extra / "jpg" / "other-0.jpg",
+    )
+    open_study(profile(**FOLDER), "rparis6k", [str(extra)], backbone_weights)
+    assert re.search(
+        r"000001\.jpg is right .* and, as .*other-0\.jpg, a distractor, wrong",
+        capsys.readouterr().err,
+    )
+    study = open_study(profile(**FOLDER), "rparis6k", ["r1m"], backbone_weights)
     before = files_hash(study.test)
-    monkeypatch.setattr("dagf.study.sanity.MANY", 1)
+    monkeypatch.setattr("dagf.study.checks.MANY", 1)
     by_size = files_hash(study.test)
     assert by_size != before
     (one / "a1.jpg").write_bytes((one / "a1.jpg").read_bytes() + b"\0")
@@ -163,7 +202,9 @@ def test_a_report_on_a_named_set_is_stale_when_the_set_changes(project: Path) ->
     truth = home / "gnd_roxford5k.pkl"
     truth.write_bytes(truth.read_bytes()[:-1] + b" ")  # as long as before
     seen.append(common_parts(Project.here(), parameters)["data"])
-    (project / "data" / "test" / "oxford5k" / "jpg" / "oxford_000000.jpg").unlink()  # whose photographs it uses
+    (
+        project / "data" / "test" / "oxford5k" / "jpg" / "oxford_000000.jpg"
+    ).unlink()  # whose photographs it uses
     seen.append(common_parts(Project.here(), parameters)["data"])
     write_images(project / "data" / "distractors" / "revisitop1m" / "jpg", ["a1.jpg"])
     seen.append(common_parts(Project.here(), parameters)["data"])
@@ -171,26 +212,40 @@ def test_a_report_on_a_named_set_is_stale_when_the_set_changes(project: Path) ->
     assert common_parts(Project.here(), parameters)["data"] == seen[-1]
 
 
-def test_a_named_set_is_trained_on(project: Path, profile: Callable[..., str], trunk_weights: str) -> None:
+def test_a_named_set_is_trained_on(
+    project: Path, profile: Callable[..., str], backbone_weights: str
+) -> None:
     folder = write_photographs(project / "photos", first=20)
     with pytest.MonkeyPatch.context() as patched:
         patched.setattr(revisited, "COUNTS", SMALL)
         home = write_set("oxford5k", project / "data")
-        study = open_study(profile(**FOLDER), "oxford5k", weights=trunk_weights, train_on=str(folder))
+        study = open_study(
+            profile(**FOLDER), "oxford5k", weights=backbone_weights, train_on=str(folder)
+        )
         assert study.training is not None
         assert study.title == "oxford5k"
-        assert open_study(profile(**FOLDER), "oxford5k", weights=trunk_weights).training is None
+        assert open_study(profile(**FOLDER), "oxford5k", weights=backbone_weights).training is None
         shutil.copy(home / "jpg" / "all_souls_000001.jpg", folder / "jpg" / "20-1.jpg")
-        with pytest.raises(UserError, match=r"20-1\.jpg would be trained on and, as all_souls_000001\.jpg, tested on"):
-            open_study(profile(**FOLDER), "oxford5k", weights=trunk_weights, train_on=str(folder))
+        with pytest.raises(
+            UserError,
+            match=r"20-1\.jpg would be trained on and, as all_souls_000001\.jpg, tested on",
+        ):
+            open_study(
+                profile(**FOLDER), "oxford5k", weights=backbone_weights, train_on=str(folder)
+            )
 
 
 def test_other_peoples_pairs_from_the_command_line(
-    project: Path, tmp_path: Path, profile: Callable[..., str], trunk_weights: str
+    project: Path, tmp_path: Path, profile: Callable[..., str], backbone_weights: str
 ) -> None:
     home = tmp_path / "walk"
     write_images(
-        home, [f"{part}/{number}{view}.jpg" for number in range(3) for view, part in enumerate(("ref", "query"))]
+        home,
+        [
+            f"{part}/{number}{view}.jpg"
+            for number in range(3)
+            for view, part in enumerate(("ref", "query"))
+        ],
     )
     pairs = [f"query/{number}1.jpg,ref/{number}0.jpg" for number in range(3)]
     (tmp_path / "pairs.csv").write_text("\n".join(["seen,same", *pairs]) + "\n")
@@ -198,7 +253,15 @@ def test_other_peoples_pairs_from_the_command_line(
     said = dagf("data", "import", home, "--from", tmp_path / "pairs.csv", *columns)
     assert "3 queries, 3 database images" in said
     assert dagf("data", "check", home) == "a benchmark: 3 queries, 3 database images\n"
-    words = ["--benchmark", home, "--profile", profile(**FOLDER), "--weights", trunk_weights, "--off-the-shelf"]
+    words = [
+        "--benchmark",
+        home,
+        "--profile",
+        profile(**FOLDER),
+        "--weights",
+        backbone_weights,
+        "--off-the-shelf",
+    ]
     (row,) = json.loads(dagf("evaluate", "gem", *words, "--json"))
     assert (row["queries"], row["setting"]) == (3, "Classic")
     refused = CliRunner().invoke(main, ["data", "import", str(home), "--column", "picture=x"])
@@ -214,7 +277,11 @@ def test_a_name_moves_no_cursor_when_it_is_imported(tmp_path: Path) -> None:
 
 
 def test_the_real_corridor_is_evaluated(
-    shared_data: Path, project: Path, tmp_path: Path, profile: Callable[..., str], trunk_weights: str
+    shared_data: Path,
+    project: Path,
+    tmp_path: Path,
+    profile: Callable[..., str],
+    backbone_weights: str,
 ) -> None:
     home = tmp_path / "corridor"
     for part in ("query", "ref"):
@@ -222,8 +289,8 @@ def test_the_real_corridor_is_evaluated(
         for path in (shared_data / "corridor" / part).iterdir():
             (home / part / path.name).symlink_to(path)
     dagf("data", "import", home, "--from", shared_data / "corridor" / "ground_truth.csv")
-    study = open_study(profile(**FOLDER), str(home), weights=trunk_weights)
-    judged = study.untrained_answers("gem").judged
-    assert len(judged) == 111
-    assert judged["AP"].between(0, 1).all()
-    assert np.mean(judged["AP"]) > 0.15  # a random ranking of 111 frames: about 0.08
+    study = open_study(profile(**FOLDER), str(home), weights=backbone_weights)
+    per_query = study.untrained_results("gem").per_query
+    assert len(per_query) == 111
+    assert per_query["AP"].between(0, 1).all()
+    assert np.mean(per_query["AP"]) > 0.15  # a random ranking of 111 frames: about 0.08

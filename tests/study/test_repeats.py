@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 from safetensors.torch import load_file
 
-from dagf.common import read_json, write_json
+from dagf.files import read_json, write_json
 from dagf.study.runs import REPEATS, Run, RunStore
 from tests.forks import Forks, Order
 from tests.study.conftest import PROFILE, same_bits
@@ -25,12 +25,16 @@ def forks(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Forks]:
 
 
 @pytest.fixture(scope="module")
-def runs(forks: Forks, photographs: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Run]:
+def runs(
+    forks: Forks, photographs: Path, tmp_path_factory: pytest.TempPathFactory
+) -> dict[str, Run]:
     """One configuration, trained by processes of their own: twice by one thread and twice by two."""
     base = tmp_path_factory.mktemp("repeats")
     made = {}
     for name, threads in (("one", 1), ("one again", 1), ("two", 2), ("two again", 2)):
-        (ended,) = forks.run(Order("training", base / name, {"photographs": photographs}, threads=threads))
+        (ended,) = forks.run(
+            Order("training", base / name, {"photographs": photographs}, threads=threads)
+        )
         assert ended.status == 0, ended.said
         (made[name],) = RunStore(base / name / "runs").all()
     return made
@@ -40,7 +44,9 @@ def runs(forks: Forks, photographs: Path, tmp_path_factory: pytest.TempPathFacto
 def test_the_same_threads_give_the_same_bits(runs: dict[str, Run], threads: str) -> None:
     assert same_bits(runs[threads], runs[f"{threads} again"])
     assert runs[threads].record["machine"]["threads"] == (1 if threads == "one" else 2)
-    assert runs[threads].record["weights_sha256"] == runs[f"{threads} again"].record["weights_sha256"]
+    assert (
+        runs[threads].record["weights_sha256"] == runs[f"{threads} again"].record["weights_sha256"]
+    )
 
 
 def test_other_threads_give_nearly_the_same(runs: dict[str, Run]) -> None:

@@ -11,9 +11,9 @@ import yaml
 from torchvision.models import mobilenet_v2
 
 from dagf.model.variants import variant
+from dagf.reports.runner import check_reports, run_reports
 from dagf.study.config import load_profile
 from dagf.study.profiles import find
-from dagf.study.reports.notebooks import check_reports, run_reports
 from dagf.study.runs import REPEATS
 from tests.study.conftest import write_photographs
 
@@ -28,7 +28,9 @@ pytestmark = pytest.mark.study
 def root(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A project folder with the real notebooks, the published figures, and nothing else."""
     folder = tmp_path_factory.mktemp("project")
-    shutil.copytree(PROJECT / "notebooks", folder / "notebooks", ignore=shutil.ignore_patterns(".*"))
+    shutil.copytree(
+        PROJECT / "notebooks", folder / "notebooks", ignore=shutil.ignore_patterns(".*")
+    )
     shutil.copy(PROJECT / "pyproject.toml", folder)
     (folder / "data").mkdir()
     shutil.copy(PROJECT / "data" / "published.csv", folder / "data")
@@ -67,15 +69,19 @@ def test_the_main_table_is_what_the_runs_gave(root: Path, pages: Path) -> None:
     main = json.loads((pages / "tables" / "main.json").read_text())
     methods = [row[main["columns"].index("method")] for row in main["rows"]]
     trained, floors = methods[:2], methods[2:]
-    assert (trained, floors) == (["GeM", "DAGF"], ["random scores", "GeM, untrained trunk"])
+    assert (trained, floors) == (["GeM", "DAGF"], ["random scores", "GeM, untrained backbone"])
     assert set(main["columns"]) >= {"Easy", "Medium", "Hard", "seeds"}
     runs = json.loads((pages / "tables" / "runs.json").read_text())
     profile = load_profile("smoke")
-    assert profile.sweep is not None
-    heads = [arm for arm in profile.sweep.arms if variant(arm).trainable]
-    assert len(runs["rows"]) == (1 + len(trained) + len(heads)) * len(profile.seeds)  # 1: the trunks
+    assert profile.heads is not None
+    heads = [arm for arm in profile.heads.arms if variant(arm).trainable]
+    assert len(runs["rows"]) == (1 + len(trained) + len(heads)) * len(
+        profile.seeds
+    )  # 1: the backbones
     for row in runs["rows"]:
-        assert (root / "data" / "runs" / row[runs["columns"].index("run")] / "weights.safetensors").is_file()
+        assert (
+            root / "data" / "runs" / row[runs["columns"].index("run")] / "weights.safetensors"
+        ).is_file()
 
 
 def test_the_results_are_those_of_other_versions_of_torch(pages: Path) -> None:
@@ -86,7 +92,10 @@ def test_the_results_are_those_of_other_versions_of_torch(pages: Path) -> None:
     kept = json.loads(RESULTS.read_text())
     main = json.loads((pages / "tables" / "main.json").read_text())
     rows = [dict(zip(main["columns"], row, strict=True)) for row in main["rows"]]
-    found = {row["method"]: {name: float(str(row[name]).split()[0]) for name in kept["GeM"]} for row in rows[:2]}
+    found = {
+        row["method"]: {name: float(str(row[name]).split()[0]) for name in kept["GeM"]}
+        for row in rows[:2]
+    }
     assert found.keys() == kept.keys()
     for method, marks in kept.items():
         assert found[method] == pytest.approx(marks, abs=POINTS), method
@@ -102,20 +111,31 @@ def test_photographs_with_nothing_to_train_on_get_their_pages(
     torch.manual_seed(0)
     net = mobilenet_v2()
     with torch.no_grad():
-        for _ in range(40):  # batch norm as it would be after a training: else all descriptors are one
+        for _ in range(
+            40
+        ):  # batch norm as it would be after a training: else all descriptors are one
             net(torch.rand(8, 3, 64, 64))
     torch.save(net.state_dict(), tmp_path / "weights.pth")
     values = yaml.safe_load(find("photographs").read_text())
     small = {"size": 64, "mode": "squash"}, {"distractors": 0, "rows": 1000}
-    (tmp_path / "mine.yaml").write_text(yaml.safe_dump({**values, **dict(zip(("image", "scale"), small, strict=True))}))
+    (tmp_path / "mine.yaml").write_text(
+        yaml.safe_dump({**values, **dict(zip(("image", "scale"), small, strict=True))})
+    )
     asked = {
         "profile": str(tmp_path / "mine.yaml"),
         "benchmark": str(folder),
         "weights": str(tmp_path / "weights.pth"),
     }
-    names = ("04_scale_and_mask_ablation", "05_attention_ablation", "06_benchmark_tables", "07_large_scale")
+    names = (
+        "04_scale_and_mask_ablation",
+        "05_attention_ablation",
+        "06_benchmark_tables",
+        "07_large_scale",
+    )
     pages = run_reports(asked, names).parent
     assert {page.stem for page in pages.glob("0*.html")} == set(names)
-    shelf = json.loads((root / "reports" / "photographs" / "shots-mine.shelf.json").read_text())
-    methods = [row[shelf["columns"].index("method")] for row in shelf["rows"]]
+    off_the_shelf = json.loads(
+        (root / "reports" / "photographs" / "shots-mine.shelf.json").read_text()
+    )
+    methods = [row[off_the_shelf["columns"].index("method")] for row in off_the_shelf["rows"]]
     assert {"GeM", "SPoC", "MAC"} <= set(methods)

@@ -1,4 +1,4 @@
-"""The loop: what a run leaves, resuming, divergence, batches, frozen trunks, several processes."""
+"""The loop: what a run leaves, resuming, divergence, batches, frozen backbones, several processes."""
 
 import signal
 import time
@@ -12,10 +12,11 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from dagf.common import UserError, read_json
-from dagf.retrieval import batches
+from dagf.datasets import batches
+from dagf.errors import UserError
+from dagf.files import read_json
 from dagf.retrieval.descriptors import benchmark_scores
-from dagf.retrieval.metrics import judge, mean_average_precision
+from dagf.retrieval.metrics import evaluate, mean_average_precision
 from dagf.study import training
 from dagf.study.config import TrainSpec
 from dagf.study.runs import Run
@@ -51,7 +52,9 @@ def test_asked_twice_trained_once(workshop: Workshop, monkeypatch: pytest.Monkey
         workshop.train(configured(epochs=1, steps=1, seed=1))
 
 
-def test_the_same_seed_gives_the_same_bits_and_another_seed_others(workshop: Workshop, tmp_path: Path) -> None:
+def test_the_same_seed_gives_the_same_bits_and_another_seed_others(
+    workshop: Workshop, tmp_path: Path
+) -> None:
     first = workshop.train(configured(epochs=1))
     again = Workshop(tmp_path / "again", workshop.data).train(configured(epochs=1))
     assert same_bits(first, again)
@@ -121,13 +124,15 @@ def test_the_best_epoch_is_kept(workshop: Workshop, monkeypatch: pytest.MonkeyPa
 
 def test_the_validation_score_is_that_of_the_kept_weights(finished: Run, data: TrainingSet) -> None:
     scores = benchmark_scores(finished.network(), data.validation, finished.config.image)[0]
-    found = mean_average_precision(judge(data.validation, scores), "Classic")
+    found = mean_average_precision(evaluate(data.validation, scores), "Classic")
     assert found == pytest.approx(finished.record["validation_mAP"], abs=1e-6)
 
 
 def test_divergence_names_step_and_rate_and_leaves_no_record(workshop: Workshop) -> None:
     config = configured(epochs=2, steps=30, rate=100.0, warmup=0.0)
-    with pytest.raises(UserError, match=r"diverged.* at step \d+ of 60; lower train\.rate \(now 100\)") as caught:
+    with pytest.raises(
+        UserError, match=r"diverged.* at step \d+ of 60; lower train\.rate \(now 100\)"
+    ) as caught:
         workshop.train(config)
     assert "\n" not in str(caught.value)
     assert workshop.store.find(config) is None
@@ -146,42 +151,55 @@ def test_learning_rate_by_hand() -> None:
     assert learning_rate(decayed, 19) == pytest.approx(2 * np.exp(-0.3))  # the fourth epoch
 
 
-def test_a_frozen_trunk_keeps_its_weights_and_its_maps(workshop: Workshop, monkeypatch: pytest.MonkeyPatch) -> None:
-    trunk = workshop.train(configured("spoc", epochs=1))
-    start = load_file(trunk.folder / "weights.safetensors")
-    config = configured("dagf", start=trunk.id, frozen=True, loss="ContrastiveLoss", loss_options={})
+def test_a_frozen_backbone_keeps_its_weights_and_its_maps(
+    workshop: Workshop, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    backbone = workshop.train(configured("spoc", epochs=1))
+    start = load_file(backbone.folder / "weights.safetensors")
+    config = configured(
+        "dagf", start=backbone.id, frozen=True, loss="ContrastiveLoss", loss_options={}
+    )
     before = initial_network(config, workshop.store).state_dict()
     run = workshop.train(config)
     after = load_file(run.folder / "weights.safetensors")
-    assert all(after[key].equal(start[key]) for key in after if key.startswith("trunk."))
+    assert all(after[key].equal(start[key]) for key in after if key.startswith("backbone."))
     changed = [key for key in after if not after[key].equal(before[key])]
     assert changed
     assert all(key.startswith("head.") for key in changed)
     maps = {path: path.stat().st_mtime_ns for path in workshop.cache.rglob("*.npy")}
     assert len(maps) == 3  # training images, the benchmark's database, its queries
     monkeypatch.setattr(batches, "load_image", lambda *_: pytest.fail("the maps were there"))
-    workshop.train(replace(configured("gem"), start=trunk.id, frozen=True))
+    workshop.train(replace(configured("gem"), start=backbone.id, frozen=True))
     assert {path: path.stat().st_mtime_ns for path in workshop.cache.rglob("*.npy")} == maps
 
 
-def test_each_seed_of_a_random_frozen_trunk_has_its_own_maps(workshop: Workshop) -> None:
-    """The weights of a trunk that nobody trained come from the seed: another seed must not read these maps."""
+def test_each_seed_of_a_random_frozen_backbone_has_its_own_maps(workshop: Workshop) -> None:
+    """The weights of a backbone that nobody trained come from the seed: another seed must not read these maps."""
     runs = [workshop.train(configured("spoc", epochs=1, seed=seed, frozen=True)) for seed in (0, 1)]
     for run in runs:
         scores = benchmark_scores(run.network(), workshop.data.validation, run.config.image)[0]
-        found = mean_average_precision(judge(workshop.data.validation, scores), "Classic")
+        found = mean_average_precision(evaluate(workshop.data.validation, scores), "Classic")
         assert found == pytest.approx(run.record["validation_mAP"], abs=1.0)
     assert len(list(workshop.cache.iterdir())) == 2
 
 
 @pytest.mark.parametrize("loss", ["ContrastiveLoss", "TripletMarginLoss", "ArcFaceLoss"])
 def test_other_losses_train_with_a_miner(workshop: Workshop, loss: str) -> None:
-    run = workshop.train(configured("gem", epochs=1, loss=loss, loss_options={}, miner="MultiSimilarityMiner"))
+    run = workshop.train(
+        configured("gem", epochs=1, loss=loss, loss_options={}, miner="MultiSimilarityMiner")
+    )
     assert np.isfinite(run.curves["loss"]).all()
 
 
 def test_the_loss_falls_where_instances_are_easy_to_tell_apart(workshop: Workshop) -> None:
-    spec = {"epochs": 6, "steps": 8, "rate": 3e-3, "landmarks": 4, "views": 4, "augmentation": "none"}
+    spec = {
+        "epochs": 6,
+        "steps": 8,
+        "rate": 3e-3,
+        "landmarks": 4,
+        "views": 4,
+        "augmentation": "none",
+    }
     curves = workshop.train(configured("gem", **spec)).curves
     assert curves["loss"].iloc[-1] < 0.25 * curves["loss"].iloc[0]
 
@@ -192,8 +210,14 @@ def test_other_images_than_the_configuration_names_are_refused(workshop: Worksho
 
 
 def test_unknown_names_are_refused(workshop: Workshop) -> None:
-    for change in ({"loss": "CosFaceLos"}, {"miner": "MultiSimilarityMine"}, {"augmentation": "photograp"}):
-        with pytest.raises(UserError, match=r"did you mean '(CosFaceLoss|MultiSimilarityMiner|photograph)'"):
+    for change in (
+        {"loss": "CosFaceLos"},
+        {"miner": "MultiSimilarityMine"},
+        {"augmentation": "photograp"},
+    ):
+        with pytest.raises(
+            UserError, match=r"did you mean '(CosFaceLoss|MultiSimilarityMiner|photograph)'"
+        ):
             workshop.train(configured(**change))
 
 
@@ -223,7 +247,7 @@ from dagf.study import training
 whole = training._Loop._epoch
 
 def dying(self, model, epoch):
-    if (self.who.rank, epoch) == (1, 2):
+    if (self.group.rank, epoch) == (1, 2):
         os.kill(os.getpid(), signal.SIGKILL)
     return whole(self, model, epoch)
 
@@ -266,7 +290,12 @@ def test_two_at_once_train_one_run_once(workshop: Workshop) -> None:
 
 def test_the_record_is_plain_json_and_the_curves_plain_csv(finished: Run) -> None:
     assert read_json(finished.folder / "record.json") == finished.record
-    assert list(pd.read_csv(finished.folder / "curves.csv")) == ["epoch", "loss", "validation_mAP", "rate"]
+    assert list(pd.read_csv(finished.folder / "curves.csv")) == [
+        "epoch",
+        "loss",
+        "validation_mAP",
+        "rate",
+    ]
 
 
 def test_the_first_share_of_the_steps_sees_smaller_images() -> None:

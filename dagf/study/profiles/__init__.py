@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-from dagf.common import UserError, choose
+from dagf.errors import UserError, choose
 
 FOLDER = Path(__file__).parent
 

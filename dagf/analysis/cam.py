@@ -1,0 +1,156 @@
+"""Why two images match: where the network looks, which cells it keeps, and what a match rests on."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from pytorch_grad_cam import EigenCAM, GradCAM, LayerCAM
+from torch import Tensor, nn
+from torch.nn import functional as fn
+
+from dagf.datasets.benchmark import Box
+from dagf.datasets.images import ImageSpec, load_image, to_input
+from dagf.model.network import Inspection, RetrievalNet
+
+Plane = NDArray[np.float32]
+ADDED_UP = 1e-2  # how far the sum of the cells may lie from the product: rounding is well within
+
+
+@dataclass(frozen=True)
+class Look:
+    """One image as the network sees it.
+
+    pixels: (H, W, 3) uint8. attention, effective: (H, W), the attention map (None without one) and the
+    effective weight a * |f|, enlarged to the image. kept: for each window its kept cells, (h, w) boolean,
+    None for all. attended: the map that is pooled, (1, C, h, w). descriptor: (D,), unit length.
+    """
+
+    pixels: NDArray[np.uint8]
+    attention: Plane | None
+    effective: Plane
+    kept: list[NDArray[np.bool_] | None]
+    kept_fraction: list[float]
+    attended: Tensor
+    descriptor: Plane
+
+
+@torch.inference_mode()
+def look(net: RetrievalNet, file: Path, spec: ImageSpec, box: Box | None = None) -> Look:
+    """Everything that `net` makes of one image (or of a crop of it), from one forward pass where it is."""
+    image = load_image(file, spec, box)
+    seen: Inspection = net.inspect(to_input(image)[None].to(next(net.parameters()).device))
+    size = (image.shape[1], image.shape[2])
+    return Look(
+        pixels=image.permute(1, 2, 0).numpy(),
+        attention=None if seen.attention is None else enlarge(seen.attention, size),
+        effective=enlarge(seen.effective_weight, size),
+        kept=[None if cells is None else cells[0, 0].cpu().numpy() for cells in seen.kept],
+        kept_fraction=[float(share[0]) for share in seen.kept_fraction],
+        attended=seen.attended,
+        descriptor=seen.descriptor[0].cpu().numpy(),
+    )
+
+
+def enlarge(plane: Tensor, size: tuple[int, int]) -> Plane:
+    """A map (1, 1, h, w) at the image's size (H, W), bilinear."""
+    enlarged: Plane = (
+        fn.interpolate(plane, size=size, mode="bilinear", align_corners=False)[0, 0].cpu().numpy()
+    )
+    return enlarged
+
+
+def contributions(net: RetrievalNet, seen: Look, other: Plane) -> Plane | None:
+    """How much each cell of an image adds to its product with a vector (D,): (h, w), in sum that product.
+
+    With another image's descriptor it is their cosine; with `Whitening.toward` their whitened cosine, less what the
+    mean descriptor has.
+
+    The attended map times the gradient, the masks and the norms held as they are. Means, maxima, GeM and CroW grow with
+    the map in proportion, so that by Euler's theorem the cells add up. R-MAC and NetVLAD normalise regions or cells
+    before they pool: there nothing adds up, and the answer is None.
+    """
+    scheme, attended = net.head.scale_and_mask, seen.attended.clone().requires_grad_()
+    with torch.enable_grad():
+        scales = scheme.filters(attended)
+        pooled = [scheme.pooling(scale, scheme.mask(scale)) for scale in scales]
+        total = torch.stack([one / _length(one) for one in pooled]).sum(0)
+        product = (total / _length(total)) @ torch.from_numpy(other).to(attended.device)
+        (gradient,) = torch.autograd.grad(product.sum(), attended)
+    cells: Plane = (gradient * attended.detach()).sum(1)[0].cpu().numpy()
+    return cells if abs(float(cells.sum() - product.item())) < ADDED_UP else None
+
+
+def _length(vectors: Tensor) -> Tensor:
+    return vectors.detach().norm(dim=1, keepdim=True).clamp(min=1e-12)
+
+
+class CamTarget:
+    """A Grad-CAM target: cosine to a descriptor that should match, minus cosine to one that should not.
+
+    The difference asks what tells the two apart; the plain similarity also lights what all images share.
+    """
+
+    def __init__(self, positive: Plane, negative: Plane) -> None:
+        self.direction = torch.from_numpy(positive - negative)
+
+    def __call__(self, descriptor: Tensor) -> Tensor:
+        """A unit descriptor (D,) -> cos(., positive) - cos(., negative)."""
+        return descriptor @ self.direction.to(descriptor)
+
+
+def grad_cam(
+    net: RetrievalNet, file: Path, spec: ImageSpec, target: CamTarget, box: Box | None = None
+) -> Plane:
+    """Grad-CAM (Selvaraju et al., ICCV 2017) of the backbone's map, (H, W), scaled to 0..1 *within* this image."""
+    batch = to_input(load_image(file, spec, box))[None]
+    with GradCAM(model=net, target_layers=[net.backbone]) as cam:
+        plane: Plane = cam(input_tensor=batch, targets=[target])[0]
+    return plane
+
+
+class SettledEigenCAM(EigenCAM):  # type: ignore[misc]
+    """EigenCAM (Muhammad and Yeasin, IJCNN 2020) with its sign settled: bright where the activations are strong.
+
+    The package centres the activations before its SVD, which leaves the component's sign to chance, image by
+    image, and then cuts the negative half away. (The paper does not centre: there rectified activations settle it.)
+    """
+
+    def get_cam_image(self, *arguments: object, **options: object) -> Plane:
+        """The package's projection (B, h, w), turned where it opposes the norm of the activations (B, C, h, w)."""
+        projection: Plane = super().get_cam_image(*arguments, **options)
+        norm = np.linalg.norm(self.activations_and_grads.activations[0].numpy(), axis=1)
+        agreement = (projection * norm).sum((1, 2), keepdims=True)  # the projection is centred
+        return projection * np.where(agreement < 0, np.float32(-1), np.float32(1))
+
+
+CAMS = {"Grad-CAM": GradCAM, "LayerCAM": LayerCAM, "EigenCAM": SettledEigenCAM}
+
+
+class _FromMap(nn.Module):
+    """A network that starts from its backbone's map: (B, C, h, w) -> unit descriptors (B, D)."""
+
+    def __init__(self, net: RetrievalNet) -> None:
+        super().__init__()
+        self.net = net
+        self.start = nn.Identity()  # where the Grad-CAM package hooks itself in
+
+    def forward(self, features: Tensor) -> Tensor:
+        return self.net.head(self.start(features)).descriptor
+
+
+def cams(net: RetrievalNet, features: Tensor, targets: Sequence[CamTarget]) -> dict[str, Plane]:
+    """Grad-CAM (Selvaraju et al., ICCV 2017), LayerCAM (Jiang et al., TIP 2021) and EigenCAM of F, (B, h, w).
+
+    From F on they are the same maps as from the image, in a quarter of the time.
+    """
+    model, maps = _FromMap(net), {}
+    with torch.enable_grad():
+        start = features.detach().requires_grad_()
+        for name, method in CAMS.items():
+            with method(model=model, target_layers=[model.start]) as cam:
+                maps[name] = cam(input_tensor=start, targets=list(targets))
+    net.zero_grad()  # the package leaves the gradients of its targets in the parameters
+    return maps

@@ -1,0 +1,345 @@
+"""Does the network look at the landmark? Attention maps, scored against the exact masks of Toytown.
+
+    database image -> maps: attention, Grad-CAM and its kin, and two that know nothing of the image
+                   -> pixel AUC, pointing, energy inside: each against the pixels in which the landmark is seen
+
+Only database images are scored: a query's crop would give the answer away. A score says where in an image a map
+is high. It does not say that looking there helps to find the image: that is for the benchmark to say.
+"""
+
+from collections.abc import Sequence
+from dataclasses import asdict, replace
+from functools import partial, reduce
+from pathlib import Path
+
+import matplotlib
+import numpy as np
+import pandas as pd
+import torch
+from matplotlib import pyplot as plt
+from matplotlib.figure import Figure
+from numpy.typing import NDArray
+from pytorch_grad_cam.utils.image import scale_cam_image
+from torch import Tensor
+from torch.nn import functional as fn
+
+from dagf.analysis import cam
+from dagf.analysis.cam import CamTarget, Plane, cams
+from dagf.console import progress
+from dagf.datasets.batches import image_batches
+from dagf.datasets.images import to_input
+from dagf.devices import on_device
+from dagf.errors import UserError
+from dagf.files import atomic_path, code_only, content_hash
+from dagf.model.network import Inspection, RetrievalNet
+from dagf.retrieval.descriptors import benchmark_scores
+from dagf.retrieval.statistics import paired_bootstrap
+from dagf.show.figures import STYLE, overlay
+from dagf.study.parallel import side_by_side
+from dagf.study.provenance import evaluation_hash
+from dagf.study.runs import REMEDY, Run, read_table
+from dagf.study.study import Study
+from dagf.toytown.generate import load_mask, toytown_records
+
+Mask = NDArray[np.bool_]
+
+BATCH = 48  # images; at 96 pixels their maps take 20 MB
+SEED = 2023  # of the random maps
+SPREAD = 0.3  # standard deviation of the centre prior, as a share of the image's sides
+SMALL = 0.25  # energy is judged where the mask covers at most this share: elsewhere most of any map is inside
+DIFFICULTIES = ("easy", "hard", "junk")
+SHOWN = ("region evaluator", "effective weight", "MAX-Mask cells", "Grad-CAM", "feature norm")
+
+
+def maps_of(
+    net: RetrievalNet, images: Tensor, targets: Sequence[CamTarget], numbers: Sequence[int]
+) -> dict[str, Plane]:
+    """Where `net` looks in images (B, 3, H, W), and what to compare that with: name -> maps (B, H, W).
+
+    targets: what Grad-CAM and LayerCAM ask, one an image. numbers: one an image, for its random maps: one of noise,
+    and a CAM of random channel weights, as that of the Grad-CAM package.
+
+    Every map is enlarged (bilinear, align_corners=False) and brought to 0..1 within its image by the routine
+    that the Grad-CAM package has for its own: energy depends on where a map's zero lies, so none may keep a
+    floor that others have lost. A constant map becomes 0. A network without spatial attention has no "region
+    evaluator", one without MAX-Mask no "MAX-Mask cells". Not to be called in `torch.inference_mode`.
+    """
+    images = images.to(next(net.parameters()).device)
+    with torch.no_grad():
+        seen = net.inspect(images)
+    norm = seen.features.norm(dim=1, keepdim=True)
+    height, width = images.shape[2:]
+    maps = {name: cells[:, 0].cpu().numpy() for name, cells in _attentions(seen).items()}
+    maps |= cams(net, seen.features, targets)
+    maps["feature norm"] = norm[:, 0].cpu().numpy()
+    maps["centre prior"] = np.repeat(centre_prior(height, width)[None], len(images), 0)
+    maps["random map"] = np.stack(
+        [np.random.default_rng([SEED, k]).random(norm.shape[2:]) for k in numbers]
+    )
+    maps["random CAM"] = random_cams(seen.features, numbers)
+    return {
+        name: scale_cam_image(scale_cam_image(planes, (width, height)))
+        for name, planes in maps.items()
+    }
+
+
+def random_cams(features: Tensor, numbers: Sequence[int]) -> Plane:
+    """What a CAM of F (B, C, h, w) shows whose channel weights nobody chose: they are drawn from -1..1 for each image
+    by its number. Rectified, (B, h, w)."""
+    weights = np.stack(
+        [np.random.default_rng([SEED, k, 1]).uniform(-1, 1, features.shape[1]) for k in numbers]
+    )
+    planes: Plane = np.einsum(
+        "bc,bchw->bhw", weights.astype(np.float32), features.cpu().numpy()
+    ).clip(min=0)
+    return planes
+
+
+def _attentions(seen: Inspection) -> dict[str, Tensor]:
+    """What one forward pass shows: name -> cells (B, 1, h, w)."""
+    maps = {} if seen.attention is None else {"region evaluator": seen.attention}
+    maps["effective weight"] = seen.effective_weight
+    maps["channel-weighted response"] = seen.attended.norm(dim=1, keepdim=True)
+    kept = [cells for cells in seen.kept if cells is not None]
+    if kept:
+        maps["MAX-Mask cells"] = kept_share(kept, (seen.features.shape[2], seen.features.shape[3]))
+    return maps
+
+
+def kept_share(kept: Sequence[Tensor], size: tuple[int, int]) -> Tensor:
+    """The kept cells of each window k, (B, 1, h-k+1, w-k+1) boolean, laid back on the map's cells: (B, 1, h, w).
+
+    A cell gets the share that is kept of the k x k windows that cover it; of that, the mean over the windows k.
+    So a mask that keeps all gives 1 everywhere, at the border too, where fewer windows cover a cell.
+    """
+
+    def covering(cells: Tensor) -> Tensor:
+        window = [whole - left + 1 for whole, left in zip(size, cells.shape[2:], strict=True)]
+        return fn.conv_transpose2d(cells, cells.new_ones(1, 1, *window))
+
+    shares = [
+        covering(cells.float()) / covering(torch.ones_like(cells, dtype=torch.float32))
+        for cells in kept
+    ]
+    return reduce(torch.add, shares) / len(shares)
+
+
+def centre_prior(height: int, width: int) -> Plane:
+    """A Gaussian in the middle of the image, (height, width): what a map gains from photographers' habits alone."""
+    rows, columns = (
+        np.exp(-0.5 * (((np.arange(n) + 0.5) / n - 0.5) / SPREAD) ** 2) for n in (height, width)
+    )
+    return np.outer(rows, columns).astype(np.float32)
+
+
+def pixel_auc(plane: Plane, mask: Mask) -> float:
+    """The chance that a pixel in the mask is higher than one outside, ties counting half; NaN without either.
+
+    The area under the ROC curve, as the Mann-Whitney statistic with mid-ranks.
+    """
+    inside, outside = np.sort(plane[mask]), np.sort(plane[~mask])
+    if not (len(inside) and len(outside)):
+        return float("nan")
+    below, up_to = (np.searchsorted(outside, inside, side) for side in ("left", "right"))
+    return float((below + up_to).mean() / 2 / len(outside))
+
+
+def pointing(plane: Plane, mask: Mask) -> float:
+    """1 if the map's maximum lies in the mask, else 0; of tied maxima the share that does.
+
+    The pointing game of Zhang et al. (IJCV 2018), without their tolerance of 15 pixels: the masks are exact.
+    """
+    return float(mask[plane == plane.max()].mean())
+
+
+def energy_inside(plane: Plane, mask: Mask) -> float:
+    """The share of a map's sum that lies in the mask, for a map >= 0; NaN for a map that is 0 everywhere.
+
+    The energy-based pointing game of Wang et al. (Score-CAM, CVPRW 2020), with masks for their boxes.
+    """
+    total = plane.sum(dtype=np.float64)
+    return float(plane[mask].sum(dtype=np.float64) / total) if total else float("nan")
+
+
+def cam_targets(study: Study, net: RetrievalNet) -> list[CamTarget]:
+    """For each image of the test database: like its landmark's query, and not like that query's worst mistake.
+
+    The mistake is the best-scoring database image of another landmark. So Grad-CAM is told what to look for,
+    which attention is not.
+    """
+    test = replace(study.test, distractors=())
+    scores, rows, asked = benchmark_scores(net, test, study.profile.evaluation_image)
+    targets: dict[int, CamTarget] = {}
+    for number, query in enumerate(test.queries):
+        own = np.concatenate(list(query.labels.values()))
+        others = np.setdiff1d(np.arange(len(rows)), own)
+        mistake = others[scores[number, others].argmax()]
+        targets |= dict.fromkeys(own.tolist(), CamTarget(asked[number], rows[mistake]))
+    return [targets[row] for row in range(len(rows))]
+
+
+def localisation(study: Study, net: RetrievalNet, step: int = 1) -> pd.DataFrame:
+    """Every map of every `step`-th test database image of Toytown, scored: one row an image and map.
+
+    Columns: file, landmark, difficulty, scale (see `toytown_records`); map; AUC, pointing, energy, and area, the
+    mask's share of the image: all 0..1. Of a landmark's views a step that divides their number takes the same
+    ones each time. Raises `UserError` for a study of photographs, which have no masks.
+    """
+    records = toytown_records(_toytown(study), "test").query("role == 'database'")[::step]
+    net, spec = on_device(net), study.profile.evaluation_image
+    targets = cam_targets(study, net)
+    numbers = {file: number for number, file in enumerate(study.test.database)}
+    kept = ["file", "landmark", "difficulty", "scale"]
+    scored = []
+    batches = image_batches([study.test.root / file for file in records["file"]], spec, batch=BATCH)
+    for places, images in progress(
+        batches, "maps", len(records), amount=lambda batch: len(batch[0])
+    ):
+        rows = records[kept].iloc[places].to_dict("records")
+        chosen = [numbers[row["file"]] for row in rows]
+        masks = [_mask(study, row["file"], images) for row in rows]
+        for name, planes in maps_of(
+            net, to_input(images), [targets[number] for number in chosen], chosen
+        ).items():
+            for row, plane, mask in zip(rows, planes, masks, strict=True):
+                scored.append(row | {"map": name} | _scores(plane, mask))
+    net.cpu()
+    return pd.DataFrame(scored)
+
+
+def localisations(study: Study, arm: str = "dagf") -> pd.DataFrame:
+    """`localisation` of the end-to-end runs of all seeds, with the column `seed`; kept beside each run."""
+    runs = {seed: study.run(arm, seed) for seed in study.profile.seeds}
+    side_by_side(
+        partial(_localise, study),
+        [run for run in runs.values() if not _file(study, run).exists()],
+        "maps",
+    )
+    columns = ("AUC", "pointing", "energy", "area")
+    return pd.concat(
+        [
+            read_table(_file(study, run), columns, REMEDY).assign(seed=seed)
+            for seed, run in runs.items()
+        ]
+    )
+
+
+def _localise(study: Study, run: Run) -> None:
+    with atomic_path(_file(study, run)) as temporary:
+        localisation(study, run.network()).to_csv(temporary, index=False)
+
+
+def _file(study: Study, run: Run) -> Path:
+    own = [code_only(Path(file).read_text(encoding="utf-8")) for file in (__file__, cam.__file__)]
+    asked = [
+        run.weights_sum,
+        study.test_id,
+        asdict(study.profile.evaluation_image),
+        evaluation_hash(),
+        own,
+    ]
+    return run.folder / f"localisation-{content_hash(asked)}.csv"
+
+
+def _toytown(study: Study) -> Path:
+    if study.toytown is None:
+        raise UserError(f"{study.title} has no masks of its landmarks: only Toytown has")
+    return study.toytown
+
+
+def _mask(study: Study, file: str, images: Tensor) -> Mask:
+    """The mask at the size (H, W) of the network's input: nearest pixel, where the profile resizes images."""
+    mask = torch.from_numpy(load_mask(_toytown(study), "test", file))
+    resized = fn.interpolate(mask[None, None].float(), size=images.shape[2:], mode="nearest-exact")
+    return resized[0, 0].bool().numpy()
+
+
+def _scores(plane: Plane, mask: Mask) -> dict[str, float]:
+    scores = {
+        "AUC": pixel_auc(plane, mask),
+        "pointing": pointing(plane, mask),
+        "energy": energy_inside(plane, mask),
+    }
+    return scores | {"area": float(mask.mean())}
+
+
+def localisation_summary(frame: pd.DataFrame) -> pd.DataFrame:
+    """One row a map, in per cent: pixel AUC and pointing over all images, energy inside over those of small masks.
+
+    low, high: the AUC's 95 % interval from a bootstrap over landmarks. Chance: 50 for the AUC, the area for the
+    energy.
+    """
+    rows = []
+    for name, part in frame.groupby("map", sort=False):
+        per_query, small = part.dropna(subset="AUC"), part[part["area"] <= SMALL]
+        mean, low, high = paired_bootstrap(100 * per_query["AUC"], per_query["landmark"])
+        rows.append(
+            {
+                "map": name,
+                "pixel AUC (%)": mean,
+                "low": low,
+                "high": high,
+                "pointing (%)": 100 * part["pointing"].mean(),
+                "energy inside (%)": 100 * small["energy"].mean(),
+                "area (%)": 100 * small["area"].mean(),
+            }
+        )
+    return pd.DataFrame(rows)
+
+
+def by_difficulty(frame: pd.DataFrame) -> pd.DataFrame:
+    """One row a map: the means in per cent of its three scores, as `localisation_summary`, over easy, hard and junk
+    images: columns 'AUC, easy', ..., 'energy, junk'."""
+    small = frame.assign(energy=frame["energy"].where(frame["area"] <= SMALL))
+    means = (
+        100 * small.groupby(["map", "difficulty"], sort=False)[["AUC", "pointing", "energy"]].mean()
+    )
+    maps = frame["map"].unique()
+    columns = {
+        f"{score}, {difficulty}": means[score]
+        .reindex([(name, difficulty) for name in maps])
+        .to_numpy()
+        for score in ("AUC", "pointing", "energy")
+        for difficulty in DIFFICULTIES
+    }
+    return pd.DataFrame({"map": maps, **columns})
+
+
+def worst_images(frame: pd.DataFrame, map_name: str, count: int) -> list[str]:
+    """The files in which a map has its lowest pixel AUC, the worst first."""
+    return frame[frame["map"] == map_name].nsmallest(count, "AUC")["file"].tolist()
+
+
+def localisation_figure(
+    study: Study, net: RetrievalNet, files: Sequence[str], shown: Sequence[str] = SHOWN
+) -> Figure:
+    """Some test database images, line by line: picture, outline of the mask, and maps with their pixel AUC."""
+    net = on_device(net)
+    numbers = [study.test.database.index(file) for file in files]
+    targets = cam_targets(study, net)
+    columns = 2 + len(shown)
+    with matplotlib.rc_context(STYLE):
+        figure, axes = plt.subplots(
+            len(files), columns, figsize=(1.45 * columns, 1.8 * len(files)), squeeze=False
+        )
+        for places, images in image_batches(
+            [study.test.root / file for file in files], study.profile.evaluation_image
+        ):
+            chosen = [numbers[place] for place in places]
+            maps = maps_of(net, to_input(images), [targets[number] for number in chosen], chosen)
+            for number, place in enumerate(places):
+                line, mask = axes[place], _mask(study, files[place], images)
+                pixels = images[number].permute(1, 2, 0).numpy()
+                overlay(line[0], pixels, None, Path(files[place]).stem)
+                overlay(line[1], pixels, None, f"landmark, {mask.mean():.0%}")
+                if mask.any() and not mask.all():
+                    line[1].contour(mask, levels=[0.5], colors="#f0e442", linewidths=1)
+                for ax, name in zip(line[2:], shown, strict=True):
+                    plane = maps.get(name)
+                    value = "none" if plane is None else f"AUC {pixel_auc(plane[number], mask):.0%}"
+                    overlay(
+                        ax, pixels, None if plane is None else plane[number], f"{name}\n{value}"
+                    )
+        figure.tight_layout(pad=0.3)
+    net.cpu()
+    return figure

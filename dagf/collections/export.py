@@ -1,0 +1,191 @@
+"""A trained run as one ONNX file: images in, descriptors out, without PyTorch and without this package.
+
+The graph takes any batch, height and width. It is compared with the network before it gets its name.
+"""
+
+import json
+import warnings
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass
+from importlib.util import find_spec
+from itertools import count
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.nn import functional as fn
+
+import dagf
+from dagf.datasets.images import IMAGENET_MEAN, IMAGENET_STD, to_input
+from dagf.errors import UserError
+from dagf.files import atomic_path
+from dagf.model.network import RetrievalNet
+from dagf.model.variants import Variant
+from dagf.study.runs import Run
+
+PACKAGES = ("onnx", "onnxscript", "onnxruntime")
+INPUT, OUTPUT = "images", "descriptors"
+AXES = {0: "batch", 2: "height", 3: "width"}
+# The largest difference of a number of a descriptor, whose length is 1: the rounding of sums in another order. It may
+# also make another cell the greatest of a channel, and a mask then keeps that one.
+TOLERANCE, WITH_MASK = 1e-4, 2e-3
+SMALLEST = 32  # pixels; some backbones have nothing left of a smaller image
+
+
+@dataclass(frozen=True)
+class Exported:
+    """What was written: the length D of its descriptors, and the smallest side in pixels of an image that it takes.
+
+    difference: the largest from the network, of all numbers that were compared.
+    """
+
+    dimensions: int
+    smallest_side: int
+    difference: float
+
+
+def write_onnx(run: Run, path: Path) -> Exported:
+    """Write a run as the ONNX file `path`: `images` (B, 3, H, W) -> unit `descriptors` (B, D), all float32.
+
+    Images are normalised as `to_input` makes them; how, and what the run is, stands in the metadata of the file
+    (`about`). onnxruntime and the network describe the same images, of two sizes and batches, before the file takes
+    its place: what was there stays where something fails.
+
+    Raises `UserError` for a missing package, a variant that no such graph can hold, an operator that ONNX does not
+    have, and descriptors that differ by more than `tolerance`.
+    """
+    missing = [name for name in PACKAGES if find_spec(name) is None]
+    if missing:
+        raise UserError(
+            f"dagf export needs {', '.join(missing)}: pip install -c constraints.txt -e '.[export]'"
+        )
+    if path.is_dir():
+        raise UserError(f"{path} is a folder: name a file, for instance {path / 'model.onnx'}")
+    variant, net = run.config.variant, run.network()
+    reason = impossible(variant)
+    if reason:
+        raise UserError(f"run {run.id} ({variant.title}) cannot be exported: {reason}")
+    least = smallest_side(net, max(variant.windows))
+    try:
+        program = _program(net, least)
+    except torch.onnx.OnnxExporterError as error:
+        raise UserError(
+            f"run {run.id} ({variant.title}) cannot be exported: {_cause(error)}"
+        ) from error
+    program.model.metadata_props.update(about(run, net.dimensions, least))
+    with atomic_path(path) as temporary:
+        program.save(temporary, external_data=False)
+        found = difference(net, temporary, least)
+        bound = tolerance(variant)
+        if not found <= bound:  # written so that NaN fails it
+            raise UserError(
+                f"run {run.id} ({variant.title}): as ONNX its descriptors differ by {found:.1e}, more than "
+                f"{bound:g}; {path} was not written: try the versions of constraints.txt"
+            )
+    return Exported(net.dimensions, least, found)
+
+
+def tolerance(variant: Variant) -> float:
+    """How far a number of a variant's descriptor may lie from the network's."""
+    return TOLERANCE if variant.mask == "none" else WITH_MASK
+
+
+def impossible(variant: Variant) -> str:
+    """Why no graph for images of any size can be equal to the variant; '' where one can."""
+    if variant.pooling == "rmac":
+        return "the number and place of R-MAC's regions follow from the size of the map"
+    if variant.mask == "random":
+        return (
+            "its random mask keeps other cells in every pass, so there is nothing to compare with"
+        )
+    return ""
+
+
+def about(run: Run, dimensions: int, least: int) -> dict[str, str]:
+    """The metadata of the file: name -> text, JSON where it is no plain text."""
+    config = run.config
+    return {
+        "run": run.id,
+        "dagf": dagf.__version__,
+        "variant": config.variant.title,
+        "backbone": config.backbone.name,
+        "input": f"{INPUT}: float32 (batch, 3, height, width), RGB, each channel (value / 255 - mean) / std",
+        "output": f"{OUTPUT}: float32 (batch, {dimensions}), unit length",
+        "mean": json.dumps(IMAGENET_MEAN),
+        "std": json.dumps(IMAGENET_STD),
+        "image": json.dumps(asdict(config.image)),
+        "smallest_side": str(least),
+    }
+
+
+def smallest_side(net: RetrievalNet, window: int) -> int:
+    """The smallest side of an image, from `SMALLEST` pixels on, whose map is not smaller than the largest window.
+
+    The network cuts a window to a smaller map (`ScaleFilters`), and a graph, which has one form, does not.
+    """
+    with torch.inference_mode():
+        sides = (
+            side
+            for side in count(SMALLEST)
+            if min(net.backbone(torch.zeros(1, 3, side, side)).shape[2:]) >= window
+        )
+        return next(sides)
+
+
+def _program(net: RetrievalNet, least: int) -> torch.onnx.ONNXProgram:
+    """The network as an ONNX graph."""
+    example = (
+        _pictures(2, least + 64, least + 96),
+    )  # no two sides alike, and no batch of 1: they would be fixed
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # what the exporter says of its own inside
+        program = torch.onnx.export(
+            net,
+            example,
+            input_names=[INPUT],
+            output_names=[OUTPUT],
+            dynamic_shapes=(AXES,),
+            verbose=False,
+        )
+    assert program is not None  # it is None for the older exporter alone
+    for node in program.model.graph:
+        node.metadata_props.clear()  # each holds the paths of our sources on this machine
+    return program
+
+
+def difference(net: RetrievalNet, file: Path, least: int) -> float:
+    """The largest difference between the descriptors of a network and of a graph, over two sizes and batches."""
+    import onnxruntime
+
+    session = onnxruntime.InferenceSession(file, providers=["CPUExecutionProvider"])
+    return float(np.max([*_differences(net, session, least)]))
+
+
+def _differences(net: RetrievalNet, session: Any, least: int) -> Iterator[float]:
+    for shape in ((1, least, 2 * least + 5), (3, least + 77, least + 18)):
+        images = _pictures(*shape)
+        with torch.inference_mode():
+            expected = net(images).numpy()
+        (found,) = session.run([OUTPUT], {INPUT: images.numpy()})
+        yield (
+            float(np.abs(found - expected).max()) if found.shape == expected.shape else float("inf")
+        )
+
+
+def _pictures(batch: int, height: int, width: int) -> Tensor:
+    """Images without meaning as the network takes them; smooth ones, for in noise every cell would be alike."""
+    coarse = torch.rand(
+        batch, 3, height // 8 + 1, width // 8 + 1, generator=torch.Generator().manual_seed(0)
+    )
+    return to_input(
+        (255 * fn.interpolate(coarse, (height, width), mode="bilinear")).to(torch.uint8)
+    )
+
+
+def _cause(error: BaseException) -> str:
+    """The first line of the error at the root: the exporter wraps it in pages of advice."""
+    while error.__cause__ is not None:
+        error = error.__cause__
+    return " ".join((str(error) or type(error).__name__).split("\n")[0].split())[:300]

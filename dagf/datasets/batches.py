@@ -1,0 +1,103 @@
+"""From files to batches of images of equal size, decoded ahead of the network that reads them."""
+
+import os
+from collections import deque
+from collections.abc import Generator, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import closing
+from pathlib import Path
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from dagf.console import cores
+from dagf.datasets.benchmark import Benchmark, Box
+from dagf.datasets.images import ImageSpec, load_image, to_input
+
+Batch = tuple[NDArray[np.int64], Tensor]
+AHEAD = 2  # batches of images that are decoded while the network is busy
+WAITING = 4  # batches of decoded images of rare sizes that wait for their like
+
+
+def image_batches(
+    files: Sequence[Path],
+    spec: ImageSpec,
+    boxes: Sequence[Box | None] | None = None,
+    batch: int = 64,
+) -> Iterator[Batch]:
+    """Batches (row numbers, images (B, 3, H, W), uint8, for `network_input`) that cover every file once.
+
+    Images of equal size travel together, whatever their place in the list. Threads decode while the reader of the
+    batches works; of decoded images there are at most about (`AHEAD` + `WAITING` + 1) * `batch`.
+    `boxes` are crops in pixels of the upright image, None for the whole.
+
+    Raises `UserError` for a file that cannot be read.
+    """
+    waiting: dict[tuple[int, ...], list[tuple[int, Tensor]]] = {}
+    with closing(_decoded(files, spec, boxes or [None] * len(files), AHEAD * batch)) as images:
+        for row, image in enumerate(images):
+            group = waiting.setdefault(tuple(image.shape), [])
+            group.append((row, image))
+            if len(group) == batch:
+                yield _stack(waiting.pop(tuple(image.shape)))
+            if (
+                sum(map(len, waiting.values())) > WAITING * batch
+            ):  # many sizes: memory before full batches
+                yield _stack(waiting.pop(max(waiting, key=lambda shape: len(waiting[shape]))))
+    for group in waiting.values():
+        yield _stack(group)
+
+
+def _decoded(
+    files: Sequence[Path], spec: ImageSpec, boxes: Sequence[Box | None], ahead: int
+) -> Generator[Tensor, None, None]:
+    """The images in the order of their files; `ahead` of them are being decoded, or are, before they are asked for."""
+    pool = ThreadPoolExecutor(decoders())
+    jobs: deque[Future[Tensor]] = deque()
+    try:
+        for file, box in zip(files, boxes, strict=True):
+            jobs.append(pool.submit(load_image, file, spec, box))
+            if len(jobs) > ahead:
+                yield jobs.popleft().result()
+        while jobs:
+            yield jobs.popleft().result()
+    finally:
+        pool.shutdown(cancel_futures=True)
+
+
+def decoders() -> int:
+    """Threads that decode (which releases the interpreter's lock): one a core of this process, two at least.
+
+    More of them take the cores from a network that runs on the CPU.
+    """
+    return max(
+        2, cores() // int(os.environ.get("LOCAL_WORLD_SIZE", "1"))
+    )  # set by torchrun: processes on this machine
+
+
+def _stack(group: list[tuple[int, Tensor]]) -> Batch:
+    rows, images = zip(*group, strict=True)
+    return np.array(rows), torch.stack(images)
+
+
+def network_input(images: Tensor, device: torch.device) -> Tensor:
+    """What the batches hold, on a device: images as `to_input` makes them, and feature maps as they are.
+
+    images: (B, 3, H, W) uint8, or maps (B, C, H, W) float32; the answer has their shape, in float32. Images travel as
+    bytes, a quarter of what they are as network input, and are normalised there.
+    """
+    there = images.to(device, memory_format=torch.channels_last)
+    return to_input(there) if there.dtype == torch.uint8 else there
+
+
+def database_batches(benchmark: Benchmark, spec: ImageSpec, batch: int = 64) -> Iterator[Batch]:
+    """The batches of a benchmark's database, and of its distractors after it."""
+    return image_batches(benchmark.database_paths, spec, batch=batch)
+
+
+def query_batches(benchmark: Benchmark, spec: ImageSpec, batch: int = 64) -> Iterator[Batch]:
+    """The batches of a benchmark's queries, each cropped to its box."""
+    files = [benchmark.root / query.file for query in benchmark.queries]
+    return image_batches(files, spec, [query.box for query in benchmark.queries], batch)

@@ -1,0 +1,204 @@
+"""Attention of other papers, to compare with: modules F -> F' of the same shape (B, C, H, W).
+
+The head rectifies what they return, for GeM and the masks are defined on F' >= 0 while SOLAR, GLAM and DELF
+can go below. SE, CBAM and ECA are timm's.
+"""
+
+import math
+from collections.abc import Callable
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as fn
+
+
+class SOLAR(nn.Module):
+    """Second-order attention: each cell is completed by the cells it resembles (SOLAR, Ng et al., ECCV 2020).
+
+        z = softmax(f^T g / sqrt(M)) h,    F' = F + v(z)
+
+    f, g, h: C -> M = C/2 and v: M -> C are 1x1 convolutions, f and g with batch norm and ReLU. v starts at zero,
+    so that a fresh network equals one without.
+    """
+
+    def __init__(self, channels: int, reduction: int = 2) -> None:
+        super().__init__()
+        middle = max(1, channels // reduction)
+        self.f, self.g = (nn.Sequential(*_normed(channels, middle), nn.ReLU()) for _ in range(2))
+        self.h = nn.Conv2d(channels, middle, 1)
+        self.v = nn.Conv2d(middle, channels, 1)
+        for parameter in self.v.parameters():
+            nn.init.zeros_(parameter)
+
+    def relations(self, features: Tensor) -> Tensor:
+        """F of shape (B, C, H, W) -> how much each cell takes from each, (B, HW, HW), every row a soft-max."""
+        asked, offered = self.f(features).flatten(2), self.g(features).flatten(2)
+        return torch.softmax(asked.transpose(1, 2) @ offered / math.sqrt(asked.shape[1]), dim=2)
+
+    def forward(self, features: Tensor) -> Tensor:
+        """F of shape (B, C, H, W) -> F' of the same shape."""
+        mixed = self.h(features).flatten(2) @ self.relations(features).transpose(1, 2)
+        return features + self.v(mixed.unflatten(2, features.shape[2:]))
+
+
+class LocalChannel(nn.Module):
+    """GLAM's local channel attention, that of ECA: A = sigmoid(conv_k(GAP F)), over k = 3 neighbouring channels."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.near = _over_channels()
+
+    def forward(self, features: Tensor) -> Tensor:
+        """F of shape (B, C, H, W) -> A of shape (B, C, 1, 1)."""
+        gate = torch.sigmoid(self.near(features.mean((2, 3)).unsqueeze(1)))
+        return gate.transpose(1, 2).unsqueeze(3)
+
+
+class LocalSpatial(nn.Module):
+    """GLAM's local spatial attention: context around each cell, from 1x1 to 7x7.
+
+    With X = conv_1(F) in R^{C/8}, A = conv_1([X, conv_3(X), conv_5(X), conv_7(X)]); 5x5 and 7x7 are 3x3
+    convolutions dilated by 2 and 3.
+    """
+
+    def __init__(self, channels: int, reduction: int = 8) -> None:
+        super().__init__()
+        middle = max(1, channels // reduction)
+        self.squeeze = nn.Conv2d(channels, middle, 1)
+        self.around = nn.ModuleList(
+            nn.Conv2d(middle, middle, 3, padding=d, dilation=d) for d in (1, 2, 3)
+        )
+        self.readout = nn.Conv2d(4 * middle, 1, 1)
+
+    def forward(self, features: Tensor) -> Tensor:
+        """F of shape (B, C, H, W) -> A of shape (B, 1, H, W); it may be negative, as no activation follows."""
+        squeezed = self.squeeze(features)
+        return self.readout(
+            torch.cat([squeezed, *(context(squeezed) for context in self.around)], dim=1)
+        )
+
+
+class GlobalChannel(nn.Module):
+    """GLAM's global channel attention: each channel asks all the others.
+
+    With q, k = sigmoid(conv_3(GAP F)) in R^C, G_c = sum_d A_dc F_d, where A_dc = softmax_d(k_d q_c).
+    """
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.query, self.key = _over_channels(), _over_channels()
+
+    def forward(self, features: Tensor) -> Tensor:
+        """F of shape (B, C, H, W) -> G of the same shape."""
+        average = features.mean((2, 3)).unsqueeze(1)
+        query, key = torch.sigmoid(self.query(average)), torch.sigmoid(self.key(average))
+        return torch.einsum(
+            "bdc,bdhw->bchw", torch.softmax(key.transpose(1, 2) @ query, dim=1), features
+        )
+
+
+class GlobalSpatial(nn.Module):
+    """GLAM's global spatial attention, a non-local block: each cell asks all the others.
+
+    With 1x1 convolutions q, k, v: C -> C/8 and u: C/8 -> C, G_i = u(sum_j A_ji v_j), where A_ji = softmax_j <k_j, q_i>.
+    """
+
+    def __init__(self, channels: int, reduction: int = 8) -> None:
+        super().__init__()
+        middle = max(1, channels // reduction)
+        self.query, self.value = nn.Conv2d(channels, middle, 1), nn.Conv2d(channels, middle, 1)
+        self.key = nn.Conv2d(
+            channels, middle, 1, bias=False
+        )  # it would shift all of a soft-max alike
+        self.expand = nn.Conv2d(middle, channels, 1)
+
+    def forward(self, features: Tensor) -> Tensor:
+        """F of shape (B, C, H, W) -> G of the same shape."""
+        query, key, value = (one(features).flatten(2) for one in (self.query, self.key, self.value))
+        mixed = value @ torch.softmax(key.transpose(1, 2) @ query, dim=1)
+        return self.expand(mixed.unflatten(2, features.shape[2:]))
+
+
+class GLAM(nn.Module):
+    """Local and global attention, each to channels and to positions (GLAM, Song et al., WACV 2022).
+
+    local:  L  = A_c * F + F,    F_l = A_s * L + L        (`LocalChannel`, `LocalSpatial`)
+    global: G  = G_c * F,        F_g = G_s * G + G        (`GlobalChannel`, `GlobalSpatial`)
+    F' = w_l F_l + w_g F_g + w_0 F,    w the soft-max of three learned numbers, equal at the start
+    """
+
+    def __init__(self, channels: int) -> None:
+        super().__init__()
+        self.local_channel, self.local_spatial = LocalChannel(), LocalSpatial(channels)
+        self.global_channel, self.global_spatial = GlobalChannel(), GlobalSpatial(channels)
+        self.fusion = nn.Parameter(torch.zeros(3))
+
+    def forward(self, features: Tensor) -> Tensor:
+        """F of shape (B, C, H, W) -> F' of the same shape."""
+        local_map = self.local_channel(features) * features + features
+        local_map = self.local_spatial(features) * local_map + local_map
+        global_map = self.global_channel(features) * features
+        global_map = self.global_spatial(features) * global_map + global_map
+        of_local, of_global, of_input = torch.softmax(self.fusion, dim=0)
+        return of_local * local_map + of_global * global_map + of_input * features
+
+
+class DELF(nn.Module):
+    """DELF's attention, without global information (Noh et al., ICCV 2017), in the form of DOLG and DELG.
+
+    X = BN(conv F),    a = softplus(conv(relu(X))),    F' = a * X / |X|,    |.| the length of each local feature
+    """
+
+    def __init__(self, channels: int) -> None:
+        super().__init__()
+        self.embed = nn.Sequential(*_normed(channels, channels))
+        self.score = nn.Conv2d(channels, 1, 1)
+
+    def forward(self, features: Tensor) -> Tensor:
+        """F of shape (B, C, H, W) -> F' of the same shape, each local feature of length a_ij."""
+        embedded = self.embed(features)
+        return fn.softplus(self.score(torch.relu(embedded))) * fn.normalize(embedded, dim=1)
+
+
+def _normed(inputs: int, outputs: int) -> tuple[nn.Module, nn.Module]:
+    """A 1x1 convolution and its batch norm, which has the bias of both."""
+    return nn.Conv2d(inputs, outputs, 1, bias=False), nn.BatchNorm2d(outputs)
+
+
+def _over_channels() -> nn.Conv1d:
+    """A convolution over three neighbouring channels: (B, 1, C) -> (B, 1, C)."""
+    return nn.Conv1d(1, 1, 3, padding=1)
+
+
+# timm is imported where it is needed, as that takes seconds.
+
+
+def _squeeze_and_excitation(channels: int) -> nn.Module:
+    """SE (Hu et al., CVPR 2018): F' = sigmoid(W2 relu(W1 GAP F)) * F."""
+    from timm.layers.squeeze_excite import SEModule
+
+    return SEModule(channels)
+
+
+def _convolutional_block_attention(channels: int) -> nn.Module:
+    """CBAM (Woo et al., ECCV 2018): channels from mean and maximum, then positions from a 7x7 convolution."""
+    from timm.layers.cbam import CbamModule
+
+    return CbamModule(channels)
+
+
+def _efficient_channel_attention(channels: int) -> nn.Module:
+    """ECA (Wang et al., CVPR 2020): F' = sigmoid(conv_k(GAP F)) * F, k growing with log C."""
+    from timm.layers.eca import EcaModule
+
+    return EcaModule(channels)
+
+
+BASELINES: dict[str, Callable[[int], nn.Module]] = {  # each takes the number of channels
+    "solar": SOLAR,
+    "glam": GLAM,
+    "delf": DELF,
+    "se": _squeeze_and_excitation,
+    "cbam": _convolutional_block_attention,
+    "eca": _efficient_channel_attention,
+}

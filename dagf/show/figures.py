@@ -1,0 +1,297 @@
+"""Plots and tables in one style: a method has one colour everywhere, and every figure says in words what it shows."""
+
+import base64
+import html
+import io
+import re
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+import matplotlib
+import numpy as np
+import pandas as pd
+from IPython.display import HTML
+from matplotlib import pyplot as plt
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.patches import Rectangle
+from numpy.typing import NDArray
+
+from dagf.analysis.contrasts import keep_table
+from dagf.analysis.tables import RUNS, split
+from dagf.model.variants import VARIANTS
+from dagf.retrieval.statistics import t_interval
+from dagf.study import paths
+
+if TYPE_CHECKING:
+    from dagf.analysis.contrasts import Contrast
+
+# Okabe and Ito's colours, which people with any colour vision can tell apart.
+BLUE, ORANGE, GREEN, RED, PURPLE, SKY, GREY = (
+    "#0072B2", "#E69F00", "#009E73", "#D55E00", "#CC79A7", "#56B4E9", "#6b6b6b",
+)  # fmt: skip
+COLOURS = {
+    "dagf": RED,
+    "gem": BLUE,
+    "spoc": SKY,
+    "mac": ORANGE,
+    "scale-mask": GREEN,
+    "scale-mask-spoc": PURPLE,
+    "spatial": ORANGE,
+    "channel": SKY,
+    "attention": PURPLE,
+}
+VERDICTS = {"right": GREEN, "wrong": RED, "junk": GREY}
+STYLE: Any = {  # matplotlib types the keys of rcParams one by one
+    "figure.dpi": 110,
+    "savefig.bbox": "tight",
+    "font.size": 10,
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+    "axes.grid": True,
+    "grid.alpha": 0.25,
+    "axes.titlesize": 10,
+    "svg.hashsalt": "dagf",  # else a plot differs from run to run in its element ids
+    "svg.fonttype": "path",
+}
+
+
+def colour(arm: str) -> str:
+    """The colour of a variant."""
+    return COLOURS.get(arm, GREY)
+
+
+def show(figure: Figure, alt: str, caption: str, save: str = "") -> HTML:
+    """The figure for a notebook: an image with a text alternative and a caption.
+
+    Photographs become PNG, line art SVG. `save` also writes it to the report's figures under that name.
+    """
+    kind = "png" if any(axes.images for axes in figure.axes) else "svg"
+    data = io.BytesIO()
+    with matplotlib.rc_context(
+        STYLE
+    ):  # how it is saved is style, too: the salt, the font, the margin
+        figure.savefig(
+            data, format=kind, metadata={"Date": None} if kind == "svg" else {"Software": None}
+        )
+    plt.close(figure)
+    if save:
+        paths.figure(f"{save}.{kind}").write_bytes(data.getvalue())
+    mime = {"png": "image/png", "svg": "image/svg+xml"}[kind]
+    source = f"data:{mime};base64,{base64.b64encode(data.getvalue()).decode()}"
+    return HTML(
+        f'<figure><img src="{source}" alt="{html.escape(alt)}"><figcaption>{html.escape(caption)}</figcaption></figure>'
+    )
+
+
+def table(frame: pd.DataFrame, caption: str, digits: int = 1) -> HTML:
+    """A table for a notebook, with its caption; where the mouse rests on a row, the row's runs."""
+    plain, runs = split(frame)
+    body = (
+        plain.astype(object)
+        .where(plain.notna(), np.nan)
+        .to_html(
+            border=0,
+            classes="dataframe",
+            index=False,
+            float_format=lambda value: f"{value:.{digits}f}",
+            na_rep="–",
+        )
+    )
+    titles = (f'<tr title="{html.escape(one)}">' if one else "<tr>" for one in runs)
+    head, start, rows = body.partition("<tbody>")
+    body = head + start + re.sub("<tr>", lambda tag: next(titles, tag.group()), rows)
+    return HTML(
+        f'<figure class="table">{body}<figcaption>{html.escape(caption)}</figcaption></figure>'
+    )
+
+
+def kept(
+    name: str, frame: pd.DataFrame, title: str, caption: str, digits: int = 1, **more: Any
+) -> HTML:
+    """A table for a notebook that is a result, too: kept by `dagf.analysis.contrasts.keep_table`."""
+    keep_table(name, frame, title, caption, **more)
+    return table(frame, f"{title}. {caption}", digits)
+
+
+def record_table(record: Mapping[str, Any]) -> HTML:
+    """A table that an earlier run kept (`dagf.analysis.contrasts.keep_table`)."""
+    frame = pd.DataFrame(record["rows"], columns=record["columns"])
+    frame = frame.assign(**{RUNS: record[RUNS]}) if RUNS in record else frame
+    photographs = record["measured"]["photographs"] + ": " if "measured" in record else ""
+    return table(frame, f"{photographs}{record['title']}. {record['caption']}")
+
+
+def contact_sheet(pictures: Sequence[NDArray[Any]], columns: int) -> Figure:
+    """Pictures (H, W, 3), side by side."""
+    rows = -(-len(pictures) // columns)
+    with matplotlib.rc_context(STYLE):
+        figure, axes = plt.subplots(
+            rows, columns, figsize=(columns * 1.2, rows * 1.38), squeeze=False
+        )
+        for number, ax in enumerate(axes.flat):
+            ax.axis("off")
+            if number < len(pictures):
+                ax.imshow(pictures[number])
+        figure.tight_layout(pad=0.3)
+    return figure
+
+
+def training_curves(curves: Mapping[tuple[str, int], pd.DataFrame]) -> Figure:
+    """Loss and validation mAP against epochs, one line a run; (arm, seed) -> its curves."""
+    with matplotlib.rc_context(STYLE):
+        figure, (left, right) = plt.subplots(1, 2, figsize=(8.5, 3.2))
+        named: set[str] = set()
+        for (arm, _), curve in curves.items():
+            label = None if arm in named else VARIANTS[arm].title
+            named.add(arm)
+            left.plot(curve["epoch"], curve["loss"], color=colour(arm), label=label, marker=".")
+            right.plot(curve["epoch"], curve["validation_mAP"], color=colour(arm), marker=".")
+        left.set(xlabel="epoch", ylabel="training loss")
+        right.set(xlabel="epoch", ylabel="validation mAP (%)")
+        for ax in (left, right):
+            ax.xaxis.get_major_locator().set_params(integer=True)
+        left.legend(frameon=False)
+        figure.tight_layout()
+    return figure
+
+
+def arms_by_setting(results: pd.DataFrame, settings: Sequence[str]) -> Figure:
+    """mAP of each arm (column `arm`, `seed`, `setting`, `mAP`): a dot a seed, the mean and its t-interval as a bar."""
+    arms = list(dict.fromkeys(results["arm"]))
+    with matplotlib.rc_context(STYLE):
+        figure, axes = plt.subplots(
+            1,
+            len(settings),
+            figsize=(2.9 * len(settings) + 1, 0.5 * len(arms) + 1.2),
+            sharey=True,
+            squeeze=False,
+        )
+        for ax, setting in zip(axes[0], settings, strict=True):
+            part = results[results["setting"] == setting]
+            for height, arm in enumerate(arms):
+                values = part.loc[part["arm"] == arm, "mAP"].to_numpy(float)
+                mean, low, high = t_interval(values)
+                if np.isfinite(low):
+                    ax.plot(
+                        [low, high], [height, height], color=colour(arm), linewidth=5, alpha=0.3
+                    )
+                ax.plot(
+                    values,
+                    np.full(len(values), height),
+                    "o",
+                    color=colour(arm),
+                    markersize=4,
+                    alpha=0.7,
+                )
+                ax.plot(mean, height, "|", color=colour(arm), markersize=16, markeredgewidth=2.5)
+            ax.set(title=setting, xlabel="mAP (%)")
+        axes[0][0].set_yticks(range(len(arms)), [VARIANTS[arm].title for arm in arms])
+        axes[0][0].invert_yaxis()
+        figure.tight_layout()
+    return figure
+
+
+def heat_maps(table: pd.DataFrame, down: str, along: str, value: str, panel: str) -> Figure:
+    """A field a (`down`, `along`) with its value written in it, one panel a value of `panel`; one scale of colours."""
+    panels = list(dict.fromkeys(table[panel]))
+    low, high = table[value].min(), table[value].max()
+    with matplotlib.rc_context({**STYLE, "axes.grid": False}):
+        figure, axes = plt.subplots(
+            1, len(panels), figsize=(4.2 * len(panels), 3.6), sharey=True, squeeze=False
+        )
+        for ax, name in zip(axes[0], panels, strict=True):
+            part = table[table[panel] == name]
+            rows, columns = (list(dict.fromkeys(part[key])) for key in (down, along))
+            fields = part.set_index([down, along])[value].unstack().loc[rows, columns].to_numpy()
+            picture = ax.pcolormesh(
+                fields, cmap="cividis", vmin=low, vmax=high, edgecolors="white", linewidth=1
+            )
+            for y, x in np.ndindex(*fields.shape):
+                dark = fields[y, x] < (low + high) / 2
+                ax.text(
+                    x + 0.5,
+                    y + 0.5,
+                    f"{fields[y, x]:.1f}",
+                    ha="center",
+                    va="center",
+                    color="w" if dark else "k",
+                )
+            ax.set(title=name, xlabel=along)
+            ax.set_xticks(np.arange(len(columns)) + 0.5, columns)
+            ax.set_yticks(np.arange(len(rows)) + 0.5, rows)
+        axes[0][0].set_ylabel(down)
+        axes[0][0].invert_yaxis()
+        figure.colorbar(picture, ax=axes[0].tolist(), label=f"{value} (%)")
+    return figure
+
+
+def gains(contrasts: Sequence["Contrast"]) -> Figure:
+    """Differences by nuisance and bin, with the joint interval; `setting` of a contrast reads 'nuisance: bin'."""
+    split: dict[str, list[tuple[str, Contrast]]] = {}
+    for one in contrasts:
+        nuisance, _, label = one.setting.partition(": ")
+        split.setdefault(nuisance, []).append((label, one))
+    with matplotlib.rc_context(STYLE):
+        figure, axes = plt.subplots(
+            1, len(split), figsize=(3.2 * len(split) + 0.6, 2.8), sharey=True, squeeze=False
+        )
+        for ax, (name, part) in zip(axes[0], split.items(), strict=True):
+            for x, (_, one) in enumerate(part):
+                ax.plot([x, x], [one.joint.low, one.joint.high], color=RED, linewidth=3, alpha=0.5)
+                ax.plot(x, one.mean, "o", color=RED)
+            ax.axhline(0, color="black", linewidth=0.8)
+            ax.set_xticks(
+                range(len(part)),
+                [label.replace(" minus ", "\n− ") for label, _ in part],
+                fontsize=8,
+            )
+            ax.set_title(name)
+        axes[0][0].set_ylabel("difference (mAP points)")
+        figure.tight_layout()
+    return figure
+
+
+def overlay(
+    ax: Axes, pixels: NDArray[np.uint8], plane: NDArray[Any] | None, title: str = ""
+) -> None:
+    """A picture, darkened, under a heat map that is scaled to this picture's own range."""
+    ax.axis("off")
+    ax.set_title(title, fontsize=7, pad=2)
+    ax.imshow(pixels)
+    if plane is not None:
+        ax.imshow(
+            plane,
+            cmap="magma",
+            alpha=0.6,
+            extent=(-0.5, pixels.shape[1] - 0.5, pixels.shape[0] - 0.5, -0.5),
+        )
+
+
+def kept_cells(
+    ax: Axes, pixels: NDArray[np.uint8], kept: NDArray[np.bool_] | None, window: int, title: str
+) -> None:
+    """A picture with the cells that a mask drops darkened; a cell of window k stands at its window's centre."""
+    ax.axis("off")
+    ax.set_title(title, fontsize=7, pad=2)
+    ax.imshow(pixels)
+    if kept is None:
+        return
+    height, width = pixels.shape[:2]
+    cell_h, cell_w = height / (kept.shape[0] + window - 1), width / (kept.shape[1] + window - 1)
+    margin_h, margin_w = cell_h * (window - 1) / 2, cell_w * (window - 1) / 2
+    shade = np.zeros((*kept.shape, 4))
+    shade[..., 3] = np.where(kept, 0.0, 0.72)
+    extent = (margin_w - 0.5, width - margin_w - 0.5, height - margin_h - 0.5, margin_h - 0.5)
+    ax.imshow(shade, extent=extent, interpolation="nearest")
+    ax.set(xlim=(-0.5, width - 0.5), ylim=(height - 0.5, -0.5))
+
+
+def frame(ax: Axes, verdict: str) -> None:
+    """A frame around a picture: right, wrong or junk, in colour and line style."""
+    style = {"right": "-", "wrong": "--", "junk": ":"}[verdict]
+    box = Rectangle(
+        (0, 0), 1, 1, transform=ax.transAxes, fill=False, color=VERDICTS[verdict], lw=3, ls=style
+    )
+    box.set_clip_on(False)
+    ax.add_patch(box)

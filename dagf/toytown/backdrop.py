@@ -1,0 +1,141 @@
+"""What lies behind and around a Toytown photograph: sky, skyline, ground; and the camera's own flaws."""
+
+from functools import lru_cache
+
+import cv2
+import numpy as np
+
+from dagf.toytown.buildings import Points
+from dagf.toytown.paint import Canvas
+from dagf.toytown.sprites import Floats, Image, clouds, grain, grounds
+
+
+def backdrop(canvas: Canvas, rng: np.random.Generator) -> None:
+    """Fill the canvas with a sky with clouds, two rows of a skyline, and the ground."""
+    view = canvas.view
+    far = view.position * (1, 0, 1) + (0, view.position[1], 0)
+    ends = np.stack([view.forward - 0.2 * view.right, view.forward + 0.2 * view.right])
+    (ax, ay), (bx, by) = view.project(far + 1e5 * ends)[0].tolist()
+    slope = (by - ay) / (bx - ax)
+    x, y = _grid(canvas.size)
+    below = (
+        y - np.float32(ay) - np.float32(slope) * (x - np.float32(ax))
+    )  # pixels below the horizon
+    canvas.image = _sky(canvas, below, rng)
+    _skyline(canvas, ay - slope * ax, slope, rng)
+    _ground(canvas, below, rng)
+
+
+def _sky(canvas: Canvas, below: Floats, rng: np.random.Generator) -> Image:
+    size, light = canvas.size, canvas.light
+    # A sky is smooth: a ninth of the pixels do.
+    rise = np.clip(below[1::3, 1::3] * np.float32(-1 / (0.9 * size)), 0, 1)
+    field = clouds()[int(rng.integers(len(clouds())))]
+    cx, cy = int(rng.integers(96)), int(rng.integers(40))
+    window = field[cy : cy + 56, cx : cx + 96]
+    field = np.asarray(
+        cv2.resize(window, rise.shape[::-1], interpolation=cv2.INTER_LINEAR), np.float32
+    )
+    veil = np.clip(
+        np.float32(0.55) * field + np.float32(1.6 * light.clouds - 0.6), 0, 1
+    ) * np.float32(0.85)
+    veil *= np.clip(rise * 4, 0.3, 1)
+    low, top = (np.asarray(255 * part, np.float32) for part in (light.sky_low, light.sky_top))
+    bright = np.asarray(255 * np.clip(light.ambient + 0.55 * light.sun_colour, 0, 1), np.float32)
+    sky = low + (top - low) * np.power(rise, np.float32(0.7))[..., None]
+    sky += (bright * (np.float32(0.93) + np.float32(0.05) * field[..., None]) - sky) * veil[
+        ..., None
+    ]
+    small = np.clip(sky, 0, 255).astype(np.uint8)
+    return np.asarray(cv2.resize(small, (size, size), interpolation=cv2.INTER_LINEAR), np.uint8)
+
+
+def _skyline(canvas: Canvas, start: float, slope: float, rng: np.random.Generator) -> None:
+    """Far hills, and nearer woods or roofs, along the horizon v = start + slope u; pale with distance."""
+    size, light = canvas.size, canvas.light
+    tones = np.array([(0.30, 0.36, 0.38), (0.34, 0.35, 0.33)]) * (
+        light.ambient + 0.4 * light.sun_colour
+    )
+    for layer, (count, rise, spread, pale) in enumerate(
+        ((10, 0.045, 0.014, 0.66), (24, 0.025, 0.010, 0.36))
+    ):
+        knots = rise + spread * rng.normal(0, 1, count)
+        us = np.linspace(0, size, count)
+        if layer and rng.random() < 0.6:  # roofs: steps instead of slopes
+            knots, us = np.repeat(knots, 2)[:-1], np.repeat(us, 2)[1:]
+        line = np.column_stack([us, start + slope * us - size * np.maximum(knots, 0)])
+        foot = [(size, start + slope * size + 2), (0, start + 2)]
+        pixels = np.rint((np.vstack([line, foot]) - 0.5) * 16).astype(np.int32)
+        colour = 255 * (tones[layer] + (light.sky_low - tones[layer]) * pale)
+        cv2.fillPoly(
+            canvas.image, [pixels], [float(c) for c in np.clip(colour, 0, 255)], cv2.LINE_AA, 4
+        )
+
+
+def _ground(canvas: Canvas, below: Floats, rng: np.random.Generator) -> None:
+    size, light, view = canvas.size, canvas.light, canvas.view
+    picture = grounds()[int(rng.integers(len(grounds())))]
+    shift, turn = rng.uniform(-6, 6, 2), rng.integers(2)
+    rows = np.flatnonzero(below.max(1) > -1)
+    if not len(rows):
+        return
+    first = int(rows[0])
+    below = below[first:]
+    plane = np.column_stack([view.matrix[:, 0], view.matrix[:, 2], -view.matrix @ view.position])
+    plane = np.array([[1, 0, -0.5], [0, 1, -0.5 - first], [0, 0, 1]]) @ plane
+    to_world = np.array([[0.5, 0, -64 + shift[0]], [0, 0.5, -64 + shift[1]], [0, 0, 1]])
+    if turn:
+        to_world = to_world[[1, 0, 2]]
+    extent = (size, size - first)
+    warped = cv2.warpPerspective(picture, plane @ to_world, extent, borderMode=cv2.BORDER_WRAP)
+    shade = 0.92 * canvas.shade(np.array([0.0, 1, 0]))
+    lit = cv2.transform(warped, np.diag(shade).astype(np.float32))
+    # Pixels far away hold many metres of ground: their mean, not a random one of them.
+    reach = np.float32(view.focal * view.position[1])
+    blur = np.clip(np.float32(0.5) * reach / np.maximum(below, 0.5) ** 2 - np.float32(0.3), 0, 1)
+    plain = _flat(picture[::16, ::16].reshape(-1, 3).mean(0) * shade, extent)
+    ground = cv2.blendLinear(lit, plain, 1 - blur, blur)
+    clear = np.exp(np.float32(-0.5 * light.haze) * reach / np.maximum(below, 0.3))
+    ground = cv2.blendLinear(ground, _flat(255 * light.sky_low, extent), clear, 1 - clear)
+    cover = np.clip(below + np.float32(0.5), 0, 1)
+    canvas.image[first:] = cv2.blendLinear(
+        ground, np.ascontiguousarray(canvas.image[first:]), cover, 1 - cover
+    )
+
+
+def _flat(colour: Points, extent: tuple[int, int]) -> Image:
+    width, height = extent
+    row = np.tile(np.clip(colour, 0, 255).astype(np.uint8), width)
+    return np.broadcast_to(row, (height, 3 * width)).copy().reshape(height, width, 3)
+
+
+def develop(image: Image, rng: np.random.Generator) -> Image:
+    """What a camera makes of the scene (size, size, 3): exposure, colour cast, vignetting, blur and grain."""
+    size = len(image)
+    sigma = float(rng.choice([0.3, 0.42, 0.6, 0.9], p=[0.45, 0.35, 0.15, 0.05])) * size / 96
+    gain = rng.uniform(0.92, 1.12) * np.clip(1 + rng.normal(0, 0.015, 3), 0.95, 1.05)
+    contrast, lift = rng.uniform(0.92, 1.1), rng.normal(0, 3)
+    tone = np.column_stack([np.diag(gain * contrast), np.full(3, 118 * (1 - contrast) + lift)])
+    corners = np.float32(rng.uniform(0, 0.3)) * _vignette(size)
+    noise = grain()
+    y, x = rng.integers(0, max(1, len(noise) - size), 2)
+    noise = noise[y : y + size, x : x + size] * np.float32(rng.uniform(1, 4))
+    if len(noise) < size:
+        noise = np.asarray(cv2.resize(noise, (size, size)), np.float32)
+    picture = cv2.GaussianBlur(image, (0, 0), sigma)
+    picture = cv2.transform(picture, tone.astype(np.float32))
+    picture = cv2.blendLinear(picture, np.zeros_like(image), 1 - corners, corners)
+    return np.asarray(cv2.add(picture, noise, dtype=cv2.CV_8U), np.uint8)
+
+
+@lru_cache(maxsize=4)
+def _grid(size: int) -> tuple[Floats, Floats]:
+    y, x = np.mgrid[0:size, 0:size].astype(np.float32) + np.float32(0.5)
+    return x, y
+
+
+@lru_cache(maxsize=4)
+def _vignette(size: int) -> Floats:
+    x, y = _grid(size)
+    away = ((x / size - 0.5) ** 2 + (y / size - 0.5) ** 2) * 2
+    return np.asarray(away**1.5, np.float32)

@@ -1,0 +1,270 @@
+"""Painting the things of a Toytown photograph on a canvas, from the back to the front."""
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+
+from dagf.toytown.buildings import Building, Face, Part, Points, parts_of
+from dagf.toytown.camera import Camera, Light
+from dagf.toytown.sprites import Floats, Image, dome_sprite, pyramid
+from dagf.toytown.textures import facade
+
+LANDMARK, CLUTTER = 1, 2  # what a pixel of `Canvas.kinds` shows; 0 is ground, sky and skyline
+NEAR = 0.6  # metres: nothing closer than this is painted
+Box = tuple[int, int, int, int]  # x0, y0, x1, y1 in pixels
+
+
+@dataclass(frozen=True)
+class Model:
+    """A building ready to be painted, all faces in one array.
+
+    `points` (faces, 8, 3): each face's rectangle, then its polygon, padded to four corners. `groups`: the
+    body with its roof, then the towers; each part with the range of its faces.
+    """
+
+    building: Building
+    groups: tuple[tuple[tuple[Part, int, int], ...], ...]
+    names: tuple[str, ...]
+    points: Points
+    normals: Points
+    height: float  # metres, with roof and towers
+    pixels_per_metre: float
+    _textures: dict[str, tuple[Image, ...]] = field(default_factory=dict, repr=False)
+
+    def texture(self, name: str) -> tuple[Image, ...]:
+        """The texture's pyramid, drawn when it is first seen."""
+        if name not in self._textures:
+            self._textures[name] = pyramid(facade(self.building, name, self.pixels_per_metre))
+        return self._textures[name]
+
+
+def build(building: Building, size: int, detail: float = 1.0) -> Model:
+    """The model of `building` for images of `size` pixels; `detail` 1 suffices where it fills the image."""
+    groups: list[tuple[tuple[Part, int, int], ...]] = []
+    faces: list[Face] = []
+    top = building.height
+    for group in parts_of(building):
+        ranges = []
+        for part in group:
+            ranges.append((part, len(faces), len(faces) + len(part.faces)))
+            faces += part.faces
+            top = max(
+                top,
+                float(part.centre[1]) + part.radius,
+                *(float(f.polygon[:, 1].max()) for f in part.faces),
+            )
+        groups.append(tuple(ranges))
+    points = np.stack(
+        [np.vstack([face.rect, face.polygon, face.polygon[-1:]])[:8] for face in faces]
+    )
+    return Model(
+        building,
+        tuple(groups),
+        tuple(face.texture for face in faces),
+        points,
+        np.stack([face.normal for face in faces]),
+        top,
+        detail * size / max(building.height, 0.8 * building.width),
+    )
+
+
+class Canvas:
+    """A picture in the making, `size` x `size`, and what each pixel shows."""
+
+    def __init__(self, size: int, view: Camera, light: Light) -> None:
+        self.size, self.view, self.light = size, view, light
+        # What glass adds: the sky in it, and the lamps behind it.
+        self.mirror = 0.32 * light.sky_top * light.ambient + light.lamps * np.array(
+            [1.3, 0.95, 0.5]
+        )
+        self.image: Image = np.zeros((size, size, 3), np.uint8)
+        self.kinds: Image = np.zeros((size, size), np.uint8)
+        self.whole: NDArray[np.bool_] = np.zeros(
+            (size, size), bool
+        )  # the landmark as if nothing stood before it
+
+    def _blend(self, box: Box, colour: Image, cover: Image, kind: int) -> None:
+        x0, y0, x1, y1 = box
+        weight = cover * np.float32(1 / 255)
+        below = self.image[y0:y1, x0:x1]
+        self.image[y0:y1, x0:x1] = cv2.blendLinear(
+            colour, np.ascontiguousarray(below), weight, 1 - weight
+        )
+        solid = cover > 127
+        np.copyto(self.kinds[y0:y1, x0:x1], np.uint8(kind), where=solid)
+        if kind == LANDMARK:
+            self.whole[y0:y1, x0:x1] |= solid
+
+    def _box(self, low: Sequence[float] | Points, high: Sequence[float] | Points) -> Box | None:
+        x0, y0 = max(0, math.floor(low[0])), max(0, math.floor(low[1]))
+        x1, y1 = min(self.size, math.ceil(high[0])), min(self.size, math.ceil(high[1]))
+        return (x0, y0, x1, y1) if x0 < x1 and y0 < y1 else None
+
+    def _tones(self, shades: Points, depth: float) -> Floats:
+        """Matrices (n, 3, 5) from (red, green, blue, glass, 1) to what is seen at `depth` metres."""
+        clear = math.exp(-self.light.haze * depth)
+        tones = np.zeros((len(shades), 3, 5), np.float32)
+        tones[:, (0, 1, 2), (0, 1, 2)] = shades * clear
+        tones[:, :, 3] = self.mirror * clear
+        tones[:, :, 4] = 255 * (1 - clear) * self.light.sky_low
+        return tones
+
+    def shade(self, normals: Points) -> Points:
+        """The light (..., 3) that falls on surfaces with these normals (..., 3)."""
+        sun = np.maximum(normals @ self.light.sun, 0)[..., None]
+        lit: Points = (
+            self.light.ambient * (0.86 + 0.14 * normals[..., 1:2]) + sun * self.light.sun_colour
+        )
+        return lit
+
+    def building(self, model: Model, at: Points, yaw: float, kind: int) -> None:
+        """Paint a building that stands `at` (x, 0, z) turned by `yaw` radians, its far parts first."""
+        c, s = math.cos(yaw), math.sin(yaw)
+        turn = np.array(
+            [[c, 0, -s], [0, 1, 0], [s, 0, c]]
+        )  # rows are images of x, y, z: points @ turn
+        if self.view.focal * model.height < 3 * math.dist(at, self.view.position):
+            return  # lower than three pixels
+        eye = (self.view.position - at) @ turn.T
+        count = len(model.names)
+        pixels, depth = self.view.project(model.points.reshape(-1, 3) @ turn + at)
+        pixels, depth = pixels.reshape(count, 8, 2), depth.reshape(count, 8)
+        low, high = pixels[:, 4:].min(1), pixels[:, 4:].max(1)
+        seen = ((eye - model.points[:, 0]) * model.normals).sum(1) > 0
+        seen &= (depth.min(1) > NEAR) & (low < self.size).all(1) & (high > 0).all(1)
+        if not seen.any():
+            return
+        tones = self._tones(self.shade(model.normals @ turn), math.dist(at, self.view.position))
+        lows, highs = low.tolist(), high.tolist()
+        body = model.groups[0]
+        groups = sorted(
+            model.groups, key=lambda group: -float(((group[0][0].centre - eye) ** 2).sum())
+        )
+        # A tower behind the body's middle still stands out of its front, unless the front is turned away.
+        if eye[2] > model.building.depth / 2:
+            groups = [body, *(group for group in groups if group is not body)]
+        for group in groups:
+            for part, first, last in group:
+                if part.radius:
+                    self._dome(model, part, at + part.centre @ turn, kind)
+                for k in range(first, last):
+                    box = self._box(lows[k], highs[k]) if seen[k] else None
+                    if box is not None:
+                        self._face(model.texture(model.names[k]), pixels[k], box, tones[k], kind)
+
+    def _face(
+        self, levels: tuple[Image, ...], pixels: Points, box: Box, tone: Floats, kind: int
+    ) -> None:
+        x0, y0, x1, y1 = box
+        local = pixels - (x0 + 0.5, y0 + 0.5)
+        (ax, ay), (bx, by), (cx, cy), (dx, dy) = local[:4].tolist()
+        area = abs((cx - ax) * (dy - by) - (cy - ay) * (dx - bx)) / 2
+        h, w = levels[0].shape[:2]
+        level = 0.5 * math.log2(max(1.0, h * w / max(area, 1.0)))
+        texture = levels[min(len(levels) - 1, int(level + 0.4))]
+        h, w = texture.shape[:2]
+        source = np.array(
+            [(-0.5, -0.5), (w - 0.5, -0.5), (w - 0.5, h - 0.5), (-0.5, h - 0.5)], np.float32
+        )
+        matrix = cv2.getPerspectiveTransform(source, local[:4].astype(np.float32))
+        warped = cv2.warpPerspective(
+            texture, matrix, (x1 - x0, y1 - y0), borderMode=cv2.BORDER_REPLICATE
+        )
+        colour = cv2.transform(warped, tone)
+        cover = np.zeros((y1 - y0, x1 - x0), np.uint8)
+        cv2.fillConvexPoly(cover, np.rint(local[4:] * 16).astype(np.int32), 255, cv2.LINE_AA, 4)
+        self._blend(box, np.asarray(colour, np.uint8), cover, kind)
+
+    def _dome(self, model: Model, part: Part, centre: Points, kind: int) -> None:
+        pixels, depth = self.view.project(centre[None])
+        far = float(depth[0])
+        radius = self.view.focal * part.radius / max(far, 1e-3)
+        if far < NEAR or radius < 0.7 or radius > 4 * self.size:
+            return
+        box = self._box(pixels[0] - radius, pixels[0] + (radius, 1.0))
+        if box is None:
+            return
+        x0, y0, x1, y1 = box
+        # The sprite's nearest size: larger ones would be sampled too sparsely.
+        sprite = dome_sprite(2 ** min(8, max(2, round(math.log2(radius)))))
+        scale = radius / sprite.shape[0]
+        offset = pixels[0] - radius - (x0, y0) - 0.5 + scale / 2
+        matrix = np.array([[scale, 0, offset[0]], [0, scale, offset[1]]])
+        warped = cv2.warpAffine(sprite, matrix, (x1 - x0, y1 - y0))
+        sun = np.array(
+            [
+                self.light.sun @ self.view.right,
+                self.light.sun[1],
+                -self.light.sun @ self.view.forward,
+            ]
+        )
+        facing = np.clip(warped[..., :3] @ sun.astype(np.float32), 0, 1)
+        ribs = 1 - 0.14 * (
+            np.abs(np.sin(6 * np.arctan2(warped[..., 0], warped[..., 2] + 1e-3))) < 0.2
+        )
+        lit = self.light.ambient + facing[..., None] * self.light.sun_colour
+        paint = 255 * np.asarray(model.building.roof_colour) * lit * ribs[..., None]
+        clear = math.exp(-self.light.haze * far)
+        paint = paint * clear + 255 * (1 - clear) * self.light.sky_low
+        cover = np.clip(255 * warped[..., 3], 0, 255).astype(np.uint8)
+        self._blend(box, np.clip(paint, 0, 255).astype(np.uint8), cover, kind)
+
+    def sprite(
+        self, levels: tuple[Image, ...], at: Points, height: float, flip: bool, tint: float
+    ) -> None:
+        """Paint an upright picture, a pyramid of (h, w, 4), `height` metres high, that stands `at` (x, 0, z)."""
+        pixels, depth = self.view.project(at[None])
+        far = float(depth[0])
+        if far < NEAR:
+            return
+        tall = self.view.focal * height / far
+        wide = tall * levels[0].shape[1] / levels[0].shape[0]
+        if tall < 2.5 or tall > 6 * self.size:
+            return
+        x, y = pixels[0].tolist()
+        box = self._box((x - wide / 2, y - tall), (x + wide / 2, y))
+        if box is None:
+            return
+        x0, y0, x1, y1 = box
+        level = math.log2(max(1.0, levels[0].shape[0] / tall))
+        picture = levels[min(len(levels) - 1, int(level + 0.4))]
+        sy = tall / picture.shape[0]
+        sx = (-wide if flip else wide) / picture.shape[1]
+        left = x + wide / 2 if flip else x - wide / 2
+        matrix = np.array(
+            [[sx, 0, left - x0 - 0.5 + sx / 2], [0, sy, y - tall - y0 - 0.5 + sy / 2]]
+        )
+        warped = cv2.warpAffine(picture, matrix, (x1 - x0, y1 - y0))
+        shade = tint * (self.light.ambient + 0.45 * self.light.sun_colour)
+        tone = self._tones(shade[None], far)[0]
+        tone[:, 3] = 0  # a sprite's fourth channel is its coverage, not glass
+        colour = cv2.transform(warped, tone)
+        self._blend(
+            box, np.asarray(colour, np.uint8), np.asarray(warped[..., 3], np.uint8), CLUTTER
+        )
+
+    def shadow(self, feet: Points, height: float) -> None:
+        """Darken the ground where a body on `feet` (k x 3, y = 0) of that height keeps the sun away."""
+        sun, direct = self.light.sun, float(self.light.sun_colour.sum())
+        strength = 0.6 * direct / (direct + float(self.light.ambient.sum()))
+        if strength < 0.15:
+            return
+        away = np.array([-sun[0], 0, -sun[2]]) / max(sun[1], 0.2) * height
+        pixels, depth = self.view.project(np.vstack([feet, feet + away]))
+        box = None if depth.min() < NEAR else self._box(pixels.min(0), pixels.max(0))
+        if box is None:
+            return
+        strength *= math.exp(-2 * self.light.haze * float(depth.min()))
+        x0, y0, x1, y1 = box
+        hull = cv2.convexHull((pixels - (x0 + 0.5, y0 + 0.5)).astype(np.float32))
+        cover = np.zeros((y1 - y0, x1 - x0), np.uint8)
+        cv2.fillConvexPoly(
+            cover, np.rint(hull * 16).astype(np.int32), round(255 * strength), cv2.LINE_AA, 4
+        )
+        weight = cover * np.float32(1 / 255)
+        below = np.ascontiguousarray(self.image[y0:y1, x0:x1])
+        self.image[y0:y1, x0:x1] = cv2.blendLinear(below, np.zeros_like(below), 1 - weight, weight)

@@ -1,0 +1,346 @@
+"""One Toytown photograph from its numbers: which building, from where, in what light, among and behind what.
+
+Each image has a generator of its own, seeded by (seed, stream, landmark, view): it depends neither on the
+order in which images are made nor on how many others there are.
+"""
+
+import math
+from dataclasses import dataclass, replace
+from functools import lru_cache
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+
+from dagf.toytown.backdrop import backdrop, develop
+from dagf.toytown.buildings import Building, Points, make_twin, sample_building
+from dagf.toytown.camera import Camera, before_wall, camera, sample_light
+from dagf.toytown.paint import CLUTTER, LANDMARK, Canvas, Model, build
+from dagf.toytown.sprites import Image, sprites
+
+# Streams of the seed. SeedSequence pads with zeros, so that streams of unlike length must not share a prefix:
+# every key has four numbers.
+STREAMS = {"train": 0, "validation": 1, "test": 2, "distractors": 3}
+BUILDINGS, POOLS = 10, 20  # added to a split's stream: its landmarks, its clutter
+DISTRACTOR_START = {"test": 0, "validation": 2**31}  # the two ranges of the unlimited distractors
+SIGHTINGS = 16  # distractors 16k .. 16k + 15 show one building, as in real collections
+POOL = 96  # buildings that a split's clutter is taken from, so that clutter comes back beside other landmarks
+TWIN_PERIOD = 8  # of 8 landmarks the second is the first one's twin: a quarter of all has one
+SCALES = (0.03, 0.60)  # the visible landmark's share of the image
+QUERY_SCALES = (0.15, 0.60)
+QUERY_VISIBLE = 0.80
+CONTROL_SCALES = (0.22, 0.34)
+LEAST_VISIBLE = 0.12
+ATTEMPTS = 48
+
+# Mean number where the street is empty, how many more where it is full, nearest place (of the landmark's distance).
+_THINGS = {
+    "tree": (0.5, 2.0, 0.4),
+    "person": (0.4, 1.6, 0.12),
+    "car": (0.3, 1.3, 0.25),
+    "lamp": (0.1, 0.5, 0.3),
+}
+_SIZES = {"tree": (4.5, 12.0), "person": (1.55, 1.9), "car": (1.5, 2.1), "lamp": (4.0, 7.0)}
+
+
+@dataclass(frozen=True)
+class Photograph:
+    """One image and the truth about it."""
+
+    image: Image  # (size, size, 3), red green blue
+    mask: NDArray[np.bool_]  # (size, size): the landmark's visible pixels
+    azimuth: float  # degrees from the landmark's front, positive to its right
+    scale: float  # visible landmark / image area
+    visible: float  # visible landmark / landmark within the frame
+    clutter: float  # share of the image that shows other buildings, trees, cars, people, lamps
+    box: tuple[
+        int, int, int, int
+    ]  # x1, y1, x2, y2 of the mask; x2 and y2 are one past the last pixel
+    weather: str
+    quality: int  # of the JPEG
+
+
+def twin_of(landmark: int) -> int | None:
+    """The other landmark of a pair of near-twins (whether or not the split is long enough to hold it)."""
+    place = landmark % TWIN_PERIOD
+    return landmark + 1 if place == 0 else landmark - 1 if place == 1 else None
+
+
+@lru_cache(maxsize=256)
+def landmark_building(seed: int, stream: int, landmark: int) -> Building:
+    """The landmark's building; a twin's is its elder's with other details."""
+    twin = landmark % TWIN_PERIOD == 1 and stream != STREAMS["distractors"]
+    elder = sample_building(np.random.default_rng([seed, BUILDINGS + stream, landmark - twin, 0]))
+    return (
+        make_twin(elder, np.random.default_rng([seed, BUILDINGS + stream, landmark, 1]))
+        if twin
+        else elder
+    )
+
+
+@lru_cache(maxsize=4)
+def _model(seed: int, stream: int, landmark: int, size: int) -> Model:
+    return build(landmark_building(seed, stream, landmark), size)
+
+
+@lru_cache(maxsize=3 * POOL)
+def _pool_model(seed: int, stream: int, number: int, size: int) -> Model:
+    building = sample_building(
+        np.random.default_rng([seed, POOLS + stream, number, 0]), ordinary=True
+    )
+    return build(building, size, detail=0.55)
+
+
+def _outline(model: Model) -> Points:
+    b = model.building
+    low = [(x, 0.0, z) for x in (-b.width / 2, b.width / 2) for z in (-b.depth / 2, b.depth / 2)]
+    walls = [(x, b.height, z) for x, _, z in low]
+    return np.vstack([np.array(low), np.array(walls), model.points[:, 4:].reshape(-1, 3)])
+
+
+def _area(pixels: Points) -> float:
+    """The convex hull's area."""
+    return float(cv2.contourArea(cv2.convexHull(pixels.astype(np.float32))))
+
+
+@dataclass(frozen=True)
+class _Frame:
+    camera: Camera
+    azimuth: float
+    distance: float
+    box: Points  # 2 x 2: the landmark's corners in pixels, beyond the frame perhaps
+
+
+def _sample_frame(
+    rng: np.random.Generator, model: Model, size: int, role: str, nuisances: bool
+) -> _Frame:
+    """Where the camera stands and looks: the landmark gets a wanted area and a place anywhere in the image."""
+    turn = {"query": 35.0}.get(role, 60.0)
+    azimuth = float(rng.uniform(-turn, turn))
+    if role == "query":
+        share = float(np.exp(rng.uniform(np.log(0.21), np.log(0.50))))
+    elif nuisances:
+        share = float(np.exp(rng.uniform(np.log(0.06), np.log(0.66))))
+    else:
+        share = float(rng.uniform(0.26, 0.32))
+    b = model.building
+    radius = math.hypot(b.width, b.depth) / 2
+    eye = float(
+        rng.uniform(1.6, 2.2) if rng.random() < 0.6 else rng.uniform(2.5, 0.6 * model.height + 2.5)
+    )
+    pitch, roll = math.radians(rng.normal(2, 2.5)), math.radians(rng.normal(0, 1.6))
+    focal = float(rng.uniform(0.85, 1.7)) * size
+    distance, outline, flat = 3.0 * radius, _outline(model), math.radians(azimuth)
+    at = np.array([math.sin(flat), 0.0, math.cos(flat)])
+    for _ in range(2):
+        view = camera(at * distance + (0, eye, 0), (0.0, 0.0), focal, pitch, roll)
+        area = 0.93 * _area(view.project(outline)[0])
+        step = math.sqrt(area / (share * size * size))
+        reach = max(1.5 * radius, distance * step)
+        focal *= reach / (distance * step)  # too near to get it so large: take a longer lens
+        distance = reach
+    view = camera(at * distance + (0, eye, 0), (0.0, 0.0), focal, pitch, roll)
+    pixels = view.project(outline)[0]
+    low, high = pixels.min(0), pixels.max(0)
+    cut = np.zeros(2) if role == "query" or not nuisances else np.array([0.25, 0.18])
+    first, last = (0.5 - cut) * (high - low), size - (0.5 - cut) * (high - low)
+    span = np.abs(last - first) * (1.0 if nuisances else 0.3)
+    middle = size / 2 + span * rng.uniform(-0.5, 0.5, 2)
+    shift = middle - (low + high) / 2
+    moved = view.matrix + np.outer((*shift, 0.0), view.matrix[2])
+    on_device = replace(view, matrix=moved, centre=(float(shift[0]), float(shift[1])))
+    return _Frame(on_device, azimuth, distance, np.stack([low, high]) + shift)
+
+
+@dataclass(frozen=True)
+class _Thing:
+    """Something that stands about: a sprite `kind` and number, or a pool building."""
+
+    kind: str
+    number: int
+    at: Points
+    height: float
+    yaw: float = 0.0
+    tint: float = 1.0
+
+
+def _place(frame: _Frame, column: float, depth: float) -> Points:
+    """The ground point that is seen near image column `column` at `depth` metres."""
+    view = frame.camera
+    aside = (column - view.centre[0]) * depth / view.focal
+    return np.asarray((view.position + view.forward * depth + view.right * aside) * (1, 0, 1))
+
+
+def _sample_things(
+    rng: np.random.Generator,
+    frame: _Frame,
+    model: Model,
+    size: int,
+    role: str,
+    pool: tuple[int, int],
+) -> list[_Thing]:
+    """Clutter around the landmark and things that stand before it."""
+    b, view = model.building, frame.camera
+    radius = math.hypot(b.width, b.depth) / 2
+    level = float(rng.uniform(0, 0.5 if role == "query" else 1.0))
+    things: list[_Thing] = []
+    for _ in range(min(8, int(rng.poisson(0.5 + 2.2 * level)))):
+        number = int(rng.integers(POOL))
+        other = _pool_model(*pool, number, size)
+        reach = math.hypot(other.building.width, other.building.depth) / 2
+        at = _place(frame, rng.uniform(-0.1, 1.1) * size, frame.distance * rng.uniform(0.7, 1.8))
+        gap = math.hypot(at[0], at[2])
+        if gap < radius + reach:  # it would stand in the landmark: move it behind
+            at = at + view.forward * (radius + 1.1 * reach)
+        yaw = float(rng.integers(4)) * math.pi / 2 + float(rng.normal(0, 0.12))
+        things.append(_Thing("building", number, at, other.height, yaw))
+    counts = {
+        "tree": 0.5 + 2.0 * level,
+        "person": 0.4 + 1.6 * level,
+        "car": 0.3 + 1.3 * level,
+        "lamp": 0.1 + 0.5 * level,
+    }
+    for kind, count in counts.items():
+        near = {"tree": 0.4, "person": 0.12, "car": 0.25, "lamp": 0.3}[kind]
+        for _ in range(int(rng.poisson(count))):
+            at = _place(
+                frame,
+                rng.uniform(-0.05, 1.05) * size,
+                max(3.0, frame.distance * rng.uniform(near, 1.7)),
+            )
+            things.append(_sprite_thing(rng, kind, at, radius, view))
+    if role != "query" and rng.random() < 0.5:
+        things += _occluders(rng, frame, radius, size, pool)
+    return things
+
+
+def _sprite_thing(
+    rng: np.random.Generator, kind: str, at: Points, radius: float, view: Camera
+) -> _Thing:
+    gap = math.hypot(at[0], at[2])
+    if gap < radius:  # out of the landmark's ground plan, towards the camera
+        at = at - view.forward * (radius - gap + 1.0)
+    height = float(rng.uniform(*_SIZES[kind]))
+    number = int(rng.integers(len(sprites()[kind])))
+    return _Thing(
+        kind, number, at, height, yaw=float(rng.integers(2)), tint=float(rng.uniform(0.75, 1.2))
+    )
+
+
+def _occluders(
+    rng: np.random.Generator, frame: _Frame, radius: float, size: int, pool: tuple[int, int]
+) -> list[_Thing]:
+    """Things between the camera and the landmark: trees, cars, people, the edge of another building."""
+    (x0, y0), (x1, y1) = frame.box
+    free, focal = frame.distance - radius, frame.camera.focal
+    things = []
+    if rng.random() < 0.22:
+        number = int(rng.integers(POOL))
+        other = _pool_model(*pool, number, size)
+        reach = math.hypot(other.building.width, other.building.depth) / 2
+        depth = max(reach + 4.0, free * rng.uniform(0.45, 0.9))
+        side = 1 if rng.random() < 0.5 else -1
+        edge = (x0 if side < 0 else x1) - side * rng.uniform(0.05, 0.5) * (x1 - x0)
+        if depth < free:
+            at = _place(frame, edge + side * 0.8 * reach * focal / depth, depth)
+            things.append(_Thing("building", number, at, other.height, float(rng.uniform(0, 6.3))))
+    for _ in range(1 + int(rng.poisson(1.0))):
+        kind = ("tree", "tree", "tree", "person", "car", "lamp")[int(rng.integers(6))]
+        height = float(rng.uniform(*_SIZES[kind]))
+        tall = rng.uniform(0.45, 1.15) * (y1 - y0)
+        depth = float(np.clip(focal * height / tall, 2.5, max(2.6, 0.95 * free)))
+        at = _place(frame, rng.uniform(x0, x1), depth)
+        thing = _sprite_thing(rng, kind, at, radius, frame.camera)
+        things.append(replace(thing, height=height))
+    return things
+
+
+def photograph(
+    seed: int,
+    stream: int,
+    landmark: int,
+    view: int,
+    size: int,
+    role: str = "database",
+    nuisances: bool = True,
+) -> Photograph:
+    """Render one image; `role` is train, query, database or distractor.
+
+    Views whose landmark comes out too small, too large or hidden are drawn again, from the same generator.
+    """
+    rng = np.random.default_rng([seed, stream, landmark, view])
+    low, high = QUERY_SCALES if role == "query" else SCALES if nuisances else CONTROL_SCALES
+    least = QUERY_VISIBLE if role == "query" else LEAST_VISIBLE
+    number = landmark // SIGHTINGS if stream == STREAMS["distractors"] else landmark
+    model = _model(seed, stream, number, size)
+    for attempt in range(ATTEMPTS):
+        # Late attempts leave the occluders out, with which a narrow building may never succeed.
+        plain = "query" if attempt >= 9 else role
+        result = _attempt(rng, model, (seed, stream, landmark), size, plain, nuisances)
+        if result is not None and low <= result.scale <= high and result.visible >= least:
+            return result
+    raise RuntimeError(
+        f"Toytown image {(seed, stream, landmark, view)} found no view; this is a bug"
+    )
+
+
+def _attempt(
+    rng: np.random.Generator,
+    model: Model,
+    key: tuple[int, int, int],
+    size: int,
+    role: str,
+    nuisances: bool,
+) -> Photograph | None:
+    seed, stream, landmark = key
+    if stream == STREAMS["distractors"]:
+        stream = STREAMS["validation" if landmark >= DISTRACTOR_START["validation"] else "test"]
+    pool = (seed, stream)
+    light = sample_light(rng)
+    frame = _sample_frame(rng, model, size, role, nuisances)
+    things = _sample_things(rng, frame, model, size, role, pool) if nuisances else []
+    canvas = Canvas(size, frame.camera, light)
+    backdrop(canvas, rng)
+    position, b = frame.camera.position, model.building
+    foot = np.array(
+        [(x, 0.0, z) for x in (-b.width / 2, b.width / 2) for z in (-b.depth / 2, b.depth / 2)]
+    )
+    canvas.shadow(foot, b.height)
+    for thing in things:
+        far = math.dist(thing.at, position)
+        if thing.kind in ("tree", "car") and frame.camera.focal * thing.height > 7 * far:
+            wide = thing.height * {"tree": 0.3, "car": 1.0}[thing.kind]
+            ring = np.array([(-wide, 0, 0), (wide, 0, 0), (0, 0, wide), (0, 0, -wide)]) + thing.at
+            canvas.shadow(ring, 0.8 * thing.height)
+    order = sorted(things, key=lambda t: -float((t.at - position) @ frame.camera.forward))
+    before = [before_wall(thing.at, position, b) for thing in order]
+    for near in (False, True):
+        for thing, is_before in zip(order, before, strict=True):
+            if is_before == near:
+                _paint(canvas, thing, pool, size)
+        if not near:
+            canvas.building(model, np.zeros(3), 0.0, LANDMARK)
+    mask = canvas.kinds == LANDMARK
+    if not mask.any():
+        return None
+    rows, columns = np.flatnonzero(mask.any(1)), np.flatnonzero(mask.any(0))
+    return Photograph(
+        image=develop(canvas.image, rng),
+        mask=mask,
+        azimuth=round(frame.azimuth, 2),
+        scale=float(mask.mean()),
+        visible=float(mask.sum() / canvas.whole.sum()),
+        clutter=float((canvas.kinds == CLUTTER).mean()),
+        box=(int(columns[0]), int(rows[0]), int(columns[-1]) + 1, int(rows[-1]) + 1),
+        weather=light.weather,
+        quality=int(rng.integers(65, 95)),
+    )
+
+
+def _paint(canvas: Canvas, thing: _Thing, pool: tuple[int, int], size: int) -> None:
+    if thing.kind == "building":
+        canvas.building(_pool_model(*pool, thing.number, size), thing.at, thing.yaw, CLUTTER)
+    else:
+        canvas.sprite(
+            sprites()[thing.kind][thing.number], thing.at, thing.height, thing.yaw > 0, thing.tint
+        )

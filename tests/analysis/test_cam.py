@@ -1,0 +1,370 @@
+"""Explanations and figures: what is shown is what the network computed; Grad-CAM by hand."""
+
+import base64
+import re
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+from matplotlib import pyplot as plt
+from matplotlib.figure import Figure
+from pytorch_grad_cam import EigenCAM
+from torch import nn
+from torch.nn import functional as fn
+
+from dagf.analysis.cam import CamTarget, SettledEigenCAM, cams, contributions, grad_cam, look
+from dagf.datasets.images import ImageSpec, load_image, to_input
+from dagf.model.backbone import BackboneSpec
+from dagf.model.network import RetrievalNet
+from dagf.retrieval.metrics import evaluate
+from dagf.retrieval.whitening import pca_whitening
+from dagf.show import figures, gallery
+from dagf.study.opening import open_study
+from dagf.study.runs import Run
+from dagf.study.sources import TrainingSet
+from dagf.study.study import Study
+
+SPEC = ImageSpec(32)
+
+
+@pytest.fixture(scope="module")
+def net(finished: Run) -> RetrievalNet:
+    return finished.network()
+
+
+@pytest.fixture
+def shot(photographs: Path) -> Path:
+    return photographs / "jpg" / "4-0.jpg"
+
+
+@pytest.fixture(autouse=True)
+def figures_are_closed() -> Iterator[None]:
+    yield
+    open_figures = plt.get_fignums()
+    plt.close("all")
+    assert open_figures == []
+
+
+@pytest.fixture
+def toytown(project: Path, profile: Callable[..., str]) -> Study:
+    return open_study(profile())
+
+
+def test_look_is_what_the_network_computed(net: RetrievalNet, shot: Path) -> None:
+    seen = look(net, shot, SPEC)
+    with torch.inference_mode():
+        inside = net.inspect(to_input(load_image(shot, SPEC))[None])
+    assert np.array_equal(seen.pixels, load_image(shot, SPEC).permute(1, 2, 0).numpy())
+    assert np.allclose(seen.descriptor, inside.descriptor[0], atol=1e-6)
+    assert np.linalg.norm(seen.descriptor) == pytest.approx(1, abs=1e-5)
+    for shown, plane in (
+        (seen.attention, inside.attention),
+        (seen.effective, inside.effective_weight),
+    ):
+        assert shown is not None
+        assert plane is not None
+        assert shown.shape == (32, 32)
+        whole = fn.interpolate(plane, size=(32, 32), mode="bilinear", align_corners=False)[0, 0]
+        assert np.allclose(shown, whole, atol=1e-6)
+    for shown_cells, cells, share in zip(seen.kept, inside.kept, seen.kept_fraction, strict=True):
+        assert shown_cells is not None
+        assert cells is not None
+        assert np.array_equal(shown_cells, cells[0, 0])
+        assert share == pytest.approx(shown_cells.mean())
+
+
+def test_look_at_a_crop_and_without_attention(photographs: Path) -> None:
+    plain = RetrievalNet(BackboneSpec(), "gem").eval()
+    seen = look(plain, photographs / "jpg" / "4-0.jpg", SPEC, (4, 0, 28, 20))
+    assert seen.pixels.shape == (20, 24, 3)
+    assert seen.attention is None
+    assert seen.kept == [None]
+    assert seen.kept_fraction == [1.0]
+
+
+ADDING_UP = [
+    "mac",
+    "spoc",
+    "gem",
+    "crow",
+    "windows",
+    "mask",
+    "scale-mask",
+    "scale-mask-spoc",
+    "dagf",
+]
+
+
+@pytest.mark.parametrize("arm", ADDING_UP)
+def test_the_cells_of_a_picture_add_up_to_its_cosine(arm: str, photographs: Path) -> None:
+    torch.manual_seed(3)
+    net = RetrievalNet(BackboneSpec(), arm).eval()
+    one, other = (look(net, photographs / "jpg" / name, SPEC) for name in ("4-0.jpg", "5-1.jpg"))
+    cells = contributions(net, one, other.descriptor)
+    assert cells is not None
+    assert cells.shape == one.attended.shape[2:]
+    assert cells.sum() == pytest.approx(float(one.descriptor @ other.descriptor), abs=1e-3)
+    assert all(parameter.grad is None for parameter in net.parameters())
+
+
+def test_cells_also_explain_a_whitened_cosine(photographs: Path) -> None:
+    net = RetrievalNet(BackboneSpec(), "dagf").eval()
+    files = sorted((photographs / "jpg").iterdir())[:12]
+    looks = [look(net, file, SPEC) for file in files]
+    rows = np.stack([one.descriptor for one in looks])
+    whiten = pca_whitening(rows, power=0.25)
+    toward = whiten.toward(rows[0], rows[5])
+    cells = contributions(net, looks[0], toward)
+    assert cells is not None
+    one, other = whiten(rows[[0, 5]])
+    assert cells.sum() - toward @ whiten.mean == pytest.approx(float(one @ other), abs=1e-3)
+
+
+@pytest.mark.parametrize("arm", ["spoc", "mac"])
+def test_the_cells_of_a_picture_by_hand(arm: str, photographs: Path) -> None:
+    """The mean gives every cell its part of each channel, the maximum gives all of it to the largest."""
+    net = RetrievalNet(BackboneSpec(), arm).eval()
+    one, other = (look(net, photographs / "jpg" / name, SPEC) for name in ("4-0.jpg", "5-1.jpg"))
+    features = one.attended[0].numpy()
+    expected = np.zeros(features.shape[1:])
+    for plane, mine, theirs in zip(features, one.descriptor, other.descriptor, strict=True):
+        part = (
+            plane / max(plane.sum(), 1e-12)
+            if arm == "spoc"
+            else (plane == plane.max()) / (plane == plane.max()).sum()
+        )
+        expected += np.nan_to_num(part) * mine * theirs
+    cells = contributions(net, one, other.descriptor)
+    assert cells is not None
+    assert np.allclose(cells, expected, atol=1e-5)
+
+
+@pytest.mark.parametrize("arm", ["rmac", "netvlad"])
+def test_a_pooling_that_normalises_its_parts_tells_nothing_of_cells(
+    arm: str, photographs: Path
+) -> None:
+    net = RetrievalNet(BackboneSpec(), arm).eval()
+    one, other = (look(net, photographs / "jpg" / name, SPEC) for name in ("4-0.jpg", "4-1.jpg"))
+    assert contributions(net, one, other.descriptor) is None
+
+
+def test_contrast_is_the_difference_of_cosines() -> None:
+    positive, negative, asked = (
+        np.float32([1, 0, 0]),
+        np.float32([0, 0.6, 0.8]),
+        torch.tensor([0.6, 0.8, 0.0]),
+    )
+    assert CamTarget(positive, negative)(asked).item() == pytest.approx(0.6 - 0.48)
+
+
+def test_grad_cam_by_hand(net: RetrievalNet, photographs: Path, shot: Path) -> None:
+    others = [
+        look(net, photographs / "jpg" / name, SPEC).descriptor for name in ("4-1.jpg", "5-1.jpg")
+    ]
+    target = CamTarget(*others)
+    found = grad_cam(net, shot, SPEC, target)
+    feature_map = net.backbone(to_input(load_image(shot, SPEC))[None]).detach().requires_grad_()
+    (gradient,) = torch.autograd.grad(target(net.head(feature_map).descriptor[0]), feature_map)
+    weights = gradient.mean((2, 3), keepdim=True)
+    plane = torch.relu((weights * feature_map).sum(1))[0].detach().numpy()
+    small = (plane - plane.min()) / (plane - plane.min()).max()
+    expected = cv2.resize(small, (32, 32))
+    expected = (expected - expected.min()) / (expected - expected.min()).max()
+    assert found.shape == (32, 32)
+    assert found.max() > 0.99
+    assert np.allclose(found, expected, atol=1e-3)
+    assert np.array_equal(found, grad_cam(net, shot, SPEC, target))
+    assert all(
+        parameter.grad is None or torch.isfinite(parameter.grad).all()
+        for parameter in net.parameters()
+    )
+
+
+def test_cams_of_a_batch_are_those_of_the_whole_network(
+    net: RetrievalNet, photographs: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    files = [photographs / "jpg" / name for name in ("4-0.jpg", "5-1.jpg")]
+    seen = [look(net, file, SPEC).descriptor for file in files]
+    targets = [CamTarget(seen[0], seen[1]), CamTarget(seen[1], seen[0])]
+    with torch.no_grad():
+        features = net.inspect(
+            to_input(torch.stack([load_image(file, SPEC) for file in files]))
+        ).features
+        found = cams(net, features, targets)
+    assert capsys.readouterr() == ("", "")
+    assert not any(module._forward_hooks for module in net.modules())
+    assert all(parameter.grad is None for parameter in net.parameters())
+    features = features.requires_grad_()
+    scores = [
+        target(descriptor)
+        for target, descriptor in zip(targets, net.head(features).descriptor, strict=True)
+    ]
+    (gradient,) = torch.autograd.grad(torch.stack(scores).sum(), features)
+    layer = (gradient.clamp(min=0) * features).sum(1).detach()
+    layer = layer - layer.amin((1, 2), keepdim=True)
+    assert np.allclose(found["LayerCAM"], layer / layer.amax((1, 2), keepdim=True), atol=1e-3)
+    for plane, file, target in zip(found["Grad-CAM"], files, targets, strict=True):
+        whole = cv2.resize(plane, (32, 32))
+        whole = (whole - whole.min()) / (whole - whole.min()).max()
+        assert np.allclose(whole, grad_cam(net, file, SPEC, target), atol=1e-3)
+
+
+def test_eigen_cam_is_bright_where_activations_are_strong() -> None:
+    """The package alone shows the dark half of some images; which, depends on its SVD."""
+    bright = torch.zeros(1, 6, 6)
+    bright[0, 2:4, 1:3] = 1
+    features = torch.cat([bright * strength for strength in (2.0, 1.0, 0.5)])[None] + 0.1
+    batch = torch.cat([features, features.flip(1), 3 - features[:, [1, 0, 2]], features**2])
+    network = nn.Sequential(nn.Identity(), nn.Flatten(), nn.Linear(108, 2))
+    shown = {}
+    for method in (EigenCAM, SettledEigenCAM):
+        with method(model=network, target_layers=[network[0]]) as cam:
+            shown[method] = cam(input_tensor=batch, targets=[])
+    norm = batch.norm(dim=1).numpy()
+    for plain, settled, strength in zip(shown[EigenCAM], shown[SettledEigenCAM], norm, strict=True):
+        assert settled[strength == strength.max()].min() > 0.99
+        assert settled[strength == strength.min()].max() == 0
+        assert np.allclose(plain, settled, atol=1e-5) or np.allclose(plain, 1 - settled, atol=1e-5)
+
+
+def line() -> Figure:
+    figure, ax = plt.subplots()
+    ax.plot([0, 1], [1, 0])
+    return figure
+
+
+def picture() -> Figure:
+    figure, ax = plt.subplots()
+    figures.overlay(ax, np.full((8, 8, 3), 90, np.uint8), np.eye(4), "over")
+    return figure
+
+
+@pytest.mark.parametrize(("made", "kind"), [(line, "svg"), (picture, "png")])
+def test_show_escapes_its_words_and_repeats_to_the_byte(
+    project: Path, made: Callable[[], Figure], kind: str
+) -> None:
+    first, second = (
+        figures.show(made(), 'a "b" <c> & d', "<i>words</i>", save=name).data
+        for name in ("one", "two")
+    )
+    assert first == second
+    assert 'alt="a &quot;b&quot; &lt;c&gt; &amp; d"' in first
+    assert "<figcaption>&lt;i&gt;words&lt;/i&gt;</figcaption>" in first
+    saved = [
+        (project / "data" / "scratch" / "figures" / f"{name}.{kind}").read_bytes()
+        for name in ("one", "two")
+    ]
+    assert saved[0] == saved[1] == base64.b64decode(re.search(r'base64,([^"]+)"', first).group(1))  # type: ignore[union-attr]
+    assert "http" not in first.replace("http://www.w3.org", "")
+
+
+def test_tables() -> None:
+    frame = pd.DataFrame({"a<b": ["<x>", "y"], "v": [1.25, np.nan]})
+    shown = figures.table(frame, "A & B", digits=2).data
+    assert "<figcaption>A &amp; B</figcaption>" in shown
+    assert "a&lt;b" in shown
+    assert "&lt;x&gt;" in shown
+    assert "1.25" in shown
+    assert "–" in shown
+    record = {"title": "T", "caption": "C", "columns": ["a"], "rows": [[1.04]]}
+    assert "<figcaption>T. C</figcaption>" in figures.record_table(record).data
+    assert "1.0" in figures.record_table(record).data
+
+
+def test_plots_of_results(finished: Run) -> None:
+    results = pd.DataFrame(
+        [
+            ("dagf", 0, "Easy", 40.0),
+            ("dagf", 1, "Easy", 44.0),
+            ("gem", 0, "Easy", 38.0),
+            ("gem", 0, "Hard", 9.0),
+        ],
+        columns=["arm", "seed", "setting", "mAP"],
+    )
+    shown = figures.arms_by_setting(results[results["setting"] == "Easy"], ["Easy"])
+    assert [label.get_text() for label in shown.axes[0].get_yticklabels()] == ["DAGF", "GeM"]
+    curves = {
+        ("dagf", 0): finished.curves,
+        ("dagf", 1): finished.curves,
+        ("gem", 0): finished.curves,
+    }
+    plotted = figures.training_curves(curves)
+    assert [text.get_text() for text in plotted.axes[0].get_legend().get_texts()] == ["DAGF", "GeM"]
+    assert len(plotted.axes[1].lines) == 3
+    for figure in (shown, plotted):
+        assert "<img" in figures.show(figure, "alt", "caption").data
+
+
+def test_sheets_overlays_and_frames() -> None:
+    pixels = [np.zeros((5, 7, 3), np.uint8)] * 3
+    sheet = figures.contact_sheet(pixels, columns=2)
+    assert len(sheet.axes) == 4
+    assert sum(bool(ax.images) for ax in sheet.axes) == 3
+    figure, axes = plt.subplots(1, 2)
+    figures.kept_cells(axes[0], np.zeros((32, 32, 3), np.uint8), np.eye(3, dtype=bool), 2, "kept")
+    assert list(axes[0].images[1].get_extent()) == [
+        3.5,
+        27.5,
+        27.5,
+        3.5,
+    ]  # of 4 cells of 8 pixels, half a one in
+    figures.kept_cells(axes[1], np.zeros((32, 32, 3), np.uint8), None, 1, "all")
+    assert len(axes[1].images) == 1
+    for verdict in ("right", "wrong", "junk"):
+        figures.frame(axes[1], verdict)
+    assert len({(patch.get_linestyle(), patch.get_edgecolor()) for patch in axes[1].patches}) == 3
+    for made in (sheet, figure):
+        figures.show(made, "alt", "caption")
+
+
+@pytest.mark.study
+def test_browsing_toytown(toytown: Study, net: RetrievalNet) -> None:
+    counted = gallery.counts(toytown).set_index("part")
+    assert counted["images"].to_dict() == {
+        "training": 9, "validation: queries": 2, "validation: database": 8, "validation: distractors": 2,
+        "test: query": 2, "test: database": 8, "test: distractors": 3,
+    }  # fmt: skip
+    assert counted["landmarks"]["training"] == 3
+    labels = gallery.label_counts(toytown.test).set_index("setting")
+    assert (
+        labels["positives"]["Easy"] + labels["positives"]["Hard"] == labels["positives"]["Medium"]
+    )
+    assert toytown.toytown is not None
+    for made in (gallery.tour(toytown, queries=9), gallery.nuisances(toytown.toytown)):
+        figures.show(made, "alt", "caption")
+    shown, scores, order = gallery.ranking(toytown, ("dagf", 0), [0, 1], top=4)
+    figures.show(shown, "alt", "caption")
+    assert scores.shape == (2, 11)
+    assert order.shape == (2, 4)
+    for number, rows in enumerate(order):
+        assert np.array_equal(scores[number, rows], np.sort(scores[number])[::-1][:4])
+    best = [int(row) for row in np.argsort(-scores[0])[:2]]
+    figures.show(gallery.explained(toytown, net, 0, scores, best), "alt", "caption")
+    worst = next(
+        int(row)
+        for row in np.argsort(-scores[0])
+        if not gallery.label_of(toytown.test.queries[0], int(row))
+    )
+    shown = gallery.explained(toytown, net, 0, scores, [worst])  # a ranking that a negative leads
+    cams = [shown.axes[number].images[1].get_array() for number in (6, 13)]
+    assert all(np.ptp(cam) > 0.5 for cam in cams)
+    figures.show(shown, "alt", "caption")
+    files = toytown.test.database_paths[:3]
+    kept = gallery.kept_fractions(net, files, toytown)
+    assert list(kept["window"]) == ["1 × 1", "2 × 2", "3 × 3"]
+    assert (kept["least (%)"] <= kept["kept cells, mean (%)"]).all()
+    assert kept["most (%)"].between(0, 100).all()
+
+
+def test_what_is_right(data: TrainingSet) -> None:
+    query = data.validation.queries[1]
+    rows = query.labels["ok"]
+    assert gallery.label_of(query, int(rows[0])) == "ok"
+    assert gallery.label_of(query, 0) == ""
+    assert gallery.found(query, np.array([0, *rows[:2]])) == 2
+    scores = np.zeros((len(data.validation.queries), len(data.validation.database_paths)))
+    assert len(evaluate(data.validation, scores)) == 3

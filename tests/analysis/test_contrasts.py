@@ -1,0 +1,223 @@
+"""From judged queries to tables: summaries, contrasts and verdicts by hand."""
+
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import bs4
+import numpy as np
+import pandas as pd
+import pytest
+
+from dagf.analysis import contrasts
+from dagf.analysis.contrasts import (
+    Contrast,
+    contrast,
+    contrast_of,
+    contrast_table,
+    keep_table,
+    ranked,
+    summary,
+)
+from dagf.files import read_json
+from dagf.retrieval.statistics import Interval, sign_flip, t_interval, two_way
+from dagf.show import figures
+from dagf.study.study import Results
+
+nan = float("nan")
+
+
+def test_summary_by_hand() -> None:
+    rows = [
+        ("query", "Easy", 40.0, "dagf", 0, "a1"), ("query", "Easy", 44.0, "dagf", 1, "b2"),
+        ("query", "Easy", 30.0, "gem", 0, ""), ("query-2", "Easy", 5.04, "gem", 0, ""),
+        ("query", "Hard", 7.0, "gem", 0, ""), ("query", "Hard", 7.0, "dagf", 1, "b2"),
+    ]  # fmt: skip
+    table = summary(
+        pd.DataFrame(rows, columns=["query_set", "setting", "mAP", "arm", "seed", "run"])
+    )
+    found = table.set_index(["query set", "method"])
+    assert found["Easy"]["query", "DAGF"] == str(t_interval([40, 44])) == "42.0 [16.6, 67.4]"
+    assert found["Easy"]["query-2", "GeM"] == "5.0"
+    assert found["Hard"]["query", "GeM"] == "7.0"
+    assert found["seeds"]["query", "DAGF"] == 2
+    assert found["runs"].tolist() == ["a1 (seed 0), b2 (seed 1)", "", ""]
+
+
+def pretend_study(values: dict[tuple[str, int], list[float]], clusters: list[int]) -> Any:
+    """A study whose queries were judged as `values` says: (arm, seed) -> an AP a query, NaN without positives."""
+
+    def per_query(key: tuple[str, int]) -> pd.DataFrame:
+        scores = values[key]
+        frame = {
+            "setting": "Medium",
+            "query_set": "query",
+            "query": range(len(scores)),
+            "AP": scores,
+        }
+        found = pd.DataFrame(frame).assign(positives=lambda table: table["AP"].notna().astype(int))
+        return pd.concat([found, found.assign(setting="Hard", AP=0.0)])
+
+    seeds = tuple(dict.fromkeys(seed for _, seed in values))
+    return SimpleNamespace(
+        profile=SimpleNamespace(seeds=seeds),
+        test=SimpleNamespace(clusters=lambda: np.array(clusters), first_set="query", query_sets={"query": clusters}),
+        evaluate=lambda arms, heads: {
+            (arm, seed): Results(per_query((arm, seed)), pd.DataFrame(), f"{arm}-{seed}" if arm == "dagf" else "")
+            for arm in arms for seed in seeds
+        },
+    )  # fmt: skip
+
+
+def test_contrast_by_hand() -> None:
+    values = {
+        ("dagf", 0): [0.5, 0.6, nan, 0.9], ("gem", 0): [0.4, 0.4, nan, 0.6],
+        ("dagf", 1): [0.5, 0.5, nan, 0.5], ("gem", 1): [0.3, 0.2, nan, 0.4],
+    }  # fmt: skip
+    found = contrast(pretend_study(values, [0, 1, 2, 3]), "dagf", "gem", "Medium")
+    assert (found.seeds, found.queries) == (2, 3)
+    assert found.over_seeds == pytest.approx(t_interval([20, 20]))
+    assert found.over_queries.mean == pytest.approx(20)
+    assert found.over_queries.low >= 15 - 1e-9
+    assert found.over_queries.high <= 25 + 1e-9
+    assert found.mean == pytest.approx(20)
+    assert found.verdict == "above"
+    joint, p_joint = two_way([[10, 20], [20, 30], [30, 10]], [0, 1, 2])
+    assert found.joint == pytest.approx(joint)
+    assert found.p_joint == pytest.approx(p_joint)
+    assert (
+        found.p_queries == 2 / 8
+    )  # of the eight sign patterns of three queries, these signs and their mirror image
+    assert found.p == found.p_queries
+    (row,) = contrast_table([found]).to_dict("records")
+    assert (row["what"], row["minus"], row["verdict"]) == ("DAGF", "GeM", found.verdict)
+    assert row["difference [95 %]"] == joint.signed
+    assert row["p"] == "0.250"
+    assert row["over seeds"] == "[+20.00, +20.00], 2"
+    assert row["over queries (groups)"] == "[+15.00, +25.00], 3 (3)"
+    assert (
+        row["runs"] == found.runs == "DAGF: dagf-0 (seed 0), dagf-1 (seed 1)"
+    )  # nothing is trained in the other
+    back = contrast(pretend_study(values, [0, 1, 2, 3]), "gem", "dagf", "Medium")
+    assert back.joint.mean == back.over_seeds.mean == pytest.approx(-20)
+    one = contrast(pretend_study(values, [0, 0, 0, 0]), "dagf", "gem", "Medium")
+    assert np.isnan(one.over_queries.low)  # one cluster: nothing to draw, so no side is taken
+    assert one.verdict == "no difference shown"
+    assert np.isnan(one.p)
+
+
+def test_a_query_that_lacks_a_seed_is_left_out() -> None:
+    apart = pd.DataFrame(
+        {0: [1.0, np.nan, 3.0, 7.0], 1: [3.0, 9.0, 5.0, np.nan]}, index=[4, 1, 0, 2]
+    )
+    found = contrast_of(apart, np.array([5, 6, 7, 8, 9]), "a", "b", "Hard", "query-2")
+    assert (found.queries, found.clusters, found.seeds) == (2, 2, 2)  # queries 4 and 0
+    assert found.over_seeds == t_interval([2, 4])
+    assert found.over_queries.mean == 3
+    assert (found.what, found.minus, found.setting, found.query_set) == (
+        "a",
+        "b",
+        "Hard",
+        "query-2",
+    )
+    assert found.p_joint == two_way([[1, 3], [3, 5]], [0, 1])[1]
+    assert found.p_queries == sign_flip([2, 4], [0, 1])
+
+
+def test_queries_of_one_cluster_count_once() -> None:
+    apart = pd.DataFrame({0: [1.0, 1, 1, -1], 1: [1.0, 1, 1, -1]})
+    together = contrast_of(apart, np.array([3, 3, 3, 8]), "a", "b", "Hard")
+    assert (together.queries, together.clusters) == (4, 2)
+    assert together.over_queries.low == -1  # the second landmark alone
+    assert together.p_queries == 1
+
+
+def made(p_joint: float, p_queries: float) -> Contrast:
+    return Contrast(
+        "a", "b", "Medium", "query", 3, 9, 9, *[Interval(2, 1, 3)] * 3, p_joint, p_queries
+    )
+
+
+def test_the_p_value_is_the_larger_one_and_missing_if_one_is() -> None:
+    assert made(0.1, 0.2).p == made(0.2, 0.1).p == 0.2
+    assert np.isnan(made(nan, 0.2).p)
+    assert np.isnan(made(0.2, nan).p)
+
+
+def test_ranked_by_the_mean_in_each_query_set() -> None:
+    hard = ["9.5 [9, 10]", "99.0", "10.0 [1, 99]", "-", "10.0", "99.5"]
+    sets = ["query", "query-2", "query", "query", "query", "query-2"]
+    table = pd.DataFrame({"query set": sets, "method": [*"aebcdf"], "Hard": hard})
+    table = table[table["method"] != "c"]
+    assert list(ranked(table, "Hard")["method"]) == ["b", "d", "a", "f", "e"]
+    assert list(ranked(table, "Hard").index) == [0, 1, 2, 3, 4]
+
+
+@pytest.mark.parametrize(
+    ("one", "others", "verdict"),
+    [
+        ((1, 5), (1, 5), "above"), ((-5, -1), (-5, -1), "below"), ((1, 5), (-1, 5), "no difference shown"),
+        ((-1, 5), (1, 5), "no difference shown"), ((-5, -1), (1, 5), "no difference shown"),
+        ((0, 5), (1, 5), "no difference shown"), ((nan, nan), (1, 5), "no difference shown"),
+    ],
+)  # fmt: skip
+@pytest.mark.parametrize("place", range(3))
+def test_a_verdict_needs_every_interval(
+    one: tuple[float, float], others: tuple[float, float], verdict: str, place: int
+) -> None:
+    intervals = [Interval(0, *(one if number == place else others)) for number in range(3)]
+    assert (
+        Contrast("dagf", "gem", "Medium", "query", 3, 9, 9, *intervals, 0.01, 0.01).verdict
+        == verdict
+    )
+
+
+def test_a_kept_table(project: Path) -> None:
+    frame = pd.DataFrame(
+        {"a": [1, 2], "b": ["x", None], "c": [0.5, np.nan], "n": pd.array([1, None], dtype="Int64")}
+    )
+    keep_table("kept", frame, "T", "C", note="N")
+    folder = project / "data" / "scratch" / "tables"
+    record = read_json(folder / "kept.json")
+    assert record["rows"] == [[1, "x", 0.5, 1], [2, None, None, None]]
+    assert (record["columns"], record["title"], record["note"]) == (["a", "b", "c", "n"], "T", "N")
+    assert pd.read_csv(folder / "kept.csv")["c"].isna().sum() == 1
+    assert contrasts.photograph_tables() == []
+
+
+def test_a_kept_table_names_the_runs_of_each_row(project: Path) -> None:
+    """In the CSV as a column; in the JSON beside the rows, which the index, later notebooks and LaTeX show."""
+    frame = pd.DataFrame(
+        {"method": ["DAGF", "GeM"], "mAP": [1.5, 2.5], "runs": ["a1 (seed 0)", np.nan]}
+    )
+    keep_table("kept", frame, "T", "C")
+    folder = project / "data" / "scratch" / "tables"
+    record = read_json(folder / "kept.json")
+    assert (record["columns"], record["rows"]) == (["method", "mAP"], [["DAGF", 1.5], ["GeM", 2.5]])
+    assert record["runs"] == ["a1 (seed 0)", ""]
+    assert pd.read_csv(folder / "kept.csv")["runs"][0] == "a1 (seed 0)"
+    assert "a1" not in (folder / "kept.tex").read_text()
+    again = figures.record_table(record).data
+    assert again == figures.table(frame, "T. C").data
+    assert [row.get("title") for row in bs4.BeautifulSoup(again, "html.parser").select("tbody tr")] == [
+        "a1 (seed 0)", None,
+    ]  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("groups", "least"), [(5, "0.0625"), (10, "0.0020"), (13, "0.0002"), (70, "0.0001")]
+)
+def test_the_words_of_a_contrast_say_how_small_its_p_can_get(groups: int, least: str) -> None:
+    study: Any = SimpleNamespace(
+        test=SimpleNamespace(
+            clusters=lambda: np.arange(groups).repeat(2), queries=[None] * 2 * groups
+        ),
+        profile=SimpleNamespace(seeds=(0, 1, 2)),
+    )
+    words = contrasts.contrast_words(study)
+    assert words.startswith(f"Test split: {2 * groups} queries in {groups} groups, 3 seeds.")
+    assert f"cannot be below {least} here" in words
+    one_sided = np.ones(2 * groups)  # all clusters agree: the smallest p there is
+    assert sign_flip(one_sided, np.arange(groups).repeat(2)) == pytest.approx(
+        float(least), abs=1e-4
+    )

@@ -1,0 +1,235 @@
+"""The check of our evaluator against published figures, on miniature descriptors in the real layout."""
+
+import json
+import shutil
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pytest
+from click.testing import CliRunner, Result
+from scipy.io import savemat
+
+from dagf.analysis.golden import NOTE, SET, check_golden, measured, read_descriptors
+from dagf.analysis.published import COLUMNS, read_published
+from dagf.cli import main
+from dagf.datasets.benchmark import from_ground_truth
+from dagf.datasets.manifest import read_manifest
+from dagf.datasets.revisited import load_ground_truth
+from dagf.errors import UserError
+from dagf.study.paths import ROOT
+
+HERE = Path(__file__).parents[2]
+SIZES = {"roxford5k": 4993, "rparis6k": 6322}
+
+
+def columns(count: int, seed: int, dimensions: int = 6) -> np.ndarray[Any, Any]:
+    rows = np.random.default_rng(seed).normal(size=(dimensions, count))
+    return (rows / np.linalg.norm(rows, axis=0)).astype(np.float32)
+
+
+@pytest.fixture
+def project(shared_data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A project with the real ground truth, random descriptors of six dimensions, and no published figure yet."""
+    features = tmp_path / "data" / read_manifest(HERE / "data" / "manifest.json")[SET].folder
+    features.mkdir(parents=True)
+    shutil.copyfile(HERE / "data" / "manifest.json", tmp_path / "data" / "manifest.json")
+    for seed, (name, size) in enumerate(SIZES.items()):
+        (features / f"gnd_{name}.pkl").symlink_to(shared_data / "ground_truth" / f"gnd_{name}.pkl")
+        savemat(
+            features / f"{name}_resnet_rsfm120k_gem.mat",
+            {"Q": columns(70, 10 + seed), "X": columns(size, seed)},
+            do_compression=True,
+        )
+    monkeypatch.setenv(ROOT, str(tmp_path))
+    return tmp_path
+
+
+def theirs(project: Path) -> dict[tuple[str, str, str], float]:
+    """What revisitop's example does: the ranks of an arg-sort, junk taken out, loops over queries and positives."""
+    found: dict[tuple[str, str, str], float] = {}
+    for name, dataset in (("roxford5k", "ROxford5k"), ("rparis6k", "RParis6k")):
+        truth = load_ground_truth(project / "data" / "features" / f"gnd_{name}.pkl")["gnd"]
+        queries, database = read_descriptors(
+            project / "data" / "features" / f"{name}_resnet_rsfm120k_gem.mat"
+        )
+        order = np.argsort(-(database @ queries.T), axis=0)
+        for setting, right, out in (
+            ("Easy", ("easy",), ("junk", "hard")),
+            ("Medium", ("easy", "hard"), ("junk",)),
+            ("Hard", ("hard",), ("junk", "easy")),
+        ):
+            aps, cuts = [], []
+            for number, entry in enumerate(truth):
+                positives = {row for label in right for row in entry[label]}
+                junk = {row for label in out for row in entry[label]}
+                kinds = [row in positives for row in order[:, number].tolist() if row not in junk]
+                places = [place for place, kind in enumerate(kinds) if kind]
+                if not places:
+                    continue
+                ap = 0.0
+                for j, place in enumerate(places):
+                    ap += ((j / place if place else 1.0) + (j + 1) / (place + 1)) / 2 / len(places)
+                aps.append(ap)
+                cuts.append(
+                    [
+                        sum(kinds[: min(k, places[-1] + 1)]) / min(k, places[-1] + 1)
+                        for k in (1, 5, 10)
+                    ]
+                )
+            found[dataset, setting, "mAP"] = 100 * float(np.mean(aps))
+            for k, value in zip((1, 5, 10), np.mean(cuts, axis=0), strict=True):
+                found[dataset, setting, f"mP@{k}"] = 100 * float(value)
+    return found
+
+
+def publish(project: Path, figures: dict[tuple[str, str, str], float]) -> None:
+    rows = [
+        dict.fromkeys(COLUMNS, "")
+        | {"method": "other", "dataset": "Holidays", "metric": "mAP", "value": "1"}
+    ]
+    for (dataset, protocol, metric), value in figures.items():
+        row = {
+            "dataset": dataset,
+            "protocol": protocol,
+            "metric": metric,
+            "value": f"{value:.2f}",
+            "note": NOTE,
+        }
+        rows.append(dict.fromkeys(COLUMNS, "") | row)
+    pd.DataFrame(rows).to_csv(project / "data" / "published.csv", index=False)
+
+
+def golden(*words: str) -> Result:
+    return CliRunner().invoke(main, ["evaluate", "--golden", *words])
+
+
+def test_golden_passes_fails_and_names_what_differs(project: Path) -> None:
+    figures = theirs(project)
+    publish(project, figures)
+    fine = golden()
+    assert fine.exit_code == 0, fine.output
+    assert fine.stdout.splitlines()[-1] == "pass: all 24 figures are equal at two decimals"
+    assert "negatives first" in fine.stdout.splitlines()[-2]
+    assert f"{figures['RParis6k', 'Hard', 'mAP']:.2f}" in fine.stdout
+    figures["RParis6k", "Hard", "mP@5"] += 0.02
+    figures["ROxford5k", "Easy", "mAP"] -= 0.02
+    publish(project, figures)
+    wrong = golden()
+    assert wrong.exit_code == 1
+    assert wrong.stdout.splitlines()[-1] == (
+        "FAIL: 2 of 24 figures differ: ROxford5k Easy mAP, RParis6k Hard mP@5"
+    )
+    told = golden("--json")
+    rows = json.loads(told.stdout)
+    assert told.exit_code == 1 and len(rows) == 24
+    assert [row["equal"] for row in rows].count(False) == 2
+    unlike = next(row for row in rows if not row["equal"])
+    assert unlike["golden"] == pytest.approx(unlike["ours"] - 0.02, abs=0.006)
+
+
+def refused(result: Result) -> str:
+    assert result.exit_code == 2, result.output
+    (line,) = result.stderr.splitlines()
+    return line
+
+
+def test_what_is_not_here_names_the_command(project: Path) -> None:
+    publish(project, {("ROxford5k", "Easy", "mAP"): 1.0})
+    (project / "data" / "features" / "gnd_roxford5k.pkl").unlink()
+    line = refused(golden())
+    assert "gnd_roxford5k.pkl not in" in line and "`dagf data get revisited-features`" in line
+    shutil.rmtree(project / "data" / "features")
+    assert "roxford5k_resnet_rsfm120k_gem.mat, gnd_roxford5k.pkl not in" in refused(golden())
+
+
+def test_golden_stands_alone() -> None:
+    for words in (["gem"], ["--seed", "0"], ["--profile", "smoke"], ["--off-the-shelf"]):
+        assert "give it alone" in refused(golden(*words))
+    assert "name a variant" in refused(CliRunner().invoke(main, ["evaluate"]))
+
+
+def test_no_golden_figure_is_no_pass(project: Path) -> None:
+    publish(project, {})
+    assert "get published.csv again" in refused(golden())
+
+
+def test_the_published_golden_figures_are_those_of_the_readme() -> None:
+    """Typed again from protocols.md's line: mAP, then mP@1, 5 and 10."""
+    figures = {
+        "ROxford5k": {"Easy": (84.81, 97.06, 92.06, 86.49), "Medium": (64.67, 97.14, 90.67, 84.67),
+                      "Hard": (38.47, 81.43, 63.00, 53.00)},
+        "RParis6k": {"Easy": (92.12, 100, 97.14, 96.14), "Medium": (77.20, 100, 98.86, 98.14),
+                     "Hard": (56.32, 94.29, 90.29, 89.14)},
+    }  # fmt: skip
+    rows = read_published(HERE / "data" / "published.csv").query("note == @NOTE")
+    found = rows.set_index(["dataset", "protocol", "metric"])["value"].to_dict()
+    assert found == {
+        (dataset, protocol, metric): value
+        for dataset, settings in figures.items()
+        for protocol, values in settings.items()
+        for metric, value in zip(("mAP", "mP@1", "mP@5", "mP@10"), values, strict=True)
+    }
+
+
+# --- descriptors that are something else -------------------------------------------------------------------------
+
+TINY = {
+    "imlist": list("abcd"),
+    "qimlist": ["q"],
+    "gnd": [{"bbx": [0, 0, 1, 1], "easy": [2], "hard": [0], "junk": []}],
+}
+
+
+def test_a_tiny_set_by_hand(tmp_path: Path) -> None:
+    """Similarities 1, 4, 3, 2: easy 2 is second behind a negative; hard 0 is last, third once easy is junk."""
+    savemat(
+        tmp_path / "a.mat",
+        {"Q": np.array([[1.0], [0.0]]), "X": np.array([[1.0, 4, 3, 2], [9, 9, 9, 9]])},
+    )
+    found = measured(from_ground_truth("tiny", tmp_path, TINY), tmp_path / "a.mat")
+    assert found["Easy", "mAP"] == pytest.approx(100 * (0 + 1 / 2) / 2)
+    assert found["Hard", "mAP"] == pytest.approx(100 * (0 + 1 / 3) / 2)
+    assert found["Medium", "mAP"] == pytest.approx(100 * (0 + 1 / 2 + 1 / 3 + 2 / 4) / 4)
+    assert (found["Medium", "mP@1"], found["Medium", "mP@10"]) == (0, 50)
+
+
+@pytest.mark.parametrize(
+    ("held", "says"),
+    [
+        ({"Q": np.ones((2, 1))}, "does not hold descriptors as columns of Q and X"),
+        ({"Q": np.ones((2, 1)), "X": np.ones((3, 4))}, "does not hold descriptors"),
+        ({"Q": "text", "X": np.ones((2, 4))}, "does not hold descriptors"),
+        (
+            {"Q": np.ones((2, 3)), "X": np.ones((2, 4))},
+            "3 queries and 4 images, but tiny has 1 and 4",
+        ),
+        ({"Q": np.ones((2, 1)), "X": np.full((2, 4), np.nan)}, "X: row 0 holds NaN"),
+    ],
+    ids=["one only", "lengths", "text", "another set", "nan"],
+)
+def test_descriptors_that_are_refused(tmp_path: Path, held: dict[str, Any], says: str) -> None:
+    savemat(tmp_path / "a.mat", held)
+    with pytest.raises(UserError, match=says):
+        measured(from_ground_truth("tiny", tmp_path, TINY), tmp_path / "a.mat")
+
+
+def test_a_broken_file_is_refused(tmp_path: Path) -> None:
+    savemat(tmp_path / "a.mat", {"Q": columns(3, 0), "X": columns(99, 1)})
+    whole = (tmp_path / "a.mat").read_bytes()
+    for content in (b"", b"no descriptors", whole[:200]):
+        (tmp_path / "b.mat").write_bytes(content)
+        with pytest.raises(UserError, match=r"b\.mat"):
+            read_descriptors(tmp_path / "b.mat")
+
+
+def test_ground_truth_of_another_version_is_refused(project: Path) -> None:
+    publish(project, {("ROxford5k", "Easy", "mAP"): 1.0})
+    features = project / "data" / "features"
+    (features / "gnd_roxford5k.pkl").unlink()
+    (features / "gnd_roxford5k.pkl").symlink_to((features / "gnd_rparis6k.pkl").resolve())
+    with pytest.raises(UserError, match="another version"):
+        check_golden(
+            read_manifest(HERE / "data" / "manifest.json"), project / "data", read_published()
+        )

@@ -1,0 +1,230 @@
+"""Windows x masks on frozen maps: each combination is the descriptor that the modules of the network give."""
+
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+from hypothesis.extra.numpy import arrays
+from numpy.typing import NDArray
+from torch.nn import functional as fn
+
+from dagf.analysis import grid as module
+from dagf.analysis.grid import (
+    DRAWS,
+    NAMES,
+    POWERS,
+    WINDOW_SETS,
+    grid,
+    kept_fractions,
+    masked_means,
+    masks_of,
+    pooled,
+)
+from dagf.datasets.images import ImageSpec
+from dagf.errors import UserError
+from dagf.model.network import MapEncoder
+from dagf.model.pooling import GeM, SPoC
+from dagf.model.scale_mask import MaxMask, ScaleAndMask, SumMask
+from dagf.model.variants import VARIANTS, variant
+from dagf.retrieval.metrics import evaluate
+from dagf.study.study import Study
+
+pytestmark = pytest.mark.usefixtures("one_process")
+
+# Small whole numbers, so that ties, dead cells and dead maps occur.
+MAPS = arrays(
+    np.float32,
+    st.tuples(*[st.integers(1, n) for n in (3, 4, 4, 5)]),
+    elements=st.integers(0, 3).map(float),
+)
+Maps = NDArray[np.float32]
+
+
+@pytest.fixture(scope="module")
+def cells(toy: Study) -> pd.DataFrame:
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setattr("dagf.study.parallel.cores", lambda: 1)
+        return grid(toy)
+
+
+@given(MAPS)
+def test_masks_are_those_of_the_modules(maps: Maps) -> None:
+    features = torch.from_numpy(maps)
+    found = dict(
+        zip(NAMES, masks_of(features).unflatten(2, features.shape[2:]).unbind(1), strict=True)
+    )
+    assert found["none"].all()
+    assert torch.equal(found["max"].bool(), MaxMask()(features)[:, 0])
+    assert torch.equal(found["sum"].bool(), SumMask()(features)[:, 0])
+    assert masks_of(features).unique().tolist() in ([1.0], [0.0, 1.0])
+
+
+@given(MAPS, st.integers(0, 99))
+def test_random_masks_keep_as_many_cells_as_the_max_mask(maps: Maps, seed: int) -> None:
+    torch.manual_seed(seed)
+    counts = masks_of(torch.from_numpy(maps)).sum(2)
+    drawn = [place for place, name in enumerate(NAMES) if name == "random"]
+    assert len(drawn) == DRAWS >= 10
+    assert (counts[:, drawn] == counts[:, [NAMES.index("max")]]).all()
+
+
+def test_random_masks_differ_from_draw_to_draw_and_image_to_image() -> None:
+    torch.manual_seed(0)
+    maps = torch.zeros(2, 3, 6, 6)
+    maps[:, torch.arange(3), torch.arange(3), torch.arange(3)] = 1
+    drawn = masks_of(maps)[:, NAMES.index("random") :]
+    assert len(drawn.flatten(0, 1).unique(dim=0)) > DRAWS
+
+
+@given(MAPS, st.integers(0, 9))
+def test_masked_means_are_those_of_the_poolings(maps: Maps, seed: int) -> None:
+    features = torch.from_numpy(maps)
+    torch.manual_seed(seed)
+    masks = masks_of(features)
+    for name, pooling in (("SPoC", SPoC()), ("GeM", GeM())):
+        found = masked_means(features, masks, POWERS[name])
+        for place in range(len(NAMES)):
+            kept = masks[:, place].view(len(features), 1, *features.shape[2:]).bool()
+            expected = fn.normalize(pooling(features, kept)).detach()
+            assert torch.allclose(found[:, place], expected, atol=1e-6), NAMES[place]
+
+
+ARMS = {  # (windows, mask, pooling) -> the variant that it is
+    ("1", "none", "SPoC"): "spoc",
+    ("1", "none", "GeM"): "gem",
+    ("1", "max", "GeM"): "mask",
+    ("max 1, 2, 3", "none", "GeM"): "windows",
+    ("max 1, 2, 3", "max", "GeM"): "scale-mask",
+    ("max 1, 2, 3", "max", "SPoC"): "scale-mask-spoc",
+    ("average 1, 2, 3", "max", "GeM"): "scale-mask-average",
+}
+
+
+@pytest.mark.parametrize(("fields", "arm"), ARMS.items())
+def test_a_combination_is_judged_as_its_arm_is(
+    toy: Study, cells: pd.DataFrame, fields: tuple[str, str, str], arm: str
+) -> None:
+    for seed in toy.profile.seeds:
+        scores = toy.seed_maps(seed).scores(MapEncoder(toy.untrained(arm, seed).head))
+        expected = evaluate(toy.test, scores, [toy.test.settings[1]])
+        keys = ["windows", "mask", "pooling", "seed"]
+        found = cells.set_index(keys).loc[[(*fields, seed)]].sort_values("query")
+        assert list(found["query"]) == list(expected["query"])
+        assert np.allclose(found["AP"], expected["AP"], atol=1e-9)
+        assert list(found["positives"]) == list(expected["positives"])
+
+
+def test_every_window_set_is_a_variant_of_the_network(toy: Study) -> None:
+    maps = toy.seed_maps(0).queries
+    vectors = pooled(maps)
+    for kind, windows in WINDOW_SETS.values():
+        keys = [(kind if window > 1 else "max", window) for window in windows]
+        for pooling, network in (("SPoC", SPoC()), ("GeM", GeM())):
+            for mask in ("none", "max", "sum"):
+                found = module._summed(
+                    [vectors[*key, pooling][:, NAMES.index(mask)] for key in keys]
+                )
+                scheme = ScaleAndMask(network, windows, kind, mask)
+                for rows, batch in maps.batches():  # crops of several sizes
+                    with torch.inference_mode():
+                        assert np.allclose(found[rows], scheme(batch).descriptor, atol=1e-6)
+
+
+def test_a_crop_smaller_than_the_window_gets_through() -> None:
+    small = torch.rand(1, 4, 2, 5)
+    assert torch.equal(
+        module._filtered(small, "max", 3), small.amax(2, keepdim=True).unfold(3, 3, 1).amax(4)
+    )
+
+
+def test_one_row_a_combination_draw_seed_and_query(toy: Study, cells: pd.DataFrame) -> None:
+    key = ["windows", "mask", "draw", "pooling", "seed", "query"]
+    assert not cells.duplicated(key).any()
+    assert len(cells) == len(WINDOW_SETS) * len(NAMES) * len(POWERS) * 2 * len(toy.test.queries)
+    random = cells["mask"] == "random"
+    assert set(cells["draw"][random]) == set(range(DRAWS))
+    assert set(cells["draw"][~random]) == {0}
+    assert set(cells["mask"]) == {"none", "max", "sum", "random"}
+    by_draw = cells[random].pivot_table("AP", ["windows", "pooling", "seed"], "draw")
+    assert (by_draw.nunique(axis=1) > 1).any()
+
+
+def test_each_seed_draws_masks_of_its_own(
+    toy: Study, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Else the interval over seeds would not hold the chance of the draws."""
+    maps = toy.seed_maps(0)
+    monkeypatch.setattr(Study, "seed_maps", lambda *_: maps)
+    monkeypatch.setattr(Study, "prepare", lambda *_: None)
+    same = grid(replace(toy, cache=tmp_path)).pivot(
+        index=["mask", "windows", "draw", "pooling", "query"], columns="seed", values="AP"
+    )
+    for mask, part in same.groupby("mask"):
+        assert part[0].equals(part[1]) == (mask != "random"), mask
+
+
+def test_it_is_kept_by_what_it_depends_on(
+    toy: Study, cells: pd.DataFrame, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def name(study: Study, seed: int = 0, setting: str = "Medium") -> str:
+        return module._file(study, seed, setting).name
+
+    with monkeypatch.context() as patched:
+        patched.setattr(
+            Study, "backbone_id", lambda *_: "of a file"
+        )  # whatever the size of the images
+        larger = replace(toy, profile=replace(toy.profile, image=ImageSpec(40)))
+        assert name(larger) != name(toy)
+    others = {name(toy, 1), name(toy, 0, "Hard"), name(toy.smaller(2)), name(larger)}
+    assert len(others - {name(toy)}) == 4
+    monkeypatch.setattr(module, "_answer", lambda *_: pytest.fail("it was there"))
+    pd.testing.assert_frame_equal(grid(toy), cells)
+    file = module._file(toy, 0, "Medium")
+    whole = file.read_bytes()
+    file.write_bytes(b"\0")
+    with pytest.raises(UserError, match=rf"{file.name}.*delete it: it is made again"):
+        grid(toy)
+    file.write_bytes(whole)
+
+
+def by_hand(toy: Study, name: str, mask: torch.nn.Module) -> Iterator[float]:
+    kind, window = ("max", 1) if name == "1" else (name.split()[0], int(name.split()[1]))
+    for _, batch in toy.seed_maps(1).database.batches(1):
+        scaled = (
+            fn.max_pool2d(batch, window, 1) if kind == "max" else fn.avg_pool2d(batch, window, 1)
+        )
+        yield float(mask(scaled).float().mean())
+
+
+def test_kept_fractions_by_hand(toy: Study) -> None:
+    found = kept_fractions(toy, 1).set_index("window")
+    assert list(found.index) == ["1", "max 2", "max 3", "average 2", "average 3"]
+    for name, row in found.iterrows():
+        for column, mask in (("MAX-Mask", MaxMask()), ("SUM-mask", SumMask())):
+            assert row[column] == pytest.approx(
+                100 * np.mean(list(by_hand(toy, str(name), mask))), abs=1e-3
+            )
+
+
+def test_what_the_arms_are_called_is_what_they_are() -> None:
+    """The table above, against the variants themselves."""
+    for (windows, mask, pooling), arm in ARMS.items():
+        kind, sizes = WINDOW_SETS[windows]
+        made_of = variant(arm)
+        assert (made_of.windows, made_of.mask, made_of.pooling) == (sizes, mask, pooling.lower())
+        assert made_of.window_kind == kind or sizes == (1,)
+        assert made_of in VARIANTS.values()
+
+
+def test_an_image_of_which_a_mask_keeps_dead_cells_only_resembles_nothing() -> None:
+    parts = [
+        np.array([[0.0, 0.0], [3.0, 4.0]], np.float32),
+        np.array([[0.0, 0.0], [3.0, 4.0]], np.float32),
+    ]
+    assert module._summed(parts) == pytest.approx(np.array([[0, 0], [0.6, 0.8]]))

@@ -1,0 +1,361 @@
+"""Attention against exact masks: every score by hand and by counting, every map where it belongs in the image."""
+
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+from hypothesis import assume, given
+from hypothesis import strategies as st
+from hypothesis.extra.numpy import arrays
+from numpy.typing import NDArray
+from torch import Tensor
+from torch.nn import functional as fn
+
+from dagf.analysis import localise
+from dagf.analysis.cam import CamTarget, cams, look
+from dagf.analysis.localise import (
+    by_difficulty,
+    cam_targets,
+    centre_prior,
+    energy_inside,
+    kept_share,
+    localisation,
+    localisation_figure,
+    localisation_summary,
+    maps_of,
+    pixel_auc,
+    pointing,
+    random_cams,
+    worst_images,
+)
+from dagf.datasets.images import ImageSpec, load_image, to_input
+from dagf.errors import UserError
+from dagf.model.backbone import BackboneSpec
+from dagf.model.network import RetrievalNet
+from dagf.show import figures
+from dagf.study.config import load_profile
+from dagf.study.opening import open_study
+from dagf.study.runs import Run, RunStore
+from dagf.study.sources import TrainingSet
+from dagf.study.study import Study
+from dagf.toytown.generate import load_mask, toytown_records
+from tests.bars import Bar, watch
+
+NAMES = [
+    "region evaluator", "effective weight", "channel-weighted response", "MAX-Mask cells",
+    "Grad-CAM", "LayerCAM", "EigenCAM", "feature norm", "centre prior", "random map", "random CAM",
+]  # fmt: skip
+FILES = ("4-0.jpg", "4-1.jpg", "5-1.jpg")
+SPEC = ImageSpec(32)
+PLANES = arrays(
+    np.float32, (3, 4), elements=st.integers(0, 5).map(float)
+)  # few values, so many ties
+MASKS = arrays(np.bool_, (3, 4))
+
+
+@pytest.fixture(scope="module")
+def net(finished: Run) -> RetrievalNet:
+    """A network trained for so short a time that its attention is nearly flat: it is given one that is not."""
+    net, random = finished.network(), torch.Generator().manual_seed(0)
+    assert net.head.spatial is not None
+    for parameter in net.head.spatial.parameters():
+        parameter.data = 0.3 * torch.randn(parameter.shape, generator=random)
+    return net
+
+
+@pytest.fixture
+def images(photographs: Path) -> Tensor:
+    return to_input(torch.stack([load_image(photographs / "jpg" / name, SPEC) for name in FILES]))
+
+
+@pytest.fixture
+def targets(net: RetrievalNet, photographs: Path) -> list[CamTarget]:
+    seen = [
+        look(net, photographs / "jpg" / name, SPEC).descriptor
+        for name in ("4-2.jpg", "5-2.jpg", "6-2.jpg")
+    ]
+    return [CamTarget(seen[0], seen[1]), CamTarget(seen[0], seen[2]), CamTarget(seen[1], seen[0])]
+
+
+def slow_auc(plane: NDArray[np.float32], mask: NDArray[np.bool_]) -> float:
+    pairs = [(a > b) + 0.5 * (a == b) for a in plane[mask] for b in plane[~mask]]
+    return float(np.mean(pairs))
+
+
+@given(PLANES, MASKS)
+def test_auc_is_the_share_of_pairs_in_order(
+    plane: NDArray[np.float32], mask: NDArray[np.bool_]
+) -> None:
+    if mask.all() or not mask.any():
+        assert np.isnan(pixel_auc(plane, mask))
+        return
+    assert pixel_auc(plane, mask) == pytest.approx(slow_auc(plane, mask), abs=1e-12)
+    assert pixel_auc(plane, ~mask) == pytest.approx(1 - pixel_auc(plane, mask), abs=1e-12)
+    assert pixel_auc(5 - plane, mask) == pytest.approx(1 - pixel_auc(plane, mask), abs=1e-12)
+
+
+@given(PLANES, MASKS, st.sampled_from([np.exp, np.sqrt, lambda x: 3 * x + 1, lambda x: x**3]))
+def test_only_the_order_of_a_map_counts_for_auc_and_pointing(
+    plane: NDArray[np.float32],
+    mask: NDArray[np.bool_],
+    rising: Callable[[NDArray[np.float32]], NDArray[np.float32]],
+) -> None:
+    assume(mask.any() and not mask.all())
+    assert pixel_auc(rising(plane), mask) == pixel_auc(plane, mask)
+    assert pointing(rising(plane), mask) == pointing(plane, mask)
+
+
+def test_scores_by_hand() -> None:
+    plane = np.array([[0.9, 0.6], [0.6, 0.1]], np.float32)
+    top = np.array([[True, True], [False, False]])
+    assert pixel_auc(plane, top) == (1 + 1 + 0.5 + 1) / 4
+    assert pointing(plane, top) == 1
+    assert pointing(plane, ~top) == 0
+    assert energy_inside(plane, top) == pytest.approx(1.5 / 2.2)
+    tied = np.array([[3, 3], [3, 1]], np.float32)
+    assert pointing(tied, top) == pytest.approx(2 / 3)
+    assert energy_inside(tied, top) == pytest.approx(0.6)
+
+
+def test_scores_of_a_perfect_and_of_an_empty_map() -> None:
+    mask = np.zeros((6, 5), bool)
+    mask[1:3, 2:5] = True
+    perfect, empty = mask.astype(np.float32), np.zeros((6, 5), np.float32)
+    assert [score(perfect, mask) for score in (pixel_auc, pointing, energy_inside)] == [1, 1, 1]
+    assert pixel_auc(empty, mask) == 0.5
+    assert pointing(empty, mask) == pytest.approx(mask.mean())
+    assert np.isnan(energy_inside(empty, mask))
+    assert energy_inside(1 - perfect, mask) == 0
+
+
+def cells(height: int, width: int, *kept: tuple[int, int]) -> Tensor:
+    made = torch.zeros(1, 1, height, width, dtype=torch.bool)
+    for row, column in kept:
+        made[0, 0, row, column] = True
+    return made
+
+
+def test_kept_cells_land_where_their_windows_are() -> None:
+    single = kept_share([cells(3, 4, (2, 0))], (3, 4))
+    assert torch.equal(single, cells(3, 4, (2, 0)).float())
+    corner = kept_share([cells(2, 3, (0, 0))], (3, 4))[0, 0]  # the windows of 2 x 2 cells
+    assert corner[:2, :2].tolist() == [
+        [1, 0.5],
+        [0.5, 0.25],
+    ]  # so many windows cover these cells: 1, 2, 2, 4
+    assert corner.sum() == 2.25
+    middle = kept_share([cells(3, 3, (1, 1))], (4, 4))[0, 0]
+    assert middle.tolist() == [[0, 0, 0, 0], [0, 0.25, 0.25, 0], [0, 0.25, 0.25, 0], [0, 0, 0, 0]]
+    both = kept_share([cells(4, 4, (3, 3)), cells(3, 3, (1, 1))], (4, 4))[0, 0]
+    assert both[3, 3] == 0.5
+    assert both[1, 2] == 0.125
+    everything = [torch.ones(2, 1, 5 - k, 6 - k, dtype=torch.bool) for k in range(3)]
+    assert torch.equal(kept_share(everything, (5, 6)), torch.ones(2, 1, 5, 6))
+
+
+@given(arrays(np.bool_, (4, 3)), arrays(np.bool_, (2, 1)))
+def test_kept_share_by_counting(one: NDArray[np.bool_], three: NDArray[np.bool_]) -> None:
+    found = kept_share(
+        [torch.from_numpy(one)[None, None], torch.from_numpy(three)[None, None]], (4, 3)
+    )[0, 0]
+    for row in range(4):
+        for column in range(3):
+            covering = [three[top, 0] for top in range(2) if top <= row < top + 3]
+            assert found[row, column] == pytest.approx(
+                (one[row, column] + np.mean(covering)) / 2, abs=1e-6
+            )
+
+
+def test_centre_prior_by_hand() -> None:
+    prior = centre_prior(5, 3)
+    assert prior.shape == (5, 3)
+    assert prior[2, 1] == 1
+    assert prior[2, 0] == pytest.approx(np.exp(-0.5 * (1 / 3 / 0.3) ** 2))
+    assert prior[0, 1] == pytest.approx(np.exp(-0.5 * (0.4 / 0.3) ** 2))
+    assert np.array_equal(prior, prior[::-1, ::-1])
+
+
+def test_maps_are_what_the_network_computed(
+    net: RetrievalNet, images: Tensor, targets: list[CamTarget]
+) -> None:
+    images = enlarged(images, (64, 96))
+    maps = maps_of(net, images, targets, [3, 8, 3])
+    assert list(maps) == NAMES
+    for planes in maps.values():
+        assert planes.shape == (3, 64, 96)
+        assert planes.dtype == np.float32
+        assert planes.min() == 0
+        assert planes.max() == pytest.approx(1, abs=1e-3)
+    assert np.array_equal(maps["centre prior"][0], maps["centre prior"][1])
+    with torch.inference_mode():
+        seen = net.inspect(images)
+    assert seen.attention is not None
+    norm = seen.features.square().sum(1, keepdim=True).sqrt()
+    for name, cells in {
+        "region evaluator": seen.attention,
+        "effective weight": seen.attention * norm,
+        "channel-weighted response": seen.attended.square().sum(1, keepdim=True).sqrt(),
+        "MAX-Mask cells": kept_share([kept for kept in seen.kept if kept is not None], (8, 12)),
+        "feature norm": norm,
+    }.items():
+        assert np.allclose(maps[name], scaled(enlarged(cells, (64, 96))), atol=1e-3), name
+    for name, planes in cams(net, seen.features.clone(), targets).items():
+        large = scaled(enlarged(torch.from_numpy(planes)[:, None], (64, 96)))
+        assert np.allclose(maps[name], large, atol=1e-3), name
+
+
+def enlarged(planes: Tensor, size: tuple[int, int]) -> Tensor:
+    return fn.interpolate(planes, size=size, mode="bilinear", align_corners=False)
+
+
+def scaled(planes: Tensor) -> NDArray[np.float32]:
+    lifted = planes[:, 0] - planes.amin((1, 2, 3))[:, None, None]
+    return (lifted / lifted.amax((1, 2), keepdim=True)).numpy()
+
+
+def test_a_random_map_belongs_to_its_image(
+    net: RetrievalNet, images: Tensor, targets: list[CamTarget]
+) -> None:
+    first = maps_of(net, images, targets, [3, 8, 3])["random map"]
+    again = maps_of(net, images[1:], targets[1:], [8, 9])["random map"]
+    assert np.array_equal(first[0], first[2])
+    assert np.array_equal(first[1], again[0])
+    assert not np.array_equal(first[0], first[1])
+
+
+def test_a_random_cam_weighs_the_channels_of_its_image() -> None:
+    features = torch.rand((3, 4, 2, 5), generator=torch.Generator().manual_seed(0))
+    features[1, :, 0] = 0  # a dead row stays dark, whatever the weights
+    planes = random_cams(features, [3, 8, 3])
+    assert (planes >= 0).all()
+    assert (planes[1, 0] == 0).all()
+    assert np.array_equal(random_cams(features[2:], [3])[0], planes[2])
+    for plane, cells in zip(
+        planes, features.numpy(), strict=True
+    ):  # some weights in -1..1 give what is not cut off
+        bright = plane > 0
+        weights, *_ = np.linalg.lstsq(cells[:, bright].T, plane[bright], rcond=None)
+        assert np.allclose(cells[:, bright].T @ weights, plane[bright], atol=1e-5)
+    alike = torch.ones((2, 4, 1, 1))
+    assert np.array_equal(*random_cams(alike, [5, 5]))
+    sums = random_cams(torch.eye(4)[:, :, None, None].repeat(50, 1, 1, 1), list(range(200)))
+    assert 0.3 < (sums > 0).mean() < 0.7  # each weight by itself: about half are negative
+    assert sums.max() <= 1
+
+
+def test_maps_of_a_network_without_attention_or_before_training(images: Tensor) -> None:
+    nothing = np.zeros(128, np.float32)
+    asked = [CamTarget(nothing + 1, nothing)] * 3
+    plain = maps_of(RetrievalNet(BackboneSpec(), "gem").eval(), images, asked, [0, 1, 2])
+    assert list(plain) == [
+        name for name in NAMES if name not in ("region evaluator", "MAX-Mask cells")
+    ]
+    assert list(
+        maps_of(RetrievalNet(BackboneSpec(), "spoc").eval(), images, asked, [0, 1, 2])
+    ) == list(plain)
+    fresh = maps_of(RetrievalNet(BackboneSpec(), "dagf").eval(), images, asked, [0, 1, 2])
+    assert not fresh["region evaluator"].any()  # the same everywhere
+    assert all(np.isfinite(planes).all() for planes in fresh.values())
+
+
+FRAME = pd.DataFrame(
+    [
+        ("a", 0, "easy", "m", 0.9, 1.0, 0.5, 0.2),
+        ("b", 0, "junk", "m", 0.7, 0.0, 0.7, 0.6),
+        ("c", 1, "easy", "m", 0.5, 0.5, 0.3, 0.1),
+        ("d", 1, "easy", "m", np.nan, 0.0, np.nan, 0.0),
+        ("a", 0, "easy", "n", 0.4, 1.0, 0.2, 0.2),
+    ],
+    columns=["file", "landmark", "difficulty", "map", "AUC", "pointing", "energy", "area"],
+)
+
+
+def test_summaries_by_hand() -> None:
+    summary = localisation_summary(FRAME).set_index("map")
+    assert list(summary.index) == ["m", "n"]
+    assert summary["pixel AUC (%)"].tolist() == pytest.approx([70, 40])
+    assert summary["low"]["m"] == pytest.approx(50)  # of the two landmarks' means
+    assert summary["high"]["m"] == pytest.approx(80)
+    assert summary["pointing (%)"].tolist() == pytest.approx([37.5, 100])
+    assert summary["energy inside (%)"].tolist() == pytest.approx([40, 20])
+    assert summary["area (%)"].tolist() == pytest.approx([10, 20])
+    graded = by_difficulty(FRAME)
+    scores = [
+        f"{score}, {difficulty}"
+        for score in ("AUC", "pointing", "energy")
+        for difficulty in ("easy", "hard", "junk")
+    ]
+    assert list(graded.columns) == ["map", *scores]
+    assert graded["AUC, easy"].tolist() == pytest.approx([70, 40])
+    assert graded["pointing, easy"].tolist() == pytest.approx([50, 100])
+    assert graded["energy, easy"].tolist() == pytest.approx([40, 20])
+    assert graded["AUC, junk"][0] == pytest.approx(70)
+    assert np.isnan(graded["energy, junk"][0])  # its mask covers more than a quarter
+    assert graded[["AUC, hard", "pointing, hard", "energy, hard"]].isna().all(axis=None)
+    assert worst_images(FRAME, "m", 2) == ["c", "b"]
+
+
+@pytest.mark.study
+def test_localisation_on_toytown(
+    project: Path, profile: Callable[..., str], net: RetrievalNet, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    study = open_study(profile())
+    frame = localisation(study, net)
+    assert len(frame) == 8 * len(NAMES)
+    assert list(frame["map"].unique()) == NAMES
+    assert not frame.duplicated(["file", "map"]).any()
+    assert study.toytown is not None
+    records = toytown_records(study.toytown, "test").set_index("file").to_dict("index")
+    for row in frame.to_dict("records"):
+        mask = load_mask(study.toytown, "test", row["file"])
+        assert row["area"] == pytest.approx(mask.mean())
+        assert all(
+            row[key] == records[row["file"]][key] for key in ("landmark", "difficulty", "scale")
+        )
+        if row["map"] == "centre prior":
+            assert row["AUC"] == pytest.approx(pixel_auc(centre_prior(48, 48), mask), abs=1e-3)
+    bars = watch(localise, monkeypatch)
+    some = localisation(study, net, step=3)
+    assert bars == [Bar("maps", 3, 3)]
+    assert some["file"].unique().tolist() == [study.test.database[number] for number in (0, 3, 6)]
+    same = frame[frame["file"].isin(some["file"])]
+    assert np.allclose(same["AUC"], some["AUC"], atol=1e-4, equal_nan=True)  # also the random maps
+    assert len(localisation_summary(frame)) == len(by_difficulty(frame)) == len(NAMES)
+    shown = localisation_figure(study, net, worst_images(frame, "region evaluator", 2))
+    assert len(shown.axes) == 2 * 7
+    assert shown.axes[2].get_title().startswith("region evaluator\nAUC ")
+    figures.show(shown, "alt", "caption")
+    targets_by_hand(study, net, cam_targets(study, net))
+
+
+def targets_by_hand(study: Study, net: RetrievalNet, targets: list[CamTarget]) -> None:
+    test, spec = study.test, study.profile.image
+    rows = [look(net, test.root / file, spec).descriptor for file in test.database]
+    for query in test.queries:
+        asked = look(net, test.root / query.file, spec, query.box).descriptor
+        own = {int(row) for found in query.labels.values() for row in found}
+        mistake = max(set(range(len(rows))) - own, key=lambda row: float(rows[row] @ asked))
+        for row in own:
+            assert np.allclose(targets[row].direction, asked - rows[mistake], atol=1e-5)
+
+
+@pytest.mark.study
+def test_masks_follow_the_size_of_the_images(
+    project: Path, profile: Callable[..., str], net: RetrievalNet
+) -> None:
+    whole = localisation(open_study(profile()), net)
+    half = localisation(open_study(profile(image={"size": 24})), net)
+    assert np.allclose(whole["area"], half["area"], atol=0.03)
+    prior = whole["map"] == "centre prior"
+    assert np.allclose(whole["AUC"][prior], half["AUC"][prior], atol=0.05)
+
+
+def test_photographs_have_no_masks(
+    tmp_path: Path, profile: Callable[..., str], net: RetrievalNet, data: TrainingSet
+) -> None:
+    study = Study(load_profile(profile()), None, data.validation, "", RunStore(tmp_path), tmp_path)
+    with pytest.raises(UserError, match="only Toytown"):
+        localisation(study, net)

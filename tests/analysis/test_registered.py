@@ -1,0 +1,343 @@
+"""The contrasts of the registered analysis: who is compared with whom, and each by hand on tiny inputs."""
+
+from collections.abc import Sequence
+from itertools import product
+from types import SimpleNamespace
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from dagf.analysis import registered
+from dagf.analysis.contrasts import Contrast
+from dagf.analysis.registered import RIVALS, SINGLE, TOGETHER
+from dagf.model.variants import VARIANTS
+from dagf.retrieval.statistics import Interval, t_interval
+from dagf.study.study import Results
+
+nan = float("nan")
+
+
+class Pretended:
+    """A study of two seeds and two queries whose arms have these APs: arm -> seeds -> queries (0.5 if not named)."""
+
+    def __init__(self, **values: Sequence[Sequence[float]]) -> None:
+        self.values = values
+        self.asked: list[tuple[tuple[str, ...], bool]] = []
+        self.profile = SimpleNamespace(seeds=(0, 1), backbone_training=True)
+        names = [SimpleNamespace(name=name) for name in ("Easy", "Medium", "Hard")]
+        self.test = SimpleNamespace(
+            clusters=lambda: np.arange(2), settings=names, query_sets={"query": [0, 1], "query-2": [5, 6]},
+            middle=names[1], first_set="query",
+        )  # fmt: skip
+
+    def plan(self, heads: bool) -> Any:
+        return SimpleNamespace(
+            arms=("dagf", "gem", "spatial", "channel", "attention", "spoc", "se")
+        )
+
+    def run(self, arm: str, seed: int) -> Any:
+        return SimpleNamespace(id=f"{arm}-{seed}")
+
+    def backbone_config(self, seed: int) -> Any:
+        return SimpleNamespace(id=f"backbone-{seed}")
+
+    def evaluate(self, arms: Sequence[str], heads: bool = False) -> dict[tuple[str, int], Results]:
+        self.asked.append((tuple(arms), heads))
+        flat = [[0.5, 0.5], [0.5, 0.5]]
+        return {
+            (arm, seed): Results(per_query(points), pd.DataFrame())
+            for arm in arms
+            for seed, points in enumerate(self.values.get(arm, flat))
+        }
+
+
+def per_query(points: Sequence[float]) -> pd.DataFrame:
+    frame = pd.DataFrame(
+        {"query": range(len(points)), "AP": points, "setting": "Medium", "query_set": "query"}
+    )
+    frame = frame.assign(positives=1)
+    others = [
+        frame.assign(setting="Hard", AP=9.0),
+        frame.assign(query_set="query-2", query=[5, 6], AP=7.0),
+    ]
+    return pd.concat([frame, *others])
+
+
+def test_the_registered_pairs() -> None:
+    assert registered.PRIMARY == ("dagf", "gem")
+    assert set(RIVALS) >= {
+        "mac",
+        "spoc",
+        "rmac",
+        "crow",
+        "netvlad",
+        "solar",
+        "glam",
+        "se",
+        "cbam",
+        "delf",
+    }
+    assert {*RIVALS, *sum((*SINGLE, *TOGETHER), ())} <= set(VARIANTS)
+    assert (
+        VARIANTS["attention"].spatial
+        == VARIANTS["spatial"].spatial
+        == VARIANTS["dagf"].spatial
+        == "evaluator"
+    )
+    assert (VARIANTS["spatial"].channel, VARIANTS["channel"].spatial) == (False, None)
+
+
+def test_primary_rivals_and_modules_ask_for_their_arms() -> None:
+    study: Any = Pretended(dagf=[[0.7, 0.6], [0.6, 0.6]], se=[[0.5, 0.6], [0.5, 0.5]])
+    assert registered.primary(study).mean == pytest.approx(12.5)
+    assert {*study.asked} == {(("dagf", "gem"), False)}  # end to end
+    assert [one.minus for one in registered.rivals(study)] == [
+        "SPoC",
+        "GeM + SE",
+    ]  # those that the sweep has
+    assert [one.mean for one in registered.rivals(study)] == pytest.approx([12.5, 10])
+    assert (("dagf", "spoc"), True) in study.asked
+    study.asked.clear()
+    registered.modules(study)
+    pairs = [
+        ("spatial", "gem"),
+        ("channel", "gem"),
+        ("attention", "spatial"),
+        ("attention", "channel"),
+    ]
+    assert list(dict.fromkeys(study.asked)) == [(pair, True) for pair in pairs]
+
+
+def test_the_interaction_by_hand() -> None:
+    study: Any = Pretended(
+        attention=[[0.9, 0.5], [0.8, 0.5]],
+        spatial=[[0.6, 0.5], [0.6, 0.6]],
+        gem=[[0.4, 0.3], [0.4, 0.3]],
+    )
+    found = registered.interaction(study)
+    first = [(0.9 - 0.4) - (0.6 - 0.4) - (0.5 - 0.4), (0.5 - 0.3) - (0.5 - 0.3) - (0.5 - 0.3)]
+    second = [(0.8 - 0.4) - (0.6 - 0.4) - (0.5 - 0.4), (0.5 - 0.3) - (0.6 - 0.3) - (0.5 - 0.3)]
+    assert found.over_seeds == pytest.approx(
+        t_interval([100 * np.mean(first), 100 * np.mean(second)])
+    )
+    assert (found.setting, found.queries) == ("Medium", 2)
+    assert {*study.asked} == {(("attention", "spatial", "channel", "gem"), True)}
+
+
+def test_the_level_of_gem_in_each_comparison(monkeypatch: pytest.MonkeyPatch) -> None:
+    def table(arms: Sequence[str], heads: bool) -> pd.DataFrame:
+        assert arms == ["gem"]
+        right = pd.DataFrame(
+            {"setting": "Medium", "query_set": "query", "mAP": [20.0, 40.0] if heads else [30, 50]}
+        )
+        return pd.concat(
+            [
+                right,
+                right.assign(setting="Easy", mAP=0.0),
+                right.assign(query_set="query-2", mAP=0.0),
+            ]
+        )
+
+    cells = pd.DataFrame(
+        {"query_set": "query", "positives": 3, "pooling": "GeM", "windows": "1", "mask": "none"},
+        [0],
+    )
+    cells = cells.assign(AP=0.25)
+    others = [
+        cells.assign(**{name: value}, AP=0.9)
+        for name, value in {"pooling": "SPoC", "mask": "max"}.items()
+    ]
+    monkeypatch.setattr(
+        registered,
+        "grid",
+        lambda *_: pd.concat([cells, *others, cells.assign(positives=0, AP=nan)]),
+    )
+    study: Any = Pretended()
+    study.table = table
+    assert registered.gem_levels(study) == {
+        "trained end to end": 40, "trained heads on frozen maps": 30, "untrained heads on frozen maps": 25,
+    }  # fmt: skip
+
+
+def test_what_was_added_after_a_look(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As 06 says: the worst bins, the gain beyond the control and on it, and all of the maps but the AUC of two."""
+    for name, count in {
+        "rivals": 2,
+        "modules": 4,
+        "masks": 4,
+        "nuisances": 6,
+        "controls": 2,
+        "looks": 12,
+    }.items():
+        monkeypatch.setattr(
+            registered, name, lambda _, count=count: [f"{place}" for place in range(count)]
+        )
+    study: Any = None
+    late = [(one.group, one.contrast) for one in registered.family(study) if one.late]
+    worst, control = [("nuisances", place) for place in "345"], [("control", "0"), ("control", "1")]
+    maps = [("attention maps", str(place)) for place in (1, 2, *range(4, 12))]
+    assert late == [*worst, *control, *maps]
+
+
+def test_masks_by_hand(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The random mask counts as the mean of its draws; the other pooling and queries without positives do not."""
+    one, three = "1", "max 1, 2, 3"
+    points = {
+        (one, "none", 0): 0.3,
+        (one, "max", 0): 0.5,
+        (three, "none", 0): 0.4,
+        (three, "max", 0): 0.6,
+    }
+    points |= {(one, "random", draw): 0.2 + 0.1 * draw for draw in range(3)}
+    points |= {(three, "random", draw): 0.5 + 0.1 * draw for draw in range(3)}
+    rows = [
+        (*key, seed, query, value + 0.1 * query)
+        for key, value in points.items()
+        for seed, query in SEEN
+    ]
+    table = pd.DataFrame(rows, columns=["windows", "mask", "draw", "seed", "query", "AP"])
+    table = table.assign(pooling="GeM", positives=3, query_set="query")
+    others = [table.assign(pooling="SPoC", AP=0.0), table.assign(query=7, positives=0, AP=nan)]
+    others += [table.assign(query_set="query-2", AP=0.0)]
+    monkeypatch.setattr(registered, "grid", lambda *_: pd.concat([table, *others]))
+    study: Any = Pretended()
+    found = registered.masks(study)
+    assert [(contrast.what, contrast.minus) for contrast in found] == [
+        ("GeM + max windows 1, 2, 3", "GeM"),
+        ("GeM + MAX-Mask", "GeM"),
+        ("GeM + MAX-Mask", "GeM + random mask"),
+        ("GeM + max windows 1, 2, 3 + MAX-Mask", "GeM + max windows 1, 2, 3 + random mask"),
+    ]
+    assert [contrast.mean for contrast in found] == pytest.approx([10, 20, 20, 0], abs=1e-9)
+    assert {(contrast.seeds, contrast.queries) for contrast in found} == {(2, 2)}
+    assert {contrast.runs for contrast in found} == {
+        "backbones: backbone-0 (seed 0), backbone-1 (seed 1)"
+    }
+    beside = registered.beside(Pretended(dagf=[[0.7, 0.7], [0.7, 0.7]]))  # type: ignore[arg-type]
+    (heads,) = beside["rivals"]
+    assert (heads.what, heads.minus, heads.mean) == ("DAGF's head", "GeM's head", pytest.approx(20))
+    assert {one.what for one in beside["masks"]} == {"GeM + max windows 1, 2, 3 + MAX-Mask"}
+    minus = {one.minus: one.mean for one in beside["masks"]}
+    assert minus == {"GeM + max windows 1, 2, 3": pytest.approx(20), "GeM": pytest.approx(30)}
+
+
+SEEN = tuple(product((0, 1), (0, 1)))  # seeds and queries
+
+
+def test_looks_by_hand(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Paired by image and seed, landmarks as clusters; an image without landmark pixels has no score."""
+    points = {  # (landmark, file, area) -> for each seed the AUC of the evaluator and of the norm
+        (0, "a", 0.1): ((0.9, 0.5), (0.8, 0.6)),
+        (0, "b", 0.4): ((0.7, 0.6), (0.7, 0.6)),
+        (1, "c", 0.25): ((0.6, 0.7), (0.6, 0.5)),
+        (1, "d", 0.0): ((nan, nan), (nan, nan)),
+    }
+    rows = [
+        (*key, seed, name, value, value / 2, value / 4)
+        for key, seeds in points.items()
+        for seed, (ours, norm) in enumerate(seeds)
+        for name, value in {
+            "region evaluator": ours,
+            "feature norm": norm,
+            "centre prior": norm + 0.1,
+            "Grad-CAM": norm - 0.1,
+            "random map": 0.5,
+            "x": 0,
+        }.items()
+    ]
+    names = ["landmark", "file", "area", "seed", "map", "AUC", "pointing", "energy"]
+    table = pd.DataFrame(rows, columns=names).sample(frac=1, random_state=0)
+    monkeypatch.setattr(registered, "localisations", lambda _: table)
+    study: Any = Pretended()
+    found = registered.looks(study)
+    others, scores = (
+        ("feature norm", "centre prior", "Grad-CAM", "random map"),
+        ("AUC", "pointing", "energy inside"),
+    )
+    assert [(one.what, one.minus) for one in found] == [
+        ("region evaluator", other) for other in others for _ in scores
+    ]
+    assert [one.setting for one in found] == ["pixel AUC", "pointing", "energy inside"] * 4
+    assert {one.runs for one in found} == {"dagf-0 (seed 0), dagf-1 (seed 1)"}
+    norm, pointing, energy, centre, *_ = found
+    by_seed = [100 * (0.4 + 0.1 - 0.1) / 3, 100 * (0.2 + 0.1 + 0.1) / 3]
+    assert norm.over_seeds == pytest.approx(t_interval(by_seed))
+    assert pointing.over_seeds == pytest.approx(t_interval([value / 2 for value in by_seed]))
+    assert centre.over_seeds == pytest.approx(t_interval([value - 10 for value in by_seed]))
+    assert (norm.queries, norm.clusters, norm.seeds) == (3, 2, 2)
+    alone = (100 * (-0.1 + 0.1) / 2, 100 * (0.4 + 0.1 + 0.2 + 0.1) / 4)  # landmark 1 and landmark 0
+    assert norm.over_queries[1:] == pytest.approx(alone)
+    small = [
+        100 * (0.4 - 0.1) / 2 / 4,
+        100 * (0.2 + 0.1) / 2 / 4,
+    ]  # energy: of masks that cover a quarter at most
+    assert energy.over_seeds == pytest.approx(t_interval(small))
+    assert energy.queries == 2
+
+
+def test_nuisances_take_the_growth_of_each_and_what_it_ends_in(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    flat = Interval(1, 0, 2)
+
+    def gains(study: Any, arm: str, baseline: str, nuisance: str) -> list[Contrast]:
+        assert (arm, baseline) == registered.PRIMARY
+        places = ("first", "middle", "worst", "worst minus mildest")
+        names = [f"{nuisance}: {place}" for place in places]
+        return [
+            Contrast(arm, baseline, name, "query", 2, 2, 2, flat, flat, flat, 0.5, 0.5)
+            for name in names
+        ]
+
+    monkeypatch.setattr(registered.bins, "gains", gains)
+    study: Any = Pretended()
+    assert [one.setting for one in registered.nuisances(study)] == [
+        f"{nuisance}: {place}"
+        for place in ("worst minus mildest", "worst")
+        for nuisance in ("clutter", "occlusion", "scale")
+    ]
+
+
+def test_the_gain_beyond_the_control_is_paired_by_query_and_seed(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    study: Any = Pretended(dagf=[[0.7, 0.6], [0.6, 0.6]])  # over 0.5
+    still: Any = Pretended(dagf=[[0.6, 0.6], [0.6, 0.5]])
+    monkeypatch.setattr(
+        registered, "control_of", lambda one: still if one is study else pytest.fail()
+    )
+    found, alone = registered.controls(study)
+    assert alone.over_seeds == pytest.approx(
+        t_interval([100 * (0.1 + 0.1) / 2, 100 * (0.1 + 0.0) / 2])
+    )
+    assert (alone.what, alone.minus, alone.setting.endswith(", control")) == ("DAGF", "GeM", True)
+    assert found.over_seeds == pytest.approx(
+        t_interval([100 * (0.1 + 0.0) / 2, 100 * (0.0 + 0.1) / 2])
+    )
+    assert (found.what, found.minus, found.queries) == ("DAGF − GeM", "the same on the control", 2)
+
+
+def test_the_family_in_its_order(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name, count in (
+        *(
+            ("rivals", 2),
+            ("modules", 4),
+            ("masks", 4),
+            ("nuisances", 6),
+            ("controls", 2),
+            ("looks", 2),
+        ),
+    ):
+        monkeypatch.setattr(registered, name, lambda _, name=name, count=count: [name] * count)
+    study: Any = Pretended()
+    named = registered.family(study)
+    assert [(one.group, one.contrast) for one in named] == [
+        *[("rivals", "rivals")] * 2, *[("modules", "modules")] * 4, *[("masks", "masks")] * 4,
+        *[("nuisances", "nuisances")] * 6, *[("control", "controls")] * 2, *[("attention maps", "looks")] * 2,
+    ]  # fmt: skip
+    assert {one.group: one.notebook[:2] for one in named} == {
+        "rivals": "06", "modules": "05", "masks": "04", "nuisances": "05", "control": "05",
+        "attention maps": "03",
+    }  # fmt: skip

@@ -1,0 +1,213 @@
+"""A run as ONNX: equal to its network for any batch and size, or refused in one line with nothing written."""
+
+import copy
+import json
+from collections.abc import Iterator
+from dataclasses import replace
+from functools import partial
+from pathlib import Path
+
+import numpy as np
+import onnx
+import onnxruntime
+import pytest
+import torch
+from numpy.typing import NDArray
+from safetensors.torch import save_file
+
+import dagf
+from dagf.collections import export
+from dagf.collections.export import impossible, smallest_side, tolerance, write_onnx
+from dagf.datasets.images import to_input
+from dagf.errors import UserError
+from dagf.files import write_json
+from dagf.model.backbone import BackboneSpec
+from dagf.model.network import RetrievalNet
+from dagf.model.variants import VARIANTS, Variant, variant
+from dagf.study.paths import ROOT
+from dagf.study.runs import NUMBERS, Run, RunStore
+from tests.commands import fine, refused
+from tests.model.test_network import stirred
+from tests.study.conftest import configured
+
+
+def run_of(root: Path, made_of: Variant) -> Run:
+    """A run of the small backbone that was never trained; no module of it is the identity."""
+    config = replace(configured(), variant=made_of)
+    with RunStore(root / "data" / "runs").claim(config) as folder:
+        torch.manual_seed(0)
+        save_file(
+            stirred(RetrievalNet(BackboneSpec(), made_of)).state_dict(),
+            folder / "weights.safetensors",
+        )
+        write_json(folder / "record.json", dict.fromkeys(NUMBERS, 0))
+    return Run(folder)
+
+
+@pytest.fixture(scope="module")
+def home(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+    """A project's folder."""
+    root = tmp_path_factory.mktemp("export") / "project"
+    (root / "notebooks").mkdir(parents=True)
+    (root / "pyproject.toml").touch()
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setenv(ROOT, str(root))
+        yield root
+
+
+@pytest.fixture(scope="module")
+def written(home: Path) -> tuple[Run, Path, str]:
+    """A run of DAGF, its ONNX file, and what the command said."""
+    run, path = run_of(home, variant("dagf")), home / "out" / "dagf.onnx"
+    return run, path, fine("export", "--run", run.id[:6], path)
+
+
+def images(*shape: int) -> NDArray[np.uint8]:
+    return np.random.default_rng(3).integers(0, 256, shape, np.uint8)
+
+
+def check_equal(run: Run, path: Path) -> None:
+    """As one does who has the file alone: normalise by its metadata, ask onnxruntime."""
+    session = onnxruntime.InferenceSession(path, providers=["CPUExecutionProvider"])
+    about = session.get_modelmeta().custom_metadata_map
+    mean, std = (
+        np.array(json.loads(about[key]), np.float32).reshape(3, 1, 1) for key in ("mean", "std")
+    )
+    net = run.network()
+    for shape in ((1, 3, 40, 33), (4, 3, 32, 100), (2, 3, 96, 64)):
+        pixels = images(*shape)
+        (found,) = session.run(
+            ["descriptors"], {"images": (pixels.astype(np.float32) / 255 - mean) / std}
+        )
+        with torch.inference_mode():
+            expected = net(to_input(torch.from_numpy(pixels))).numpy()
+        np.testing.assert_allclose(found, expected, atol=tolerance(run.config.variant))
+        np.testing.assert_allclose(np.linalg.norm(found, axis=1), 1, atol=1e-4)
+
+
+def test_a_run_is_written_and_equals_its_network(written: tuple[Run, Path, str]) -> None:
+    run, path, said = written
+    assert said.startswith(
+        f"{path}: images (batch, 3, height, width) from 32 pixels a side on -> descriptors (batch, 128)"
+    )
+    assert [file.name for file in path.parent.iterdir()] == [path.name]  # one file, weights and all
+    check_equal(run, path)
+
+
+def test_the_file_says_what_it_is_and_nothing_of_the_machine(
+    written: tuple[Run, Path, str],
+) -> None:
+    run, path, _ = written
+    about = onnxruntime.InferenceSession(path).get_modelmeta().custom_metadata_map
+    assert (about["run"], about["variant"], about["dagf"]) == (run.id, "DAGF", dagf.__version__)
+    assert json.loads(about["image"]) == {"size": 32, "mode": "longest", "resize_crop": True}
+    model = onnx.load(path)
+    onnx.checker.check_model(model)
+    (given,), (made,) = model.graph.input, model.graph.output
+    sides = [side.dim_param or side.dim_value for side in given.type.tensor_type.shape.dim]
+    assert (given.name, sides) == ("images", ["batch", 3, "height", "width"])
+    assert (made.name, made.type.tensor_type.shape.dim[1].dim_value) == ("descriptors", 128)
+    text = path.read_bytes()
+    assert b"site-packages" not in text
+    assert str(Path(dagf.__file__).parents[1]).encode() not in text
+
+
+@pytest.mark.parametrize("name", ["gem", "netvlad"])
+def test_other_variants_too(home: Path, tmp_path: Path, name: str) -> None:
+    run = run_of(home, variant(name))
+    write_onnx(run, tmp_path / "model.onnx")
+    check_equal(run, tmp_path / "model.onnx")
+
+
+REFUSED = {
+    "R-MAC": variant("rmac"),
+    "a random mask": replace(variant("dagf"), title="a random mask", mask="random"),
+}
+
+
+@pytest.mark.study
+@pytest.mark.parametrize(
+    "name", [name for name in VARIANTS if name not in ("dagf", "gem", "netvlad", "rmac")]
+)
+def test_every_variant_but_those_that_are_named(home: Path, tmp_path: Path, name: str) -> None:
+    test_other_variants_too(home, tmp_path, name)
+
+
+@pytest.mark.parametrize("title", REFUSED)
+def test_what_no_graph_can_hold_is_named(home: Path, tmp_path: Path, title: str) -> None:
+    run = run_of(home, REFUSED[title])
+    line = refused("export", "--run", run.id, tmp_path / "model.onnx")
+    assert f"run {run.id} ({title}) cannot be exported: {impossible(REFUSED[title])}" in line
+    assert not any(tmp_path.iterdir())
+
+
+def test_only_those_are_refused_beforehand() -> None:
+    assert [name for name in VARIANTS if impossible(variant(name))] == ["rmac"]
+
+
+def test_a_difference_leaves_what_was_there(
+    written: tuple[Run, Path, str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Of a graph with another exponent, and of one that gives no number."""
+    run, _, _ = written
+    before, graph = tmp_path / "model.onnx", export._program
+    before.write_text("the earlier one")
+
+    def wrong(net: RetrievalNet, least: int, step: float) -> torch.onnx.ONNXProgram:
+        other = copy.deepcopy(net)
+        other.head.scale_and_mask.pooling.p.data += step
+        return graph(other, least)
+
+    for step in (0.2, float("nan")):
+        monkeypatch.setattr(export, "_program", partial(wrong, step=step))
+        line = refused("export", "--run", run.id, before)
+        assert "as ONNX its descriptors differ by" in line
+        assert f"{before} was not written" in line
+        assert [file.read_text() for file in tmp_path.iterdir()] == ["the earlier one"]
+
+
+def test_an_operator_that_onnx_lacks_is_named(
+    written: tuple[Run, Path, str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run, _, _ = written
+
+    def forward(self: RetrievalNet, given: torch.Tensor) -> torch.Tensor:
+        return torch.linalg.eigvals(given[:, :, :3, :3]).real
+
+    monkeypatch.setattr(RetrievalNet, "forward", forward)
+    line = refused("export", "--run", run.id, tmp_path / "model.onnx")
+    assert f"run {run.id} (DAGF) cannot be exported: " in line
+    assert "eig" in line
+    assert not any(tmp_path.iterdir())
+
+
+def test_mistakes_are_one_line(
+    written: tuple[Run, Path, str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run, _, _ = written
+    assert "name a file" in refused("export", "--run", run.id, tmp_path)
+    assert "expected one finished run" in refused(
+        "export", "--run", "ffff", tmp_path / "model.onnx"
+    )
+    real = export.find_spec
+    monkeypatch.setattr(
+        export, "find_spec", lambda name: None if name == "onnxruntime" else real(name)
+    )
+    with pytest.raises(
+        UserError, match=r"needs onnxruntime: pip install -c constraints.txt -e '.\[export\]'$"
+    ):
+        write_onnx(run, tmp_path / "model.onnx")
+
+
+def test_a_photograph_is_not_written_over(written: tuple[Run, Path, str], tmp_path: Path) -> None:
+    run, _, _ = written
+    (tmp_path / "photo.jpg").write_text("a photograph")
+    said = refused("export", "--run", run.id, tmp_path / "photo.jpg")
+    assert "photo.jpg is no name of a model: name a file that ends in .onnx" in said
+    assert (tmp_path / "photo.jpg").read_text() == "a photograph"
+
+
+def test_images_are_large_enough_for_the_largest_window() -> None:
+    net = RetrievalNet(BackboneSpec(), "gem").eval()  # stride 8
+    assert smallest_side(net, 1) == smallest_side(net, 4) == 32
+    assert smallest_side(net, 9) == 65

@@ -1,0 +1,116 @@
+"""Batches: every file once, in batches of one size, decoded in threads that end with them."""
+
+import threading
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor, nn
+
+from dagf.datasets import batches
+from dagf.datasets.batches import AHEAD, WAITING, decoders, image_batches, network_input
+from dagf.datasets.benchmark import Box
+from dagf.datasets.images import load_image, to_input
+from dagf.errors import UserError
+from dagf.model.network import RetrievalNet
+from dagf.retrieval.inference import extract
+
+from .networks import SPEC
+
+
+@pytest.mark.parametrize("batch", [1, 2, 4, 64])
+def test_every_file_comes_once_in_batches_of_one_size(files: list[Path], batch: int) -> None:
+    seen: dict[int, Tensor] = {}
+    short: list[tuple[int, ...]] = []
+    for rows, images in image_batches(files, SPEC, batch=batch):
+        assert rows.dtype == np.int64
+        assert images.shape[:2] == (len(rows), 3)
+        assert 1 <= len(rows) <= batch
+        short += [tuple(images.shape[2:])] * (len(rows) < batch)
+        assert seen.keys().isdisjoint(rows.tolist())
+        seen |= dict(zip(rows.tolist(), images, strict=True))
+    assert sorted(seen) == list(range(len(files)))
+    assert len(short) == len(set(short))  # at most one batch of each size is not full
+    for row, path in enumerate(files):
+        assert torch.equal(seen[row], load_image(path, SPEC))
+
+
+def test_no_files_no_batches() -> None:
+    assert list(image_batches([], SPEC)) == []
+    assert len(extract(nn.Identity(), image_batches([], SPEC), 0)) == 0
+
+
+def test_crops_go_with_their_files(files: list[Path]) -> None:
+    boxes: list[Box | None] = [
+        (1.0, 2.0, 13.0 + row % 3, 15.0) if row % 2 else None for row in range(len(files))
+    ]
+    for rows, images in image_batches(files, SPEC, boxes, batch=3):
+        for row, image in zip(rows.tolist(), images, strict=True):
+            assert torch.equal(image, load_image(files[row], SPEC, boxes[row]))
+
+
+def test_a_corrupt_file_is_named(files: list[Path], net: RetrievalNet) -> None:
+    files[17].write_bytes(files[17].read_bytes()[:60])
+    with pytest.raises(UserError, match=r"cannot decode .*17\.png") as caught:
+        extract(net, image_batches(files, SPEC, batch=2), len(files))
+    assert "\n" not in str(caught.value)
+    files[17].unlink()
+    with pytest.raises(UserError, match=r"17\.png does not exist"):
+        list(image_batches(files, SPEC))
+
+
+def test_no_thread_outlives_its_batches(files: list[Path]) -> None:
+    before = threading.active_count()
+    stream: Iterator[object] = image_batches(files, SPEC, batch=1)
+    next(stream)
+    assert threading.active_count() > before
+    stream.close()  # type: ignore[attr-defined]
+    assert threading.active_count() == before
+
+
+@pytest.mark.parametrize("shapes", [1, 30])
+def test_decoding_runs_ahead_but_not_far(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, shapes: int
+) -> None:
+    started: list[Path] = []
+
+    def picture(file: Path, *_: object) -> Tensor:
+        started.append(file)
+        return torch.zeros(3, 1 + int(file.name) % shapes, 1, dtype=torch.uint8)
+
+    monkeypatch.setattr(batches, "load_image", picture)
+    files, taken, most = [tmp_path / str(number) for number in range(60)], 0, 0
+    stream = image_batches(files, SPEC, batch=2)
+    for rows, _ in stream:
+        taken += len(rows)
+        until = time.monotonic() + 30
+        while (
+            len(started) - taken < min(AHEAD * 2, len(files) - taken) and time.monotonic() < until
+        ):
+            time.sleep(0.001)  # the reader works; the threads decode
+        ahead = len(started) - taken
+        assert ahead >= min(AHEAD * 2, len(files) - taken)
+        most = max(most, ahead)
+    assert taken == len(files) == len(started)
+    assert most <= (AHEAD + WAITING + 1) * 2
+
+
+def test_network_input_is_the_normalised_image_and_maps_pass(files: list[Path]) -> None:
+    cpu = torch.device("cpu")
+    images = torch.stack([load_image(files[0], SPEC)] * 2)
+    found = network_input(images, cpu)
+    assert torch.equal(found, to_input(images))
+    assert found.is_contiguous(memory_format=torch.channels_last)
+    assert torch.equal(network_input(found, cpu), found)
+
+
+def test_the_processes_of_a_machine_share_its_cores(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(batches, "cores", lambda: 16)
+    monkeypatch.delenv("LOCAL_WORLD_SIZE", raising=False)
+    assert decoders() == 16
+    for processes, threads in ((1, 16), (4, 4), (16, 2)):
+        monkeypatch.setenv("LOCAL_WORLD_SIZE", str(processes))
+        assert decoders() == threads

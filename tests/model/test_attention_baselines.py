@@ -1,0 +1,312 @@
+import itertools
+import math
+from collections.abc import Callable
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+from torch import Tensor, nn
+
+from dagf.model.attention_baselines import (
+    BASELINES,
+    GLAM,
+    SOLAR,
+    GlobalChannel,
+    GlobalSpatial,
+    LocalChannel,
+    LocalSpatial,
+)
+from dagf.model.network import AttentiveHead
+from dagf.model.variants import Variant
+
+Parameters = dict[str, np.ndarray]
+Slow = Callable[[np.ndarray, Parameters], np.ndarray]
+SHAPE = (2, 16, 3, 4)
+
+
+def some_map(shape: tuple[int, ...] = SHAPE, seed: int = 0) -> Tensor:
+    """A rectified map in float64, with a dead channel."""
+    values = torch.randn(shape, generator=torch.Generator().manual_seed(seed)).relu().double()
+    values[:, 1] = 0
+    return values
+
+
+def stirred(module: nn.Module, seed: int = 1) -> nn.Module:
+    """The module in float64 and in use, with every parameter and every running statistic moved off its start."""
+    source = torch.Generator().manual_seed(seed)
+    with torch.no_grad():
+        for value in (*module.parameters(), *(one for one in module.buffers() if one.ndim)):
+            value += 0.3 * torch.rand(value.shape, generator=source)
+    return module.double().eval()
+
+
+def made(name: str, channels: int = 16) -> nn.Module:
+    torch.manual_seed(0)
+    return stirred(BASELINES[name](channels))
+
+
+def numbers(module: nn.Module) -> Parameters:
+    return {name: value.detach().numpy() for name, value in module.state_dict().items()}
+
+
+# --- the formulas, cell by cell -------------------------------------------------------------------------------------
+
+
+def softmax(values: list[float]) -> list[float]:
+    exponents = [math.exp(value) for value in values]
+    return [one / sum(exponents) for one in exponents]
+
+
+def sigmoid(value: float) -> float:
+    return 1 / (1 + math.exp(-value))
+
+
+def cells_of(image: np.ndarray) -> list[np.ndarray]:
+    return [image[:, i, j] for i, j in np.ndindex(*image.shape[1:])]
+
+
+def linear(p: Parameters, name: str, x: np.ndarray) -> np.ndarray:
+    weight = p[f"{name}.weight"]
+    return weight.reshape(weight.shape[:2]) @ x + p.get(f"{name}.bias", 0)
+
+
+def batch_norm(p: Parameters, name: str, x: np.ndarray) -> np.ndarray:
+    scale = p[f"{name}.weight"] / np.sqrt(p[f"{name}.running_var"] + 1e-5)
+    return (x - p[f"{name}.running_mean"]) * scale + p[f"{name}.bias"]
+
+
+def along_channels(p: Parameters, name: str, x: np.ndarray) -> list[float]:
+    """A convolution over three neighbouring channels, then a sigmoid; beyond the ends there is 0."""
+    kernel, padded = p[f"{name}.weight"].flatten(), [0.0, *x, 0.0]
+    return [
+        sigmoid(sum(kernel[t] * padded[c + t] for t in range(3)) + float(p[f"{name}.bias"][0]))
+        for c in range(len(x))
+    ]
+
+
+def slow_solar(image: np.ndarray, p: Parameters) -> np.ndarray:
+    def projected(name: str, x: np.ndarray) -> np.ndarray:
+        return np.maximum(batch_norm(p, f"{name}.1", linear(p, f"{name}.0", x)), 0)
+
+    cells, out = cells_of(image), []
+    for x in cells:
+        f = projected("f", x)
+        shares = softmax([f @ projected("g", other) / math.sqrt(len(f)) for other in cells])
+        z = sum(share * linear(p, "h", other) for share, other in zip(shares, cells, strict=True))
+        out.append(x + linear(p, "v", z))
+    return np.stack(out, 1).reshape(image.shape)
+
+
+def slow_delf(image: np.ndarray, p: Parameters) -> np.ndarray:
+    out = []
+    for cell in cells_of(image):
+        x = batch_norm(p, "embed.1", linear(p, "embed.0", cell))
+        a = math.log1p(math.exp(float(linear(p, "score", np.maximum(x, 0))[0])))
+        out.append(a * x / np.linalg.norm(x))
+    return np.stack(out, 1).reshape(image.shape)
+
+
+def slow_local_channel(image: np.ndarray, p: Parameters) -> np.ndarray:
+    return np.array(along_channels(p, "near", image.mean((1, 2)))).reshape(-1, 1, 1)
+
+
+def slow_local_spatial(image: np.ndarray, p: Parameters) -> np.ndarray:
+    _, height, width = image.shape
+    squeezed = {(i, j): linear(p, "squeeze", image[:, i, j]) for i, j in np.ndindex(height, width)}
+    out = np.empty((1, height, width))
+    for i, j in squeezed:
+        parts = [squeezed[i, j]]
+        for index, spread in enumerate((1, 2, 3)):
+            weight, total = p[f"around.{index}.weight"], p[f"around.{index}.bias"].copy()
+            for a, b in itertools.product(range(3), repeat=2):
+                near = (i + spread * (a - 1), j + spread * (b - 1))
+                if near in squeezed:
+                    total = total + weight[:, :, a, b] @ squeezed[near]
+            parts.append(total)
+        out[0, i, j] = linear(p, "readout", np.concatenate(parts))[0]
+    return out
+
+
+def slow_global_channel(image: np.ndarray, p: Parameters) -> np.ndarray:
+    average = image.mean((1, 2))
+    query, key = along_channels(p, "query", average), along_channels(p, "key", average)
+    out = np.zeros_like(image)
+    for c, asked in enumerate(query):
+        for share, plane in zip(softmax([offered * asked for offered in key]), image, strict=True):
+            out[c] += share * plane
+    return out
+
+
+def slow_global_spatial(image: np.ndarray, p: Parameters) -> np.ndarray:
+    cells, out = cells_of(image), []
+    for x in cells:
+        query = linear(p, "query", x)
+        shares = softmax([linear(p, "key", other) @ query for other in cells])
+        mixed = sum(
+            share * linear(p, "value", other) for share, other in zip(shares, cells, strict=True)
+        )
+        out.append(linear(p, "expand", mixed))
+    return np.stack(out, 1).reshape(image.shape)
+
+
+BRANCHES: dict[str, tuple[Callable[[], nn.Module], Slow]] = {
+    "local_channel": (LocalChannel, slow_local_channel),
+    "local_spatial": (lambda: LocalSpatial(16), slow_local_spatial),
+    "global_channel": (GlobalChannel, slow_global_channel),
+    "global_spatial": (lambda: GlobalSpatial(16), slow_global_spatial),
+}
+
+
+def slow_glam(image: np.ndarray, p: Parameters) -> np.ndarray:
+    part = {
+        branch: slow(
+            image,
+            {name.removeprefix(f"{branch}."): value for name, value in p.items() if branch in name},
+        )
+        for branch, (_, slow) in BRANCHES.items()
+    }
+    local = part["local_channel"] * image + image
+    local = part["local_spatial"] * local + local
+    everywhere = part["global_channel"] * image
+    everywhere = part["global_spatial"] * everywhere + everywhere
+    weights = softmax(list(p["fusion"]))
+    return weights[0] * local + weights[1] * everywhere + weights[2] * image
+
+
+def compared(module: nn.Module, slow: Slow, features: Tensor) -> None:
+    expected = np.stack([slow(image, numbers(module)) for image in features.numpy()])
+    np.testing.assert_allclose(module(features).detach().numpy(), expected, rtol=1e-9, atol=1e-12)
+
+
+@pytest.mark.parametrize("size", [(3, 4), (1, 1), (2, 5)])
+@pytest.mark.parametrize(
+    ("name", "slow"), [("solar", slow_solar), ("delf", slow_delf), ("glam", slow_glam)]
+)
+def test_against_the_slow_loop(name: str, slow: Slow, size: tuple[int, int]) -> None:
+    compared(made(name), slow, some_map((2, 16, *size)))
+
+
+@pytest.mark.parametrize("branch", BRANCHES)
+def test_each_branch_of_glam_against_the_slow_loop(branch: str) -> None:
+    fresh, slow = BRANCHES[branch]
+    compared(stirred(fresh()), slow, some_map())
+
+
+# --- what they are at the start and what they are made of -----------------------------------------------------------
+
+
+def test_a_fresh_solar_equals_none() -> None:
+    assert torch.equal(SOLAR(16).double()(some_map()), some_map())
+    features = some_map().float()
+    heads = (AttentiveHead(16, Variant("x", baseline=baseline)) for baseline in ("solar", None))
+    found, expected = (head(features).descriptor for head in heads)
+    assert torch.equal(found, expected)
+
+
+def test_relations_of_solar_are_shares() -> None:
+    found = made("solar").relations(some_map())
+    assert found.shape == (2, 12, 12)
+    assert (found > 0).all()
+    torch.testing.assert_close(found.sum(2), torch.ones(2, 12).double())
+
+
+def test_glam_starts_with_equal_parts_and_can_be_none() -> None:
+    module = GLAM(16).double()
+    assert torch.softmax(module.fusion, 0).tolist() == pytest.approx([1 / 3] * 3)
+    with torch.no_grad():
+        module.fusion.copy_(torch.tensor([-60.0, -60.0, 60.0]))
+    torch.testing.assert_close(module(some_map()), some_map())
+
+
+@given(st.integers(0, 99))
+def test_the_attention_of_delf_is_the_length_of_its_features(seed: int) -> None:
+    module = made("delf")
+    found, embedded = module(some_map(seed=seed)), module.embed(some_map(seed=seed))
+    expected = nn.functional.softplus(module.score(embedded.relu()))
+    torch.testing.assert_close(found.norm(dim=1, keepdim=True), expected)
+    assert (found.sign() == embedded.sign()).all()
+
+
+@pytest.mark.parametrize("name", ["se", "eca"])
+def test_a_channel_attention_scales_whole_channels(name: str) -> None:
+    features = some_map() + 0.1
+    factor = made(name)(features) / features
+    torch.testing.assert_close(factor, factor[:, :, :1, :1].expand_as(factor))
+    assert factor.std() > 0.01
+    assert 0 < factor.min() < factor.max() < 1
+
+
+def test_cbam_scales_channels_and_then_cells() -> None:
+    module, features = made("cbam"), some_map() + 0.1
+    factor = (module(features) / features).log()
+    rank = torch.linalg.matrix_rank(factor[0].flatten(1).exp(), rtol=1e-9)
+    assert rank == 1  # a factor of the channel times one of the cell
+    assert factor.max() < 0
+
+
+@pytest.mark.parametrize("name", ["solar", "delf", "se", "eca"])
+def test_these_see_positions_only_through_their_content(name: str) -> None:
+    features, order = some_map(), torch.randperm(12, generator=torch.Generator().manual_seed(3))
+    moved = features.flatten(2)[:, :, order].view_as(features)
+    module = made(name)
+    torch.testing.assert_close(module(moved).flatten(2), module(features).flatten(2)[:, :, order])
+
+
+@pytest.mark.parametrize("branch", ["global_channel", "global_spatial"])
+def test_the_global_branches_of_glam_do_too_the_local_one_does_not(branch: str) -> None:
+    features, order = some_map(), torch.randperm(12, generator=torch.Generator().manual_seed(3))
+    moved = features.flatten(2)[:, :, order].view_as(features)
+    module = stirred(BRANCHES[branch][0]())
+    torch.testing.assert_close(module(moved).flatten(2), module(features).flatten(2)[:, :, order])
+    near = stirred(BRANCHES["local_spatial"][0]())
+    assert not torch.allclose(near(moved).flatten(2), near(features).flatten(2)[:, :, order])
+
+
+@given(st.integers(1, 6), st.integers(1, 6), st.integers(4, 20))
+def test_global_channels_are_mixtures_of_channels(height: int, width: int, channels: int) -> None:
+    features = some_map((2, channels, height, width))
+    found = stirred(GlobalChannel())(features)
+    assert (found <= features.amax(1, keepdim=True) + 1e-12).all()
+    assert (found >= features.amin(1, keepdim=True) - 1e-12).all()
+
+
+# --- all of them ----------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("channels", [4, 32, 96])
+@pytest.mark.parametrize("size", [(5, 7), (2, 3), (1, 1)])
+@pytest.mark.parametrize("name", BASELINES)
+def test_the_shape_stays_and_images_do_not_see_each_other(
+    name: str, size: tuple[int, int], channels: int
+) -> None:
+    module, features = made(name, channels), some_map((3, channels, *size))
+    found = module(features)
+    assert found.shape == features.shape
+    torch.testing.assert_close(found[1:2], module(features[1:2]))
+
+
+@pytest.mark.parametrize("name", BASELINES)
+def test_gradients(name: str) -> None:
+    module = made(name, 8)
+    named = dict(module.named_parameters())
+
+    def call(image: Tensor, *values: Tensor) -> Tensor:
+        return torch.func.functional_call(module, dict(zip(named, values, strict=True)), (image,))
+
+    features = (
+        torch.rand(2, 8, 2, 3, generator=torch.Generator().manual_seed(0)).double().requires_grad_()
+    )
+    inputs = [features, *(value.detach().clone().requires_grad_() for value in named.values())]
+    assert torch.autograd.gradcheck(call, inputs)
+
+
+@pytest.mark.parametrize("name", BASELINES)
+def test_a_dead_map_is_no_accident(name: str) -> None:
+    features = torch.zeros(2, 16, 3, 4, requires_grad=True)
+    found = BASELINES[name](16)(features)
+    found.sum().backward()
+    assert torch.isfinite(found).all()
+    assert features.grad is not None
+    assert torch.isfinite(features.grad).all()

@@ -1,0 +1,240 @@
+import numpy as np
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from dagf.retrieval.rerank import (
+    augment_database,
+    diffusion,
+    expand_queries,
+    k_reciprocal,
+    superglobal,
+)
+from dagf.retrieval.search import check_descriptors, similarities
+
+from .neighbourhoods import Array, Matrix, cosines, falling, sets, unit
+
+FEW = settings(max_examples=15, deadline=None)
+SEEDS = st.integers(0, 9999)
+
+
+def others(row: int, alike: Matrix, k: int) -> list[int]:
+    return [one for one in falling(alike[row]) if one != row][:k]
+
+
+# --- slow and dense, from the definitions -----------------------------------------------------------------------
+
+
+def expanded_slowly(rows: Array, near: list[list[int]], database: Array, alpha: float) -> Matrix:
+    out = []
+    for row, names in zip(rows.astype(float), near, strict=True):
+        total = row.copy()
+        for name in names:
+            total += max(row @ database[name], 0) ** alpha * database[name]
+        out.append(total / np.linalg.norm(total))
+    return np.array(out)
+
+
+def diffused_slowly(
+    database: Array, queries: Array, k: int, gamma: float, alpha: float, query_k: int
+) -> Matrix:
+    alike, count = cosines(database, database), len(database)
+    graph = np.zeros((count, count))
+    for i in range(count):
+        for j in others(i, alike, k):
+            if i in others(j, alike, k):
+                graph[i, j] = max(alike[i, j], 0) ** gamma
+    degree = graph.sum(1)
+    flow = np.array(
+        [
+            [
+                graph[i, j] / np.sqrt(degree[i] * degree[j]) if graph[i, j] else 0
+                for j in range(count)
+            ]
+            for i in range(count)
+        ]
+    )
+    reach = np.linalg.matrix_power(np.eye(count) + (graph > 0), count) > 0
+    out = []
+    for scores in cosines(queries, database):
+        y = np.zeros(count)
+        for j in falling(scores)[:query_k]:
+            y[j] = max(scores[j], 0) ** gamma
+        f = np.linalg.solve(np.eye(count) - alpha * flow, y)
+        out.append(np.where(reach[:, y > 0].any(1), f, scores - 2))
+    return np.array(out)
+
+
+def reciprocal_slowly(database: Array, queries: Array, k1: int, k2: int, lam: float) -> Matrix:
+    """V as a dense table over the rows and then the queries, and its sets as Python's."""
+    every = np.vstack([database, queries])
+    alike, count, size = cosines(every, every), len(every), len(database)
+    apart = 2 - 2 * alike
+    apart = apart / apart.max(1, keepdims=True)
+    lists = [[i, *others(i, alike, count)] for i in range(count)]
+
+    def mutual(i: int, k: int) -> set[int]:
+        return {j for j in lists[i][: k + 1] if i in lists[j][: k + 1]}
+
+    encoded = np.zeros((count, count))
+    for i in range(count):
+        members = mutual(i, k1)
+        grown = set(members)
+        for j in members:
+            half = mutual(j, round(k1 / 2))
+            if len(half & members) > 2 / 3 * len(half):
+                grown |= half
+        for j in grown:
+            encoded[i, j] = np.exp(-apart[i, j])
+        encoded[i] /= encoded[i].sum()
+    encoded = np.array([encoded[lists[i][:k2]].mean(0) for i in range(count)])
+    out = np.empty((len(queries), size))
+    for q in range(len(queries)):
+        for i in range(size):
+            a, b = encoded[size + q], encoded[i]
+            jaccard = 1 - np.minimum(a, b).sum() / np.maximum(a, b).sum()
+            out[q, i] = 1 - (1 - lam) * jaccard - lam * apart[size + q, i]
+    return out
+
+
+def superglobal_slowly(
+    database: Array, queries: Array, top: int, k: int, beta: float
+) -> list[dict[int, float]]:
+    """The new scores of each query's best rows; the others get none."""
+    out = []
+    for query, scores in zip(queries.astype(float), cosines(queries, database), strict=True):
+        best = falling(scores)[:top]
+        alike = cosines(database[best], database[best])
+        refined = {}
+        for place, row in enumerate(best):
+            total, weight = database[row].astype(float), 1.0
+            for near in others(place, alike, k):
+                share = beta * max(alike[place, near], 0)
+                total, weight = total + share * database[best[near]], weight + share
+            refined[row] = total / weight
+        first = sorted(
+            best, key=lambda row, refined=refined, query=query: -float(refined[row] @ query)
+        )[: k + 1]
+        widest = np.max([refined[row] for row in first], axis=0)
+        out.append({row: float(refined[row] @ query + refined[row] @ widest) / 2 for row in best})
+    return out
+
+
+# --- against them -----------------------------------------------------------------------------------------------
+
+
+@FEW
+@given(SEEDS, st.integers(0, 12), st.sampled_from([0.0, 1.0, 3.0]))
+def test_expansion_adds_the_nearest_by_their_similarity(seed: int, k: int, alpha: float) -> None:
+    database, queries = sets(seed)
+    near = [falling(scores)[:k] for scores in cosines(queries, database)]
+    found = expand_queries(database, queries, k, alpha)
+    np.testing.assert_allclose(found, expanded_slowly(queries, near, database, alpha), atol=2e-5)
+    alike = cosines(database, database)
+    near = [others(row, alike, k) for row in range(len(database))]
+    augmented = augment_database(database, k, alpha)
+    np.testing.assert_allclose(
+        augmented, expanded_slowly(database, near, database, alpha), atol=2e-5
+    )
+    for rows in (found, augmented):
+        assert rows.dtype == np.float32
+        check_descriptors(rows)
+
+
+@FEW
+@given(SEEDS, st.integers(1, 39), st.sampled_from([0.0, 0.5, 0.99]), st.integers(1, 12))
+def test_diffusion_solves_the_dense_system(seed: int, k: int, alpha: float, query_k: int) -> None:
+    database, queries = sets(seed)
+    found = diffusion(database, queries, k, 3, alpha, query_k)
+    np.testing.assert_allclose(
+        found, diffused_slowly(database, queries, k, 3, alpha, query_k), rtol=1e-4, atol=1e-5
+    )
+
+
+@FEW
+@given(SEEDS, st.integers(1, 20), st.integers(1, 6), st.sampled_from([0.0, 0.3, 1.0]))
+def test_k_reciprocal_is_the_jaccard_of_dense_encodings(
+    seed: int, k1: int, k2: int, lam: float
+) -> None:
+    database, queries = sets(seed)
+    k2 = min(k2, k1 + 1)
+    found = k_reciprocal(database, queries, k1, k2, lam)
+    np.testing.assert_allclose(found, reciprocal_slowly(database, queries, k1, k2, lam), atol=1e-5)
+
+
+@FEW
+@given(SEEDS, st.integers(1, 40), st.integers(0, 9), st.sampled_from([0.0, 0.15, 1.0]))
+def test_superglobal_ranks_the_top_anew_and_leaves_the_rest(
+    seed: int, top: int, k: int, beta: float
+) -> None:
+    database, queries = sets(seed)
+    k = min(k, top - 1)
+    found = superglobal(database, queries, top, k, beta)
+    plain = similarities(database, queries)
+    for number, expected in enumerate(superglobal_slowly(database, queries, top, k, beta)):
+        best, new = [*expected], [*expected.values()]
+        np.testing.assert_allclose(found[number, best], new, atol=1e-5)
+        rest = [row for row in falling(plain[number]) if row not in expected]
+        assert falling(found[number])[top:] == rest
+
+
+# --- and of one -------------------------------------------------------------------------------------------------
+
+
+@FEW
+@given(SEEDS)
+def test_what_adds_nothing_is_plain_search(seed: int) -> None:
+    database, queries = sets(seed)
+    plain = similarities(database, queries)
+    np.testing.assert_allclose(expand_queries(database, queries, 0, 3), queries, atol=1e-6)
+    np.testing.assert_allclose(augment_database(database, 0, 3), database, atol=1e-6)
+    np.testing.assert_allclose(k_reciprocal(database, queries, lam=1).argmax(1), plain.argmax(1))
+    assert np.array_equal(np.argsort(superglobal(database, queries, top=1, k=0)), np.argsort(plain))
+    np.testing.assert_allclose(  # without refinement: the two similarities of the descriptors as they are
+        superglobal(database, queries, top=40, k=0, beta=0),
+        (plain + database[plain.argmax(1)] @ database.T) / 2,
+        atol=1e-5,
+    )
+
+
+def test_a_query_and_its_opposite_do_not_cancel_out() -> None:
+    database, queries = np.float32([[-1, 0], [0, 1]]), np.float32([[1, 0]])
+    assert expand_queries(database, queries, 2, 3).tolist() == [[1, 0]]
+    assert expand_queries(database[:1], queries, 1, 0).tolist() == [[1, 0]]
+
+
+def cliques() -> tuple[Array, Array]:
+    """Two tight groups, rows 0-5 and 6-11; the query lies by the first, a little nearer to row 6 than to row 5."""
+    chance = np.random.default_rng(0)
+    groups = np.repeat(np.eye(2, 8), 6, axis=0) + 0.05 * chance.standard_normal((12, 8))
+    groups[5, 1] -= 0.6
+    return unit(groups), unit(np.array([[1, 0.7, 0, 0, 0, 0, 0, 0.0]]))
+
+
+def test_diffusion_keeps_two_cliques_apart() -> None:
+    database, queries = cliques()
+    plain, found = (
+        similarities(database, queries)[0],
+        diffusion(database, queries, k=5, query_k=3)[0],
+    )
+    assert plain[5] < plain[6:].min()  # plain search puts the whole other clique before it
+    assert found[:6].min() > 0 > found[6:].max()
+    assert falling(found)[6:] == falling(np.where(np.arange(12) < 6, 2, plain))[6:]
+
+
+def test_diffusion_leaves_a_row_without_neighbours_its_own_similarity() -> None:
+    database = np.eye(4, dtype=np.float32)
+    database[1] = unit(np.array([[1, 0.1, 0, 0]]))
+    queries = unit(np.array([[0, 0, 1, 0.5], [-1.0, 0, 0, 0]]))
+    found = diffusion(database, queries, k=2, query_k=1)
+    np.testing.assert_allclose(found[0], [-2, -2, queries[0, 2] ** 3, queries[0, 3] - 2], atol=1e-6)
+    np.testing.assert_allclose(
+        found[1], similarities(database, queries)[1] - 2
+    )  # nothing near: plain search
+
+
+def test_k_reciprocal_is_at_most_one_and_finds_a_copy_of_the_query() -> None:
+    database, queries = sets()
+    scores = k_reciprocal(database, database[:3], k1=8)
+    assert scores.max() <= 1 + 1e-6
+    assert scores.argmax(1).tolist() == [0, 1, 2]
+    assert k_reciprocal(database, queries, lam=0).min() >= 0

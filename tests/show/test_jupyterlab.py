@@ -1,0 +1,212 @@
+"""The query browser and the live search in JupyterLab: Chromium opens 03 and 08, runs them, and changes controls."""
+
+import json
+import os
+import re
+import shutil
+import socket
+import subprocess
+import sys
+import time
+import urllib.request
+from collections.abc import Iterator
+from pathlib import Path
+
+import nbformat
+import pytest
+from playwright.sync_api import Page, expect, sync_playwright
+
+import dagf
+from dagf.console import HEADLESS
+from dagf.files import write_json
+from dagf.study.study import Study
+from tests.study.conftest import mobilenet, write_photographs
+
+pytestmark = pytest.mark.study
+
+BROWSERS = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable")
+WAIT = 240_000  # ms: a busy machine takes a minute to start a kernel
+NOTEBOOKS = Path(__file__).parents[2] / "notebooks"
+ASKED, OTHER = "2-1.jpg", "4-3.jpg"  # photographs of two instances
+
+
+@pytest.fixture(scope="module")
+def chromium() -> str:
+    found = next(filter(None, map(shutil.which, BROWSERS)), None)
+    return found or pytest.skip(f"no Chromium here: none of {', '.join(BROWSERS)} is a command")
+
+
+def write_copy(
+    name: str, folder: Path, parameters: dict[str, str], only: tuple[str, ...] = ("",)
+) -> None:
+    """One of the real notebooks with other parameters; `only`: the code cells that have one of these in them."""
+    notebook = nbformat.read(NOTEBOOKS / f"{name}.ipynb", as_version=4)
+    (first,) = (cell for cell in notebook.cells if "parameters" in cell.metadata.get("tags", ()))
+    lines = {line.partition(":")[0]: line for line in first.source.splitlines()}
+    assert parameters.keys() <= lines.keys()
+    lines |= {parameter: f"{parameter}: str = {value!r}" for parameter, value in parameters.items()}
+    first.source = "\n".join(lines.values())
+    notebook.cells = [
+        cell
+        for cell in notebook.cells
+        if cell is first or any(part in cell.source for part in only)
+    ]
+    nbformat.write(notebook, folder / f"{name}.ipynb")
+
+
+@pytest.fixture(scope="module")
+def lab(
+    chromium: str, toy: Study, toy_root: Path, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[str]:
+    """A JupyterLab of its own, with 08 on a few photographs, and of 03 the query browser; its address."""
+    tmp_path = tmp_path_factory.mktemp("lab")
+    (tmp_path / "work").mkdir()
+    weights = mobilenet(tmp_path / "mobilenet.pth", 5)
+    photos = {"photos": str(write_photographs(tmp_path / "photos")), "weights": str(weights)}
+    write_copy(
+        "08_search_your_photos",
+        tmp_path / "work",
+        photos | {"query": f"{photos['photos']}/jpg/{ASKED}"},
+    )
+    browser = ("study = open_study(", "browser.browse(study")  # the rest of 03 takes minutes
+    write_copy(
+        "03_attention_maps", tmp_path / "work", {"profile": str(toy_root / "toy.yaml")}, browser
+    )
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    settings = tmp_path / "settings"
+    write_json(
+        settings / "@jupyterlab/apputils-extension/notification.jupyterlab-settings",
+        {"fetchNews": "false"},
+    )
+    own = {
+        f"JUPYTER_{kind}_DIR": str(tmp_path / kind.lower())
+        for kind in ("CONFIG", "DATA", "RUNTIME")
+    }
+    own |= {
+        "IPYTHONDIR": str(tmp_path / "ipython"),
+        "DAGF_ROOT": str(toy_root),
+        "JUPYTER_TOKEN": "token",
+    }
+    own |= {
+        "PYTHONPATH": str(Path(dagf.__file__).parents[1]),
+        "JUPYTERLAB_SETTINGS_DIR": str(settings),
+    }
+    environment = {name: value for name, value in os.environ.items() if name != HEADLESS} | own
+    options = ["--no-browser", "--allow-root", f"--port={port}", "--ServerApp.port_retries=0"]
+    options += ["--LabApp.check_for_updates_class=jupyterlab.NeverCheckForUpdate"]
+    with (tmp_path / "lab.log").open("w") as log:
+        command = [sys.executable, "-m", "jupyterlab", *options]
+        server = subprocess.Popen(
+            command, cwd=tmp_path / "work", env=environment, stdout=log, stderr=log
+        )
+        try:
+            wait_for(
+                f"http://127.0.0.1:{port}/api/status?token=token", server, tmp_path / "lab.log"
+            )
+            yield f"http://127.0.0.1:{port}/lab"
+        finally:
+            server.terminate()  # it stops its kernels, too
+            server.wait(60)
+
+
+def wait_for(address: str, server: "subprocess.Popen[bytes]", log: Path) -> None:
+    for _ in range(WAIT // 1000):
+        assert server.poll() is None, log.read_text()
+        try:
+            with urllib.request.urlopen(address, timeout=5) as answer:
+                json.load(answer)
+                return
+        except OSError:
+            time.sleep(1)
+    raise AssertionError(f"JupyterLab did not start:\n{log.read_text()}")
+
+
+@pytest.fixture
+def tab(chromium: str) -> Iterator[Page]:
+    with sync_playwright() as driver:
+        opened = driver.chromium.launch(
+            executable_path=chromium, args=["--no-sandbox"]
+        )  # there is none for root
+        page = opened.new_page(viewport={"width": 1500, "height": 1200})
+        page.set_default_timeout(WAIT)
+        expect.set_options(timeout=WAIT)
+        yield page
+        opened.close()
+
+
+def run_all(tab: Page, lab: str, name: str) -> None:
+    """Open a notebook, with no other beside it, and run all its cells, by the menu."""
+    tab.goto(f"{lab}/workspaces/{name}/tree/{name}.ipynb?token=token")
+    tab.get_by_text(
+        "Python 3 (ipykernel) | Idle"
+    ).wait_for()  # until then a menu closes again, and a kernel is asked for
+    tab.get_by_role("menuitem", name="Run", exact=True).click()
+    tab.get_by_role("menuitem", name="Run All Cells", exact=True).click()
+
+
+def test_controls_of_the_query_browser_change_what_is_shown(
+    tab: Page, lab: str, tmp_path: Path
+) -> None:
+    run_all(tab, lab, "03_attention_maps")
+    left, right = (tab.locator(".answers figure").nth(side) for side in (0, 1))
+    expect(left).to_contain_text("DAGF, trained")
+    expect(right).to_contain_text("GeM, trained")
+    expect(left.locator("img")).to_have_count(1 + 7)
+    before, beside = pictures(left), pictures(right)
+    tab.screenshot(path=tmp_path / "opened.png")
+
+    tab.get_by_label("arm", exact=True).first.select_option("MAC, untrained")
+    expect(left).to_contain_text("MAC, untrained")
+    tab.get_by_label("windows", exact=True).first.select_option("max 3")
+    tab.get_by_label("re-ranking", exact=True).first.select_option("AQE")
+    expect(left).to_contain_text("windows: max 3; AQE by 10 neighbours")
+    expect(left).to_contain_text(re.compile(r"AP \d+\.\d %"))
+    assert pictures(right) == beside
+
+    tab.get_by_label("query", exact=True).select_option(index=2)
+    expect(right.locator("img").first).not_to_have_attribute("src", beside[0])
+    expect(left.locator("img").first).not_to_have_attribute("src", before[0])
+    tab.get_by_label("where it looks").check()
+    expect(right.locator("img").first).to_have_attribute("alt", re.compile("under a heat map"))
+    expect(tab.locator(".jp-OutputArea-output[data-mime-type*=error]")).to_have_count(0)
+    tab.screenshot(path=tmp_path / "changed.png")
+
+
+def test_controls_of_the_live_search_change_what_is_found(
+    tab: Page, lab: str, tmp_path: Path
+) -> None:
+    run_all(tab, lab, "08_search_your_photos")
+    live = tab.locator(".found.beside")
+    live.scroll_into_view_if_needed()
+    expect(live.locator("img")).to_have_count(1 + 6)
+    expect(live.locator(".query")).to_contain_text(f"The query (the lit part): {ASKED}")
+    before = pictures(live)
+    tab.screenshot(path=tmp_path / "opened.png")
+
+    across = tab.locator(".widget-hslider", has_text="across, %").get_by_role("slider")
+    expect(across.first).to_have_attribute("aria-valuenow", "25.0")
+    across.first.press("PageUp")  # by five per cent: the photographs are small
+    expect(live.locator("img").first).not_to_have_attribute("src", before[0])
+
+    tab.get_by_label("find", exact=True).fill(OTHER[:2])
+    tab.get_by_label("find", exact=True).press("Enter")
+    expect(live.locator(".query")).to_contain_text(f"The query: {OTHER[0]}-0.jpg")
+    tab.get_by_label("query", exact=True).select_option(OTHER)
+    expect(live.locator(".query")).to_contain_text(f"The query: {OTHER}")
+    expect(live.locator(".matches li").first).to_contain_text(f"cosine 1.000 · {OTHER}")
+    assert not set(pictures(live)[:2]) & set(before[:2])
+
+    tab.get_by_label("whiten", exact=True).check()
+    tab.get_by_label("why", exact=True).check()
+    expect(live.locator("img")).to_have_count(1 + 6 * 4)
+    expect(live.locator(".matches")).to_contain_text("what matches")
+    expect(tab.locator(".jp-OutputArea-output[data-mime-type*=error]")).to_have_count(0)
+    live.scroll_into_view_if_needed()
+    tab.screenshot(path=tmp_path / "changed.png")
+
+
+def pictures(side: object) -> list[str]:
+    """The addresses of the pictures that are shown: their content."""
+    return side.locator("img").evaluate_all("all => all.map(one => one.src)")  # type: ignore[attr-defined]

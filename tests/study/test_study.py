@@ -1,0 +1,288 @@
+"""The study: what is trained, shared and kept, on Toytown and on a folder of photographs."""
+
+import shutil
+from collections.abc import Callable, Mapping
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+from safetensors.torch import load_file, save_file
+
+from dagf.analysis.contrasts import off_the_shelf_summary
+from dagf.datasets.images import ImageSpec, load_image, to_input
+from dagf.errors import UserError
+from dagf.files import file_sha256, read_json, write_json
+from dagf.model.variants import VARIANTS
+from dagf.retrieval.descriptors import benchmark_scores
+from dagf.retrieval.metrics import evaluate
+from dagf.study import parallel, study
+from dagf.study.config import RunConfig
+from dagf.study.opening import open_study
+from dagf.study.runs import RunStore
+from dagf.study.schedule import tasks_for
+from dagf.study.study import Study
+from tests.study.conftest import FOLDER
+
+pytestmark = pytest.mark.usefixtures("one_process")
+
+
+def test_arms_share_the_backbone_of_their_seed(
+    project: Path, profile: Callable[..., str], trained: list[RunConfig]
+) -> None:
+    study = open_study(profile())
+    table = study.table()
+    backbones, arms = trained[:2], trained[2:]
+    assert [config.start for config in backbones] == ["", ""]
+    assert [config.variant.title for config in backbones] == ["SPoC", "SPoC"]
+    assert len(arms) == 4
+    assert {(config.seed, config.start) for config in arms} == {
+        (config.seed, config.id) for config in backbones
+    }
+    assert {tuple(row) for row in table[["arm", "seed", "setting"]].to_numpy()} == {
+        (arm, seed, setting) for arm in ("spoc", "dagf") for seed in (0, 1) for setting in ("Easy", "Medium", "Hard")
+        if ((table["setting"] == setting).any())
+    }  # fmt: skip
+    assert table["mAP"].between(0, 100).all()
+    assert len({run.id for run in study.train().values()}) == 4
+    trained.clear()
+    assert study.table().equals(table)
+    assert trained == []
+
+
+def test_only_what_changed_is_trained_again(
+    project: Path,
+    profile: Callable[..., str],
+    trained: list[RunConfig],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    small = {"seeds": [0]}
+    first = open_study(profile(**small)).train()
+    trained.clear()
+    monkeypatch.setitem(VARIANTS, "dagf", replace(VARIANTS["dagf"], windows=(1, 2)))
+    second = open_study(profile(**small)).train()
+    assert [config.variant.windows for config in trained] == [(1, 2)]
+    assert second["spoc", 0] == first["spoc", 0]
+    assert second["dagf", 0] != first["dagf", 0]
+    trained.clear()
+    monkeypatch.setitem(VARIANTS, "dagf", replace(VARIANTS["dagf"], title="another title"))
+    open_study(profile(**small, about="other words", arms=["dagf"])).train()
+    assert trained == []
+    open_study(
+        profile(**small, arm_training={"epochs": 1, "steps": 2, "landmarks": 3, "views": 2})
+    ).train()
+    assert len(trained) == 2  # the arms, not the backbone
+
+
+def test_another_pyramid_is_judged_again_but_not_trained(
+    project: Path, profile: Callable[..., str], trained: list[RunConfig]
+) -> None:
+    run = open_study(profile(arms=["spoc"], seeds=[0])).run("spoc")
+    trained.clear()
+    other = open_study(profile(arms=["spoc"], seeds=[0], scales=[1.0, 0.7071]))
+    other.results(other.run("spoc"))
+    assert trained == []
+    assert len(list(run.folder.glob("judged-*.csv"))) == 2
+
+
+@pytest.mark.parametrize(
+    "backbone", [{"name": "small"}, {"name": "squeezenet1_1", "cut": "features.7"}]
+)
+def test_heads_on_a_frozen_backbone_and_a_folder(
+    project: Path, profile: Callable[..., str], photographs: Path, backbone: Mapping[str, str]
+) -> None:
+    study = open_study(profile(**FOLDER, backbone=dict(backbone), seeds=[0, 1]), str(photographs))
+    assert study.training is not None
+    assert study.training.landmarks == 2
+    table = study.table()
+    assert len(table) == 4
+    assert set(table["setting"]) == {"Classic"}
+    for (_, seed), run in study.train().items():
+        net = run.network()
+        kept, fresh = (made.backbone.state_dict() for made in (net, _fresh(study, run.config)))
+        assert all(kept[key].equal(fresh[key]) for key in kept), seed
+        scores = benchmark_scores(net, study.test, study.profile.image)[0]
+        per_query = study.results(run).per_query  # through the cached maps, in half precision
+        assert np.allclose(per_query["AP"], evaluate(study.test, scores)["AP"], atol=0.35)
+        assert per_query["AP"].mean() == pytest.approx(
+            evaluate(study.test, scores)["AP"].mean(), abs=0.05
+        )
+        images = [load_image(file, ImageSpec(32, "squash")) for file in study.training.files]
+        with torch.inference_mode():
+            maps = torch.relu(net.backbone(to_input(torch.stack(images))))
+        learned_from = study.training_maps(seed).take(np.arange(len(images)))
+        assert torch.allclose(
+            learned_from, maps, rtol=2e-3, atol=2e-3
+        )  # the maps are this backbone's, not another's
+        off_the_shelf = study.untrained("spoc", seed).backbone.state_dict()
+        assert all(off_the_shelf[key].equal(value) for key, value in kept.items())
+    assert len({study.backbone_id(seed) for seed in (0, 1)}) == 2
+
+
+def retrained(study: Study, config: RunConfig, seed: int) -> None:
+    """Put into the store what training `config` again on another kind of machine leaves: other weights."""
+    folder = study.store.folder(config)
+    weights, record = folder / "weights.safetensors", read_json(folder / "record.json")
+    rng = torch.Generator().manual_seed(seed)
+    moved = {
+        key: one * (1 + 0.5 * torch.randn(one.shape, generator=rng))
+        for key, one in _moving(weights).items()
+    }
+    save_file({**load_file(weights), **moved}, weights)
+    write_json(folder / "record.json", record | {"weights_sha256": file_sha256(weights)})
+
+
+def _moving(weights: Path) -> dict[str, torch.Tensor]:
+    return {key: one for key, one in load_file(weights).items() if one.ndim == 4}
+
+
+@pytest.mark.parametrize("frozen", [False, True])
+def test_what_is_cached_of_a_network_is_not_taken_for_that_of_one_with_other_weights(
+    project: Path, profile: Callable[..., str], frozen: bool
+) -> None:
+    study = open_study(profile(arms=["gem"], seeds=[0], frozen=frozen))
+    first = study.run("gem")
+    before, backbone = study.results(first).per_query, study.backbone_config(0)
+    assert backbone is not None
+    retrained(study, backbone if frozen else first.config, 7)
+    if frozen:
+        shutil.rmtree(first.folder)
+    again = study.run("gem")
+    shutil.copytree(study.store.root, project / "runs")
+    fresh = replace(study, store=RunStore(project / "runs"), cache=project / "cache")
+    for file in (project / "runs").rglob("judged-*.csv"):
+        file.unlink()
+    per_query = study.results(again).per_query
+    pd.testing.assert_frame_equal(per_query, fresh.results(fresh.run("gem")).per_query)
+    assert not per_query.equals(before)
+    assert again.id == first.id  # which is what tables show
+    learned_from = study.training_maps(0).take(np.arange(2))
+    assert torch.equal(learned_from, fresh.training_maps(0).take(np.arange(2)))
+
+
+@pytest.mark.parametrize("frozen", [False, True])
+def test_a_backbone_that_is_gone_is_trained_again_before_its_arms(
+    project: Path, profile: Callable[..., str], frozen: bool
+) -> None:
+    study = open_study(profile(arms=["gem"], seeds=[0], frozen=frozen))
+    first, backbone = study.run("gem"), study.backbone_config(0)
+    assert backbone is not None
+    weights = load_file(first.folder / "weights.safetensors")
+    for config in (backbone, first.config):
+        shutil.rmtree(study.store.folder(config))
+    tasks = tasks_for(study, ["gem"], [0], heads=False)
+    first_of_all, (needed,) = next(iter(tasks)), tasks["arm", "gem", 0].needs
+    assert first_of_all == ("backbone", 0)
+    assert needed in tasks  # else workers side by side would begin with the arm
+    again = load_file(study.run("gem").folder / "weights.safetensors")
+    assert all(again[key].equal(one) for key, one in weights.items())
+
+
+@pytest.mark.parametrize("frozen", [False, True])
+def test_an_arm_on_a_backbone_that_is_now_another_is_named(
+    project: Path, profile: Callable[..., str], frozen: bool
+) -> None:
+    study = open_study(profile(arms=["gem"], seeds=[0], frozen=frozen))
+    run, backbone = study.run("gem"), study.backbone_config(0)
+    assert backbone is not None
+    retrained(study, backbone, 7)
+    with pytest.raises(
+        UserError, match=f"{run.id} was trained on the backbone {backbone.id}.*delete this folder"
+    ) as said:
+        study.table()
+    assert "\n" not in str(said.value)
+    old = {key: value for key, value in run.record.items() if key != "start_weights_sha256"}
+    write_json(run.folder / "record.json", old)  # of an earlier version, which did not say
+    assert len(study.table())
+    shutil.rmtree(run.folder)
+    assert len(study.table())
+
+
+def _fresh(study: Study, config: RunConfig) -> Any:
+    torch.manual_seed(config.seed)
+    return study.RetrievalNet(config.backbone, config.variant)
+
+
+def test_weights_are_named_by_their_content(
+    project: Path, profile: Callable[..., str], photographs: Path, tmp_path: Path
+) -> None:
+    torch.manual_seed(5)
+    backbone = study.RetrievalNet(study.BackboneSpec(), "spoc").backbone
+    for name in ("one.pth", "two.pth"):
+        torch.save(backbone.state_dict(), tmp_path / name)
+    (tmp_path / "two.pth").write_bytes((tmp_path / "one.pth").read_bytes())
+    name = profile(**FOLDER, seeds=[0])
+    one, two = (
+        open_study(name, str(photographs), weights=str(tmp_path / file))
+        for file in ("one.pth", "two.pth")
+    )
+    assert one.arm_config("gem", 0) == two.arm_config("gem", 0)
+    assert one.backbone.weights.startswith("sha256:")
+    kept = load_file(one.run("gem").folder / "weights.safetensors")
+    assert all(kept[f"backbone.{key}"].equal(value) for key, value in backbone.state_dict().items())
+    (tmp_path / "two.pth").write_bytes(b"")
+    assert two.run("gem") == one.run("gem") if two.backbone == one.backbone else True
+    with pytest.raises(UserError, match=r"two\.pth"):
+        two.untrained("gem")
+
+
+def test_off_the_shelf(
+    project: Path,
+    profile: Callable[..., str],
+    photographs: Path,
+    backbone_weights: str,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    name = profile(**FOLDER, off_the_shelf=["gem", "spoc"], seeds=[0])
+    with pytest.raises(UserError, match="no pre-trained backbone"):
+        open_study(name, str(photographs)).untrained_results("gem")
+    study = open_study(name, str(photographs), weights=backbone_weights)
+    table = study.off_the_shelf_table()
+    assert list(table["arm"]) == ["gem", "spoc"]
+    per_query = study.untrained_results("gem").per_query
+    assert per_query.equals(study.untrained_results("gem").per_query)
+    net = study.untrained("gem")
+    assert not net.training
+    scores = benchmark_scores(net, study.test, study.profile.image)[0]
+    assert per_query["AP"].mean() == pytest.approx(
+        evaluate(study.test, scores)["AP"].mean(), abs=0.05
+    )
+    with pytest.raises(UserError, match="dagf has an attention that must be trained first"):
+        study.untrained_results("dagf")
+    kept = set((study.cache / "off-the-shelf").iterdir())
+    monkeypatch.setitem(VARIANTS, "gem", replace(VARIANTS["gem"], windows=(1, 2)))
+    study.untrained_results("gem")  # the name now stands for another descriptor
+    assert len(set((study.cache / "off-the-shelf").iterdir()) - kept) == 1
+    assert list(off_the_shelf_summary(table)["method"]) == ["GeM", "SPoC"]
+
+
+def test_a_run_trained_alone_has_one_thread_too(
+    project: Path, profile: Callable[..., str], photographs: Path
+) -> None:
+    torch.set_num_threads(2)
+    run = open_study(profile(**FOLDER, seeds=[0]), str(photographs)).run("gem")
+    assert run.record["machine"]["threads"] == 1
+    assert torch.get_num_threads() == 2
+
+
+@pytest.mark.study
+def test_worker_processes_give_the_same_bits(
+    project: Path,
+    profile: Callable[..., str],
+    photographs: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    tmp_path: Path,
+) -> None:
+    study = open_study(profile(**FOLDER, seeds=[0]), str(photographs))
+    here = {
+        key: load_file(run.folder / "weights.safetensors") for key, run in study.train().items()
+    }
+    monkeypatch.setattr(parallel, "cores", lambda: 2)
+    other = replace(study, store=study.RunStore(tmp_path / "other"), cache=tmp_path / "cache")
+    for key, run in other.train().items():
+        there = load_file(run.folder / "weights.safetensors")
+        assert all(here[key][name].equal(value) for name, value in there.items())
+        assert list(run.folder.glob("judged-*.csv"))
