@@ -190,8 +190,8 @@ def train(variant: str, seed: int | None, **study: Any) -> None:
     dagf train dagf --benchmark PHOTOS --weights FILE
     torchrun --nproc-per-node 2 -m -- dagf train dagf --profile smoke
     """
+    from dagf import paths
     from dagf.distributed import process_group
-    from dagf.study import paths
     from dagf.study.opening import open_study
 
     opened = open_study(**_parameters(**study))

@@ -161,8 +161,8 @@ def export(output: Path, run_id: str) -> None:
     \b
     dagf export --run 0c07 model.onnx
     """
+    from dagf import paths
     from dagf.collections.export import write_onnx
-    from dagf.study import paths
     from dagf.study.runs import RunStore
 
     _check_name(output, "model", ".onnx")

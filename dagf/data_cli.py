@@ -20,9 +20,9 @@ def list_data() -> None:
     \b
     dagf data list
     """
+    from dagf import paths
     from dagf.datasets.download import line
     from dagf.datasets.manifest import read_manifest
-    from dagf.study import paths
     from dagf.study.drawings import listed
 
     sets = read_manifest(paths.data() / "manifest.json")
@@ -43,7 +43,7 @@ def make_data(profile: str, control: bool) -> None:
     dagf data make
     dagf data make --profile smoke --control
     """
-    from dagf.study import paths
+    from dagf import paths
     from dagf.study.config import load_profile
     from dagf.study.opening import control_spec
     from dagf.toytown.generate import make_toytown
@@ -61,9 +61,9 @@ def get_data(names: tuple[str, ...]) -> None:
     \b
     dagf data get roxford5k rparis6k
     """
+    from dagf import paths
     from dagf.datasets.download import get
     from dagf.datasets.manifest import read_manifest
-    from dagf.study import paths
 
     if not names:
         raise UserError("name a data set to get: `dagf data list` shows them")
@@ -81,7 +81,7 @@ def check_data(what: str) -> None:
     dagf data check data/toytown-0123456789ab
     dagf data check ~/photos
     """
-    from dagf.study import paths
+    from dagf import paths
     from dagf.study.data_check import check
 
     click.echo(_lines(check(what, paths.data())))

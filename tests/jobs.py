@@ -12,6 +12,7 @@ import nbformat
 import dagf.collections.page
 import dagf.reports.markup  # noqa: F401 (imported before the first fork)
 from dagf.analysis.contrasts import keep_table
+from dagf.collections import changes
 from dagf.collections.encoders import of_run
 from dagf.collections.index import Collection, build
 from dagf.datasets import transfer
@@ -19,12 +20,12 @@ from dagf.datasets.download import get
 from dagf.datasets.manifest import DataSet, Expected, RemoteFile
 from dagf.errors import UserError, place_fault
 from dagf.files import write_json
+from dagf.paths import ROOT
 from dagf.reports import runner
 from dagf.reports.freshness import Project
 from dagf.retrieval.extract import extract_shards
 from dagf.study import parallel
 from dagf.study.opening import open_study
-from dagf.study.paths import ROOT
 from dagf.toytown.generate import ToytownSpec, make_toytown
 from tests.study.conftest import Workshop, configured, training_set
 from tests.study.reports.test_notebooks import write_notebook
@@ -75,7 +76,7 @@ def train(folder: Path, photographs: str, **changes: Any) -> None:
 def extract(folder: Path, home: str, run: str, photos: str) -> None:
     """Bring a collection that knows the first of the photographs up to all of them."""
     os.environ[ROOT] = home
-    collection.extract_shards = partial(extract_shards, shard=8)
+    changes.extract_shards = partial(extract_shards, shard=8)
     build(sorted(Path(photos).glob("*.jpg")), of_run(run), folder / "index")
 
 

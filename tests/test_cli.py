@@ -15,8 +15,8 @@ import pytest
 from safetensors.torch import load_file, save_file
 
 from dagf.cli import main
+from dagf.paths import ROOT
 from dagf.study import opening, parallel
-from dagf.study.paths import ROOT
 from tests.commands import dagf, fine, refused
 from tests.study.conftest import PROFILE, write_photographs
 

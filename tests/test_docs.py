@@ -11,7 +11,7 @@ import torch
 
 from dagf.files import read_json
 from dagf.model.variants import variant
-from dagf.study.paths import ROOT as HOME
+from dagf.paths import ROOT as HOME
 from dagf.toytown.generate import generator_hash
 from tests.study.collections.test_export import run_of
 from tests.study.conftest import mobilenet, photograph

@@ -8,12 +8,12 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
+from dagf import paths
 from dagf.analysis.latex import tabular
 from dagf.analysis.tables import RUNS, run_words, split, traced
 from dagf.files import atomic_path, read_json, write_json, write_text
 from dagf.model.variants import VARIANTS
 from dagf.retrieval.statistics import Interval, paired_bootstrap, sign_flip, t_interval, two_way
-from dagf.study import paths
 from dagf.study.study import Study
 
 

@@ -13,6 +13,7 @@ import pandas as pd
 from numpy.typing import NDArray
 from scipy.io import loadmat
 
+from dagf import paths
 from dagf.analysis.published import read_published
 from dagf.datasets.benchmark import Benchmark, from_ground_truth
 from dagf.datasets.manifest import DataSet, read_manifest
@@ -20,7 +21,6 @@ from dagf.datasets.revisited import check_counts, load_ground_truth, plain_file
 from dagf.errors import UserError
 from dagf.retrieval.metrics import evaluate, means
 from dagf.retrieval.search import finite_lengths
-from dagf.study import paths
 
 SET = "revisited-features"  # of data/manifest.json
 NOTE = "golden figure of the evaluator"  # of data/published.csv

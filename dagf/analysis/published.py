@@ -8,8 +8,8 @@ from pathlib import Path
 
 import pandas as pd
 
+from dagf import paths
 from dagf.errors import UserError
-from dagf.study import paths
 
 COLUMNS = (
     "method",

@@ -10,12 +10,12 @@ from pathlib import Path
 
 from torch import nn
 
+from dagf import paths
 from dagf.datasets.images import ImageSpec
 from dagf.errors import UserError
 from dagf.files import content_hash
 from dagf.model.network import RetrievalNet
 from dagf.model.variants import variant
-from dagf.study import paths
 from dagf.study.config import MOST_PIXELS, Profile, load_profile
 from dagf.study.runs import RunStore
 

@@ -4,12 +4,12 @@ from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
 
+from dagf import paths
 from dagf.collections.encoders import Encoder, of_run, off_the_shelf
 from dagf.collections.index import Collection, build, find_images
 from dagf.datasets.benchmark import Box
 from dagf.datasets.images import load_image
 from dagf.files import content_hash
-from dagf.study import paths
 from dagf.study.study import Study
 
 FIRST = 200  # test images of a study

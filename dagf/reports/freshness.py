@@ -8,10 +8,10 @@ from pathlib import Path
 from typing import Any
 
 import dagf
+from dagf import paths
 from dagf.errors import UserError
 from dagf.files import content_hash, file_sha256, read_json, write_text
 from dagf.reports.folders import hash_files, hash_folder
-from dagf.study import paths
 
 # The notebooks and what each one needs to have run before it. Those that need nothing of each other run side by side.
 ORDER: Mapping[str, tuple[str, ...]] = {

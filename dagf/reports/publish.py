@@ -18,12 +18,12 @@ from typing import Any
 import jinja2
 
 import dagf
+from dagf import paths
 from dagf.analysis.tables import columns, is_table
 from dagf.errors import UserError
 from dagf.files import atomic_path, read_json, write_json, write_text
 from dagf.reports.freshness import Output, Project, records, shown_parameters
 from dagf.reports.plans import Plan
-from dagf.study import paths
 
 TEMPLATE = Path(__file__).parent / "template"
 # the results that a notebook may leave

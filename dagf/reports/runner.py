@@ -21,6 +21,7 @@ from typing import IO, Any, TextIO
 import filelock
 
 import dagf
+from dagf import paths
 from dagf.console import HEADLESS, cores
 from dagf.errors import UserError
 from dagf.files import read_json, write_json
@@ -36,7 +37,6 @@ from dagf.reports.freshness import (
 )
 from dagf.reports.plans import Plan, plan
 from dagf.reports.publish import publish, write_index
-from dagf.study import paths
 from dagf.study.machine import machine, thread_limits
 
 POLL = 0.2  # seconds between two looks at the running notebooks

@@ -17,11 +17,11 @@ from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
 from numpy.typing import NDArray
 
+from dagf import paths
 from dagf.analysis.contrasts import keep_table
 from dagf.analysis.tables import RUNS, split
 from dagf.model.variants import VARIANTS
 from dagf.retrieval.statistics import t_interval
-from dagf.study import paths
 
 if TYPE_CHECKING:
     from dagf.analysis.contrasts import Contrast

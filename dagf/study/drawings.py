@@ -1,6 +1,7 @@
 """Which drawings of Toytown are here, and whose they are."""
 
-from dagf.study import paths, profiles
+from dagf import paths
+from dagf.study import profiles
 from dagf.study.config import load_profile
 from dagf.toytown.generate import ToytownSpec, toytown_spec
 

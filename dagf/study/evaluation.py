@@ -5,6 +5,7 @@ from typing import Any
 
 from torch import nn
 
+from dagf import paths
 from dagf.datasets.batches import image_batches, query_batches
 from dagf.datasets.benchmark import Benchmark
 from dagf.datasets.training_sets import TRAINING_SETS, load_whitening_split
@@ -14,7 +15,6 @@ from dagf.retrieval.extract import extract_shards
 from dagf.retrieval.inference import MultiScale, extract, for_inference
 from dagf.retrieval.search import Descriptors, Rows
 from dagf.retrieval.whitening import Whitened, Whitening, learned_whitening
-from dagf.study import paths
 from dagf.study.config import Profile
 
 

@@ -5,6 +5,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
+from dagf import paths
 from dagf.console import progress
 from dagf.datasets.benchmark import Benchmark
 from dagf.datasets.folder import has_labels, has_truth, read_labels, validation_split
@@ -12,7 +13,6 @@ from dagf.datasets.public import open_benchmark, place
 from dagf.datasets.training_sets import TRAINING_SETS
 from dagf.errors import UserError, choose, printable
 from dagf.files import content_hash
-from dagf.study import paths
 from dagf.study.checks import Sums, check_apart_from, check_unchanged, copies, rows_to_read
 from dagf.study.config import Profile, load_profile
 from dagf.study.provenance import evaluation_hash

@@ -18,7 +18,7 @@ from dagf.datasets.benchmark import from_ground_truth
 from dagf.datasets.manifest import read_manifest
 from dagf.datasets.revisited import load_ground_truth
 from dagf.errors import UserError
-from dagf.study.paths import ROOT
+from dagf.paths import ROOT
 
 HERE = Path(__file__).parents[2]
 SIZES = {"roxford5k": 4993, "rparis6k": 6322}

@@ -24,7 +24,7 @@ from dagf.files import write_json
 from dagf.model.backbone import BackboneSpec
 from dagf.model.network import RetrievalNet
 from dagf.model.variants import VARIANTS, Variant, variant
-from dagf.study.paths import ROOT
+from dagf.paths import ROOT
 from dagf.study.runs import NUMBERS, Run, RunStore
 from tests.commands import fine, refused
 from tests.model.test_network import stirred

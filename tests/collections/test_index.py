@@ -30,11 +30,11 @@ from dagf.errors import UserError
 from dagf.files import read_json, write_json
 from dagf.model.backbone import BackboneSpec
 from dagf.model.network import RetrievalNet
+from dagf.paths import ROOT
 from dagf.retrieval.ann import build_index
 from dagf.retrieval.extract import SHARDS
 from dagf.retrieval.inference import extract, for_inference
 from dagf.study import parallel
-from dagf.study.paths import ROOT
 from dagf.study.runs import Run
 from dagf.study.sources import TrainingSet
 from tests.commands import dagf, fine, refused

@@ -25,7 +25,7 @@ from dagf.datasets.revisited import COUNTS, load_ground_truth
 from dagf.datasets.transfer import fetch, forget
 from dagf.errors import UserError
 from dagf.files import file_sha256
-from dagf.study.paths import ROOT
+from dagf.paths import ROOT
 from tests.benchmarks.test_extraction import make_tar
 
 BODY = bytes(range(256)) * 1200

@@ -6,11 +6,11 @@ from pathlib import Path
 import pytest
 
 from dagf.files import write_json
+from dagf.paths import SPEED
 from dagf.reports import folders
 from dagf.reports.folders import hash_folder
 from dagf.reports.freshness import ORDER, Output, Project, parts, staleness
 from dagf.study import checks
-from dagf.study.paths import SPEED
 from tests.study.reports.test_notebooks import write_notebook
 
 

@@ -11,6 +11,7 @@ import nbformat
 import pytest
 from papermill.exceptions import PapermillExecutionError
 
+from dagf import paths
 from dagf.errors import UserError
 from dagf.files import read_json
 from dagf.reports import freshness
@@ -19,17 +20,16 @@ from dagf.reports.plans import plan
 from dagf.reports.runner import Board, clock, run_reports
 from dagf.reports.runner import check_reports as check
 from dagf.reports.worker import extract
-from dagf.study import paths
 
 PARAMETERS = """profile: str = "cpu"  # the profile to run
 benchmark: str = ""  # a folder of photographs
 seeds: int = 2  # how many <b>seeds</b>"""
-FIRST = """from dagf.study import paths
+FIRST = """from dagf import paths
 assert paths.root().name == "project"
 (paths.data() / "from_first.txt").write_text("42")
 paths.table("main.json").write_text('{"columns": ["a"], "rows": [[' + str(seeds) + ']]}')"""
 SECOND = """import sys
-from dagf.study import paths
+from dagf import paths
 print("careful", file=sys.stderr)
 print("first said", (paths.data() / "from_first.txt").read_text())"""
 

@@ -13,8 +13,8 @@ from pathlib import Path
 import nbformat
 import pytest
 
+from dagf.paths import ROOT
 from dagf.retrieval.extract import SHARDS
-from dagf.study.paths import ROOT
 from dagf.study.runs import RunStore
 from dagf.study.sources import TrainingSet
 from tests.study.conftest import PROFILE, Workshop, configured, write_photographs
@@ -50,7 +50,8 @@ train_on: str = ""  # a folder"""
 NOTEBOOK = """import time
 from functools import partial
 from pathlib import Path
-from dagf.study import parallel, paths
+from dagf import paths
+from dagf.study import parallel
 parallel.cores = lambda: 2
 (paths.data() / "begun").touch()
 if not (paths.root() / "go").exists():

@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from dagf import paths
 from dagf.analysis.contrasts import contrast_words, ranking_words
 from dagf.analysis.photographs.against import (
     CHOSEN,
@@ -42,7 +43,6 @@ from dagf.datasets.folder import read_labels
 from dagf.datasets.public import place
 from dagf.model.variants import VARIANTS
 from dagf.retrieval.statistics import t_interval
-from dagf.study import paths
 from dagf.study.study import Study
 
 OFF_THE_SHELF = (
