@@ -141,7 +141,7 @@ def report(folder: Path) -> None:
 
 def make_project(folder: Path) -> None:
     """A project with two notebooks."""
-    for name in ("notebooks", "data", "package/study/reports/template"):
+    for name in ("notebooks", "data", "package/show/template"):
         (folder / name).mkdir(parents=True)
     for name in ("01_first", "02_second"):
         write_notebook(folder / "notebooks" / f"{name}.ipynb", "1 + 1")

@@ -29,9 +29,9 @@ from dagf.datasets.images import ImageSpec, load_image
 from dagf.errors import UserError
 from dagf.files import write_text
 from dagf.model.network import RetrievalNet
-from dagf.reports.publish import style, templates
 from dagf.retrieval.search import Descriptors
 from dagf.retrieval.whitening import Whitening
+from dagf.show.html import style, templates
 
 SIDE = 320  # pixels of the longest side of a picture that is shown: sharp at phone width
 DARK = 0.12  # of a picture's light where it adds nothing to a match

@@ -225,7 +225,7 @@ def _own_profile(parameters: Mapping[str, Any]) -> str:
 
 def common_parts(project: Project, parameters: Mapping[str, Any]) -> dict[str, str]:
     """The hashes of what all reports of a run are made from."""
-    template = project.package / "reports" / "template"
+    template = project.package / "show" / "template"
     code = [path for kind in ("*.py", "*.yaml") for path in project.package.rglob(kind)]
     listed = [project.root / "data" / file for file in ("manifest.json", "published.csv")]
     folders = [

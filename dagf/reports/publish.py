@@ -7,15 +7,12 @@ run, which the index shows, and not in the page.
 """
 
 import base64
-import hashlib
 import shutil
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from itertools import groupby
 from pathlib import Path
 from typing import Any
-
-import jinja2
 
 import dagf
 from dagf import paths
@@ -24,8 +21,8 @@ from dagf.errors import UserError
 from dagf.files import atomic_path, read_json, write_json, write_text
 from dagf.reports.freshness import Output, Project, records, shown_parameters
 from dagf.reports.plans import Plan
+from dagf.show.html import TEMPLATE, style, templates, with_script
 
-TEMPLATE = Path(__file__).parent / "template"
 # the results that a notebook may leave
 KINDS = {"tables": (".csv", ".json", ".tex"), "figures": (".svg", ".png", ".jpg")}
 IMAGES = {".svg": "image/svg+xml", ".png": "image/png"}
@@ -175,34 +172,6 @@ def write_index(output: Output, runs: Sequence[Mapping[str, Any]]) -> None:
     path = output.pages / "index.html"
     if not path.is_file() or path.read_text(encoding="utf-8") != html:
         write_text(path, html)
-
-
-def templates() -> jinja2.Environment:
-    """The templates of the pages that no notebook makes; whatever is put into them is escaped."""
-    return jinja2.Environment(
-        loader=jinja2.FileSystemLoader(TEMPLATE),
-        autoescape=True,
-        trim_blocks=True,
-        lstrip_blocks=True,
-        undefined=jinja2.StrictUndefined,
-    )
-
-
-def style() -> str:
-    """The one style sheet, to put into a page."""
-    return (TEMPLATE / "style.css").read_text(encoding="utf-8")
-
-
-def with_script(page: str) -> str:
-    """The finished page with the script that sorts tables, and a policy by which browsers run no other."""
-    script = (TEMPLATE / "sort.js").read_text(encoding="utf-8")
-    digest = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
-    policy = f"default-src 'none'; style-src 'unsafe-inline'; img-src data:; script-src 'sha256-{digest}'"
-    page = page.replace(
-        "<head>", f'<head>\n<meta http-equiv="Content-Security-Policy" content="{policy}">', 1
-    )
-    before, end, after = page.rpartition("</body>")
-    return f"{before}<script>{script}</script>\n{end}{after}"
 
 
 def name_title(name: str) -> str:

@@ -6,7 +6,7 @@ from typing import Any
 import ipywidgets as widgets
 
 from dagf.errors import UserError
-from dagf.reports.publish import templates
+from dagf.show.html import templates
 
 ROW = {
     "display": "flex",

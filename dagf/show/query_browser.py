@@ -21,9 +21,9 @@ from dagf.collections.page import address, heated, kept_thumbnail
 from dagf.console import headless
 from dagf.datasets.benchmark import Box
 from dagf.errors import UserError
-from dagf.reports.publish import templates
 from dagf.show.controls import ROW, mistake, values
 from dagf.show.figures import VERDICTS
+from dagf.show.html import templates
 from dagf.show.views import MASKS, OWN, RERANKED, WINDOWS, Explorer, View
 from dagf.study.study import Study
 

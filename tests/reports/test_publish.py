@@ -15,7 +15,8 @@ from dagf.errors import UserError
 from dagf.files import write_json
 from dagf.reports.freshness import Output
 from dagf.reports.markup import mathml, tidy
-from dagf.reports.publish import TEMPLATE, About, Page, duration, render_page, write_index
+from dagf.reports.publish import About, Page, duration, render_page, write_index
+from dagf.show.html import TEMPLATE
 
 TEXT = r"""# A page about $\alpha$
 

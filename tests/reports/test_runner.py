@@ -43,7 +43,7 @@ def write_notebook(path: Path, *cells: str, parameters: str = PARAMETERS) -> Non
 
 
 def make_project(root: Path) -> Project:
-    for folder in ("notebooks", "data", "package/study/reports/template"):
+    for folder in ("notebooks", "data", "package/show/template"):
         (root / folder).mkdir(parents=True)
     (root / "pyproject.toml").touch()
     (root / "package" / "module.py").write_text("x = 1\n")
@@ -128,7 +128,7 @@ def edit_json(path: Path, change: Callable[[Any], None]) -> None:
     [
         ("package/module.py", "x = 2\n", 2, "module"),
         ("package/study/new.yaml", "x: 2\n", 2, "module"),
-        ("package/study/reports/template/style.css", "p {}", 2, "template"),
+        ("package/show/template/style.css", "p {}", 2, "template"),
         ("data/manifest.json", "{}", 2, "data"),
         ("data/other.txt", "not an input", 0, ""),
         ("README.md", "not an input", 0, ""),

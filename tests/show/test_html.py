@@ -9,7 +9,7 @@ from pathlib import Path
 import bs4
 import pytest
 
-from dagf.reports.publish import TEMPLATE, with_script
+from dagf.show.html import TEMPLATE, with_script
 
 BROWSER = shutil.which("chromium") or shutil.which("google-chrome")
 pytestmark = [pytest.mark.study, pytest.mark.skipif(not BROWSER, reason="no Chromium here")]
