@@ -13,7 +13,7 @@ from dagf.files import read_json
 from dagf.model.variants import variant
 from dagf.paths import ROOT as HOME
 from dagf.toytown.generate import generator_hash
-from tests.study.collections.test_export import run_of
+from tests.collections.test_export import run_of
 from tests.study.conftest import mobilenet, photograph
 
 ROOT = Path(__file__).parents[1]

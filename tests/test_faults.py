@@ -25,7 +25,7 @@ from dagf.collections.index import Collection
 from dagf.files import write_json
 from dagf.study.config import RunConfig
 from dagf.study.runs import RunStore, read_weights
-from tests.benchmarks.test_extraction import make_tar, make_zip
+from tests.datasets.test_unpack import make_tar, make_zip
 from tests.forks import Ended, Forks, Order
 from tests.jobs import FIRST_PHOTOS, JOBS, make_project
 from tests.study.conftest import PROFILE, Workshop, configured, training_set, write_photographs

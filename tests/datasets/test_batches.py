@@ -17,8 +17,7 @@ from dagf.datasets.images import load_image, to_input
 from dagf.errors import UserError
 from dagf.model.network import RetrievalNet
 from dagf.retrieval.inference import extract
-
-from .networks import SPEC
+from tests.retrieval.networks import SPEC
 
 
 @pytest.mark.parametrize("batch", [1, 2, 4, 64])

@@ -26,7 +26,7 @@ from dagf.datasets.transfer import fetch, forget
 from dagf.errors import UserError
 from dagf.files import file_sha256
 from dagf.paths import ROOT
-from tests.benchmarks.test_extraction import make_tar
+from tests.datasets.test_unpack import make_tar
 
 BODY = bytes(range(256)) * 1200
 SHA256 = hashlib.sha256(BODY).hexdigest()

@@ -12,7 +12,7 @@ from dagf.datasets.folder import load_folder, read_labels, training_images, vali
 from dagf.datasets.grocery import grocery_rows
 from dagf.datasets.public import open_benchmark
 from dagf.errors import UserError
-from tests.benchmarks.sets import SMALL, write_grocery
+from tests.datasets.sets import SMALL, write_grocery
 
 HEAD = "Class ID (int),Class Name (str),Coarse Class Name (str),Iconic Image Path (str)"
 PACKED = re.compile(r"images/(test_|val_|iconic_|)(.+)_(\d+|Iconic)\.jpg")

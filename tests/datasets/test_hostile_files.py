@@ -22,9 +22,9 @@ from dagf.datasets.revisited import load_ground_truth
 from dagf.datasets.training_sets import load_gldv2, load_sfm
 from dagf.datasets.unpack import Limits, extract
 from dagf.errors import UserError
-from tests.benchmarks.sets import OXFORD, PICKLE, write_grocery, write_text_truth
-from tests.benchmarks.test_download import MANIFEST
-from tests.benchmarks.test_extraction import MAKERS, Entry
+from tests.datasets.sets import OXFORD, PICKLE, write_grocery, write_text_truth
+from tests.datasets.test_download import MANIFEST
+from tests.datasets.test_unpack import MAKERS, Entry
 from tests.hostile import FEW, as_json, changed, damaged, read_or_refuse, tree
 from tests.training_copies import write_gldv2, write_sfm
 

@@ -15,8 +15,7 @@ from PIL import Image, PngImagePlugin
 from dagf.datasets import images
 from dagf.datasets.images import ImageSpec, load_image
 from dagf.errors import UserError
-
-from .pictures import BLUE, GREEN, RED, WHITE, close, quarters, save, smooth
+from tests.retrieval.pictures import BLUE, GREEN, RED, WHITE, close, quarters, save, smooth
 
 
 def corners(image: torch.Tensor) -> list[tuple[int, ...]]:

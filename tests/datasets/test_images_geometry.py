@@ -13,8 +13,7 @@ from dagf.datasets import images
 from dagf.datasets.benchmark import Box
 from dagf.datasets.images import ImageSpec, geometry, load_image, to_input
 from dagf.errors import UserError
-
-from .pictures import GREEN, RED, close, quarters, save, smooth
+from tests.retrieval.pictures import GREEN, RED, close, quarters, save, smooth
 
 shared_folder = settings(
     suppress_health_check=[HealthCheck.function_scoped_fixture], max_examples=60, deadline=None

@@ -24,7 +24,7 @@ from dagf.datasets.revisited import COUNTS, check_counts, keep_as_json
 from dagf.errors import UserError
 from dagf.files import existing_file
 from dagf.study.data_check import check, check_boxes
-from tests.benchmarks.sets import (
+from tests.datasets.sets import (
     HOLIDAYS,
     OXFORD,
     PICKLE,

@@ -11,7 +11,7 @@ from dagf.reports import folders
 from dagf.reports.folders import hash_folder
 from dagf.reports.freshness import ORDER, Output, Project, parts, staleness
 from dagf.study import checks
-from tests.study.reports.test_notebooks import write_notebook
+from tests.reports.test_runner import write_notebook
 
 
 @pytest.fixture

@@ -25,7 +25,7 @@ from dagf.study.opening import open_study
 from dagf.study.runs import Run, read_weights
 from dagf.study.study import Study
 from dagf.study.training import load_backbone
-from tests.benchmarks.sets import REVISITED
+from tests.datasets.sets import REVISITED
 from tests.study.conftest import FOLDER, Workshop, configured, write_photographs
 
 # --- drawings that were changed -------------------------------------------------------------------------------------

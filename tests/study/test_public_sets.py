@@ -20,8 +20,8 @@ from dagf.datasets.public import LOADERS
 from dagf.errors import UserError, printable
 from dagf.reports.freshness import Project, common_parts
 from dagf.study.opening import files_hash, open_study
-from tests.benchmarks.sets import SMALL, write_images, write_set
-from tests.benchmarks.test_extraction import make_tar, make_zip
+from tests.datasets.sets import SMALL, write_images, write_set
+from tests.datasets.test_unpack import make_tar, make_zip
 from tests.study.conftest import FOLDER, write_photographs
 
 pytestmark = pytest.mark.usefixtures("one_process")
