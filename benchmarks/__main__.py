@@ -23,7 +23,7 @@ from dagf.files import write_json
 from dagf.model.backbone import BackboneSpec
 from dagf.model.network import AttentiveHead, RetrievalNet
 from dagf.model.variants import VARIANTS
-from dagf.study.machine import machine
+from dagf.study.provenance import machine
 from dagf.toytown.generate import ToytownSpec
 
 RESULTS = Path(__file__).with_name("results.json")

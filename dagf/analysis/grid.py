@@ -17,11 +17,12 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.nn import functional as fn
 
-from dagf.files import atomic_path, code_only, content_hash
+from dagf.files import atomic_path, content_hash
 from dagf.model.scale_mask import MASKS, ScaleFilters
 from dagf.retrieval.feature_maps import FeatureMaps
 from dagf.retrieval.metrics import evaluate
 from dagf.study.parallel import side_by_side
+from dagf.study.provenance import code_hash
 from dagf.study.runs import REMEDY, read_table
 from dagf.study.study import Study
 
@@ -93,7 +94,7 @@ def _filters() -> list[tuple[str, int]]:
 
 
 def _file(study: Study, seed: int, setting: str) -> Path:
-    own = code_only(Path(__file__).read_text(encoding="utf-8"))
+    own = code_hash("dagf.analysis.grid")
     asked = [
         study.backbone_id(seed),
         seed,

@@ -23,20 +23,19 @@ from pytorch_grad_cam.utils.image import scale_cam_image
 from torch import Tensor
 from torch.nn import functional as fn
 
-from dagf.analysis import cam
 from dagf.analysis.cam import CamTarget, Plane, cams
 from dagf.console import progress
 from dagf.datasets.batches import image_batches
 from dagf.datasets.images import to_input
 from dagf.devices import on_device
 from dagf.errors import UserError
-from dagf.files import atomic_path, code_only, content_hash
+from dagf.files import atomic_path, content_hash
 from dagf.model.network import Inspection, RetrievalNet
 from dagf.retrieval.descriptors import benchmark_scores
 from dagf.retrieval.statistics import paired_bootstrap
 from dagf.show.figures import STYLE, overlay
 from dagf.study.parallel import side_by_side
-from dagf.study.provenance import evaluation_hash
+from dagf.study.provenance import code_hash, evaluation_hash
 from dagf.study.runs import REMEDY, Run, read_table
 from dagf.study.study import Study
 from dagf.toytown.generate import load_mask, toytown_records
@@ -230,7 +229,7 @@ def _localise(study: Study, run: Run) -> None:
 
 
 def _file(study: Study, run: Run) -> Path:
-    own = [code_only(Path(file).read_text(encoding="utf-8")) for file in (__file__, cam.__file__)]
+    own = code_hash("dagf.analysis.localise")
     asked = [
         run.weights_sum,
         study.test_id,

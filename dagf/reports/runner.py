@@ -37,7 +37,7 @@ from dagf.reports.freshness import (
 )
 from dagf.reports.plans import Plan, plan
 from dagf.reports.publish import publish, write_index
-from dagf.study.machine import machine, thread_limits
+from dagf.study.provenance import machine, thread_limits
 
 POLL = 0.2  # seconds between two looks at the running notebooks
 

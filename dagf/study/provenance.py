@@ -1,60 +1,130 @@
-"""The code that decides a result, as a hash: what it was not made by is not taken for it."""
+"""What a result was made by: the code that decides it, as a hash, and the machine.
 
+A run or a table is named by the code of the module that makes it and of all dagf modules that this one imports, and so
+on. They are found from the import statements: no list is kept by hand, which could leave one out.
+"""
+
+import ast
+import platform
+import subprocess
+import sys
+from collections.abc import Iterable
 from functools import lru_cache
-from importlib import resources
+from importlib import metadata
+from pathlib import Path
+from typing import Any
 
-from dagf.files import code_only, content_hash
-from dagf.model.variants import Variant, variant
+from dagf.files import content_hash
+
+PACKAGE = Path(__file__).parents[1]
+LIBRARIES = ("torch", "torchvision", "numpy")
+THREADS = (
+    "OMP_NUM_THREADS",
+    "MKL_NUM_THREADS",
+    "OPENBLAS_NUM_THREADS",
+    "NUMEXPR_NUM_THREADS",
+    "VECLIB_MAXIMUM_THREADS",
+)
 
 
-@lru_cache(
-    maxsize=128
-)  # one answer a process: the modules in memory do not change when their files are edited
-def recipe_hash(made_of: Variant) -> str:
-    """The hash of the code that decides what training `made_of` gives: a change to it makes its runs new ones.
+@lru_cache(maxsize=64)
+def code_hash(*modules: str) -> str:
+    """Return the hash of the code of dagf modules and of all that they import, directly or not.
 
-    Comments, docstrings and layout do not count, nor do files that this variant needs nothing of. The unit is the file:
-    a change to one pooling trains all arms again, one to an attention those that attend. (The variants themselves are
-    part of each configuration, so a change to one of them trains that arm alone.)
+    modules: full names, e.g. "dagf.study.training". Comments, docstrings and layout do not count.
     """
-    package = resources.files("dagf")
-    files = [
-        "model/scale_mask.py",
-        "model/pooling.py",
-        "model/backbone.py",
-        "model/network.py",
-        "model/losses.py",
-    ]
-    files += [
-        "datasets/images.py",
-        "study/sampling.py",
-        "study/sources.py",
-        "study/training.py",
-        "study/mining.py",
-    ]
-    attends = (
-        made_of.spatial or made_of.channel or made_of.pooling == "crow"
-    )  # CroW's weight is a reading of it
-    files += ["model/attention.py"] if attends else []
-    files += ["model/attention_baselines.py"] if made_of.baseline else []
-    return content_hash([code_only((package / file).read_text(encoding="utf-8")) for file in files])
+    return content_hash({name: code_only(_source(name)) for name in closure(modules)})
 
 
-@lru_cache(maxsize=1)
+def closure(modules: Iterable[str]) -> list[str]:
+    """Return the names of dagf modules and of all dagf modules that they import, directly or not."""
+    found: set[str] = set()
+    waiting = set(modules)
+    while waiting:
+        found |= waiting
+        waiting = set().union(*(imported_modules(_source(name)) for name in waiting)) - found
+    return sorted(found)
+
+
+def imported_modules(source: str) -> set[str]:
+    """Return the dagf modules that a source text imports, wherever it does, with their packages.
+
+    The package dagf itself, which holds the public names alone, counts only where it is imported by name.
+    """
+    found: set[str] = set()
+    for node in ast.walk(ast.parse(source)):
+        if isinstance(node, ast.Import):
+            found |= {alias.name for alias in node.names}
+        elif isinstance(node, ast.ImportFrom) and node.module and not node.level:
+            inner = {f"{node.module}.{alias.name}" for alias in node.names}
+            modules = {name for name in inner if _file(name)}
+            found |= modules if modules == inner else {*modules, node.module}
+    ours = {name for name in found if name.split(".")[0] == PACKAGE.name and _file(name)}
+    packages = {name.rsplit(".", depth)[0] for name in ours for depth in range(1, name.count("."))}
+    return ours | packages
+
+
+def code_only(source: str) -> str:
+    """Return a source text without comments, docstrings and layout: what is left decides."""
+    tree = ast.parse(source)
+    for node in ast.walk(tree):
+        documented = ast.Module | ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef
+        if isinstance(node, documented) and ast.get_docstring(node, clean=False) is not None:
+            node.body = node.body[1:] or [ast.Pass()]
+    return ast.unparse(tree)
+
+
+def _file(module: str) -> Path | None:
+    """The file of a dagf module; None for what is no module, such as a function of one."""
+    path = PACKAGE.joinpath(*module.split(".")[1:])
+    files = (path.with_suffix(".py"), path / "__init__.py")
+    return next((file for file in files if file.is_file()), None)
+
+
+def _source(module: str) -> str:
+    file = _file(module)
+    assert file, f"{module} is no module of dagf"
+    return file.read_text(encoding="utf-8")
+
+
 def evaluation_hash() -> str:
-    """The hash of the code that turns a network and images into judged queries."""
-    package = resources.files("dagf")
-    files = [
-        "datasets/benchmark.py",
-        "datasets/folder.py",
-        "datasets/images.py",
-        "datasets/batches.py",
-    ]
-    files += [f"retrieval/{name}.py" for name in ("inference", "feature_maps", "extract")]
-    files += [
-        f"retrieval/{name}.py"
-        for name in ("descriptors", "search", "whitening", "metrics", "streaming")
-    ]
-    files += ["study/evaluation.py"]
-    code = [code_only((package / file).read_text(encoding="utf-8")) for file in files]
-    return content_hash([*code, recipe_hash(variant("spoc"))])
+    """Return the hash of the code that turns a network and images into average precisions."""
+    return code_hash("dagf.study.evaluation", "dagf.study.results", "dagf.retrieval.feature_maps")
+
+
+def thread_limits(threads: int) -> dict[str, str]:
+    """Return the environment that keeps numeric libraries to `threads` threads."""
+    return {name: str(threads) for name in THREADS}
+
+
+def cpu_model() -> str:
+    """Return the name of the CPU."""
+    info = Path("/proc/cpuinfo")
+    if info.is_file():
+        for line in info.read_text(encoding="utf-8", errors="replace").splitlines():
+            if line.startswith("model name"):
+                return line.partition(":")[2].strip()
+    if sys.platform == "darwin":
+        command = ["sysctl", "-n", "machdep.cpu.brand_string"]
+        said = subprocess.run(command, capture_output=True, text=True).stdout.strip()
+        return said or platform.machine()
+    return platform.processor() or platform.machine()
+
+
+def gpu_models() -> list[str]:
+    """Return the names of the NVIDIA GPUs as the driver has them: importing torch takes seconds."""
+    files = sorted(Path("/proc/driver/nvidia/gpus").glob("*/information"))
+    lines = [line for file in files for line in file.read_text(errors="replace").splitlines()]
+    return [line.partition(":")[2].strip() for line in lines if line.startswith("Model")]
+
+
+def machine(threads: int) -> dict[str, Any]:
+    """Return what matters of a machine to the figures made on it: no host name, no user name."""
+    return {
+        "cpu": cpu_model(),
+        "threads": threads,
+        "gpus": gpu_models(),
+        "system": platform.system(),
+        "python": platform.python_version(),
+        "versions": {library: metadata.version(library) for library in LIBRARIES},
+    }

@@ -28,7 +28,7 @@ from dagf.study.checks import alike, check_spread
 from dagf.study.config import HeadTraining, Profile, RunConfig, TrainSpec
 from dagf.study.evaluation import evaluation_descriptors
 from dagf.study.parallel import pipeline, side_by_side
-from dagf.study.provenance import evaluation_hash, recipe_hash
+from dagf.study.provenance import code_hash, evaluation_hash
 from dagf.study.results import Results, read_results, write_results
 from dagf.study.runs import Run, RunStore
 from dagf.study.schedule import backbone_run, map_source, shared_tasks, tasks_for
@@ -103,7 +103,15 @@ class Study:
             raise UserError(f"{self.test.name} has no images of the role 'train' to train on")
         image, data = self.profile.image, self.training.id
         return RunConfig(
-            made_of, self.backbone, image, spec, data, seed, start, frozen, recipe_hash(made_of)
+            made_of,
+            self.backbone,
+            image,
+            spec,
+            data,
+            seed,
+            start,
+            frozen,
+            code_hash("dagf.study.training"),
         )
 
     def backbone_config(self, seed: int) -> RunConfig | None:
@@ -288,7 +296,7 @@ class Study:
         arm, seed = of
         backbone = self.backbone_id(seed)
         # Not the arm's name: what it stands for may change.
-        name = content_hash([backbone, asdict(variant(arm)), recipe_hash(variant(arm))])
+        name = content_hash([backbone, asdict(variant(arm)), evaluation_hash()])
         return self.cache / "off-the-shelf" / name, partial(self.untrained, arm, seed), backbone
 
     def _files(self, of: Run | Key) -> list[Path]:

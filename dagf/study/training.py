@@ -34,8 +34,8 @@ from dagf.model.losses import make_loss, make_miner
 from dagf.model.network import RetrievalNet
 from dagf.retrieval.metrics import evaluate, mean_average_precision
 from dagf.study.config import RunConfig, TrainSpec
-from dagf.study.machine import machine
 from dagf.study.mining import TupleSampler
+from dagf.study.provenance import machine
 from dagf.study.runs import Run, RunStore, read_weights
 from dagf.study.sampling import LandmarkSampler, Sampler
 from dagf.study.sources import Source, TrainingSet, make_source

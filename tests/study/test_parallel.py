@@ -1,6 +1,5 @@
-"""Jobs side by side: each is done once, after what it needs, and what fails is heard of."""
+"""Jobs side by side: each is done once, with one thread, and what fails is heard of."""
 
-import json
 import subprocess
 import sys
 import time
@@ -12,25 +11,17 @@ import pytest
 import torch
 
 from dagf.study import parallel
-from dagf.study.parallel import Task, pipeline, side_by_side
+from dagf.study.parallel import side_by_side
 
 
-def note(folder: Path, name: str, seconds: float = 0.0) -> None:
-    """Leave in `folder` who was there when `name` began, how many threads it had, and that it has ended."""
-    there = sorted(path.stem for path in folder.glob("*.done"))
-    time.sleep(seconds)
-    (folder / f"{name}.done").write_text(
-        json.dumps({"there": there, "threads": torch.get_num_threads()})
-    )
+def note(folder: Path, name: str) -> None:
+    """Leave in `folder` how many threads `name` had; twice is an error."""
+    with (folder / name).open("x") as stream:
+        stream.write(str(torch.get_num_threads()))
 
 
 def fail(folder: Path) -> None:
     raise ValueError("no luck")
-
-
-def left(folder: Path, name: str) -> dict[str, object]:
-    found: dict[str, object] = json.loads((folder / f"{name}.done").read_text())
-    return found
 
 
 @pytest.fixture(params=[1, 2])
@@ -41,26 +32,9 @@ def workers(
     return int(request.param)
 
 
-def test_a_task_waits_for_what_it_needs_and_for_nothing_else(workers: int, tmp_path: Path) -> None:
-    def task(name: str, *needs: str, seconds: float = 0.0) -> Task:
-        return Task(partial(note, tmp_path, name, seconds), needs)
-
-    tasks = {
-        "slow": task("slow", seconds=1.0),
-        "quick": task("quick"),
-        "after": task("after", "quick", "not planned"),
-    }
-    pipeline(tasks | {"last": task("last", "slow", "after")}, "notes")
-    assert "quick" in left(tmp_path, "after")["there"]  # type: ignore[operator]
-    assert left(tmp_path, "last")["there"] == ["after", "quick", "slow"]
-    if workers == 2:
-        assert "slow" not in left(tmp_path, "after")["there"]  # type: ignore[operator]
-    assert {left(tmp_path, name)["threads"] for name in tasks} == {1}
-
-
 def test_every_job_is_done_once(workers: int, tmp_path: Path) -> None:
     side_by_side(partial(note, tmp_path), ["a", "b", "c"], "notes")
-    assert sorted(path.stem for path in tmp_path.iterdir()) == ["a", "b", "c"]
+    assert {path.name: path.read_text() for path in tmp_path.iterdir()} == dict.fromkeys("abc", "1")
     side_by_side(partial(note, tmp_path), [], "notes")
 
 
@@ -72,27 +46,25 @@ def test_what_a_job_raises_is_heard(workers: int, jobs: int, tmp_path: Path) -> 
 
 
 SHARED = """
-import sys
-from functools import partial
 from pathlib import Path
 from dagf.study import parallel
-from dagf.study.parallel import Task, pipeline
-from dagf.distributed import team
+from dagf.study.parallel import side_by_side
+from dagf.distributed import process_group
 
 def meet(name):
-    met = team().gather((name, team().rank))  # waits for ever where the others do another task
-    if team().rank == 0:
+    met = process_group().gather((name, process_group().rank))  # waits for ever where the others do another job
+    if process_group().rank == 0:
         with Path("met.txt").open("a") as stream:
             stream.write(f"{met}\\n")
 
 parallel.cores = lambda: 4
-pipeline({name: Task(partial(meet, name)) for name in "abc"}, "meeting")
+side_by_side(meet, "abc", "meeting")
 """
 
 
 @pytest.mark.study
-def test_processes_of_torchrun_do_each_task_together(tmp_path: Path) -> None:
-    """In worker processes of their own each of them could be at another task."""
+def test_processes_of_torchrun_do_each_job_together(tmp_path: Path) -> None:
+    """In worker processes of their own each of them could be at another job."""
     (tmp_path / "job.py").write_text(SHARED)
     launcher = [
         sys.executable,

@@ -26,8 +26,7 @@ from dagf.analysis.photographs.trials import (
     whitenings,
 )
 from dagf.errors import UserError
-from dagf.files import atomic_path, code_only
-from dagf.retrieval import rerank
+from dagf.files import atomic_path
 from dagf.retrieval.rerank import (
     augment_database,
     diffusion,
@@ -38,6 +37,7 @@ from dagf.retrieval.rerank import (
 from dagf.retrieval.search import Descriptors, similarities
 from dagf.retrieval.statistics import paired_bootstrap, t_interval
 from dagf.study.parallel import side_by_side
+from dagf.study.provenance import code_hash
 from dagf.study.runs import Run
 from dagf.study.study import Key, Study
 
@@ -216,9 +216,7 @@ def _file(study: Study, trial: Trial) -> Path:
 
 @lru_cache(maxsize=1)
 def _code() -> tuple[str, ...]:
-    return tuple(
-        code_only(Path(file).read_text(encoding="utf-8")) for file in (__file__, rerank.__file__)
-    )
+    return (code_hash("dagf.analysis.photographs.reranking"),)
 
 
 def _evaluate(study: Study, trial: Trial) -> None:

@@ -17,9 +17,10 @@ from dagf.analysis.photographs.trials import trained_study
 from dagf.datasets.folder import training_images
 from dagf.datasets.images import ImageSpec, load_image
 from dagf.errors import UserError
-from dagf.files import atomic_folder, code_only, content_hash, file_sha256
+from dagf.files import atomic_folder, content_hash, file_sha256
 from dagf.study.opening import files_hash
 from dagf.study.parallel import side_by_side
+from dagf.study.provenance import code_hash
 from dagf.study.sources import TrainingSet
 from dagf.study.study import Study
 
@@ -64,7 +65,7 @@ def unlabelled(study: Study, views: int = 6) -> Study:
     """
     data = trained_study(study)
     size = study.profile.image.size
-    code = code_only(Path(__file__).read_text(encoding="utf-8"))
+    code = code_hash("dagf.analysis.photographs.sets")
     folder = study.cache / f"views-{content_hash([data.id, size, views, VIEWS_SEED, code])}"
     if not folder.exists():
         with atomic_folder(folder) as temporary:

@@ -18,7 +18,7 @@ from dagf.datasets.benchmark import Benchmark, Box, Indices, Query
 from dagf.datasets.images import ImageSpec, load_image
 from dagf.devices import on_device
 from dagf.errors import UserError
-from dagf.files import atomic_path, code_only, content_hash
+from dagf.files import atomic_path, content_hash
 from dagf.model.network import MapEncoder
 from dagf.model.variants import VARIANTS, variant
 from dagf.retrieval.inference import extract
@@ -26,7 +26,7 @@ from dagf.retrieval.metrics import evaluate
 from dagf.retrieval.search import Descriptors, similarities
 from dagf.retrieval.whitening import Whitening, pca_whitening
 from dagf.study.parallel import side_by_side
-from dagf.study.provenance import recipe_hash
+from dagf.study.provenance import code_hash
 from dagf.study.runs import REMEDY, Run, read_table
 from dagf.study.schedule import map_source
 from dagf.study.sources import TrainingSet
@@ -79,7 +79,7 @@ def kept_file(study: Study, of: Run | Key, folder: str, *more: object) -> Path:
     if isinstance(of, Run):
         name: object = of.weights_id
     else:
-        name = [study.backbone_id(of[1]), asdict(variant(of[0])), recipe_hash(variant(of[0]))]
+        name = [study.backbone_id(of[1]), asdict(variant(of[0]))]
     # Not in the run's folder: what the whitening has learned from counts, too, and that is the study's.
     images = [study.test_id, trained_study(study).id, asdict(study.profile.image)]
     return study.cache / folder / f"{content_hash([name, images, own_code(), *more])}.csv"
@@ -88,7 +88,7 @@ def kept_file(study: Study, of: Run | Key, folder: str, *more: object) -> Path:
 @lru_cache(maxsize=1)
 def own_code() -> str:
     """This module's code: what it keeps in the cache is named by it."""
-    return code_only(Path(__file__).read_text(encoding="utf-8"))
+    return code_hash("dagf.analysis.photographs.trials")
 
 
 def extracted(

@@ -1,0 +1,66 @@
+"""Tables that are made once: a CSV named by all that decides it. What is missing is made, side by side."""
+
+from collections.abc import Callable, Mapping
+from dataclasses import asdict, is_dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any, TypeVar
+
+import pandas as pd
+
+from dagf.errors import UserError
+from dagf.files import atomic_path, content_hash
+from dagf.study.parallel import side_by_side
+
+K = TypeVar("K")
+
+
+def table_file(folder: Path, name: str, *decides: object) -> Path:
+    """Return folder/name-HASH.csv, the hash being that of all that decides what is in the table.
+
+    decides: what JSON can hold, dataclasses, and the `code_hash` of the module that makes the table.
+    """
+    values: list[Any] = [
+        asdict(one) if is_dataclass(one) and not isinstance(one, type) else one for one in decides
+    ]
+    return folder / f"{name}-{content_hash(values)}.csv"
+
+
+def cached_table(file: Path, make: Callable[[], pd.DataFrame]) -> pd.DataFrame:
+    """Return the table in `file`, made first where it is missing.
+
+    Raises `UserError` for a broken file.
+    """
+    if not file.exists():
+        _write(file, make())
+    return read_table(file)
+
+
+def cached_tables(
+    files: Mapping[K, Path], make: Callable[[K], pd.DataFrame], what: str
+) -> dict[K, pd.DataFrame]:
+    """Return the tables in `files` by key; those that are missing are made first, side by side.
+
+    make: key -> table, in a worker process, where torch's generators are in no known state.
+    Raises `UserError` for a broken file.
+    """
+    missing = [key for key, file in files.items() if not file.exists()]
+    side_by_side(partial(_make, files, make), missing, what)
+    return {key: read_table(file) for key, file in files.items()}
+
+
+def read_table(file: Path) -> pd.DataFrame:
+    """Return the table in a CSV file; raise `UserError` where it is broken."""
+    try:
+        return pd.read_csv(file, keep_default_na=False, na_values=["", "nan"])
+    except ValueError as error:  # pandas' ParserError and EmptyDataError are among them
+        raise UserError(f"{file} is broken; delete it: it is made again") from error
+
+
+def _make(files: Mapping[K, Path], make: Callable[[K], pd.DataFrame], key: K) -> None:
+    _write(files[key], make(key))
+
+
+def _write(file: Path, table: pd.DataFrame) -> None:
+    with atomic_path(file) as temporary:
+        table.to_csv(temporary, index=False)
