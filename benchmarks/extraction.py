@@ -14,6 +14,7 @@ from tempfile import TemporaryDirectory
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from PIL import Image
 from torch import Tensor, nn
 from torch.nn import functional as fn
@@ -25,7 +26,7 @@ from dagf.devices import bfloat16_pays
 from dagf.model.backbone import BackboneSpec
 from dagf.model.network import RetrievalNet
 from dagf.retrieval.inference import MultiScale, extract, for_inference
-from dagf.toytown.generate import ToytownSpec, draw_distractor
+from dagf.toytown.scene import STREAMS, photograph
 
 SCALES = (1.0, 2**-0.5, 0.5)
 SPEC = ImageSpec(512)
@@ -161,7 +162,7 @@ def large_originals(folder: Path) -> list[Path]:
     """Photographs of 12 megapixels, as a phone takes them: enlarged drawings with the grain of a sensor."""
     chance, files = np.random.default_rng(0), []
     for number in range(LARGE):
-        drawn = Image.fromarray(draw_distractor(ToytownSpec(size=256), number)).resize((4000, 3000))
+        drawn = Image.fromarray(drawing(number, 256)).resize((4000, 3000))
         grain = chance.normal(0, 6, (3000, 4000, 1))
         pixels = np.clip(np.asarray(drawn) + grain, 0, 255).astype(np.uint8)
         files.append(folder / f"{number}.jpg")
@@ -189,13 +190,16 @@ def against_usual_on_large_originals() -> Figure:
     }
 
 
+def drawing(number: int, size: int) -> NDArray[np.uint8]:
+    """A drawing of Toytown, (size, size, 3)."""
+    return photograph(2023, STREAMS["distractors"], number, 0, size, "distractor").image
+
+
 def drawn_photographs(folder: Path) -> Iterator[Path]:
     """Stand-ins where no photographs are named: drawings of 384 x 512 pixels."""
     for number in range(PHOTOGRAPHS):
         file = folder / f"{number:03}.jpg"
-        Image.fromarray(draw_distractor(ToytownSpec(size=512), number)[64:448]).save(
-            file, quality=90
-        )
+        Image.fromarray(drawing(number, 512)[64:448]).save(file, quality=90)
         yield file
 
 

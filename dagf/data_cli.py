@@ -44,13 +44,13 @@ def make_data(profile: str, control: bool) -> None:
     dagf data make --profile smoke --control
     """
     from dagf import paths
+    from dagf.datasets.toytown import open_toytown
     from dagf.study.config import load_profile
     from dagf.study.opening import control_spec
-    from dagf.toytown.generate import make_toytown
 
     spec = load_profile(profile).drawing
     spec = control_spec(spec) if control else spec
-    click.echo(paths.relative(make_toytown(spec, paths.data())))
+    click.echo(paths.relative(open_toytown(spec, paths.data())))
 
 
 @data.command("get")

@@ -10,11 +10,11 @@ import numpy as np
 import pandas as pd
 
 from dagf.analysis.contrasts import Contrast, contrast_of, runs_of
+from dagf.datasets.toytown import toytown_records
 from dagf.errors import UserError
 from dagf.model.variants import VARIANTS
 from dagf.retrieval.metrics import subset_ap
 from dagf.study.study import Study
-from dagf.toytown.generate import toytown_records
 
 # Upper edges of three bins, from the most benign to the worst; values beyond the last edge do not occur.
 BINS: Mapping[str, tuple[tuple[str, float, float], ...]] = {

@@ -27,6 +27,7 @@ from dagf.analysis.cam import CamTarget, Plane, cams
 from dagf.console import progress
 from dagf.datasets.batches import image_batches
 from dagf.datasets.images import to_input
+from dagf.datasets.toytown import load_mask, toytown_records
 from dagf.devices import on_device
 from dagf.errors import UserError
 from dagf.files import atomic_path, content_hash
@@ -38,7 +39,6 @@ from dagf.study.parallel import side_by_side
 from dagf.study.provenance import code_hash, evaluation_hash
 from dagf.study.runs import REMEDY, Run, read_table
 from dagf.study.study import Study
-from dagf.toytown.generate import load_mask, toytown_records
 
 Mask = NDArray[np.bool_]
 

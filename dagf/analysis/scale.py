@@ -13,6 +13,7 @@ from matplotlib.figure import Figure
 
 from dagf.analysis.tables import RUNS, run_words, traced
 from dagf.console import progress
+from dagf.datasets.toytown import load_toytown
 from dagf.errors import UserError
 from dagf.model.variants import VARIANTS
 from dagf.retrieval.metrics import evaluate_positions, means
@@ -24,7 +25,6 @@ from dagf.study.opening import drawn
 from dagf.study.parallel import side_by_side
 from dagf.study.runs import Run
 from dagf.study.study import Key, Study
-from dagf.toytown.generate import load_toytown
 
 Lines = Iterable[tuple[Key, pd.DataFrame]]
 FIRST = 100  # distractors at the first step of the curve, and of the fit

@@ -16,12 +16,12 @@ from dagf.analysis.cam import CamTarget, Look, grad_cam, look
 from dagf.console import progress
 from dagf.datasets.benchmark import Benchmark, Query
 from dagf.datasets.images import load_image
+from dagf.datasets.toytown import toytown_records
 from dagf.model.network import RetrievalNet
 from dagf.retrieval.search import similarities
 from dagf.show.figures import BLUE, STYLE, contact_sheet, frame, kept_cells, overlay
 from dagf.study.runs import Run
 from dagf.study.study import Key, Study
-from dagf.toytown.generate import toytown_records
 from dagf.toytown.scene import STREAMS, photograph
 
 VERDICT = {"easy": "right", "hard": "right", "ok": "right", "junk": "junk"}

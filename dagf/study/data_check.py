@@ -19,11 +19,11 @@ from dagf.datasets.public import (
     place,
     spelled,
 )
+from dagf.datasets.toytown import check_toytown, toytown_spec
 from dagf.errors import UserError
 from dagf.files import IMAGES, present, read_json
 from dagf.study.checks import Sums, check_apart_from, copies
-from dagf.toytown.files import Job, view_names, write_views
-from dagf.toytown.generate import SPLITS, ToytownSpec, check_toytown, toytown_spec
+from dagf.toytown.generate import SPLITS, ToytownSpec, jobs, write_images
 
 LANDMARKS = 8  # of a split that are drawn again
 TOLERANCE = 2.0  # mean difference of pixels, of 255, between two versions of a JPEG encoder
@@ -101,27 +101,21 @@ def check_drawn(root: Path) -> tuple[int, int]:
 
     Raises `UserError` for one whose pixels are others. JPEGs of another version of the library may differ by a little.
     """
-    spec = toytown_spec(root)
-    seen = images = 0
+    landmarks = [job for job in jobs(toytown_spec(root)) if not job.distractors]
+    seen, images = 0, sum(len(job.images) for job in landmarks)
     for split in SPLITS:
-        count, views = spec.landmarks(split), spec.train_views if split == "train" else spec.views
-        images += count * len(view_names(split, 0, views))
-        some = sorted({int(number) for number in np.linspace(0, count - 1, min(count, LANDMARKS))})
-        for landmark in some:
+        of_split = [job for job in landmarks if job.split == split]
+        for number in {
+            int(k) for k in np.linspace(0, len(of_split) - 1, min(len(of_split), LANDMARKS))
+        }:
+            job = of_split[number]
             with TemporaryDirectory() as place:
-                job = Job(
-                    Path(place), split, landmark, count, views, spec.size, spec.seed, spec.nuisances
-                )
                 for kind in ("jpg", "masks"):
                     (Path(place) / split / kind).mkdir(parents=True)
-                records = write_views(job)
-                for record in records:
-                    _compare(
-                        root / split / "jpg" / record["file"],
-                        Path(place) / split / "jpg" / record["file"],
-                        root,
-                    )
-            seen += len(records)
+                for record in write_images(job, Path(place)):
+                    file = Path(split, "jpg", record["file"])
+                    _compare(root / file, place / file, root)
+                    seen += 1
     return seen, images
 
 

@@ -1,9 +1,10 @@
 """Which drawings of Toytown are here, and whose they are."""
 
 from dagf import paths
+from dagf.datasets.toytown import toytown_spec
 from dagf.study import profiles
 from dagf.study.config import load_profile
-from dagf.toytown.generate import ToytownSpec, toytown_spec
+from dagf.toytown.generate import ToytownSpec
 
 
 def listed() -> list[str]:

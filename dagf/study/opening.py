@@ -10,6 +10,7 @@ from dagf.console import progress
 from dagf.datasets.benchmark import Benchmark
 from dagf.datasets.folder import has_labels, has_truth, read_labels, validation_split
 from dagf.datasets.public import open_benchmark, place
+from dagf.datasets.toytown import load_toytown, open_toytown, toytown_training_images
 from dagf.datasets.training_sets import TRAINING_SETS
 from dagf.errors import UserError, choose, printable
 from dagf.files import content_hash
@@ -19,7 +20,7 @@ from dagf.study.provenance import evaluation_hash
 from dagf.study.runs import RunStore
 from dagf.study.sources import TrainingSet
 from dagf.study.study import Study
-from dagf.toytown.generate import ToytownSpec, load_toytown, make_toytown, toytown_training_images
+from dagf.toytown.generate import ToytownSpec
 
 VALIDATION_SEED = 2023  # which instances of a photograph folder are held out
 
@@ -88,7 +89,7 @@ def open_study(
 
 def drawn(spec: ToytownSpec) -> Path:
     """The folder of a Toytown, which is drawn where it is not there; a `UserError` where its files were changed."""
-    root = make_toytown(spec, paths.data())
+    root = open_toytown(spec, paths.data())
     check_unchanged(root)
     return root
 

@@ -34,7 +34,7 @@ from dagf.study.runs import Run, RunStore
 from dagf.study.schedule import backbone_run, map_source, shared_tasks, tasks_for
 from dagf.study.sources import TrainingSet
 from dagf.study.training import load_backbone
-from dagf.toytown.generate import generator_hash
+from dagf.toytown.generate import VERSION
 
 Key = tuple[str, int]  # an arm and a seed
 
@@ -79,7 +79,7 @@ class Study:
             "Backbone": backbone,
             "Backbone's weights": self.backbone.weights,
         }
-        return facts | ({"Toytown generator": generator_hash()} if self.toytown else {})
+        return facts | ({"Toytown version": str(VERSION)} if self.toytown else {})
 
     @property
     def backbone(self) -> BackboneSpec:

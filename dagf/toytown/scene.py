@@ -60,10 +60,10 @@ class Photograph:
     quality: int  # of the JPEG
 
 
-def twin_of(landmark: int) -> int | None:
-    """The other landmark of a pair of near-twins (whether or not the split is long enough to hold it)."""
+def twin_of(landmark: int) -> int:
+    """The other landmark of a pair of near-twins (the split may be too short to hold it), or -1."""
     place = landmark % TWIN_PERIOD
-    return landmark + 1 if place == 0 else landmark - 1 if place == 1 else None
+    return landmark + 1 if place == 0 else landmark - 1 if place == 1 else -1
 
 
 @lru_cache(maxsize=256)

@@ -14,11 +14,11 @@ from numpy.typing import NDArray
 from dagf.analysis.bins import BINS, bin_counts, gains, points_by_bin, records
 from dagf.analysis.contrasts import contrast
 from dagf.datasets.benchmark import Benchmark, Query, Setting
+from dagf.datasets.toytown import toytown_records
 from dagf.errors import UserError
 from dagf.retrieval.metrics import average_precision, evaluate, positions, positive_ranks
 from dagf.study.opening import control_of, open_study
 from dagf.study.study import Study
-from dagf.toytown.generate import toytown_records
 from tests.study.conftest import FOLDER
 
 pytestmark = pytest.mark.usefixtures("one_process")

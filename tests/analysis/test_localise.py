@@ -32,6 +32,7 @@ from dagf.analysis.localise import (
     worst_images,
 )
 from dagf.datasets.images import ImageSpec, load_image, to_input
+from dagf.datasets.toytown import load_mask, toytown_records
 from dagf.errors import UserError
 from dagf.model.backbone import BackboneSpec
 from dagf.model.network import RetrievalNet
@@ -41,7 +42,6 @@ from dagf.study.opening import open_study
 from dagf.study.runs import Run, RunStore
 from dagf.study.sources import TrainingSet
 from dagf.study.study import Study
-from dagf.toytown.generate import load_mask, toytown_records
 from tests.bars import Bar, watch
 
 NAMES = [

@@ -11,13 +11,13 @@ import pytest
 from matplotlib import pyplot as plt
 
 from dagf.analysis import scale
+from dagf.datasets.toytown import load_toytown
 from dagf.errors import UserError
 from dagf.retrieval.descriptors import benchmark_scores
 from dagf.retrieval.metrics import evaluate, mean_average_precision
 from dagf.study.config import Scale, load_profile
 from dagf.study.opening import open_study
 from dagf.study.study import Study
-from dagf.toytown.generate import load_toytown
 from tests.study.conftest import FOLDER, write_photographs
 
 pytestmark = pytest.mark.study

@@ -8,13 +8,13 @@ import numpy as np
 import pandas as pd
 import pytest
 
+from dagf.datasets.toytown import toytown_records, toytown_spec
 from dagf.errors import UserError
 from dagf.retrieval.descriptors import benchmark_scores
 from dagf.retrieval.metrics import evaluate
 from dagf.study.config import RunConfig
 from dagf.study.opening import control_of, open_study
 from dagf.study.study import Study
-from dagf.toytown.generate import toytown_records, toytown_spec
 from tests.study.conftest import FOLDER, write_photographs
 
 pytestmark = pytest.mark.usefixtures("one_process")

@@ -1,0 +1,111 @@
+"""Toytown as a data set: its images, ground truth, records and masks, once it is drawn."""
+
+import dataclasses
+import os
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pandas as pd
+from numpy.typing import NDArray
+
+from dagf.datasets.benchmark import Benchmark, from_ground_truth
+from dagf.errors import UserError, choose
+from dagf.files import read_json
+from dagf.toytown.generate import SPLITS, WITH_QUERIES, ToytownSpec, jobs, make_toytown
+
+
+def open_toytown(spec: ToytownSpec, folder: Path) -> Path:
+    """Return the root of a Toytown below `folder`, drawn if it is not there.
+
+    Raise `UserError` if files of it are missing.
+    """
+    root = make_toytown(spec, folder)
+    check_toytown(root)
+    return root
+
+
+def toytown_spec(root: Path) -> ToytownSpec:
+    """Return the values with which the Toytown at `root` was drawn; raise `UserError` if there is none."""
+    file = root / "spec.json"
+    if not file.is_file():
+        raise UserError(f"{root} is not a whole Toytown (it has no spec.json): {_remedy(root)}")
+    values = read_json(file)
+    try:
+        names = [field.name for field in dataclasses.fields(ToytownSpec)]
+        return ToytownSpec(**{name: values[name] for name in names})
+    except (KeyError, TypeError) as error:
+        raise UserError(
+            f"{file} does not describe a Toytown ({error!r}); {_remedy(root)}"
+        ) from error
+
+
+def _remedy(root: Path) -> str:
+    return f"delete {root} and run `dagf data make`"
+
+
+def check_toytown(root: Path) -> None:
+    """Raise `UserError`, naming what is missing and the remedy, unless every file of the spec is there."""
+    wanted = [Path(split, "gnd.json") for split in WITH_QUERIES]
+    for job in jobs(toytown_spec(root)):
+        wanted.append(job.folder / "records.csv")
+        for file, role, _ in job.images:
+            wanted.append(job.folder / "jpg" / file)
+            if role in ("train", "database"):
+                wanted.append(job.folder / "masks" / f"{Path(file).stem}.png")
+    present: dict[Path, set[str]] = {}
+    for parent in {path.parent for path in wanted}:
+        there = root / parent
+        present[parent] = {entry.name for entry in os.scandir(there)} if there.is_dir() else set()
+    missing = [path for path in wanted if path.name not in present[path.parent]]
+    if missing:
+        rest = f" and {len(missing) - 1} more files" if len(missing) > 1 else ""
+        raise UserError(f"Toytown at {root} lacks {missing[0]}{rest}: {_remedy(root)}")
+
+
+def load_toytown(root: Path, split: str) -> Benchmark:
+    """Return the benchmark of `split` ('validation' or 'test'), with the split's distractors."""
+    choose("Toytown split", split, WITH_QUERIES)
+    of_split = [job for job in jobs(toytown_spec(root)) if job.split == split and job.distractors]
+    distractors = [
+        root / job.folder / "jpg" / file for job in of_split for file, _, _ in job.images
+    ]
+    truth = read_json(root / split / "gnd.json")
+    benchmark = from_ground_truth(f"toytown-{split}", root / split / "jpg", truth)
+    return dataclasses.replace(benchmark, distractors=tuple(distractors))
+
+
+def toytown_training_images(root: Path) -> tuple[list[Path], list[int]]:
+    """Return the training images and the landmark of each, 0 .. n - 1."""
+    of_split = [job for job in jobs(toytown_spec(root)) if job.split == "train"]
+    pairs = [(job, file) for job in of_split for file, _, _ in job.images]
+    files = [root / job.folder / "jpg" / file for job, file in pairs]
+    return files, [job.number for job, _ in pairs]
+
+
+def toytown_records(root: Path, split: str) -> pd.DataFrame:
+    """Return one row an image of `split`, its distractors last: what is in it, and how hard it is.
+
+    `role` is train, query, database or distractor; `landmark` and `twin` are -1 where there is none;
+    `azimuth` and `turn` (from the query's azimuth) are in degrees, NaN where undefined; `scale`, `visible`
+    and `clutter` are fractions; x1, y1, x2, y2 in pixels. A distractor's figures are its main building's.
+    """
+    choose("Toytown split", split, SPLITS)
+    folders = [root / split, *([root / "distractors" / split] if split in WITH_QUERIES else [])]
+    kinds = {"turn": float, "difficulty": str, "azimuth": float}
+    tables = [
+        pd.read_csv(
+            here / "records.csv", dtype=kinds, keep_default_na=False, na_values={"turn": [""]}
+        )
+        for here in folders
+    ]
+    return pd.concat([table for table in tables if len(table)] or tables[:1], ignore_index=True)
+
+
+def load_mask(root: Path, split: str, file: str) -> NDArray[np.bool_]:
+    """Return the pixels (height, width) in which the landmark is seen; `file` as in the records."""
+    path = root / split / "masks" / f"{Path(file).stem}.png"
+    pixels = cv2.imread(str(path), cv2.IMREAD_GRAYSCALE)
+    if pixels is None:
+        raise UserError(f"{path} is no readable PNG: {_remedy(root)}")
+    return np.asarray(pixels) > 127

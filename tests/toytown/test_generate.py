@@ -1,0 +1,201 @@
+"""Toytown: the same bytes from the same seed, and labels that follow from the records."""
+
+import csv
+import dataclasses
+import json
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pandas as pd
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from dagf.datasets.toytown import toytown_records
+from dagf.errors import UserError
+from dagf.toytown import generate
+from dagf.toytown.generate import (
+    THRESHOLDS,
+    VERSION,
+    Job,
+    Record,
+    ToytownSpec,
+    difficulty,
+    draw,
+    make_toytown,
+)
+from dagf.toytown.scene import STREAMS, photograph
+from tests.toytown.version import FILE, hashes
+from tests.toytown.version import SMALL as TINY
+
+
+@pytest.fixture(scope="module")
+def root(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return make_toytown(TINY, tmp_path_factory.mktemp("toytown"), workers=1)
+
+
+def contents(root: Path) -> dict[str, bytes]:
+    return {
+        str(path.relative_to(root)): path.read_bytes()
+        for path in sorted(root.rglob("*"))
+        if path.is_file()
+    }
+
+
+def test_two_workers_write_the_same_bytes_as_one(root: Path, tmp_path: Path) -> None:
+    assert contents(make_toytown(TINY, tmp_path, workers=2)) == contents(root)
+
+
+def test_an_image_does_not_depend_on_how_many_others_there_are(root: Path, tmp_path: Path) -> None:
+    more = dataclasses.replace(
+        TINY, validation_landmarks=2, views=6, train_views=3, distractors=8, test_landmarks=4
+    )
+    other = contents(make_toytown(more, tmp_path, workers=1))
+    shared = [
+        name
+        for name, data in contents(root).items()
+        if name in other and not name.endswith((".csv", ".json"))
+    ]
+    assert len(shared) == 2 * 3 * 2 + 9 * 2 + 9 * 2 + 5 + 3  # train; validation; test; distractors
+    mine = contents(root)
+    assert all(mine[name] == other[name] for name in shared)
+
+
+def test_another_seed_gives_other_images_and_another_folder(root: Path, tmp_path: Path) -> None:
+    other = dataclasses.replace(TINY, seed=12)
+    assert other.id != TINY.id
+    mine = photograph(11, STREAMS["test"], 0, 1, 64).image
+    assert np.abs(mine.astype(int) - photograph(12, STREAMS["test"], 0, 1, 64).image).mean() > 5
+
+
+def test_making_it_again_draws_nothing(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(generate, "_draw_all", None)
+    assert make_toytown(TINY, root.parent) == root
+
+
+def test_records_hold_what_the_difficulty_was_made_from(root: Path) -> None:
+    records = toytown_records(root, "validation")
+    assert records.role.value_counts().to_dict() == {"database": 36, "query": 9, "distractor": 3}
+    assert records[records.role == "distractor"].landmark.eq(-1).all()
+    query = records[records.role == "query"].set_index("landmark").azimuth
+    database = records[records.role == "database"]
+    turns = (database.azimuth - database.landmark.map(query)).abs()
+    assert np.allclose(turns, database.turn, atol=0.01)
+    assert [difficulty(row) for row in database.to_dict("records")] == database.difficulty.tolist()
+    assert set(records.columns) == set(generate.COLUMNS)
+
+
+def test_twins_are_named_only_where_the_split_holds_both(root: Path) -> None:
+    records = toytown_records(root, "validation").query("landmark >= 0")
+    twins = records.groupby("landmark").twin.first().to_dict()
+    assert twins == {0: 1, 1: 0, **dict.fromkeys(range(2, 9), -1)}  # 8's twin would be 9
+
+
+def test_the_distractors_of_the_splits_are_disjoint_and_unlimited(root: Path) -> None:
+    files = sorted((root / "distractors").rglob("*.jpg"))
+    assert len({file.read_bytes() for file in files}) == len(files) == 8
+    far = dataclasses.replace(TINY, distractors=200_000)
+    assert draw(Job(far, "test", 123_456, 1), "distractor", 123_456).image.shape == (64, 64, 3)
+    drawn = draw(Job(TINY, "test", 0, 5), "distractor", 4).image
+    stored = cv2.imread(str(root / "distractors/test/jpg/distractor_0000004.jpg"))
+    # The same picture but for the JPEG.
+    assert np.abs(drawn.astype(int) - stored[..., ::-1]).mean() < 12
+
+
+def record(**changed: float) -> dict[str, float]:
+    return {"visible": 1.0, "scale": 0.3, "turn": 10.0, "clutter": 0.1, **changed}
+
+
+@pytest.mark.parametrize(
+    ("values", "expected"),
+    [
+        (record(), "easy"),
+        (record(visible=THRESHOLDS["easy"]["visible"]), "easy"),
+        (record(visible=THRESHOLDS["easy"]["visible"] - 0.001), "hard"),
+        (record(scale=THRESHOLDS["easy"]["scale"] - 0.001), "hard"),
+        (record(turn=THRESHOLDS["easy"]["turn"] + 0.01), "hard"),
+        (record(clutter=THRESHOLDS["easy"]["clutter"] + 0.01), "hard"),
+        (record(visible=THRESHOLDS["junk"]["visible_below"]), "hard"),
+        (record(visible=THRESHOLDS["junk"]["visible_below"] - 0.001), "junk"),
+        (record(scale=THRESHOLDS["junk"]["scale_below"] - 0.001), "junk"),
+        (record(turn=THRESHOLDS["junk"]["turn_above"] + 0.01), "junk"),
+    ],
+)
+def test_difficulty_follows_from_the_thresholds(values: dict[str, float], expected: str) -> None:
+    assert difficulty(values) == expected
+    assert difficulty(pd.Series(values).to_dict()) == expected
+
+
+RANK = {"easy": 0, "hard": 1, "junk": 2}
+
+
+@given(
+    visible=st.floats(0, 1),
+    scale=st.floats(0, 1),
+    turn=st.floats(0, 180),
+    clutter=st.floats(0, 1),
+    worse=st.floats(0, 0.5),
+)
+def test_a_worse_view_is_never_easier(
+    visible: float, scale: float, turn: float, clutter: float, worse: float
+) -> None:
+    before = RANK[difficulty(record(visible=visible, scale=scale, turn=turn, clutter=clutter))]
+    for change in (
+        record(visible=visible - worse, scale=scale, turn=turn, clutter=clutter),
+        record(visible=visible, scale=scale - worse, turn=turn, clutter=clutter),
+        record(visible=visible, scale=scale, turn=turn + 90 * worse, clutter=clutter),
+        record(visible=visible, scale=scale, turn=turn, clutter=clutter + worse),
+    ):
+        assert RANK[difficulty(change)] >= before
+
+
+def test_an_interrupted_make_leaves_nothing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    calls = []
+
+    def fail(job: Job, root: Path) -> list[Record]:
+        calls.append(job)
+        if len(calls) == 4:
+            raise KeyboardInterrupt
+        return write(job, root)
+
+    write = generate.write_images
+    monkeypatch.setattr(generate, "write_images", fail)
+    with pytest.raises(KeyboardInterrupt):
+        make_toytown(TINY, tmp_path, workers=1)
+    assert not [path for path in tmp_path.iterdir() if path.is_dir()]
+
+
+def test_values_that_cannot_be_drawn_are_explained() -> None:
+    with pytest.raises(UserError, match="size is 20 pixels"):
+        ToytownSpec(size=20)
+    with pytest.raises(UserError, match="Toytown: views is 0, expected at least 1"):
+        ToytownSpec(views=0)
+    with pytest.raises(UserError, match="distractors is -1"):
+        ToytownSpec(distractors=-1)
+
+
+def test_the_id_follows_every_value_and_the_version(monkeypatch: pytest.MonkeyPatch) -> None:
+    changed = [dataclasses.replace(TINY, nuisances=False), dataclasses.replace(TINY, distractors=6)]
+    assert len({TINY.id, *(spec.id for spec in changed)}) == 3
+    before = TINY.id
+    monkeypatch.setattr(generate, "VERSION", VERSION + 1)
+    assert TINY.id != before
+
+
+def test_this_version_draws_what_it_always_drew() -> None:
+    """Results of all sessions are compared: a changed pixel or record needs another `VERSION`.
+
+    Then `python -m tests.toytown.version` writes the hashes anew.
+    """
+    assert {"version": VERSION, **hashes()} == json.loads(FILE.read_text())
+
+
+def test_records_are_plain_csv(root: Path) -> None:
+    with (root / "test" / "records.csv").open(encoding="utf-8", newline="") as stream:
+        rows = list(csv.DictReader(stream))
+    assert len(rows) == 2 * 5
+    assert rows[0]["role"] == "query"
+    assert rows[0]["difficulty"] == ""

@@ -1,0 +1,101 @@
+"""Photographs of Toytown: their landmarks, scales, places, occlusion and masks."""
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from dagf.toytown.scene import (
+    CONTROL_SCALES,
+    QUERY_SCALES,
+    QUERY_VISIBLE,
+    SCALES,
+    STREAMS,
+    Photograph,
+    landmark_building,
+    photograph,
+    twin_of,
+)
+from dagf.toytown.textures import facade
+
+
+def test_landmarks_of_the_splits_are_disjoint() -> None:
+    buildings = [
+        landmark_building(5, stream, number) for stream in STREAMS.values() for number in range(40)
+    ]
+    assert len(set(buildings)) == 4 * 40
+
+
+def test_a_quarter_of_the_landmarks_has_a_twin() -> None:
+    twins = [twin_of(number) for number in range(80)]
+    assert sum(twin >= 0 for twin in twins) == 20
+    assert all(twin_of(twin) == number for number, twin in enumerate(twins) if twin >= 0)
+
+
+def test_twins_differ_in_details_only() -> None:
+    elder, twin, stranger = (landmark_building(5, STREAMS["test"], number) for number in (8, 9, 10))
+    same = {"material", "wall", "trim", "roof", "roof_colour", "floors", "bays", "tower", "storey"}
+    assert all(getattr(elder, name) == getattr(twin, name) for name in same)
+    assert elder.door != twin.door
+    assert elder.ornament != twin.ornament
+    assert stranger.wall != elder.wall
+    fronts = [facade(building, "front", 5.0)[..., :3].astype(float) for building in (elder, twin)]
+    assert fronts[0].shape == fronts[1].shape
+    changed = (np.abs(fronts[0] - fronts[1]).max(-1) > 40).mean()
+    assert 0.01 < changed < 0.5  # details of the front, while most of the wall stays as it was
+
+
+def sample(count: int, role: str, nuisances: bool = True) -> list[Photograph]:
+    return [
+        photograph(3, STREAMS["validation"], number, 1, 48, role, nuisances)
+        for number in range(count)
+    ]
+
+
+def test_views_keep_their_ranges_and_have_no_centre_bias() -> None:
+    shots = sample(220, "database")
+    scales = np.array([shot.scale for shot in shots])
+    assert SCALES[0] <= scales.min() < 0.06
+    assert 0.35 < scales.max() <= SCALES[1]
+    centres = np.array([((s.box[0] + s.box[2]) / 96, (s.box[1] + s.box[3]) / 96) for s in shots])
+    assert np.abs(centres.mean(0) - 0.5).max() < 0.08  # no side is preferred ...
+    small = centres[scales < 0.10]  # a large landmark cannot be far from the middle
+    # ... and the middle quarter of the image holds little more than its share of them (a landmark of a tenth of the
+    # image, wholly inside and uniformly placed, would be there in half of all cases; a centred one always).
+    assert ((np.abs(small - 0.5) < 0.25).all(1)).mean() < 0.5
+    assert np.mean([shot.visible < 0.7 for shot in shots]) > 0.1  # occlusion happens
+    assert np.mean([shot.clutter > 0.1 for shot in shots]) > 0.3
+    azimuths = np.array([shot.azimuth for shot in shots])
+    assert azimuths.min() < -55
+    assert azimuths.max() > 55
+
+
+def test_queries_are_good_photographs() -> None:
+    shots = sample(60, "query")
+    assert all(QUERY_SCALES[0] <= shot.scale <= QUERY_SCALES[1] for shot in shots)
+    assert min(shot.visible for shot in shots) >= QUERY_VISIBLE
+
+
+def test_the_control_has_neither_clutter_nor_occlusion_nor_scale() -> None:
+    shots = sample(40, "database", nuisances=False)
+    assert all(shot.clutter == 0 and shot.visible == 1 for shot in shots)
+    assert all(CONTROL_SCALES[0] <= shot.scale <= CONTROL_SCALES[1] for shot in shots)
+    centres = np.array([((s.box[0] + s.box[2]) / 96, (s.box[1] + s.box[3]) / 96) for s in shots])
+    assert np.abs(centres - 0.5).max() < 0.3
+
+
+@settings(max_examples=25, deadline=None)
+@given(
+    landmark=st.integers(0, 5000),
+    view=st.integers(0, 5000),
+    role=st.sampled_from(["train", "database", "query"]),
+)
+def test_any_photograph_is_consistent(landmark: int, view: int, role: str) -> None:
+    shot = photograph(9, STREAMS["train"], landmark, view, 48, role)
+    assert shot.image.shape == (48, 48, 3)
+    assert shot.image.std() > 3
+    assert shot.scale == pytest.approx(shot.mask.mean())
+    assert shot.scale + shot.clutter <= 1
+    x1, y1, x2, y2 = shot.box
+    assert shot.mask[y1:y2, x1:x2].sum() == shot.mask.sum()
+    assert 0 < shot.visible <= 1
