@@ -6,7 +6,7 @@ goes on with the shards that are missing, and a photograph that was changed has 
 """
 
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict
 from itertools import chain
@@ -127,34 +127,55 @@ def extract_shards(
     Raises `UserError`, one line with the file and the remedy, for an image that cannot be read; finished shards stay.
     """
     started = time.perf_counter()
-    parts = [files[first : first + shard] for first in range(0, len(files), shard)]
-    mine = progress(range(group.rank, len(parts), group.size), "reading", unit="shard")
-    names = {number: shard_name(about, parts[number], spec, precision) for number in mine}
-    missing = {
-        name: parts[number]
-        for number, name in names.items()
-        if not is_whole(folder / name, len(parts[number]))
-    }
+    contents = hashes(files, group)
+    parts = [slice(first, first + shard) for first in range(0, len(files), shard)]
+    names = [shard_name(about, contents[part], spec, precision) for part in parts]
+    shards = {name: files[part] for name, part in zip(names, parts, strict=True)}
+    made = make_shards(encode, shards, spec, folder, precision, group, batch)
+    return Extracted(ShardedDescriptors(folder, names), made, time.perf_counter() - started)
+
+
+def make_shards(
+    encode: nn.Module,
+    shards: Mapping[str, Sequence[Path]],
+    spec: ImageSpec,
+    folder: Path,
+    precision: Precision = "float32",
+    group: Group = SINGLE,
+    batch: int = 64,
+) -> int:
+    """Make those of `shards`, the files of each by its name, that `folder` lacks; return how many images that took.
+
+    Processes share the shards, and wait for each other. Raises as `extract_shards` does.
+    """
+    mine = list(shards.items())[group.rank :: group.size]
+    missing = {name: part for name, part in mine if not is_whole(folder / name, len(part))}
     made = sum(map(len, missing.values()))
     work = (
         _make(encode, part, spec, folder / name, precision, batch) for name, part in missing.items()
     )
     for _ in progress(chain.from_iterable(work), "extracting", made, amount=int):
         pass
-    shares = group.gather((names, made))
-    every = {number: name for share, _ in shares for number, name in share.items()}
-    descriptors = ShardedDescriptors(folder, [every[number] for number in range(len(parts))])
-    return Extracted(descriptors, sum(count for _, count in shares), time.perf_counter() - started)
+    return sum(group.gather(made))
 
 
-def shard_name(about: Any, files: Sequence[Path], spec: ImageSpec, precision: Precision) -> str:
-    """The name of the shard of `files`, which their contents decide; a `UserError` names one that cannot be read."""
+def shard_name(about: Any, contents: Sequence[str], spec: ImageSpec, precision: Precision) -> str:
+    """Return the name of the shard of the images with these `hashes`."""
+    return SHARDS.replace("*", content_hash([about, asdict(spec), precision, contents], 16))
+
+
+def hashes(files: Sequence[Path], group: Group = SINGLE) -> list[str]:
+    """Return the sha256 of each file; every process reads a share. Raises `UserError` for a bad one."""
+    mine = files[group.rank :: group.size]
     with ThreadPoolExecutor(READERS) as pool:
-        sums = list(pool.map(_sum, files))
-    return SHARDS.replace("*", content_hash([about, asdict(spec), precision, sums], 16))
+        share = list(progress(pool.map(_hash, mine), "reading", len(mine)))
+    contents = [""] * len(files)
+    for rank, part in enumerate(group.gather(share)):
+        contents[rank :: group.size] = part
+    return contents
 
 
-def _sum(file: Path) -> str:
+def _hash(file: Path) -> str:
     try:
         return file_sha256(file)
     except OSError:
