@@ -5,6 +5,7 @@ import hashlib
 import io
 import json
 import os
+import re
 import shutil
 import tempfile
 import tokenize
@@ -47,6 +48,11 @@ def existing_file(file: str) -> str:
             f"{file if len(file) < 200 else shown(file)} is no file: check the spelling, or make it first"
         )
     return str(Path(file).resolve()) if file else ""
+
+
+def slug(text: str) -> str:
+    """Return `text` as a short name that is safe in file names and addresses."""
+    return re.sub(r"[^a-z0-9_]+", "-", text.lower()).strip("-") or "unnamed"
 
 
 def canonical_json(value: Any) -> str:

@@ -10,7 +10,7 @@ from typing import Any
 import dagf
 from dagf import paths
 from dagf.errors import UserError
-from dagf.files import content_hash, file_sha256, read_json, write_text
+from dagf.files import content_hash, file_sha256, read_json, slug, write_text
 from dagf.reports.folders import hash_files, hash_folder
 
 # The notebooks and what each one needs to have run before it. Those that need nothing of each other run side by side.
@@ -136,11 +136,6 @@ class Stale:
 
     def __str__(self) -> str:
         return f"{self.name}: {self.reason}"
-
-
-def slug(text: str) -> str:
-    """`text` as a short name that is safe in file names and addresses."""
-    return re.sub(r"[^a-z0-9_]+", "-", text.lower()).strip("-") or "unnamed"
 
 
 def _folder_slug(name: str) -> str:

@@ -13,7 +13,7 @@ from nbconvert.filters.markdown_mistune import IPythonRenderer, MarkdownWithMath
 from nbformat import NotebookNode
 
 from dagf.analysis.tables import is_number
-from dagf.reports.freshness import slug
+from dagf.files import slug
 
 LOADING = (
     *(

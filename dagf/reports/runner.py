@@ -24,7 +24,7 @@ import dagf
 from dagf import paths
 from dagf.console import HEADLESS, cores
 from dagf.errors import UserError
-from dagf.files import read_json, write_json
+from dagf.files import read_json, slug, write_json
 from dagf.reports.freshness import (
     Output,
     Project,
@@ -32,7 +32,6 @@ from dagf.reports.freshness import (
     claim_pages,
     output_for,
     records,
-    slug,
     staleness,
 )
 from dagf.reports.plans import Plan, plan

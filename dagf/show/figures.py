@@ -3,7 +3,6 @@
 import base64
 import html
 import io
-import re
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -19,9 +18,10 @@ from numpy.typing import NDArray
 
 from dagf import paths
 from dagf.analysis.contrasts import keep_table
-from dagf.analysis.tables import RUNS, split
 from dagf.model.variants import VARIANTS
 from dagf.retrieval.statistics import t_interval
+from dagf.show.html import record_table as record_table
+from dagf.show.html import table as table
 
 if TYPE_CHECKING:
     from dagf.analysis.contrasts import Contrast
@@ -84,42 +84,12 @@ def show(figure: Figure, alt: str, caption: str, save: str = "") -> HTML:
     )
 
 
-def table(frame: pd.DataFrame, caption: str, digits: int = 1) -> HTML:
-    """A table for a notebook, with its caption; where the mouse rests on a row, the row's runs."""
-    plain, runs = split(frame)
-    body = (
-        plain.astype(object)
-        .where(plain.notna(), np.nan)
-        .to_html(
-            border=0,
-            classes="dataframe",
-            index=False,
-            float_format=lambda value: f"{value:.{digits}f}",
-            na_rep="–",
-        )
-    )
-    titles = (f'<tr title="{html.escape(one)}">' if one else "<tr>" for one in runs)
-    head, start, rows = body.partition("<tbody>")
-    body = head + start + re.sub("<tr>", lambda tag: next(titles, tag.group()), rows)
-    return HTML(
-        f'<figure class="table">{body}<figcaption>{html.escape(caption)}</figcaption></figure>'
-    )
-
-
 def kept(
     name: str, frame: pd.DataFrame, title: str, caption: str, digits: int = 1, **more: Any
 ) -> HTML:
     """A table for a notebook that is a result, too: kept by `dagf.analysis.contrasts.keep_table`."""
     keep_table(name, frame, title, caption, **more)
     return table(frame, f"{title}. {caption}", digits)
-
-
-def record_table(record: Mapping[str, Any]) -> HTML:
-    """A table that an earlier run kept (`dagf.analysis.contrasts.keep_table`)."""
-    frame = pd.DataFrame(record["rows"], columns=record["columns"])
-    frame = frame.assign(**{RUNS: record[RUNS]}) if RUNS in record else frame
-    photographs = record["measured"]["photographs"] + ": " if "measured" in record else ""
-    return table(frame, f"{photographs}{record['title']}. {record['caption']}")
 
 
 def contact_sheet(pictures: Sequence[NDArray[Any]], columns: int) -> Figure:

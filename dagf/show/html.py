@@ -1,10 +1,18 @@
-"""HTML that needs nothing from outside: the templates, the one style sheet, and the one script."""
+"""HTML that needs nothing from outside: templates, the style sheet, the one script, tables."""
 
 import base64
 import hashlib
+import re
+from collections.abc import Mapping
+from html import escape
 from pathlib import Path
+from typing import Any
 
 import jinja2
+import pandas as pd
+from IPython.display import HTML
+
+from dagf.analysis.tables import RUNS, split
 
 TEMPLATE = Path(__file__).parent / "template"
 
@@ -26,7 +34,7 @@ def style() -> str:
 
 
 def with_script(page: str) -> str:
-    """Return a finished page with the script that sorts tables, and a policy (CSP) against others."""
+    """Return a finished page with the script that sorts tables and a policy (CSP) against others."""
     script = (TEMPLATE / "sort.js").read_text(encoding="utf-8")
     digest = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
     policy = (
@@ -38,3 +46,31 @@ def with_script(page: str) -> str:
     )
     before, end, after = page.rpartition("</body>")
     return f"{before}<script>{script}</script>\n{end}{after}"
+
+
+def table(frame: pd.DataFrame, caption: str, digits: int = 1) -> HTML:
+    """Return a table for a notebook; where the mouse rests on a row, the row's runs are shown."""
+    plain, runs = split(frame)
+    body = (
+        plain.astype(object)
+        .where(plain.notna(), float("nan"))
+        .to_html(
+            border=0,
+            classes="dataframe",
+            index=False,
+            float_format=lambda value: f"{value:.{digits}f}",
+            na_rep="–",
+        )
+    )
+    titles = (f'<tr title="{escape(one)}">' if one else "<tr>" for one in runs)
+    head, start, rows = body.partition("<tbody>")
+    body = head + start + re.sub("<tr>", lambda tag: next(titles, tag.group()), rows)
+    return HTML(f'<figure class="table">{body}<figcaption>{escape(caption)}</figcaption></figure>')
+
+
+def record_table(record: Mapping[str, Any]) -> HTML:
+    """Return a table that an earlier run kept (`dagf.analysis.tables.keep_table`)."""
+    frame = pd.DataFrame(record["rows"], columns=record["columns"])
+    frame = frame.assign(**{RUNS: record[RUNS]}) if RUNS in record else frame
+    photographs = record["measured"]["photographs"] + ": " if "measured" in record else ""
+    return table(frame, f"{photographs}{record['title']}. {record['caption']}")
