@@ -27,13 +27,11 @@ def image_batches(
     boxes: Sequence[Box | None] | None = None,
     batch: int = 64,
 ) -> Iterator[Batch]:
-    """Batches (row numbers, images (B, 3, H, W), uint8, for `network_input`) that cover every file once.
+    """Yield (row numbers, images (B, 3, H, W) uint8, for `network_input`) until each file came once.
 
-    Images of equal size travel together, whatever their place in the list. Threads decode while the reader of the
-    batches works; of decoded images there are at most about (`AHEAD` + `WAITING` + 1) * `batch`.
-    `boxes` are crops in pixels of the upright image, None for the whole.
-
-    Raises `UserError` for a file that cannot be read.
+    Images of equal size travel together, whatever their place in the list. Threads decode while the
+    reader of the batches works; at most about (`AHEAD` + `WAITING` + 1) * `batch` decoded images are
+    held. boxes: crops in pixels of the upright image, None for the whole.
     """
     waiting: dict[tuple[int, ...], list[tuple[int, Tensor]]] = {}
     with closing(_decoded(files, spec, boxes or [None] * len(files), AHEAD * batch)) as images:
@@ -42,9 +40,7 @@ def image_batches(
             group.append((row, image))
             if len(group) == batch:
                 yield _stack(waiting.pop(tuple(image.shape)))
-            if (
-                sum(map(len, waiting.values())) > WAITING * batch
-            ):  # many sizes: memory before full batches
+            if sum(map(len, waiting.values())) > WAITING * batch:  # many sizes: release the largest
                 yield _stack(waiting.pop(max(waiting, key=lambda shape: len(waiting[shape]))))
     for group in waiting.values():
         yield _stack(group)
@@ -53,7 +49,7 @@ def image_batches(
 def _decoded(
     files: Sequence[Path], spec: ImageSpec, boxes: Sequence[Box | None], ahead: int
 ) -> Generator[Tensor, None, None]:
-    """The images in the order of their files; `ahead` of them are being decoded, or are, before they are asked for."""
+    """Yield the images in the order of their files; `ahead` of them are decoded beforehand."""
     pool = ThreadPoolExecutor(decoders())
     jobs: deque[Future[Tensor]] = deque()
     try:
@@ -68,13 +64,12 @@ def _decoded(
 
 
 def decoders() -> int:
-    """Threads that decode (which releases the interpreter's lock): one a core of this process, two at least.
+    """Return the number of decoding threads: one a core of this process, at least two.
 
-    More of them take the cores from a network that runs on the CPU.
+    More of them would take the cores from a network that runs on the CPU. torchrun sets
+    LOCAL_WORLD_SIZE, the number of processes on this machine.
     """
-    return max(
-        2, cores() // int(os.environ.get("LOCAL_WORLD_SIZE", "1"))
-    )  # set by torchrun: processes on this machine
+    return max(2, cores() // int(os.environ.get("LOCAL_WORLD_SIZE", "1")))
 
 
 def _stack(group: list[tuple[int, Tensor]]) -> Batch:
@@ -83,21 +78,20 @@ def _stack(group: list[tuple[int, Tensor]]) -> Batch:
 
 
 def network_input(images: Tensor, device: torch.device) -> Tensor:
-    """What the batches hold, on a device: images as `to_input` makes them, and feature maps as they are.
+    """Bring a batch to a device: images (B, 3, H, W) uint8 by `to_input`, feature maps as they are.
 
-    images: (B, 3, H, W) uint8, or maps (B, C, H, W) float32; the answer has their shape, in float32. Images travel as
-    bytes, a quarter of what they are as network input, and are normalised there.
+    Images travel as bytes, a quarter of what they are as network input, and are normalised there.
     """
     there = images.to(device, memory_format=torch.channels_last)
     return to_input(there) if there.dtype == torch.uint8 else there
 
 
 def database_batches(benchmark: Benchmark, spec: ImageSpec, batch: int = 64) -> Iterator[Batch]:
-    """The batches of a benchmark's database, and of its distractors after it."""
+    """Return the batches of a benchmark's database, and of its distractors after it."""
     return image_batches(benchmark.database_paths, spec, batch=batch)
 
 
 def query_batches(benchmark: Benchmark, spec: ImageSpec, batch: int = 64) -> Iterator[Batch]:
-    """The batches of a benchmark's queries, each cropped to its box."""
+    """Return the batches of a benchmark's queries, each cropped to its box."""
     files = [benchmark.root / query.file for query in benchmark.queries]
     return image_batches(files, spec, [query.box for query in benchmark.queries], batch)

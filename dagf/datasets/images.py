@@ -1,35 +1,41 @@
 """From a file to the network's input: decode, turn upright, crop to the query's box, resize, normalise.
 
-Order and convention (they move mAP by points): a query is cropped first, then resized by the factor that its
-*whole* image would have got, as in cnnimageretrieval (`ImagesFromList`); `ImageSpec.resize_crop=False` is the
-other published convention, "crop, no resize". Colour profiles are ignored, as everywhere in this field.
+Order and convention (they move mAP by points): a query is cropped first, then resized by the factor
+that its *whole* image would have got, as in cnnimageretrieval (`ImagesFromList`);
+`ImageSpec.resize_crop=False` is the other published convention, "crop, no resize". Colour profiles
+are ignored, as everywhere in this field.
 """
 
 import math
-import threading
 import warnings
-from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal, NamedTuple
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from PIL import ExifTags, Image
+from pillow_heif import register_heif_opener
 from torch import Tensor
 
 from dagf.datasets.benchmark import Box
 from dagf.errors import UserError
 
-MAX_PIXELS = (
-    300_000_000  # the largest phone sensors give 200 million; a file that claims more is refused
-)
+MAX_PIXELS = 300_000_000  # the largest phone sensors give 200 million; larger files are refused
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
 IMAGENET_STD = (0.229, 0.224, 0.225)
 
-# JPEGs are decoded at 1/2, 1/4 or 1/8 where that leaves this many times the wanted pixels a side, so that the
-# final resize still averages (the `reducing_gap` of PIL's own thumbnails).
+# Photographs only: Pillow would start Ghostscript, a program of its own, for PostScript under any
+# name. AVIF before HEIF: both may begin alike, and only Pillow's AVIF passes on what it cannot read.
+_FORMATS = ("JPEG", "PNG", "GIF", "BMP", "PPM", "TIFF", "WEBP", "AVIF", "HEIF")
+# An embedded thumbnail is another picture than the photograph; images are decoded side by side.
+register_heif_opener(thumbnails=False, decode_threads=1)
+Image.MAX_IMAGE_PIXELS = MAX_PIXELS // 2  # Pillow refuses what has more than twice as many
+warnings.filterwarnings("ignore", module=r"PIL\.")  # remarks on odd metadata
+
+# JPEGs are decoded at 1/2, 1/4 or 1/8 where that leaves this many times the wanted pixels a side, so
+# that the final resize still averages (the `reducing_gap` of PIL's own thumbnails).
 _DRAFT_MARGIN = 2.0
 _TURNS = {  # EXIF orientation -> what turns the stored pixels upright
     2: Image.Transpose.FLIP_LEFT_RIGHT,
@@ -40,17 +46,16 @@ _TURNS = {  # EXIF orientation -> what turns the stored pixels upright
     7: Image.Transpose.TRANSVERSE,
     8: Image.Transpose.ROTATE_90,
 }
-_pillow = threading.RLock()
 
 
 @dataclass(frozen=True)
 class ImageSpec:
     """The size that images are brought to.
 
-    "longest": the longest side becomes `size` pixels, the shape is kept, and smaller images are never enlarged.
-    "squash": exactly `size` x `size`, whatever the shape, enlarged if need be (classification networks); a crop
-    is squashed too. `resize_crop=False` leaves a query's crop in its original pixels ("longest" only).
-    `UserError` for a size below 1 and an unknown mode.
+    "longest": the longest side becomes `size` pixels, the shape is kept, and smaller images are
+    never enlarged. "squash": exactly `size` x `size`, whatever the shape, enlarged if need be
+    (classification networks); a crop is squashed too. `resize_crop=False` leaves a query's crop in
+    its original pixels ("longest" only).
     """
 
     size: int
@@ -65,7 +70,7 @@ class ImageSpec:
 
 
 class Geometry(NamedTuple):
-    """What becomes of one image: `crop` (x1, y1, x2, y2, whole pixels) is resized to `width` x `height`."""
+    """`crop` (x1, y1, x2, y2 in whole pixels) is resized to `width` x `height`."""
 
     crop: tuple[int, int, int, int]
     width: int
@@ -75,11 +80,11 @@ class Geometry(NamedTuple):
 def geometry(
     width: int, height: int, spec: ImageSpec | None = None, box: Box | None = None
 ) -> Geometry:
-    """The crop and the final size of an upright image of `width` x `height` pixels.
+    """Return the crop and the final size of an upright image of `width` x `height` pixels.
 
-    The box's corners are rounded to the nearest pixel edge (halves to even, as PIL's crop does), then clipped to
-    the image; at least one pixel is kept. Sides after the resize are rounded to the nearest, never below 1.
-    Raises `UserError` for a box with no pixel of the image in it.
+    The box's corners are rounded to the nearest pixel edge (halves to even, as PIL's crop does),
+    then clipped to the image; at least one pixel is kept. Sides after the resize are rounded to the
+    nearest, never below 1. Raise `UserError` for a box with no pixel of the image in it.
     """
     x1, y1, x2, y2 = crop = (0, 0, width, height) if box is None else _crop(width, height, box)
     if spec is not None and spec.mode == "squash":
@@ -99,9 +104,7 @@ def _crop(width: int, height: int, box: Box) -> tuple[int, int, int, int]:
         )
 
     def side(low: float, high: float, length: int) -> tuple[int, int]:
-        first = min(
-            round(max(low, 0)), length - 1
-        )  # clipped before rounding: a box may reach to infinity
+        first = min(round(max(low, 0)), length - 1)
         return first, max(first + 1, round(min(high, length)))
 
     (left, right), (top, bottom) = side(x1, x2, width), side(y1, y2, height)
@@ -109,67 +112,33 @@ def _crop(width: int, height: int, box: Box) -> tuple[int, int, int, int]:
 
 
 def load_image(path: Path, spec: ImageSpec | None = None, box: Box | None = None) -> Tensor:
-    """One file as an upright RGB image: uint8, 3 x height x width; the original size without a `spec`.
+    """Read a file as an upright RGB image, uint8 (3, H, W); in its original size without a `spec`.
 
-    EXIF rotation is applied (`box` is in upright pixels), transparency is laid on white, 16-bit and float
-    greyscale is scaled to 8 bits, and an animation gives its first frame. Large JPEGs are decoded at a reduced size.
-    Resizing is Lanczos with antialiasing. Threads may decode side by side.
+    EXIF rotation is applied (`box` is in upright pixels), transparency is laid on white, 16-bit and
+    float greyscale is scaled to 8 bits, and an animation gives its first frame. Large JPEGs are
+    decoded at a reduced size. Resizing is Lanczos with antialiasing. Threads may decode side by side.
 
-    Raises `UserError`, one line with the file and the remedy, for a file that is missing, empty, broken, no image
-    or larger than `MAX_PIXELS`, and for a box outside the image.
+    Raise `UserError` for a file that is missing, broken, no image or larger than `MAX_PIXELS`, and
+    for a box outside the image.
     """
-    with _opened(path) as (image, orientation):
-        plan = geometry(*_upright_size(image, orientation), spec, box)
-        return torch.from_numpy(_render(image, orientation, plan)).permute(2, 0, 1).contiguous()
-
-
-@contextmanager
-def _opened(path: Path) -> Iterator[tuple[Image.Image, int]]:
-    """The opened (not yet decoded) image and its EXIF orientation; every failure becomes a `UserError`."""
     try:
-        if path.stat().st_size == 0:
-            raise UserError(f"{path} is an empty file: copy or download it again")
-        with ExitStack() as until_decoded:
-            with _quiet():
-                image = until_decoded.enter_context(Image.open(path))
-                if image.width * image.height > MAX_PIXELS:
-                    raise UserError(
-                        f"{path} has {image.width} x {image.height} pixels, more than the limit of "
-                        f"{MAX_PIXELS // 10**6} million: make it smaller or leave it out"
-                    )
-                orientation = _orientation(image)
-            yield image, orientation
+        with Image.open(path, formats=_FORMATS) as image:
+            orientation = _orientation(image)
+            plan = geometry(*_upright_size(image, orientation), spec, box)
+            pixels = _render(image, orientation, plan)
     except UserError as error:
-        raise error if str(path) in str(error) else UserError(f"{path}: {error}") from None
-    except MemoryError:
-        raise
+        raise UserError(f"{path}: {error}") from None
     except FileNotFoundError:
         raise UserError(f"{path} does not exist: check the image list and the folder") from None
-    except (IsADirectoryError, PermissionError) as error:
-        raise UserError(
-            f"cannot read {path} ({error.strerror}): it must be a readable image file"
-        ) from None
+    except MemoryError:
+        raise
     except Exception as error:  # a broken file makes PIL's decoders raise nearly anything
         reason = " ".join(str(error).replace(str(path), "it").split()) or type(error).__name__
         raise UserError(
-            f"cannot decode {path} ({reason[:200]}): it is damaged or no image; get it again, convert it to JPEG "
-            "or PNG, or leave it out"
+            f"cannot decode {path} ({reason[:200]}): it is damaged or no image; get it again, convert "
+            "it to JPEG or PNG, or leave it out"
         ) from None
-
-
-@contextmanager
-def _quiet() -> Iterator[None]:
-    """PIL without its own pixel limit (ours takes its place) and without its remarks on odd metadata.
-
-    Both are settings of the whole process, so threads take turns: around headers and crops, not around decoding.
-    """
-    with _pillow, warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        limit, Image.MAX_IMAGE_PIXELS = Image.MAX_IMAGE_PIXELS, None
-        try:
-            yield
-        finally:
-            Image.MAX_IMAGE_PIXELS = limit
+    return torch.from_numpy(pixels).permute(2, 0, 1).contiguous()
 
 
 def _orientation(image: Image.Image) -> int:
@@ -184,45 +153,37 @@ def _orientation(image: Image.Image) -> int:
 
 
 def _upright_size(image: Image.Image, orientation: int) -> tuple[int, int]:
-    return (
-        (image.height, image.width) if orientation in (5, 6, 7, 8) else (image.width, image.height)
-    )
+    return image.size[::-1] if orientation in (5, 6, 7, 8) else image.size
 
 
-def _render(
-    image: Image.Image, orientation: int, plan: Geometry
-) -> np.ndarray[tuple[int, ...], np.dtype[np.uint8]]:
-    """Decode, turn, crop and resize; height x width x 3. The order of work keeps memory low, not the result."""
+def _render(image: Image.Image, orientation: int, plan: Geometry) -> NDArray[np.uint8]:
+    """Decode, turn, crop and resize; (H, W, 3). The order keeps memory low and changes no result."""
     full_width, full_height = _upright_size(image, orientation)
     x1, y1, x2, y2 = plan.crop
     wanted = _DRAFT_MARGIN * max(plan.width / (x2 - x1), plan.height / (y2 - y1))
     if (
         wanted < 1
-    ):  # one factor for both sides, so that it does not matter whether the image is turned later
+    ):  # one factor for both sides: it does not matter whether the image is turned later
         image.draft(None, (math.ceil(image.width * wanted), math.ceil(image.height * wanted)))
     upright = _to_rgb(image)
     if orientation in _TURNS:
         upright = upright.transpose(_TURNS[orientation])
-    # After a reduced decode the crop's edges fall between pixels: take whole pixels, then resize from fractions.
+    # After a reduced decode the crop's edges fall between pixels: take whole pixels around it, then
+    # resize from fractions of them.
     across, down = upright.width / full_width, upright.height / full_height
     left, top, right, bottom = x1 * across, y1 * down, x2 * across, y2 * down
-    outer = (
-        int(left),
-        int(top),
-        min(math.ceil(right), upright.width),
-        min(math.ceil(bottom), upright.height),
-    )
+    first_x, first_y = int(left), int(top)
+    end_x, end_y = min(math.ceil(right), upright.width), min(math.ceil(bottom), upright.height)
+    if (first_x, first_y, end_x, end_y) != (0, 0, *upright.size):
+        upright = upright.crop((first_x, first_y, end_x, end_y))
     inner = (
-        left - outer[0],
-        top - outer[1],
-        min(right, outer[2]) - outer[0],
-        min(bottom, outer[3]) - outer[1],
+        left - first_x,
+        top - first_y,
+        min(right, end_x) - first_x,
+        min(bottom, end_y) - first_y,
     )
-    if outer != (0, 0, *upright.size):
-        with _quiet():
-            upright = upright.crop(outer)
-    resized = upright.resize((plan.width, plan.height), Image.Resampling.LANCZOS, box=inner)
-    return np.array(resized, np.uint8)
+    size = (plan.width, plan.height)
+    return np.array(upright.resize(size, Image.Resampling.LANCZOS, box=inner), np.uint8)
 
 
 def _to_rgb(image: Image.Image) -> Image.Image:
@@ -237,16 +198,13 @@ def _to_rgb(image: Image.Image) -> Image.Image:
 
 
 def _eight_bits(image: Image.Image) -> Image.Image:
-    """Greyscale of more than 8 bits, divided by its format's white; PIL's own convert would clip it."""
-    values = np.array(image, np.float32)  # worked on in place: it may have 300 million pixels
-    np.nan_to_num(values, copy=False, posinf=0.0, neginf=0.0)
+    """Divide greyscale of more than 8 bits by its format's white; PIL's own convert would clip it."""
+    values = np.nan_to_num(np.array(image, np.float32), copy=False, posinf=0.0, neginf=0.0)
     np.maximum(values, 0, out=values)
-    whites = (
-        (1.0, 255.0, 65535.0) if image.mode == "F" else (65535.0,)
-    )  # floats come in each of these ranges
+    # floats come in each of these ranges
+    whites = (1.0, 255.0, 65535.0) if image.mode == "F" else (65535.0,)
     peak = float(values.max())
-    white = next((white for white in whites if peak <= white), peak)
-    values *= 255 / white
+    values *= 255 / next((white for white in whites if peak <= white), peak)
     values += 0.5
     return Image.fromarray(values.astype(np.uint8))
 
@@ -254,6 +212,7 @@ def _eight_bits(image: Image.Image) -> Image.Image:
 def to_input(image: Tensor) -> Tensor:
     """uint8 (..., 3, H, W) -> float32, ImageNet mean 0 and standard deviation 1 per channel (RGB)."""
     mean, std = (
-        torch.tensor(v, device=image.device)[:, None, None] for v in (IMAGENET_MEAN, IMAGENET_STD)
+        torch.tensor(values, device=image.device)[:, None, None]
+        for values in (IMAGENET_MEAN, IMAGENET_STD)
     )
     return (image.float() / 255 - mean) / std

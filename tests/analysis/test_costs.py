@@ -12,7 +12,7 @@ from dagf.datasets.images import ImageSpec
 from dagf.model.backbone import BackboneSpec
 from dagf.model.network import RetrievalNet
 from dagf.retrieval.search import check_descriptors
-from tests.retrieval.pictures import save, smooth
+from tests.pictures import save, smooth
 
 Array = NDArray[np.float32]
 

@@ -9,8 +9,7 @@ import torch
 from dagf.datasets.benchmark import Benchmark, Query
 from dagf.model.backbone import BackboneSpec
 from dagf.model.network import RetrievalNet
-
-from .pictures import quarters, save, smooth
+from tests.pictures import quarters, save, smooth
 
 SIZES = [(32, 24), (24, 32), (40, 40), (64, 48), (16, 32)]  # the first and the fourth become one
 

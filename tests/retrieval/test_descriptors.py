@@ -11,9 +11,9 @@ from dagf.datasets.images import ImageSpec
 from dagf.errors import UserError
 from dagf.model.network import RetrievalNet
 from dagf.retrieval.descriptors import benchmark_scores
+from tests.pictures import quarters, save
 
 from .networks import alone
-from .pictures import quarters, save
 
 
 def test_queries_are_cropped_to_their_boxes(benchmark: Benchmark, net: RetrievalNet) -> None:

@@ -32,9 +32,9 @@ from dagf.retrieval.extract import (
 )
 from dagf.retrieval.inference import extract
 from dagf.retrieval.search import search
+from tests.pictures import save, smooth
 
 from .networks import SPEC, Counted
-from .pictures import save, smooth
 
 
 class Colours(nn.Module):

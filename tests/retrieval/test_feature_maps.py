@@ -21,9 +21,9 @@ from dagf.retrieval.descriptors import benchmark_scores
 from dagf.retrieval.feature_maps import BenchmarkMaps, cache_benchmark, cache_maps
 from dagf.retrieval.inference import extract
 from tests.bars import Bar, watch
+from tests.pictures import save, smooth
 
 from .networks import SPEC, Counted, alone
-from .pictures import save, smooth
 
 
 def test_cached_maps_give_the_same_descriptors_and_are_made_once(

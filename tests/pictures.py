@@ -1,4 +1,4 @@
-"""Small pictures that the tests of this folder share."""
+"""Small pictures that several rooms' tests share."""
 
 from pathlib import Path
 
