@@ -23,10 +23,31 @@ def list_data() -> None:
     from dagf import paths
     from dagf.datasets.download import line
     from dagf.datasets.manifest import read_manifest
-    from dagf.study.drawings import listed
 
     sets = read_manifest(paths.data() / "manifest.json")
-    click.echo("\n".join([*listed(), *(line(one, paths.data()) for one in sets.values())]))
+    click.echo("\n".join([*_drawings(), *(line(one, paths.data()) for one in sets.values())]))
+
+
+def _drawings() -> list[str]:
+    """Return a line for each profile's Toytown, made or not, and for any other one that is here."""
+    from dagf import paths
+    from dagf.datasets.toytown import toytown_spec
+    from dagf.study import profiles
+    from dagf.study.config import load_profile
+
+    named = [load_profile(name) for name in profiles.names()]
+    profile_of = {f"toytown-{one.drawing.id}": one.name for one in named if one.toytown}
+    here = {folder.name: folder for folder in sorted(paths.data().glob("toytown-*"))}
+    lines = [
+        f"{name}  {profile} profile, {'here' if name in here else 'not made'}"
+        for name, profile in profile_of.items()
+    ]
+    for name in sorted(here.keys() - profile_of.keys()):
+        spec = toytown_spec(here[name])
+        kind = "" if spec.nuisances else ", control"
+        count = f"{spec.test_landmarks} test landmarks, {spec.distractors} distractors"
+        lines.append(f"{name}  {spec.size} px, {count}{kind}, here")
+    return lines
 
 
 @data.command("make")
@@ -82,7 +103,7 @@ def check_data(what: str) -> None:
     dagf data check ~/photos
     """
     from dagf import paths
-    from dagf.study.data_check import check
+    from dagf.datasets.checks import check
 
     click.echo(_lines(check(what, paths.data())))
 

@@ -19,10 +19,11 @@ from numpy.typing import NDArray
 from torch import nn
 
 from dagf.console import progress
+from dagf.datasets.contents import Contents
 from dagf.datasets.images import ImageSpec
 from dagf.distributed import Group
 from dagf.errors import UserError
-from dagf.files import atomic_path, content_hash, file_sha256, read_json, write_json
+from dagf.files import atomic_path, content_hash, read_json, write_json
 from dagf.retrieval.extract import (
     READERS,
     SHARD,
@@ -106,22 +107,13 @@ def hashes(files: Sequence[Path], group: Group) -> list[str]:
     mine = files[group.rank :: group.size]
     pool = ThreadPoolExecutor(READERS)
     try:
-        share = list(progress(pool.map(_hash, mine), "reading", len(mine)))
+        share = list(progress(pool.map(Contents().sha256, mine), "reading", len(mine)))
     finally:
         pool.shutdown(cancel_futures=True)
     every = [""] * len(files)
     for rank, its in enumerate(group.gather(share)):
         every[rank :: group.size] = its
     return every
-
-
-def _hash(file: Path) -> str:
-    try:
-        return file_sha256(file)
-    except OSError as error:
-        raise UserError(
-            f"cannot read {file} ({error.strerror}): it must be a readable image file"
-        ) from error
 
 
 @dataclass(frozen=True)

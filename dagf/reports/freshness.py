@@ -9,9 +9,9 @@ from typing import Any
 
 import dagf
 from dagf import paths
+from dagf.datasets.contents import remembered
 from dagf.errors import UserError
 from dagf.files import content_hash, file_sha256, read_json, slug, write_text
-from dagf.reports.folders import hash_files, hash_folder
 
 # The notebooks and what each one needs to have run before it. Those that need nothing of each other run side by side.
 ORDER: Mapping[str, tuple[str, ...]] = {
@@ -229,12 +229,11 @@ def common_parts(project: Project, parameters: Mapping[str, Any]) -> dict[str, s
         *parameters.get("distractors", []),
     ]
     data = project.root / "data"
+    contents = remembered(data)
     given = [
-        hash_folder(path, _seen(path, data))
-        for what in folders
-        if what
-        for path in _folders(str(what), data)
+        contents.folder_hash(path) for what in folders if what for path in _folders(str(what), data)
     ]
+    contents.save()
     weights = Path(str(parameters.get("weights") or "")).expanduser()
     return {
         "module": content_hash(hash_files(code, project.package)),
@@ -253,8 +252,13 @@ def _folders(what: str, data: Path) -> list[Path]:
     return folders_of(what, data) or [Path(what).expanduser()]
 
 
-def _seen(folder: Path, data: Path) -> Path:
-    return data / "cache" / "seen" / f"{content_hash(str(folder.resolve()))}.json"
+def hash_files(files: Iterable[Path], base: Path) -> dict[str, str]:
+    """Return the sha256 of each of the `files` that exist, by their path from `base`."""
+    return {
+        Path(os.path.relpath(path, base)).as_posix(): file_sha256(path)
+        for path in sorted({*files})
+        if path.is_file()
+    }
 
 
 def staleness(output: Output, name: str, now: Mapping[str, str]) -> str:

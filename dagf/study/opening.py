@@ -8,13 +8,14 @@ from pathlib import Path
 from dagf import paths
 from dagf.console import progress
 from dagf.datasets.benchmark import Benchmark
+from dagf.datasets.checks import check_apart_from, check_unchanged, copies, rows_to_read
+from dagf.datasets.contents import Contents, remembered
 from dagf.datasets.folder import has_labels, has_truth, read_labels, validation_split
 from dagf.datasets.public import open_benchmark, place
 from dagf.datasets.toytown import load_toytown, open_toytown, toytown_training_images
 from dagf.datasets.training_sets import TRAINING_SETS
 from dagf.errors import UserError, choose, printable
 from dagf.files import content_hash
-from dagf.study.checks import Sums, check_apart_from, check_unchanged, copies, rows_to_read
 from dagf.study.config import Profile, load_profile
 from dagf.study.provenance import evaluation_hash
 from dagf.study.runs import RunStore
@@ -56,9 +57,9 @@ def open_study(
         home, source = (place(what, paths.data()) for what in (benchmark, train_on or benchmark))
         if has_labels(home):
             _check_disjoint(source, home)
-        own, sums = has_labels(source), Sums()
+        own, contents = has_labels(source), remembered(paths.data())
         training = public or (
-            photograph_training(source, chosen, sums) if train_on or own else None
+            photograph_training(source, chosen, contents) if train_on or own else None
         )
         if training and not public:
             held = training.validation
@@ -66,16 +67,16 @@ def open_study(
                 held.root / file
                 for file in (*held.database, *(query.file for query in held.queries))
             ]
-            check_apart_from([*training.files, *chosen_by], test, sums)
+            check_apart_from([*training.files, *chosen_by], test, contents)
         # The public sets are as their authors made them, but not what was put behind them.
-        for line in copies(test, sums, 0 if has_truth(home) else len(test.database)):
+        for line in copies(test, contents, 0 if has_truth(home) else len(test.database)):
             print(
                 printable(f"Note: {line}: `dagf data check {benchmark}`"), file=sys.stderr
             )  # stdout may be JSON
         sets = [[query.query_set, query.box] for query in test.queries]
-        return Study(
-            chosen, training, test, content_hash([files_hash(test, sums), sets]), store, cache, file
-        )
+        test_id = content_hash([files_hash(test, contents), sets])
+        contents.save()
+        return Study(chosen, training, test, test_id, store, cache, file)
     if distractors or train_on:
         raise UserError("distractors and train_on belong to a benchmark of photographs; name it")
     if public:
@@ -90,7 +91,9 @@ def open_study(
 def drawn(spec: ToytownSpec) -> Path:
     """The folder of a Toytown, which is drawn where it is not there; a `UserError` where its files were changed."""
     root = open_toytown(spec, paths.data())
-    check_unchanged(root)
+    contents = remembered(paths.data())
+    check_unchanged(root, contents)
+    contents.save()
     return root
 
 
@@ -107,16 +110,16 @@ def public_training(profile: Profile) -> TrainingSet:
     return TrainingSet(found.files, found.labels, found.validation, found.id, found.pairs)
 
 
-def photograph_training(folder: Path, profile: Profile, sums: Sums) -> TrainingSet | None:
+def photograph_training(folder: Path, profile: Profile, contents: Contents) -> TrainingSet | None:
     """Training images of a folder, with `held_out` of their instances kept for validation; None without any."""
     if not any(row.role == "train" for row in read_labels(folder)):
         return None
     kept, validation = validation_split(folder, profile.held_out, VALIDATION_SEED)
     names = sorted(set(kept.instances))
     labels = tuple(names.index(instance) for instance in kept.instances)
-    check_apart_from(kept.files, validation, sums)
+    check_apart_from(kept.files, validation, contents)
     everything = content_hash(
-        [files_hash(validation, sums), [sums[file] for file in kept.files], labels]
+        [files_hash(validation, contents), [contents.sha256(file) for file in kept.files], labels]
     )
     return TrainingSet(tuple(kept.files), labels, validation, everything)
 
@@ -133,9 +136,8 @@ def _check_disjoint(learned_from: Path, tested_on: Path) -> None:
         )
 
 
-def files_hash(benchmark: Benchmark, sums: Sums | None = None) -> str:
-    """The hash of a benchmark's images and ground truth."""
-    sums = Sums() if sums is None else sums
+def files_hash(benchmark: Benchmark, contents: Contents) -> str:
+    """Return the hash of a benchmark's images and ground truth."""
     queries = [benchmark.root / query.file for query in benchmark.queries]
     truth = [
         {label: rows.tolist() for label, rows in query.labels.items()}
@@ -144,7 +146,9 @@ def files_hash(benchmark: Benchmark, sums: Sums | None = None) -> str:
     read = rows_to_read(benchmark)
     many = len(read) < len(benchmark.database_paths)
     sizes = [[file.name, file.stat().st_size] for file in benchmark.distractors] if many else []
-    found = [sums[file] for file in progress([*read, *queries], f"{benchmark.name}: reading")]
+    found = [
+        contents.sha256(file) for file in progress([*read, *queries], f"{benchmark.name}: reading")
+    ]
     return content_hash([found, truth, *sizes])
 
 

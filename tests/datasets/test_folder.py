@@ -7,6 +7,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from dagf.datasets.benchmark import CLASSIC
+from dagf.datasets.checks import check
 from dagf.datasets.folder import (
     folder_distractors,
     load_folder,
@@ -15,7 +16,6 @@ from dagf.datasets.folder import (
     validation_split,
 )
 from dagf.errors import UserError
-from dagf.study.data_check import check
 from tests.study.conftest import photograph
 
 HEADER = "file,instance,role"

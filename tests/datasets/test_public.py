@@ -11,6 +11,7 @@ import pytest
 
 from dagf.datasets import groups, oxford, public, revisited
 from dagf.datasets.benchmark import CLASSIC, Benchmark, from_ground_truth
+from dagf.datasets.checks import check
 from dagf.datasets.images import load_image
 from dagf.datasets.public import (
     LOADERS,
@@ -23,7 +24,6 @@ from dagf.datasets.public import (
 from dagf.datasets.revisited import COUNTS, check_counts, keep_as_json
 from dagf.errors import UserError
 from dagf.files import existing_file
-from dagf.study.data_check import check, check_boxes
 from tests.datasets.sets import (
     HOLIDAYS,
     OXFORD,
@@ -387,7 +387,6 @@ def test_a_box_outside_its_image_is_named_with_the_size(tmp_path: Path, box: lis
     made = open_benchmark("oxford5k", tmp_path)
     for per_query in (
         lambda: check("oxford5k", tmp_path),
-        lambda: check_boxes(made),
         lambda: load_all(made),
     ):
         with pytest.raises(UserError) as caught:

@@ -15,12 +15,13 @@ from PIL import Image
 
 from dagf.datasets import revisited
 from dagf.datasets.benchmark import Benchmark, Query, from_ground_truth
+from dagf.datasets.checks import SEEN, check, check_unchanged, copies
+from dagf.datasets.contents import Contents
 from dagf.datasets.revisited import Counts, check_counts
 from dagf.errors import UserError
 from dagf.files import read_json, write_json
-from dagf.study.checks import ENOUGH, SEEN_FILE, Sums, alike, check_spread, check_unchanged, copies
+from dagf.study.checks import ENOUGH, alike, check_spread
 from dagf.study.config import load_profile
-from dagf.study.data_check import check
 from dagf.study.opening import open_study
 from dagf.study.runs import Run, read_weights
 from dagf.study.study import Study
@@ -37,11 +38,11 @@ def test_a_changed_drawing_is_named_where_a_study_opens_it(
     """Its maps are kept under the name of the set, and would be those of the old picture."""
     root = open_study(profile()).toytown
     assert root is not None
-    check_unchanged(root)
+    check_unchanged(root, Contents())
     file = min((root / "test" / "jpg").glob("*.jpg"))
     before, times = file.read_bytes(), file.stat()
     file.write_bytes(before)  # the same picture at another time
-    check_unchanged(root)
+    check_unchanged(root, Contents())
     Image.new("RGB", (48, 48)).save(file)
     with pytest.raises(
         UserError, match=f"files in {root} were changed since it was drawn: delete {root}"
@@ -50,9 +51,9 @@ def test_a_changed_drawing_is_named_where_a_study_opens_it(
     file.write_bytes(before)
     os.utime(file, ns=(times.st_atime_ns, times.st_mtime_ns))
     open_study(profile())
-    (root / SEEN_FILE).unlink()
+    (root / SEEN).unlink()
     open_study(profile())
-    assert (root / SEEN_FILE).is_file()
+    assert (root / SEEN).is_file()
 
 
 # --- copies -------------------------------------------------------------------------------------------------------
@@ -121,12 +122,12 @@ def test_copies_that_are_no_leak(
     shutil.copy(tmp_path / "a.png", tmp_path / "b.png")
     for label, leaks in (("ok", 1), ("junk", 0)):
         test = Benchmark("some", tmp_path, ("b.png",), (Query("a.png", {label: np.array([0])}),))
-        assert len(copies(test, Sums())) == leaks
+        assert len(copies(test, Contents())) == leaks
     for label, leaks in (("ok", 0), ("junk", 0), ("", 1)):  # as in the classic protocols
         own = {label: np.array([0])} if label else {"ok": np.array([1])}
         test = Benchmark("classic", tmp_path, ("a.png", "c.png"), (Query("a.png", own),))
         Image.new("RGB", (9, 8)).save(tmp_path / "c.png")
-        assert len(copies(test, Sums())) == leaks
+        assert len(copies(test, Contents())) == leaks
 
 
 @pytest.mark.parametrize(

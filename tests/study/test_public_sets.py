@@ -16,6 +16,7 @@ from click.testing import CliRunner
 
 from dagf.cli import main
 from dagf.datasets import revisited, transfer
+from dagf.datasets.contents import Contents
 from dagf.datasets.public import LOADERS
 from dagf.errors import UserError, printable
 from dagf.reports.freshness import Project, common_parts
@@ -187,12 +188,12 @@ def test_distractors_by_name_and_many_of_them(
         capsys.readouterr().err,
     )
     study = open_study(profile(**FOLDER), "rparis6k", ["r1m"], backbone_weights)
-    before = files_hash(study.test)
-    monkeypatch.setattr("dagf.study.checks.MANY", 1)
-    by_size = files_hash(study.test)
+    before = files_hash(study.test, Contents())
+    monkeypatch.setattr("dagf.datasets.checks.MANY", 1)
+    by_size = files_hash(study.test, Contents())
     assert by_size != before
     (one / "a1.jpg").write_bytes((one / "a1.jpg").read_bytes() + b"\0")
-    assert files_hash(study.test) != by_size
+    assert files_hash(study.test, Contents()) != by_size
 
 
 def test_a_report_on_a_named_set_is_stale_when_the_set_changes(project: Path) -> None:

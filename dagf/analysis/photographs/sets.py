@@ -13,11 +13,13 @@ import torch
 from torchvision.transforms import v2
 from torchvision.transforms.v2.functional import to_pil_image
 
+from dagf import paths
 from dagf.analysis.photographs.trials import trained_study
+from dagf.datasets.contents import remembered
 from dagf.datasets.folder import training_images
 from dagf.datasets.images import ImageSpec, load_image
 from dagf.errors import UserError
-from dagf.files import atomic_folder, content_hash, file_sha256
+from dagf.files import atomic_folder, content_hash
 from dagf.study.opening import files_hash
 from dagf.study.parallel import side_by_side
 from dagf.study.provenance import code_hash
@@ -114,7 +116,10 @@ def _trained_on(
     study: Study, files: Sequence[Path], labels: Sequence[int], landmarks: int
 ) -> Study:
     validation, heads = trained_study(study).validation, study.plan(heads=True)
-    name = content_hash([files_hash(validation), [file_sha256(file) for file in files], labels])
+    contents = remembered(paths.data())
+    sums = [contents.sha256(file) for file in files]
+    name = content_hash([files_hash(validation, contents), sums, labels])
+    contents.save()
     batch = heads.training.landmarks * heads.training.views
     fit = min(landmarks, heads.training.landmarks)
     spec = replace(heads.training, landmarks=fit, views=max(1, batch // fit))

@@ -1,0 +1,75 @@
+"""What files hold, as sha256: a file is read again only where its size or times say that it changed."""
+
+import json
+from contextlib import suppress
+from pathlib import Path
+
+from dagf.errors import UserError
+from dagf.files import content_hash, file_sha256, read_json, write_text
+
+MANY = 50_000  # more files are known by name and size: reading a million photographs takes hours
+TRUTH = ("labels.csv", "*.json", "*.pkl")  # but these are read in any folder
+
+
+class Contents:
+    """The sha256 of files, each read once; `save` remembers them in the file `kept`."""
+
+    def __init__(self, kept: Path | None = None) -> None:
+        self._kept = kept
+        self._known: dict[str, list[int | str]] = {}  # path -> size, two times in ns, sha256
+        self._new = False
+        if kept and kept.is_file():
+            with suppress(UserError):  # a broken one is made again
+                self._known = read_json(kept)
+
+    def sha256(self, file: Path) -> str:
+        """Return the sha256 of a file, as 64 hex digits; raise `UserError` if it is unreadable."""
+        name = str(file.absolute())
+        try:
+            stat = file.stat()
+            stamp = [stat.st_size, stat.st_mtime_ns, stat.st_ctime_ns]
+            if self._known.get(name, [])[:-1] != stamp:
+                self._known[name] = [*stamp, file_sha256(file)]
+                self._new = True
+        except OSError as error:
+            raise UserError(
+                f"cannot read {file} ({error.strerror}): make it readable, or take it away"
+            ) from error
+        return str(self._known[name][-1])
+
+    def folder_hash(self, folder: Path) -> str:
+        """Return the hash of names and contents in a folder, hidden files apart; '' without one.
+
+        Where there are more than `MANY` files, sizes stand for contents, except for `TRUTH`.
+        """
+        if not folder.is_dir():
+            return ""
+        files = {
+            path.relative_to(folder): path for path in sorted(folder.rglob("*")) if path.is_file()
+        }
+        truth = {path for pattern in TRUTH for path in folder.glob(pattern)}
+        known_by_size = len(files) > MANY
+        return content_hash(
+            [
+                [
+                    name.as_posix(),
+                    path.stat().st_size
+                    if known_by_size and path not in truth
+                    else self.sha256(path),
+                ]
+                for name, path in files.items()
+                if not any(part.startswith(".") for part in name.parts)
+            ]
+        )
+
+    def save(self) -> None:
+        """Remember what was found; where nothing can be written, files are read again."""
+        if self._kept and self._new:
+            with suppress(OSError, UserError):
+                write_text(self._kept, json.dumps(self._known))
+            self._new = False
+
+
+def remembered(data: Path) -> Contents:
+    """Return the contents that studies, checks and reports of one data folder share."""
+    return Contents(data / "cache" / "contents.json")

@@ -1,0 +1,77 @@
+"""A file's content is read once, and again when its size or its times change."""
+
+import os
+from hashlib import sha256
+from pathlib import Path
+
+import pytest
+
+from dagf.datasets import contents
+from dagf.datasets.contents import Contents, remembered
+from dagf.errors import UserError
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    """Two files of one size, and a ground truth."""
+    (tmp_path / "photos" / "jpg").mkdir(parents=True)
+    for name, content in (("a.bmp", b"one"), ("b.bmp", b"two")):
+        (tmp_path / "photos" / "jpg" / name).write_bytes(content)
+    (tmp_path / "photos" / "labels.csv").write_text("file,instance,role\n")
+    return tmp_path / "photos"
+
+
+def test_files_of_one_size_that_change_places_are_noticed(folder: Path, tmp_path: Path) -> None:
+    kept = remembered(tmp_path)
+    before = kept.folder_hash(folder)
+    one, two, spare = folder / "jpg" / "a.bmp", folder / "jpg" / "b.bmp", tmp_path / "spare"
+    for path in (one, two):
+        os.utime(path, ns=(10**18, 10**18))
+    assert kept.folder_hash(folder) == before
+    kept.save()
+    one.rename(spare)
+    two.rename(one)
+    spare.rename(two)
+    changed = remembered(tmp_path).folder_hash(folder)
+    assert changed != before
+    assert Contents().folder_hash(folder) == changed
+    assert remembered(tmp_path).sha256(one) == sha256(b"two").hexdigest()
+
+
+def test_a_file_that_did_not_change_is_not_read_again(
+    folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    read, whole = list[str](), contents.file_sha256
+
+    def counted(path: Path) -> str:
+        read.append(path.name)
+        return whole(path)
+
+    def asked() -> str:
+        kept = Contents(tmp_path / "kept.json")
+        found = kept.folder_hash(folder)
+        kept.save()
+        return found
+
+    monkeypatch.setattr(contents, "file_sha256", counted)
+    first = asked()
+    assert sorted(read) == ["a.bmp", "b.bmp", "labels.csv"]
+    (folder / "jpg" / "b.bmp").write_bytes(b"three")
+    (folder / ".hidden").touch()
+    second = asked()
+    assert read[3:] == ["b.bmp"]
+    assert second != first
+    (tmp_path / "kept.json").write_bytes(b"{")
+    assert asked() == second
+    monkeypatch.setattr(contents, "MANY", 2)
+    read.clear()
+    many = Contents().folder_hash(folder)
+    assert read == ["labels.csv"]  # the others are known by their sizes
+    (folder / "jpg" / "c.bmp").write_bytes(b"four")
+    assert Contents().folder_hash(folder) != many
+
+
+def test_what_cannot_be_read_is_named(tmp_path: Path) -> None:
+    assert Contents().folder_hash(tmp_path / "nothing") == ""
+    with pytest.raises(UserError, match=r"cannot read .*a\.jpg \(No such file"):
+        Contents().sha256(tmp_path / "a.jpg")
