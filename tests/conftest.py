@@ -4,6 +4,8 @@ from pathlib import Path
 
 import pytest
 
+pytest_plugins = ["tests.fixtures"]
+
 LONGEST = ("test_smoke.py", "test_jupyterlab.py")
 
 

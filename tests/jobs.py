@@ -27,8 +27,8 @@ from dagf.retrieval.extract import extract_shards
 from dagf.study import parallel
 from dagf.study.opening import open_study
 from dagf.toytown.generate import ToytownSpec, make_toytown
+from tests.fixtures import Workshop, configured, training_set
 from tests.reports.test_runner import write_notebook
-from tests.study.conftest import Workshop, configured, training_set
 
 SPEC = ToytownSpec(48, 2, 2, 1, 1, 3, distractors=3, validation_distractors=2)
 EXECUTED = nbformat.v4.new_notebook(

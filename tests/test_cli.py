@@ -18,7 +18,7 @@ from dagf.cli import main
 from dagf.paths import ROOT
 from dagf.study import opening, parallel
 from tests.commands import dagf, fine, refused
-from tests.study.conftest import PROFILE, write_photographs
+from tests.fixtures import PROFILE, write_photographs
 
 
 def commands(

@@ -14,7 +14,7 @@ from dagf.model.variants import variant
 from dagf.paths import ROOT as HOME
 from dagf.toytown.generate import VERSION
 from tests.collections.test_export import run_of
-from tests.study.conftest import mobilenet, photograph
+from tests.fixtures import mobilenet, photograph
 
 ROOT = Path(__file__).parents[1]
 PAGES = sorted([*ROOT.glob("*.md"), *ROOT.glob("docs/*.md"), ROOT / "data" / "README.md"])

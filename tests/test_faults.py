@@ -26,9 +26,9 @@ from dagf.files import write_json
 from dagf.study.config import RunConfig
 from dagf.study.runs import RunStore, read_weights
 from tests.datasets.test_unpack import make_tar, make_zip
+from tests.fixtures import PROFILE, Workshop, configured, training_set, write_photographs
 from tests.forks import Ended, Forks, Order
 from tests.jobs import FIRST_PHOTOS, JOBS, make_project
-from tests.study.conftest import PROFILE, Workshop, configured, training_set, write_photographs
 
 KILLS = int(os.environ.get("DAGF_KILLS", "20"))
 # What may differ from the unbroken run while the work is unfinished: what it goes on from.

@@ -16,7 +16,7 @@ from benchmarks import extraction, int8, roads, searching
 from dagf.datasets.batches import image_batches, network_input
 from dagf.datasets.folder import load_folder
 from dagf.retrieval.inference import MultiScale, for_inference
-from tests.study.conftest import write_photographs
+from tests.fixtures import write_photographs
 
 pytestmark = pytest.mark.study
 

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from dagf.datasets.training_sets import image_path
-from tests.study.conftest import photograph
+from tests.fixtures import photograph
 
 
 def write_sfm(

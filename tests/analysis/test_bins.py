@@ -19,7 +19,7 @@ from dagf.errors import UserError
 from dagf.retrieval.metrics import average_precision, evaluate, positions, positive_ranks
 from dagf.study.opening import control_of, open_study
 from dagf.study.study import Study
-from tests.study.conftest import FOLDER
+from tests.fixtures import FOLDER
 
 pytestmark = pytest.mark.usefixtures("one_process")
 

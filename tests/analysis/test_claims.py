@@ -17,7 +17,7 @@ from dagf.retrieval.statistics import Interval, holm
 from dagf.study.config import RunConfig
 from dagf.study.opening import control_of
 from dagf.study.study import Study
-from tests.study.conftest import TOY
+from tests.fixtures import TOY
 
 NOTEBOOKS = {
     "rivals": "06",

@@ -18,7 +18,7 @@ from dagf.retrieval.metrics import evaluate, mean_average_precision
 from dagf.study.config import Scale, load_profile
 from dagf.study.opening import open_study
 from dagf.study.study import Study
-from tests.study.conftest import FOLDER, write_photographs
+from tests.fixtures import FOLDER, write_photographs
 
 pytestmark = pytest.mark.study
 

@@ -18,7 +18,7 @@ from dagf.errors import UserError
 from dagf.files import read_json, write_json
 from dagf.retrieval.extract import SHARDS, Extracted, extract_shards
 from dagf.retrieval.inference import extract
-from tests.study.conftest import photograph
+from tests.fixtures import photograph
 
 SPEC = ImageSpec(16, "squash")
 ABOUT = ["some encoder", 1]

@@ -27,8 +27,8 @@ from dagf.model.variants import VARIANTS, Variant, variant
 from dagf.paths import ROOT
 from dagf.study.runs import NUMBERS, Run, RunStore
 from tests.commands import fine, refused
+from tests.fixtures import configured
 from tests.model.test_network import stirred
-from tests.study.conftest import configured
 
 
 def run_of(root: Path, made_of: Variant) -> Run:

@@ -38,7 +38,7 @@ from dagf.study import parallel
 from dagf.study.runs import Run
 from dagf.study.sources import TrainingSet
 from tests.commands import dagf, fine, refused
-from tests.study.conftest import Workshop, configured, mobilenet, photograph, write_photographs
+from tests.fixtures import Workshop, configured, mobilenet, photograph, write_photographs
 
 BROKEN = "is no collection of `dagf extract`, or is broken; make it again"
 

@@ -30,7 +30,7 @@ from dagf.collections.live_search import (
 from dagf.collections.page import address, kept_thumbnail, show
 from dagf.console import HEADLESS
 from dagf.errors import UserError
-from tests.study.conftest import mobilenet, photograph
+from tests.fixtures import mobilenet, photograph
 
 pytestmark = pytest.mark.usefixtures("one_process")
 

@@ -10,7 +10,7 @@ from PIL import Image
 from dagf.collections import page, your_photos
 from dagf.collections.encoders import of_run
 from dagf.study.study import Study
-from tests.study.conftest import photograph
+from tests.fixtures import photograph
 
 GREY = np.full((4, 6, 3), 200, np.uint8)
 

@@ -8,7 +8,7 @@ from typing import Any
 from PIL import Image
 
 from dagf.datasets.revisited import Counts
-from tests.study.conftest import photograph
+from tests.fixtures import photograph
 
 OXFORD = [f"all_souls_{n:06d}" for n in range(4)] + [f"oxford_{n:06d}" for n in range(3)]
 TEXTS = {  # of the query all_souls_1, then of oxford_1

@@ -16,7 +16,7 @@ from dagf.datasets.folder import (
     validation_split,
 )
 from dagf.errors import UserError
-from tests.study.conftest import photograph
+from tests.fixtures import photograph
 
 HEADER = "file,instance,role"
 GOOD = ["q1.jpg,one,query", "q2.jpg,two,query-studio", "q3.jpg,three,query", "d1.jpg,one,database"]

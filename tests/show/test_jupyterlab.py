@@ -20,7 +20,7 @@ import dagf
 from dagf.console import HEADLESS
 from dagf.files import write_json
 from dagf.study.study import Study
-from tests.study.conftest import mobilenet, write_photographs
+from tests.fixtures import mobilenet, write_photographs
 
 pytestmark = pytest.mark.study
 

@@ -27,7 +27,7 @@ from dagf.study.config import RunConfig
 from dagf.study.opening import open_study
 from dagf.study.runs import Run
 from dagf.study.study import Study
-from tests.study.conftest import FOLDER
+from tests.fixtures import FOLDER
 
 pytestmark = pytest.mark.usefixtures("one_process")
 

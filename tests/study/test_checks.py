@@ -27,7 +27,7 @@ from dagf.study.runs import Run, read_weights
 from dagf.study.study import Study
 from dagf.study.training import load_backbone
 from tests.datasets.sets import REVISITED
-from tests.study.conftest import FOLDER, Workshop, configured, write_photographs
+from tests.fixtures import FOLDER, Workshop, configured, write_photographs
 
 # --- drawings that were changed -------------------------------------------------------------------------------------
 

@@ -33,7 +33,7 @@ from dagf.study.config import (
     load_profile,
     to_json,
 )
-from tests.study.conftest import configured
+from tests.fixtures import configured
 
 
 @dataclass(frozen=True)

@@ -22,7 +22,7 @@ from dagf.study.config import RunConfig
 from dagf.study.opening import open_study
 from dagf.study.runs import Run, RunStore
 from dagf.study.study import Study
-from tests.study.conftest import TOY
+from tests.fixtures import TOY
 
 pytestmark = pytest.mark.usefixtures("one_process")
 

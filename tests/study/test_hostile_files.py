@@ -26,8 +26,8 @@ from dagf.study.config import Profile, RunConfig, load_profile
 from dagf.study.runs import Run, RunStore, read_weights
 from dagf.study.study import Study
 from tests.commands import fine
+from tests.fixtures import PROFILE, Workshop, configured
 from tests.hostile import FEW, as_json, changed, damaged, read_or_refuse
-from tests.study.conftest import PROFILE, Workshop, configured
 
 
 @FEW

@@ -17,7 +17,7 @@ from dagf.paths import ROOT
 from dagf.retrieval.extract import SHARDS
 from dagf.study.runs import RunStore
 from dagf.study.sources import TrainingSet
-from tests.study.conftest import PROFILE, Workshop, configured, write_photographs
+from tests.fixtures import PROFILE, Workshop, configured, write_photographs
 
 LINE = "dagf: stopped; start the same command again to go on from here"
 pytestmark = [

@@ -15,7 +15,7 @@ from dagf.retrieval.metrics import evaluate
 from dagf.study.config import RunConfig
 from dagf.study.opening import control_of, open_study
 from dagf.study.study import Study
-from tests.study.conftest import FOLDER, write_photographs
+from tests.fixtures import FOLDER, write_photographs
 
 pytestmark = pytest.mark.usefixtures("one_process")
 

@@ -23,7 +23,7 @@ from dagf.reports.freshness import Project, common_parts
 from dagf.study.opening import files_hash, open_study
 from tests.datasets.sets import SMALL, write_images, write_set
 from tests.datasets.test_unpack import make_tar, make_zip
-from tests.study.conftest import FOLDER, write_photographs
+from tests.fixtures import FOLDER, write_photographs
 
 pytestmark = pytest.mark.usefixtures("one_process")
 TINY = FOLDER | {"held_out": 1}

@@ -8,8 +8,8 @@ from safetensors.torch import load_file
 
 from dagf.files import read_json, write_json
 from dagf.study.runs import REPEATS, Run, RunStore
+from tests.fixtures import PROFILE, same_bits
 from tests.forks import Forks, Order
-from tests.study.conftest import PROFILE, same_bits
 
 POINTS = 5.0  # of validation mAP: what a record says of other threads
 CLOSE = 0.02  # of a weight

@@ -17,7 +17,7 @@ from dagf.model.network import RetrievalNet
 from dagf.study import training
 from dagf.study.config import to_json
 from dagf.study.runs import Run, RunStore, read_weights
-from tests.study.conftest import Workshop, configured
+from tests.fixtures import Workshop, configured
 
 
 def pretended(store: RunStore, *names: str) -> None:

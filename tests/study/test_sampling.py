@@ -24,7 +24,7 @@ from dagf.study.runs import Run
 from dagf.study.sampling import LandmarkSampler
 from dagf.study.sources import ImageSource, TrainingSet, make_source
 from dagf.study.training import initial_network
-from tests.study.conftest import Workshop, configured, same_bits
+from tests.fixtures import Workshop, configured, same_bits
 
 LABELS = np.repeat(np.arange(5), [2, 3, 4, 5, 6])
 

@@ -15,7 +15,7 @@ from dagf.reports.runner import check_reports, run_reports
 from dagf.study.config import load_profile
 from dagf.study.profiles import find
 from dagf.study.runs import REPEATS
-from tests.study.conftest import write_photographs
+from tests.fixtures import write_photographs
 
 PROJECT = Path(__file__).parents[2]
 SMOKE = {"profile": "smoke"}

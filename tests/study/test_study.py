@@ -25,7 +25,7 @@ from dagf.study.opening import open_study
 from dagf.study.runs import RunStore
 from dagf.study.schedule import tasks_for
 from dagf.study.study import Study
-from tests.study.conftest import FOLDER
+from tests.fixtures import FOLDER
 
 pytestmark = pytest.mark.usefixtures("one_process")
 

@@ -22,7 +22,7 @@ from dagf.study.config import TrainSpec
 from dagf.study.runs import Run
 from dagf.study.sources import TrainingSet
 from dagf.study.training import initial_network, learning_rate, shrink
-from tests.study.conftest import Workshop, configured, same_bits
+from tests.fixtures import Workshop, configured, same_bits
 
 FILES = {"config.json", "curves.csv", "record.json", "weights.safetensors"}
 

@@ -33,7 +33,7 @@ from dagf.retrieval.search import similarities
 from dagf.study import parallel
 from dagf.study.opening import open_study
 from dagf.study.study import Study
-from tests.study.conftest import write_photographs
+from tests.fixtures import write_photographs
 
 TRAINING = {"epochs": 1, "steps": 2, "landmarks": 2, "views": 2}
 FOLDER: dict[str, Any] = {
