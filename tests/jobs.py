@@ -11,7 +11,7 @@ import nbformat
 
 import dagf.collections.page
 import dagf.reports.markup  # noqa: F401 (imported before the first fork)
-from dagf.analysis.contrasts import keep_table
+from dagf.analysis.tables import keep_table
 from dagf.collections import changes
 from dagf.collections.encoders import of_run
 from dagf.collections.index import Collection, build

@@ -5,9 +5,9 @@ from dataclasses import replace
 
 import pandas as pd
 
-from dagf.analysis.contrasts import benchmark_figures, runs_of, summary
+from dagf.analysis.contrasts import runs_of, summary
 from dagf.analysis.grid import of_first_set
-from dagf.analysis.tables import RUNS, traced
+from dagf.analysis.tables import RUNS, benchmark_figures, traced
 from dagf.console import progress
 from dagf.model.network import MapEncoder
 from dagf.model.variants import VARIANTS, variant

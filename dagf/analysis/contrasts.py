@@ -8,10 +8,7 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from dagf import paths
-from dagf.analysis.latex import tabular
-from dagf.analysis.tables import RUNS, run_words, split, traced
-from dagf.files import atomic_path, read_json, write_json, write_text
+from dagf.analysis.tables import RUNS, one_set, run_words, traced
 from dagf.model.variants import VARIANTS
 from dagf.retrieval.statistics import Interval, paired_bootstrap, sign_flip, t_interval, two_way
 from dagf.study.study import Study
@@ -262,11 +259,6 @@ def contrast_table(contrasts: Sequence[Contrast]) -> pd.DataFrame:
     return one_set(traced(rows))
 
 
-def one_set(table: pd.DataFrame) -> pd.DataFrame:
-    """The table without the column of query sets where there is but the one of every benchmark, `query`."""
-    return table.drop(columns="query set") if set(table["query set"]) == {"query"} else table
-
-
 def cells(one: Contrast, result: dict[str, str]) -> dict[str, str]:
     """How a table shows a contrast: the difference with its joint 95 % interval, what follows from it in a column
     `result`, and the two intervals beside it."""
@@ -276,44 +268,3 @@ def cells(one: Contrast, result: dict[str, str]) -> dict[str, str]:
         "over seeds": f"{one.over_seeds.ends}, {one.seeds}",
         "over queries (groups)": f"{one.over_queries.ends}, {one.queries} ({one.clusters})",
     }
-
-
-def keep_table(
-    name: str, frame: pd.DataFrame, title: str, caption: str, **more: str | dict[str, str]
-) -> None:
-    """Leave a table: `name`.json with its words, for the index and later notebooks, `name`.csv with its values, and
-    `name`.tex for a paper. Each row's runs (`dagf.analysis.tables`) are kept in the first two.
-
-    more: `note` (below the table), `alt` (of its figure), `facts` (name -> value, shown under "What was run").
-    """
-    plain, runs = split(frame)
-    record = (
-        {"title": title, "caption": caption, **more}
-        | _plain(plain)
-        | ({RUNS: runs} if runs else {})
-    )
-    write_json(paths.table(f"{name}.json"), record)
-    write_text(paths.table(f"{name}.tex"), tabular(record))
-    with atomic_path(paths.table(f"{name}.csv")) as path:
-        frame.to_csv(path, index=False)
-
-
-def _plain(frame: pd.DataFrame) -> dict[str, Any]:
-    cells = frame.astype(object).where(frame.notna(), None)  # JSON has no NaN
-    return {"columns": [str(column) for column in frame.columns], "rows": cells.to_numpy().tolist()}
-
-
-def photograph_tables() -> list[dict[str, Any]]:
-    """The kept tables that were measured on photographs, set by set: title, caption, columns, rows, note, runs."""
-    names = (*paths.PHOTOGRAPH_TABLES, *paths.MORE_PHOTOGRAPH_TABLES)
-    files = sorted((paths.reports() / "photographs").glob("*.json"))
-    sets = dict.fromkeys(file.stem.rpartition(".")[0] for file in files)
-    found = [files[0].with_name(f"{one}.{name}.json") for one in sets for name in names]
-    return [read_json(file) for file in found if file in files]
-
-
-def benchmark_figures() -> list[dict[str, Any]]:
-    """The figures of the record that `make bench` keeps; none where there is no record."""
-    record = paths.root() / paths.SPEED
-    figures: list[dict[str, Any]] = read_json(record)["figures"] if record.exists() else []
-    return figures

@@ -14,15 +14,12 @@ from tempfile import TemporaryDirectory
 from typing import Any
 
 import faiss
-import matplotlib
 import numpy as np
 import pandas as pd
 import torch
-from matplotlib import pyplot as plt
-from matplotlib.figure import Figure
 from numpy.typing import NDArray
 
-from dagf.analysis.contrasts import benchmark_figures
+from dagf.analysis.tables import benchmark_figures
 from dagf.console import cores, progress
 from dagf.datasets.batches import image_batches, network_input
 from dagf.datasets.images import ImageSpec, load_image
@@ -31,7 +28,6 @@ from dagf.retrieval.ann import Index, build_index, index_spec
 from dagf.retrieval.inference import extract, for_inference
 from dagf.retrieval.search import BLOCK, Descriptors, search
 from dagf.retrieval.statistics import exponent
-from dagf.show import figures
 
 TOP = 10  # neighbours, of which the recall is measured
 ROUNDS = 3
@@ -208,25 +204,3 @@ def benchmarks() -> pd.DataFrame:
     columns = ["what", "figure", "wanted"]
     rows = [[one[column] for column in columns] for one in benchmark_figures() if "head" not in one]
     return pd.DataFrame(rows, columns=columns)
-
-
-def plot_costs(costs: pd.DataFrame) -> Figure:
-    """Seconds and memory against rows, exact and index, on logarithmic axes."""
-    with matplotlib.rc_context(figures.STYLE):
-        figure, axes = plt.subplots(1, 2, figsize=(8, 3.2))
-        for ax, unit, label in zip(axes, ("s", "MB"), ("seconds, all queries", "MB"), strict=True):
-            ax.plot(
-                costs["rows"], costs[f"exact {unit}"], marker="o", color=figures.BLUE, label="exact"
-            )
-            ax.plot(
-                costs["rows"],
-                costs[f"index {unit}"],
-                marker="s",
-                color=figures.RED,
-                label="index",
-                linestyle="--",
-            )
-            ax.set(xscale="log", yscale="log", xlabel="rows", ylabel=label)
-        axes[0].legend(frameon=False)
-        figure.tight_layout()
-    return figure

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from scipy.io import loadmat
 
 from dagf import paths
-from dagf.analysis.published import read_published
+from dagf.analysis.tables import read_published
 from dagf.datasets.benchmark import Benchmark, from_ground_truth
 from dagf.datasets.manifest import DataSet, read_manifest
 from dagf.datasets.revisited import check_counts, load_ground_truth, plain_file

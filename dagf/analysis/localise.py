@@ -12,12 +12,9 @@ from dataclasses import asdict, replace
 from functools import partial, reduce
 from pathlib import Path
 
-import matplotlib
 import numpy as np
 import pandas as pd
 import torch
-from matplotlib import pyplot as plt
-from matplotlib.figure import Figure
 from numpy.typing import NDArray
 from pytorch_grad_cam.utils.image import scale_cam_image
 from torch import Tensor
@@ -34,7 +31,6 @@ from dagf.files import atomic_path, content_hash
 from dagf.model.network import Inspection, RetrievalNet
 from dagf.retrieval.descriptors import benchmark_scores
 from dagf.retrieval.statistics import paired_bootstrap
-from dagf.show.figures import STYLE, overlay
 from dagf.study.parallel import side_by_side
 from dagf.study.provenance import code_hash, evaluation_hash
 from dagf.study.runs import REMEDY, Run, read_table
@@ -47,7 +43,6 @@ SEED = 2023  # of the random maps
 SPREAD = 0.3  # standard deviation of the centre prior, as a share of the image's sides
 SMALL = 0.25  # energy is judged where the mask covers at most this share: elsewhere most of any map is inside
 DIFFICULTIES = ("easy", "hard", "junk")
-SHOWN = ("region evaluator", "effective weight", "MAX-Mask cells", "Grad-CAM", "feature norm")
 
 
 def maps_of(
@@ -196,7 +191,7 @@ def localisation(study: Study, net: RetrievalNet, step: int = 1) -> pd.DataFrame
     ):
         rows = records[kept].iloc[places].to_dict("records")
         chosen = [numbers[row["file"]] for row in rows]
-        masks = [_mask(study, row["file"], images) for row in rows]
+        masks = [landmark_mask(study, row["file"], images) for row in rows]
         for name, planes in maps_of(
             net, to_input(images), [targets[number] for number in chosen], chosen
         ).items():
@@ -246,7 +241,7 @@ def _toytown(study: Study) -> Path:
     return study.toytown
 
 
-def _mask(study: Study, file: str, images: Tensor) -> Mask:
+def landmark_mask(study: Study, file: str, images: Tensor) -> Mask:
     """The mask at the size (H, W) of the network's input: nearest pixel, where the profile resizes images."""
     mask = torch.from_numpy(load_mask(_toytown(study), "test", file))
     resized = fn.interpolate(mask[None, None].float(), size=images.shape[2:], mode="nearest-exact")
@@ -307,38 +302,3 @@ def by_difficulty(frame: pd.DataFrame) -> pd.DataFrame:
 def worst_images(frame: pd.DataFrame, map_name: str, count: int) -> list[str]:
     """The files in which a map has its lowest pixel AUC, the worst first."""
     return frame[frame["map"] == map_name].nsmallest(count, "AUC")["file"].tolist()
-
-
-def localisation_figure(
-    study: Study, net: RetrievalNet, files: Sequence[str], shown: Sequence[str] = SHOWN
-) -> Figure:
-    """Some test database images, line by line: picture, outline of the mask, and maps with their pixel AUC."""
-    net = on_device(net)
-    numbers = [study.test.database.index(file) for file in files]
-    targets = cam_targets(study, net)
-    columns = 2 + len(shown)
-    with matplotlib.rc_context(STYLE):
-        figure, axes = plt.subplots(
-            len(files), columns, figsize=(1.45 * columns, 1.8 * len(files)), squeeze=False
-        )
-        for places, images in image_batches(
-            [study.test.root / file for file in files], study.profile.evaluation_image
-        ):
-            chosen = [numbers[place] for place in places]
-            maps = maps_of(net, to_input(images), [targets[number] for number in chosen], chosen)
-            for number, place in enumerate(places):
-                line, mask = axes[place], _mask(study, files[place], images)
-                pixels = images[number].permute(1, 2, 0).numpy()
-                overlay(line[0], pixels, None, Path(files[place]).stem)
-                overlay(line[1], pixels, None, f"landmark, {mask.mean():.0%}")
-                if mask.any() and not mask.all():
-                    line[1].contour(mask, levels=[0.5], colors="#f0e442", linewidths=1)
-                for ax, name in zip(line[2:], shown, strict=True):
-                    plane = maps.get(name)
-                    value = "none" if plane is None else f"AUC {pixel_auc(plane[number], mask):.0%}"
-                    overlay(
-                        ax, pixels, None if plane is None else plane[number], f"{name}\n{value}"
-                    )
-        figure.tight_layout(pad=0.3)
-    net.cpu()
-    return figure

@@ -1,15 +1,11 @@
 """mAP among many distractors: the test landmarks of a study among all that its profile's `scale` asks for."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import partial
-from typing import cast
 
-import matplotlib
 import numpy as np
 import pandas as pd
-from matplotlib import pyplot as plt
-from matplotlib.figure import Figure
 
 from dagf.analysis.tables import RUNS, run_words, traced
 from dagf.console import progress
@@ -19,14 +15,12 @@ from dagf.model.variants import VARIANTS
 from dagf.retrieval.metrics import evaluate_positions, means
 from dagf.retrieval.search import Descriptors, Rows
 from dagf.retrieval.streaming import stream_positions
-from dagf.show import figures
 from dagf.study.config import Scale
 from dagf.study.opening import drawn
 from dagf.study.parallel import side_by_side
 from dagf.study.runs import Run
 from dagf.study.study import Key, Study
 
-Lines = Iterable[tuple[Key, pd.DataFrame]]
 FIRST = 100  # distractors at the first step of the curve, and of the fit
 
 
@@ -145,32 +139,3 @@ def half_precision(study: Study, one: Extracted_, setting: str) -> pd.DataFrame:
             {"precision": np.dtype(kind).name, "MB": rows.astype(kind).nbytes / 1e6, "mAP": value}
         )
     return pd.DataFrame(kept)
-
-
-def plot_curve(found: pd.DataFrame, settings: Sequence[str]) -> Figure:
-    """mAP of the first query set against distractors: a line an arm and seed, a panel a setting; 0 at the left end."""
-    with matplotlib.rc_context(figures.STYLE):
-        figure, axes = plt.subplots(
-            1, len(settings), figsize=(3.4 * len(settings), 3.2), sharey=True, squeeze=False
-        )
-        for ax, setting in zip(axes[0], settings, strict=True):
-            named: set[str] = set()
-            part = found[
-                (found["setting"] == setting) & (found["query_set"] == found["query_set"].iloc[0])
-            ]
-            for (arm, _), one in cast("Lines", part.groupby(["arm", "seed"], sort=False)):
-                label = "" if arm in named else VARIANTS[arm].title
-                named.add(arm)
-                ax.plot(
-                    one["distractors"],
-                    one["mAP"],
-                    marker=".",
-                    color=figures.colour(arm),
-                    label=label or None,
-                )
-            ax.set_xscale("symlog", linthresh=FIRST, linscale=0.5)
-            ax.set(title=setting, xlabel="distractors")
-        axes[0][0].set_ylabel("mAP (%)")
-        axes[0][0].legend(frameon=False)
-        figure.tight_layout()
-    return figure

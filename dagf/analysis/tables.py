@@ -1,34 +1,153 @@
-"""What a result table is: its columns as a page and LaTeX show them, and which trained runs a row was computed from.
+"""What a result table is: how it is kept, the trained runs behind its rows, and the published figures.
 
-Runs stand in the column `RUNS`: a page shows them where the mouse rests on the row, and the files of a table keep them.
+Runs stand in the column `RUNS`: a page shows them where the mouse rests on the row, and the files
+of a table keep them.
 """
 
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import pandas as pd
 
+from dagf import paths
+from dagf.errors import UserError
+from dagf.files import atomic_path, read_json, write_json, write_text
+
 RUNS = "runs"
+SIGNS = {  # of our tables; LaTeX has none of them without further packages
+    "−": "$-$", "×": r"$\times$", "±": r"$\pm$", "·": r"$\cdot$", "≤": r"$\leq$", "≥": r"$\geq$",
+    "→": r"$\to$", "α": r"$\alpha$", "–": "--", "<": r"\textless{}", ">": r"\textgreater{}",
+    "†": r"\textdagger{}",
+}  # fmt: skip
+PUBLISHED = (
+    *("method", "dim", "dataset", "protocol", "metric", "value"),
+    *("training_set", "source", "caveat", "note"),
+)
+ABOUT = {  # the columns of a published figure that name its row -> how a table calls them
+    "method": "method",
+    "dim": "dim",
+    "training_set": "trained on",
+    "caveat": "caveats",
+    "source": "source",
+}
 
 
 def run_words(runs: Iterable[tuple[int, str]]) -> str:
-    """(seed, run's ID) as a text, each once; '' where all are of untrained heads, whose ID is ''."""
+    """Return (seed, run's ID) as a text, each once; '' if all are of untrained heads (ID '')."""
     return ", ".join(f"{run} (seed {seed})" for seed, run in dict.fromkeys(runs) if run)
 
 
 def traced(rows: Iterable[Mapping[str, Any]]) -> pd.DataFrame:
-    """The rows as a table, without the column `RUNS` where no row has a run."""
+    """Return the rows as a table, without the column `RUNS` where no row has a run."""
     frame = pd.DataFrame(list(rows))
     return frame if RUNS not in frame or frame[RUNS].any() else frame.drop(columns=RUNS)
 
 
 def split(frame: pd.DataFrame) -> tuple[pd.DataFrame, list[str]]:
-    """A table without the column `RUNS`, and that column row by row; no texts where there is none."""
+    """Return a table without the column `RUNS`, and that column row by row (empty without one)."""
     if RUNS not in frame:
         return frame, []
     return frame.drop(columns=RUNS), frame[RUNS].fillna("").tolist()
+
+
+def one_set(table: pd.DataFrame) -> pd.DataFrame:
+    """Return the table without its query sets if it has only `query`, which every benchmark has."""
+    return table.drop(columns="query set") if set(table["query set"]) == {"query"} else table
+
+
+def keep_table(
+    name: str, frame: pd.DataFrame, title: str, caption: str, **more: str | dict[str, str]
+) -> None:
+    """Write a result table: `name`.json for later notebooks, `name`.csv, `name`.tex for a paper.
+
+    more: `note` (below the table), `alt` (of its figure), `facts` (name -> value, "What was run").
+    """
+    plain, runs = split(frame)
+    cells = plain.astype(object).where(plain.notna(), None)  # JSON has no NaN
+    record: dict[str, Any] = {"title": title, "caption": caption, **more}
+    record |= {"columns": [str(column) for column in plain], "rows": cells.to_numpy().tolist()}
+    write_json(paths.table(f"{name}.json"), record | ({RUNS: runs} if runs else {}))
+    write_text(paths.table(f"{name}.tex"), latex(plain, f"{title}. {caption}"))
+    with atomic_path(paths.table(f"{name}.csv")) as path:
+        frame.to_csv(path, index=False)
+
+
+def latex(table: pd.DataFrame, caption: str) -> str:
+    """Return a table environment for a paper (booktabs): floats with two decimals, '' for NaN."""
+    style = table.style.hide(axis="index").format(precision=2, na_rep="", escape="latex")
+    found = style.format_index(axis=1, escape="latex").to_latex(
+        hrules=True,
+        column_format="".join("r" if kind.kind in "iuf" else "l" for kind in table.dtypes),
+        position_float="centering",
+        caption=re.sub(r"([&%$#_])", r"\\\1", caption),
+    )
+    return "".join(SIGNS.get(sign, sign) for sign in found)
+
+
+def photograph_tables() -> list[dict[str, Any]]:
+    """Return the records of the kept tables on photographs (reports/photographs), set by set."""
+    names = (*paths.PHOTOGRAPH_TABLES, *paths.MORE_PHOTOGRAPH_TABLES)
+    files = sorted((paths.reports() / "photographs").glob("*.json"))
+    sets = dict.fromkeys(file.stem.rpartition(".")[0] for file in files)
+    found = [files[0].with_name(f"{one}.{name}.json") for one in sets for name in names]
+    return [read_json(file) for file in found if file in files]
+
+
+def benchmark_figures() -> list[dict[str, Any]]:
+    """Return the figures that `make bench` measured last; none where there is no record."""
+    record = paths.root() / paths.SPEED
+    figures: list[dict[str, Any]] = read_json(record)["figures"] if record.exists() else []
+    return figures
+
+
+def read_published(path: Path | None = None) -> pd.DataFrame:
+    """Return the figures that others published (data/published.csv or `path`), one a row.
+
+    `value` is a number in per cent; all else is text, empty where the source does not say. None of
+    it was measured here, and nothing of it may stand in one column with what was.
+
+    Raises `UserError` for a file that is missing or is no such table.
+    """
+    path = path or paths.data() / "published.csv"
+    try:
+        found = pd.read_csv(path, dtype=str, keep_default_na=False)
+        if tuple(found.columns) != PUBLISHED:
+            raise ValueError(f"its columns are not {', '.join(PUBLISHED)}")
+        return found.assign(value=found["value"].map(float))
+    except (OSError, ValueError) as error:
+        raise UserError(
+            f"{path} is no table of published figures ({error}): get it again with the project"
+        ) from error
+
+
+def published_table(
+    published: pd.DataFrame, datasets: Sequence[str], protocols: Sequence[str]
+) -> pd.DataFrame:
+    """Return published mAP, one row a method, one column a data set and protocol; NaN for none.
+
+    One protocol is not named in the columns. Rows are in the order of the file; beside the figures
+    stand what the method was trained on, the caveats and the source.
+    """
+    chosen = published[
+        published["dataset"].isin(datasets)
+        & published["protocol"].isin(protocols)
+        & (published["metric"] == "mAP")
+    ]
+    rows = []
+    for about, part in chosen.groupby(list(ABOUT), sort=False):
+        row = dict(zip(ABOUT.values(), about, strict=True))
+        figures = part.set_index(["dataset", "protocol"])["value"]
+        for dataset in datasets:
+            for protocol in protocols:
+                name = f"{dataset} {protocol}" if len(protocols) > 1 else dataset
+                row[name] = figures.get((dataset, protocol), float("nan"))
+        rows.append(row)
+    told = [*ABOUT.values()][2:]
+    table = pd.DataFrame(rows)
+    return table[[*(column for column in table if column not in told), *told]]
 
 
 @dataclass(frozen=True)
@@ -41,28 +160,29 @@ class Column:
 
 
 def columns(table: Mapping[str, Any]) -> list[Column]:
-    """The columns of a table: floats of a column with equally many decimals, three at most; numbers to the right."""
+    """Return the columns of a table's record; floats of one with equally many decimals, 3 at most.
+
+    Numbers are aligned to the right.
+    """
     made = []
     for i, title in enumerate(table["columns"]):
         values = [row[i] for row in table["rows"]]
-        decimals = max(
-            (_decimals(value) for value in values if isinstance(value, float)), default=0
-        )
-        cells = [cell(value, decimals) for value in values]
-        made.append(Column(cell(title), cells, all(is_number(text) for text in cells if text)))
+        decimals = max((_decimals(one) for one in values if isinstance(one, float)), default=0)
+        cells = [_cell(value, decimals) for value in values]
+        made.append(Column(_cell(title), cells, all(is_number(text) for text in cells if text)))
     return made
 
 
-def cell(value: Any, decimals: int = 3) -> str:
-    """A value in a table; nothing for nothing."""
+def _cell(value: Any, decimals: int = 3) -> str:
     if isinstance(value, float):
         return f"{value:.{decimals}f}".replace("-", "−")
     return "" if value is None else str(value)
 
 
 def is_number(text: str) -> bool:
-    """Whether a table shows `text` as a number, aligned to the right: 3, −1.5, 41.2 %, .41 ± .02, [.38, .42]."""
-    return bool(re.fullmatch(r"[—–]|[-+−±≤≥<>~\[(]*[.\d][\d.,:;%±+−()\[\]\s×e–-]*", text.strip()))
+    """Return whether `text` is shown as a number: 3, −1.5, 41.2 %, .41 ± .02, [.38, .42]."""
+    number = r"[—–]|[-+−±≤≥<>~\[(]*[.\d][\d.,:;%±+−()\[\]\s×e–-]*"
+    return bool(re.fullmatch(number, text.strip()))
 
 
 def _decimals(value: float) -> int:
@@ -70,7 +190,7 @@ def _decimals(value: float) -> int:
 
 
 def is_table(value: Any) -> bool:
-    """Whether a result is a table that the index can show."""
+    """Return whether a result is a table that the index can show."""
     if not isinstance(value, dict) or not isinstance(value.get("columns"), list):
         return False
     rows, width = value.get("rows"), len(value["columns"])

@@ -4,7 +4,7 @@ import base64
 import html
 import io
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import matplotlib
 import numpy as np
@@ -17,14 +17,12 @@ from matplotlib.patches import Rectangle
 from numpy.typing import NDArray
 
 from dagf import paths
-from dagf.analysis.contrasts import keep_table
+from dagf.analysis.contrasts import Contrast
+from dagf.analysis.tables import keep_table
 from dagf.model.variants import VARIANTS
 from dagf.retrieval.statistics import t_interval
 from dagf.show.html import record_table as record_table
 from dagf.show.html import table as table
-
-if TYPE_CHECKING:
-    from dagf.analysis.contrasts import Contrast
 
 # Okabe and Ito's colours, which people with any colour vision can tell apart.
 BLUE, ORANGE, GREEN, RED, PURPLE, SKY, GREY = (
@@ -87,7 +85,7 @@ def show(figure: Figure, alt: str, caption: str, save: str = "") -> HTML:
 def kept(
     name: str, frame: pd.DataFrame, title: str, caption: str, digits: int = 1, **more: Any
 ) -> HTML:
-    """A table for a notebook that is a result, too: kept by `dagf.analysis.contrasts.keep_table`."""
+    """A table for a notebook that is a result, too: kept by `dagf.analysis.tables.keep_table`."""
     keep_table(name, frame, title, caption, **more)
     return table(frame, f"{title}. {caption}", digits)
 
@@ -196,7 +194,7 @@ def heat_maps(table: pd.DataFrame, down: str, along: str, value: str, panel: str
     return figure
 
 
-def gains(contrasts: Sequence["Contrast"]) -> Figure:
+def gains(contrasts: Sequence[Contrast]) -> Figure:
     """Differences by nuisance and bin, with the joint interval; `setting` of a contrast reads 'nuisance: bin'."""
     split: dict[str, list[tuple[str, Contrast]]] = {}
     for one in contrasts:
@@ -265,3 +263,41 @@ def frame(ax: Axes, verdict: str) -> None:
     )
     box.set_clip_on(False)
     ax.add_patch(box)
+
+
+def distractor_curve(found: pd.DataFrame, settings: Sequence[str]) -> Figure:
+    """Plot mAP of the first query set against distractors: a line an arm and seed, a panel a setting.
+
+    found: as `dagf.analysis.scale.curve` gives it. No distractors stand at the left end.
+    """
+    found = found[found["query_set"] == found["query_set"].iloc[0]]
+    with matplotlib.rc_context(STYLE):
+        size = (3.4 * len(settings), 3.2)
+        figure, axes = plt.subplots(1, len(settings), figsize=size, sharey=True, squeeze=False)
+        for ax, setting in zip(axes[0], settings, strict=True):
+            for arm, part in found[found["setting"] == setting].groupby("arm", sort=False):
+                lines = part.pivot(index="distractors", columns="seed", values="mAP")
+                label = [VARIANTS[str(arm)].title, *[None] * (lines.shape[1] - 1)]
+                ax.plot(lines, marker=".", color=colour(str(arm)), label=label)
+            ax.set_xscale("symlog", linthresh=100, linscale=0.5)
+            ax.set(title=setting, xlabel="distractors")
+        axes[0][0].set_ylabel("mAP (%)")
+        axes[0][0].legend(frameon=False)
+        figure.tight_layout()
+    return figure
+
+
+def search_costs(costs: pd.DataFrame) -> Figure:
+    """Plot seconds and megabytes against rows, exact search and index, on logarithmic axes.
+
+    costs: as `dagf.analysis.scale.search_costs` gives them.
+    """
+    with matplotlib.rc_context(STYLE):
+        figure, axes = plt.subplots(1, 2, figsize=(8, 3.2))
+        for ax, unit, label in zip(axes, ("s", "MB"), ("seconds, all queries", "MB"), strict=True):
+            for kind, style in (("exact", {"color": BLUE}), ("index", {"color": RED, "ls": "--"})):
+                ax.plot(costs["rows"], costs[f"{kind} {unit}"], marker="o", label=kind, **style)
+            ax.set(xscale="log", yscale="log", xlabel="rows", ylabel=label)
+        axes[0].legend(frameon=False)
+        figure.tight_layout()
+    return figure

@@ -1,5 +1,6 @@
 """Looking at a benchmark and at what a network finds in it: static grids, framed by right, wrong and junk."""
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -13,10 +14,12 @@ from matplotlib.patches import Rectangle
 from numpy.typing import NDArray
 
 from dagf.analysis.cam import CamTarget, Look, grad_cam, look
+from dagf.analysis.localise import cam_targets, landmark_mask, maps_of, pixel_auc
 from dagf.console import progress
 from dagf.datasets.benchmark import Benchmark, Query
-from dagf.datasets.images import load_image
+from dagf.datasets.images import load_image, to_input
 from dagf.datasets.toytown import toytown_records
+from dagf.devices import on_device
 from dagf.model.network import RetrievalNet
 from dagf.retrieval.search import similarities
 from dagf.show.figures import BLUE, STYLE, contact_sheet, frame, kept_cells, overlay
@@ -313,3 +316,32 @@ def kept_fractions(net: RetrievalNet, files: list[Path], study: Study) -> pd.Dat
             "most (%)": 100 * shares.max(0),
         }
     )
+
+
+LOCALISED = ("region evaluator", "effective weight", "MAX-Mask cells", "Grad-CAM", "feature norm")
+
+
+def against_masks(study: Study, net: RetrievalNet, files: Sequence[str]) -> Figure:
+    """Show test database images line by line: the landmark's outline, and maps with their AUC."""
+    net, columns = on_device(net), 2 + len(LOCALISED)
+    targets, spec = cam_targets(study, net), study.profile.evaluation_image
+    with matplotlib.rc_context(STYLE):
+        size = (1.45 * columns, 1.8 * len(files))
+        figure, axes = plt.subplots(len(files), columns, figsize=size, squeeze=False)
+        for file, line in zip(files, axes, strict=True):
+            number = study.test.database.index(file)
+            image = load_image(study.test.root / file, spec)[None]
+            mask = landmark_mask(study, file, image)
+            maps = maps_of(net, to_input(image), [targets[number]], [number])
+            pixels = image[0].permute(1, 2, 0).numpy()
+            overlay(line[0], pixels, None, Path(file).stem)
+            overlay(line[1], pixels, None, f"landmark, {mask.mean():.0%}")
+            if mask.any() and not mask.all():
+                line[1].contour(mask, levels=[0.5], colors="#f0e442", linewidths=1)
+            for ax, name in zip(line[2:], LOCALISED, strict=True):
+                plane = maps[name][0] if name in maps else None
+                score = "none" if plane is None else f"AUC {pixel_auc(plane, mask):.0%}"
+                overlay(ax, pixels, plane, f"{name}\n{score}")
+        figure.tight_layout(pad=0.3)
+    net.cpu()
+    return figure

@@ -1,17 +1,11 @@
-"""Explanations and figures: what is shown is what the network computed; Grad-CAM by hand."""
+"""Explanations: what is shown is what the network computed; Grad-CAM by hand."""
 
-import base64
-import re
-from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import cv2
 import numpy as np
-import pandas as pd
 import pytest
 import torch
-from matplotlib import pyplot as plt
-from matplotlib.figure import Figure
 from pytorch_grad_cam import EigenCAM
 from torch import nn
 from torch.nn import functional as fn
@@ -20,13 +14,8 @@ from dagf.analysis.cam import CamTarget, SettledEigenCAM, cams, contributions, g
 from dagf.datasets.images import ImageSpec, load_image, to_input
 from dagf.model.backbone import BackboneSpec
 from dagf.model.network import RetrievalNet
-from dagf.retrieval.metrics import evaluate
 from dagf.retrieval.whitening import pca_whitening
-from dagf.show import figures, gallery
-from dagf.study.opening import open_study
 from dagf.study.runs import Run
-from dagf.study.sources import TrainingSet
-from dagf.study.study import Study
 
 SPEC = ImageSpec(32)
 
@@ -39,19 +28,6 @@ def net(finished: Run) -> RetrievalNet:
 @pytest.fixture
 def shot(photographs: Path) -> Path:
     return photographs / "jpg" / "4-0.jpg"
-
-
-@pytest.fixture(autouse=True)
-def figures_are_closed() -> Iterator[None]:
-    yield
-    open_figures = plt.get_fignums()
-    plt.close("all")
-    assert open_figures == []
-
-
-@pytest.fixture
-def toytown(project: Path, profile: Callable[..., str]) -> Study:
-    return open_study(profile())
 
 
 def test_look_is_what_the_network_computed(net: RetrievalNet, shot: Path) -> None:
@@ -229,142 +205,3 @@ def test_eigen_cam_is_bright_where_activations_are_strong() -> None:
         assert settled[strength == strength.max()].min() > 0.99
         assert settled[strength == strength.min()].max() == 0
         assert np.allclose(plain, settled, atol=1e-5) or np.allclose(plain, 1 - settled, atol=1e-5)
-
-
-def line() -> Figure:
-    figure, ax = plt.subplots()
-    ax.plot([0, 1], [1, 0])
-    return figure
-
-
-def picture() -> Figure:
-    figure, ax = plt.subplots()
-    figures.overlay(ax, np.full((8, 8, 3), 90, np.uint8), np.eye(4), "over")
-    return figure
-
-
-@pytest.mark.parametrize(("made", "kind"), [(line, "svg"), (picture, "png")])
-def test_show_escapes_its_words_and_repeats_to_the_byte(
-    project: Path, made: Callable[[], Figure], kind: str
-) -> None:
-    first, second = (
-        figures.show(made(), 'a "b" <c> & d', "<i>words</i>", save=name).data
-        for name in ("one", "two")
-    )
-    assert first == second
-    assert 'alt="a &quot;b&quot; &lt;c&gt; &amp; d"' in first
-    assert "<figcaption>&lt;i&gt;words&lt;/i&gt;</figcaption>" in first
-    saved = [
-        (project / "data" / "scratch" / "figures" / f"{name}.{kind}").read_bytes()
-        for name in ("one", "two")
-    ]
-    assert saved[0] == saved[1] == base64.b64decode(re.search(r'base64,([^"]+)"', first).group(1))  # type: ignore[union-attr]
-    assert "http" not in first.replace("http://www.w3.org", "")
-
-
-def test_tables() -> None:
-    frame = pd.DataFrame({"a<b": ["<x>", "y"], "v": [1.25, np.nan]})
-    shown = figures.table(frame, "A & B", digits=2).data
-    assert "<figcaption>A &amp; B</figcaption>" in shown
-    assert "a&lt;b" in shown
-    assert "&lt;x&gt;" in shown
-    assert "1.25" in shown
-    assert "–" in shown
-    record = {"title": "T", "caption": "C", "columns": ["a"], "rows": [[1.04]]}
-    assert "<figcaption>T. C</figcaption>" in figures.record_table(record).data
-    assert "1.0" in figures.record_table(record).data
-
-
-def test_plots_of_results(finished: Run) -> None:
-    results = pd.DataFrame(
-        [
-            ("dagf", 0, "Easy", 40.0),
-            ("dagf", 1, "Easy", 44.0),
-            ("gem", 0, "Easy", 38.0),
-            ("gem", 0, "Hard", 9.0),
-        ],
-        columns=["arm", "seed", "setting", "mAP"],
-    )
-    shown = figures.arms_by_setting(results[results["setting"] == "Easy"], ["Easy"])
-    assert [label.get_text() for label in shown.axes[0].get_yticklabels()] == ["DAGF", "GeM"]
-    curves = {
-        ("dagf", 0): finished.curves,
-        ("dagf", 1): finished.curves,
-        ("gem", 0): finished.curves,
-    }
-    plotted = figures.training_curves(curves)
-    assert [text.get_text() for text in plotted.axes[0].get_legend().get_texts()] == ["DAGF", "GeM"]
-    assert len(plotted.axes[1].lines) == 3
-    for figure in (shown, plotted):
-        assert "<img" in figures.show(figure, "alt", "caption").data
-
-
-def test_sheets_overlays_and_frames() -> None:
-    pixels = [np.zeros((5, 7, 3), np.uint8)] * 3
-    sheet = figures.contact_sheet(pixels, columns=2)
-    assert len(sheet.axes) == 4
-    assert sum(bool(ax.images) for ax in sheet.axes) == 3
-    figure, axes = plt.subplots(1, 2)
-    figures.kept_cells(axes[0], np.zeros((32, 32, 3), np.uint8), np.eye(3, dtype=bool), 2, "kept")
-    assert list(axes[0].images[1].get_extent()) == [
-        3.5,
-        27.5,
-        27.5,
-        3.5,
-    ]  # of 4 cells of 8 pixels, half a one in
-    figures.kept_cells(axes[1], np.zeros((32, 32, 3), np.uint8), None, 1, "all")
-    assert len(axes[1].images) == 1
-    for verdict in ("right", "wrong", "junk"):
-        figures.frame(axes[1], verdict)
-    assert len({(patch.get_linestyle(), patch.get_edgecolor()) for patch in axes[1].patches}) == 3
-    for made in (sheet, figure):
-        figures.show(made, "alt", "caption")
-
-
-@pytest.mark.study
-def test_browsing_toytown(toytown: Study, net: RetrievalNet) -> None:
-    counted = gallery.counts(toytown).set_index("part")
-    assert counted["images"].to_dict() == {
-        "training": 9, "validation: queries": 2, "validation: database": 8, "validation: distractors": 2,
-        "test: query": 2, "test: database": 8, "test: distractors": 3,
-    }  # fmt: skip
-    assert counted["landmarks"]["training"] == 3
-    labels = gallery.label_counts(toytown.test).set_index("setting")
-    assert (
-        labels["positives"]["Easy"] + labels["positives"]["Hard"] == labels["positives"]["Medium"]
-    )
-    assert toytown.toytown is not None
-    for made in (gallery.tour(toytown, queries=9), gallery.nuisances(toytown.toytown)):
-        figures.show(made, "alt", "caption")
-    shown, scores, order = gallery.ranking(toytown, ("dagf", 0), [0, 1], top=4)
-    figures.show(shown, "alt", "caption")
-    assert scores.shape == (2, 11)
-    assert order.shape == (2, 4)
-    for number, rows in enumerate(order):
-        assert np.array_equal(scores[number, rows], np.sort(scores[number])[::-1][:4])
-    best = [int(row) for row in np.argsort(-scores[0])[:2]]
-    figures.show(gallery.explained(toytown, net, 0, scores, best), "alt", "caption")
-    worst = next(
-        int(row)
-        for row in np.argsort(-scores[0])
-        if not gallery.label_of(toytown.test.queries[0], int(row))
-    )
-    shown = gallery.explained(toytown, net, 0, scores, [worst])  # a ranking that a negative leads
-    cams = [shown.axes[number].images[1].get_array() for number in (6, 13)]
-    assert all(np.ptp(cam) > 0.5 for cam in cams)
-    figures.show(shown, "alt", "caption")
-    files = toytown.test.database_paths[:3]
-    kept = gallery.kept_fractions(net, files, toytown)
-    assert list(kept["window"]) == ["1 × 1", "2 × 2", "3 × 3"]
-    assert (kept["least (%)"] <= kept["kept cells, mean (%)"]).all()
-    assert kept["most (%)"].between(0, 100).all()
-
-
-def test_what_is_right(data: TrainingSet) -> None:
-    query = data.validation.queries[1]
-    rows = query.labels["ok"]
-    assert gallery.label_of(query, int(rows[0])) == "ok"
-    assert gallery.label_of(query, 0) == ""
-    assert gallery.found(query, np.array([0, *rows[:2]])) == 2
-    scores = np.zeros((len(data.validation.queries), len(data.validation.database_paths)))
-    assert len(evaluate(data.validation, scores)) == 3

@@ -1,10 +1,8 @@
 """From judged queries to tables: summaries, contrasts and verdicts by hand."""
 
-from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
-import bs4
 import numpy as np
 import pandas as pd
 import pytest
@@ -15,13 +13,10 @@ from dagf.analysis.contrasts import (
     contrast,
     contrast_of,
     contrast_table,
-    keep_table,
     ranked,
     summary,
 )
-from dagf.files import read_json
 from dagf.retrieval.statistics import Interval, sign_flip, t_interval, two_way
-from dagf.show import figures
 from dagf.study.study import Results
 
 nan = float("nan")
@@ -170,38 +165,6 @@ def test_a_verdict_needs_every_interval(
         Contrast("dagf", "gem", "Medium", "query", 3, 9, 9, *intervals, 0.01, 0.01).verdict
         == verdict
     )
-
-
-def test_a_kept_table(project: Path) -> None:
-    frame = pd.DataFrame(
-        {"a": [1, 2], "b": ["x", None], "c": [0.5, np.nan], "n": pd.array([1, None], dtype="Int64")}
-    )
-    keep_table("kept", frame, "T", "C", note="N")
-    folder = project / "data" / "scratch" / "tables"
-    record = read_json(folder / "kept.json")
-    assert record["rows"] == [[1, "x", 0.5, 1], [2, None, None, None]]
-    assert (record["columns"], record["title"], record["note"]) == (["a", "b", "c", "n"], "T", "N")
-    assert pd.read_csv(folder / "kept.csv")["c"].isna().sum() == 1
-    assert contrasts.photograph_tables() == []
-
-
-def test_a_kept_table_names_the_runs_of_each_row(project: Path) -> None:
-    """In the CSV as a column; in the JSON beside the rows, which the index, later notebooks and LaTeX show."""
-    frame = pd.DataFrame(
-        {"method": ["DAGF", "GeM"], "mAP": [1.5, 2.5], "runs": ["a1 (seed 0)", np.nan]}
-    )
-    keep_table("kept", frame, "T", "C")
-    folder = project / "data" / "scratch" / "tables"
-    record = read_json(folder / "kept.json")
-    assert (record["columns"], record["rows"]) == (["method", "mAP"], [["DAGF", 1.5], ["GeM", 2.5]])
-    assert record["runs"] == ["a1 (seed 0)", ""]
-    assert pd.read_csv(folder / "kept.csv")["runs"][0] == "a1 (seed 0)"
-    assert "a1" not in (folder / "kept.tex").read_text()
-    again = figures.record_table(record).data
-    assert again == figures.table(frame, "T. C").data
-    assert [row.get("title") for row in bs4.BeautifulSoup(again, "html.parser").select("tbody tr")] == [
-        "a1 (seed 0)", None,
-    ]  # fmt: skip
 
 
 @pytest.mark.parametrize(

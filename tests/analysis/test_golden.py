@@ -12,7 +12,7 @@ from click.testing import CliRunner, Result
 from scipy.io import savemat
 
 from dagf.analysis.golden import NOTE, SET, check_golden, measured, read_descriptors
-from dagf.analysis.published import COLUMNS, read_published
+from dagf.analysis.tables import PUBLISHED, read_published
 from dagf.cli import main
 from dagf.datasets.benchmark import from_ground_truth
 from dagf.datasets.manifest import read_manifest
@@ -86,7 +86,7 @@ def theirs(project: Path) -> dict[tuple[str, str, str], float]:
 
 def publish(project: Path, figures: dict[tuple[str, str, str], float]) -> None:
     rows = [
-        dict.fromkeys(COLUMNS, "")
+        dict.fromkeys(PUBLISHED, "")
         | {"method": "other", "dataset": "Holidays", "metric": "mAP", "value": "1"}
     ]
     for (dataset, protocol, metric), value in figures.items():
@@ -97,7 +97,7 @@ def publish(project: Path, figures: dict[tuple[str, str, str], float]) -> None:
             "value": f"{value:.2f}",
             "note": NOTE,
         }
-        rows.append(dict.fromkeys(COLUMNS, "") | row)
+        rows.append(dict.fromkeys(PUBLISHED, "") | row)
     pd.DataFrame(rows).to_csv(project / "data" / "published.csv", index=False)
 
 

@@ -23,7 +23,6 @@ from dagf.analysis.localise import (
     energy_inside,
     kept_share,
     localisation,
-    localisation_figure,
     localisation_summary,
     maps_of,
     pixel_auc,
@@ -36,7 +35,6 @@ from dagf.datasets.toytown import load_mask, toytown_records
 from dagf.errors import UserError
 from dagf.model.backbone import BackboneSpec
 from dagf.model.network import RetrievalNet
-from dagf.show import figures
 from dagf.study.config import load_profile
 from dagf.study.opening import open_study
 from dagf.study.runs import Run, RunStore
@@ -324,10 +322,6 @@ def test_localisation_on_toytown(
     same = frame[frame["file"].isin(some["file"])]
     assert np.allclose(same["AUC"], some["AUC"], atol=1e-4, equal_nan=True)  # also the random maps
     assert len(localisation_summary(frame)) == len(by_difficulty(frame)) == len(NAMES)
-    shown = localisation_figure(study, net, worst_images(frame, "region evaluator", 2))
-    assert len(shown.axes) == 2 * 7
-    assert shown.axes[2].get_title().startswith("region evaluator\nAUC ")
-    figures.show(shown, "alt", "caption")
     targets_by_hand(study, net, cam_targets(study, net))
 
 

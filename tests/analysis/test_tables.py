@@ -1,10 +1,27 @@
-"""The runs of a table's rows: in words, and apart from what is shown."""
+"""What a result table is: the runs of its rows, its three files, and the published figures."""
 
+from pathlib import Path
+
+import numpy as np
 import pandas as pd
 import pytest
 
 from dagf.analysis import contrasts
-from dagf.analysis.tables import run_words, split, traced
+from dagf.analysis.tables import (
+    PUBLISHED,
+    benchmark_figures,
+    keep_table,
+    latex,
+    one_set,
+    photograph_tables,
+    published_table,
+    read_published,
+    run_words,
+    split,
+    traced,
+)
+from dagf.errors import UserError
+from dagf.files import read_json, write_json
 from dagf.study.study import Study
 
 
@@ -42,3 +59,155 @@ def test_the_tables_of_a_study_name_the_runs_of_the_store(toy: Study) -> None:
     assert found.runs == contrasts.runs_of(toy, "dagf", "gem")
     assert found.runs.startswith(f"DAGF: {expected}; GeM: ")
     assert set(toy.trials()["run"]) <= {run.id for run in toy.store.all()}
+
+
+def test_one_query_set_needs_no_column() -> None:
+    table = pd.DataFrame({"query set": ["query", "query"], "a": [1, 2]})
+    assert list(one_set(table)) == ["a"]
+    other = table.assign(**{"query set": ["query", "query-plain"]})
+    assert one_set(other) is other
+
+
+def test_a_kept_table_has_three_forms(project: Path) -> None:
+    columns = {"a": [1, 2], "b": ["x_1", None], "c": [0.5, np.nan]}
+    frame = pd.DataFrame(columns | {"n": pd.array([1, None], dtype="Int64"), "runs": ["a1", None]})
+    keep_table("kept", frame, "T & U", "50 %", note="N")
+    folder = project / "data" / "scratch" / "tables"
+    assert read_json(folder / "kept.json") == {
+        "title": "T & U", "caption": "50 %", "note": "N", "columns": ["a", "b", "c", "n"],
+        "rows": [[1, "x_1", 0.5, 1], [2, None, None, None]], "runs": ["a1", ""],
+    }  # fmt: skip
+    pd.testing.assert_frame_equal(
+        pd.read_csv(folder / "kept.csv", dtype={"n": "Int64"}), frame, check_dtype=False
+    )
+    lines = (folder / "kept.tex").read_text().splitlines()
+    assert r"\caption{T \& U. 50 \%}" in lines
+    assert r"\begin{tabular}{rlrr}" in lines
+    assert lines[lines.index(r"\midrule") + 1 : lines.index(r"\bottomrule")] == [
+        r"1 & x\_1 & 0.50 & 1 \\", r"2 &  &  &  \\",
+    ]  # fmt: skip
+    assert photograph_tables() == []
+
+
+def test_what_latex_would_take_for_itself() -> None:
+    found = latex(pd.DataFrame({"a_b": ["−0.5 < 3×3", "50 % & {c} #1"]}), "p_1 ± 2")
+    assert r"$-$0.5 \textless{} 3$\times$3 \\" in found
+    assert r"50 \% \& \{c\} \#1 \\" in found
+    assert r"a\_b" in found and r"\caption{p\_1 $\pm$ 2}" in found
+
+
+def test_tables_on_photographs_come_set_by_set_in_a_fixed_order(project: Path) -> None:
+    names = ("b.near-duplicates", "b.against-gem", "a.shelf-ablation", "a.against-gem", "a.unknown")
+    for name in names:
+        write_json(project / "reports" / "photographs" / f"{name}.json", {"title": name})
+    assert [one["title"] for one in photograph_tables()] == [
+        "a.against-gem", "a.shelf-ablation", "b.against-gem", "b.near-duplicates",
+    ]  # fmt: skip
+
+
+def test_figures_of_the_last_benchmarks(project: Path) -> None:
+    assert benchmark_figures() == []  # before the first `make bench`
+    write_json(project / "benchmarks" / "results.json", {"figures": [{"what": "a"}]})
+    assert benchmark_figures() == [{"what": "a"}]
+
+
+FILE = Path(__file__).parents[2] / "data" / "published.csv"
+REVISITED = ["ROxford5k", "RParis6k", "ROxford5k+1M", "RParis6k+1M"]
+CLASSIC = ["Oxford5k", "Oxford105k", "Paris6k", "Paris106k", "Holidays"]
+
+
+@pytest.fixture(scope="module")
+def published() -> pd.DataFrame:
+    return read_published(FILE)
+
+
+def test_every_row_is_of_a_known_kind(published: pd.DataFrame) -> None:
+    assert len(published) == 269 + 18  # the collected ones, and the golden mP@k
+    for row in published.itertuples():
+        assert (row.dataset, row.protocol) in [
+            *((name, level) for name in REVISITED for level in ("Easy", "Medium", "Hard")),
+            *((name, "classic") for name in CLASSIC),
+        ], row
+        assert row.metric in ("mAP", "mP@1", "mP@5", "mP@10"), row
+        assert 0 < row.value <= 100, row
+        assert row.method and row.source, row
+        assert row.dim == "" or int(row.dim) > 0, row
+        assert all(text == str(text).strip() for text in row[1:] if isinstance(text, str)), row
+
+
+def test_no_figure_stands_there_twice(published: pd.DataFrame) -> None:
+    assert not published.duplicated(["method", "dim", "dataset", "protocol", "metric"]).any()
+
+
+def test_what_was_trained_on_google_landmarks_carries_its_caveat(published: pd.DataFrame) -> None:
+    second = published["training_set"].str.startswith("GLDv2")
+    assert second.sum() == 12 * 8
+    assert (
+        published[second]["caveat"]
+        .str.contains("overlaps the test sets (arXiv 2404.01524)", regex=False)
+        .all()
+    )
+    other = published["training_set"].str.contains("Google Landmarks|GLDv1")
+    assert published[other]["caveat"].str.contains("overlap with the test sets not stated").all()
+    told = published["method"].str.contains(
+        "GLDv|DELG|R50-DOLG|R101-DOLG|Token|gl18|LM18|SuperGlobal|SOLAR"
+    )
+    assert (second | other).equals(told)
+    assert not published[~told]["caveat"].str.contains("overlap").any()
+
+
+def test_uncropped_queries_are_told(published: pd.DataFrame) -> None:
+    uncropped = published["method"].str.contains("not cropped")
+    assert uncropped.sum() == 8
+    assert published["caveat"].str.contains("queries not cropped: superseded").equals(uncropped)
+    assert not (published["note"].str.contains("overlap|cropped")).any()
+
+
+MADE = pd.DataFrame(
+    [
+        ("A", "8", "One", "Medium", "mAP", 50.0, "S", "p", "", ""),
+        ("B", "", "One", "Hard", "mAP", 20.5, "", "q", "c", ""),
+        ("A", "8", "One", "Hard", "mAP", 30.0, "S", "p", "", ""),
+        ("A", "8", "One", "Hard", "mP@1", 99.0, "S", "p", "", ""),
+        ("A", "16", "Two", "Medium", "mAP", 60.0, "S", "p", "", ""),
+        ("A", "8", "Else", "Medium", "mAP", 70.0, "S", "p", "", ""),
+    ],
+    columns=PUBLISHED,
+)
+
+
+def test_a_table_by_hand() -> None:
+    names = ["One Medium", "One Hard", "Two Medium", "Two Hard"]
+    table = published_table(MADE, ["One", "Two"], ["Medium", "Hard"])
+    assert list(table) == ["method", "dim", *names, "trained on", "caveats", "source"]
+    assert table["method"].tolist() == ["A", "B", "A"] and table["dim"].tolist() == ["8", "", "16"]
+    figures = table[names].to_numpy()
+    nan = np.nan
+    np.testing.assert_array_equal(
+        figures, [[50, 30, nan, nan], [nan, 20.5, nan, nan], [nan, nan, 60, nan]]
+    )
+    assert table["caveats"].tolist() == ["", "c", ""]
+    assert "Else" in published_table(MADE, ["Else"], ["Medium"])
+
+
+def test_no_figure_is_lost_in_a_table(published: pd.DataFrame) -> None:
+    """However the sources and caveats of a method differ."""
+    for datasets, protocols in ((REVISITED, ["Medium", "Hard"]), (CLASSIC, ["classic"])):
+        table = published_table(published, datasets, protocols)
+        rows = (
+            published["dataset"].isin(datasets)
+            & published["protocol"].isin(protocols)
+            & (published.metric == "mAP")
+        )
+        assert table.select_dtypes("number").notna().sum().sum() == rows.sum()
+        assert not table.duplicated(["method", "dim"]).any()
+
+
+@pytest.mark.parametrize(
+    "text", ["method,value\na,1\n", f"{','.join(PUBLISHED)}\na,,x,c,mAP,many,,s,,\n", None]
+)
+def test_a_file_that_is_something_else(text: str | None, tmp_path: Path) -> None:
+    if text:
+        (tmp_path / "p.csv").write_text(text)
+    with pytest.raises(UserError, match="no table of published figures"):
+        read_published(tmp_path / "p.csv")
