@@ -22,7 +22,7 @@ from dagf.console import HEADLESS, cores
 from dagf.files import write_json
 from dagf.model.backbone import BackboneSpec
 from dagf.model.network import AttentiveHead, RetrievalNet
-from dagf.model.variants import VARIANTS
+from dagf.model.variants import VARIANTS, variant
 from dagf.study.provenance import machine
 from dagf.toytown.generate import ToytownSpec
 
@@ -32,7 +32,9 @@ RESULTS = Path(__file__).with_name("results.json")
 def dagf_against_gem(batch: int = 8, size: int = 224) -> Figure:
     """A forward pass of the registered DAGF against GeM's, on one ResNet-18: what the three modules cost."""
     torch.manual_seed(0)
-    gem, dagf = (_placed(RetrievalNet(BackboneSpec("resnet18"), arm)) for arm in ("gem", "dagf"))
+    gem, dagf = (
+        _placed(RetrievalNet(BackboneSpec("resnet18"), variant(arm))) for arm in ("gem", "dagf")
+    )
     images = torch.randn(batch, 3, size, size).to(memory_format=torch.channels_last)
     with torch.inference_mode():
         measured = ratio(lambda: dagf(images), lambda: gem(images))

@@ -25,6 +25,7 @@ from dagf.datasets.images import IMAGENET_MEAN, IMAGENET_STD, ImageSpec
 from dagf.devices import bfloat16_pays
 from dagf.model.backbone import BackboneSpec
 from dagf.model.network import RetrievalNet
+from dagf.model.variants import variant
 from dagf.retrieval.inference import MultiScale, extract, for_inference
 from dagf.toytown.scene import STREAMS, photograph
 
@@ -42,7 +43,7 @@ WANTED = {  # of the two figures, by device and whether in bfloat16
 def network(name: str = "resnet18", arm: str = "gem") -> RetrievalNet:
     """A backbone with random weights, which take as long as any others, and a head."""
     torch.manual_seed(0)
-    return RetrievalNet(BackboneSpec(name), arm).eval()
+    return RetrievalNet(BackboneSpec(name), variant(arm)).eval()
 
 
 def usual(net: nn.Module, files: Sequence[Path]) -> Tensor:

@@ -29,6 +29,7 @@ from dagf.datasets.folder import load_folder
 from dagf.datasets.images import ImageSpec
 from dagf.model.backbone import BackboneSpec
 from dagf.model.network import RetrievalNet
+from dagf.model.variants import variant
 from dagf.retrieval.inference import MultiScale, extract, for_inference
 from dagf.retrieval.metrics import evaluate_positions, mean_average_precision
 from dagf.retrieval.streaming import stream_positions
@@ -57,7 +58,7 @@ def compiled(encode: nn.Module) -> nn.Module:
 def figures(folder: Path, weights: Path) -> Iterator[Figure]:
     """Two figures a road: its time over that of the extraction as it is, and its mAP on the folder's benchmark."""
     net = MultiScale(
-        RetrievalNet(BackboneSpec("mobilenet_v2", weights=str(weights)), "gem"), SCALES
+        RetrievalNet(BackboneSpec("mobilenet_v2", weights=str(weights)), variant("gem")), SCALES
     )
     plain, benchmark = for_inference(net), replace(load_folder(folder), distractors=())
     smaller = ImageSpec(max(1, max(_size(benchmark)) * 3 // 4))

@@ -277,7 +277,8 @@ def backbone_weights(tmp_path: Path) -> str:
     """A file with the weights of some small backbone."""
     torch.manual_seed(5)
     torch.save(
-        RetrievalNet(BackboneSpec(), "spoc").backbone.state_dict(), tmp_path / "backbone.pth"
+        RetrievalNet(BackboneSpec(), variant("spoc")).backbone.state_dict(),
+        tmp_path / "backbone.pth",
     )
     return str(tmp_path / "backbone.pth")
 

@@ -16,7 +16,6 @@ from dagf.datasets.images import ImageSpec, load_image, to_input
 from dagf.model.network import Inspection, RetrievalNet
 
 Plane = NDArray[np.float32]
-ADDED_UP = 1e-2  # how far the sum of the cells may lie from the product: rounding is well within
 
 
 @dataclass(frozen=True)
@@ -73,6 +72,8 @@ def contributions(net: RetrievalNet, seen: Look, other: Plane) -> Plane | None:
     before they pool: there nothing adds up, and the answer is None.
     """
     scheme, attended = net.head.scale_and_mask, seen.attended.clone().requires_grad_()
+    if not scheme.pooling.additive:
+        return None
     with torch.enable_grad():
         scales = scheme.filters(attended)
         pooled = [scheme.pooling(scale, scheme.mask(scale)) for scale in scales]
@@ -80,7 +81,7 @@ def contributions(net: RetrievalNet, seen: Look, other: Plane) -> Plane | None:
         product = (total / _length(total)) @ torch.from_numpy(other).to(attended.device)
         (gradient,) = torch.autograd.grad(product.sum(), attended)
     cells: Plane = (gradient * attended.detach()).sum(1)[0].cpu().numpy()
-    return cells if abs(float(cells.sum() - product.item())) < ADDED_UP else None
+    return cells
 
 
 def _length(vectors: Tensor) -> Tensor:

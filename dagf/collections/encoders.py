@@ -110,7 +110,7 @@ def _off_the_shelf() -> Profile:
 
 def _off_the_shelf_network(weights: str) -> RetrievalNet:
     return RetrievalNet(
-        replace(_off_the_shelf().backbone, weights=weights or "imagenet"), OFF_THE_SHELF
+        replace(_off_the_shelf().backbone, weights=weights or "imagenet"), variant(OFF_THE_SHELF)
     ).eval()
 
 

@@ -21,8 +21,9 @@ import dagf
 from dagf.datasets.images import IMAGENET_MEAN, IMAGENET_STD, to_input
 from dagf.errors import UserError
 from dagf.files import atomic_path
-from dagf.model.network import RetrievalNet
-from dagf.model.variants import Variant
+from dagf.model.network import RetrievalNet, Variant
+from dagf.model.pooling import POOLINGS
+from dagf.model.scale_mask import MASKS
 from dagf.study.runs import Run
 
 PACKAGES = ("onnx", "onnxscript", "onnxruntime")
@@ -93,13 +94,11 @@ def tolerance(variant: Variant) -> float:
 
 
 def impossible(variant: Variant) -> str:
-    """Why no graph for images of any size can be equal to the variant; '' where one can."""
-    if variant.pooling == "rmac":
-        return "the number and place of R-MAC's regions follow from the size of the map"
-    if variant.mask == "random":
-        return (
-            "its random mask keeps other cells in every pass, so there is nothing to compare with"
-        )
+    """Return why no graph for images of any size can be equal to the variant; '' where one can."""
+    if not POOLINGS[variant.pooling].any_size:
+        return "the number and place of its pooling's regions follow from the size of the map"
+    if not MASKS[variant.mask].repeatable:
+        return "its mask keeps other cells in every pass, so there is nothing to compare with"
     return ""
 
 

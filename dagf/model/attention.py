@@ -1,8 +1,9 @@
-"""The two attention modules of DAGF: *where* to look (spatial) and *which feature maps* to trust (channel).
+"""The two attentions of DAGF: *where* to look (spatial), *which feature maps* count (channel).
 
-Throughout, F is a non-negative feature map of shape (B, C, H, W), f_ij in R^C its local feature at cell
-ij, and g = GAP(F) its global average. The paper (Zhu et al., IJNS 33(3), 2023) is public as an abstract
-only, so every formula here is *our reading* of a sentence of it; the README and the reports say so too.
+Throughout, F is a non-negative feature map of shape (B, C, H, W), f_ij in R^C its local feature at
+cell ij, and g = GAP(F) its global average. The paper (Zhu et al., IJNS 33(3), 2023) is public as an
+abstract only, so every formula here is *our reading* of a sentence of it; the README and the
+reports say so too.
 """
 
 import math
@@ -12,14 +13,25 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as fn
 
-from dagf.errors import UserError, choose
+
+class Reading(nn.Module):
+    """A reading of the spatial attention, made for C channels: F -> (B, 1, H, W).
+
+    learned: whether it has parameters and gives scores, which an activation turns into weights;
+    without parameters it gives the weights themselves.
+    """
+
+    learned = True
+
+    def __init__(self, channels: int) -> None:
+        super().__init__()
 
 
-class RegionEvaluator(nn.Module):
+class RegionEvaluator(Reading):
     """Reading A: "model the relation between channels as a region evaluator".
 
-    The *global information* g passes through a bottleneck that relates the channels to each other; what
-    comes out is itself a vector q in R^C, the evaluator, and each local feature is scored against it:
+    The *global information* g passes through a bottleneck that relates the channels to each other.
+    The result is a vector q in R^C, the evaluator, against which each local feature is scored:
 
         q = W2 tanh(W1 g + b1),    e_ij = <q, f_ij> / sqrt(C) + b0
 
@@ -28,7 +40,7 @@ class RegionEvaluator(nn.Module):
     """
 
     def __init__(self, channels: int, reduction: int = 8) -> None:
-        super().__init__()
+        super().__init__(channels)
         self.squeeze = nn.Linear(channels, max(1, channels // reduction))
         self.relate = nn.Linear(self.squeeze.out_features, channels, bias=False)
         self.bias = nn.Parameter(torch.zeros(()))
@@ -40,18 +52,20 @@ class RegionEvaluator(nn.Module):
         return _inner_product(evaluator, features) + self.bias
 
 
-class ChannelRelation(nn.Module):
+class ChannelRelation(Reading):
     """Reading B: the channel-relation matrix itself is the evaluator.
 
-    With X the C x HW matrix of F, rows L2-normalised, and a learned temperature s (0.1 at the start):
+    With X the C x HW matrix of F, rows L2-normalised, and a learned temperature s (0.1 at the
+    start):
 
         R = softmax(X X^T / s) in R^{C x C},    v = R g,    e_ij = <v, f_ij> / sqrt(C) + b0
 
-    Ancestors: DANet (Fu et al., CVPR 2019) and GLAM's global channel attention (Song et al., WACV 2022).
+    Ancestors: DANet (Fu et al., CVPR 2019) and GLAM's global channel attention (Song et al., WACV
+    2022).
     """
 
     def __init__(self, channels: int) -> None:
-        super().__init__()
+        super().__init__(channels)
         self.log_temperature = nn.Parameter(torch.tensor(math.log(0.1)))
         self.bias = nn.Parameter(torch.zeros(()))
 
@@ -63,8 +77,8 @@ class ChannelRelation(nn.Module):
         return _inner_product(evaluator, features) + self.bias
 
 
-class GatedReadout(nn.Module):
-    """Reading C: a squeeze-and-excitation gate relates the channels, a learned 1x1 read-out scores the cells.
+class GatedReadout(Reading):
+    """Reading C: an SE gate relates the channels, a learned 1x1 read-out scores the cells.
 
         s = sigmoid(W2 relu(W1 g)),    e_ij = <u, s * f_ij> + b0,    u learned from zero
 
@@ -72,7 +86,7 @@ class GatedReadout(nn.Module):
     """
 
     def __init__(self, channels: int, reduction: int = 8) -> None:
-        super().__init__()
+        super().__init__(channels)
         self.squeeze = nn.Linear(channels, max(1, channels // reduction), bias=False)
         self.excite = nn.Linear(self.squeeze.out_features, channels, bias=False)
         self.readout = nn.Parameter(torch.zeros(channels))
@@ -84,30 +98,30 @@ class GatedReadout(nn.Module):
         return torch.einsum("bc,bchw->bhw", self.readout * gate, features).unsqueeze(1) + self.bias
 
 
-class FeatureNorm(nn.Module):
-    """Reading E, without parameters: a local feature weighs as much as it is long (HOW, Tolias et al., ECCV 2020).
+class FeatureNorm(Reading):
+    """Reading E, without parameters: the weight is the length of the local feature.
 
-    a_ij = (sum_c f_ijc^2 + 1e-10)^{1/2}
+        a_ij = (sum_c f_ijc^2 + 1e-10)^{1/2}
+
+    As in HOW (Tolias et al., ECCV 2020).
     """
 
-    def __init__(self, channels: int) -> None:
-        super().__init__()
+    learned = False
 
     def forward(self, features: Tensor) -> Tensor:
         """F of shape (B, C, H, W) -> weights a > 0 of shape (B, 1, H, W)."""
         return (features.square().sum(1, keepdim=True) + 1e-10).sqrt()
 
 
-class CroWWeight(nn.Module):
-    """Reading F, without parameters: CroW's spatial weight (Kalantidis et al., ECCV Workshops 2016).
+class CroWWeight(Reading):
+    """Reading F, without parameters: CroW's spatial weight (Kalantidis et al., ECCVW 2016).
 
         S = sum_c F_c,    a_ij = (S_ij / (sum_ij S_ij^2)^{1/2})^{1/2}
 
     A dead cell gets 0, as does every cell of a dead map.
     """
 
-    def __init__(self, channels: int) -> None:
-        super().__init__()
+    learned = False
 
     def forward(self, features: Tensor) -> Tensor:
         """F of shape (B, C, H, W) -> weights a >= 0 of shape (B, 1, H, W)."""
@@ -115,29 +129,26 @@ class CroWWeight(nn.Module):
 
 
 def crow_weight(features: Tensor) -> Tensor:
-    """CroW's spatial weight (`CroWWeight`), which its pooling needs as well: (B, C, H, W) -> (B, 1, H, W)."""
+    """Return CroW's spatial weight, as in `CroWWeight`: (B, C, H, W) -> (B, 1, H, W)."""
     total = features.sum(1, keepdim=True)
     share = total / torch.linalg.vector_norm(total, dim=(2, 3), keepdim=True).clamp(min=1e-12)
-    alive = (
-        share > 0
-    )  # the root is infinitely steep at 0: a dead cell has to stay out of the gradient
+    alive = share > 0  # the root is infinitely steep at 0: dead cells stay out of the gradient
     return torch.where(alive, share.where(alive, 1.0).sqrt(), 0.0)
 
 
 def _inner_product(evaluator: Tensor, features: Tensor) -> Tensor:
-    """<evaluator, f_ij> / sqrt(C): (B, C) and (B, C, H, W) -> (B, 1, H, W)."""
-    return torch.einsum("bc,bchw->bhw", evaluator, features).unsqueeze(1) / math.sqrt(
-        features.shape[1]
-    )
+    """Return <evaluator, f_ij> / sqrt(C): (B, C) and (B, C, H, W) -> (B, 1, H, W)."""
+    product = torch.einsum("bc,bchw->bhw", evaluator, features).unsqueeze(1)
+    return product / math.sqrt(features.shape[1])
 
 
 def _softmax_over_positions(scores: Tensor) -> Tensor:
-    """Soft-max over the cells, times their number: a mean weight of 1, for GeM's clamp is not scale-free."""
+    """Return the soft-max over the cells times their number: mean 1, as GeM's clamp has a scale."""
     cells = scores.shape[2] * scores.shape[3]
     return torch.softmax(scores.flatten(2), dim=2).view_as(scores) * cells
 
 
-READINGS: dict[str, Callable[[int], nn.Module]] = {
+READINGS: dict[str, type[Reading]] = {
     "evaluator": RegionEvaluator,
     "gram": ChannelRelation,
     "gate": GatedReadout,
@@ -155,40 +166,33 @@ ACTIVATIONS: dict[str, Callable[[Tensor], Tensor]] = {
 class SpatialAttention(nn.Module):
     """Spatial attention: "evaluates the local features and assigns them new weights".
 
-    `reading` names how the score e_ij comes about (`READINGS`), `activation` how it becomes a weight
-    a_ij >= 0 (`ACTIVATIONS`; "none" where the reading is a weight already).
-
-    Raises `UserError` for a name that is not known, and for a learned score taken as a weight.
+    `reading` names how the score e_ij comes about (`READINGS`), `activation` how it becomes a
+    weight a_ij >= 0 (`ACTIVATIONS`; "none" where the reading is a weight already).
     """
 
     def __init__(
         self, channels: int, reading: str = "evaluator", activation: str = "sigmoid"
     ) -> None:
         super().__init__()
-        self.evaluate = READINGS[choose("reading of the spatial attention", reading, READINGS)](
-            channels
-        )
-        self.activation = ACTIVATIONS[choose("activation", activation, ACTIVATIONS)]
-        if activation == "none" and any(True for _ in self.evaluate.parameters()):
-            raise UserError(
-                f"reading {reading} gives scores, which may be negative: it needs an activation"
-            )
+        self.evaluate = READINGS[reading](channels)
+        self.activation = ACTIVATIONS[activation]
 
     def forward(self, features: Tensor) -> Tensor:
         """F of shape (B, C, H, W) -> weights a of shape (B, 1, H, W); the attended map is a * F.
 
-        A dead cell (f_ij = 0) gets activation(b0) from a learned reading, not 0: judge attention by
+        A dead cell (f_ij = 0) gets activation(b0) from a learned reading, not 0: look at
         a_ij * |f_ij| as well.
         """
         return self.activation(self.evaluate(features))
 
 
 class ChannelAttention(nn.Module):
-    """Channel attention: "a vector with trainable parameters" weights the importance of each feature map.
+    """Channel attention: "a vector with trainable parameters" weights each feature map.
 
-    y_c = w_c x_c with w = softplus(theta) > 0, and w = 1 at the start. As w > 0, pooling commutes with it
-    (P(w * F) = w * P(F) for MAC, SPoC and, away from its clamp, GeM) and the MAX-Mask does not see it: the
-    module re-scales the pooled vector. A full-rank whitening straight after would absorb it.
+    y_c = w_c x_c with w = softplus(theta) > 0, and w = 1 at the start. As w > 0, pooling commutes
+    with it (P(w * F) = w * P(F) for MAC, SPoC and, away from its clamp, GeM) and the MAX-Mask does
+    not see it: the module re-scales the pooled vector. A full-rank whitening straight after would
+    absorb it.
     """
 
     def __init__(self, channels: int) -> None:

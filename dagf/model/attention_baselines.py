@@ -1,24 +1,27 @@
 """Attention of other papers, to compare with: modules F -> F' of the same shape (B, C, H, W).
 
-The head rectifies what they return, for GeM and the masks are defined on F' >= 0 while SOLAR, GLAM and DELF
-can go below. SE, CBAM and ECA are timm's.
+The head rectifies what they return, as GeM and the masks are defined on F' >= 0 while SOLAR, GLAM
+and DELF can go below. SE, CBAM and ECA are timm's.
 """
 
 import math
 from collections.abc import Callable
 
 import torch
+from timm.layers.cbam import CbamModule
+from timm.layers.eca import EcaModule
+from timm.layers.squeeze_excite import SEModule
 from torch import Tensor, nn
 from torch.nn import functional as fn
 
 
 class SOLAR(nn.Module):
-    """Second-order attention: each cell is completed by the cells it resembles (SOLAR, Ng et al., ECCV 2020).
+    """Second-order attention: each cell is completed by those it resembles (Ng et al., ECCV 2020).
 
         z = softmax(f^T g / sqrt(M)) h,    F' = F + v(z)
 
-    f, g, h: C -> M = C/2 and v: M -> C are 1x1 convolutions, f and g with batch norm and ReLU. v starts at zero,
-    so that a fresh network equals one without.
+    f, g, h: C -> M = C/2 and v: M -> C are 1x1 convolutions, f and g with batch norm and ReLU. v
+    starts at zero, so that a fresh network equals one without.
     """
 
     def __init__(self, channels: int, reduction: int = 2) -> None:
@@ -31,9 +34,9 @@ class SOLAR(nn.Module):
             nn.init.zeros_(parameter)
 
     def relations(self, features: Tensor) -> Tensor:
-        """F of shape (B, C, H, W) -> how much each cell takes from each, (B, HW, HW), every row a soft-max."""
-        asked, offered = self.f(features).flatten(2), self.g(features).flatten(2)
-        return torch.softmax(asked.transpose(1, 2) @ offered / math.sqrt(asked.shape[1]), dim=2)
+        """F -> how much each cell takes from each, (B, HW, HW); every row is a soft-max."""
+        query, key = self.f(features).flatten(2), self.g(features).flatten(2)
+        return torch.softmax(query.transpose(1, 2) @ key / math.sqrt(query.shape[1]), dim=2)
 
     def forward(self, features: Tensor) -> Tensor:
         """F of shape (B, C, H, W) -> F' of the same shape."""
@@ -42,7 +45,7 @@ class SOLAR(nn.Module):
 
 
 class LocalChannel(nn.Module):
-    """GLAM's local channel attention, that of ECA: A = sigmoid(conv_k(GAP F)), over k = 3 neighbouring channels."""
+    """GLAM's local channel attention, as ECA's: A = sigmoid(conv_k(GAP F)), k = 3 channels."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -57,8 +60,8 @@ class LocalChannel(nn.Module):
 class LocalSpatial(nn.Module):
     """GLAM's local spatial attention: context around each cell, from 1x1 to 7x7.
 
-    With X = conv_1(F) in R^{C/8}, A = conv_1([X, conv_3(X), conv_5(X), conv_7(X)]); 5x5 and 7x7 are 3x3
-    convolutions dilated by 2 and 3.
+    With X = conv_1(F) in R^{C/8}, A = conv_1([X, conv_3(X), conv_5(X), conv_7(X)]); 5x5 and 7x7 are
+    3x3 convolutions dilated by 2 and 3.
     """
 
     def __init__(self, channels: int, reduction: int = 8) -> None:
@@ -71,17 +74,17 @@ class LocalSpatial(nn.Module):
         self.readout = nn.Conv2d(4 * middle, 1, 1)
 
     def forward(self, features: Tensor) -> Tensor:
-        """F of shape (B, C, H, W) -> A of shape (B, 1, H, W); it may be negative, as no activation follows."""
+        """F of shape (B, C, H, W) -> A of shape (B, 1, H, W), of any sign, as nothing follows."""
         squeezed = self.squeeze(features)
-        return self.readout(
-            torch.cat([squeezed, *(context(squeezed) for context in self.around)], dim=1)
-        )
+        around = [context(squeezed) for context in self.around]
+        return self.readout(torch.cat([squeezed, *around], dim=1))
 
 
 class GlobalChannel(nn.Module):
-    """GLAM's global channel attention: each channel asks all the others.
+    """GLAM's global channel attention: each channel attends to all channels.
 
-    With q, k = sigmoid(conv_3(GAP F)) in R^C, G_c = sum_d A_dc F_d, where A_dc = softmax_d(k_d q_c).
+    With q, k = sigmoid(conv_3(GAP F)) in R^C, G_c = sum_d A_dc F_d, where A_dc = softmax_d(k_d
+    q_c).
     """
 
     def __init__(self) -> None:
@@ -92,24 +95,23 @@ class GlobalChannel(nn.Module):
         """F of shape (B, C, H, W) -> G of the same shape."""
         average = features.mean((2, 3)).unsqueeze(1)
         query, key = torch.sigmoid(self.query(average)), torch.sigmoid(self.key(average))
-        return torch.einsum(
-            "bdc,bdhw->bchw", torch.softmax(key.transpose(1, 2) @ query, dim=1), features
-        )
+        attention = torch.softmax(key.transpose(1, 2) @ query, dim=1)
+        return torch.einsum("bdc,bdhw->bchw", attention, features)
 
 
 class GlobalSpatial(nn.Module):
-    """GLAM's global spatial attention, a non-local block: each cell asks all the others.
+    """GLAM's global spatial attention, a non-local block: each cell attends to all cells.
 
-    With 1x1 convolutions q, k, v: C -> C/8 and u: C/8 -> C, G_i = u(sum_j A_ji v_j), where A_ji = softmax_j <k_j, q_i>.
+    With 1x1 convolutions q, k, v: C -> C/8 and u: C/8 -> C,
+
+        G_i = u(sum_j A_ji v_j),    A_ji = softmax_j <k_j, q_i>
     """
 
     def __init__(self, channels: int, reduction: int = 8) -> None:
         super().__init__()
         middle = max(1, channels // reduction)
         self.query, self.value = nn.Conv2d(channels, middle, 1), nn.Conv2d(channels, middle, 1)
-        self.key = nn.Conv2d(
-            channels, middle, 1, bias=False
-        )  # it would shift all of a soft-max alike
+        self.key = nn.Conv2d(channels, middle, 1, bias=False)  # a bias would cancel in the soft-max
         self.expand = nn.Conv2d(middle, channels, 1)
 
     def forward(self, features: Tensor) -> Tensor:
@@ -144,9 +146,11 @@ class GLAM(nn.Module):
 
 
 class DELF(nn.Module):
-    """DELF's attention, without global information (Noh et al., ICCV 2017), in the form of DOLG and DELG.
+    """DELF's attention (Noh et al., ICCV 2017), without global information, as DOLG uses it.
 
-    X = BN(conv F),    a = softplus(conv(relu(X))),    F' = a * X / |X|,    |.| the length of each local feature
+        X = BN(conv F),    a = softplus(conv(relu(X))),    F' = a * X / |X|
+
+    where |.| is the length of each local feature.
     """
 
     def __init__(self, channels: int) -> None:
@@ -161,44 +165,24 @@ class DELF(nn.Module):
 
 
 def _normed(inputs: int, outputs: int) -> tuple[nn.Module, nn.Module]:
-    """A 1x1 convolution and its batch norm, which has the bias of both."""
+    """Return a 1x1 convolution and its batch norm, which has the bias of both."""
     return nn.Conv2d(inputs, outputs, 1, bias=False), nn.BatchNorm2d(outputs)
 
 
 def _over_channels() -> nn.Conv1d:
-    """A convolution over three neighbouring channels: (B, 1, C) -> (B, 1, C)."""
+    """Return a convolution over three neighbouring channels: (B, 1, C) -> (B, 1, C)."""
     return nn.Conv1d(1, 1, 3, padding=1)
-
-
-# timm is imported where it is needed, as that takes seconds.
-
-
-def _squeeze_and_excitation(channels: int) -> nn.Module:
-    """SE (Hu et al., CVPR 2018): F' = sigmoid(W2 relu(W1 GAP F)) * F."""
-    from timm.layers.squeeze_excite import SEModule
-
-    return SEModule(channels)
-
-
-def _convolutional_block_attention(channels: int) -> nn.Module:
-    """CBAM (Woo et al., ECCV 2018): channels from mean and maximum, then positions from a 7x7 convolution."""
-    from timm.layers.cbam import CbamModule
-
-    return CbamModule(channels)
-
-
-def _efficient_channel_attention(channels: int) -> nn.Module:
-    """ECA (Wang et al., CVPR 2020): F' = sigmoid(conv_k(GAP F)) * F, k growing with log C."""
-    from timm.layers.eca import EcaModule
-
-    return EcaModule(channels)
 
 
 BASELINES: dict[str, Callable[[int], nn.Module]] = {  # each takes the number of channels
     "solar": SOLAR,
     "glam": GLAM,
     "delf": DELF,
-    "se": _squeeze_and_excitation,
-    "cbam": _convolutional_block_attention,
-    "eca": _efficient_channel_attention,
+    # SE (Hu et al., CVPR 2018): F' = sigmoid(W2 relu(W1 GAP F)) * F
+    "se": SEModule,
+    # CBAM (Woo et al., ECCV 2018): channels from mean and maximum, then cells from a 7x7
+    # convolution
+    "cbam": CbamModule,
+    # ECA (Wang et al., CVPR 2020): F' = sigmoid(conv_k(GAP F)) * F, k growing with log C
+    "eca": EcaModule,
 }

@@ -1,7 +1,8 @@
 """Backbones: the convolutional networks whose feature map everything else reads.
 
-Any convolutional classifier of torchvision, cut at a named feature map, or `SmallBackbone`, which learns from
-nothing on two cores. A backbone maps images (B, 3, H, W), normalised as ImageNet's, to (B, C, h, w).
+Any convolutional classifier of torchvision, cut at a named feature map, or `SmallBackbone`, which
+learns from nothing on two cores. A backbone maps images (B, 3, H, W), normalised as ImageNet's, to
+(B, C, h, w).
 """
 
 import pickle
@@ -22,8 +23,8 @@ from dagf.errors import UserError, choose
 class BackboneSpec:
     """A backbone: its name, the node to cut at ('' for the default), and its weights.
 
-    weights: 'none' (random), 'imagenet' (torchvision's default weights, downloaded once) or a file with a
-    state dict (.pth or .safetensors).
+    weights: 'none' (random), 'imagenet' (torchvision's default weights, downloaded once) or a file
+    with a state dict (.pth or .safetensors).
     """
 
     name: str = "small"
@@ -36,34 +37,20 @@ class BackboneSpec:
         return self.weights != "none"
 
 
-# The last map with spatial extent, after its rectifier where it has one.
-DEFAULT_CUTS = {
-    "alexnet": "features.11",
-    "vgg11": "features.19",
-    "vgg11_bn": "features.27",
-    "vgg13": "features.23",
-    "vgg13_bn": "features.33",
-    "vgg16": "features.29",
-    "vgg16_bn": "features.42",
-    "vgg19": "features.35",
-    "vgg19_bn": "features.51",
-    "resnet": "layer4",
-    "resnext": "layer4",
-    "wide_resnet": "layer4",
-    "squeezenet": "features.12",
-    "mobilenet_v2": "features.18",
-    "mobilenet_v3_large": "features.16",
-    "mobilenet_v3_small": "features.12",
-    "efficientnet": "features.8",
-    "efficientnet_v2_s": "features.7",
-    "convnext": "features.7",
-    "densenet": "features.norm5",
-    "regnet": "backbone_output",
-}
+# Families of torchvision whose `features` end with the last map, or with a max pooling after it.
+WITH_FEATURES = (
+    "alexnet",
+    "convnext",
+    "densenet",
+    "efficientnet",
+    "mobilenet",
+    "squeezenet",
+    "vgg",
+)
 
 
 class SmallBackbone(nn.Sequential):
-    """Four residual stages, stride 8 in all, 128 channels: 96 px give a 12 x 12 map. From scratch."""
+    """Four residual stages, stride 8 in all, 128 channels: 96 px give a 12 x 12 map."""
 
     channels = 128
 
@@ -110,9 +97,8 @@ class _Cut(nn.Module):
     def __init__(self, network: nn.Module, node: str) -> None:
         super().__init__()
         with warnings.catch_warnings():
-            warnings.simplefilter(
-                "ignore"
-            )  # the tracer's note that train and eval modes differ: dropout after the cut
+            # the tracer notes that train and eval modes differ: by the dropout after the cut
+            warnings.simplefilter("ignore")
             self.layers = create_feature_extractor(network, {node: "map"})
 
     def forward(self, images: Tensor) -> Tensor:
@@ -120,15 +106,16 @@ class _Cut(nn.Module):
 
 
 def make_backbone(spec: BackboneSpec) -> tuple[nn.Module, int]:
-    """The backbone and the number of channels of its map.
+    """Return the backbone and the number of channels of its map.
 
-    Raises `UserError` for an unknown network or node, and for weights that do not fit.
+    Raise `UserError` for an unknown network or node, and for weights that do not fit.
     """
     if spec.name == "small":
         small = SmallBackbone()
         if spec.cut or spec.weights == "imagenet":
             raise UserError(
-                "backbone small has no node to cut at and no ImageNet weights; leave backbone.cut and .weights out"
+                "backbone small has no node to cut at and no ImageNet weights; "
+                "leave backbone.cut and .weights out"
             )
         if spec.pretrained:
             _load_weights(small, Path(spec.weights))
@@ -158,37 +145,40 @@ def make_backbone(spec: BackboneSpec) -> tuple[nn.Module, int]:
 
 
 def _cut(network: nn.Module, name: str, node: str) -> nn.Module:
-    default = max(
-        (prefix for prefix in DEFAULT_CUTS if name.startswith(prefix)), key=len, default=""
-    )
-    node = node or DEFAULT_CUTS.get(default, "")
+    node = node or default_cut(network, name)
     if not node:
         raise UserError(
-            f"backbone {name} has no default cut; name a node of it, e.g. backbone.cut: features.10"
+            f"backbone {name} has no default cut; name a node, e.g. backbone.cut: features.10"
         )
     choose(f"node of {name}", node, [path for path, _ in network.named_modules() if path])
     return _Cut(network, node)
 
 
+def default_cut(network: nn.Module, name: str) -> str:
+    """Return the node of the last map with spatial extent; '' for a network that is not known."""
+    if name.startswith(WITH_FEATURES):
+        *_, before, (last, module) = network.get_submodule("features").named_children()
+        return f"features.{before[0] if isinstance(module, nn.MaxPool2d) else last}"
+    return next((node for node in ("layer4", "trunk_output") if hasattr(network, node)), "")
+
+
 def _load_weights(network: nn.Module, path: Path) -> None:
+    read = load_file if path.suffix == ".safetensors" else _load_tensors
     try:
-        state = (
-            load_file(path)
-            if path.suffix == ".safetensors"
-            else torch.load(path, "cpu", weights_only=True)
-        )
-        network.load_state_dict(state)
+        network.load_state_dict(read(path))
     except FileNotFoundError as error:
         raise UserError(f"weights file {path} does not exist") from error
     except pickle.UnpicklingError as error:  # torch's own text advises to run the code in it
         raise UserError(
-            f"weights file {path} is refused: it is damaged or holds more than tensors; save the state dict alone"
+            f"weights file {path} is refused: it is damaged or holds more than tensors; "
+            "save the state dict alone"
         ) from error
-    except (
-        Exception
-    ) as error:  # torch and safetensors raise many kinds; none of them is for a user's eyes
-        lines = [*str(error).split("\n"), ""]
-        reason = " ".join(" ".join(lines[:2]).split()) or type(error).__name__
+    except Exception as error:  # torch and safetensors raise many kinds, some of many lines
+        reason = " ".join(str(error).split()) or type(error).__name__
         raise UserError(
             f"weights file {path} does not fit {type(network).__name__}: {reason[:300]}"
         ) from error
+
+
+def _load_tensors(path: Path) -> dict[str, Tensor]:
+    return torch.load(path, "cpu", weights_only=True)

@@ -1,4 +1,4 @@
-"""Losses and miners of pytorch-metric-learning, by the names they have there, and one loss of ours."""
+"""Losses and miners of pytorch-metric-learning by their names there, and one loss of ours."""
 
 import inspect
 from collections.abc import Mapping
@@ -11,10 +11,11 @@ from dagf.errors import UserError, choose
 
 
 class TupleContrastiveLoss(losses.ContrastiveLoss):  # type: ignore[misc]  # the library is untyped
-    """The contrastive loss of Hadsell et al. (CVPR 2006), as Radenovic et al. (TPAMI 2019) train with it.
+    """The contrastive loss of Hadsell et al. (CVPR 2006), as in Radenovic et al. (TPAMI 2019).
 
-    1/2 d^2 of a positive pair and 1/2 max(0, margin - d)^2 of a negative one, summed over all pairs and divided by the
-    number of positive ones: the mean over tuples of one positive. The library's own is linear in d.
+    1/2 d^2 of a positive pair and 1/2 max(0, margin - d)^2 of a negative one, summed over all pairs
+    and divided by the number of positive ones: the mean over tuples of one positive. The library's
+    own is linear in d.
     """
 
     def __init__(self, neg_margin: float = 0.7) -> None:
@@ -39,22 +40,17 @@ OWN = {"TupleContrastiveLoss": TupleContrastiveLoss}
 def make_loss(
     name: str, classes: int, dimensions: int, options: Mapping[str, Any] | None = None
 ) -> nn.Module:
-    """The loss of that class name, e.g. 'CosFaceLoss' (the additive-margin soft-max) or 'ContrastiveLoss'.
+    """Return the loss of that class name, e.g. 'CosFaceLoss' (the additive-margin soft-max).
 
     Classification losses get their number of classes and dimensions from here; their weights are
-    parameters to train beside the network's. Raises `UserError` for an unknown name or option.
+    parameters to train beside the network's. Raise `UserError` for an unknown name or option.
     """
-    return _make(
-        "loss",
-        vars(losses) | OWN,
-        name,
-        options,
-        {"num_classes": classes, "embedding_size": dimensions},
-    )
+    known = {"num_classes": classes, "embedding_size": dimensions}
+    return _make("loss", vars(losses) | OWN, name, options, known)
 
 
 def make_miner(name: str, options: Mapping[str, Any] | None = None) -> nn.Module:
-    """The miner of that class name, e.g. 'MultiSimilarityMiner': (embeddings, labels) -> pairs or triplets."""
+    """Return the miner of that class name: (embeddings, labels) -> pairs or triplets."""
     return _make("miner", vars(miners), name, options, {})
 
 
@@ -65,9 +61,8 @@ def _make(
     options: Mapping[str, Any] | None,
     known: Mapping[str, Any],
 ) -> nn.Module:
-    made = classes[
-        choose(kind, name, [key for key, value in classes.items() if inspect.isclass(value)])
-    ]
+    choose(kind, name, [key for key, value in classes.items() if inspect.isclass(value)])
+    made = classes[name]
     accepted = {
         parameter
         for base in made.__mro__
@@ -76,9 +71,8 @@ def _make(
     } - {"self", "args", "kwargs"}
     for option in options or {}:
         choose(f"option of {name}", option, accepted)
+    given = {key: value for key, value in known.items() if key in accepted}
     try:
-        return made(
-            **{key: value for key, value in known.items() if key in accepted}, **(options or {})
-        )
+        return made(**given, **(options or {}))
     except TypeError as error:
         raise UserError(f"{kind} {name} cannot be made from these options: {error}") from error

@@ -1,30 +1,81 @@
-"""RetrievalNet: image -> feature map -> attended map -> kept cells at several scales -> descriptor."""
+"""RetrievalNet: image -> feature map -> attended map -> kept cells at several scales -> vector."""
 
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
 
-from dagf.errors import choose
-from dagf.model.attention import ChannelAttention, SpatialAttention
+from dagf.errors import UserError, choose
+from dagf.model.attention import ACTIVATIONS, READINGS, ChannelAttention, SpatialAttention
 from dagf.model.attention_baselines import BASELINES
 from dagf.model.backbone import BackboneSpec, make_backbone
 from dagf.model.pooling import POOLINGS
-from dagf.model.scale_mask import ScaleAndMask
-from dagf.model.variants import Variant, variant
+from dagf.model.scale_mask import MASKS, WINDOW_KINDS, ScaleAndMask
 
 ORDERS = ("spatial-channel", "channel-spatial", "parallel")
+
+
+@dataclass(frozen=True)
+class Variant:
+    """One descriptor: the modules between the backbone's feature map and the vector.
+
+    spatial: a reading of the spatial attention (`READINGS`), None for none. activation: how its
+    score becomes a weight (`ACTIVATIONS`), 'none' where it is one. channel: whether the channel
+    vector is on. windows, window_kind: the scale filters (`WINDOW_KINDS`). mask: one of `MASKS`.
+    pooling: one of `POOLINGS`. residual: whether spatial attention gives f + a f instead of a f.
+    order: how the two attentions are put together (`ORDERS`). baseline: the attention of another
+    paper (`BASELINES`), None for none.
+
+    Raise `UserError` for a name that is not known, and for a learned score taken as a weight.
+    """
+
+    title: str
+    pooling: str = "gem"
+    spatial: str | None = None
+    activation: str = "sigmoid"
+    channel: bool = False
+    windows: tuple[int, ...] = (1,)
+    window_kind: str = "max"
+    mask: str = "none"
+    residual: bool = False
+    order: str = "spatial-channel"
+    baseline: str | None = None
+
+    def __post_init__(self) -> None:
+        choose("pooling", self.pooling, POOLINGS)
+        choose("activation", self.activation, ACTIVATIONS)
+        choose("window kind", self.window_kind, WINDOW_KINDS)
+        choose("mask", self.mask, MASKS)
+        choose("order of the attentions", self.order, ORDERS)
+        if self.baseline is not None:
+            choose("attention baseline", self.baseline, BASELINES)
+        if self.spatial is not None:
+            reading = READINGS[choose("reading of the spatial attention", self.spatial, READINGS)]
+            if reading.learned and self.activation == "none":
+                raise UserError(f"reading {self.spatial} gives scores: it needs an activation")
+
+    @property
+    def attentive(self) -> bool:
+        """Whether it has an attention module that means nothing before it is trained."""
+        learned = self.spatial is not None and READINGS[self.spatial].learned
+        return learned or self.channel or self.baseline is not None
+
+    @property
+    def trainable(self) -> bool:
+        """Whether it has parameters of its own, so that it can be trained on a frozen backbone."""
+        return self.attentive or POOLINGS[self.pooling].learned
 
 
 @dataclass(frozen=True)
 class Inspection:
     """Every intermediate of one forward pass, for plots and scores.
 
-    features: F, (B, C, H, W), rectified; where a peer stands, what it made of the backbone's map. attention: a,
-    (B, 1, H, W), or None without spatial attention. channel_weights: w, (C,), or None without channel attention.
-    attended: what is pooled, (B, C, H, W): w * a * F in the cascade. gain: by how much the attention scales a cell
-    where w = 1, (B, 1, H, W) or None: a itself, or 1 + a where F is added. kept: for each window k the kept cells,
-    (B, 1, H-k+1, W-k+1) boolean, None for all. descriptor: (B, D), unit length.
+    features: F, (B, C, H, W), rectified, after the attention baseline if there is one. attention:
+    a, (B, 1, H, W), or None without spatial attention. channel_weights: w, (C,), or None without
+    channel attention. attended: what is pooled, (B, C, H, W): w * a * F in the cascade. gain: by
+    how much the attention scales a cell where w = 1, (B, 1, H, W) or None: a itself, or 1 + a where
+    F is added. kept: for each window k the kept cells, (B, 1, H-k+1, W-k+1) boolean, None for all.
+    descriptor: (B, D), unit length.
     """
 
     features: Tensor
@@ -37,7 +88,7 @@ class Inspection:
 
     @property
     def effective_weight(self) -> Tensor:
-        """a_ij * |f_ij|, (B, 1, H, W): what a cell contributes (a dead cell has attention, but no effect)."""
+        """a_ij * |f_ij|, (B, 1, H, W): a dead cell has attention, but no effect."""
         norm = self.features.norm(dim=1, keepdim=True)
         return norm if self.gain is None else self.gain * norm
 
@@ -49,45 +100,42 @@ class Inspection:
 
 
 class AttentiveHead(nn.Module):
-    """From a feature map to a descriptor: the two attentions *cascaded*, then the scale and mask scheme.
+    """Feature map -> descriptor: the attentions *cascaded*, then the scale and mask scheme.
 
-    Spatial attention comes first, as in the abstract; `Variant.order` has the other ways, with F' the spatially
-    attended map (a * F, or F + a * F in the residual form):
+    Spatial attention comes first, as in the abstract; `Variant.order` has the other ways, with F'
+    the spatially attended map (a * F, or F + a * F in the residual form):
 
-        spatial-channel  w * F'    channel-spatial  the same, but a is found on w * F    parallel  F' + w * F
+        spatial-channel  w * F'
+        channel-spatial  w * F', but a is found on w * F
+        parallel         F' + w * F
 
     In parallel the two maps are summed, as multiplying both weights in would be the cascade again.
-
-    Raises `UserError` for a name that is not known.
     """
 
-    def __init__(self, channels: int, made_of: Variant) -> None:
+    def __init__(self, channels: int, variant: Variant) -> None:
         super().__init__()
-        self.baseline = (
-            BASELINES[choose("peer", made_of.baseline, BASELINES)](channels)
-            if made_of.baseline
-            else None
-        )
+        self.baseline = BASELINES[variant.baseline](channels) if variant.baseline else None
         self.spatial = (
-            SpatialAttention(channels, made_of.spatial, made_of.activation)
-            if made_of.spatial
+            SpatialAttention(channels, variant.spatial, variant.activation)
+            if variant.spatial
             else None
         )
-        self.residual = made_of.residual
-        self.channel = ChannelAttention(channels) if made_of.channel else None
-        self.order = choose("order of the attentions", made_of.order, ORDERS)
-        pooling = POOLINGS[choose("pooling", made_of.pooling, POOLINGS)](channels)
+        self.residual = variant.residual
+        self.channel = ChannelAttention(channels) if variant.channel else None
+        self.order = variant.order
+        pooling = POOLINGS[variant.pooling].for_channels(channels)
         self.scale_and_mask = ScaleAndMask(
-            pooling, made_of.windows, made_of.window_kind, made_of.mask
+            pooling, variant.windows, variant.window_kind, variant.mask
         )
         self.dimensions = pooling.multiple * channels
 
     def forward(self, feature_map: Tensor) -> Inspection:
-        """The backbone's map (B, C, H, W) -> `Inspection`, whose `descriptor` is (B, `dimensions`), unit length.
+        """The backbone's map (B, C, H, W) -> `Inspection`, its descriptor (B, `dimensions`).
 
-        Negative activations (linear bottlenecks, SiLU, GELU backbones) are rectified first, as are those of a peer:
-        the evaluator's inner product, GeM and the masks are all defined on F >= 0. Under autocast only the backbone is in
-        half precision: GeM's powers underflow in it, and the gradients of their roots are then infinite.
+        Negative activations (linear bottlenecks, SiLU, GELU backbones) are rectified first, as are
+        those of a baseline: the evaluator's inner product, GeM and the masks are defined on F >= 0.
+        Under autocast only the backbone is in half precision: GeM's powers underflow in it, and the
+        gradients of their roots are then infinite.
         """
         with torch.autocast(feature_map.device.type, enabled=False):
             half = feature_map.dtype in (torch.float16, torch.bfloat16)
@@ -102,7 +150,7 @@ class AttentiveHead(nn.Module):
         return Inspection(features, attention, weights, attended, gain, kept, descriptor)
 
     def _attend(self, features: Tensor) -> tuple[Tensor, Tensor | None, Tensor | None]:
-        """F -> the attended map, the attention a and the gain of a cell."""
+        """F -> the attended map, the attention a and the gain of each cell."""
         channel = self.channel or nn.Identity()
         if self.spatial is None:
             return channel(features), None, None
@@ -114,25 +162,24 @@ class AttentiveHead(nn.Module):
 
 
 class RetrievalNet(nn.Module):
-    """A backbone and an `AttentiveHead`: images (B, 3, H, W) of any size -> unit descriptors (B, D).
+    """A backbone and an `AttentiveHead`: images (B, 3, H, W) of any size -> descriptors (B, D).
 
-    channels: C, of the backbone's map. dimensions: D, of the descriptor; equal to C for all poolings but NetVLAD.
+    channels: C, of the backbone's map. dimensions: D, of the descriptor; C for all but NetVLAD.
 
-    >>> net = RetrievalNet(BackboneSpec("small"), "dagf").eval()
+    >>> net = RetrievalNet(BackboneSpec("small"), variant("dagf")).eval()
     >>> net(torch.zeros(2, 3, 96, 64)).shape
     torch.Size([2, 128])
     """
 
-    def __init__(self, backbone: BackboneSpec, head: str | Variant = "dagf") -> None:
+    def __init__(self, backbone: BackboneSpec, variant: Variant) -> None:
         super().__init__()
         self.backbone, self.channels = make_backbone(backbone)
         self.keep_batch_norm = backbone.pretrained
-        self.head = AttentiveHead(self.channels, variant(head) if isinstance(head, str) else head)
+        self.head = AttentiveHead(self.channels, variant)
         self.dimensions = self.head.dimensions
 
     def inspect(self, images: Tensor) -> Inspection:
-        """Everything that happens to images (B, 3, H, W), normalised as ImageNet's, on the way to their descriptors, in
-        one forward pass: shapes as in `Inspection`."""
+        """Return every intermediate of one forward pass; images as `forward` takes them."""
         return self.head(self.backbone(images))
 
     def forward(self, images: Tensor) -> Tensor:
@@ -140,7 +187,7 @@ class RetrievalNet(nn.Module):
         return self.inspect(images).descriptor
 
     def train(self, mode: bool = True) -> "RetrievalNet":
-        """Training mode; the batch norms of a pre-trained backbone stay as they were learned (as in the field)."""
+        """Set the mode; batch norms of a pretrained backbone stay as learned, as in the field."""
         super().train(mode)
         if self.keep_batch_norm:
             self.backbone.eval()

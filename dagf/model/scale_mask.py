@@ -1,8 +1,9 @@
-"""The scale and mask scheme: several window filters over the attended map, and MAX-Mask on each of them.
+"""The scale and mask scheme: window filters of several sizes over the map, MAX-Mask on each.
 
-The abstract says that multiple scale filters "scale the major components", so that their varying size in
-the image matters less, and that a MAX-Mask filters out redundant or meaningless local features. That the
-filters are windows over the feature map, and the mask that of Hoang et al., is our reading.
+The abstract says that multiple scale filters "scale the major components", so that their varying
+size in the image matters less, and that a MAX-Mask filters out redundant or meaningless local
+features. That the filters are windows over the feature map, and the mask that of Hoang et al., is
+our reading.
 """
 
 from collections.abc import Callable
@@ -12,22 +13,21 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as fn
 
-from dagf.errors import choose
+from dagf.model.pooling import Pooling
 
 WINDOW_KINDS: dict[str, Callable[..., Tensor]] = {"max": fn.max_pool2d, "average": fn.avg_pool2d}
 
 
 class ScaleFilters(nn.Module):
-    """Window filters k x k over the map, stride 1, no padding, maximum or average: one map for each window.
+    """Window filters k x k over the map, stride 1, no padding, maximum or average: a map for each.
 
-    A window larger than the map is cut to the map's size, so that the smallest images still get through.
-    `UserError` for an unknown kind.
+    A window larger than the map is cut to the map's size, so that the smallest images get through.
     """
 
     def __init__(self, windows: tuple[int, ...] = (1, 2, 3), kind: str = "max") -> None:
         super().__init__()
         self.windows = windows
-        self.filter = WINDOW_KINDS[choose("window kind", kind, WINDOW_KINDS)]
+        self.filter = WINDOW_KINDS[kind]
 
     def forward(self, features: Tensor) -> list[Tensor]:
         """(B, C, H, W) -> for each window k a map (B, C, H-k+1, W-k+1)."""
@@ -38,12 +38,18 @@ class ScaleFilters(nn.Module):
         ]
 
 
-class MaxMask(nn.Module):
+class Mask(nn.Module):
+    """What the masks share. repeatable: whether the same map always keeps the same cells."""
+
+    repeatable = True
+
+
+class MaxMask(Mask):
     """Keep the cells at which at least one channel has its maximum (Hoang et al., ACM MM 2017).
 
-    No threshold and no parameter; constant with respect to gradients. *All* tied cells are kept: with max
-    windows nearly every maximum is a plateau, and the first in scan order would depend on orientation.
-    Channels that are zero everywhere have no say; where all are, every cell is kept.
+    No threshold and no parameter; constant with respect to gradients. *All* tied cells are kept:
+    with max windows nearly every maximum is a plateau, and the first in scan order would depend on
+    orientation. Channels that are zero everywhere do not count; where all are, every cell is kept.
     """
 
     def forward(self, features: Tensor) -> Tensor:
@@ -54,8 +60,8 @@ class MaxMask(nn.Module):
         return kept | (peak == 0).all(1, keepdim=True)
 
 
-class SumMask(nn.Module):
-    """Keep the cells whose total activation S = sum_c F_c reaches the median of S (Hoang et al., ACM MM 2017).
+class SumMask(Mask):
+    """Keep the cells whose total activation S = sum_c F_c reaches its median (Hoang et al., 2017).
 
     At least half of the cells stay; where more than half are dead the median is 0, and all do.
     """
@@ -66,12 +72,15 @@ class SumMask(nn.Module):
         return total >= total.flatten(1).quantile(0.5, dim=1).view(-1, 1, 1, 1)
 
 
-class RandomMask(nn.Module):
-    """Keep as many cells as the MAX-Mask would, but any: what is left of its effect is due to their number.
+class RandomMask(Mask):
+    """Keep as many cells as the MAX-Mask would, drawn at random: the null of the ablation.
 
-    The null of the ablation. The cells come from torch's global generator, anew in every pass, so a descriptor
-    is repeated only under the same seed and batch.
+    What is left of the MAX-Mask's effect is due to the number of cells. They come from torch's
+    global generator, anew in every pass, so a descriptor repeats only under the same seed and
+    batch.
     """
+
+    repeatable = False
 
     def __init__(self) -> None:
         super().__init__()
@@ -80,21 +89,20 @@ class RandomMask(nn.Module):
     def forward(self, features: Tensor) -> Tensor:
         """A non-negative map (B, C, H, W) -> the kept cells, boolean (B, 1, H, W)."""
         model = self.max_mask(features)
-        rank = (
-            torch.rand(model.shape, device=model.device).flatten(1).argsort(1)
-        )  # a random order of the cells
+        # a random order of the cells
+        rank = torch.rand(model.shape, device=model.device).flatten(1).argsort(1)
         return (rank < model.flatten(1).sum(1, keepdim=True)).view(model.shape)
 
 
-class Everything(nn.Module):
-    """The mask that keeps every cell: the scheme without its MAX-Mask."""
+class NoMask(Mask):
+    """Keep every cell: the scheme without its MAX-Mask."""
 
     def forward(self, features: Tensor) -> None:
         """A map -> None, which poolings take as "every cell"."""
 
 
-MASKS: dict[str, type[nn.Module]] = {
-    "none": Everything,
+MASKS: dict[str, type[Mask]] = {
+    "none": NoMask,
     "max": MaxMask,
     "sum": SumMask,
     "random": RandomMask,
@@ -102,30 +110,29 @@ MASKS: dict[str, type[nn.Module]] = {
 
 
 class Scaled(NamedTuple):
-    """What the scheme gives: a unit descriptor (B, D) and the kept cells of each window (None: all)."""
+    """A unit descriptor (B, D), and for each window the kept cells (None: all)."""
 
     descriptor: Tensor
     kept: list[Tensor | None]
 
 
 class ScaleAndMask(nn.Module):
-    """Each scale is masked, pooled and L2-normalised; the sum over scales, L2-normalised, is the descriptor.
+    """Mask, pool and L2-normalise each scale; their sum, L2-normalised, is the descriptor.
 
-    The norm of each scale comes before the sum: otherwise the number of kept cells would weight the scales.
-    With the single window 1 and the mask 'none' it is plain pooling, the form that the baselines take.
-    `UserError` for an unknown kind of window or mask.
+    The norm of each scale comes before the sum: otherwise the number of kept cells would weight the
+    scales. With the single window 1 and the mask 'none' it is plain pooling, as in the baselines.
     """
 
     def __init__(
         self,
-        pooling: nn.Module,
+        pooling: Pooling,
         windows: tuple[int, ...] = (1, 2, 3),
         kind: str = "max",
         mask: str = "max",
     ) -> None:
         super().__init__()
         self.filters = ScaleFilters(windows, kind)
-        self.mask = MASKS[choose("mask", mask, MASKS)]()
+        self.mask = MASKS[mask]()
         self.pooling = pooling
 
     def forward(self, features: Tensor) -> Scaled:

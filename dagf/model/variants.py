@@ -1,52 +1,13 @@
 """The named variants: which modules a descriptor is made of, as data.
 
-Exactly one of them is called `dagf`; nothing else is "full DAGF". What a variant leaves out stays off.
+Exactly one of them is called `dagf`; nothing else is "full DAGF". What a variant leaves out stays
+off.
 """
 
-from dataclasses import dataclass, replace
+from dataclasses import replace
 
 from dagf.errors import choose
-
-# What has parameters, by name: said here, for to look it up would import torch.
-PARAMETER_FREE = frozenset({"norm", "crow"})  # readings of the spatial attention
-LEARNED_POOLINGS = frozenset({"gem", "netvlad"})
-
-
-@dataclass(frozen=True)
-class Variant:
-    """One descriptor: the modules between the backbone's feature map and the vector.
-
-    spatial: a reading of the spatial attention (`dagf.model.attention.READINGS`), None for none. activation: how its
-    score becomes a weight, 'none' where it is one. channel: whether the channel vector is on. windows, window_kind:
-    the scale filters. mask: 'max', 'sum', 'random' or 'none'. pooling: 'gem', 'spoc', 'mac', 'rmac', 'crow' or
-    'netvlad'. residual: whether spatial attention gives f + a f instead of a f. order: how the two attentions are
-    put together, 'spatial-channel' (the cascade), 'channel-spatial' or 'parallel'. peer: the attention of another
-    paper (`dagf.model.attention_baselines.PEERS`), None for none.
-    """
-
-    title: str
-    pooling: str = "gem"
-    spatial: str | None = None
-    activation: str = "sigmoid"
-    channel: bool = False
-    windows: tuple[int, ...] = (1,)
-    window_kind: str = "max"
-    mask: str = "none"
-    residual: bool = False
-    order: str = "spatial-channel"
-    baseline: str | None = None
-
-    @property
-    def attentive(self) -> bool:
-        """Whether it has an attention module that must be learned, and means nothing before it is trained."""
-        learned = self.spatial is not None and self.spatial not in PARAMETER_FREE
-        return learned or self.channel or self.baseline is not None
-
-    @property
-    def trainable(self) -> bool:
-        """Whether it has parameters of its own, so that it can be trained on a frozen backbone."""
-        return self.attentive or self.pooling in LEARNED_POOLINGS
-
+from dagf.model.network import Variant
 
 DAGF = Variant("DAGF", spatial="evaluator", channel=True, windows=(1, 2, 3), mask="max")
 
@@ -111,5 +72,5 @@ VARIANTS: dict[str, Variant] = {
 
 
 def variant(name: str) -> Variant:
-    """The variant of that name; a `UserError` suggests the nearest one."""
+    """Return the variant of that name; a `UserError` suggests the nearest one."""
     return VARIANTS[choose("variant", name, VARIANTS)]

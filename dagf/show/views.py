@@ -17,9 +17,9 @@ from dagf.analysis.grid import WINDOW_SETS
 from dagf.analysis.photographs.reranking import COUNTS, NOTHING, RERANKINGS
 from dagf.datasets.benchmark import Box, Setting
 from dagf.errors import UserError, choose
-from dagf.model.network import MapEncoder, RetrievalNet
+from dagf.model.network import MapEncoder, RetrievalNet, Variant
 from dagf.model.scale_mask import ScaleAndMask
-from dagf.model.variants import VARIANTS, Variant, variant
+from dagf.model.variants import VARIANTS, variant
 from dagf.retrieval.metrics import evaluate
 from dagf.retrieval.search import Descriptors, similarities
 from dagf.study.runs import Run

@@ -17,7 +17,7 @@ from dagf.datasets.images import ImageSpec
 from dagf.errors import UserError, choose, printable, shown
 from dagf.files import canonical_json, content_hash
 from dagf.model.backbone import BackboneSpec
-from dagf.model.variants import Variant
+from dagf.model.network import Variant
 from dagf.study import profiles
 from dagf.study.plain_yaml import read_yaml
 from dagf.toytown.generate import ToytownSpec

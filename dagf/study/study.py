@@ -19,8 +19,8 @@ from dagf.devices import on_device
 from dagf.errors import UserError
 from dagf.files import content_hash, file_sha256
 from dagf.model.backbone import BackboneSpec
-from dagf.model.network import MapEncoder, RetrievalNet
-from dagf.model.variants import VARIANTS, Variant, variant
+from dagf.model.network import MapEncoder, RetrievalNet, Variant
+from dagf.model.variants import VARIANTS, variant
 from dagf.retrieval.feature_maps import BenchmarkMaps, FeatureMaps, cache_benchmark
 from dagf.retrieval.metrics import means
 from dagf.retrieval.search import Descriptors, Rows

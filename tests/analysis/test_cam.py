@@ -14,6 +14,7 @@ from dagf.analysis.cam import CamTarget, SettledEigenCAM, cams, contributions, g
 from dagf.datasets.images import ImageSpec, load_image, to_input
 from dagf.model.backbone import BackboneSpec
 from dagf.model.network import RetrievalNet
+from dagf.model.variants import variant
 from dagf.retrieval.whitening import pca_whitening
 from dagf.study.runs import Run
 
@@ -54,7 +55,7 @@ def test_look_is_what_the_network_computed(net: RetrievalNet, shot: Path) -> Non
 
 
 def test_look_at_a_crop_and_without_attention(photographs: Path) -> None:
-    plain = RetrievalNet(BackboneSpec(), "gem").eval()
+    plain = RetrievalNet(BackboneSpec(), variant("gem")).eval()
     seen = look(plain, photographs / "jpg" / "4-0.jpg", SPEC, (4, 0, 28, 20))
     assert seen.pixels.shape == (20, 24, 3)
     assert seen.attention is None
@@ -78,7 +79,7 @@ ADDING_UP = [
 @pytest.mark.parametrize("arm", ADDING_UP)
 def test_the_cells_of_a_picture_add_up_to_its_cosine(arm: str, photographs: Path) -> None:
     torch.manual_seed(3)
-    net = RetrievalNet(BackboneSpec(), arm).eval()
+    net = RetrievalNet(BackboneSpec(), variant(arm)).eval()
     one, other = (look(net, photographs / "jpg" / name, SPEC) for name in ("4-0.jpg", "5-1.jpg"))
     cells = contributions(net, one, other.descriptor)
     assert cells is not None
@@ -88,7 +89,7 @@ def test_the_cells_of_a_picture_add_up_to_its_cosine(arm: str, photographs: Path
 
 
 def test_cells_also_explain_a_whitened_cosine(photographs: Path) -> None:
-    net = RetrievalNet(BackboneSpec(), "dagf").eval()
+    net = RetrievalNet(BackboneSpec(), variant("dagf")).eval()
     files = sorted((photographs / "jpg").iterdir())[:12]
     looks = [look(net, file, SPEC) for file in files]
     rows = np.stack([one.descriptor for one in looks])
@@ -103,7 +104,7 @@ def test_cells_also_explain_a_whitened_cosine(photographs: Path) -> None:
 @pytest.mark.parametrize("arm", ["spoc", "mac"])
 def test_the_cells_of_a_picture_by_hand(arm: str, photographs: Path) -> None:
     """The mean gives every cell its part of each channel, the maximum gives all of it to the largest."""
-    net = RetrievalNet(BackboneSpec(), arm).eval()
+    net = RetrievalNet(BackboneSpec(), variant(arm)).eval()
     one, other = (look(net, photographs / "jpg" / name, SPEC) for name in ("4-0.jpg", "5-1.jpg"))
     features = one.attended[0].numpy()
     expected = np.zeros(features.shape[1:])
@@ -123,7 +124,7 @@ def test_the_cells_of_a_picture_by_hand(arm: str, photographs: Path) -> None:
 def test_a_pooling_that_normalises_its_parts_tells_nothing_of_cells(
     arm: str, photographs: Path
 ) -> None:
-    net = RetrievalNet(BackboneSpec(), arm).eval()
+    net = RetrievalNet(BackboneSpec(), variant(arm)).eval()
     one, other = (look(net, photographs / "jpg" / name, SPEC) for name in ("4-0.jpg", "4-1.jpg"))
     assert contributions(net, one, other.descriptor) is None
 

@@ -11,6 +11,7 @@ from dagf.analysis import costs
 from dagf.datasets.images import ImageSpec
 from dagf.model.backbone import BackboneSpec
 from dagf.model.network import RetrievalNet
+from dagf.model.variants import variant
 from dagf.retrieval.search import check_descriptors
 from tests.pictures import save, smooth
 
@@ -117,12 +118,12 @@ def test_stages_are_measured_in_turns(tmp_path: Path, monkeypatch: pytest.Monkey
     calls = iter(range(1000))
     monkeypatch.setattr(costs, "seconds", lambda work: 100.0 if next(calls) < 5 else 1.0)
     files = [save(smooth(64, 48), tmp_path / f"{number}.png") for number in range(2)]
-    found = costs.stages(RetrievalNet(BackboneSpec("small"), "gem"), files, ImageSpec(48))
+    found = costs.stages(RetrievalNet(BackboneSpec("small"), variant("gem")), files, ImageSpec(48))
     assert found["ms per image"].tolist() == [500.0] * 5
 
 
 def test_stages_name_every_part(tmp_path: Path) -> None:
     files = [save(smooth(64, 48), tmp_path / f"{number}.png") for number in range(3)]
-    found = costs.stages(RetrievalNet(BackboneSpec("small"), "dagf"), files, ImageSpec(48))
+    found = costs.stages(RetrievalNet(BackboneSpec("small"), variant("dagf")), files, ImageSpec(48))
     assert found["stage"].tolist()[-1] == "all, overlapped"
     assert len(found) == 5 and (found["ms per image"] > 0).all()

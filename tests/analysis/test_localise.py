@@ -35,6 +35,7 @@ from dagf.datasets.toytown import load_mask, toytown_records
 from dagf.errors import UserError
 from dagf.model.backbone import BackboneSpec
 from dagf.model.network import RetrievalNet
+from dagf.model.variants import variant
 from dagf.study.config import load_profile
 from dagf.study.opening import open_study
 from dagf.study.runs import Run, RunStore
@@ -247,14 +248,14 @@ def test_a_random_cam_weighs_the_channels_of_its_image() -> None:
 def test_maps_of_a_network_without_attention_or_before_training(images: Tensor) -> None:
     nothing = np.zeros(128, np.float32)
     asked = [CamTarget(nothing + 1, nothing)] * 3
-    plain = maps_of(RetrievalNet(BackboneSpec(), "gem").eval(), images, asked, [0, 1, 2])
+    plain = maps_of(RetrievalNet(BackboneSpec(), variant("gem")).eval(), images, asked, [0, 1, 2])
     assert list(plain) == [
         name for name in NAMES if name not in ("region evaluator", "MAX-Mask cells")
     ]
     assert list(
-        maps_of(RetrievalNet(BackboneSpec(), "spoc").eval(), images, asked, [0, 1, 2])
+        maps_of(RetrievalNet(BackboneSpec(), variant("spoc")).eval(), images, asked, [0, 1, 2])
     ) == list(plain)
-    fresh = maps_of(RetrievalNet(BackboneSpec(), "dagf").eval(), images, asked, [0, 1, 2])
+    fresh = maps_of(RetrievalNet(BackboneSpec(), variant("dagf")).eval(), images, asked, [0, 1, 2])
     assert not fresh["region evaluator"].any()  # the same everywhere
     assert all(np.isfinite(planes).all() for planes in fresh.values())
 

@@ -22,8 +22,8 @@ from dagf.datasets.images import to_input
 from dagf.errors import UserError
 from dagf.files import write_json
 from dagf.model.backbone import BackboneSpec
-from dagf.model.network import RetrievalNet
-from dagf.model.variants import VARIANTS, Variant, variant
+from dagf.model.network import RetrievalNet, Variant
+from dagf.model.variants import VARIANTS, variant
 from dagf.paths import ROOT
 from dagf.study.runs import NUMBERS, Run, RunStore
 from tests.commands import fine, refused
@@ -208,6 +208,6 @@ def test_a_photograph_is_not_written_over(written: tuple[Run, Path, str], tmp_pa
 
 
 def test_images_are_large_enough_for_the_largest_window() -> None:
-    net = RetrievalNet(BackboneSpec(), "gem").eval()  # stride 8
+    net = RetrievalNet(BackboneSpec(), variant("gem")).eval()  # stride 8
     assert smallest_side(net, 1) == smallest_side(net, 4) == 32
     assert smallest_side(net, 9) == 65

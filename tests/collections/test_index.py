@@ -30,6 +30,7 @@ from dagf.errors import UserError
 from dagf.files import read_json, write_json
 from dagf.model.backbone import BackboneSpec
 from dagf.model.network import RetrievalNet
+from dagf.model.variants import variant
 from dagf.paths import ROOT
 from dagf.retrieval.ann import build_index
 from dagf.retrieval.extract import SHARDS
@@ -362,7 +363,7 @@ def test_without_a_run_nothing_is_trained(photos: Path, weights: Path, tmp_path:
     assert (found.encoder.run, found.encoder.weights) == ("", str(weights))
     assert "nothing trained, on mobilenet_v2 with mobilenet.pth" in found.encoder.words
     net = RetrievalNet(
-        BackboneSpec("mobilenet_v2", "features.18", str(weights)), OFF_THE_SHELF
+        BackboneSpec("mobilenet_v2", "features.18", str(weights)), variant(OFF_THE_SHELF)
     ).eval()
     expected = extract(
         for_inference(net, bfloat16_pays()),

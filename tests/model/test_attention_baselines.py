@@ -18,8 +18,7 @@ from dagf.model.attention_baselines import (
     LocalChannel,
     LocalSpatial,
 )
-from dagf.model.network import AttentiveHead
-from dagf.model.variants import Variant
+from dagf.model.network import AttentiveHead, Variant
 
 Parameters = dict[str, np.ndarray]
 Slow = Callable[[np.ndarray, Parameters], np.ndarray]

@@ -10,8 +10,8 @@ from dagf.errors import UserError
 from dagf.model.attention import READINGS
 from dagf.model.attention_baselines import BASELINES
 from dagf.model.backbone import BackboneSpec
-from dagf.model.network import ORDERS, AttentiveHead, MapEncoder, RetrievalNet
-from dagf.model.variants import Variant, variant
+from dagf.model.network import ORDERS, AttentiveHead, MapEncoder, RetrievalNet, Variant
+from dagf.model.variants import variant
 
 
 def images(*shape: int, seed: int = 0) -> Tensor:
@@ -74,7 +74,7 @@ def test_spatial_attention_comes_first() -> None:
 
 @pytest.mark.parametrize("size", [(1, 1), (1, 33), (17, 9), (96, 64)])
 def test_images_of_any_size(size: tuple[int, int]) -> None:
-    net = RetrievalNet(BackboneSpec("small"), "dagf").eval()
+    net = RetrievalNet(BackboneSpec("small"), variant("dagf")).eval()
     with torch.inference_mode():
         found = net.inspect(images(2, 3, *size))
         assert torch.equal(net(images(2, 3, *size)), found.descriptor)
@@ -83,16 +83,16 @@ def test_images_of_any_size(size: tuple[int, int]) -> None:
 
 
 def test_images_of_a_batch_do_not_see_each_other() -> None:
-    net = stirred(RetrievalNet(BackboneSpec("small"), "dagf")).eval()
+    net = stirred(RetrievalNet(BackboneSpec("small"), variant("dagf"))).eval()
     batch = images(3, 3, 40, 48)
     with torch.inference_mode():
         torch.testing.assert_close(net(batch)[1:2], net(batch[1:2]), rtol=0, atol=1e-5)
 
 
 def test_the_state_comes_back() -> None:
-    net = stirred(RetrievalNet(BackboneSpec("small"), "dagf"))
+    net = stirred(RetrievalNet(BackboneSpec("small"), variant("dagf")))
     net(images(4, 3, 32, 32))  # moves the batch norms
-    copy = RetrievalNet(BackboneSpec("small"), "dagf")
+    copy = RetrievalNet(BackboneSpec("small"), variant("dagf"))
     assert not torch.allclose(copy.eval()(images(2, 3, 32, 32)), net.eval()(images(2, 3, 32, 32)))
     copy.load_state_dict(net.state_dict())
     assert torch.equal(copy(images(2, 3, 32, 32)), net(images(2, 3, 32, 32)))
@@ -185,7 +185,7 @@ def test_the_order_is_none_where_one_module_is_alone(reading: str) -> None:
 
 
 @pytest.mark.parametrize("name", BASELINES)
-def test_a_peer_stands_before_the_attentions_and_is_rectified(name: str) -> None:
+def test_a_baseline_stands_before_the_attentions_and_is_rectified(name: str) -> None:
     head = stirred(AttentiveHead(8, replace(BOTH, baseline=name))).eval()
     feature_map = images(2, 8, 5, 4)
     found = head(feature_map)
@@ -195,22 +195,23 @@ def test_a_peer_stands_before_the_attentions_and_is_rectified(name: str) -> None
 
 
 @pytest.mark.parametrize(
-    ("made_of", "message"),
+    ("field", "value", "message"),
     [
-        (Variant("x", pooling="gen"), "unknown pooling 'gen': did you mean 'gem'"),
-        (Variant("x", baseline="solr"), "unknown peer 'solr': did you mean 'solar'"),
-        (
-            Variant("x", order="channel-spatia"),
-            "unknown order of the attentions .* did you mean 'channel-spatial'",
-        ),
-        (Variant("x", mask="summ"), "unknown mask 'summ': did you mean 'sum'"),
+        ("pooling", "gen", "unknown pooling 'gen': did you mean 'gem'"),
+        ("baseline", "solr", "unknown attention baseline 'solr': did you mean 'solar'"),
+        ("spatial", "evaluater", "did you mean 'evaluator'"),
+        ("activation", "soft-plus", "did you mean 'softplus'"),
+        ("window_kind", "averge", "did you mean 'average'"),
+        ("order", "channel-spatia", "did you mean 'channel-spatial'"),
+        ("mask", "summ", "unknown mask 'summ': did you mean 'sum'"),
     ],
 )
-def test_misspelt_names_are_suggested(made_of: Variant, message: str) -> None:
+def test_misspelt_names_are_suggested(field: str, value: str, message: str) -> None:
     with pytest.raises(UserError, match=message):
-        AttentiveHead(8, made_of)
+        replace(Variant("x"), **{field: value})
 
 
-def test_a_misspelt_variant_is_suggested() -> None:
-    with pytest.raises(UserError, match="unknown variant 'dagff': did you mean 'dagf'"):
-        RetrievalNet(BackboneSpec("small"), "dagff")
+@pytest.mark.parametrize("reading", ["evaluator", "gram", "gate"])
+def test_a_learned_score_is_not_taken_as_a_weight(reading: str) -> None:
+    with pytest.raises(UserError, match=f"reading {reading} gives scores: it needs an activation"):
+        Variant("x", spatial=reading, activation="none")

@@ -26,7 +26,7 @@ def some_kept(batch: int = 2, height: int = 3, width: int = 5) -> Tensor:
 def made(name: str, channels: int = 4) -> Pooling:
     """The pooling in float64, the same at every call; learned centres and their assignment moved apart."""
     torch.manual_seed(3)
-    pooling = POOLINGS[name](channels).double()
+    pooling = POOLINGS[name].for_channels(channels).double()
     if isinstance(pooling, NetVLAD):
         with torch.no_grad():
             pooling.assignment.copy_(3 * torch.randn(pooling.assignment.shape))

@@ -4,11 +4,12 @@ from itertools import pairwise
 import pytest
 import torch
 
+from dagf.errors import UserError
 from dagf.model.backbone import BackboneSpec
-from dagf.model.network import AttentiveHead, Inspection, RetrievalNet
+from dagf.model.network import AttentiveHead, Inspection, RetrievalNet, Variant
 from dagf.model.pooling import GeM
 from dagf.model.scale_mask import MaxMask
-from dagf.model.variants import VARIANTS, Variant, variant
+from dagf.model.variants import VARIANTS, variant
 
 from .test_network import images, stirred
 
@@ -137,6 +138,11 @@ def test_gradients_reach_every_parameter(name: str) -> None:
 
 @pytest.mark.parametrize("name", ["dagf", "netvlad", "glam"])
 def test_the_network_says_how_long_its_descriptors_are(name: str) -> None:
-    net = RetrievalNet(BackboneSpec("small"), name).eval()
+    net = RetrievalNet(BackboneSpec("small"), variant(name)).eval()
     assert net.dimensions == (16 if name == "netvlad" else 1) * net.channels
     assert net(images(2, 3, 40, 24)).shape == (2, net.dimensions)
+
+
+def test_a_misspelt_variant_is_suggested() -> None:
+    with pytest.raises(UserError, match="unknown variant 'dagff': did you mean 'dagf'"):
+        variant("dagff")

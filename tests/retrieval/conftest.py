@@ -9,6 +9,7 @@ import torch
 from dagf.datasets.benchmark import Benchmark, Query
 from dagf.model.backbone import BackboneSpec
 from dagf.model.network import RetrievalNet
+from dagf.model.variants import variant
 from tests.pictures import quarters, save, smooth
 
 SIZES = [(32, 24), (24, 32), (40, 40), (64, 48), (16, 32)]  # the first and the fourth become one
@@ -27,7 +28,7 @@ def files(tmp_path: Path) -> list[Path]:
 @pytest.fixture(scope="module")
 def net() -> RetrievalNet:
     torch.manual_seed(0)
-    network = RetrievalNet(BackboneSpec("small"), "dagf")
+    network = RetrievalNet(BackboneSpec("small"), variant("dagf"))
     with torch.no_grad():
         for parameter in network.head.parameters():
             parameter += 0.1 * torch.randn(parameter.shape)

@@ -319,6 +319,7 @@ import json, os, signal, sys
 from pathlib import Path
 import torch
 from dagf.model.network import RetrievalNet
+from dagf.model.variants import variant
 from dagf.model.backbone import BackboneSpec
 from dagf.retrieval.extract import extract_shards
 from dagf.datasets.images import ImageSpec
@@ -337,7 +338,11 @@ class Dying(torch.nn.Module):
 
 photos, out, dies = sys.argv[1:]
 torch.manual_seed(0)
-net, group = RetrievalNet(BackboneSpec("small"), "gem").eval(), process_group()
+<<<<<<< HEAD
+net, group = RetrievalNet(BackboneSpec("small"), variant("gem")).eval(), process_group()
+=======
+net, group = RetrievalNet(BackboneSpec("small"), variant("gem")).eval(), team()
+>>>>>>> d8a6da0 (Variant is what a network is made of: it checks its names, classes say what they are, a new pooling touches its file and the table)
 net = Dying(net) if str(group.rank) == dies else net
 found = extract_shards(net, "job", sorted(Path(photos).glob("*.png")), ImageSpec(32), Path(out), "float32", group, shard=4)
 print("\\n" + json.dumps({"rank": group.rank, "made": found.made, "names": found.descriptors.names}), flush=True)

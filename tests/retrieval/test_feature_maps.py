@@ -39,7 +39,7 @@ def test_cached_maps_give_the_same_descriptors_and_are_made_once(
     again = cache_maps(backbone, image_batches(files, SPEC), len(files), folder)
     assert backbone.seen == len(files)
     other = extract(MapEncoder(AttentiveHead(128, variant("mac"))), again.batches(), again.count)
-    mac = RetrievalNet(BackboneSpec("small"), "mac")
+    mac = RetrievalNet(BackboneSpec("small"), variant("mac"))
     mac.backbone.load_state_dict(net.backbone.state_dict())
     np.testing.assert_allclose(
         other, extract(mac, image_batches(files, SPEC), len(files)), atol=1e-3

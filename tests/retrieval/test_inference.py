@@ -13,6 +13,7 @@ from torch.nn import functional as fn
 from dagf.datasets.batches import image_batches
 from dagf.model.backbone import BackboneSpec
 from dagf.model.network import RetrievalNet
+from dagf.model.variants import variant
 from dagf.retrieval.inference import MultiScale, extract, fold_batch_norms, for_inference
 
 from .networks import SPEC, alone
@@ -34,7 +35,7 @@ def test_descriptors_do_not_depend_on_their_batch(
 
 
 def test_describing_learns_nothing(files: list[Path]) -> None:
-    net = RetrievalNet(BackboneSpec("small"), "gem").train()
+    net = RetrievalNet(BackboneSpec("small"), variant("gem")).train()
     before = {name: value.clone() for name, value in net.state_dict().items()}
     extract(net, image_batches(files, SPEC), len(files))
     assert all(torch.equal(before[name], value) for name, value in net.state_dict().items())
@@ -93,7 +94,7 @@ def norms(net: nn.Module) -> int:
 
 @pytest.mark.parametrize("backbone", ["small", "resnet18", "mobilenet_v2"])
 def test_folded_batch_norms_give_the_same_descriptors(backbone: str) -> None:
-    net = lively(RetrievalNet(BackboneSpec(backbone), "dagf"))
+    net = lively(RetrievalNet(BackboneSpec(backbone), variant("dagf")))
     before = {name: value.clone() for name, value in net.state_dict().items()}
     fast = for_inference(net)
     assert norms(net) > 0 == norms(fast)
@@ -136,7 +137,7 @@ def test_what_may_not_be_folded_stays() -> None:
 
 
 def test_in_half_precision_the_head_is_whole() -> None:
-    net = lively(RetrievalNet(BackboneSpec("small"), "dagf")).eval()
+    net = lively(RetrievalNet(BackboneSpec("small"), variant("dagf"))).eval()
     images = torch.randn(2, 3, 64, 64, generator=torch.Generator().manual_seed(0))
     fast = for_inference(net, half=True)
     with torch.inference_mode():

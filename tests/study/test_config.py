@@ -19,7 +19,8 @@ from dagf.datasets.images import ImageSpec
 from dagf.errors import UserError
 from dagf.model.backbone import BackboneSpec
 from dagf.model.losses import make_loss, make_miner
-from dagf.model.variants import VARIANTS, Variant
+from dagf.model.network import Variant
+from dagf.model.variants import VARIANTS
 from dagf.study import profiles
 from dagf.study.config import (
     MOST_RATE,

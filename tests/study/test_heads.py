@@ -14,8 +14,8 @@ import torch
 from dagf.analysis import ablations
 from dagf.errors import UserError
 from dagf.files import write_json
-from dagf.model.network import MapEncoder
-from dagf.model.variants import VARIANTS, Variant
+from dagf.model.network import MapEncoder, Variant
+from dagf.model.variants import VARIANTS
 from dagf.retrieval.descriptors import benchmark_scores
 from dagf.retrieval.metrics import evaluate, positions
 from dagf.study.config import RunConfig

@@ -16,7 +16,7 @@ from dagf.analysis.contrasts import off_the_shelf_summary
 from dagf.datasets.images import ImageSpec, load_image, to_input
 from dagf.errors import UserError
 from dagf.files import file_sha256, read_json, write_json
-from dagf.model.variants import VARIANTS
+from dagf.model.variants import VARIANTS, variant
 from dagf.retrieval.descriptors import benchmark_scores
 from dagf.retrieval.metrics import evaluate
 from dagf.study import parallel, study
@@ -210,7 +210,7 @@ def test_weights_are_named_by_their_content(
     project: Path, profile: Callable[..., str], photographs: Path, tmp_path: Path
 ) -> None:
     torch.manual_seed(5)
-    backbone = study.RetrievalNet(study.BackboneSpec(), "spoc").backbone
+    backbone = study.RetrievalNet(study.BackboneSpec(), variant("spoc")).backbone
     for name in ("one.pth", "two.pth"):
         torch.save(backbone.state_dict(), tmp_path / name)
     (tmp_path / "two.pth").write_bytes((tmp_path / "one.pth").read_bytes())

@@ -22,6 +22,7 @@ from dagf.datasets.benchmark import CLASSIC, Benchmark, Query
 from dagf.errors import UserError
 from dagf.model.backbone import BackboneSpec
 from dagf.model.network import RetrievalNet
+from dagf.model.variants import variant
 from dagf.retrieval.whitening import pca_whitening
 from dagf.study import parallel
 from dagf.study.opening import open_study
@@ -60,7 +61,8 @@ def study(project: Path, profile: Callable[..., str], folder: Path, tmp_path: Pa
     """Two instances held out and four trained on, under the small backbone with weights of some file."""
     torch.manual_seed(5)
     torch.save(
-        RetrievalNet(BackboneSpec(), "spoc").backbone.state_dict(), tmp_path / "backbone.pth"
+        RetrievalNet(BackboneSpec(), variant("spoc")).backbone.state_dict(),
+        tmp_path / "backbone.pth",
     )
     return open_study(profile(**FOLDER), str(folder), weights=str(tmp_path / "backbone.pth"))
 

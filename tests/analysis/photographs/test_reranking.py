@@ -27,6 +27,7 @@ from dagf.datasets.benchmark import Benchmark
 from dagf.errors import UserError
 from dagf.model.backbone import BackboneSpec
 from dagf.model.network import RetrievalNet
+from dagf.model.variants import variant
 from dagf.retrieval.metrics import evaluate, mean_average_precision
 from dagf.retrieval.rerank import diffusion, expand_queries, k_reciprocal, superglobal
 from dagf.retrieval.search import similarities
@@ -55,7 +56,8 @@ def study(
     folder = write_photographs(tmp_path / "shots", train_instances=6)
     torch.manual_seed(5)
     torch.save(
-        RetrievalNet(BackboneSpec(), "spoc").backbone.state_dict(), tmp_path / "backbone.pth"
+        RetrievalNet(BackboneSpec(), variant("spoc")).backbone.state_dict(),
+        tmp_path / "backbone.pth",
     )
     return open_study(profile(**FOLDER), str(folder), weights=str(tmp_path / "backbone.pth"))
 
