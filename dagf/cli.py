@@ -1,116 +1,90 @@
 """The command line: thin. Every command says what it does in `--help`, with examples.
 
-A user's mistake ends with one line and status 2, never with a traceback.
+A user's mistake ends with one line and status 2, never with a traceback. What takes seconds to
+import is imported in the commands that need it, so that `--help` answers at once.
 """
 
 import io
+import json
 import sys
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal, NoReturn
 
 import click
 
 import dagf
-from dagf.collection_cli import export, extract, search
-from dagf.data_cli import data
-from dagf.errors import UserError, name_fault, place_fault, printable
+from dagf import paths
+from dagf.errors import UserError, place_fault
 from dagf.files import existing_file
-from dagf.study import profiles
 
+PATH = click.Path(path_type=Path)
 SEEDS = click.IntRange(0, 2**32 - 1)
-
-# Libraries that take seconds to import are imported in the commands that need them: --help and --check answer at once.
 
 
 class Commands(click.Group):
     """A group whose commands end with one line when the user made a mistake."""
 
     def invoke(self, ctx: click.Context) -> Any:
-        """Run the command; a `UserError`, a full or a closed disk, a name too long become a line and status 2."""
+        """Run the command; a `UserError` or a fault of the disk becomes a line and status 2."""
         if isinstance(
             sys.stdout, io.TextIOWrapper
-        ):  # a file's name may have letters that the terminal lacks
+        ):  # a file's name may not fit the terminal's code
             sys.stdout.reconfigure(errors="backslashreplace")
         try:
             return super().invoke(ctx)
         except UserError as error:
-            click.echo(printable(f"dagf: {error}", lines=True), err=True)
-            sys.exit(2)
+            _end(str(error), 2)
         except OSError as error:
-            words, name = place_fault(error), name_fault(error)
-            if not words and not name:
+            fault = place_fault(error)
+            if not fault:
                 raise
-            place = printable(str(error.filename or "a file"))
-            line = (
-                f"cannot write {place}: {words}; mend that, start again"
-                if words
-                else f"{name}; name another"
-            )
-            click.echo(f"dagf: {line}", err=True)
-            sys.exit(2)
+            _end(f"{error.filename or 'a file'}: {fault}; mend that, start again", 2)
         except KeyboardInterrupt:
-            click.echo("dagf: stopped; start the same command again to go on from here", err=True)
-            sys.exit(130)
+            _end("stopped; start the same command again to go on from here", 130)
+
+
+def _end(line: str, status: int) -> NoReturn:
+    click.echo(f"dagf: {line}", err=True)
+    sys.exit(status)
 
 
 def study_options(command: Callable[..., Any]) -> Callable[..., Any]:
-    """The options that name a study: a profile, and photographs with their weights."""
-    for option in (
-        click.option(
-            "--train-on",
-            default="",
-            metavar="SET",
-            help="Train on this set or folder, not the benchmark.",
-        ),
-        click.option(
-            "--weights",
-            default="",
-            metavar="FILE",
-            help="Weights of the backbone (.pth or .safetensors).",
-        ),
-        click.option(
-            "--distractors",
-            multiple=True,
-            metavar="SET",
-            help="Add r1m, oxford100k or a folder's distractors.",
-        ),
-        click.option(
-            "--benchmark",
-            default="",
-            metavar="SET",
-            help="A public set (roxford5k, ...) or folder of photos.",
-        ),
-        click.option(
-            "--profile",
-            help="smoke, cpu, gpu, photographs, paper or a YAML file. [cpu; photographs: above]",
-        ),
-    ):
-        command = option(command)
+    """Add the options that name a study: a profile, and photographs with their weights."""
+    options = {
+        "--train-on": ("SET", "Train on this set or folder, not the benchmark."),
+        "--weights": ("FILE", "Weights of the backbone (.pth or .safetensors)."),
+        "--distractors": ("SET", "Add r1m, oxford100k or a folder's distractors."),
+        "--benchmark": ("SET", "A public set (roxford5k, ...) or folder of photos."),
+        "--profile": ("NAME", "smoke, cpu, gpu, photographs, paper or a YAML file."),
+    }
+    for name, (metavar, text) in options.items():
+        many = name == "--distractors"
+        command = click.option(name, metavar=metavar, help=text, multiple=many)(command)
     return command
 
 
 def _parameters(
-    profile: str | None, benchmark: str, distractors: tuple[str, ...], weights: str, train_on: str
+    profile: str | None,
+    benchmark: str | None,
+    distractors: tuple[str, ...],
+    weights: str | None,
+    train_on: str | None,
 ) -> dict[str, Any]:
-    """The parameters of a study as notebooks take them: checked, and as whole paths, for they run elsewhere."""
-    profile = profile or ("photographs" if benchmark else "cpu")
-    file = profiles.find(profile)
-    if profile == "photographs" and not benchmark:
-        raise UserError(
-            "the profile photographs needs photographs: name their folder with --benchmark"
-        )
-    if benchmark or train_on or distractors:
-        from dagf.datasets.public import DISTRACTORS, spelled
+    """Return the parameters of a study as notebooks take them: with whole paths."""
+    from dagf.datasets.public import DISTRACTORS, spelled
+    from dagf.study import profiles
 
-        benchmark, train_on = (word and spelled(word) for word in (benchmark, train_on))
-        distractors = tuple(spelled(word, DISTRACTORS, "distractor set") for word in distractors)
+    profile = profile or ("photographs" if benchmark else "cpu")
+    if profile == "photographs" and not benchmark:
+        raise UserError("the profile photographs needs photographs: name them with --benchmark")
+    file = profiles.find(profile)
     return {
         "profile": str(file) if profile.endswith(file.suffix) else profile,
-        "benchmark": benchmark,
-        "distractors": list(distractors),
-        "weights": existing_file(weights),
-        "train_on": train_on,
+        "benchmark": spelled(benchmark) if benchmark else "",
+        "distractors": [spelled(name, DISTRACTORS, "distractor set") for name in distractors],
+        "weights": existing_file(weights) if weights else "",
+        "train_on": spelled(train_on) if train_on else "",
     }
 
 
@@ -135,15 +109,11 @@ def main() -> None:
 
 @main.command()
 @study_options
-@click.option(
-    "--only", multiple=True, metavar="NOTEBOOK", help="Run this notebook alone, e.g. 02_training."
-)
+@click.option("--only", multiple=True, metavar="NOTEBOOK", help="This notebook: 02_training, ...")
 @click.option("--force", is_flag=True, help="Run notebooks whose reports are fresh, too.")
-@click.option(
-    "--check", is_flag=True, help="Run nothing: list stale reports, status 1 if there are any."
-)
+@click.option("--check", is_flag=True, help="Run nothing: list stale reports, status 1 if any.")
 @click.option("--jobs", type=click.IntRange(1), help="Notebooks run side by side.")
-@click.option("--output", type=click.Path(path_type=Path), help="Folder of the reports. [reports/]")
+@click.option("--output", type=PATH, help="Folder of the reports. [reports/]")
 def report(
     only: tuple[str, ...],
     force: bool,
@@ -162,18 +132,14 @@ def report(
     """
     from dagf.reports.runner import check_reports, run_reports
 
-    if output and output.exists() and not output.is_dir():
-        raise UserError(
-            f"{output} is no folder, and reports are several files: name another --output"
-        )
+    if output and output.is_file():
+        raise UserError(f"{output} is no folder, and reports are several files: name another")
     parameters = _parameters(**study)
     if not check:
         click.echo(f"reports: {run_reports(parameters, only, force, jobs, output=output)}")
         return
     stale = check_reports(parameters, only, output=output)
-    for one in stale:
-        click.echo(str(one))
-    click.echo(f"{len(stale)} stale" if stale else "all fresh")
+    click.echo("\n".join([*map(str, stale), f"{len(stale)} stale" if stale else "all fresh"]))
     sys.exit(1 if stale else 0)
 
 
@@ -182,7 +148,7 @@ def report(
 @study_options
 @click.option("--seed", type=SEEDS, help="[the profile's first]")
 def train(variant: str, seed: int | None, **study: Any) -> None:
-    """Train VARIANT (dagf, gem, spoc, mac, ...) and say where the run lies. Asked twice, trained once.
+    """Train VARIANT (dagf, gem, spoc, ...) and say where the run lies. Asked twice, trained once.
 
     \b
     dagf train dagf
@@ -190,7 +156,6 @@ def train(variant: str, seed: int | None, **study: Any) -> None:
     dagf train dagf --benchmark PHOTOS --weights FILE
     torchrun --nproc-per-node 2 -m -- dagf train dagf --profile smoke
     """
-    from dagf import paths
     from dagf.distributed import process_group
     from dagf.study.opening import open_study
 
@@ -198,10 +163,10 @@ def train(variant: str, seed: int | None, **study: Any) -> None:
     run = opened.run(variant, seed)
     if process_group().rank > 0:
         return
-    record = run.record
+    of = run.record
     click.echo(
-        f"run {run.id}: {record['variant']}, best epoch {record['best_epoch']}, "
-        f"validation mAP {record['validation_mAP']:.1f}, {record['seconds']} s, {paths.relative(run.folder)}"
+        f"run {run.id}: {of['variant']}, best epoch {of['best_epoch']}, validation mAP "
+        f"{of['validation_mAP']:.1f}, {of['seconds']} s, {paths.relative(run.folder)}"
     )
     if opened.caveat:
         click.echo(opened.caveat, err=True)
@@ -211,12 +176,8 @@ def train(variant: str, seed: int | None, **study: Any) -> None:
 @click.argument("variant", required=False)
 @study_options
 @click.option("--seed", type=SEEDS, help="[the profile's first]")
-@click.option(
-    "--off-the-shelf", is_flag=True, help="The pre-trained backbone, nothing trained here."
-)
-@click.option(
-    "--golden", is_flag=True, help="Check the evaluator itself; takes neither VARIANT nor study."
-)
+@click.option("--off-the-shelf", is_flag=True, help="The pretrained backbone, nothing trained.")
+@click.option("--golden", is_flag=True, help="Check the evaluator; takes no VARIANT, no study.")
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 def evaluate(
     variant: str | None,
@@ -228,8 +189,8 @@ def evaluate(
 ) -> None:
     """mAP and mP@k of VARIANT on the test benchmark; it is trained first where it has not been.
 
-    With --golden: our evaluator on the descriptors that the authors of the Revisited protocol publish, beside their
-    own figures; status 1 where one differs.
+    With --golden: our evaluator on the descriptors that the authors of the Revisited protocol
+    publish, beside their own figures; status 1 where one differs.
 
     \b
     dagf evaluate gem --benchmark rparis6k --distractors r1m --off-the-shelf
@@ -241,9 +202,7 @@ def evaluate(
         from dagf.analysis.golden import report_golden
 
         if variant or seed is not None or off_the_shelf or any(study.values()):
-            raise UserError(
-                "--golden checks the evaluator on published descriptors: give it alone, or with --json"
-            )
+            raise UserError("--golden checks the evaluator itself: give it alone, or with --json")
         sys.exit(report_golden(as_json, click.echo))
     if not variant:
         raise UserError("name a variant to evaluate, for instance: dagf evaluate dagf")
@@ -252,27 +211,249 @@ def evaluate(
     from dagf.study.opening import open_study
 
     opened = open_study(**_parameters(**study))
-    results = (
-        opened.untrained_results(variant, seed)
-        if off_the_shelf
-        else opened.results(opened.run(variant, seed))
-    )
+    if off_the_shelf:
+        results = opened.untrained_results(variant, seed)
+    else:
+        results = opened.results(opened.run(variant, seed))
     if process_group().rank > 0:
         return
-    test = opened.test
-    click.echo(
-        f"{test.name}: {len(test.database)} database images, {len(test.distractors)} distractors",
-        err=True,
-    )
+    test, table = opened.test, means(results.per_query).reset_index()
+    counts = f"{len(test.database)} database images, {len(test.distractors)} distractors"
+    click.echo(f"{test.name}: {counts}", err=True)
     if opened.caveat and not off_the_shelf:
         click.echo(opened.caveat, err=True)
-    table = means(results.per_query).reset_index()
+    as_text = table.round(2).to_string(index=False)
+    click.echo(table.to_json(orient="records", indent=1) if as_json else as_text)
+
+
+@main.command()
+@click.argument("images", nargs=-1, required=True, type=PATH)
+@click.option("--run", "run_id", help="A run trained on photographs (its ID's first digits).")
+@click.option("--weights", metavar="FILE", help="Without a run: of MobileNetV2. [torchvision's]")
+@click.option("--output", default="photos.index", show_default=True, type=PATH, help="A folder.")
+@click.option(
+    "--precision",
+    type=click.Choice(["float16", "float32"]),
+    help="Of the descriptors on disk. [float32; from 100,000 images on float16]",
+)
+def extract(
+    images: tuple[Path, ...],
+    run_id: str | None,
+    weights: str | None,
+    output: Path,
+    precision: Literal["float16", "float32"] | None,
+) -> None:
+    """Descriptors of IMAGES (files and folders), kept in a folder for `dagf search`.
+
+    Without a run nothing is trained: they are max windows, MAX-Mask and mean on a network with
+    ImageNet weights, which are downloaded once unless a file is named. Stopped and started again,
+    it goes on where it was; later it extracts only from images that are new or were changed.
+    Several processes: docs/distributed.md.
+
+    \b
+    dagf extract ~/photos --output photos.index
+    dagf extract ~/photos --output photos.index --weights mobilenet_v2.pth
+    dagf extract --run 0c07 ~/photos --output photos.index
+    torchrun --nproc-per-node 2 -m -- dagf extract --run 0c07 ~/photos --output photos.index
+    """
+    from dagf.collections.encoders import of_run, off_the_shelf
+    from dagf.collections.index import build, find_images
+    from dagf.distributed import process_group
+
+    if run_id is not None and weights:
+        raise UserError("a run has weights of its own: leave out --weights, or --run")
+    files = find_images(images)  # before the weights, which may have to be downloaded
+    file = existing_file(weights) if weights else ""
+    encoder = off_the_shelf(file) if run_id is None else of_run(run_id)
+    found = build(files, encoder, output, precision)
+    if process_group().rank == 0:
+        rate = f"{found.seconds:.1f} s, {found.made / found.seconds:.1f} images/s"
+        click.echo(f"{len(found.descriptors)} images in {output}: {found.made} extracted in {rate}")
+
+
+@main.command()
+@click.argument("photo", type=PATH)
+@click.option("--index", default="photos.index", show_default=True, type=PATH)
+@click.option("--crop", nargs=4, type=float, metavar="X1 Y1 X2 Y2", help="Search for this part.")
+@click.option("--top", default=10, show_default=True, type=click.IntRange(1))
+@click.option("--approximate", is_flag=True, help="Use a FAISS index, built the first time.")
+@click.option(
+    "--whiten/--plain",
+    default=None,
+    help="Under PCA of the index itself, or not. [from 100 images on, without a run: --whiten]",
+)
+@click.option("--html", "page", type=PATH, help="Also write a page: what was found, and why.")
+@click.option("--json", "as_json", is_flag=True, help="Print JSON.")
+def search(
+    photo: Path,
+    index: Path,
+    crop: tuple[float, float, float, float] | None,
+    top: int,
+    approximate: bool,
+    whiten: bool | None,
+    page: Path | None,
+    as_json: bool,
+) -> None:
+    """The images of an index most similar to PHOTO, with their cosine similarity.
+
+    --whiten takes out what all images of the index have in common, so that unlike ones have a
+    cosine about 0. What it gains or costs on photographs is in benchmarks/results.json.
+    --approximate, for a million images, searches the descriptors as they are.
+
+    \b
+    dagf search ~/photos/castle.jpg --index photos.index --top 5
+    dagf search ~/photos/castle.jpg --crop 300 200 900 1100 --html found.html
+    torchrun --nproc-per-node 2 -m -- dagf search ~/photos/castle.jpg --index photos.index
+    """
+    from dagf.collections.index import Collection
+    from dagf.distributed import process_group
+
+    if page:
+        _check_ending(page, ".html", ".htm")
+    collection = Collection.load(index)
+    if not approximate or whiten:
+        collection = collection.whitened(whiten)
+    found = collection.search(photo, top, crop, approximate)
+    if process_group().rank > 0:
+        return
+    if page:
+        from dagf.collections.page import write_page
+
+        write_page(page, collection, photo, found, crop)
+        click.echo(f"what was found, and why: {page}", err=True)
+    rows = [{"file": file, "score": round(score, 4)} for file, score in found]
+    lines = [f"{score:.4f}  {file}" for file, score in found]
+    click.echo(json.dumps(rows, indent=1) if as_json else "\n".join(lines))
+
+
+@main.command()
+@click.argument("output", type=PATH)
+@click.option("--run", "run_id", required=True, help="The run to export (its ID's first digits).")
+def export(output: Path, run_id: str) -> None:
+    """Write a trained run as the ONNX file OUTPUT, for batches and images of any size.
+
+    It is compared with the network, by onnxruntime, before it is kept. Its metadata say how images
+    are normalised.
+
+    \b
+    dagf export --run 0c07 model.onnx
+    """
+    from dagf.collections.export import write_onnx
+    from dagf.study.runs import RunStore
+
+    _check_ending(output, ".onnx")
+    made = write_onnx(RunStore(paths.runs()).get(run_id), output)
     click.echo(
-        table.to_json(orient="records", indent=1)
-        if as_json
-        else table.round(2).to_string(index=False)
+        f"{output}: images (batch, 3, height, width) from {made.smallest_side} pixels a side on -> "
+        f"descriptors (batch, {made.dimensions}); largest difference {made.difference:.0e}"
     )
 
 
-for command in (data, extract, search, export):
-    main.add_command(command)
+def _check_ending(path: Path, *endings: str) -> None:
+    """Raise `UserError` for a file of another kind: a slip must not overwrite a photograph."""
+    if path.suffix.lower() not in endings:
+        raise UserError(f"{path} would be written: name a file that ends in {endings[0]}")
+
+
+@main.group()
+def data() -> None:
+    """List, make, get, check and import data sets."""
+
+
+@data.command("list")
+def list_data() -> None:
+    """The drawings of Toytown and the public data sets: which are here, how large a download is.
+
+    \b
+    dagf data list
+    """
+    from dagf.datasets.download import line
+    from dagf.datasets.manifest import read_manifest
+    from dagf.study.config import load_profile
+    from dagf.study.profiles import names
+
+    here = {folder.name: "" for folder in sorted(paths.data().glob("toytown-*"))}
+    profiles = [load_profile(name) for name in names()]
+    made_for = {f"toytown-{one.drawing.id}": one.name for one in profiles if one.toytown}
+    for name, profile in (here | made_for).items():
+        whose = f"{profile} profile" if profile else "another drawing"
+        click.echo(f"{name}  {whose}, {'here' if name in here else 'not made'}")
+    for one in read_manifest(paths.manifest()).values():
+        click.echo(line(one, paths.data()))
+
+
+@data.command("make")
+@click.option("--profile", default="cpu", show_default=True, help="Whose Toytown is drawn.")
+@click.option("--control", is_flag=True, help="Without clutter, occlusion and changing scale.")
+def make_data(profile: str, control: bool) -> None:
+    """Draw Toytown, the embedded benchmark, for a profile.
+
+    \b
+    dagf data make
+    dagf data make --profile smoke --control
+    """
+    from dagf.datasets.toytown import open_toytown
+    from dagf.study.config import load_profile
+    from dagf.study.opening import control_spec
+
+    spec = load_profile(profile).drawing
+    made = open_toytown(control_spec(spec) if control else spec, paths.data())
+    click.echo(paths.relative(made))
+
+
+@data.command("get")
+@click.argument("names", nargs=-1, required=True, metavar="NAME [NAME ...]")
+def get_data(names: tuple[str, ...]) -> None:
+    """Download public data sets, and those that they need; a stopped download goes on.
+
+    \b
+    dagf data get roxford5k rparis6k
+    """
+    from dagf.datasets.download import get
+    from dagf.datasets.manifest import read_manifest
+
+    get(names, read_manifest(paths.manifest()), paths.data(), click.echo)
+
+
+@data.command("check")
+@click.argument("what", metavar="NAME-OR-FOLDER")
+def check_data(what: str) -> None:
+    """Check a public set, Toytown, or a folder of photographs: files, counts, labels, boxes.
+
+    \b
+    dagf data check roxford5k
+    dagf data check r1m
+    dagf data check data/toytown-0123456789ab
+    dagf data check ~/photos
+    """
+    from dagf.datasets.checks import check
+
+    click.echo("\n".join(check(what, paths.data())))
+
+
+@data.command("import")
+@click.argument("folder", type=PATH)
+@click.option("--from", "listing", type=PATH, help="A CSV; without it, sub-folders are instances.")
+@click.option("--column", multiple=True, metavar="OURS=THEIRS", help="What the CSV calls a column.")
+@click.option("--force", is_flag=True, help="Replace the ground truth that the folder has.")
+def import_data(folder: Path, listing: Path | None, column: tuple[str, ...], force: bool) -> None:
+    """Make FOLDER a benchmark from other people's ground truth: folder names, a CSV or pairs.
+
+    A CSV has the columns file and instance (and role), or query and positives (and junk), under any
+    names.
+
+    \b
+    dagf data import PHOTOS
+    dagf data import PHOTOS --from index.csv --column file=path --column instance=landmark_id
+    dagf data import PHOTOS --from pairs.csv --force
+    """
+    from dagf.datasets.convert import convert
+
+    known = ("file", "instance", "role", "query", "positives", "junk")
+    columns = {}
+    for pair in column:
+        ours, _, theirs = pair.partition("=")
+        if ours not in known or not theirs:
+            raise UserError(f"--column {pair}: expected OURS=THEIRS, one of {', '.join(known)}")
+        columns[ours] = theirs
+    click.echo("\n".join(convert(folder, listing, columns, force)))

@@ -6,18 +6,26 @@ from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from typing import TypeVar
 
+from tqdm.auto import tqdm
+
 T = TypeVar("T")
 HEADLESS = "DAGF_HEADLESS"  # set by the report runner: no progress bars, no widgets
 
 
 def headless() -> bool:
-    """True inside a report run, where a bar or a widget would be frozen into the page."""
+    """Whether this is a report run, where a bar or a widget would be frozen into the page."""
     return bool(os.environ.get(HEADLESS))
 
 
 def cores() -> int:
-    """The CPU cores that this process may use."""
+    """Return the number of CPU cores that this process may use."""
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def silent() -> bool:
+    """Whether nothing is shown: in a report, in a worker process, in all but torchrun's first."""
+    worker = multiprocessing.parent_process() is not None
+    return headless() or worker or os.environ.get("RANK", "0") != "0"
 
 
 def progress(
@@ -27,18 +35,8 @@ def progress(
     unit: str = "image",
     amount: Callable[[T], int] = lambda item: 1,
 ) -> Iterator[T]:
-    """`items`, with a progress bar (rate and time left) unless the run is headless; each counts as its `amount`.
-
-    Of the processes that torchrun started the first shows its own; a worker process none, for who started it has one.
-    """
-    if _silent():
-        yield from items
-        return
-    from tqdm.auto import (
-        tqdm,  # it imports IPython's widgets: half a second that a drawing process need not spend
-    )
-
-    with tqdm(desc=what, total=total, unit=unit, leave=False, delay=2) as bar:
+    """Yield `items` under a progress bar with rate and time left; each counts as its `amount`."""
+    with tqdm(desc=what, total=total, unit=unit, leave=False, delay=2, disable=silent()) as bar:
         for item in items:
             yield item
             bar.update(amount(item))
@@ -46,19 +44,6 @@ def progress(
 
 @contextmanager
 def announced(what: str) -> Iterator[None]:
-    """`what` on a line of its own, where a bar would be, while work goes on that cannot say how far it is."""
-    if _silent():
+    """Show `what` where a bar would be, while work goes on that cannot say how far it is."""
+    with tqdm(desc=what, bar_format="{desc}", leave=False, disable=silent()):
         yield
-        return
-    from tqdm.auto import tqdm
-
-    with tqdm(desc=what, bar_format="{desc}", leave=False):
-        yield
-
-
-def _silent() -> bool:
-    return (
-        headless()
-        or os.environ.get("RANK", "0") != "0"
-        or multiprocessing.parent_process() is not None
-    )

@@ -1,4 +1,4 @@
-"""The processes that work together: one, or those that torchrun started (Slurm and Kubernetes start torchrun)."""
+"""The processes that work together: one, or those that torchrun started."""
 
 import atexit
 import os
@@ -13,7 +13,7 @@ from torch import Tensor
 
 @dataclass(frozen=True)
 class Group:
-    """This process's number among those that train, extract or search together, and how many they are."""
+    """The processes that train, extract or search together; `rank` is this one's number."""
 
     rank: int = 0
     size: int = 1
@@ -24,13 +24,13 @@ class Group:
             dist.barrier()
 
     def total(self, values: Tensor) -> Tensor:
-        """The sum of the processes' values, in place."""
+        """Return the sum of the processes' values, in place."""
         if self.size > 1:
             dist.all_reduce(values)
         return values
 
     def gather(self, value: Any) -> list[Any]:
-        """Every process's value, in the order of their ranks; anything that can be pickled."""
+        """Return every process's value, whatever can be pickled, in the order of their ranks."""
         if self.size == 1:
             return [value]
         found: list[Any] = [None] * self.size
@@ -39,15 +39,14 @@ class Group:
 
 
 SINGLE = Group()
-PATIENCE = timedelta(
-    days=1
-)  # the others' shares may take hours more; that one of them died is torchrun's to notice
+PATIENCE = timedelta(days=1)  # others' shares may take hours; torchrun notices if one of them dies
 
 
 def process_group() -> Group:
-    """The team of this process (NCCL between GPUs, gloo between CPUs), joined once and left when the process ends.
+    """Return the group of this process, joined once and left when the process ends.
 
-    Not joined anew for each run: torchrun's store would still hold the addresses of the first time.
+    NCCL between GPUs, gloo between CPUs. Not joined anew for each run: torchrun's store would still
+    hold the addresses of the first time.
     """
     if int(os.environ.get("WORLD_SIZE", "1")) == 1:
         return SINGLE

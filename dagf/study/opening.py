@@ -48,7 +48,7 @@ def open_study(
     if file and not file.is_file():
         raise UserError(f"weights file {weights} does not exist")
     # Maps and scores are named by the code that made them, too: a changed decoder must not meet old maps.
-    store, cache = RunStore(paths.runs()), paths.data() / "cache" / evaluation_hash()
+    store, cache = RunStore(paths.runs()), paths.cache() / evaluation_hash()
     public = public_training(chosen) if chosen.training_set else None
     if public and train_on:
         raise UserError(f"profile {profile} trains on {chosen.training_set}: leave --train-on out")
