@@ -5,16 +5,16 @@ from importlib import import_module
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pytest
 import torch
+import torchvision
 
 from dagf.files import read_json
 from dagf.model.variants import variant
 from dagf.paths import ROOT as HOME
 from dagf.toytown.generate import VERSION
 from tests.collections.test_export import run_of
-from tests.fixtures import mobilenet, photograph
+from tests.fixtures import photograph
 
 ROOT = Path(__file__).parents[1]
 PAGES = sorted([*ROOT.glob("*.md"), *ROOT.glob("docs/*.md"), ROOT / "data" / "README.md"])
@@ -60,25 +60,18 @@ def test_each_part_of_adding_is_a_page() -> None:
 
 
 def test_the_examples_in_python_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """One photograph is described: in five lines, by a backbone off the shelf (both here without a download), by a run."""
-    shortest, first, second = re.findall(
-        r"```python\n(.*?)```", (ROOT / "README.md").read_text(), re.DOTALL
-    )
+    """Two photographs by a backbone off the shelf (here without a download), and one by a run."""
+    first, second = re.findall(r"```python\n(.*?)```", (ROOT / "README.md").read_text(), re.DOTALL)
     (tmp_path / "notebooks").mkdir()
     monkeypatch.setenv(HOME, str(tmp_path))
     monkeypatch.chdir(tmp_path)
-    photograph(0, 0, 64).save("castle.jpg")
+    for number, name in enumerate(("castle", "church", "query")):
+        photograph(number % 2, number, 64).save(f"{name}.jpg")
+    torch.save(torchvision.models.resnet50(weights=None).state_dict(), "resnet50.pth")
     names: dict[str, Any] = {}
-    assert len(re.findall(r"^.+$", shortest, re.MULTILINE)) == 5 and "off_the_shelf()" in shortest
-    mobilenet(tmp_path / "mobilenet.pth", 5)
-    exec(shortest.replace("off_the_shelf()", 'off_the_shelf("mobilenet.pth")'), names)
-    assert names["descriptor"].shape == (1280,)
-    assert np.linalg.norm(names["descriptor"]) == pytest.approx(1)
-    assert 'weights="imagenet"' in first
-    exec(first.replace(', weights="imagenet"', ""), names)
-    assert names["image"].shape == (1, 3, 64, 64)
-    assert names["descriptor"].shape == (1, 2048)
-    torch.testing.assert_close(names["descriptor"].norm(dim=1), torch.ones(1))
+    exec(first.replace('"resnet50"', '"resnet50", "resnet50.pth"'), names)
+    assert names["database"].shape == (2, 2048)
+    assert names["rows"].shape == (1, 2)
     run = run_of(tmp_path, variant("dagf"))
     exec(second.replace('"0c07"', repr(run.id[:4])), names)
     assert names["seen"].attention is not None

@@ -1,0 +1,77 @@
+"""`import dagf`: what it gives, how fast, and that it is what the modules give."""
+
+import subprocess
+import sys
+from importlib import import_module
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+import dagf
+from dagf.study.runs import Run
+from tests.fixtures import mobilenet
+
+
+def test_every_public_name_is_there_and_documented() -> None:
+    assert set(dagf.__all__) <= set(dir(dagf))
+    for name in set(dagf.__all__) - {"__version__", "VARIANTS"}:
+        assert getattr(dagf, name).__doc__, name
+    assert dagf.VARIANTS["dagf"] is dagf.variant("dagf")
+    assert dagf.average_precision(np.array([0, 2])) == pytest.approx((1 + (1 / 2 + 2 / 3) / 2) / 2)
+    with pytest.raises(AttributeError, match="no attribute 'lod'"):
+        dagf.lod  # noqa: B018
+    assert import_module("dagf.paths") is dagf.paths  # modules are found beside the names
+
+
+def test_nothing_slow_is_imported_before_it_is_used() -> None:
+    code = "import sys, dagf; print({'torch', 'numpy', 'click'} & set(sys.modules))"
+    ran = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert ran.stdout == "set()\n"
+
+
+def test_a_backbone_with_weights_of_a_file(photographs: Path, tmp_path: Path) -> None:
+    weights = mobilenet(tmp_path / "mobilenet.pth", 5)
+    files = sorted(photographs.rglob("*.jpg"))[:6]
+    model = dagf.load("mobilenet_v2", weights, head="dagf-spoc", size=24)
+    database = dagf.embed(model, files)
+    assert (database.shape, database.dtype) == ((6, 1280), np.float32)
+    np.testing.assert_allclose(np.linalg.norm(database, axis=1), 1, rtol=1e-5)
+    with torch.inference_mode():
+        for file, row in zip(files, database, strict=True):
+            assert max(model.read(file).shape) == 24
+            seen = model.network.inspect(model.read(file))
+            np.testing.assert_allclose(seen.descriptor[0], row, atol=1e-4)
+            assert seen.attention is not None
+    scores, rows = dagf.search(database, dagf.embed(model, map(str, files[2:4])), k=2)
+    assert rows[:, 0].tolist() == [2, 3]
+    np.testing.assert_allclose(scores[:, 0], 1, rtol=1e-5)
+
+
+def test_a_trained_run(finished: Run, photographs: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("dagf.paths.runs", lambda: finished.folder.parent)
+    model = dagf.load(finished.id[:6])
+    assert model.image == finished.config.image
+    expected = finished.network().state_dict()
+    assert all(
+        torch.equal(value, expected[key]) for key, value in model.network.state_dict().items()
+    )
+    (descriptor,) = dagf.embed(model, sorted(photographs.rglob("*.jpg"))[:1])
+    assert descriptor.shape == (model.network.dimensions,)
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (("resnet81",), "did you mean 'resnet18'"),
+        (("resnet18", "nowhere.pth"), r"nowhere\.pth is no file"),
+        (("0c07",), "run '0c07': expected one finished run"),
+    ],
+)
+def test_a_mistake_is_one_line(
+    words: tuple[str, ...], message: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("dagf.paths.runs", lambda: tmp_path)
+    with pytest.raises(dagf.UserError, match=message):
+        dagf.load(*words)

@@ -1,0 +1,164 @@
+import errno
+import hashlib
+import json
+import os
+from pathlib import Path
+
+import pytest
+
+from dagf import files
+from dagf.errors import UserError
+from dagf.files import (
+    atomic_folder,
+    atomic_path,
+    canonical_json,
+    content_hash,
+    existing_file,
+    file_sha256,
+    read_json,
+    write_json,
+    write_text,
+)
+
+
+def names(folder: Path) -> list[str]:
+    return sorted(path.name for path in folder.iterdir())
+
+
+def test_a_failure_in_mid_write_leaves_the_old_file(tmp_path: Path) -> None:
+    path = tmp_path / "a.txt"
+    write_text(path, "old")
+    with pytest.raises(ZeroDivisionError), atomic_path(path) as temporary:
+        temporary.write_text("half")
+        raise ZeroDivisionError
+    assert path.read_text() == "old"
+    assert names(tmp_path) == ["a.txt"]
+
+
+def test_a_written_file_is_readable_by_all_and_leaves_nothing_beside_it(tmp_path: Path) -> None:
+    path = tmp_path / "new" / "folder" / "a.json"
+    with atomic_path(path) as temporary:
+        temporary.write_text("{}")
+        assert temporary.parent == path.parent  # a rename works inside one file system only
+        assert temporary.suffix == ".json"  # writers such as numpy.save look at it
+        assert not path.exists()
+    assert path.read_text() == "{}"
+    assert path.stat().st_mode & 0o777 == 0o644
+    assert names(path.parent) == ["a.json"]
+
+
+@pytest.mark.parametrize("code", [errno.ENOSPC, errno.EROFS, errno.EDQUOT])
+@pytest.mark.parametrize("call", ["fsync", "open"])
+def test_a_full_disk_is_told_by_the_files_name(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, code: int, call: str
+) -> None:
+    path = tmp_path / "a.txt"
+    write_text(path, "old")
+
+    def full(*_: object, **__: object) -> None:
+        raise OSError(code, os.strerror(code))
+
+    with monkeypatch.context() as patched:
+        patched.setattr(files.os, call, full)
+        with pytest.raises(UserError, match=r"cannot write .*a\.txt: ") as caught:
+            write_text(path, "new")
+    assert os.strerror(code) in str(caught.value)
+    assert path.read_text() == "old"
+    assert names(tmp_path) == ["a.txt"]
+
+
+def test_other_faults_of_the_work_stay_what_they_are(tmp_path: Path) -> None:
+    with pytest.raises(FileNotFoundError), atomic_path(tmp_path / "a"):
+        (tmp_path / "input").read_text()
+    assert names(tmp_path) == []
+
+
+@pytest.mark.skipif(os.geteuid() == 0, reason="root may write anywhere")
+def test_a_read_only_folder(tmp_path: Path) -> None:
+    closed = tmp_path / "closed"
+    closed.mkdir(mode=0o555)
+    with pytest.raises(UserError, match=r"cannot write .*a\.txt: Permission denied"):
+        write_text(closed / "a.txt", "x")
+    with pytest.raises(UserError, match="Permission denied"), atomic_folder(closed / "a"):
+        pass
+
+
+def test_a_folder_appears_whole_or_not_at_all(tmp_path: Path) -> None:
+    folder = tmp_path / "data"
+    with pytest.raises(ZeroDivisionError), atomic_folder(folder) as temporary:
+        (temporary / "half").write_text("half")
+        raise ZeroDivisionError
+    assert names(tmp_path) == []
+    folder.mkdir()  # an empty one may be there
+    with atomic_folder(folder) as temporary:
+        (temporary / "inner").mkdir()
+        (temporary / "inner" / "a").write_text("whole")
+        assert not any(folder.iterdir())
+    assert (folder / "inner" / "a").read_text() == "whole"
+    assert folder.stat().st_mode & 0o777 == 0o755
+    with pytest.raises(OSError, match="not empty"), atomic_folder(folder) as temporary:
+        (temporary / "a").write_text("second")
+    assert names(folder) == ["inner"]
+    assert names(tmp_path) == ["data"]
+
+
+def test_what_a_killed_run_left_is_removed_and_nothing_else(tmp_path: Path) -> None:
+    left, other = tmp_path / ".data.abcdefgh.part", tmp_path / ".database.abcdefgh.part"
+    for folder in (left, other):
+        folder.mkdir()
+    with atomic_folder(tmp_path / "data"):
+        assert not left.exists()
+    assert names(tmp_path) == [other.name, "data"]
+
+
+def test_equal_values_have_one_hash(tmp_path: Path) -> None:
+    one, other = {"b": [1, 2.5], "a": None}, {"a": None, "b": (1, 2.5)}
+    assert content_hash(one) == content_hash(other)
+    assert canonical_json(one) == '{"a":null,"b":[1,2.5]}'
+    assert content_hash({"b": [2.5, 1], "a": None}) != content_hash(one)
+    assert content_hash(b"abc", 4) == "ba78"  # FIPS 180-2, appendix B.1
+    assert content_hash(["é"]) == hashlib.sha256('["é"]'.encode()).hexdigest()[:12]
+    with pytest.raises(ValueError, match="not JSON compliant"):
+        content_hash({"a": float("nan")})
+    (tmp_path / "a").write_bytes(b"abc")
+    assert file_sha256(tmp_path / "a") == (
+        "ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad"
+    )
+
+
+def test_json_comes_back_and_is_fit_for_git(tmp_path: Path) -> None:
+    path = tmp_path / "a.json"
+    write_json(path, {"b": [1, 0.1], "a": "é"})
+    assert read_json(path) == json.loads(path.read_bytes()) == {"a": "é", "b": [1, 0.1]}
+    text = path.read_text(encoding="utf-8")
+    assert text.index('"a": "é"') < text.index('"b"')
+    assert text.endswith("}\n")
+    with pytest.raises(ValueError, match="not JSON compliant"):
+        write_json(path, float("nan"))
+    assert path.read_text(encoding="utf-8") == text
+
+
+def test_names_that_are_no_text_come_back(tmp_path: Path) -> None:
+    """As a disk of an old computer holds them."""
+    name = os.fsdecode(b"caf\xe9")
+    write_json(tmp_path / "a.json", {"file": name})
+    assert read_json(tmp_path / "a.json") == {"file": name}
+    assert content_hash([name]) != content_hash(["café"])
+
+
+@pytest.mark.parametrize("data", [b"", b'{"a": 1', b"\xff\xfe"])
+def test_broken_json_names_the_file_and_the_remedy(tmp_path: Path, data: bytes) -> None:
+    path = tmp_path / "a.json"
+    path.write_bytes(data)
+    with pytest.raises(UserError, match=r"a\.json is not valid JSON .*; get it again"):
+        read_json(path, "get it again")
+    with pytest.raises(UserError, match=r"cannot read .*b\.json: No such file"):
+        read_json(tmp_path / "b.json")
+
+
+def test_a_file_that_a_user_names(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "weights.pth").touch()
+    monkeypatch.chdir(tmp_path)
+    assert existing_file("weights.pth") == str(tmp_path / "weights.pth")
+    with pytest.raises(UserError, match=r"weigths\.pth is no file: check the spelling"):
+        existing_file("weigths.pth")
