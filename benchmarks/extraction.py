@@ -26,7 +26,7 @@ from dagf.devices import bfloat16_pays
 from dagf.model.backbone import BackboneSpec
 from dagf.model.network import RetrievalNet
 from dagf.model.variants import variant
-from dagf.retrieval.inference import MultiScale, extract, for_inference
+from dagf.retrieval.extract import MultiScale, extract, for_inference
 from dagf.toytown.scene import STREAMS, photograph
 
 SCALES = (1.0, 2**-0.5, 0.5)

@@ -22,7 +22,7 @@ from dagf.collections.export import AXES, INPUT, OUTPUT
 from dagf.console import cores
 from dagf.datasets.batches import image_batches, network_input
 from dagf.datasets.images import ImageSpec
-from dagf.retrieval.inference import MultiScale
+from dagf.retrieval.extract import MultiScale
 
 EXAMPLE = (2, 3, 96, 128)  # no two of them alike: they would be one axis
 

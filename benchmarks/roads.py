@@ -30,9 +30,8 @@ from dagf.datasets.images import ImageSpec
 from dagf.model.backbone import BackboneSpec
 from dagf.model.network import RetrievalNet
 from dagf.model.variants import variant
-from dagf.retrieval.inference import MultiScale, extract, for_inference
-from dagf.retrieval.metrics import evaluate_positions, mean_average_precision
-from dagf.retrieval.streaming import stream_positions
+from dagf.retrieval.extract import MultiScale, extract, for_inference
+from dagf.retrieval.metrics import evaluate_positions, mean_average_precision, stream_positions
 
 ROUNDS = 5
 ENLARGED = 4  # times: photographs of the size that a phone takes, whose decoding is reduced

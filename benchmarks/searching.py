@@ -19,9 +19,8 @@ from numpy.typing import NDArray
 
 from benchmarks.timing import Figure, ratio, seconds
 from dagf.datasets.benchmark import EASY, HARD, MEDIUM, Benchmark, Query
-from dagf.retrieval.metrics import evaluate_positions, means
+from dagf.retrieval.metrics import evaluate_positions, means, stream_positions
 from dagf.retrieval.search import BLOCK, Descriptors, search, similarity_blocks
-from dagf.retrieval.streaming import stream_positions
 
 QUERIES, DATABASE, DIMENSIONS, TOP = 70, 4993, 512, 100
 ROWS = 1_000_000

@@ -15,7 +15,7 @@ from benchmarks import __main__ as bench
 from benchmarks import extraction, int8, roads, searching
 from dagf.datasets.batches import image_batches, network_input
 from dagf.datasets.folder import load_folder
-from dagf.retrieval.inference import MultiScale, for_inference
+from dagf.retrieval.extract import MultiScale, for_inference
 from tests.fixtures import write_photographs
 
 pytestmark = pytest.mark.study

@@ -11,7 +11,7 @@ from dagf.analysis.tables import RUNS, benchmark_figures, traced
 from dagf.console import progress
 from dagf.model.network import MapEncoder
 from dagf.model.variants import VARIANTS, variant
-from dagf.retrieval.inference import extract
+from dagf.retrieval.extract import extract
 from dagf.retrieval.metrics import evaluate, mean_average_precision
 from dagf.retrieval.search import similarities
 from dagf.retrieval.statistics import t_interval

@@ -24,8 +24,8 @@ from dagf.console import cores, progress
 from dagf.datasets.batches import image_batches, network_input
 from dagf.datasets.images import ImageSpec, load_image
 from dagf.model.network import RetrievalNet
-from dagf.retrieval.ann import Index, build_index, index_spec
-from dagf.retrieval.inference import extract, for_inference
+from dagf.retrieval.ann import Index, build_index, index_factory
+from dagf.retrieval.extract import extract, for_inference
 from dagf.retrieval.search import BLOCK, Descriptors, search
 from dagf.retrieval.statistics import exponent
 
@@ -88,7 +88,7 @@ def _cost(rows: Descriptors, queries: Descriptors, known: int, folder: Path) -> 
         "drawn": max(0, len(rows) - known),
         "exact s": median_seconds(partial(search, rows, queries, TOP)),
         "exact MB": rows.nbytes / 1e6,
-        "index": index_spec(*rows.shape).factory,
+        "index": index_factory(*rows.shape),
         "build s": built,
         "index MB": (folder / "rows.faiss").stat().st_size / 1e6,
         "index s": median_seconds(scored),

@@ -20,7 +20,6 @@ from dagf.datasets.manifest import DataSet, read_manifest
 from dagf.datasets.revisited import check_counts, load_ground_truth, plain_file
 from dagf.errors import UserError
 from dagf.retrieval.metrics import evaluate, means
-from dagf.retrieval.search import finite_lengths
 
 SET = "revisited-features"  # of data/manifest.json
 NOTE = "golden figure of the evaluator"  # of data/published.csv
@@ -106,7 +105,8 @@ def read_descriptors(path: Path) -> tuple[NDArray[np.floating], NDArray[np.float
             f"{path} does not hold descriptors as columns of Q and X ({reason}): get it again"
         ) from error
     for name, rows in (("Q", queries), ("X", database)):
-        finite_lengths(rows, f"{path}, {name}")
+        if not np.isfinite(rows).all():
+            raise UserError(f"{path}, {name}: it holds NaN or infinity; get it again")
     return queries, database
 
 

@@ -29,7 +29,7 @@ from dagf.devices import on_device
 from dagf.errors import UserError
 from dagf.files import atomic_path, content_hash
 from dagf.model.network import Inspection, RetrievalNet
-from dagf.retrieval.descriptors import benchmark_scores
+from dagf.retrieval.extract import benchmark_scores
 from dagf.retrieval.statistics import paired_bootstrap
 from dagf.study.parallel import side_by_side
 from dagf.study.provenance import code_hash, evaluation_hash

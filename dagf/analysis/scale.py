@@ -12,9 +12,8 @@ from dagf.console import progress
 from dagf.datasets.toytown import load_toytown
 from dagf.errors import UserError
 from dagf.model.variants import VARIANTS
-from dagf.retrieval.metrics import evaluate_positions, means
+from dagf.retrieval.metrics import evaluate_positions, means, stream_positions
 from dagf.retrieval.search import Descriptors, Rows
-from dagf.retrieval.streaming import stream_positions
 from dagf.study.config import Scale
 from dagf.study.opening import drawn
 from dagf.study.parallel import side_by_side

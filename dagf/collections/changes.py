@@ -74,7 +74,7 @@ def extract_changes(
         write_json(folder / CONTENTS, listed | fresh | wanted)
     path = dict(zip(sums, files, strict=True))
     found = extract_shards(
-        encode, about, [path[one] for one in new], spec, folder, precision, group, SHARD
+        encode, about, [path[one] for one in new], spec, folder, precision, group
     )
     if found.descriptors.names != tuple(fresh):
         raise UserError(

@@ -27,9 +27,15 @@ from dagf.errors import UserError
 from dagf.files import IMAGES, content_hash, existing_file, read_json, write_json
 from dagf.model.network import RetrievalNet
 from dagf.retrieval.ann import Index, build_index
-from dagf.retrieval.extract import SHARDS, Extracted, Precision, ShardedDescriptors
-from dagf.retrieval.inference import extract, for_inference
-from dagf.retrieval.search import BLOCK, LOOSE, search_together
+from dagf.retrieval.extract import (
+    SHARDS,
+    Extracted,
+    Precision,
+    ShardedDescriptors,
+    extract,
+    for_inference,
+)
+from dagf.retrieval.search import BLOCK, search
 from dagf.retrieval.whitening import Whitened, Whitening, pca_whitening
 from dagf.study.checks import LEAST, SEEN
 from dagf.study.config import from_mapping
@@ -109,13 +115,11 @@ class Collection:
             scores, rows = self.index().search(asked, top, self.descriptors)
         elif self.whitening:
             known = Whitened(self.descriptors, self.whitening)
-            scores, rows = search_together(
+            scores, rows = search(
                 known, self.whitening(asked), top, process_group(), device=device()
             )
         else:
-            scores, rows = search_together(
-                self.descriptors, asked, top, process_group(), device=device()
-            )
+            scores, rows = search(self.descriptors, asked, top, process_group(), device=device())
         found = zip(rows[0].tolist(), scores[0].tolist(), strict=True)
         return [(self.files[row], score) for row, score in found if row >= 0]
 
@@ -243,7 +247,7 @@ def _check_made(descriptors: ShardedDescriptors, encoder: Encoder, files: Sequen
 
 def _of_unit_length(rows: NDArray[np.float32]) -> NDArray[np.bool_]:
     """Which rows (N,) of `rows` (N, D) can be searched; NaN fails the comparison."""
-    return np.abs(np.linalg.norm(rows, axis=1) - 1) <= LOOSE
+    return np.abs(np.linalg.norm(rows, axis=1) - 1) <= 1e-2
 
 
 def _differ(files: Sequence[Path], spec: ImageSpec) -> bool:

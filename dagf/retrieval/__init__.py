@@ -1,0 +1,1 @@
+"""Descriptors, search, and how good a ranking is."""

@@ -1,4 +1,4 @@
-"""A backbone's feature maps, computed once and kept: what every head that is tried on a frozen backbone reads."""
+"""A backbone's feature maps, computed once and kept: what every head on a frozen backbone reads."""
 
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
@@ -12,19 +12,19 @@ from torch import Tensor, nn
 
 from dagf.console import progress
 from dagf.datasets.batches import Batch, database_batches, network_input, query_batches
-from dagf.datasets.benchmark import Benchmark
+from dagf.datasets.benchmark import Benchmark, Indices
 from dagf.datasets.images import ImageSpec
 from dagf.errors import UserError
 from dagf.files import atomic_folder, read_json, write_json
-from dagf.retrieval.inference import extract
-from dagf.retrieval.search import Descriptors, similarities
+from dagf.retrieval.extract import extract
+from dagf.retrieval.search import Descriptors, Scores, similarities
 
 
 class FeatureMaps:
-    """A backbone's feature maps of a list of files, kept on disk as fp16: what sweeps on a frozen backbone read.
+    """A backbone's feature maps of a list of files, kept on disk as fp16.
 
-    One array (n, C, H, W) for each size of map, opened memory-mapped. Half precision moves a descriptor by
-    about 1e-4 of its length, far below what separates two arms.
+    One array (n, C, H, W) for each size of map, opened memory-mapped. Half precision moves a
+    descriptor by about 1e-4 of its length, far below what separates two arms.
 
     Raises `UserError` for a folder that is damaged, or not whole.
     """
@@ -37,30 +37,20 @@ class FeatureMaps:
                 (np.array(rows), np.load(folder / f"maps-{number}.npy", mmap_mode="r"))
                 for number, rows in enumerate(groups["rows"])
             ]
-        except (
-            UserError,
-            OSError,
-            ValueError,
-            EOFError,
-            KeyError,
-            TypeError,
-            AttributeError,
-        ) as error:
+        except (UserError, OSError, ValueError, EOFError, KeyError) as error:
             raise UserError(
                 f"the feature maps in {folder} are damaged: delete the folder, it is made again"
             ) from error
 
     def batches(self, size: int = 64) -> Iterator[Batch]:
-        """Batches (row numbers, maps (B, C, H, W) float32) that cover every file once."""
+        """Yield batches (row numbers, maps (B, C, H, W) float32) that cover every file once."""
         for rows, maps in self.groups:
             for start in range(0, len(rows), size):
-                yield (
-                    rows[start : start + size],
-                    torch.from_numpy(maps[start : start + size].astype(np.float32)),
-                )
+                some = slice(start, start + size)
+                yield rows[some], torch.from_numpy(maps[some].astype(np.float32))
 
-    def take(self, rows: NDArray[np.int64]) -> Tensor:
-        """The maps of the given rows, (len(rows), C, H, W); every map must have one size."""
+    def take(self, rows: Indices) -> Tensor:
+        """Return the maps of the given rows, (len(rows), C, H, W); every map must have one size."""
         ((numbers, maps),) = self.groups
         return torch.from_numpy(maps[np.searchsorted(numbers, rows)].astype(np.float32))
 
@@ -68,10 +58,10 @@ class FeatureMaps:
 def cache_maps(
     backbone: nn.Module, batches: Iterable[Batch], count: int, folder: Path
 ) -> FeatureMaps:
-    """The feature maps of `backbone` over `batches`, computed once: `folder` must be named by its inputs' hash.
+    """Return the feature maps of `backbone` over `batches`, `count` rows in all, computed once.
 
-    backbone: images (B, 3, H, W) -> maps (B, C, h, w), of which the negative part is dropped. count: rows in all. Raises
-    `UserError` for a folder that is there and damaged.
+    backbone: images (B, 3, H, W) -> maps (B, C, h, w), of which the negative part is dropped.
+    `folder` must be named by the hash of all that decides the maps.
     """
     folder.parent.mkdir(parents=True, exist_ok=True)
     with FileLock(folder.with_name(f".{folder.name}.lock")):
@@ -83,21 +73,18 @@ def cache_maps(
 def _store_maps(backbone: nn.Module, batches: Iterable[Batch], count: int, folder: Path) -> None:
     backbone.eval()
     device = next(backbone.parameters()).device
-    parts: dict[tuple[int, ...], list[tuple[NDArray[np.int64], NDArray[np.float16]]]] = {}
+    parts: dict[tuple[int, ...], list[tuple[Indices, NDArray[np.float16]]]] = {}
     with torch.inference_mode():
-        for rows, images in progress(
-            batches, "feature maps", count, amount=lambda batch: len(batch[0])
-        ):
+        batches = progress(batches, "feature maps", count, amount=lambda batch: len(batch[0]))
+        for rows, images in batches:
             maps = torch.relu(backbone(network_input(images, device))).half().cpu().contiguous()
             parts.setdefault(tuple(maps.shape[1:]), []).append((rows, maps.numpy()))
     with atomic_folder(folder) as temporary:
         order = []
         for number, group in enumerate(parts.values()):
-            rows = np.concatenate([part[0] for part in group])
+            rows, stored = (np.concatenate(part) for part in zip(*group, strict=True))
             sort = np.argsort(rows)
-            np.save(
-                temporary / f"maps-{number}.npy", np.concatenate([part[1] for part in group])[sort]
-            )
+            np.save(temporary / f"maps-{number}.npy", stored[sort])
             order.append(rows[sort].tolist())
         write_json(temporary / "groups.json", {"count": count, "rows": order})
 
@@ -110,38 +97,25 @@ class BenchmarkMaps:
     queries: FeatureMaps
 
     def extract(self, encode: nn.Module) -> tuple[Descriptors, Descriptors]:
-        """The descriptors (N, D) of database + distractors and (Q, D) of the queries under a head.
+        """Return the descriptors (N, D) of database + distractors and (Q, D) of the queries.
 
         encode: the head as a `MapEncoder`: maps (B, C, H, W) -> unit descriptors (B, D).
         """
-        rows, asked = (
-            extract(encode, maps.batches(), maps.count) for maps in (self.database, self.queries)
-        )
-        return rows, asked
+        database = extract(encode, self.database.batches(), self.database.count)
+        return database, extract(encode, self.queries.batches(), self.queries.count)
 
-    def scores(self, encode: nn.Module) -> NDArray[np.float32]:
-        """Similarities (queries, database + distractors) under a head, given as for `describe`.
-
-        Raises `UserError` for descriptors that are not finite or not of unit length.
-        """
+    def scores(self, encode: nn.Module) -> Scores:
+        """Return the similarities (Q, N) under a head, as for `extract`."""
         return similarities(*self.extract(encode))
 
 
 def cache_benchmark(
     backbone: nn.Module, benchmark: Benchmark, spec: ImageSpec, folder: Path
 ) -> BenchmarkMaps:
-    """A benchmark's maps, computed once: `folder` must be named by the hash of backbone, images and `spec`.
-
-    Raises `UserError` for an image that cannot be read, a box outside its image, and a folder that is damaged.
-    """
+    """Return a benchmark's maps, computed once: `folder` is named by all that decides them."""
+    images, queries = database_batches(benchmark, spec), query_batches(benchmark, spec)
+    count = len(benchmark.database_paths)
     return BenchmarkMaps(
-        cache_maps(
-            backbone,
-            database_batches(benchmark, spec),
-            len(benchmark.database_paths),
-            folder / "database",
-        ),
-        cache_maps(
-            backbone, query_batches(benchmark, spec), len(benchmark.queries), folder / "queries"
-        ),
+        cache_maps(backbone, images, count, folder / "database"),
+        cache_maps(backbone, queries, len(benchmark.queries), folder / "queries"),
     )

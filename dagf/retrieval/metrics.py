@@ -1,8 +1,12 @@
-"""How good is a ranking: average precision of this field, mP@k, N-S, and the mean over queries.
+"""How good a ranking is: average precision of this field, mP@k, N-S, and the mean over queries.
 
-AP is Oxford's trapezoid (Philbin et al., CVPR 2007, `compute_ap`), not the rectangular one of scikit-learn
-or torchmetrics. Ties are pessimistic: at equal score a negative stands before a positive, so that neither the
-order of the database nor a constant descriptor can earn anything.
+AP is Oxford's trapezoid (Philbin et al., CVPR 2007, `compute_ap`), not the rectangular one of
+scikit-learn or torchmetrics. Ties are pessimistic: at equal score a negative stands before a
+positive, so that neither the order of the database nor a constant descriptor can earn anything.
+
+All follows from the ranks of a query's few labelled images, and a rank is a count of negatives. So
+the exact AP among millions of distractors needs no ranking: they pass by in blocks and are counted
+(`stream_positions`).
 """
 
 from collections.abc import Sequence
@@ -13,31 +17,26 @@ from numpy.typing import NDArray
 
 from dagf.datasets.benchmark import Benchmark, Indices, Setting
 from dagf.errors import UserError
+from dagf.retrieval.search import BLOCK, Descriptors, Rows, similarity_blocks
 
 Scores = NDArray[np.floating]
 CUTS = (1, 5, 10)
 
 
 def positive_ranks(scores: Scores, positives: Indices, junk: Indices) -> Indices:
-    """The 0-based ranks of the positives, ascending, in the ranking by falling score without the junk.
+    """Return the 0-based ranks of the positives, ascending, in the ranking without junk.
 
-    scores: (N,), one for each database row. A positive's rank is the number of positives above it plus the
-    number of negatives that score at least as high.
-
-    Raises `UserError` for scores that are not finite.
+    scores: (N,), one for each database row. A positive's rank is the number of positives above it
+    plus the number of negatives that score at least as high.
     """
-    negative = np.ones(len(scores), bool)
-    negative[positives] = negative[junk] = False
-    return _ranks(_negatives_above(scores, negative, positives))
+    negatives = np.delete(scores, np.concatenate([positives, junk]))
+    return _ranks(_negatives_above(scores[positives], negatives))
 
 
-def _negatives_above(scores: Scores, negative: NDArray[np.bool_], rows: Indices) -> Indices:
-    if not np.isfinite(scores).all():
-        raise UserError(
-            "the scores hold NaN or infinity: the descriptors are broken, extract them again"
-        )
-    others = np.sort(scores[negative])
-    return len(others) - np.searchsorted(others, scores[rows], side="left")
+def _negatives_above(scores: Scores, negatives: Scores) -> Indices:
+    """Return for each of `scores` how many negatives score at least as high."""
+    in_order = np.sort(negatives)
+    return len(in_order) - np.searchsorted(in_order, scores, side="left")
 
 
 def _ranks(above: Indices) -> Indices:
@@ -45,10 +44,10 @@ def _ranks(above: Indices) -> Indices:
 
 
 def average_precision(ranks: Indices) -> float:
-    """AP = 1/(2n) sum_j [p0_j + p1_j], p0_j = j / r_j (1 where r_j = 0), p1_j = (j + 1) / (r_j + 1).
+    """AP = 1/(2n) sum_j [p0_j + p1_j], p0_j = j / r_j (1 for r_j = 0), p1_j = (j + 1) / (r_j + 1).
 
-    ranks: (n,), the 0-based ranks of all n positives, ascending. NaN without positives: such a query is
-    left out of the mean, not counted as 0.
+    ranks: (n,), the 0-based ranks of all n positives, ascending. NaN without positives: such a
+    query is left out of the mean, not counted as 0.
     """
     if len(ranks) == 0:
         return float("nan")
@@ -58,10 +57,10 @@ def average_precision(ranks: Indices) -> float:
 
 
 def precision_at(ranks: Indices, k: int) -> float:
-    """The Revisited protocol's P@k: the cut shrinks to the rank of the last positive.
+    """Return the Revisited protocol's P@k: the cut shrinks to the rank of the last positive.
 
-    k_q = min(max(r) + 1, k) and P = #(r + 1 <= k_q) / k_q, so it is *not* precision@k; 0 to 1, NaN without positives.
-    ranks: (n,), those of the positives from 0 on, in order, junk taken out.
+    k_q = min(max(r) + 1, k) and P = #(r + 1 <= k_q) / k_q, so it is *not* precision@k; 0 to 1, NaN
+    without positives. ranks: (n,), as in `average_precision`.
     """
     if len(ranks) == 0:
         return float("nan")
@@ -70,36 +69,121 @@ def precision_at(ranks: Indices, k: int) -> float:
 
 
 def found_of_four(ranks: Indices) -> int:
-    """UKBench's score of one query, 0 to 4: how many of its four positives, itself among them, are the first four.
+    """Return UKBench's score of a query: how many of its four positives are the first four.
 
-    ranks: (4,), as in `precision_at`.
+    ranks: (4,), as in `average_precision`; the query itself is among the positives.
     """
     return int((ranks < 4).sum())
+
+
+def subset_ap(above: Indices) -> float:
+    """Return the AP with some labelled images as positives, all other labelled ones as junk.
+
+    above: (n,), the column of `positions` at these images of one query, in any order. Of the
+    positives in falling order of score the j-th has rank j + above_j.
+    """
+    return average_precision(_ranks(above))
+
+
+def positions(benchmark: Benchmark, scores: Scores) -> pd.DataFrame:
+    """Return where every labelled image stands among the negatives: what decides all measures.
+
+    scores: (queries, rows of `database_paths`). One row a query and labelled image: query (its
+    index), row (of the database), label, above (the number of negatives that score at least as
+    high). Negatives are the rows without a label for this query, distractors included: the same
+    under every setting.
+
+    Raises `UserError` where the scores are those of another benchmark (by their shape), or not
+    finite.
+    """
+    _check_shape(benchmark, scores.shape)
+    _check_finite(scores)
+    above = []
+    for query, line in zip(benchmark.queries, scores, strict=True):
+        negatives = np.delete(line, query.labelled)
+        above.append(_negatives_above(line[query.labelled], negatives))
+    return _position_table(benchmark, above)
+
+
+def stream_positions(
+    benchmark: Benchmark, database: Rows, queries: Descriptors, device: str = "cpu"
+) -> pd.DataFrame:
+    """Return the `positions` of unit descriptors, without the scores of all rows.
+
+    database: (N, D), the rows of `database_paths`, in memory or on disk. queries: (Q, D). Exact;
+    memory beyond the inputs is O(Q * (BLOCK + labelled images of a query)). Raises as `positions`
+    does.
+    """
+    _check_shape(benchmark, (len(queries), len(database)))
+    labelled = [query.labelled for query in benchmark.queries]
+    scores = [np.empty(len(rows), np.float32) for rows in labelled]
+    above = [np.zeros(len(rows), np.int64) for rows in labelled]
+    # The labelled rows' scores, from the blocks in which they are met again: products of their own
+    # could differ in the last bit, and a negative of equal score would pass by.
+    for first in np.unique(np.concatenate([np.empty(0, np.int64), *labelled]) // BLOCK * BLOCK):
+        last = min(first + BLOCK, len(database))
+        for start, part in similarity_blocks(database, queries, device, first, last):
+            for line, rows, known in zip(part, labelled, scores, strict=True):
+                inside = (rows >= start) & (rows < start + len(line))
+                known[inside] = line[rows[inside] - start]
+    for start, part in similarity_blocks(database, queries, device):
+        _check_finite(part)
+        for line, rows, known, count in zip(part, labelled, scores, above, strict=True):
+            here = rows[(rows >= start) & (rows < start + len(line))]
+            line[here - start] = -np.inf  # no negative, so it stands above none
+            count += _negatives_above(known, line)
+    return _position_table(benchmark, above)
+
+
+def _check_shape(benchmark: Benchmark, shape: tuple[int, ...]) -> None:
+    expected = len(benchmark.queries), len(benchmark.database) + len(benchmark.distractors)
+    if shape != expected:
+        raise UserError(
+            f"{benchmark.name} has {expected[0]} queries and {expected[1]} database rows, but the scores "
+            f"are {' x '.join(map(str, shape))}: these are descriptors of another benchmark"
+        )
+
+
+def _check_finite(scores: Scores) -> None:
+    if not np.isfinite(scores).all():
+        raise UserError(
+            "the descriptors hold NaN or infinity: the network is broken or has diverged"
+        )
+
+
+def _position_table(benchmark: Benchmark, above: Sequence[Indices]) -> pd.DataFrame:
+    queries = benchmark.queries
+    labels = [label for query in queries for label, rows in query.labels.items() for _ in rows]
+    counts = [len(query.labelled) for query in queries]
+    columns = {
+        "query": np.repeat(np.arange(len(queries)), counts),
+        "row": np.concatenate([np.empty(0, np.int64), *(query.labelled for query in queries)]),
+        "label": np.array(labels, object),
+        "above": np.concatenate([np.empty(0, np.int64), *above]),
+    }
+    return pd.DataFrame(columns)
 
 
 def evaluate(
     benchmark: Benchmark, scores: Scores, settings: Sequence[Setting] | None = None
 ) -> pd.DataFrame:
-    """`judge_positions` of scores (queries, rows of `database_paths`).
-
-    Raises `UserError` where the scores are those of another benchmark (by their shape), or not finite.
-    """
+    """Return the measures of scores (queries, rows of `database_paths`)."""
     return evaluate_positions(benchmark, positions(benchmark, scores), settings)
 
 
 def evaluate_positions(
     benchmark: Benchmark, where: pd.DataFrame, settings: Sequence[Setting] | None = None
 ) -> pd.DataFrame:
-    """Every query judged under every setting of the benchmark.
+    """Return the measures of every query under every setting of the benchmark (or some `settings`).
 
-    where: from `positions`, or from `dagf.retrieval.streaming.stream_positions`. One row a query and setting: setting,
-    query_set, query (its index), file, cluster, positives, AP, P@1, P@5, P@10; the measures lie in [0, 1], NaN for a
-    query without positives. A database smaller than k is no special case (`precision_at`). Where the benchmark has
-    groups of four (`Benchmark.fours`), also N-S, 0 to 4.
+    where: from `positions` or `stream_positions`. One row a query and setting: setting, query_set,
+    query (its index), file, cluster, positives, AP, P@1, P@5, P@10; the measures lie in [0, 1], NaN
+    for a query without positives. Where the benchmark has groups of four (`Benchmark.fours`), also
+    N-S, 0 to 4.
     """
     clusters = benchmark.clusters()
     labels = dict(list(where.groupby("query")))
-    fours, rows = benchmark.fours, []
+    rows = []
     for setting in settings or benchmark.settings:
         for number, query in enumerate(benchmark.queries):
             found = labels.get(number, where[:0])
@@ -114,67 +198,16 @@ def evaluate_positions(
                     "positives": len(ranks),
                     "AP": average_precision(ranks),
                     **{f"P@{k}": precision_at(ranks, k) for k in CUTS},
-                    **({"N-S": found_of_four(ranks)} if fours else {}),
+                    **({"N-S": found_of_four(ranks)} if benchmark.fours else {}),
                 }
             )
     return pd.DataFrame(rows)
 
 
-def check_rows(benchmark: Benchmark, shape: tuple[int, ...]) -> None:
-    """Raise `UserError` unless scores of `shape` are those of a benchmark's queries and rows, distractors included."""
-    expected = len(benchmark.queries), len(benchmark.database) + len(benchmark.distractors)
-    if shape != expected:
-        raise UserError(
-            f"{benchmark.name} has {expected[0]} queries and {expected[1]} database rows, but the scores are "
-            f"{' x '.join(map(str, shape))}: these are descriptors of another benchmark"
-        )
-
-
-def positions(benchmark: Benchmark, scores: Scores) -> pd.DataFrame:
-    """Where every labelled image stands among the negatives: what `judge_positions` judges all or some of them by.
-
-    scores: (queries, rows of `database_paths`). One row a query and labelled image: query (its index), row
-    (of the database), label, above (the number of negatives that score at least as high). Negatives are the
-    rows without a label for this query, distractors included: the same under every setting.
-
-    Raises `UserError` where the scores are those of another benchmark (by their shape), or not finite.
-    """
-    check_rows(benchmark, scores.shape)
-    above = []
-    for number, query in enumerate(benchmark.queries):
-        rows = query.labelled
-        negative = np.ones(scores.shape[1], bool)
-        negative[rows] = False
-        above.append(_negatives_above(scores[number], negative, rows))
-    return position_table(benchmark, above)
-
-
-def position_table(benchmark: Benchmark, above: Sequence[Indices]) -> pd.DataFrame:
-    """The table of `positions` from its last column: for each query the values at its labelled images, in order."""
-    queries = benchmark.queries
-    labels = [label for query in queries for label, rows in query.labels.items() for _ in rows]
-    columns = {
-        "query": np.repeat(np.arange(len(queries)), [len(query.labelled) for query in queries]),
-        "row": np.concatenate([np.empty(0, np.int64), *(query.labelled for query in queries)]),
-        "label": np.array(labels, object),
-        "above": np.concatenate([np.empty(0, np.int64), *above]),
-    }
-    return pd.DataFrame(columns)
-
-
-def subset_ap(above: Indices) -> float:
-    """AP of some labelled images as the positives, all other labelled images being junk.
-
-    above: (n,), the column of `positions` at these images of one query, in any order. Of the positives in
-    falling order of score the j-th has rank j + above_j. NaN without positives, as in `average_precision`.
-    """
-    return average_precision(_ranks(above))
-
-
 def means(per_query: pd.DataFrame) -> pd.DataFrame:
-    """mAP and mP@k in per cent for each query set and setting, over the queries that have a positive.
+    """Return mAP and mP@k in per cent over the queries that have a positive.
 
-    Where `judged` has N-S, its mean follows (at most 4). `judged` comes from `judge`; indexed by (query_set, setting),
+    per_query: from `evaluate`; where it has N-S, its mean follows. Indexed by (query_set, setting),
     with the column `queries` (how many count).
     """
     counted = per_query[per_query["positives"] > 0]
@@ -189,7 +222,7 @@ def means(per_query: pd.DataFrame) -> pd.DataFrame:
 def mean_average_precision(
     per_query: pd.DataFrame, setting: str, query_set: str = "query"
 ) -> float:
-    """mAP in per cent of one query set under one setting; a `UserError` where no query has a positive."""
+    """Return the mAP in per cent of one query set under one setting."""
     found = means(per_query)["mAP"]
     if (query_set, setting) not in found.index:
         raise UserError(

@@ -11,8 +11,7 @@ from dagf.datasets.benchmark import Benchmark
 from dagf.datasets.training_sets import TRAINING_SETS, load_whitening_split
 from dagf.distributed import process_group
 from dagf.errors import choose
-from dagf.retrieval.extract import extract_shards
-from dagf.retrieval.inference import MultiScale, extract, for_inference
+from dagf.retrieval.extract import MultiScale, extract, extract_shards, for_inference
 from dagf.retrieval.search import Descriptors, Rows
 from dagf.retrieval.whitening import Whitened, Whitening, learned_whitening
 from dagf.study.config import Profile

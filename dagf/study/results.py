@@ -9,9 +9,8 @@ import pandas as pd
 from dagf.datasets.benchmark import Benchmark
 from dagf.devices import device
 from dagf.files import atomic_path
-from dagf.retrieval.metrics import evaluate_positions
+from dagf.retrieval.metrics import evaluate_positions, stream_positions
 from dagf.retrieval.search import Descriptors, Rows
-from dagf.retrieval.streaming import stream_positions
 from dagf.study.runs import REMEDY, read_table
 
 

@@ -18,9 +18,8 @@ from dagf.datasets.images import ImageSpec, load_image, to_input
 from dagf.errors import UserError, choose
 from dagf.files import content_hash
 from dagf.model.network import MapEncoder, RetrievalNet
-from dagf.retrieval.descriptors import benchmark_scores
+from dagf.retrieval.extract import benchmark_scores, extract
 from dagf.retrieval.feature_maps import cache_benchmark, cache_maps
-from dagf.retrieval.inference import extract
 from dagf.retrieval.search import Descriptors
 from dagf.study.config import RunConfig
 

@@ -24,9 +24,8 @@ from dagf.analysis.grid import grid
 from dagf.files import write_json
 from dagf.model.network import MapEncoder
 from dagf.model.variants import VARIANTS
-from dagf.retrieval.descriptors import benchmark_scores
+from dagf.retrieval.extract import MultiScale, benchmark_scores
 from dagf.retrieval.feature_maps import FeatureMaps
-from dagf.retrieval.inference import MultiScale
 from dagf.retrieval.metrics import evaluate, mean_average_precision
 from dagf.retrieval.statistics import t_interval
 from dagf.retrieval.whitening import pca_whitening

@@ -12,7 +12,6 @@ from dagf.datasets.images import ImageSpec
 from dagf.model.backbone import BackboneSpec
 from dagf.model.network import RetrievalNet
 from dagf.model.variants import variant
-from dagf.retrieval.search import check_descriptors
 from tests.pictures import save, smooth
 
 Array = NDArray[np.float32]
@@ -31,7 +30,7 @@ def test_drawn_rows_follow_those_that_are_there(tmp_path: Path) -> None:
     assert rows.shape == (20_000, 8)
     assert np.array_equal(rows[:4000], known)
     drawn = np.array(rows[4000:])
-    check_descriptors(drawn)
+    np.testing.assert_allclose(np.linalg.norm(drawn, axis=1), 1, atol=1e-3)
     np.testing.assert_allclose(drawn.mean(0), known.mean(0), atol=0.02)
     np.testing.assert_allclose(np.cov(drawn, rowvar=False), np.cov(known, rowvar=False), atol=0.02)
     again = costs.fitted_rows(known, 20_000, tmp_path / "again.npy")

@@ -12,7 +12,7 @@ import pytest
 from dagf.analysis import scale
 from dagf.datasets.toytown import load_toytown
 from dagf.errors import UserError
-from dagf.retrieval.descriptors import benchmark_scores
+from dagf.retrieval.extract import benchmark_scores
 from dagf.retrieval.metrics import evaluate, mean_average_precision
 from dagf.study.config import Scale, load_profile
 from dagf.study.opening import open_study

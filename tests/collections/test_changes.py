@@ -16,8 +16,7 @@ from dagf.datasets.images import ImageSpec
 from dagf.distributed import SINGLE, Group
 from dagf.errors import UserError
 from dagf.files import read_json, write_json
-from dagf.retrieval.extract import SHARDS, Extracted, extract_shards
-from dagf.retrieval.inference import extract
+from dagf.retrieval.extract import SHARDS, Extracted, extract, extract_shards
 from tests.fixtures import photograph
 
 SPEC = ImageSpec(16, "squash")

@@ -33,8 +33,7 @@ from dagf.model.network import RetrievalNet
 from dagf.model.variants import variant
 from dagf.paths import ROOT
 from dagf.retrieval.ann import build_index
-from dagf.retrieval.extract import SHARDS
-from dagf.retrieval.inference import extract, for_inference
+from dagf.retrieval.extract import SHARDS, extract, for_inference
 from dagf.study import parallel
 from dagf.study.runs import Run
 from dagf.study.sources import TrainingSet

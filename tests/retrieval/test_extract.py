@@ -1,5 +1,6 @@
-"""Shards: against all descriptors at once, after a kill, a changed or broken photograph, and by several processes."""
+"""Descriptors against one image at a time, networks for inference, benchmarks, and shards."""
 
+import copy
 import json
 import os
 import subprocess
@@ -8,33 +9,212 @@ import threading
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 import pytest
+import torch
 from hypothesis import given
 from hypothesis import strategies as st
 from numpy.typing import NDArray
+from PIL import Image
 from torch import Tensor, nn
 from torch.nn import functional as fn
 
 from dagf.datasets.batches import image_batches
+from dagf.datasets.benchmark import Benchmark
 from dagf.datasets.images import ImageSpec
 from dagf.distributed import Group
 from dagf.errors import UserError
+from dagf.model.backbone import BackboneSpec
 from dagf.model.network import RetrievalNet
+from dagf.model.variants import variant
+from dagf.retrieval import extract as extraction
 from dagf.retrieval.extract import (
     SHARDS,
     Extracted,
+    MultiScale,
     ShardedDescriptors,
+    benchmark_scores,
+    extract,
     extract_shards,
+    fold_batch_norms,
+    for_inference,
     shard_name,
 )
-from dagf.retrieval.inference import extract
-from dagf.retrieval.search import search
-from tests.pictures import save, smooth
+from tests.pictures import quarters, save, smooth
 
-from .networks import SPEC, Counted
+from .networks import SPEC, Counted, alone
+
+N = TypeVar("N", bound=nn.Module)
+
+
+@pytest.mark.parametrize("batch", [1, 5, 64])
+def test_descriptors_do_not_depend_on_their_batch(
+    files: list[Path], net: RetrievalNet, batch: int
+) -> None:
+    net.train()  # extract itself goes to evaluation mode: batch norms would mix the images of a batch
+    found = extract(net, image_batches(files, SPEC, batch=batch), len(files))
+    assert found.dtype == np.float32
+    assert found.shape == (len(files), 128)
+    expected = np.stack([alone(net, path).numpy() for path in files])
+    np.testing.assert_allclose(found, expected, atol=1e-5)
+    assert np.linalg.matrix_rank(found - found.mean(0), tol=1e-4) > 3  # they are not all alike
+
+
+def test_extraction_learns_nothing(files: list[Path]) -> None:
+    net = RetrievalNet(BackboneSpec("small"), variant("gem")).train()
+    before = {name: value.clone() for name, value in net.state_dict().items()}
+    extract(net, image_batches(files, SPEC), len(files))
+    assert all(torch.equal(before[name], value) for name, value in net.state_dict().items())
+    assert all(parameter.grad is None for parameter in net.parameters())
+
+
+class Pixels(nn.Module):
+    """A descriptor that shows the scale it was given: the unit vector of the mean colour and the height."""
+
+    def forward(self, images: Tensor) -> Tensor:
+        height = images.new_full((len(images), 1), images.shape[2] / 10)
+        return fn.normalize(torch.cat([images.mean((2, 3)), height], 1))
+
+
+def test_several_scales_are_averaged(net: RetrievalNet) -> None:
+    images = torch.randn(2, 3, 48, 40, generator=torch.Generator().manual_seed(0))
+    scales = (1.0, 2**-0.5, 0.5)
+    with torch.inference_mode():
+        for encode in (net, Pixels()):
+            total = torch.zeros(())
+            for size in [(48, 40), (34, 28), (24, 20)]:
+                scaled = fn.interpolate(images, size, mode="bilinear", antialias=True)
+                total = total + encode(scaled)
+            found = MultiScale(encode, scales)(images)
+            torch.testing.assert_close(
+                found, total / total.norm(dim=1, keepdim=True), rtol=0, atol=1e-6
+            )
+            assert torch.equal(MultiScale(encode)(images), fn.normalize(encode(images)))
+            assert (
+                MultiScale(encode, (0.5,))(images[:, :, :1, :1]).shape == found.shape
+            )  # never less than a pixel
+
+
+# --- networks for inference ------------------------------------------------------------
+
+
+def lively(net: N) -> nn.Module:
+    """The network with batch norms as training leaves them: they know what they have seen, and change it."""
+    torch.manual_seed(1)
+    net.train()
+    for norm in net.modules():
+        if isinstance(norm, nn.BatchNorm2d):
+            norm.reset_running_stats()
+            norm.momentum = None  # the mean of all batches
+            nn.init.uniform_(norm.weight, 0.5, 1.5)
+            nn.init.normal_(norm.bias, 0, 0.2)
+    with torch.no_grad():
+        for _ in range(3):
+            net(torch.randn(4, 3, 64, 64))
+    return net
+
+
+def norms(net: nn.Module) -> int:
+    return sum(isinstance(module, nn.BatchNorm2d) for module in net.modules())
+
+
+@pytest.mark.parametrize("backbone", ["small", "resnet18", "mobilenet_v2"])
+def test_folded_batch_norms_give_the_same_descriptors(backbone: str) -> None:
+    net = lively(RetrievalNet(BackboneSpec(backbone), variant("dagf")))
+    before = {name: value.clone() for name, value in net.state_dict().items()}
+    fast = for_inference(net)
+    assert norms(net) > 0 == norms(fast)
+    images = torch.randn(3, 3, 64, 96, generator=torch.Generator().manual_seed(0))
+    with torch.inference_mode():
+        expected = net.eval()(images)
+        torch.testing.assert_close(fast(images), expected, rtol=0, atol=1e-5)
+        torch.testing.assert_close(for_inference(fast)(images), expected, rtol=0, atol=1e-5)
+        several = MultiScale(net, (1.0, 0.5))
+        torch.testing.assert_close(
+            for_inference(several)(images), several(images), rtol=0, atol=1e-5
+        )
+    assert (expected[0] - expected[1]).abs().max() > 1e-3
+    assert all(torch.equal(before[name], value) for name, value in net.state_dict().items())
+    assert not any(parameter.requires_grad for parameter in fast.parameters())
+    assert all(parameter.requires_grad for parameter in net.parameters())
+
+
+class Odd(nn.Module):
+    """Norms that stay: before a convolution, after one that is read or used twice, or used twice themselves."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.read, self.used, self.last = (nn.Conv2d(3, 3, 1) for _ in range(3))
+        self.zeroth, self.first, self.second, self.shared = (nn.BatchNorm2d(3) for _ in range(4))
+
+    def forward(self, images: Tensor) -> Tensor:
+        read = self.read(self.zeroth(images))
+        once = self.first(read) + read
+        twice = self.second(self.used(self.used(once)))
+        return self.shared(self.last(self.shared(twice)))
+
+
+def test_what_may_not_be_folded_stays() -> None:
+    odd = lively(Odd()).eval()
+    folded = fold_batch_norms(copy.deepcopy(odd))
+    assert norms(folded) == 4
+    images = torch.randn(2, 3, 5, 4)
+    torch.testing.assert_close(folded(images), odd(images))
+
+
+def test_in_half_precision_the_head_is_whole() -> None:
+    net = lively(RetrievalNet(BackboneSpec("small"), variant("dagf"))).eval()
+    images = torch.randn(2, 3, 64, 64, generator=torch.Generator().manual_seed(0))
+    fast = for_inference(net, half=True)
+    with torch.inference_mode():
+        assert fast.backbone(images).dtype == torch.bfloat16
+        found, expected = fast(images), net(images)
+    assert found.dtype == torch.float32
+    torch.testing.assert_close(found.norm(dim=1), torch.ones(2))
+    assert 0 < (found - expected).norm(dim=1).max() < 0.03
+
+
+def test_other_encoders_are_copied_as_they_are() -> None:
+    torch.testing.assert_close(
+        for_inference(Pixels())(torch.ones(1, 3, 2, 2)), Pixels()(torch.ones(1, 3, 2, 2))
+    )
+
+
+# --- benchmarks ------------------------------------------------------------
+
+
+def test_queries_are_cropped_to_their_boxes(benchmark: Benchmark, net: RetrievalNet) -> None:
+    spec = ImageSpec(100)
+    scores, rows, asked = benchmark_scores(net, benchmark, spec)
+    assert scores.shape == (2, 4)
+    assert scores.argmax(1).tolist() == [1, 0]
+    assert scores[[0, 1], [1, 0]] == pytest.approx(1, abs=1e-5)
+    np.testing.assert_allclose(scores, asked @ rows.T, atol=1e-6)
+    outside = alone(net, benchmark.distractors[0], spec=spec).numpy()
+    np.testing.assert_allclose(rows[3], outside, atol=1e-5)
+
+
+def test_a_missing_query_is_named(benchmark: Benchmark, net: RetrievalNet) -> None:
+    (benchmark.root / "query.png").unlink()
+    with pytest.raises(UserError, match=r"query\.png does not exist"):
+        benchmark_scores(net, benchmark, ImageSpec(100))
+
+
+def test_pixels_outside_the_box_do_not_reach_the_descriptor(
+    benchmark: Benchmark, net: RetrievalNet
+) -> None:
+    before = benchmark_scores(net, benchmark, ImageSpec(100))[2]
+    picture = Image.new("RGB", (64, 48), "black")
+    picture.paste(quarters(64, 48).crop((32, 0, 64, 24)), (32, 0))
+    save(picture, benchmark.root / "query.png")
+    after = benchmark_scores(net, benchmark, ImageSpec(100))[2]
+    np.testing.assert_allclose(after[0], before[0], atol=1e-6)
+    assert np.abs(after[1] - before[1]).max() > 1e-3
+
+
+# --- shards ------------------------------------------------------------
 
 
 class Colours(nn.Module):
@@ -44,12 +224,15 @@ class Colours(nn.Module):
         return fn.normalize(images[:, :, :2, :2].flatten(1) + 3)
 
 
+@pytest.fixture(autouse=True)
+def shards_of_five(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(extraction, "SHARD", 5)
+
+
 def made(
     files: Sequence[Path], folder: Path, encode: nn.Module | None = None, **options: Any
 ) -> Extracted:
-    return extract_shards(
-        encode or Colours(), "colours", files, SPEC, folder, **{"shard": 5, "batch": 3} | options
-    )
+    return extract_shards(encode or Colours(), "colours", files, SPEC, folder, **options)
 
 
 def shards(folder: Path) -> dict[str, int]:
@@ -64,9 +247,14 @@ def whole(files: list[Path]) -> NDArray[np.float32]:
 
 @pytest.mark.parametrize("shard", [1, 5, 23, 4096])
 def test_shards_hold_what_one_array_would(
-    files: list[Path], whole: NDArray[np.float32], tmp_path: Path, shard: int
+    files: list[Path],
+    whole: NDArray[np.float32],
+    tmp_path: Path,
+    shard: int,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    found = made(files, tmp_path / "out", shard=shard)
+    monkeypatch.setattr(extraction, "SHARD", shard)
+    found = made(files, tmp_path / "out")
     assert found.made == len(files) == len(found.descriptors)
     assert found.descriptors.shape == whole.shape
     assert found.descriptors.dtype == np.float32
@@ -80,26 +268,7 @@ def test_in_half_precision(files: list[Path], whole: NDArray[np.float32], tmp_pa
     np.testing.assert_allclose(found[:], whole, atol=5e-4)
 
 
-def test_a_network_is_extracted_as_described(
-    files: list[Path], net: RetrievalNet, tmp_path: Path
-) -> None:
-    found = made(files, tmp_path, net)
-    np.testing.assert_allclose(
-        found.descriptors[:], extract(net, image_batches(files, SPEC), 23), atol=1e-6
-    )
-
-
-def test_search_reads_them_as_an_array(
-    files: list[Path], whole: NDArray[np.float32], tmp_path: Path
-) -> None:
-    found = made(files, tmp_path).descriptors
-    scores, rows = search(np.asarray(found[:]), whole[[3, 8]], 4)
-    expected = search(whole, whole[[3, 8]], 4)
-    np.testing.assert_array_equal(scores, expected[0])
-    np.testing.assert_array_equal(rows, expected[1])
-
-
-# --- what is kept, and what is made anew --------------------------------------------------------------------------
+# --- what is kept, and what is made anew --------------------------------------------------
 
 
 def test_asked_twice_described_once(files: list[Path], tmp_path: Path) -> None:
@@ -201,20 +370,7 @@ def test_a_broken_shard_is_named_and_made_anew(
     assert made(files, tmp_path).made == 5
 
 
-def test_shards_that_do_not_belong_together_are_refused(files: list[Path], tmp_path: Path) -> None:
-    full, last = (made(files, tmp_path).descriptors.names[place] for place in (0, -1))
-    half = made(files, tmp_path, precision="float16").descriptors.names[0]
-    np.save(tmp_path / "shard-wide.npy", np.zeros((5, 3), np.float32))
-    for names in ([full, half], [full, last, full], [last, full], [full, "shard-wide.npy"]):
-        with pytest.raises(UserError, match="does not fit the shards beside it"):
-            ShardedDescriptors(tmp_path, names)
-    for other in (np.float32(1), np.zeros(5, np.float32), np.zeros((5, 12), np.int64)):
-        np.save(tmp_path / "shard-other.npy", other)
-        with pytest.raises(UserError, match=r"shard-other\.npy holds no descriptors"):
-            ShardedDescriptors(tmp_path, ["shard-other.npy"])
-
-
-# --- reading ------------------------------------------------------------------------------------------------------
+# --- reading ------------------------------------------------------------
 
 
 @pytest.fixture(scope="module", params=["float16", "float32"])
@@ -235,35 +391,18 @@ def table(
 numbers = st.integers(-20, 20) | st.none()
 
 
-@given(st.builds(slice, numbers, numbers, st.sampled_from([None, 1])))
+@given(st.builds(slice, numbers, numbers, st.none()))
 def test_slices_are_those_of_an_array(table: tuple[ShardedDescriptors, Any], rows: slice) -> None:
     found = table[0][rows]
     np.testing.assert_array_equal(found, table[1][rows])
     assert found.dtype == table[1].dtype
-    assert found.flags.c_contiguous
-    assert found.flags.writeable or found.size == 0  # as PyTorch wants it
+    assert found.flags.c_contiguous and found.flags.writeable  # as PyTorch wants it
 
 
 @given(st.lists(st.integers(0, 16), max_size=30))
 def test_rows_are_those_of_an_array(table: tuple[ShardedDescriptors, Any], rows: list[int]) -> None:
     asked = np.array(rows, np.int64)
     np.testing.assert_array_equal(table[0][asked], table[1][asked])
-
-
-def test_rows_outside_are_an_error(table: tuple[ShardedDescriptors, Any]) -> None:
-    for rows in ([17], [-18], [0, 99]):
-        with pytest.raises(IndexError, match="of 17"):
-            table[0][np.array(rows)]
-
-
-def test_what_rows_do_not_promise_is_refused(table: tuple[ShardedDescriptors, Any]) -> None:
-    """Steps, numbers from the end, and masks: nobody asks for them."""
-    for rows in (slice(None, None, 2), slice(9, 2, -1)):
-        with pytest.raises(IndexError, match=r"without a step, and not slice\("):
-            table[0][rows]
-    for rows in (np.array([3, -1]), np.ones(17, bool), np.zeros(17, bool)):
-        with pytest.raises(IndexError, match="of 17"):
-            table[0][rows]
 
 
 def test_what_is_read_can_be_changed_and_the_file_stays(
@@ -280,7 +419,7 @@ def test_no_rows(tmp_path: Path) -> None:
     assert found.descriptors[:].shape == (0, 0)
 
 
-# --- several processes --------------------------------------------------------------------------------------------
+# --- several processes ------------------------------------------------------------
 
 
 @pytest.mark.parametrize("size", [2, 3, 7])
@@ -321,7 +460,7 @@ import torch
 from dagf.model.network import RetrievalNet
 from dagf.model.variants import variant
 from dagf.model.backbone import BackboneSpec
-from dagf.retrieval.extract import extract_shards
+from dagf.retrieval import extract
 from dagf.datasets.images import ImageSpec
 from dagf.distributed import process_group
 
@@ -338,13 +477,11 @@ class Dying(torch.nn.Module):
 
 photos, out, dies = sys.argv[1:]
 torch.manual_seed(0)
-<<<<<<< HEAD
-net, group = RetrievalNet(BackboneSpec("small"), variant("gem")).eval(), process_group()
-=======
 net, group = RetrievalNet(BackboneSpec("small"), variant("gem")).eval(), team()
->>>>>>> d8a6da0 (Variant is what a network is made of: it checks its names, classes say what they are, a new pooling touches its file and the table)
 net = Dying(net) if str(group.rank) == dies else net
-found = extract_shards(net, "job", sorted(Path(photos).glob("*.png")), ImageSpec(32), Path(out), "float32", group, shard=4)
+extract.SHARD = 4
+files = sorted(Path(photos).glob("*.png"))
+found = extract.extract_shards(net, "job", files, ImageSpec(32), Path(out), group=group)
 print("\\n" + json.dumps({"rank": group.rank, "made": found.made, "names": found.descriptors.names}), flush=True)
 """
 

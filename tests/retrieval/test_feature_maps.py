@@ -17,9 +17,8 @@ from dagf.model.backbone import BackboneSpec
 from dagf.model.network import AttentiveHead, MapEncoder, RetrievalNet
 from dagf.model.variants import variant
 from dagf.retrieval import feature_maps
-from dagf.retrieval.descriptors import benchmark_scores
+from dagf.retrieval.extract import benchmark_scores, extract
 from dagf.retrieval.feature_maps import BenchmarkMaps, cache_benchmark, cache_maps
-from dagf.retrieval.inference import extract
 from tests.bars import Bar, watch
 from tests.pictures import save, smooth
 

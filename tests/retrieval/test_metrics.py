@@ -1,9 +1,13 @@
+"""Measures against slow loops, by hand, and on the published ground truth; streamed or not."""
+
 import random
+import tracemalloc
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
+import pandas as pd
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -16,13 +20,18 @@ from dagf.errors import UserError
 from dagf.retrieval.metrics import (
     average_precision,
     evaluate,
+    evaluate_positions,
+    found_of_four,
     mean_average_precision,
     means,
     positions,
     positive_ranks,
     precision_at,
+    stream_positions,
     subset_ap,
 )
+
+from .neighbourhoods import Array, blocks_of
 
 Rows = NDArray[np.int64]
 
@@ -137,14 +146,7 @@ def test_precision_by_hand() -> None:
     assert np.isnan(precision_at(rows(), 5))
 
 
-@pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf])
-def test_scores_that_are_not_finite_are_refused(value: float) -> None:
-    scores = np.array([0.1, 0.2, value])
-    with pytest.raises(UserError, match="NaN or infinity"):
-        positive_ranks(scores, rows(0), rows(2))  # in the junk as well
-
-
-# --- a whole benchmark ------------------------------------------------------------------------------------------
+# --- a whole benchmark ------------------------------------------------------------
 
 QUERIES = (
     Query("a", {"easy": rows(0), "hard": rows(1), "junk": rows(2)}),
@@ -228,22 +230,24 @@ def test_some_settings_only() -> None:
     assert set(evaluate(TINY, SCORES, [HARD])["setting"]) == {"Hard"}
 
 
-@pytest.mark.parametrize("shape", [(3, 5), (2, 6), (6, 3), (18,)])
-def test_scores_of_another_benchmark_are_refused(shape: tuple[int, ...]) -> None:
+@pytest.mark.parametrize("shape", [(3, 5), (2, 6), (6, 3)])
+def test_scores_of_another_benchmark_are_refused(shape: tuple[int, int]) -> None:
+    wrong = "tiny has 3 queries and 6 database rows, but the scores are"
+    with pytest.raises(UserError, match=wrong):
+        positions(TINY, np.zeros(shape))
+    queries, database = (np.ones((count, 2), np.float32) for count in shape)
+    with pytest.raises(UserError, match=wrong):
+        stream_positions(TINY, database, queries)
+
+
+@pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf])
+def test_broken_scores_are_refused(value: float) -> None:
     for look in (evaluate, positions):
-        with pytest.raises(
-            UserError, match="tiny has 3 queries and 6 database rows, but the scores are"
-        ):
-            look(TINY, np.zeros(shape))
+        with pytest.raises(UserError, match="the descriptors hold NaN or infinity"):
+            look(TINY, np.where(np.eye(3, 6, dtype=bool), value, SCORES))
 
 
-def test_broken_scores_are_refused() -> None:
-    for look in (evaluate, positions):
-        with pytest.raises(UserError, match="extract them again"):
-            look(TINY, np.where(np.eye(3, 6, dtype=bool), np.nan, SCORES))
-
-
-# --- any part of the labelled images ----------------------------------------------------------------------------
+# --- any part of the labelled images ------------------------------------------------------------
 
 
 def assert_positions_give_the_same_ap(benchmark: Benchmark, scores: NDArray[np.floating]) -> None:
@@ -307,7 +311,145 @@ def test_a_query_without_labels_has_no_positions() -> None:
     assert per_query["AP"].isna().tolist() == [True, True, False]
 
 
-# --- the published ground truth ---------------------------------------------------------------------------------
+# --- streamed ----------------------------------------------------------------------
+
+
+@given(benchmarks(), st.integers(1, 25))
+def test_streamed_positions_are_those_of_the_matrix(
+    drawn: tuple[Benchmark, NDArray[np.float64]], block: int
+) -> None:
+    """Descriptors on the axes: their products are exactly 0 and 1, so that there are many ties."""
+    benchmark, scores = drawn
+    rows = np.abs(scores[0].astype(int)) if len(scores) else np.empty(0, int)
+    asked = np.arange(len(scores)) % 3
+    database, queries = (np.eye(3, dtype=np.float32)[some] for some in (rows, asked))
+    with blocks_of(block):
+        found = stream_positions(benchmark, database, queries)
+    pd.testing.assert_frame_equal(found, positions(benchmark, queries @ database.T))
+
+
+def crowd(distractors: int) -> tuple[Benchmark, Array, Array]:
+    """Two queries, of which one has labelled rows in both ends of the database, among random distractors."""
+    labels = [{"easy": [0, 7], "hard": [3, 39], "junk": [5]}, {"easy": [1], "hard": [], "junk": []}]
+    rows = np.random.default_rng(0).standard_normal((40 + distractors, 16))
+    rows = (rows / np.linalg.norm(rows, axis=1, keepdims=True)).astype(np.float32)
+    queries = tuple(
+        Query("q", {name: np.array(some, np.int64) for name, some in one.items()}) for one in labels
+    )
+    database, more = ("x",) * 40, (Path("y"),) * distractors
+    return Benchmark("any", Path(), database, queries, more), rows, rows[[0, 1]]
+
+
+@pytest.mark.parametrize("kind", [np.float32, np.float16])
+@pytest.mark.parametrize("block", [7, 64, 10_000])
+def test_a_memory_mapped_database_is_evaluated_as_the_matrix(
+    tmp_path: Path, block: int, kind: type
+) -> None:
+    benchmark, database, queries = crowd(2000)
+    np.save(tmp_path / "rows.npy", database.astype(kind))
+    mapped = np.load(tmp_path / "rows.npy", mmap_mode="c")
+    with blocks_of(block):
+        streamed = evaluate_positions(benchmark, stream_positions(benchmark, mapped, queries))
+    expected = evaluate(benchmark, queries @ np.asarray(mapped, np.float32).T)
+    pd.testing.assert_frame_equal(streamed, expected)
+
+
+def test_memory_does_not_grow_with_the_distractors(tmp_path: Path) -> None:
+    """Ten times the distractors, the same blocks; the matrix of scores alone would be ten times as large."""
+    peaks = []
+    for distractors in (20_000, 200_000):
+        benchmark, database, queries = crowd(distractors)
+        tracemalloc.start()
+        with blocks_of(1024):
+            stream_positions(benchmark, database, queries)
+        peaks.append(tracemalloc.get_traced_memory()[1])
+        tracemalloc.stop()
+    assert peaks[1] < 1.2 * peaks[0]
+
+
+def test_queries_without_labels_and_no_queries() -> None:
+    benchmark, database, queries = crowd(10)
+    bare = replace(benchmark, queries=(Query("a", {}), benchmark.queries[0]))
+    assert stream_positions(bare, database, queries)["query"].tolist() == [1] * 5
+    none = replace(benchmark, queries=(Query("a", {}), Query("b", {})))
+    assert len(stream_positions(none, database, queries)) == 0
+    assert evaluate_positions(none, stream_positions(none, database, queries))["AP"].isna().all()
+
+
+def test_broken_descriptors_are_refused_in_whatever_block_they_are() -> None:
+    benchmark, database, queries = crowd(10)
+    database[45] = np.nan
+    with blocks_of(8), pytest.raises(UserError, match="hold NaN or infinity"):
+        stream_positions(benchmark, database, queries)
+
+
+# --- UKBench ----------------------------------------------------------------------
+
+
+def fours(groups: int) -> Benchmark:
+    """UKBench with some groups: every photograph is a query, its four are right."""
+    files = tuple(f"ukbench{number:05d}.jpg" for number in range(4 * groups))
+    queries = tuple(Query(file, {"ok": np.arange(4) + n // 4 * 4}) for n, file in enumerate(files))
+    return Benchmark("ukbench", Path(), files, queries)
+
+
+def slow_found(scores: list[int], group: int) -> int:
+    """The first four of the list, wrong ones first among equals."""
+    order = sorted(range(len(scores)), key=lambda row: (-scores[row], row // 4 == group))
+    return sum(row // 4 == group for row in order[:4])
+
+
+@given(
+    st.integers(1, 4).flatmap(
+        lambda n: st.lists(st.integers(0, 5), min_size=4 * n, max_size=4 * n)
+    ),
+    st.integers(0, 3),
+)
+def test_found_of_four_is_the_loops(scores: list[int], group: int) -> None:
+    group %= len(scores) // 4
+    ranks = positive_ranks(np.array(scores, float), np.arange(4) + 4 * group, np.empty(0, np.int64))
+    assert found_of_four(ranks) == slow_found(scores, group)
+
+
+@given(st.integers(1, 3), st.randoms(use_true_random=False))
+def test_the_mean_is_shown_for_groups_of_four_and_counts_up_to_four(
+    groups: int, chance: random.Random
+) -> None:
+    made = fours(groups)
+    scores = [[chance.randint(0, 9) for _ in made.database] for _ in made.queries]
+    table = means(evaluate(made, np.array(scores, float)))
+    expected = np.mean([slow_found(row, query // 4) for query, row in enumerate(scores)])
+    assert table["N-S"]["query", "Classic"] == pytest.approx(expected)
+    perfect = np.equal.outer(np.arange(4 * groups) // 4, np.arange(4 * groups) // 4).astype(float)
+    assert means(evaluate(made, perfect))["N-S"].tolist() == [4]
+
+
+def test_other_benchmarks_have_no_such_column() -> None:
+    made = fours(2)
+    three = Query(made.database[0], {"ok": np.array([0, 1, 2]), "junk": np.array([3])})
+    without = Query("elsewhere.jpg", {"ok": np.arange(4)})
+    for odd in (three, without):
+        other = Benchmark("x", Path(), made.database, (made.queries[0], odd))
+        assert not other.fours
+        assert "N-S" not in means(evaluate(other, np.zeros((2, 8))))
+
+
+@pytest.mark.parametrize("size", [1, 2, 4])
+def test_a_database_smaller_than_k(size: int) -> None:
+    """P@10 of a perfect ranking of fewer than ten images is 1, and of the worst one what the list holds."""
+    made = Benchmark(
+        "x",
+        Path(),
+        tuple("abcd"[:size]),
+        (Query("q", {"ok": np.array([0]), "junk": np.array([], np.int64)}),),
+    )
+    best = means(evaluate(made, -np.arange(size, dtype=float)[None]))
+    worst = means(evaluate(made, np.arange(size, dtype=float)[None]))
+    assert best[["mP@1", "mP@5", "mP@10"]].to_numpy().tolist() == [[100, 100, 100]]
+    assert worst["mP@10"].tolist() == [pytest.approx(100 / size)]
+
+
+# --- the published ground truth ------------------------------------------------------------
 
 
 @pytest.fixture(scope="module")

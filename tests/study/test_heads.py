@@ -16,7 +16,7 @@ from dagf.errors import UserError
 from dagf.files import write_json
 from dagf.model.network import MapEncoder, Variant
 from dagf.model.variants import VARIANTS
-from dagf.retrieval.descriptors import benchmark_scores
+from dagf.retrieval.extract import benchmark_scores
 from dagf.retrieval.metrics import evaluate, positions
 from dagf.study.config import RunConfig
 from dagf.study.opening import open_study

@@ -10,7 +10,7 @@ import pytest
 
 from dagf.datasets.toytown import toytown_records, toytown_spec
 from dagf.errors import UserError
-from dagf.retrieval.descriptors import benchmark_scores
+from dagf.retrieval.extract import benchmark_scores
 from dagf.retrieval.metrics import evaluate
 from dagf.study.config import RunConfig
 from dagf.study.opening import control_of, open_study

@@ -15,8 +15,7 @@ from dagf.datasets.batches import image_batches
 from dagf.datasets.images import ImageSpec
 from dagf.errors import UserError
 from dagf.model.backbone import BackboneSpec
-from dagf.retrieval.descriptors import benchmark_scores
-from dagf.retrieval.inference import MultiScale, extract
+from dagf.retrieval.extract import MultiScale, benchmark_scores, extract
 from dagf.retrieval.metrics import evaluate
 from dagf.retrieval.whitening import learned_whitening
 from dagf.study import evaluation, opening

@@ -17,7 +17,7 @@ from dagf.datasets.images import ImageSpec, load_image, to_input
 from dagf.errors import UserError
 from dagf.files import file_sha256, read_json, write_json
 from dagf.model.variants import VARIANTS, variant
-from dagf.retrieval.descriptors import benchmark_scores
+from dagf.retrieval.extract import benchmark_scores
 from dagf.retrieval.metrics import evaluate
 from dagf.study import parallel, study
 from dagf.study.config import RunConfig

@@ -15,7 +15,7 @@ from safetensors.torch import load_file
 from dagf.datasets import batches
 from dagf.errors import UserError
 from dagf.files import read_json
-from dagf.retrieval.descriptors import benchmark_scores
+from dagf.retrieval.extract import benchmark_scores
 from dagf.retrieval.metrics import evaluate, mean_average_precision
 from dagf.study import training
 from dagf.study.config import TrainSpec

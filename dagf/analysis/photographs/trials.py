@@ -21,7 +21,7 @@ from dagf.errors import UserError
 from dagf.files import atomic_path, content_hash
 from dagf.model.network import MapEncoder
 from dagf.model.variants import VARIANTS, variant
-from dagf.retrieval.inference import extract
+from dagf.retrieval.extract import extract
 from dagf.retrieval.metrics import evaluate
 from dagf.retrieval.search import Descriptors, similarities
 from dagf.retrieval.whitening import Whitening, pca_whitening
