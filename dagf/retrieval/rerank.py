@@ -79,7 +79,8 @@ def _neighbours(rows: Descriptors, k: int) -> Found:
         near, names = search(rows, rows[some], k + 1)
         own = names == np.arange(some.start, some.stop)[:, None]
         own[:, -1] |= ~own.any(1)  # so many copies of a row that it is not among its own nearest
-        scores[some], numbers[some] = (part[~own].reshape(-1, k) for part in (near, names))
+        scores[some] = near[~own].reshape(len(own), k)
+        numbers[some] = names[~own].reshape(len(own), k)
     return scores, numbers
 
 

@@ -8,7 +8,9 @@ from scipy import stats
 
 CONFIDENCE = 0.95  # of every interval
 DRAWS = 10_000  # of a bootstrap, and of sign patterns where there are more
-DIGITS = 12  # of sums relative to the largest: what is equal but for rounding is equal
+DIGITS = (
+    12  # of sums, relative to that of the absolute values: what is equal but for rounding is equal
+)
 
 
 class Interval(NamedTuple):
@@ -85,12 +87,13 @@ def sign_flip(differences: ArrayLike, clusters: ArrayLike) -> float:
     where there are at most `DRAWS`, else as many are drawn and p = (b + 1) / (DRAWS + 1), which is
     never 0 (Phipson and Smyth, 2010). NaN from a single cluster, or where a difference is NaN.
     """
-    sums = _cluster_sums(np.asarray(differences, float), clusters)
+    values = np.asarray(differences, float)
+    sums = _cluster_sums(values, clusters)
     if len(sums) < 2 or np.isnan(sums).any():
         return float("nan")
     # The sum stands for the mean: both have the same order, for the number of queries stays.
     found = stats.permutation_test(
-        (sums / max(np.abs(sums).sum(), np.finfo(float).tiny),),
+        (sums / max(np.abs(values).sum(), np.finfo(float).tiny),),
         lambda sums, axis: np.abs(sums.sum(axis)).round(DIGITS),
         permutation_type="samples",
         alternative="greater",

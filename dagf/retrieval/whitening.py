@@ -74,10 +74,6 @@ def pca_whitening(
     """
     values = np.asarray(descriptors, float)
     kept = _dimensions(values, dimensions)
-    if (values == values[0]).all():
-        raise UserError(
-            "all descriptors are equal: the network has collapsed, there is nothing to whiten"
-        )
     mean = values.mean(0)
     centred = values - mean
     variances, directions = _eigen(centred.T @ centred / (len(values) - 1))
@@ -118,6 +114,10 @@ def learned_whitening(
 
 
 def _dimensions(values: Matrix, dimensions: int | None) -> int:
+    if (values == values[:1]).all():
+        raise UserError(
+            "all descriptors are equal: the network has collapsed, there is nothing to whiten"
+        )
     count, size = values.shape
     most = min(count - 1, size)
     kept = most if dimensions is None else dimensions

@@ -1,7 +1,17 @@
+"""Re-ranking against slow and dense versions of its definitions, and what must hold of every one."""
+
+import tracemalloc
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from functools import partial
+
 import numpy as np
+import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from numpy.typing import NDArray
 
+from dagf.retrieval import rerank as module
 from dagf.retrieval.rerank import (
     augment_database,
     diffusion,
@@ -9,19 +19,28 @@ from dagf.retrieval.rerank import (
     k_reciprocal,
     superglobal,
 )
-from dagf.retrieval.search import check_descriptors, similarities
+from dagf.retrieval.search import similarities
 
 from .neighbourhoods import Array, Matrix, cosines, falling, sets, unit
 
 FEW = settings(max_examples=15, deadline=None)
 SEEDS = st.integers(0, 9999)
+Rerank = Callable[..., NDArray[np.floating]]
+
+
+@contextmanager
+def constants(**values: float) -> Iterator[None]:
+    with pytest.MonkeyPatch.context() as patch:
+        for name, value in values.items():
+            patch.setattr(module, name, value)
+        yield
 
 
 def others(row: int, alike: Matrix, k: int) -> list[int]:
     return [one for one in falling(alike[row]) if one != row][:k]
 
 
-# --- slow and dense, from the definitions -----------------------------------------------------------------------
+# --- slow and dense, from the definitions ------------------------------------------------------------
 
 
 def expanded_slowly(rows: Array, near: list[list[int]], database: Array, alpha: float) -> Matrix:
@@ -119,7 +138,7 @@ def superglobal_slowly(
     return out
 
 
-# --- against them -----------------------------------------------------------------------------------------------
+# --- against them ------------------------------------------------------------
 
 
 @FEW
@@ -137,17 +156,17 @@ def test_expansion_adds_the_nearest_by_their_similarity(seed: int, k: int, alpha
     )
     for rows in (found, augmented):
         assert rows.dtype == np.float32
-        check_descriptors(rows)
+        np.testing.assert_allclose(np.linalg.norm(rows, axis=1), 1, atol=1e-5)
 
 
 @FEW
 @given(SEEDS, st.integers(1, 39), st.sampled_from([0.0, 0.5, 0.99]), st.integers(1, 12))
 def test_diffusion_solves_the_dense_system(seed: int, k: int, alpha: float, query_k: int) -> None:
     database, queries = sets(seed)
-    found = diffusion(database, queries, k, 3, alpha, query_k)
-    np.testing.assert_allclose(
-        found, diffused_slowly(database, queries, k, 3, alpha, query_k), rtol=1e-4, atol=1e-5
-    )
+    with constants(FLOW=alpha):
+        found = diffusion(database, queries, k, query_k)
+    expected = diffused_slowly(database, queries, k, 3, alpha, query_k)
+    np.testing.assert_allclose(found, expected, rtol=1e-4, atol=1e-5)
 
 
 @FEW
@@ -157,7 +176,8 @@ def test_k_reciprocal_is_the_jaccard_of_dense_encodings(
 ) -> None:
     database, queries = sets(seed)
     k2 = min(k2, k1 + 1)
-    found = k_reciprocal(database, queries, k1, k2, lam)
+    with constants(LAMBDA=lam):
+        found = k_reciprocal(database, queries, k1, k2)
     np.testing.assert_allclose(found, reciprocal_slowly(database, queries, k1, k2, lam), atol=1e-5)
 
 
@@ -168,7 +188,8 @@ def test_superglobal_ranks_the_top_anew_and_leaves_the_rest(
 ) -> None:
     database, queries = sets(seed)
     k = min(k, top - 1)
-    found = superglobal(database, queries, top, k, beta)
+    with constants(BETA=beta):
+        found = superglobal(database, queries, top, k)
     plain = similarities(database, queries)
     for number, expected in enumerate(superglobal_slowly(database, queries, top, k, beta)):
         best, new = [*expected], [*expected.values()]
@@ -177,7 +198,7 @@ def test_superglobal_ranks_the_top_anew_and_leaves_the_rest(
         assert falling(found[number])[top:] == rest
 
 
-# --- and of one -------------------------------------------------------------------------------------------------
+# --- and of one ------------------------------------------------------------
 
 
 @FEW
@@ -187,13 +208,13 @@ def test_what_adds_nothing_is_plain_search(seed: int) -> None:
     plain = similarities(database, queries)
     np.testing.assert_allclose(expand_queries(database, queries, 0, 3), queries, atol=1e-6)
     np.testing.assert_allclose(augment_database(database, 0, 3), database, atol=1e-6)
-    np.testing.assert_allclose(k_reciprocal(database, queries, lam=1).argmax(1), plain.argmax(1))
+    with constants(LAMBDA=1):
+        assert np.array_equal(k_reciprocal(database, queries).argmax(1), plain.argmax(1))
     assert np.array_equal(np.argsort(superglobal(database, queries, top=1, k=0)), np.argsort(plain))
-    np.testing.assert_allclose(  # without refinement: the two similarities of the descriptors as they are
-        superglobal(database, queries, top=40, k=0, beta=0),
-        (plain + database[plain.argmax(1)] @ database.T) / 2,
-        atol=1e-5,
-    )
+    with constants(BETA=0):  # the two similarities of the descriptors as they are
+        found = superglobal(database, queries, top=40, k=0)
+    expected = (plain + database[plain.argmax(1)] @ database.T) / 2
+    np.testing.assert_allclose(found, expected, atol=1e-5)
 
 
 def test_a_query_and_its_opposite_do_not_cancel_out() -> None:
@@ -237,4 +258,97 @@ def test_k_reciprocal_is_at_most_one_and_finds_a_copy_of_the_query() -> None:
     scores = k_reciprocal(database, database[:3], k1=8)
     assert scores.max() <= 1 + 1e-6
     assert scores.argmax(1).tolist() == [0, 1, 2]
-    assert k_reciprocal(database, queries, lam=0).min() >= 0
+    with constants(LAMBDA=0):
+        assert k_reciprocal(database, queries).min() >= 0
+
+
+# --- every one ------------------------------------------------------------
+
+
+def expanded_search(database: Array, queries: Array) -> Array:
+    return similarities(database, expand_queries(database, queries, 5, 3))
+
+
+def augmented_search(database: Array, queries: Array) -> Array:
+    return similarities(augment_database(database, 5, 3), queries)
+
+
+EVERY: dict[str, Rerank] = {
+    "alpha-QE": expanded_search,
+    "DBA": augmented_search,
+    "diffusion": partial(diffusion, k=8, query_k=3),
+    "k-reciprocal": partial(k_reciprocal, k1=8, k2=3),
+    "SuperGlobal": partial(superglobal, top=15, k=4),
+}
+each = pytest.mark.parametrize("rerank", EVERY.values(), ids=EVERY)
+
+
+@each
+@FEW
+@given(seed=SEEDS)
+def test_the_order_of_the_database_says_nothing(rerank: Rerank, seed: int) -> None:
+    database, queries = sets(seed)
+    turn = np.random.default_rng(seed).permutation(len(database))
+    np.testing.assert_allclose(
+        rerank(database[turn], queries), rerank(database, queries)[:, turn], atol=1e-5
+    )
+
+
+@each
+@pytest.mark.parametrize("chunk", [1, 7, 40])
+def test_chunks_do_not_matter(rerank: Rerank, chunk: int) -> None:
+    with constants(CHUNK=chunk):
+        found = rerank(*sets())
+    np.testing.assert_allclose(found, rerank(*sets()), atol=1e-5)
+
+
+@each
+def test_every_query_is_ranked_alone_but_in_the_k_reciprocal(rerank: Rerank) -> None:
+    database, queries = sets()
+    alone = np.vstack([rerank(database, queries[[row]]) for row in range(len(queries))])
+    assert np.allclose(alone, rerank(database, queries), atol=1e-5) == (
+        rerank is not EVERY["k-reciprocal"]
+    )
+
+
+@each
+def test_no_queries_no_scores(rerank: Rerank) -> None:
+    database, queries = sets()
+    assert rerank(database, queries[:0]).shape == (0, 40)
+
+
+@each
+def test_copies_of_one_image_do_no_harm(rerank: Rerank) -> None:
+    """More copies than neighbours: finite scores, and the same in every call."""
+    database, queries = sets()
+    database[:20] = database[0]
+    first, second = rerank(database, queries), rerank(database, queries)
+    assert np.isfinite(first).all()
+    assert np.array_equal(first, second)
+
+
+BOUNDED: dict[str, Rerank] = {
+    "alpha-QE": partial(expand_queries, k=10, alpha=3),
+    "DBA": lambda database, _: augment_database(database, 10, 3),
+    "diffusion": partial(diffusion, k=20),
+    "k-reciprocal": k_reciprocal,
+    "SuperGlobal": partial(superglobal, top=100),
+}
+
+
+@pytest.mark.parametrize("rerank", BOUNDED.values(), ids=BOUNDED)
+def test_memory_grows_with_the_rows_and_not_with_their_square(rerank: Rerank) -> None:
+    peaks = []
+    for count in (1500, 3000):
+        chance = np.random.default_rng(0)
+        around = np.repeat(chance.standard_normal((count // 10, 32)), 10, axis=0)
+        database = unit(around + 0.8 * chance.standard_normal((count, 32)))
+        tracemalloc.start()
+        try:
+            with constants(CHUNK=32):
+                rerank(database, database[:4])
+            peaks.append(tracemalloc.get_traced_memory()[1])
+        finally:
+            tracemalloc.stop()
+    assert peaks[1] < 4 * 3000**2 / 2  # half a dense matrix of single precision
+    assert peaks[1] < 2.8 * peaks[0]  # 4 times, if it held one

@@ -1,3 +1,5 @@
+"""Whitening against numpy, the toolbox line by line, and what it must do to covariances."""
+
 from collections.abc import Callable
 
 import numpy as np
@@ -8,7 +10,7 @@ from hypothesis.extra.numpy import arrays
 from numpy.typing import NDArray
 
 from dagf.errors import UserError
-from dagf.retrieval.search import check_descriptors, search
+from dagf.retrieval.search import search
 from dagf.retrieval.whitening import Whitened, Whitening, learned_whitening, pca_whitening
 
 Array = NDArray[np.float64]
@@ -48,7 +50,7 @@ def up_to_sign(found: Array, expected: Array) -> None:
     np.testing.assert_allclose(found, signs * expected, rtol=1e-4, atol=1e-6)
 
 
-# --- PCA --------------------------------------------------------------------------------------------------------
+# --- PCA ------------------------------------------------------------
 
 
 @pytest.mark.parametrize("dimensions", [None, 6, 3, 1])
@@ -114,7 +116,7 @@ def test_few_descriptors_span_one_dimension_less() -> None:
     np.testing.assert_allclose(np.cov(turned(white, values).T), np.eye(3), atol=1e-9)
 
 
-# --- learned ----------------------------------------------------------------------------------------------------
+# --- learned ------------------------------------------------------------
 
 
 def test_learned_whitening_makes_pairs_differ_alike_in_every_direction() -> None:
@@ -158,7 +160,7 @@ def test_learned_whitening_quiets_what_differs_between_matching_images() -> None
     assert np.abs(learned_whitening(values, EVERY, 2).projection[:, 1]).max() < 1
 
 
-# --- both -------------------------------------------------------------------------------------------------------
+# --- both ------------------------------------------------------------
 
 
 def learned(descriptors: Array, dimensions: int | None = None) -> Whitening:
@@ -174,7 +176,7 @@ def test_whitened_descriptors_are_unit_rows(make: Make) -> None:
     found = make(mixed(), 4)(mixed(30, seed=1).astype(np.float32))
     assert found.dtype == np.float32
     assert found.shape == (30, 4)
-    check_descriptors(found)
+    np.testing.assert_allclose(np.linalg.norm(found, axis=1), 1, atol=1e-6)
 
 
 @both
@@ -209,78 +211,27 @@ def test_what_of_a_descriptor_leads_to_another(make: Make, first: int, second: i
 
 
 @both
-@pytest.mark.parametrize("value", [np.nan, np.inf])
-def test_broken_descriptors_are_named(make: Make, value: float) -> None:
-    broken = mixed()
-    broken[37, 2] = value
-    for look in (make, make(mixed())):
-        with pytest.raises(UserError, match="descriptors: row 37 holds NaN or infinity"):
-            look(broken)
-
-
-@both
-@pytest.mark.parametrize("dimensions", [7, 0, -1])
-def test_more_dimensions_than_there_are(make: Make, dimensions: int) -> None:
-    with pytest.raises(
-        UserError, match=f"cannot be whitened to {dimensions}: choose 1 to 6"
-    ) as caught:
-        make(mixed(), dimensions)
-    assert "\n" not in str(caught.value)
-
-
-@both
-def test_shapes_are_checked(make: Make) -> None:
-    for look in (make, make(mixed())):
-        with pytest.raises(
-            UserError, match=r"must be a table of rows \(N, D\), but their shape is \(6,\)"
-        ):
-            look(mixed()[0])
-    with pytest.raises(
-        UserError, match="1 descriptors of 6 dimensions cannot be whitened: give at least two"
-    ):
-        make(mixed(1))
-    with pytest.raises(
-        UserError, match="6 dimensions and the descriptors 5: they come from different models"
-    ):
-        make(mixed())(mixed(size=5))
-
-
-@both
 def test_collapsed_descriptors_are_refused(make: Make) -> None:
-    with pytest.raises(UserError, match="equal"):
+    with pytest.raises(UserError, match="all descriptors are equal: the network has collapsed"):
         make(np.tile(mixed(1), (60, 1)))
 
 
 @both
 def test_the_mean_has_no_direction(make: Make) -> None:
     found = make(mixed())
-    with pytest.raises(UserError, match="row 1 is the whitening's mean"):
-        found(np.stack([found.mean + 1, found.mean]))
+    assert found(np.stack([found.mean + 1, found.mean]))[1].tolist() == [0] * 6
 
 
-def test_no_more_dimensions_than_the_rows_span() -> None:
-    with pytest.raises(
-        UserError, match="4 descriptors of 6 dimensions cannot be whitened to 4: choose 1 to 3"
-    ):
+@both
+def test_more_dimensions_than_the_rows_span(make: Make) -> None:
+    with pytest.raises(UserError, match="60 descriptors of 6 dimensions cannot be whitened to 7"):
+        make(mixed(), 7)
+    with pytest.raises(UserError, match="4 descriptors of 6 dimensions cannot be whitened to 4"):
         pca_whitening(mixed(4), 4)
 
 
-@pytest.mark.parametrize(
-    ("pairs", "message"),
-    [
-        (
-            EVERY.astype(float),
-            r"whole row numbers \(M, 2\), but they are float64 of shape \(20, 2\)",
-        ),
-        (EVERY.T, r"int64 of shape \(2, 20\)"),
-        (EVERY.ravel(), r"shape \(40,\)"),
-        (EVERY[:5], "5 matching pairs cannot whiten 6 dimensions: give at least 6"),
-        (EVERY + 21, "the pairs name row 60, but there are 60 descriptors"),
-        (EVERY - 3, "the pairs name row -3"),
-        (np.repeat(EVERY[:, :1], 2, 1), "every matching pair are equal"),
-    ],
-)
-def test_pairs_are_checked(pairs: NDArray[np.generic], message: str) -> None:
-    with pytest.raises(UserError, match=message) as caught:
-        learned_whitening(mixed(), pairs)
-    assert "\n" not in str(caught.value)
+def test_fewer_pairs_than_dimensions() -> None:
+    with pytest.raises(
+        UserError, match="5 matching pairs cannot whiten 6 dimensions: give at least 6"
+    ):
+        learned_whitening(mixed(), EVERY[:5])
