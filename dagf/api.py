@@ -14,7 +14,7 @@ from dagf.files import existing_file
 from dagf.model.backbone import BackboneSpec
 from dagf.model.network import RetrievalNet
 from dagf.model.variants import variant
-from dagf.retrieval.inference import extract, for_inference
+from dagf.retrieval.extract import extract, for_inference
 from dagf.retrieval.search import Descriptors
 from dagf.study.runs import RunStore
 
