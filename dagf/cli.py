@@ -139,7 +139,9 @@ def report(
         click.echo(f"reports: {run_reports(parameters, only, force, jobs, output=output)}")
         return
     stale = check_reports(parameters, only, output=output)
-    click.echo("\n".join([*map(str, stale), f"{len(stale)} stale" if stale else "all fresh"]))
+    lines = [f"{name}: {reason}" for name, reason in stale.items()]
+    click.echo("
+".join([*lines, f"{len(stale)} stale" if stale else "all fresh"]))
     sys.exit(1 if stale else 0)
 
 

@@ -1,19 +1,28 @@
-"""Where reports go, what they were made from, and whether that is still so."""
+"""Where reports go, what each one is made from, and whether that is still so.
 
+A report is fresh when the hashes of its `parts` equal those that it was made from. Text that
+decides nothing (comments, docstrings, the last kernel of a notebook) is not among them.
+"""
+
+import ast
 import os
 import re
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import dagf
 from dagf import paths
 from dagf.datasets.contents import remembered
-from dagf.errors import UserError
-from dagf.files import content_hash, file_sha256, read_json, slug, write_text
+from dagf.datasets.public import folders_of
+from dagf.errors import UserError, choose
+from dagf.files import content_hash, file_sha256, read_json, slug
+from dagf.show.html import TEMPLATE
+from dagf.study import profiles
+from dagf.study.provenance import code_hash, imported_modules
 
-# The notebooks and what each one needs to have run before it. Those that need nothing of each other run side by side.
+# What each notebook needs to have run before it; those that need nothing of each other run side by
+# side. 07 measures time, so nothing runs beside it.
 ORDER: Mapping[str, tuple[str, ...]] = {
     "01_data_and_protocol": (),
     "02_training": (),
@@ -25,268 +34,227 @@ ORDER: Mapping[str, tuple[str, ...]] = {
         "04_scale_and_mask_ablation",
         "05_attention_ablation",
     ),
-    "07_large_scale": ("06_benchmark_tables",),  # it measures time: beside nothing else
-    "08_search_your_photos": ("07_large_scale",),  # it needs 02 alone, but must not run beside 07
+    "07_large_scale": ("06_benchmark_tables",),
+    "08_search_your_photos": ("07_large_scale",),
 }
-
+OVERVIEW = "00_overview"  # it runs when all others are done: it reads their records
+# The records, below the project's folder, that a page shows beside what its notebook computes.
+SPEED = (str(paths.SPEED),)
+SHOWS: Mapping[str, tuple[str, ...]] = {
+    "04_scale_and_mask_ablation": SPEED,
+    "07_large_scale": SPEED,
+}
+SHOWS_ON_TOYTOWN = {"06_benchmark_tables": ("data/published.csv", "reports/photographs/*.json")}
+OUTPUT = (
+    "DAGF_OUTPUT"  # set by the runner: the folder of the reports that a notebook becomes part of
+)
 WHAT = {  # the parts of a content hash, in the words of a person
     "notebook": "the notebook, or one that it builds on, was changed",
-    "module": "the module dagf was changed",
-    "template": "the template of the reports was changed",
+    "code": "the code that it uses was changed",
+    "publishing": "the code or the template of the pages was changed",
     "parameters": "it was made with other parameters",
     "data": "the data was changed",
     "weights": "the weights were changed",
-    "photographs": "the tables measured on photographs were changed",
-    "speed": "the record of make bench was changed",
+    "records": "the records that it shows were changed",
 }
-SHOWS_PHOTOGRAPHS = (
-    "06_benchmark_tables",
-)  # whose page on Toytown also shows the tables measured on photographs
-SHOWS_SPEED = (
-    "04_scale_and_mask_ablation",
-    "07_large_scale",
-)  # whose pages show what `make bench` measured last
-
-
-@dataclass(frozen=True)
-class Project:
-    """What reports are made from."""
-
-    root: Path
-    notebooks: Path
-    package: Path = Path(dagf.__file__).parent
-    order: Mapping[str, tuple[str, ...]] = field(default_factory=lambda: ORDER)
-
-    @classmethod
-    def here(cls) -> "Project":
-        """The project that the current folder (or DAGF_ROOT) lies in."""
-        return cls(paths.root(), paths.notebooks())
-
-    def names(self) -> list[str]:
-        """The notebooks that are there, by their number."""
-        return [name for name in sorted(self.order) if self.path(name).is_file()]
-
-    def path(self, name: str) -> Path:
-        """The file of the notebook `name`."""
-        return self.notebooks / f"{name}.ipynb"
-
-    def upstream(self, name: str) -> list[str]:
-        """`name` and all that it builds on."""
-        found = [name]
-        for one in found:
-            found += [need for need in self.order.get(one, ()) if need not in found]
-        return [one for one in found if self.path(one).is_file()]
 
 
 @dataclass(frozen=True)
 class Output:
     """Where the reports of one run go.
 
-    Those on photographs are apart: their pages and figures show the photographs and stay on the machine, their
-    tables are results that are kept.
+    Those on photographs are apart: their pages and figures show the photographs and stay on the
+    machine, their tables are results that are kept.
     """
 
-    pages: Path  # HTML, index, figures/, provenance/
-    tables: Path
+    root: Path
     photographs: str = ""  # the name of the photographs; "" for Toytown
 
-    def page(self, name: str) -> Path:
-        """The HTML of a notebook."""
-        return self.pages / f"{name}.html"
+    @property
+    def pages(self) -> Path:
+        """The folder of the HTML, the index, figures/ and provenance/."""
+        return self.root / "photographs" / self.photographs if self.photographs else self.root
 
-    def record(self, name: str) -> Path:
-        """What is known about the run that made a page."""
+    @property
+    def tables(self) -> Path:
+        """The folder of the result tables."""
+        return self.root / ("photographs" if self.photographs else "tables")
+
+    def page(self, name: str) -> Path:
+        """Return the HTML file of a notebook; that of the overview is the index."""
+        return self.pages / ("index.html" if name == OVERVIEW else f"{name}.html")
+
+    def record_file(self, name: str) -> Path:
+        """Return the file that says what is known about the run that made a page."""
         return self.pages / "provenance" / f"{name}.json"
 
+    def record(self, name: str) -> dict[str, Any]:
+        """Return what is known about the run that made a page; {} where there is none."""
+        file = self.record_file(name)
+        return read_json(file) if file.is_file() else {}
+
+    def records(self) -> list[dict[str, Any]]:
+        """Return the records of the reports that are there, in their order, but the index."""
+        found = [self.record(name) for name in ORDER]
+        return [record for record in found if record]
+
     def result(self, kind: str, name: str) -> Path:
-        """Where the result file `name` of the kind "tables" or "figures" goes."""
+        """Return where the result file `name` of the kind "tables" or "figures" goes."""
         if kind == "tables":
             return self.tables / (f"{self.photographs}.{name}" if self.photographs else name)
         return self.pages / kind / name
 
     def link(self, path: Path) -> str:
-        """`path` as a link in a page."""
+        """Return `path` as a link in a page."""
         return Path(os.path.relpath(path, self.pages)).as_posix()
 
 
-def output_for(parameters: Mapping[str, Any], reports: Path, folder: Path | None = None) -> Output:
-    """Where the reports of a run with `parameters` go: `folder` if given, else in `reports`, the default's folder.
+def output_for(parameters: Mapping[str, Any], folder: Path | None = None) -> Output:
+    """Return where the reports of a run go: in `folder` (or that of the run now), or in reports/.
 
-    There the profile `cpu` has the folder itself and another profile a folder of its name, so that a smoke run never
-    takes the place of a measurement. Photographs go to photographs/ (only a smoke run on them to smoke/photographs/).
+    There the profile `cpu` has the folder itself and another profile a folder of its name, so
+    that a smoke run never takes the place of a measurement. Photographs go to photographs/NAME
+    (only a smoke run on them to smoke/photographs/NAME).
     """
-    profile = str(parameters.get("profile", "cpu"))
+    profile = Path(str(parameters.get("profile", "cpu"))).stem  # it may be a file of one's own
     benchmark = str(parameters.get("benchmark", ""))
-    profile = Path(profile).stem  # where it is a file of one's own, not the way to it
-    own = profile == "smoke" or (profile != "cpu" and not benchmark)
-    root = folder or (reports / slug(profile) if own else reports)
+    apart = profile == "smoke" or (profile != "cpu" and not benchmark)
+    given = folder or os.environ.get(OUTPUT)
+    root = Path(given) if given else paths.reports() / (slug(profile) if apart else "")
     if not benchmark:
-        return Output(root, root / "tables")
-    name = _folder_slug(Path(benchmark).resolve().name)
+        return Output(root)
+    name = Path(benchmark).resolve().name
+    # What a slug cannot hold (a name in other letters) is told apart by its hash.
+    plain = name.isascii() and re.search("[a-z0-9_]", name.lower())
+    name = slug(name) if plain else f"{slug(name)}-{content_hash(name, 6)}"
     name = name if profile in ("cpu", "smoke") else f"{name}-{slug(profile)}"
-    return Output(root / "photographs" / name, root / "photographs", name)
+    return Output(root, name)
 
 
 @dataclass(frozen=True)
-class Stale:
-    """A report that is not what its sources would give now."""
+class Report:
+    """A notebook, what it runs with, and where its page goes."""
 
     name: str
-    reason: str
+    parameters: dict[str, Any]
+    helps: dict[str, str]  # the comment beside each parameter
+    output: Output
 
-    def __str__(self) -> str:
-        return f"{self.name}: {self.reason}"
+    def parts(self) -> dict[str, str]:
+        """Return the hashes of all that the report would be made from now, as `WHAT` has them."""
+        cells = [cell["source"] for cell in read_cells(self.name) if cell["cell_type"] == "code"]
+        profile = file_sha256(profiles.find(str(self.parameters.get("profile", "cpu"))))
+        weights = str(self.parameters.get("weights", ""))
+        manifest = sums([paths.data() / "manifest.json"])
+        return {
+            "notebook": content_hash([what_counts(one) for one in upstream(self.name)]),
+            "code": code_hash(*sorted(imported_modules("\n".join(cells)))),
+            "publishing": content_hash([code_hash("dagf.reports.page"), sums(TEMPLATE.iterdir())]),
+            "parameters": content_hash([self.shown_parameters, profile]),
+            "data": content_hash([manifest, self._photographs()]),
+            "weights": file_sha256(Path(weights)) if weights else "",
+            "records": content_hash(sums(self._records())),
+        }
+
+    def staleness(self) -> str:
+        """Return why the report is not what its sources would give now; "" when it is fresh."""
+        record = self.output.record(self.name)
+        if not record or not self.output.page(self.name).is_file():
+            return "there is no report yet"
+        now, then = self.parts(), record.get("parts", {})
+        changed = [WHAT[part] for part in now if then.get(part) != now[part]]
+        gone = [file for file in record["files"] if not (self.output.pages / file).is_file()]
+        return "; ".join(changed + [f"{file} is missing" for file in gone[:1]])
+
+    @property
+    def shown_parameters(self) -> dict[str, Any]:
+        """The parameters without the places on this machine of photographs and weights."""
+
+        def shown(value: Any) -> Any:
+            if isinstance(value, list):
+                return [shown(item) for item in value]
+            whole = isinstance(value, str) and Path(value).is_absolute()
+            return Path(value).name if whole else value
+
+        return {key: shown(value) for key, value in self.parameters.items()}
+
+    def _records(self) -> list[Path]:
+        """Return the files of records that the page shows."""
+        if self.name == OVERVIEW:
+            own, pages = self.output.record_file(OVERVIEW), self.output.pages
+            folders = [pages / one for one in ("provenance", "figures", "photographs")]
+            files = [file for one in (self.output.tables, *folders) for file in one.glob("*.*")]
+            return [file for file in files if file != own]
+        patterns = SHOWS.get(self.name, ())
+        if not self.parameters.get("benchmark"):
+            patterns += SHOWS_ON_TOYTOWN.get(self.name, ())
+        return [file for pattern in patterns for file in paths.root().glob(pattern)]
+
+    def _photographs(self) -> list[str]:
+        """Return the hash of each folder of photographs that the notebook reads."""
+        named = [self.parameters.get("benchmark"), self.parameters.get("train_on")]
+        named += self.parameters.get("distractors", [])
+        data = paths.data()
+        folders = [folders_of(one, data) or [Path(one)] for one in named if one]
+        contents = remembered(data)
+        hashes = [contents.folder_hash(one) for several in folders for one in several]
+        contents.save()
+        return hashes
 
 
-def _folder_slug(name: str) -> str:
-    """The name of a folder as a slug; what a slug cannot hold (a name in other letters) is told apart by its hash."""
-    return (
-        slug(name)
-        if name.isascii() and re.search("[a-z0-9_]", name.lower())
-        else f"{slug(name)}-{content_hash(name, 6)}"
-    )
+def plan(name: str, given: Mapping[str, Any], folder: Path | None = None) -> Report:
+    """Return the report of a notebook with all parameters that its tagged cell declares.
 
-
-def claim_pages(output: Output, parameters: Mapping[str, Any], project: Project) -> None:
-    """Keep, as a hash, of which folder of photographs an output is: one of the same name must not replace its tables.
-
-    Raises `UserError` where it is that of another folder. One that does not say so is of an earlier version.
+    They are those `given`, and the declared defaults of the others. Raises `UserError` for one that
+    is not declared: papermill would only warn. folder: of the reports, as `output_for` takes it.
     """
-    if not output.photographs:
-        return
-    what = str(parameters["benchmark"])
-    folder = _folders(what, project.root / "data")[0].resolve()
-    inside = folder.is_relative_to(
-        project.root.resolve()
-    )  # a project that is moved takes its folders with it
-    own = content_hash(os.path.relpath(folder, project.root.resolve()) if inside else str(folder))
-    kept = output.pages / ".folder"
-    if (
-        kept.is_file()
-        and kept.read_text(encoding="utf-8", errors="replace") != own
-        and records(output, project.order)
-    ):
-        raise UserError(
-            f"{output.pages} holds the reports on another folder that is called {folder.name}, too: give these a place "
-            f"of their own with --output, or delete {output.pages} if that folder was moved"
-        )
-    write_text(kept, own)
+    tagged = [cell for cell in read_cells(name) if "parameters" in cell["metadata"].get("tags", ())]
+    if len(tagged) != 1:
+        raise UserError(f"{name} needs one cell tagged 'parameters', it has {len(tagged)}")
+    source = tagged[0]["source"]
+    values, helps = dict[str, Any](), dict[str, str]()
+    for line in ast.parse(source).body:
+        if isinstance(line, ast.AnnAssign) and line.value:
+            key = ast.unparse(line.target)
+            values[key] = ast.literal_eval(line.value)
+            helps[key] = source.splitlines()[line.lineno - 1].partition("#")[2].strip()
+    for key, value in given.items():
+        values[choose(f"parameter of {name}", key, values)] = value
+    return Report(name, values, helps, output_for(values, folder))
 
 
-def read_notebook(path: Path) -> dict[str, Any]:
-    """A notebook as plain JSON."""
-    notebook = read_json(path)
-    if not isinstance(notebook, dict) or not isinstance(notebook.get("cells"), list):
-        raise UserError(f"{path.name} is no notebook of version 4: open and save it in JupyterLab")
-    return notebook
+def notebooks() -> list[str]:
+    """Return the names of the notebooks that are there, in an order in which they can run."""
+    return [name for name in (*ORDER, OVERVIEW) if notebook_path(name).is_file()]
 
 
-def shown_parameters(parameters: Mapping[str, Any]) -> dict[str, Any]:
-    """`parameters` without the places on this machine where photographs and weights lie."""
-    return {key: _shown(value) for key, value in parameters.items()}
+def notebook_path(name: str) -> Path:
+    """Return the file of the notebook `name`."""
+    return paths.notebooks() / f"{name}.ipynb"
 
 
-def _shown(value: Any) -> Any:
-    if isinstance(value, list):
-        return [_shown(item) for item in value]
-    return (
-        Path(value).name
-        if isinstance(value, str) and Path(value).expanduser().is_absolute()
-        else value
-    )
+def read_cells(name: str) -> list[dict[str, Any]]:
+    """Return the cells of a notebook, each with its `source` as one text."""
+    cells = read_json(notebook_path(name))["cells"]
+    return [{**cell, "source": "".join(cell["source"])} for cell in cells]
 
 
-def parts(
-    project: Project, name: str, parameters: Mapping[str, Any], common: Mapping[str, str]
-) -> dict[str, str]:
-    """The hashes of all that the report of a notebook is made from; `common` are those that all share."""
-    kept = (project.root / "reports" / "photographs").glob("*.json")
-    shown = name in SHOWS_PHOTOGRAPHS and not parameters.get("benchmark")
-    speed = [project.root / paths.SPEED]
-    return {
-        "notebook": content_hash([_sources(project.path(one)) for one in project.upstream(name)]),
-        "parameters": content_hash([shown_parameters(parameters), _own_profile(parameters)]),
-        **({"photographs": content_hash(hash_files(kept, project.root))} if shown else {}),
-        **({"speed": content_hash(hash_files(speed, project.root))} if name in SHOWS_SPEED else {}),
-        **common,
-    }
+def sums(files: Iterable[Path]) -> dict[str, str]:
+    """Return the sha256 of each of the `files` that exist, by its name."""
+    return {file.name: file_sha256(file) for file in sorted(files) if file.is_file()}
 
 
-def _own_profile(parameters: Mapping[str, Any]) -> str:
-    """The sha256 of a profile that is a file of one's own; '' for one of ours, which is part of the module."""
-    file = Path(str(parameters.get("profile", "")))
-    return file_sha256(file) if file.suffix in (".yaml", ".yml") and file.is_file() else ""
+def upstream(name: str) -> list[str]:
+    """Return `name` and all notebooks that it builds on."""
+    found = [name]
+    for one in found:
+        found += [need for need in ORDER.get(one, ()) if need not in found]
+    return [one for one in found if notebook_path(one).is_file()]
 
 
-def common_parts(project: Project, parameters: Mapping[str, Any]) -> dict[str, str]:
-    """The hashes of what all reports of a run are made from."""
-    template = project.package / "show" / "template"
-    code = [path for kind in ("*.py", "*.yaml") for path in project.package.rglob(kind)]
-    listed = [project.root / "data" / file for file in ("manifest.json", "published.csv")]
-    folders = [
-        parameters.get("benchmark"),
-        parameters.get("train_on"),
-        *parameters.get("distractors", []),
-    ]
-    data = project.root / "data"
-    contents = remembered(data)
-    given = [
-        contents.folder_hash(path) for what in folders if what for path in _folders(str(what), data)
-    ]
-    contents.save()
-    weights = Path(str(parameters.get("weights") or "")).expanduser()
-    return {
-        "module": content_hash(hash_files(code, project.package)),
-        "template": content_hash(hash_files(template.rglob("*"), template)),
-        "data": content_hash([hash_files(listed, project.root), given]),
-        "weights": file_sha256(weights) if weights.is_file() else "",
-    }
-
-
-def _folders(what: str, data: Path) -> list[Path]:
-    """The folder of photographs that `what` names, or those of a public set that are here."""
-    from dagf.datasets.public import (
-        folders_of,  # its libraries take a moment, and Toytown needs none of them
-    )
-
-    return folders_of(what, data) or [Path(what).expanduser()]
-
-
-def hash_files(files: Iterable[Path], base: Path) -> dict[str, str]:
-    """Return the sha256 of each of the `files` that exist, by their path from `base`."""
-    return {
-        Path(os.path.relpath(path, base)).as_posix(): file_sha256(path)
-        for path in sorted({*files})
-        if path.is_file()
-    }
-
-
-def staleness(output: Output, name: str, now: Mapping[str, str]) -> str:
-    """Why the report of `name` is not what `now` would give; "" when it is fresh."""
-    if not output.record(name).is_file() or not output.page(name).is_file():
-        return "there is no report yet"
-    record = read_json(output.record(name))
-    then = record.get("parts", {})
-    changed = [WHAT[part] for part in now if then.get(part) != now[part]]
-    if changed:
-        return "; ".join(changed)
-    missing = [file for file in record.get("files", []) if not (output.pages / file).is_file()]
-    return f"{missing[0]} is missing" if missing else ""
-
-
-def records(output: Output, order: Iterable[str]) -> list[dict[str, Any]]:
-    """What is known about the reports that are there, in the order of the notebooks."""
-    return [read_json(output.record(name)) for name in order if output.record(name).is_file()]
-
-
-def _sources(path: Path) -> list[Any]:
-    """What of a notebook counts: its cells, not their ids, outputs or the kernel that somebody last opened it with."""
-    cells = read_notebook(path)["cells"]
+def what_counts(name: str) -> list[Any]:
+    """Return what of a notebook counts: its cells, not their ids, outputs or the last kernel."""
     return [
-        [
-            cell.get("cell_type"),
-            "".join(cell.get("source", "")),
-            sorted(cell.get("metadata", {}).get("tags", [])),
-        ]
-        for cell in cells
+        [cell["cell_type"], cell["source"], sorted(cell["metadata"].get("tags", []))]
+        for cell in read_cells(name)
     ]

@@ -34,7 +34,7 @@ def style() -> str:
 
 
 def with_script(page: str) -> str:
-    """Return a finished page with the script that sorts tables and a policy (CSP) against others."""
+    """Return a finished page with the script that sorts tables, and a policy against others."""
     script = (TEMPLATE / "sort.js").read_text(encoding="utf-8")
     digest = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
     policy = (

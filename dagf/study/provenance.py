@@ -46,6 +46,7 @@ def closure(modules: Iterable[str]) -> list[str]:
     return sorted(found)
 
 
+@lru_cache(maxsize=None)
 def imported_modules(source: str) -> set[str]:
     """Return the dagf modules that a source text imports, wherever it does, with their packages.
 
@@ -64,6 +65,7 @@ def imported_modules(source: str) -> set[str]:
     return ours | packages
 
 
+@lru_cache(maxsize=None)
 def code_only(source: str) -> str:
     """Return a source text without comments, docstrings and layout: what is left decides."""
     tree = ast.parse(source)
