@@ -9,8 +9,6 @@ from typing import Any
 
 import nbformat
 
-import dagf.collections.page
-import dagf.reports.markup  # noqa: F401 (imported before the first fork)
 from dagf.analysis.tables import keep_table
 from dagf.collections import changes
 from dagf.collections.encoders import of_run
@@ -19,16 +17,15 @@ from dagf.datasets import transfer
 from dagf.datasets.download import get
 from dagf.datasets.manifest import DataSet, Expected, RemoteFile
 from dagf.errors import UserError, place_fault
-from dagf.files import write_json
+from dagf.files import read_json, write_json
 from dagf.paths import ROOT
-from dagf.reports import runner
-from dagf.reports.freshness import Project
+from dagf.reports import freshness, runner, worker
 from dagf.retrieval.extract import extract_shards
 from dagf.study import parallel
 from dagf.study.opening import open_study
 from dagf.toytown.generate import ToytownSpec, make_toytown
 from tests.fixtures import Workshop, configured, training_set
-from tests.reports.test_runner import write_notebook
+from tests.reports.notebooks import write_notebook
 
 SPEC = ToytownSpec(48, 2, 2, 1, 1, 3, distractors=3, validation_distractors=2)
 EXECUTED = nbformat.v4.new_notebook(
@@ -100,7 +97,7 @@ def study(folder: Path, profile: str) -> None:
 
 
 class Told:
-    """A notebook's process that has done its work at once: what the runner makes of it is what is tried here."""
+    """A notebook's process that has done its work at once: what is made of it is tried here."""
 
     returncode = 0
 
@@ -110,7 +107,10 @@ class Told:
         for kind, name in (("tables", "main.json"), ("figures", "main.svg")):
             (stage / "results" / kind).mkdir()
             (stage / "results" / kind / name).write_text('{"columns": ["a"], "rows": [[2]]}')
-        write_json(stage / "outcome.json", {"peak_memory_mb": 1, "warning_lines": 0})
+        job = read_json(stage / "job.json")
+        record = {"notebook": job["notebook"], "parts": job["parts"], "content": "c0ffee"}
+        report = freshness.plan(job["notebook"], job["parameters"])
+        worker.publish(report, stage, {**record, "warning_lines": 0})
 
     def poll(self) -> int:
         return 0
@@ -118,32 +118,16 @@ class Told:
 
 def report(folder: Path) -> None:
     """Make the report of a notebook that has changed since the last report."""
-    project = Project(
-        folder,
-        folder / "notebooks",
-        folder / "package",
-        {"01_first": (), "02_second": ("01_first",)},
-    )
-    about = {
-        "seconds": 1.0,
-        "date": "today",
-        "python": "3",
-        "system": "x",
-        "cpu": "x",
-        "threads": 1,
-        "gpus": [],
-    }
+    os.environ[ROOT] = str(folder)
     runner.subprocess.Popen = Told  # type: ignore[misc, assignment]
     runner.POLL = 0.0
-    runner.Runner._run_record = lambda *_: about | {"versions": {}, "peak_memory_mb": 1}  # type: ignore[method-assign]
-    runner.run_reports({"profile": "cpu"}, project=project, jobs=1, stream=io.StringIO())
+    runner.run_reports({"profile": "cpu"}, jobs=1, stream=io.StringIO())
 
 
 def make_project(folder: Path) -> None:
     """A project with two notebooks."""
-    for name in ("notebooks", "data", "package/show/template"):
-        (folder / name).mkdir(parents=True)
-    for name in ("01_first", "02_second"):
+    (folder / "data").mkdir(parents=True)
+    for name in ("01_data_and_protocol", "02_training"):
         write_notebook(folder / "notebooks" / f"{name}.ipynb", "1 + 1")
 
 

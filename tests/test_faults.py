@@ -182,7 +182,7 @@ def works(
         folder.mkdir()
         _fine(forks, Order("extraction", folder, {"home": home, "run": run.id, "photos": shown}))
     _fine(forks, works["reporting"].order(project))
-    for name in ("01_first", "02_second"):
+    for name in ("01_data_and_protocol", "02_training"):
         notebook = project / "notebooks" / f"{name}.ipynb"
         notebook.write_text(notebook.read_text().replace("1 + 1", "2 + 2"))
     for name, work in works.items():

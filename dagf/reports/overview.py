@@ -89,7 +89,9 @@ class Records:
     def gains(self) -> HTML | Markdown:
         """Return the contrasts of whole networks, heads and single modules with GeM."""
         rows = [
-            row for row in self._contrasts() if row["contrast"].endswith((" GeM", "GeM's head)"))
+            row | {"measured on": row["measured on"].partition(";")[0]}
+            for row in self._contrasts()
+            if row["contrast"].endswith((" GeM", "GeM's head)"))
         ]
         columns = ["contrast", "difference [95 %]", "result", "measured on"]
         return self._rows(rows, columns, "Points of mAP; GeM's own mAP stands beside it.")

@@ -1,39 +1,187 @@
-"""What makes a report stale: the parts that it shows, and no others."""
+"""What makes a report stale, and which; where reports go."""
 
+import json
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 
+from dagf import paths
+from dagf.errors import UserError
 from dagf.files import write_json
-from dagf.paths import SPEED
-from dagf.reports.freshness import ORDER, Output, Project, parts, staleness
-from tests.reports.test_runner import write_notebook
+from dagf.reports import freshness
+from dagf.reports.freshness import ORDER, OVERVIEW, WHAT, Output, output_for, plan
+from tests.reports.notebooks import write_notebook
 
 
 @pytest.fixture
-def project(tmp_path: Path) -> Project:
-    """Notebooks of all names."""
-    (tmp_path / "notebooks").mkdir()
-    for name in ORDER:
-        write_notebook(tmp_path / "notebooks" / f"{name}.ipynb", "1 + 1")
-    return Project(tmp_path, tmp_path / "notebooks", tmp_path / "package")
+def root(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A project with notebooks of all names; 03 and 08 use modules of ours."""
+    monkeypatch.setenv(paths.ROOT, str(tmp_path))
+    used = {
+        "03_attention_maps": "import dagf.files",
+        "08_search_your_photos": "import dagf.devices",
+    }
+    for name in (*ORDER, OVERVIEW):
+        write_notebook(paths.notebooks() / f"{name}.ipynb", used.get(name, "1"))
+    (tmp_path / "data").mkdir()
+    (tmp_path / "data" / "manifest.json").write_text("[]")
+    return tmp_path
 
 
-@pytest.mark.parametrize("parameters", [{}, {"benchmark": "photographs"}])
-def test_the_record_of_speed_belongs_to_the_two_pages_that_show_it(
-    project: Project, parameters: dict[str, str]
+def publish(name: str, given: dict[str, Any]) -> None:
+    report = plan(name, given)
+    write_json(report.output.record_file(name), {"parts": report.parts(), "files": []})
+    report.output.page(name).touch()
+
+
+def stale(given: dict[str, Any]) -> dict[str, str]:
+    """The reports that became stale since the last call, and why; they are made again."""
+    found = {name: plan(name, given).staleness() for name in (*ORDER, OVERVIEW)}
+    for name in found:
+        publish(name, given)
+    return {name: reason for name, reason in found.items() if reason}
+
+
+def change_notebook(root: Path) -> None:
+    write_notebook(root / "notebooks" / "05_attention_ablation.ipynb", "2")
+
+
+def open_notebook(root: Path) -> None:
+    """Run a notebook in JupyterLab and save it."""
+    file = root / "notebooks" / "02_training.ipynb"
+    notebook = json.loads(file.read_text())
+    notebook["cells"][2] |= {"execution_count": 7, "id": "other"}
+    file.write_text(json.dumps(notebook))
+
+
+LATER = ["06_benchmark_tables", "07_large_scale", "08_search_your_photos"]
+
+
+@pytest.mark.parametrize(
+    ("change", "notebooks", "part"),
+    [
+        (open_notebook, [], ""),
+        (change_notebook, ["05_attention_ablation", *LATER], "notebook"),
+        (lambda root: (root / "data" / "manifest.json").write_text("[1]"), list(ORDER), "data"),
+        (
+            lambda root: write_json(root / paths.SPEED, {"figures": [1]}),
+            ["04_scale_and_mask_ablation", "07_large_scale"],
+            "records",
+        ),
+        (
+            lambda root: write_json(root / "reports" / "photographs" / "a.b.json", {}),
+            ["06_benchmark_tables"],
+            "records",
+        ),
+        (
+            lambda root: (root / "data" / "published.csv").touch(),
+            ["06_benchmark_tables"],
+            "records",
+        ),
+        (lambda root: (root / "README.md").touch(), [], ""),
+    ],
+)
+def test_what_makes_which_reports_stale(
+    root: Path, change: Callable[[Path], Any], notebooks: list[str], part: str
 ) -> None:
-    output, reasons = Output(project.root / "reports", project.root / "reports" / "tables"), {}
-    for number, figures in enumerate(([], [{"what": "a"}], [{"what": "a"}])):
-        write_json(project.root / SPEED, {"figures": figures})
-        for name in ORDER:
-            now = parts(project, name, parameters, {})
-            reasons[name, number] = staleness(output, name, now)
-            output.pages.mkdir(exist_ok=True)
-            output.page(name).touch()
-            write_json(output.record(name), {"parts": now})
-    assert {reasons[name, 0] for name in ORDER} == {"there is no report yet"}
-    stale = [name for name in ORDER if reasons[name, 1]]
-    assert stale == ["04_scale_and_mask_ablation", "07_large_scale"]
-    assert {reasons[name, 1] for name in stale} == {"the record of make bench was changed"}
-    assert {reasons[name, 2] for name in ORDER} == {""}
+    given = {"profile": "smoke"}
+    assert set(stale(given).values()) == {"there is no report yet"}
+    assert stale(given).keys() <= {OVERVIEW}  # their records came after it
+    assert stale(given) == {}
+    change(root)
+    found = stale(given)
+    found.pop(OVERVIEW, "")
+    assert list(found) == notebooks
+    assert all(reason == WHAT[part] for reason in found.values())
+
+
+def test_a_report_is_stale_by_the_code_that_it_imports(
+    root: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    stale({})
+    stale({})
+    whole = freshness.code_hash
+    monkeypatch.setattr(
+        freshness, "code_hash", lambda *names: whole(*names) + "!" * ("dagf.devices" in names)
+    )
+    assert stale({}) == {"08_search_your_photos": WHAT["code"]}
+    monkeypatch.setattr(freshness, "code_hash", lambda *names: "!" * ("dagf.reports.page" in names))
+    found = stale({})
+    assert all(WHAT["publishing"] in reason for reason in found.values()) and len(found) == 9
+
+
+def test_the_overview_is_stale_when_a_record_or_a_table_changes(root: Path) -> None:
+    stale({})
+    stale({})
+    output = output_for({})
+    for file in (output.record_file("02_training"), output.result("tables", "main.json")):
+        value = json.loads(file.read_text()) if file.exists() else {}
+        write_json(file, {**value, "seconds": 3})
+        assert plan(OVERVIEW, {}).staleness() == WHAT["records"]
+        publish(OVERVIEW, {})
+        assert plan(OVERVIEW, {}).staleness() == ""
+
+
+def test_other_parameters_photographs_weights_and_profiles_make_a_report_stale(root: Path) -> None:
+    (root / "photos").mkdir()
+    (root / "photos" / "labels.csv").write_text("a.jpg,tower\n")
+    (root / "weights.pth").write_bytes(b"1")
+    (root / "mine.yaml").write_text("a: 1\n")
+    named = {"benchmark": "photos", "weights": "weights.pth", "profile": "mine.yaml"}
+    given = {key: str(root / value) for key, value in named.items()}
+
+    def reason() -> str:
+        found = plan("02_training", given).staleness()
+        publish("02_training", given)
+        return found
+
+    assert reason() and not reason()
+    (root / "photos" / "labels.csv").write_text("a.jpg,house\n")
+    assert reason() == WHAT["data"]
+    (root / "weights.pth").write_bytes(b"2")
+    assert reason() == WHAT["weights"]
+    (root / "mine.yaml").write_text("a: 2\n")
+    assert reason() == WHAT["parameters"]
+    given["seeds"] = 3
+    assert reason() == WHAT["parameters"]
+    record = plan("02_training", given).output.record_file("02_training")
+    assert str(root) not in record.read_text()
+    write_json(record, {**json.loads(record.read_text()), "files": ["tables/main.json"]})
+    assert plan("02_training", given).staleness() == "tables/main.json is missing"
+
+
+def test_parameters_are_those_that_a_notebook_declares(root: Path) -> None:
+    report = plan("02_training", {"profile": "smoke"})
+    assert report.parameters == {
+        "profile": "smoke", "benchmark": "", "distractors": [], "weights": "", "seeds": 2
+    }  # fmt: skip
+    assert report.helps["seeds"] == "how many <b>seeds</b>" and report.helps["weights"] == ""
+    with pytest.raises(UserError, match="unknown parameter of 02_training 'seed': did you mean"):
+        plan("02_training", {"seed": 1})
+    hidden = {"benchmark": "/home/me/photos", "distractors": ["/a/b", "r1m"]}
+    shown = plan("02_training", hidden).shown_parameters
+    assert shown["benchmark"] == "photos" and shown["distractors"] == ["b", "r1m"]
+    write_notebook(root / "notebooks" / "02_training.ipynb", "1", tagged=("a: int = 1",) * 2)
+    with pytest.raises(UserError, match="needs one cell tagged 'parameters', it has 2"):
+        plan("02_training", {})
+
+
+@pytest.mark.parametrize(
+    ("parameters", "pages"),
+    [
+        ({}, "reports"),
+        ({"profile": "smoke"}, "reports/smoke"),
+        ({"profile": "/a/x.yaml"}, "reports/x"),
+        ({"benchmark": "/a/Town.v2"}, "reports/photographs/town-v2"),
+        ({"benchmark": "/a/写真"}, "reports/photographs/unnamed-199fdf"),
+        ({"benchmark": "/a/照片"}, "reports/photographs/unnamed-de8945"),
+        ({"benchmark": "/a/Café"}, "reports/photographs/caf-e5e78a"),
+        ({"benchmark": "/a/town", "profile": "gpu"}, "reports/photographs/town-gpu"),
+        ({"benchmark": "/a/town", "profile": "smoke"}, "reports/smoke/photographs/town"),
+    ],
+)
+def test_where_reports_go(root: Path, parameters: dict[str, Any], pages: str) -> None:
+    assert output_for(parameters).pages == root / pages
+    assert output_for({"profile": "smoke"}, Path("mine")) == Output(Path("mine"))

@@ -19,11 +19,12 @@ from dagf.datasets import revisited, transfer
 from dagf.datasets.contents import Contents
 from dagf.datasets.public import LOADERS
 from dagf.errors import UserError, printable
-from dagf.reports.freshness import Project, common_parts
+from dagf.reports.freshness import plan
 from dagf.study.opening import files_hash, open_study
 from tests.datasets.sets import SMALL, write_images, write_set
 from tests.datasets.test_unpack import make_tar, make_zip
 from tests.fixtures import FOLDER, write_photographs
+from tests.reports.notebooks import write_notebook
 
 pytestmark = pytest.mark.usefixtures("one_process")
 TINY = FOLDER | {"held_out": 1}
@@ -198,19 +199,22 @@ def test_distractors_by_name_and_many_of_them(
 
 def test_a_report_on_a_named_set_is_stale_when_the_set_changes(project: Path) -> None:
     home = write_set("roxford5k", project / "data")
-    parameters = {"benchmark": "roxford5k", "distractors": ["r1m"]}
-    seen = [common_parts(Project.here(), parameters)["data"]]
-    truth = home / "gnd_roxford5k.pkl"
+    write_notebook(project / "notebooks" / "02_training.ipynb", "1")
+    photographs = project / "data" / "test" / "oxford5k" / "jpg"  # which it uses
+
+    def data() -> str:
+        given = {"benchmark": "roxford5k", "distractors": ["r1m"]}
+        return plan("02_training", given).parts()["data"]
+
+    seen, truth = [data()], home / "gnd_roxford5k.pkl"
     truth.write_bytes(truth.read_bytes()[:-1] + b" ")  # as long as before
-    seen.append(common_parts(Project.here(), parameters)["data"])
-    (
-        project / "data" / "test" / "oxford5k" / "jpg" / "oxford_000000.jpg"
-    ).unlink()  # whose photographs it uses
-    seen.append(common_parts(Project.here(), parameters)["data"])
+    seen.append(data())
+    (photographs / "oxford_000000.jpg").unlink()
+    seen.append(data())
     write_images(project / "data" / "distractors" / "revisitop1m" / "jpg", ["a1.jpg"])
-    seen.append(common_parts(Project.here(), parameters)["data"])
+    seen.append(data())
     assert len(set(seen)) == 4
-    assert common_parts(Project.here(), parameters)["data"] == seen[-1]
+    assert data() == seen[-1]
 
 
 def test_a_named_set_is_trained_on(

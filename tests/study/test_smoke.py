@@ -60,7 +60,7 @@ def test_every_notebook_has_an_offline_page(root: Path, pages: Path) -> None:
 def test_a_second_run_keeps_them(root: Path, pages: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("DAGF_ROOT", str(root))
     before = {path.name: path.stat().st_mtime_ns for path in pages.glob("0*.html")}
-    assert check_reports(SMOKE) == []
+    assert check_reports(SMOKE) == {}
     run_reports(SMOKE)
     assert {path.name: path.stat().st_mtime_ns for path in pages.glob("0*.html")} == before
 

@@ -1,0 +1,147 @@
+"""The overview: what the records say, escaped, and a line where there is none yet."""
+
+from pathlib import Path
+from typing import Any
+
+import bs4
+import pytest
+
+from dagf.files import write_json
+from dagf.paths import ROOT
+from dagf.reports.overview import Records, open_records
+
+MAIN = {
+    "title": "Main <script>",
+    "caption": "c <i>.",
+    "columns": ["Variant", "mAP", "Interval"],
+    "rows": [["<GeM>", 0.4, "[.37, .43]"], ["DAGF", 0.439, None]],
+    "runs": ['a1 "&" (seed 0)', ""],
+    "alt": 'bars "of" mAP',
+    "facts": {"Toytown generator": "3f2a"},
+}
+RECORD = {
+    "notebook": "02_training", "title": "Tr<b>aining", "summary": "How & why",
+    "parameters": {"profile": "smoke", "weights": ""}, "content": "c0ffee",
+    "date": "2030-01-01 00:00 UTC", "seconds": 75.0, "peak_memory_mb": 700, "dagf": "1",
+    "cpu": "A CPU", "threads": 2, "gpus": ["A GPU"], "python": "3", "system": "Linux",
+    "versions": {"torch": "2"}, "files": ["tables/a.csv"],
+}  # fmt: skip
+COLUMNS = ["claim", "verdict", "measured on", "contrast", "difference [95 %]", "result", "report"]
+CLAIM = ["It <b>helps", "not supported", "trained end to end; a note"]
+CLAIMS = [
+    [*CLAIM, "DAGF minus GeM", "+0.10", "no difference shown", "02_training"],
+    [*CLAIM, "(GeM + x) minus GeM", "-2.00", "below zero", "02_training"],
+    [*CLAIM, "x minus y †", "-1.00", "below zero, before correction", "02_training"],
+    [*CLAIM, "x minus z", "+3.00", "above zero, exploratory", "02_training"],
+    ["It holds", "supported", "heads", "a minus b", "+2.00", "above zero", "02_training"],
+    ["Elsewhere", "not testable here", "not measured", "not here", "", "", "02_training"],
+]
+
+
+@pytest.fixture
+def records(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Records:
+    """A project with records of everything."""
+    monkeypatch.setenv(ROOT, str(tmp_path))
+    found = open_records()
+    write_json(found.output.result("tables", "main.json"), MAIN)
+    write_json(
+        found.output.result("tables", "claims.json"),
+        {"title": "Claims", "caption": "C.", "columns": COLUMNS, "rows": CLAIMS},
+    )
+    write_json(found.output.record_file("02_training"), RECORD)
+    figure = found.output.result("figures", "main.svg")
+    figure.parent.mkdir()
+    figure.write_text("<svg/>")
+    return found
+
+
+def soup(shown: Any) -> bs4.BeautifulSoup:
+    return bs4.BeautifulSoup(shown.data, "html.parser")
+
+
+def rows(shown: Any) -> list[list[str]]:
+    found = soup(shown).select("tbody tr")
+    return [[cell.get_text() for cell in row.select("th, td")] for row in found]
+
+
+def test_a_table_and_its_figure(records: Records) -> None:
+    shown = records.table("main", "06")
+    assert rows(shown) == [["<GeM>", "0.4", "[.37, .43]"], ["DAGF", "0.4", "–"]]
+    assert soup(shown).select_one("tbody tr")["title"] == 'a1 "&" (seed 0)'  # type: ignore[index]
+    image = soup(records.figure("main", "06")).select_one("img")
+    assert image["alt"] == 'bars "of" mAP'  # type: ignore[index]
+    assert str(image["src"]).startswith("data:image/svg+xml;base64,")  # type: ignore[index]
+
+
+def test_the_claims_are_counted_and_shown_with_their_contrasts(records: Records) -> None:
+    headline = "**1 of the 2 claims that can be tested here is supported.**"
+    assert records.headline().data == headline
+    shown = rows(records.claims())
+    assert shown[0][0] == "It <b>helpstrained end to end; a note; 02"
+    assert shown[1] == ["(GeM + x) minus GeM", "-2.00", "below zero"]
+    assert soup(records.claims()).select_one("tbody th")["rowspan"] == "4"  # type: ignore[index]
+    assert rows(records.gains()) == [
+        ["DAGF minus GeM", "+0.10", "no difference shown", "trained end to end"],
+        ["(GeM + x) minus GeM", "-2.00", "below zero", "trained end to end"],
+    ]
+    assert rows(records.counted()) == [
+        ["no difference shown", "1"],
+        ["below zero", "1"],
+        ["below zero, before correction", "1"],
+        ["above zero", "1"],
+    ]
+    assert "1 of them (†)" in soup(records.counted()).get_text()
+    assert rows(records.negative()) == [
+        ["against the claim, after correction", "(GeM + x) minus GeM", "-2.00"],
+        ["against the claim, but not past the correction", "x minus y †", "-1.00"],
+    ]
+
+
+def test_a_smoke_run_claims_nothing(records: Records) -> None:
+    assert "supports no claim" in Records(records.output, smoke=True).headline().data
+
+
+def test_each_report_has_its_cost_and_its_command(records: Records) -> None:
+    text = soup(records.reports()).get_text()
+    assert "Tr<b>aining" in text and "How & why" in text and "It <b>helps: not supported" in text
+    assert "75 s, 700 MB on A CPU, 2 threads, A GPU" in text
+    assert "dagf report --profile smoke --only 02_training" in text
+    assert rows(records.runs()) == [
+        ["02 training", "profile=smoke", "c0ffee", "2030-01-01 00:00 UTC"]
+    ]
+    facts = [fact.get_text() for fact in soup(records.facts()).select("dt, dd")]
+    assert facts == ["Toytown generator", "3f2a", "With", "dagf 1, Python 3, torch 2, Linux"]
+
+
+def test_measurements_on_photographs_are_kept(records: Records) -> None:
+    folder = records.output.pages / "photographs"
+    measured = {**RECORD, "parameters": {"profile": "gpu", "distractors": ["a", "b"]}}
+    kept = {"measured": {"photographs": "town", **measured}}
+    write_json(folder / "about.json", {"town": "Houses & <squares>."})
+    write_json(folder / "town.shelf-ablation.json", {**MAIN, "title": "Shelf", **kept})
+    write_json(folder / "town.against-gem.json", {**MAIN, "title": "Against"})
+    write_json(folder / "shop.against-gem.json", {**MAIN, "title": "Shop"})
+    write_json(folder / "town.curves.json", {**MAIN, "title": "Curves"})
+    shown = soup(records.photographs())
+    assert [title.get_text() for title in shown.select("h3")] == ["shop", "town"]
+    titles = [title.get_text().split(".")[0] for title in shown.select("figcaption")]
+    assert titles == ["Shop", "Against", "town: Shelf"]
+    text = shown.get_text()
+    assert "Houses & <squares>." in text and "A CPU, 2 threads, A GPU" in text
+    assert "distractors a, b" in text
+    assert "Curves" not in text and shown.select_one('a[href="photographs/town.curves.json"]')
+
+
+def test_a_part_of_the_records_is_shown_too(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv(ROOT, str(tmp_path))
+    for benchmark in ("", "/photos/town"):
+        empty = open_records("smoke", benchmark)
+        shown = [
+            empty.table("main", "06"), empty.figure("main", "06"), empty.claims(), empty.gains(),
+            empty.counted(), empty.negative(), empty.photographs(), empty.reports(), empty.runs(),
+        ]  # fmt: skip
+        assert all("Nothing yet" in str(one.data) for one in shown)
+        assert empty.facts().data
+    assert "town" in empty.subject().data
