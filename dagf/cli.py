@@ -140,8 +140,7 @@ def report(
         return
     stale = check_reports(parameters, only, output=output)
     lines = [f"{name}: {reason}" for name, reason in stale.items()]
-    click.echo("
-".join([*lines, f"{len(stale)} stale" if stale else "all fresh"]))
+    click.echo("\n".join([*lines, f"{len(stale)} stale" if stale else "all fresh"]))
     sys.exit(1 if stale else 0)
 
 

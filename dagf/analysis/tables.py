@@ -6,7 +6,6 @@ of a table keep them.
 
 import re
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -150,50 +149,7 @@ def published_table(
     return table[[*(column for column in table if column not in told), *told]]
 
 
-@dataclass(frozen=True)
-class Column:
-    """A column of a table as it is shown."""
-
-    title: str
-    cells: list[str]
-    numeric: bool
-
-
-def columns(table: Mapping[str, Any]) -> list[Column]:
-    """Return the columns of a table's record; floats of one with equally many decimals, 3 at most.
-
-    Numbers are aligned to the right.
-    """
-    made = []
-    for i, title in enumerate(table["columns"]):
-        values = [row[i] for row in table["rows"]]
-        decimals = max((_decimals(one) for one in values if isinstance(one, float)), default=0)
-        cells = [_cell(value, decimals) for value in values]
-        made.append(Column(_cell(title), cells, all(is_number(text) for text in cells if text)))
-    return made
-
-
-def _cell(value: Any, decimals: int = 3) -> str:
-    if isinstance(value, float):
-        return f"{value:.{decimals}f}".replace("-", "−")
-    return "" if value is None else str(value)
-
-
 def is_number(text: str) -> bool:
     """Return whether `text` is shown as a number: 3, −1.5, 41.2 %, .41 ± .02, [.38, .42]."""
     number = r"[—–]|[-+−±≤≥<>~\[(]*[.\d][\d.,:;%±+−()\[\]\s×e–-]*"
     return bool(re.fullmatch(number, text.strip()))
-
-
-def _decimals(value: float) -> int:
-    return len(f"{value:.3f}".rstrip("0").partition(".")[2])
-
-
-def is_table(value: Any) -> bool:
-    """Return whether a result is a table that the index can show."""
-    if not isinstance(value, dict) or not isinstance(value.get("columns"), list):
-        return False
-    rows, width = value.get("rows"), len(value["columns"])
-    return isinstance(rows, list) and all(
-        isinstance(row, list) and len(row) == width for row in rows
-    )

@@ -9,7 +9,7 @@ import platform
 import subprocess
 import sys
 from collections.abc import Iterable
-from functools import lru_cache
+from functools import cache
 from importlib import metadata
 from pathlib import Path
 from typing import Any
@@ -27,7 +27,7 @@ THREADS = (
 )
 
 
-@lru_cache(maxsize=64)
+@cache
 def code_hash(*modules: str) -> str:
     """Return the hash of the code of dagf modules and of all that they import, directly or not.
 
@@ -46,7 +46,7 @@ def closure(modules: Iterable[str]) -> list[str]:
     return sorted(found)
 
 
-@lru_cache(maxsize=None)
+@cache
 def imported_modules(source: str) -> set[str]:
     """Return the dagf modules that a source text imports, wherever it does, with their packages.
 
@@ -65,7 +65,7 @@ def imported_modules(source: str) -> set[str]:
     return ours | packages
 
 
-@lru_cache(maxsize=None)
+@cache
 def code_only(source: str) -> str:
     """Return a source text without comments, docstrings and layout: what is left decides."""
     tree = ast.parse(source)
