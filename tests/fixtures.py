@@ -19,6 +19,7 @@ from safetensors.torch import load_file
 
 from dagf.datasets.folder import load_folder
 from dagf.datasets.images import ImageSpec
+from dagf.datasets.training_sets import TrainingSet
 from dagf.model.backbone import BackboneSpec
 from dagf.model.network import RetrievalNet
 from dagf.model.variants import variant
@@ -26,7 +27,6 @@ from dagf.study import parallel, schedule
 from dagf.study.config import RunConfig, TrainSpec
 from dagf.study.opening import open_study
 from dagf.study.runs import Run, RunStore
-from dagf.study.sources import TrainingSet
 from dagf.study.study import Study
 from dagf.study.training import train
 

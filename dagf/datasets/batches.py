@@ -27,11 +27,11 @@ def image_batches(
     boxes: Sequence[Box | None] | None = None,
     batch: int = 64,
 ) -> Iterator[Batch]:
-    """Yield (row numbers, images (B, 3, H, W) uint8, for `network_input`) until each file came once.
+    """Yield (row numbers, images (B, 3, H, W) uint8, for `network_input`); each file comes once.
 
     Images of equal size travel together, whatever their place in the list. Threads decode while the
-    reader of the batches works; at most about (`AHEAD` + `WAITING` + 1) * `batch` decoded images are
-    held. boxes: crops in pixels of the upright image, None for the whole.
+    reader of the batches works; at most about (`AHEAD` + `WAITING` + 1) * `batch` decoded images
+    are held. boxes: crops in pixels of the upright image, None for the whole.
     """
     waiting: dict[tuple[int, ...], list[tuple[int, Tensor]]] = {}
     with closing(_decoded(files, spec, boxes or [None] * len(files), AHEAD * batch)) as images:

@@ -12,8 +12,7 @@ from collections import Counter
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 
-from dagf.datasets.folder import COLUMNS, LABELS, TRUTH, load_folder, read_labels
-from dagf.datasets.lists import check_size, read_csv
+from dagf.datasets.folder import COLUMNS, LABELS, TRUTH, load_folder, read_csv, read_labels
 from dagf.errors import UserError
 from dagf.files import IMAGES, atomic_path, present
 
@@ -83,7 +82,6 @@ def convert(
 def _header(listing: Path, columns: Mapping[str, str]) -> tuple[str, list[str], dict[str, str]]:
     """The delimiter of a CSV, its columns by our names, and which of them were renamed."""
     try:
-        check_size(listing)
         with listing.open(encoding="utf-8-sig") as stream:
             first = stream.readline().strip()
     except (OSError, UnicodeDecodeError) as error:

@@ -1,30 +1,37 @@
-"""Your own photographs as a benchmark: a folder with a `labels.csv` of the columns file, instance, role.
+"""Your own photographs as a benchmark: a folder with a labels.csv of file, instance and role.
 
-`file` is relative to the folder, `instance` names the one object or place that the photograph shows, and `role` is
-`query` (or `query-NAME`, reported apart as a named query set), `database`, `train` (or `train-NAME`), or
-`distractor`, whose instance stays empty.
+`file` is relative to the folder, `instance` names the one object or place that the photograph
+shows, and `role` is `query` (or `query-NAME`, reported apart as a named query set), `database`,
+`train` (or `train-NAME`), or `distractor`, whose instance stays empty.
 """
 
+import csv
 import re
-from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections import Counter, defaultdict
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path, PurePosixPath, PureWindowsPath
+from pathlib import Path, PurePosixPath
 
 import numpy as np
 
-from dagf.datasets.benchmark import Benchmark, Query, check_files, from_ground_truth
+from dagf.datasets.benchmark import (
+    Benchmark,
+    Query,
+    check_present,
+    from_ground_truth,
+    leaves_folder,
+)
 from dagf.datasets.grocery import grocery_rows, is_grocery
-from dagf.datasets.lists import read_csv
 from dagf.datasets.revisited import load_ground_truth
 from dagf.errors import UserError, choose
-from dagf.files import content_hash, present
+from dagf.files import content_hash
 
 LABELS = "labels.csv"
 TRUTH = "ground_truth.json"
 COLUMNS = ("file", "instance", "role")
 ROLES = ("train", "query", "database", "distractor")
 _ROLE = re.compile(r"(query|train)(-[\w.-]+)?|database|distractor")
+_QUERIES = 5  # of a held-out instance, at most
 
 
 @dataclass(frozen=True)
@@ -45,54 +52,72 @@ class TrainingImages:
 
 
 def has_labels(folder: Path) -> bool:
-    """Whether `read_labels` finds instances and roles there: a labels.csv, or a copy of the Grocery Store data set."""
+    """Whether there are labels: a labels.csv, or the lists of the Grocery Store set."""
     return (folder / LABELS).is_file() or is_grocery(folder)
 
 
 def has_truth(folder: Path) -> bool:
-    """Whether the folder's own ground truth says what is tested: labels, or a ground_truth.json."""
+    """Whether the folder says itself what is tested: by labels, or by a ground_truth.json."""
     return has_labels(folder) or (folder / TRUTH).is_file()
 
 
-def read_labels(folder: Path, listing: Path | None = None) -> list[Row]:
-    """The rows of `folder/labels.csv` in their order, checked: roles known, files present, inside and unique.
+def read_csv(
+    path: Path,
+    columns: Sequence[str],
+    renamed: Mapping[str, str] | None = None,
+    delimiter: str = ",",
+) -> Iterator[tuple[int, dict[str, str]]]:
+    """Yield (line number, column -> cell, stripped) for the lines of a CSV with a header.
 
-    A copy of the Grocery Store data set needs none: its own lists are read (`dagf.datasets.grocery`). `listing` is
-    read instead of labels.csv, where it is to take its place. Raises `UserError`, one line with file, line number and
-    remedy, for anything else.
+    renamed: columns of the file -> other names. Raise `UserError`, with the file and the remedy,
+    where one of `columns` is missing, a line has too few or too many cells, or the file cannot be
+    read.
+    """
+    try:
+        with path.open(encoding="utf-8-sig", newline="") as stream:
+            reader = csv.DictReader(stream, skipinitialspace=True, strict=True, delimiter=delimiter)
+            names = [name.strip() for name in reader.fieldnames or []]
+            reader.fieldnames = names = [(renamed or {}).get(name, name) for name in names]
+            if not set(columns) <= set(names):
+                found = f"has the columns {', '.join(names)}" if names else "is empty"
+                raise UserError(f"{path} {found}: its first line must name {','.join(columns)}")
+            for cells in reader:
+                if None in cells or None in cells.values():
+                    raise UserError(
+                        f"{path}, line {reader.line_num}: too many or too few cells; "
+                        "quote a name that contains a comma"
+                    )
+                yield reader.line_num, {name: cell.strip() for name, cell in cells.items()}
+    except FileNotFoundError:
+        raise UserError(f"{path} does not exist: its lines are {','.join(columns)}") from None
+    except (OSError, UnicodeDecodeError, csv.Error) as error:
+        raise UserError(f"cannot read {path} ({error}): it must be a CSV in UTF-8") from None
+
+
+def read_labels(folder: Path, listing: Path | None = None) -> list[Row]:
+    """Return the rows of `folder/labels.csv`, or of the Grocery Store set's lists, in order.
+
+    listing: read in the place of labels.csv. Raise `UserError`, with file, line and remedy, for an
+    unknown role, for a missing instance, and for a file that is missing, outside or listed twice.
     """
     path = listing or folder / LABELS
     if not path.exists() and is_grocery(folder):
-        rows = [
-            _row(str(folder), dict(zip(COLUMNS, row, strict=True))) for row in grocery_rows(folder)
-        ]
-        _check_present(folder / "dataset", folder, rows)
-        return rows
-    rows = []
-    lines: dict[str, int] = {}
-    for line, cells in read_csv(path, COLUMNS):
-        row = _row(f"{path}, line {line}", cells)
-        if row.file in lines:
-            earlier = rows[lines[row.file]]
-            raise UserError(
-                f"{path}, line {line}: {row.file} is already the {earlier.role} image of an earlier line; each file "
-                "has one line and one role"
-            )
-        lines[row.file] = len(rows)
-        rows.append(row)
+        path, rows = folder / "dataset", [Row(*row) for row in grocery_rows(folder)]
+    else:
+        rows = [_row(f"{path}, line {line}", cells) for line, cells in read_csv(path, COLUMNS)]
     if not rows:
         raise UserError(f"{path} lists no image: write one line 'file,instance,role' for each")
-    _check_present(path, folder, rows)
+    file, count = Counter(row.file for row in rows).most_common(1)[0]
+    if count > 1:
+        raise UserError(f"{path} lists {file} {count} times: each file has one line and one role")
+    check_present(path, folder, [row.file for row in rows], "mend the names or remove their lines")
     return rows
 
 
 def _row(where: str, cells: Mapping[str, str]) -> Row:
     file, instance, role = (cells[column] for column in COLUMNS)
-    windows = PureWindowsPath(file)  # reads both kinds of slash
-    if not file or PurePosixPath(file) == PurePosixPath("."):
-        raise UserError(f"{where}: the file is empty; name an image relative to the folder")
-    if windows.drive or windows.root or ".." in windows.parts:
-        raise UserError(f"{where}: {file} leaves the folder; move the image into it")
+    if not file or leaves_folder(file):
+        raise UserError(f"{where}: '{file}' is no image in the folder")
     if not _ROLE.fullmatch(role):
         try:
             choose("role", role, ROLES)
@@ -103,113 +128,71 @@ def _row(where: str, cells: Mapping[str, str]) -> Row:
     return Row(str(PurePosixPath(file)), instance, role)
 
 
-def _check_present(path: Path, folder: Path, rows: list[Row]) -> None:
-    missing = [row.file for row in rows if not present(folder / row.file)]
-    if missing:
-        raise UserError(
-            f"{path} lists {len(missing)} files that do not exist, as {', '.join(missing[:3])}: mend the names or "
-            "remove their lines"
-        )
-
-
 def load_folder(folder: Path, name: str | None = None, listing: Path | None = None) -> Benchmark:
-    """The benchmark in `folder`: positives ('ok') of a query are the database images of its instance.
+    """Return the benchmark in `folder`, from its labels or its ground truth.
 
-    Database and queries keep the order of `labels.csv`; each query role is a query set; the images of the role
-    distractor follow. A query without positives stays in (the protocol leaves it out of the mean), but there must be
-    one that has some. Instead of labels, the folder may hold a `ground_truth.json` in the field's form (imlist,
-    qimlist, gnd), where each query has positives of its own. `listing` is read instead of either, by its suffix, where
-    it is to take its place. Raises `UserError` as `read_labels`, and for what could not be judged: no database, no
-    query, no positive.
+    By labels the positives ('ok') of a query are the database images of its instance. Database and
+    queries keep the order of `labels.csv`; each query role is a query set; the images of the role
+    distractor follow. Instead of labels, the folder may hold a `ground_truth.json` in the field's
+    form (imlist, qimlist, gnd), where each query has positives of its own.
+
+    listing: read in the place of either, by its suffix. Raise `UserError` as `read_labels` and
+    `from_ground_truth`, and where nothing could be evaluated: no database, no query, no positive.
     """
     name, path = name or folder.resolve().name, listing or folder / TRUTH
-    if path.suffix == Path(TRUTH).suffix and path.is_file():
+    if path.suffix == ".json" and path.is_file():
         if listing is None and (folder / LABELS).exists():
             raise UserError(f"{folder} has both {LABELS} and {TRUTH}: keep one of them")
         benchmark = from_ground_truth(name, folder, load_ground_truth(path), path)
-        check_files(benchmark, f"mend the names in {TRUTH}, or put the images there")
-        twice = [file for file, count in Counter(benchmark.database).items() if count > 1]
-        if twice:  # one row of the two would be a wrong answer
-            raise UserError(
-                f"{path} names {len(twice)} images twice in its imlist, as {', '.join(twice[:3])}: once each"
-            )
-        remedies = "name some in its imlist", "name some in its qimlist", "give some in its gnd"
-        _check_of_use(benchmark, path, *remedies)
-        return benchmark
-    path = listing or folder / LABELS
-    rows = read_labels(folder, path)
-    database = [row for row in rows if row.role == "database"]
-    queries = [row for row in rows if row.role.startswith("query")]
-    extra = [folder / row.file for row in rows if row.role == "distractor"]
-    benchmark, role = (
-        _benchmark(name, folder, database, queries, extra),
-        "give some of its lines the role",
-    )
-    _check_of_use(benchmark, path, f"{role} database", f"{role} query", "check the instance column")
+        check_present(path, folder, benchmark.files, "mend the names, or put the images there")
+    else:
+        path = listing or folder / LABELS
+        benchmark = _benchmark(name, folder, read_labels(folder, path))
+    for there, what in (
+        (benchmark.database, "database image"),
+        (benchmark.queries, "query image"),
+        (any(len(query.positives) for query in benchmark.queries), "query with a positive"),
+    ):
+        if not there:
+            raise UserError(f"{path} has no {what}: a benchmark needs some")
     return benchmark
 
 
-def _check_of_use(benchmark: Benchmark, path: Path, *remedies: str) -> None:
-    """Raise `UserError` for no database, no query or no positive, with the remedy of each."""
-    if not benchmark.database:
-        raise UserError(f"{path} has no database image: {remedies[0]}")
-    if not benchmark.queries:
-        raise UserError(f"{path} has no query image: {remedies[1]}")
-    if not any(len(query.positives) for query in benchmark.queries):
-        raise UserError(f"{path}: no query has a database image of its instance: {remedies[2]}")
-
-
-def folder_distractors(folder: Path) -> list[Path]:
-    """The images to which a folder's labels give the role distractor; a `UserError` where there are none."""
-    found = [folder / row.file for row in read_labels(folder) if row.role == "distractor"]
-    if not found:
-        raise UserError(
-            f"{folder / LABELS} has no image of the role distractor: give it to some of its lines"
-        )
-    return found
-
-
-def _benchmark(
-    name: str,
-    folder: Path,
-    database: Sequence[Row],
-    queries: Sequence[Row],
-    distractors: Sequence[Path] = (),
-) -> Benchmark:
-    rows_of: dict[str, list[int]] = {}
+def _benchmark(name: str, folder: Path, rows: Sequence[Row]) -> Benchmark:
+    database, queries, distractors = (
+        [row for row in rows if row.role.startswith(role)]
+        for role in ("database", "query", "distractor")
+    )
+    rows_of = defaultdict[str, list[int]](list)
     for index, row in enumerate(database):
-        rows_of.setdefault(row.instance, []).append(index)
+        rows_of[row.instance].append(index)
     return Benchmark(
         name,
         folder,
         tuple(row.file for row in database),
         tuple(
-            Query(
-                row.file,
-                {"ok": np.array(rows_of.get(row.instance, []), np.int64)},
-                query_set=row.role,
-            )
+            Query(row.file, {"ok": np.array(rows_of[row.instance], np.int64)}, query_set=row.role)
             for row in queries
         ),
-        tuple(distractors),
+        tuple(folder / row.file for row in distractors),
     )
 
 
 def training_images(folder: Path, role: str = "train") -> TrainingImages:
-    """The files of a training role and their instances, in the order of `labels.csv`.
+    """Return the files of a training role and their instances, in the order of the labels.
 
-    Raises `UserError` where no image has the role, and as `read_labels`.
+    Raise `UserError` where no image has the role, and as `read_labels`.
     """
-    return _training(folder, _rows_of_role(folder, role))
+    return _training(folder, _of_role(folder, role))
 
 
-def _rows_of_role(folder: Path, role: str) -> list[Row]:
+def _of_role(folder: Path, role: str) -> list[Row]:
     rows = read_labels(folder)
     found = [row for row in rows if row.role == role]
-    if not found or not role.startswith("train"):
+    if not found:
         known = sorted({row.role for row in rows if row.role.startswith("train")})
         raise UserError(
-            f"{folder / LABELS} has no training role '{role}': it has {', '.join(known) or 'none'}"
+            f"{folder} has no training role '{role}': it has {', '.join(known) or 'none'}"
         )
     return found
 
@@ -218,64 +201,40 @@ def _training(folder: Path, rows: Sequence[Row]) -> TrainingImages:
     return TrainingImages([folder / row.file for row in rows], [row.instance for row in rows])
 
 
-def validation_split(
-    folder: Path, held_out: int, seed: int, queries: int = 5
-) -> tuple[TrainingImages, Benchmark]:
-    """Hold `held_out` instances of the role train back: (images of the others, a benchmark of those).
-
-    Of each held-out instance's images, sorted by name, up to `queries` (never more than half), spread evenly,
-    are the queries and the rest is the database. Which instances are held out depends on `seed` and on their names
-    only, not on the order of the file. Instances with one image cannot be held out. Raises `UserError` when there
-    are not enough, and as `training_images`.
-    """
-    rows = sorted(_rows_of_role(folder, "train"), key=lambda row: row.file)
-    members: dict[str, list[Row]] = {}
+def validation_split(folder: Path, held_out: int, seed: int) -> tuple[TrainingImages, Benchmark]:
+    """Hold instances of the role train out: return (images of the others, as `hold_out`)."""
+    rows = sorted(_of_role(folder, "train"), key=lambda row: row.file)
+    members = defaultdict[str, list[str]](list)
     for row in rows:
-        members.setdefault(row.instance, []).append(row)
-    chosen = held_instances(
-        {name: len(its) for name, its in members.items()}, held_out, seed, f"{folder / LABELS}"
-    )
-    kept = [row for row in rows if row.instance not in chosen]
-    files = {name: [row.file for row in members[name]] for name in chosen}
-    return _training(folder, kept), held_benchmark(
-        f"{folder.resolve().name}-validation", folder, files, queries
-    )
+        members[row.instance].append(row.file)
+    name = f"{folder.resolve().name}-validation"
+    benchmark, held = hold_out(name, folder, members, held_out, seed)
+    return _training(folder, [row for row in rows if row.instance not in held]), benchmark
 
 
-def held_instances(sizes: Mapping[str, int], held_out: int, seed: int, where: str) -> set[str]:
-    """Which instances are held out: it depends on `seed` and their names. sizes: instance -> its number of images.
+def hold_out(
+    name: str, root: Path, members: Mapping[str, Sequence[str]], held_out: int, seed: int
+) -> tuple[Benchmark, set[str]]:
+    """Return a benchmark of `held_out` instances, and their names. members: instance -> its files.
 
-    Raises `UserError` as `validation_split`; `where` names the list.
+    Of each one's images, sorted by name, up to five (never more than half), spread evenly, are the
+    queries and the rest is the database. Which instances are held out depends on `seed` and on
+    their names only. Those with one image cannot be; raise `UserError` where there are not enough
+    others.
     """
-    eligible = sorted(
-        (name for name, size in sizes.items() if size > 1),
-        key=lambda name: content_hash([seed, name], 64),
-    )
-    if not 1 <= held_out <= len(eligible) or held_out == len(sizes):
+    eligible = [instance for instance, files in members.items() if len(files) > 1]
+    if not 1 <= held_out <= len(eligible) or held_out == len(members):
         raise UserError(
-            f"{where}: cannot hold {held_out} of the {len(sizes)} instances of its training images out: "
-            f"{len(eligible)} have two images or more, and one instance must be left to train on"
+            f"{root}: cannot hold {held_out} of the {len(members)} training instances out: "
+            f"{len(eligible)} have two images or more, and one must be left to train on"
         )
-    return set(eligible[:held_out])
-
-
-def held_benchmark(
-    name: str, root: Path, held: Mapping[str, Sequence[str]], queries: int = 5
-) -> Benchmark:
-    """A benchmark of held-out instances (name -> sorted files), queries and database as `validation_split` says."""
-    asked: list[Row] = []
-    for instance, its in sorted(held.items()):
-        count = min(queries, len(its) // 2)
-        asked += [
-            Row(its[number * len(its) // count], instance, "query") for number in range(count)
-        ]
-    asked_files = {row.file for row in asked}
-    rest = [
-        (file, instance)
-        for instance, its in held.items()
-        for file in its
-        if file not in asked_files
-    ]
-    return _benchmark(
-        name, root, [Row(file, instance, "database") for file, instance in sorted(rest)], asked
-    )
+    held = sorted(eligible, key=lambda instance: content_hash([seed, instance], 64))[:held_out]
+    queries, database = [], []
+    for instance in sorted(held):
+        files = sorted(members[instance])
+        count = min(_QUERIES, len(files) // 2)
+        chosen = [files[number * len(files) // count] for number in range(count)]
+        queries += [Row(file, instance, "query") for file in chosen]
+        database += [Row(file, instance, "database") for file in files if file not in chosen]
+    database.sort(key=lambda row: row.file)
+    return _benchmark(name, root, [*queries, *database]), set(held)

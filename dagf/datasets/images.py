@@ -1,4 +1,4 @@
-"""From a file to the network's input: decode, turn upright, crop to the query's box, resize, normalise.
+"""From a file to the network's input: decode, turn upright, crop, resize, normalise.
 
 Order and convention (they move mAP by points): a query is cropped first, then resized by the factor
 that its *whole* image would have got, as in cnnimageretrieval (`ImagesFromList`);
@@ -27,15 +27,16 @@ IMAGENET_MEAN = (0.485, 0.456, 0.406)
 IMAGENET_STD = (0.229, 0.224, 0.225)
 
 # Photographs only: Pillow would start Ghostscript, a program of its own, for PostScript under any
-# name. AVIF before HEIF: both may begin alike, and only Pillow's AVIF passes on what it cannot read.
+# name. AVIF before HEIF: both may begin alike, and only Pillow's AVIF passes on what it cannot
+# read.
 _FORMATS = ("JPEG", "PNG", "GIF", "BMP", "PPM", "TIFF", "WEBP", "AVIF", "HEIF")
 # An embedded thumbnail is another picture than the photograph; images are decoded side by side.
 register_heif_opener(thumbnails=False, decode_threads=1)
 Image.MAX_IMAGE_PIXELS = MAX_PIXELS // 2  # Pillow refuses what has more than twice as many
 warnings.filterwarnings("ignore", module=r"PIL\.")  # remarks on odd metadata
 
-# JPEGs are decoded at 1/2, 1/4 or 1/8 where that leaves this many times the wanted pixels a side, so
-# that the final resize still averages (the `reducing_gap` of PIL's own thumbnails).
+# JPEGs are decoded at 1/2, 1/4 or 1/8 where that leaves this many times the wanted pixels a side,
+# so that the final resize still averages (the `reducing_gap` of PIL's own thumbnails).
 _DRAFT_MARGIN = 2.0
 _TURNS = {  # EXIF orientation -> what turns the stored pixels upright
     2: Image.Transpose.FLIP_LEFT_RIGHT,
@@ -100,7 +101,7 @@ def _crop(width: int, height: int, box: Box) -> tuple[int, int, int, int]:
     # written so that NaN fails it
     if not (x1 < x2 and y1 < y2 and x1 < width and y1 < height and x2 > 0 and y2 > 0):
         raise UserError(
-            f"box {box} has no pixel of the {width} x {height} image: expected x1 y1 x2 y2 in pixels"
+            f"box {box} has no pixel of the {width} x {height} image: expected x1 y1 x2 y2"
         )
 
     def side(low: float, high: float, length: int) -> tuple[int, int]:
@@ -116,7 +117,8 @@ def load_image(path: Path, spec: ImageSpec | None = None, box: Box | None = None
 
     EXIF rotation is applied (`box` is in upright pixels), transparency is laid on white, 16-bit and
     float greyscale is scaled to 8 bits, and an animation gives its first frame. Large JPEGs are
-    decoded at a reduced size. Resizing is Lanczos with antialiasing. Threads may decode side by side.
+    decoded at a reduced size. Resizing is Lanczos with antialiasing. Threads may decode side by
+    side.
 
     Raise `UserError` for a file that is missing, broken, no image or larger than `MAX_PIXELS`, and
     for a box outside the image.
@@ -135,8 +137,8 @@ def load_image(path: Path, spec: ImageSpec | None = None, box: Box | None = None
     except Exception as error:  # a broken file makes PIL's decoders raise nearly anything
         reason = " ".join(str(error).replace(str(path), "it").split()) or type(error).__name__
         raise UserError(
-            f"cannot decode {path} ({reason[:200]}): it is damaged or no image; get it again, convert "
-            "it to JPEG or PNG, or leave it out"
+            f"cannot decode {path} ({reason[:200]}): it is damaged or no image; get it again, "
+            "convert it to JPEG or PNG, or leave it out"
         ) from None
     return torch.from_numpy(pixels).permute(2, 0, 1).contiguous()
 
@@ -157,7 +159,7 @@ def _upright_size(image: Image.Image, orientation: int) -> tuple[int, int]:
 
 
 def _render(image: Image.Image, orientation: int, plan: Geometry) -> NDArray[np.uint8]:
-    """Decode, turn, crop and resize; (H, W, 3). The order keeps memory low and changes no result."""
+    """Decode, turn, crop and resize to (H, W, 3), in an order that keeps memory low."""
     full_width, full_height = _upright_size(image, orientation)
     x1, y1, x2, y2 = plan.crop
     wanted = _DRAFT_MARGIN * max(plan.width / (x2 - x1), plan.height / (y2 - y1))
@@ -198,7 +200,7 @@ def _to_rgb(image: Image.Image) -> Image.Image:
 
 
 def _eight_bits(image: Image.Image) -> Image.Image:
-    """Divide greyscale of more than 8 bits by its format's white; PIL's own convert would clip it."""
+    """Divide greyscale of more than 8 bits by its format's white; PIL's convert would clip it."""
     values = np.nan_to_num(np.array(image, np.float32), copy=False, posinf=0.0, neginf=0.0)
     np.maximum(values, 0, out=values)
     # floats come in each of these ranges
@@ -210,7 +212,7 @@ def _eight_bits(image: Image.Image) -> Image.Image:
 
 
 def to_input(image: Tensor) -> Tensor:
-    """uint8 (..., 3, H, W) -> float32, ImageNet mean 0 and standard deviation 1 per channel (RGB)."""
+    """uint8 (..., 3, H, W) -> float32 of ImageNet mean 0 and standard deviation 1 per channel."""
     mean, std = (
         torch.tensor(values, device=image.device)[:, None, None]
         for values in (IMAGENET_MEAN, IMAGENET_STD)

@@ -1,22 +1,126 @@
 """Every benchmark by one mechanism: the name of a public set under data/, or a folder.
 
-A public set lies in data/test/NAME (cnnimageretrieval's layout, and where `dagf data get` puts it) or in
-data/datasets/NAME (revisitop's), and is counted as it is loaded (`dagf.datasets.revisited.COUNTS`).
+A public set lies in data/test/NAME (cnnimageretrieval's layout, and where `dagf data get` puts it)
+or in data/datasets/NAME (revisitop's). A new one is a loader and a line of `LOADERS`.
 """
 
+import re
+from collections import defaultdict
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
-from dagf.datasets.benchmark import Benchmark, check_files
-from dagf.datasets.folder import LABELS, TRUTH, folder_distractors, load_folder
-from dagf.datasets.groups import load_holidays, load_ukbench
-from dagf.datasets.oxford import IMAGES_OF, load_oxford
-from dagf.datasets.revisited import check_counts
-from dagf.errors import UserError, choose, shown
-from dagf.files import present
+import numpy as np
+
+from dagf.datasets.benchmark import Benchmark, Query, check_present, from_ground_truth
+from dagf.datasets.folder import LABELS, TRUTH, load_folder, read_labels
+from dagf.datasets.revisited import check_counts, load_ground_truth, plain_file
+from dagf.errors import UserError, choose
 
 LAYOUTS = ("test", "datasets")
+PHOTOGRAPHS_OF = {"roxford5k": "oxford5k", "rparis6k": "paris6k"}  # those of the classic sets
+# Files of Paris6k that cannot be decoded: no version of the ground truth names them.
+CORRUPT = {
+    f"paris_{name}"
+    for name in (  # noqa: SIM905
+        "louvre_000136 louvre_000146 moulinrouge_000422 museedorsay_001059 notredame_000188 "
+        "pantheon_000284 pantheon_000960 pantheon_000974 pompidou_000195 pompidou_000196 "
+        "pompidou_000201 pompidou_000467 pompidou_000640 sacrecoeur_000299 sacrecoeur_000330 "
+        "sacrecoeur_000353 triomphe_000662 triomphe_000833 triomphe_000863 triomphe_000867"
+    ).split()
+}
+
+
+def load_oxford(name: str, home: Path) -> Benchmark:
+    """Load Oxford5k, Paris6k (Philbin et al., 2007, 2008) or a revisited set (Radenovic, 2018).
+
+    The ground truth is gnd_NAME.json or .pkl in `home`, else (classic) the authors' text files, in
+    `home`, in its folder `gt`, or in NAME-gt beside it. Photographs lie in `jpg`, of `home` or of
+    the classic set beside it. In the classic sets the query stays in the database, as 'ok'.
+    """
+    classic = PHOTOGRAPHS_OF.get(name, name)
+    root = home / "jpg" if (home / "jpg").is_dir() else home.parent / classic / "jpg"
+    truth = plain_file(home, f"gnd_{name}")
+    if truth.is_file():
+        return from_ground_truth(name, root, load_ground_truth(truth), truth)
+    for folder in (home, home / "gt", home.with_name(f"{name}-gt")):
+        if classic == name and any(folder.glob("*_query.txt")):
+            return from_ground_truth(name, root, _text_truth(folder, root), folder)
+    raise UserError(
+        f"no ground truth of {name}: {truth} does not exist; get it with `dagf data get`"
+    )
+
+
+def _text_truth(folder: Path, root: Path) -> dict[str, Any]:
+    """Return imlist, qimlist and gnd from QUERY_query.txt, _good, _ok and _junk of `folder`.
+
+    'ok' is good and ok together. The database is what lies in `root`, without Paris's corrupt
+    files.
+    """
+    images = sorted({path.stem for path in root.glob("*.jpg")} - CORRUPT)
+    row = {image: index for index, image in enumerate(images)}
+    queries, entries = [], []
+    for path in sorted(folder.glob("*_query.txt")):
+        try:
+            name, *box = path.read_text("utf-8").split()
+            good, ok, junk = (
+                set(path.with_name(path.name.replace("_query", f"_{label}")).read_text().split())
+                for label in ("good", "ok", "junk")
+            )
+            parts = {"ok": (good | ok) - CORRUPT, "junk": junk - CORRUPT}
+            entry = {label: [row[image] for image in part] for label, part in parts.items()}
+            entries.append({"bbx": [float(word) for word in box], **entry})
+        except KeyError as error:
+            raise UserError(f"{path}: {error} is not in {root}: unpack all of it there") from None
+        except (OSError, ValueError) as error:
+            raise UserError(f"cannot read {path} or its labels ({error}): get it again") from None
+        queries.append(name.removeprefix("oxc1_"))  # Oxford's queries have it, and nothing else
+    return {"imlist": images, "qimlist": queries, "gnd": entries}
+
+
+def load_holidays(name: str, home: Path) -> Benchmark:
+    """Load INRIA Holidays (Jegou et al., ECCV 2008), the original or the "upright" photographs.
+
+    home/jpg holds NNNNMM.jpg: NNNN the group, MM its photographs from 00. The first is the query,
+    and stays in the database as junk for itself. Results of the two versions differ.
+    """
+    files, groups = _numbered(name, home / "jpg", r"(\d{4})\d\d\.jpg")
+    queries = [
+        Query(files[rows[0]], {"ok": np.array(rows[1:], np.int64), "junk": np.array(rows[:1])})
+        for rows in groups
+    ]
+    return Benchmark(name, home / "jpg", files, tuple(queries))
+
+
+def load_ukbench(name: str, home: Path) -> Benchmark:
+    """Load UKBench (Nister, Stewenius, CVPR 2006): full/ukbenchNNNNN.jpg, NNNNN // 4 the group.
+
+    Each photograph is a query, and its own is one of the four to be found.
+    """
+    files, groups = _numbered(name, home / "full", r"ukbench(\d{5})\.jpg", size=4)
+    queries = [Query(files[row], {"ok": np.array(rows)}) for rows in groups for row in rows]
+    return Benchmark(name, home / "full", files, tuple(queries))
+
+
+def _numbered(
+    name: str, root: Path, pattern: str, size: int = 1
+) -> tuple[tuple[str, ...], list[list[int]]]:
+    """Return the sorted files of `root`, and the rows of each group: number in a name // size."""
+    files = tuple(sorted(path.name for path in root.glob("*.jpg")))
+    groups = defaultdict[int, list[int]](list)
+    for row, file in enumerate(files):
+        match = re.fullmatch(pattern, file)
+        if match is None:
+            raise UserError(f"{root / file} is no image of {name}: move it away")
+        groups[int(match[1]) // size].append(row)
+    if not files:
+        raise UserError(
+            f"the images of {name} are not in {root}: unpack them there, without sub-folders"
+        )
+    return files, list(groups.values())
+
+
 LOADERS: Mapping[str, Callable[[str, Path], Benchmark]] = {
     "oxford5k": load_oxford,
     "paris6k": load_oxford,
@@ -29,139 +133,83 @@ LOADERS: Mapping[str, Callable[[str, Path], Benchmark]] = {
 }
 
 
-@dataclass(frozen=True)
-class DistractorSet:
-    """Images that are right for no query: those of `pattern` in a folder of data/.
-
-    `listed`: the authors' own list. `remedy`: where none is there, if a download alone does not help.
-    """
-
-    folder: str
-    pattern: str
-    count: int | None = None
-    listed: str = ""
-    remedy: str = ""
-
-
-DISTRACTORS: Mapping[str, DistractorSet] = {
-    "r1m": DistractorSet("distractors/revisitop1m", "jpg/**/*", 1_001_001, "revisitop1m.txt"),
-    "oxford100k": DistractorSet(
-        "distractors/oxford100k",
-        "**/*.jpg",
-        remedy="unpack its parts there with an unrar tool (`dagf data get oxford100k` first)",
-    ),
+DISTRACTORS: Mapping[str, tuple[str, str]] = {  # folder of data/, and its images
+    "r1m": ("distractors/revisitop1m", "jpg/**/*"),
+    "oxford100k": ("distractors/oxford100k", "**/*.jpg"),
 }
 
 
 def spelled(what: str, names: Iterable[str] = LOADERS, kind: str = "benchmark") -> str:
-    """`what` as the study keeps it: a name of `names` in small letters, or the whole path of a folder.
+    """Return `what` as the study keeps it: one of `names` in small letters, or a whole path.
 
-    Raises `UserError` for what is neither, with the nearest name.
+    Raise `UserError` for what is neither, with the nearest name.
     """
-    if what.lower() in names:
-        return what.lower()
-    if present(what, folder=True):
+    if what.lower() not in names and Path(what).is_dir():
         return str(Path(what).resolve())
-    if len(Path(what).parts) > 1 or present(what):
-        raise UserError(f"{what} is no folder: check the spelling, or make it first")
     try:
         return choose(kind, what.lower(), names)
     except UserError as error:
-        raise UserError(f"{error}; or name a folder") from None
+        raise UserError(f"{error}; or name a folder that exists") from None
 
 
 def place(what: str, data: Path) -> Path:
-    """The folder of a benchmark: of a public set under `data`, in either layout, or the named folder itself.
+    """Return the folder of a benchmark: of a public set under `data`, or the named one itself.
 
-    Raises `UserError` as `spelled`, and for a public set that is not there.
+    Raise `UserError` as `spelled`, and for a public set that is not there.
     """
     what = spelled(what)
     if what not in LOADERS:
         return Path(what)
     homes = [data / layout / what for layout in LAYOUTS]
-    home = next((path for path in homes if path.is_dir()), None)
-    if home is None:
-        raise UserError(
-            f"{what} is not here: get it with `dagf data get {what}`, or put it into {homes[0]}"
-        )
-    return home
+    if home := next(filter(Path.is_dir, homes), None):
+        return home
+    raise UserError(f"{what} is not in {homes[0]}: get it with `dagf data get {what}`")
 
 
 def folders_of(what: str, data: Path) -> list[Path]:
-    """All folders under `data` that hold a part of the public set `what`, and exist; none for any other folder."""
+    """Return the folders under `data` that hold a part of a public set; none for others."""
     if what in DISTRACTORS:
-        return [data / DISTRACTORS[what].folder]
-    names = (what, IMAGES_OF.get(what, what)) if what in LOADERS else ()
-    homes = [data / layout / name for layout in LAYOUTS for name in dict.fromkeys(names)]
+        return [data / DISTRACTORS[what][0]]
+    names = {what, PHOTOGRAPHS_OF.get(what, what)} & LOADERS.keys()
+    homes = [data / layout / name for layout in LAYOUTS for name in sorted(names)]
     return [home for home in homes if home.is_dir()]
 
 
 def open_benchmark(what: str, data: Path, distractors: Sequence[str] = ()) -> Benchmark:
-    """The benchmark `what`, a public set under `data` or a folder, with further distractors behind its own.
+    """Return the benchmark `what`, a public set under `data` or a folder, with further distractors.
 
-    A folder is taken for a public set where it has its name and no labels of its own. Raises `UserError` for anything
-    that is missing, not as it must be, or two sets mixed up.
+    A folder is taken for a public set where it has its name and no labels of its own. Raise
+    `UserError` for anything that is missing, not as it must be, or two sets mixed up.
     """
     home = place(what, data)
     name = home.name.lower().replace("_", "-")
-    own = any((home / file).exists() for file in (LABELS, TRUTH))
-    if name in LOADERS and not own:
+    if name in LOADERS and not any((home / file).exists() for file in (LABELS, TRUTH)):
         benchmark = LOADERS[name](name, home)
         check_counts(benchmark)
-        check_files(benchmark, "unpack the whole archive there, without sub-folders")
+        check_present(name, benchmark.root, benchmark.files, "unpack the whole archive there")
     else:
         benchmark = load_folder(home)
-    _check_inside(benchmark)
-    extra = [file for one in distractors for file in distractor_files(one, data)[0]]
-    both = {path.absolute() for path in benchmark.database_paths} & {
-        path.absolute() for path in extra
-    }
+    extra = [file for one in distractors for file in distractor_files(one, data)]
+    both = set(map(Path.absolute, benchmark.database_paths)) & set(map(Path.absolute, extra))
     if both:
-        raise UserError(
-            f"{len(both)} distractors are images of {benchmark.name} itself, as {min(both)}: name another set"
-        )
+        raise UserError(f"{len(both)} distractors, as {min(both)}, are in {name}: name another set")
     return replace(benchmark, distractors=(*benchmark.distractors, *extra))
 
 
-def _check_inside(benchmark: Benchmark) -> None:
-    """Raise `UserError` for a ground truth that names files outside its folder."""
-    for file in (*benchmark.database, *(query.file for query in benchmark.queries)):
-        if Path(file).is_absolute() or ".." in Path(file).parts:
-            raise UserError(
-                f"{benchmark.root}: its ground truth names {shown(file)}, which leaves the folder"
-            )
+def distractor_files(what: str, data: Path) -> list[Path]:
+    """Return the images of a public distractor set, or those of a folder with that role.
 
-
-def distractor_files(what: str, data: Path) -> tuple[list[Path], list[str]]:
-    """The images of a public distractor set under `data`, or of a folder, and what differs from what it should hold.
-
-    What is there is counted and taken; the authors' list is only compared, for list and archives disagree. Raises
-    `UserError` as `spelled`, and where there is no image.
+    Raise `UserError` as `spelled`, and where there is no image.
     """
     what = spelled(what, DISTRACTORS, "distractor set")
-    if what not in DISTRACTORS:
-        return folder_distractors(Path(what)), []
-    one = DISTRACTORS[what]
-    folder = data / one.folder
-    files = sorted(path for path in folder.glob(one.pattern) if path.is_file())
+    if what in DISTRACTORS:
+        folder, pattern = DISTRACTORS[what]
+        files = sorted(path for path in (data / folder).glob(pattern) if path.is_file())
+        remedy = f"get it with `dagf data get {what}`, and unpack what is still packed"
+    else:
+        rows = read_labels(Path(what))
+        files = [Path(what) / row.file for row in rows if row.role == "distractor"]
+        remedy = "give the role distractor to some lines of its labels"
     if not files:
-        raise UserError(
-            f"{folder} holds no image of {what}: {one.remedy or f'get it with `dagf data get {what}`'}"
-        )
-    wrong = (
-        [f"{len(files)} images (expected {one.count})"]
-        if one.count not in (None, len(files))
-        else []
-    )
-    if one.listed and (folder / one.listed).is_file():
-        base = folder / one.pattern.partition("/")[0]
-        here = {path.relative_to(base).as_posix() for path in files}
-        lines = (folder / one.listed).read_text(encoding="utf-8", errors="replace").split("\n")
-        listed = {line.strip().removeprefix(f"{base.name}/") for line in lines if line.strip()}
-        for some, words in (
-            (listed - here, "in its list are not here"),
-            (here - listed, "are not in its list"),
-        ):
-            if some:
-                wrong.append(f"{len(some)} images {words}, as {', '.join(sorted(some)[:3])}")
-    return files, wrong
+        raise UserError(f"{what} has no image here: {remedy}")
+    return files

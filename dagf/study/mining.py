@@ -8,13 +8,14 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from dagf.datasets.training_sets import TrainingSet
 from dagf.distributed import Group
 from dagf.errors import UserError
 from dagf.model.network import RetrievalNet
 from dagf.retrieval.search import Descriptors
 from dagf.study.config import TrainSpec
 from dagf.study.sampling import Rows, Sample, share
-from dagf.study.sources import Source, TrainingSet
+from dagf.study.sources import Source
 
 BLOCK = 256  # queries whose similarities to the pool are in memory at once
 

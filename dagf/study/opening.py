@@ -13,13 +13,12 @@ from dagf.datasets.contents import Contents, remembered
 from dagf.datasets.folder import has_labels, has_truth, read_labels, validation_split
 from dagf.datasets.public import open_benchmark, place
 from dagf.datasets.toytown import load_toytown, open_toytown, toytown_training_images
-from dagf.datasets.training_sets import TRAINING_SETS
+from dagf.datasets.training_sets import TRAINING_SETS, TrainingSet
 from dagf.errors import UserError, choose, printable
 from dagf.files import content_hash
 from dagf.study.config import Profile, load_profile
 from dagf.study.provenance import evaluation_hash
 from dagf.study.runs import RunStore
-from dagf.study.sources import TrainingSet
 from dagf.study.study import Study
 from dagf.toytown.generate import ToytownSpec
 
@@ -106,8 +105,7 @@ def public_training(profile: Profile) -> TrainingSet:
         raise UserError(
             f"profile {profile.name} trains on {name}, which is not in {folder}: run `dagf data get {name}`"
         )
-    found = source.load(folder, profile.held_out)
-    return TrainingSet(found.files, found.labels, found.validation, found.id, found.pairs)
+    return source.load(folder, profile.held_out)
 
 
 def photograph_training(folder: Path, profile: Profile, contents: Contents) -> TrainingSet | None:

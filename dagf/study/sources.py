@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from pathlib import Path
 from typing import Protocol
 
@@ -13,8 +13,8 @@ from torch import Tensor, nn
 from torchvision.transforms import v2
 
 from dagf.datasets.batches import image_batches
-from dagf.datasets.benchmark import Benchmark
 from dagf.datasets.images import ImageSpec, load_image, to_input
+from dagf.datasets.training_sets import TrainingSet
 from dagf.errors import UserError, choose
 from dagf.files import content_hash
 from dagf.model.network import MapEncoder, RetrievalNet
@@ -37,25 +37,6 @@ AUGMENTATIONS: dict[str, Callable[[int], v2.Transform]] = {
         ]
     ),
 }
-
-
-@dataclass(frozen=True)
-class TrainingSet:
-    """Images, their landmarks (0 .. n-1), a benchmark to validate on, and the hash of all three.
-
-    pairs: rows of a query and of its positive, where not every two images of a landmark show the same part of it.
-    """
-
-    files: tuple[Path, ...]
-    labels: tuple[int, ...]
-    validation: Benchmark
-    id: str
-    pairs: tuple[tuple[int, int], ...] = ()
-
-    @property
-    def landmarks(self) -> int:
-        """The number of landmarks."""
-        return max(self.labels) + 1
 
 
 class Source(Protocol):

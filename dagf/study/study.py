@@ -14,7 +14,7 @@ import pandas as pd
 import torch
 
 from dagf.datasets.benchmark import Benchmark
-from dagf.datasets.training_sets import TRAINING_SETS
+from dagf.datasets.training_sets import TRAINING_SETS, TrainingSet
 from dagf.devices import on_device
 from dagf.errors import UserError
 from dagf.files import content_hash, file_sha256
@@ -32,7 +32,6 @@ from dagf.study.provenance import code_hash, evaluation_hash
 from dagf.study.results import Results, read_results, write_results
 from dagf.study.runs import Run, RunStore
 from dagf.study.schedule import backbone_run, map_source, shared_tasks, tasks_for
-from dagf.study.sources import TrainingSet
 from dagf.study.training import load_backbone
 from dagf.toytown.generate import VERSION
 

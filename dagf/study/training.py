@@ -27,6 +27,7 @@ from torch.nn import functional as fn
 from torch.nn.parallel import DistributedDataParallel
 
 from dagf.console import progress
+from dagf.datasets.training_sets import TrainingSet
 from dagf.distributed import Group, process_group
 from dagf.errors import UserError
 from dagf.files import atomic_path, write_json
@@ -38,7 +39,7 @@ from dagf.study.mining import TupleSampler
 from dagf.study.provenance import machine
 from dagf.study.runs import Run, RunStore, read_weights
 from dagf.study.sampling import LandmarkSampler, Sampler
-from dagf.study.sources import Source, TrainingSet, make_source
+from dagf.study.sources import Source, make_source
 
 CLIP = 5.0  # largest gradient norm: one bad batch at a high rate must not decide a run
 

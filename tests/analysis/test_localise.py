@@ -32,6 +32,7 @@ from dagf.analysis.localise import (
 )
 from dagf.datasets.images import ImageSpec, load_image, to_input
 from dagf.datasets.toytown import load_mask, toytown_records
+from dagf.datasets.training_sets import TrainingSet
 from dagf.errors import UserError
 from dagf.model.backbone import BackboneSpec
 from dagf.model.network import RetrievalNet
@@ -39,7 +40,6 @@ from dagf.model.variants import variant
 from dagf.study.config import load_profile
 from dagf.study.opening import open_study
 from dagf.study.runs import Run, RunStore
-from dagf.study.sources import TrainingSet
 from dagf.study.study import Study
 from tests.bars import Bar, watch
 

@@ -25,6 +25,7 @@ from dagf.collections.index import Collection, _check_made, build, find_images
 from dagf.collections.page import SIDE, write_page
 from dagf.datasets.batches import image_batches
 from dagf.datasets.images import ImageSpec
+from dagf.datasets.training_sets import TrainingSet
 from dagf.devices import bfloat16_pays
 from dagf.errors import UserError
 from dagf.files import read_json, write_json
@@ -36,7 +37,6 @@ from dagf.retrieval.ann import build_index
 from dagf.retrieval.extract import SHARDS, extract, for_inference
 from dagf.study import parallel
 from dagf.study.runs import Run
-from dagf.study.sources import TrainingSet
 from tests.commands import dagf, fine, refused
 from tests.fixtures import Workshop, configured, mobilenet, photograph, write_photographs
 

@@ -1,4 +1,4 @@
-"""The split of the Grocery Store data set, from its real layout to the rows of the labels that were measured."""
+"""The split of the Grocery Store data set: from its layout to the labels that were measured."""
 
 import csv
 import re
@@ -14,7 +14,6 @@ from dagf.datasets.public import open_benchmark
 from dagf.errors import UserError
 from tests.datasets.sets import SMALL, write_grocery
 
-HEAD = "Class ID (int),Class Name (str),Coarse Class Name (str),Iconic Image Path (str)"
 PACKED = re.compile(r"images/(test_|val_|iconic_|)(.+)_(\d+|Iconic)\.jpg")
 
 
@@ -63,7 +62,7 @@ def test_it_is_a_folder_like_any_other(tmp_path: Path, monkeypatch: pytest.Monke
 
 
 def test_the_rows_are_those_of_the_measured_labels(shared_data: Path, tmp_path: Path) -> None:
-    """The real layout is built up from what labels.csv tells of it (which photographs were left out, it does not)."""
+    """The real layout is built up from what labels.csv tells of it."""
     with (shared_data / "products" / "labels.csv").open(newline="") as stream:
         rows = list(csv.DictReader(stream))
     numbers: dict[str, dict[str, list[int]]] = defaultdict(lambda: defaultdict(list))
@@ -75,7 +74,8 @@ def test_the_rows_are_those_of_the_measured_labels(shared_data: Path, tmp_path: 
             numbers[name][part].append(int(number))
     kinds = []
     for place, (name, parts) in enumerate(numbers.items()):
-        # every second photograph, counted through the lists: where a list starts says whether the last is missing
+        # every second photograph, counted through the lists: where a list starts says whether the
+        # last is missing
         counts = [max(parts.get(part, [0])) for part in ("", "test_", "val_")]
         if roles[name] == "train-category":
             for at, (this, following) in enumerate((("", "test_"), ("test_", "val_"))):
@@ -109,31 +109,10 @@ def test_the_rows_are_those_of_the_measured_labels(shared_data: Path, tmp_path: 
 @pytest.mark.parametrize(
     ("file", "text", "why"),
     [
-        ("train.txt", "a.jpg, 28\n", r"train\.txt, line 1: expected 'path, class, coarse class'"),
-        ("val.txt", "\na.jpg, 99, 1\n", r"val\.txt, line 2: expected"),
-        (
-            "classes.csv",
-            "a,b\n1,2\n",
-            r"has the columns a, b: its first line must be Class ID .*, get the set again",
-        ),
-        ("classes.csv", "", r"is empty: its first line must be Class ID .*, get the set again"),
-        (
-            "classes.csv",
-            f"{HEAD}\n28,Juice,,\n",
-            r"classes\.csv, line 2: an empty cell; get the set again",
-        ),
-        (
-            "classes.csv",
-            f"{HEAD}\n28,Juice\n",
-            r"classes\.csv, line 2: too many or too few cells; get the set again",
-        ),
-        ("test.txt", None, r"cannot read .*test\.txt"),
-        (
-            "val.txt",
-            "val/Packages/Juice/x_001.jpg, 28, 19\n",
-            r"1 files that do not exist, as .*x_001\.jpg",
-        ),
-        ("val.txt", "../../../x_001.jpg, 28, 19\n", r"leaves the folder"),
+        ("train.txt", "a.jpg, 28\n", "not enough values to unpack"),
+        ("val.txt", "\na.jpg, 99, 1\n", "'99'"),
+        ("classes.csv", "a,b\n1,2\n", r"'Class ID \(int\)'"),
+        ("test.txt", None, r"test\.txt"),
     ],
 )
 def test_a_wrong_list_is_named(tmp_path: Path, file: str, text: str | None, why: str) -> None:
@@ -141,6 +120,12 @@ def test_a_wrong_list_is_named(tmp_path: Path, file: str, text: str | None, why:
     (tmp_path / "dataset" / file).unlink()
     if text is not None:
         (tmp_path / "dataset" / file).write_text(text)
-    with pytest.raises(UserError, match=why) as caught:
+    with pytest.raises(UserError, match=rf"dataset is no whole copy of .*{why}.*: get it again"):
         read_labels(tmp_path)
-    assert "\n" not in str(caught.value)
+
+
+def test_a_missing_photograph_is_named(tmp_path: Path) -> None:
+    write_grocery(tmp_path, pixels=False)
+    (tmp_path / "dataset" / "val.txt").write_text("val/Packages/Juice/x_001.jpg, 28, 19\n")
+    with pytest.raises(UserError, match=r"dataset names 1 images .*, as .*x_001\.jpg"):
+        read_labels(tmp_path)

@@ -1,4 +1,4 @@
-"""Decoding: every kind of file and pixel, what is broken, crops and sizes, to the bit or by hand."""
+"""Decoding: every kind of file and pixel, what is broken, crops and sizes."""
 
 import io
 import random

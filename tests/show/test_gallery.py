@@ -14,12 +14,12 @@ from matplotlib.figure import Figure
 
 from dagf.analysis.localise import pixel_auc
 from dagf.datasets.toytown import load_mask
+from dagf.datasets.training_sets import TrainingSet
 from dagf.model.network import RetrievalNet
 from dagf.retrieval.metrics import evaluate
 from dagf.show import figures, gallery
 from dagf.study.opening import open_study
 from dagf.study.runs import Run
-from dagf.study.sources import TrainingSet
 from dagf.study.study import Study
 
 

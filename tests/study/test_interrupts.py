@@ -13,10 +13,10 @@ from pathlib import Path
 import nbformat
 import pytest
 
+from dagf.datasets.training_sets import TrainingSet
 from dagf.paths import ROOT
 from dagf.retrieval.extract import SHARDS
 from dagf.study.runs import RunStore
-from dagf.study.sources import TrainingSet
 from tests.fixtures import PROFILE, Workshop, configured, write_photographs
 
 LINE = "dagf: stopped; start the same command again to go on from here"

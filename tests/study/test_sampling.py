@@ -14,6 +14,7 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 from safetensors.torch import load_file
 
+from dagf.datasets.training_sets import TrainingSet
 from dagf.distributed import Group
 from dagf.errors import UserError
 from dagf.model.losses import make_loss
@@ -22,7 +23,7 @@ from dagf.study.config import Mining, RunConfig, TrainSpec
 from dagf.study.mining import TupleSampler, hardest
 from dagf.study.runs import Run
 from dagf.study.sampling import LandmarkSampler
-from dagf.study.sources import ImageSource, TrainingSet, make_source
+from dagf.study.sources import ImageSource, make_source
 from dagf.study.training import initial_network
 from tests.fixtures import Workshop, configured, same_bits
 

@@ -13,6 +13,7 @@ import torch
 from safetensors.torch import load_file
 
 from dagf.datasets import batches
+from dagf.datasets.training_sets import TrainingSet
 from dagf.errors import UserError
 from dagf.files import read_json
 from dagf.retrieval.extract import benchmark_scores
@@ -20,7 +21,6 @@ from dagf.retrieval.metrics import evaluate, mean_average_precision
 from dagf.study import training
 from dagf.study.config import TrainSpec
 from dagf.study.runs import Run
-from dagf.study.sources import TrainingSet
 from dagf.study.training import initial_network, learning_rate, shrink
 from tests.fixtures import Workshop, configured, same_bits
 

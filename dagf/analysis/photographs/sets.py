@@ -18,12 +18,12 @@ from dagf.analysis.photographs.trials import trained_study
 from dagf.datasets.contents import remembered
 from dagf.datasets.folder import training_images
 from dagf.datasets.images import ImageSpec, load_image
+from dagf.datasets.training_sets import TrainingSet
 from dagf.errors import UserError
 from dagf.files import atomic_folder, content_hash
 from dagf.study.opening import files_hash
 from dagf.study.parallel import side_by_side
 from dagf.study.provenance import code_hash
-from dagf.study.sources import TrainingSet
 from dagf.study.study import Study
 
 SUBSET_SEED = 2023  # the order in which a larger set adds instances

@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 
 from dagf.datasets.benchmark import Benchmark, Box, Indices, Query
 from dagf.datasets.images import ImageSpec, load_image
+from dagf.datasets.training_sets import TrainingSet
 from dagf.devices import on_device
 from dagf.errors import UserError
 from dagf.files import atomic_path, content_hash
@@ -29,7 +30,6 @@ from dagf.study.parallel import side_by_side
 from dagf.study.provenance import code_hash
 from dagf.study.runs import REMEDY, Run, read_table
 from dagf.study.schedule import map_source
-from dagf.study.sources import TrainingSet
 from dagf.study.study import Key, Study
 
 AS_IT_IS = "none"
