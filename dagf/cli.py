@@ -370,7 +370,7 @@ def list_data() -> None:
     """
     from dagf.datasets.download import line
     from dagf.datasets.manifest import read_manifest
-    from dagf.study.config import load_profile
+    from dagf.study.profile import load_profile
     from dagf.study.profiles import names
 
     here = {folder.name: "" for folder in sorted(paths.data().glob("toytown-*"))}
@@ -394,8 +394,8 @@ def make_data(profile: str, control: bool) -> None:
     dagf data make --profile smoke --control
     """
     from dagf.datasets.toytown import open_toytown
-    from dagf.study.config import load_profile
     from dagf.study.opening import control_spec
+    from dagf.study.profile import load_profile
 
     spec = load_profile(profile).drawing
     made = open_toytown(control_spec(spec) if control else spec, paths.data())

@@ -23,7 +23,7 @@ from dagf.datasets.training_sets import TrainingSet
 from dagf.model.backbone import BackboneSpec
 from dagf.model.network import RetrievalNet
 from dagf.model.variants import variant
-from dagf.study import parallel, schedule
+from dagf.study import parallel, study
 from dagf.study.config import RunConfig, TrainSpec
 from dagf.study.opening import open_study
 from dagf.study.runs import Run, RunStore
@@ -145,13 +145,13 @@ def one_process(monkeypatch: pytest.MonkeyPatch, one_thread: None) -> None:
 def trained(monkeypatch: pytest.MonkeyPatch) -> list[RunConfig]:
     """The configurations that a study trains from here on, in order."""
     configs: list[RunConfig] = []
-    whole = schedule.train
+    whole = study.train
 
     def counted(config: RunConfig, *rest: Any, **options: Any) -> Any:
         configs.append(config)
         return whole(config, *rest, **options)
 
-    monkeypatch.setattr(schedule, "train", counted)
+    monkeypatch.setattr(study, "train", counted)
     return configs
 
 
@@ -267,8 +267,8 @@ PROFILE: dict[str, Any] = {
 
 
 FOLDER: dict[str, Any] = {  # changes of the profile, for heads on a frozen backbone and a folder of photographs
-    "image": {"size": 32, "mode": "squash"}, "backbone_training": None, "frozen": True, "arms": ["gem", "dagf"],
-    "arm_training": {"epochs": 2, "steps": 2, "landmarks": 2, "views": 2},
+    "image": {"size": 32, "mode": "squash"}, "backbone_training": None, "arm_training": None, "arms": ["gem", "dagf"],
+    "heads": {"arms": ["gem", "dagf"], "training": {"epochs": 2, "steps": 2, "landmarks": 2, "views": 2}},
 }  # fmt: skip
 
 

@@ -87,8 +87,9 @@ def project(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
     (root / "data").mkdir()
     shutil.copy(Path(__file__).parents[1] / "data" / "manifest.json", root / "data")
     (root / "tiny.yaml").write_text(json.dumps(PROFILE | {"arms": ["gem"], "seeds": [0]}))
-    frozen: dict[str, Any] = {"backbone_training": None, "frozen": True, "image": {"size": 32}}
-    (root / "frozen.yaml").write_text(json.dumps(PROFILE | frozen))
+    frozen = PROFILE | {"backbone_training": None, "image": {"size": 32}}
+    frozen["heads"] = {"training": frozen.pop("arm_training")}
+    (root / "frozen.yaml").write_text(json.dumps(frozen))
     write_photographs(root / "photos")
     with pytest.MonkeyPatch.context() as patched:
         patched.setenv(ROOT, str(root))

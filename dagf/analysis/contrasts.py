@@ -37,7 +37,7 @@ def summary(results: pd.DataFrame) -> pd.DataFrame:
 def main_caption(study: Study) -> str:
     """What a reader of the main table must know of it: the score, the images, the budget, the settings."""
     profile, test = study.profile, study.test
-    spec, backbone = profile.arm_training, profile.backbone_training
+    spec, backbone = study.plan().training, profile.backbone_training
     steps = f"{spec.epochs * spec.steps} steps"
     budget = (
         f"for each seed one backbone is trained {backbone.epochs * backbone.steps} steps from nothing under a plain mean, SPoC, "

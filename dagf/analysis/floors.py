@@ -31,7 +31,7 @@ def untrained_backbone(study: Study) -> pd.DataFrame:
     name = content_hash(["untrained backbone", bare.backbone_id(seed)])
     net = on_device(bare.untrained("gem", seed))
     rows, asked = evaluation_descriptors(
-        net, name, study.test, study.profile, study.cache / "shards"
+        net, name, study.test, study.profile.evaluation, study.cache / "shards"
     )
     return means(evaluate(study.test, asked @ rows[:].T))["mAP"].reset_index()
 

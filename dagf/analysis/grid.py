@@ -21,9 +21,9 @@ from dagf.files import atomic_path, content_hash
 from dagf.model.scale_mask import MASKS, ScaleFilters
 from dagf.retrieval.feature_maps import FeatureMaps
 from dagf.retrieval.metrics import evaluate
+from dagf.study.cache import read_table
 from dagf.study.parallel import side_by_side
 from dagf.study.provenance import code_hash
-from dagf.study.runs import REMEDY, read_table
 from dagf.study.study import Study
 
 DRAWS = 10  # random masks: the null has a spread of its own
@@ -52,10 +52,7 @@ def grid(study: Study, setting: str = "Medium") -> pd.DataFrame:
     study.prepare(seeds)
     missing = [seed for seed in seeds if not _file(study, seed, setting).exists()]
     side_by_side(partial(_answer, study, setting), missing, "windows x masks")
-    kept = [
-        read_table(_file(study, seed, setting), ("query", "positives", "AP", "draw"), REMEDY)
-        for seed in seeds
-    ]
+    kept = [read_table(_file(study, seed, setting)) for seed in seeds]
     return pd.concat(
         [table.assign(seed=seed) for seed, table in zip(seeds, kept, strict=True)],
         ignore_index=True,

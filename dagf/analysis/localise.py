@@ -31,9 +31,10 @@ from dagf.files import atomic_path, content_hash
 from dagf.model.network import Inspection, RetrievalNet
 from dagf.retrieval.extract import benchmark_scores
 from dagf.retrieval.statistics import paired_bootstrap
+from dagf.study.cache import read_table
 from dagf.study.parallel import side_by_side
 from dagf.study.provenance import code_hash, evaluation_hash
-from dagf.study.runs import REMEDY, Run, read_table
+from dagf.study.runs import Run
 from dagf.study.study import Study
 
 Mask = NDArray[np.bool_]
@@ -209,12 +210,8 @@ def localisations(study: Study, arm: str = "dagf") -> pd.DataFrame:
         [run for run in runs.values() if not _file(study, run).exists()],
         "maps",
     )
-    columns = ("AUC", "pointing", "energy", "area")
     return pd.concat(
-        [
-            read_table(_file(study, run), columns, REMEDY).assign(seed=seed)
-            for seed, run in runs.items()
-        ]
+        [read_table(_file(study, run)).assign(seed=seed) for seed, run in runs.items()]
     )
 
 
@@ -226,7 +223,7 @@ def _localise(study: Study, run: Run) -> None:
 def _file(study: Study, run: Run) -> Path:
     own = code_hash("dagf.analysis.localise")
     asked = [
-        run.weights_sum,
+        run.weights_id,
         study.test_id,
         asdict(study.profile.evaluation_image),
         evaluation_hash(),

@@ -14,9 +14,9 @@ from dagf.errors import UserError
 from dagf.model.variants import VARIANTS
 from dagf.retrieval.metrics import evaluate_positions, means, stream_positions
 from dagf.retrieval.search import Descriptors, Rows
-from dagf.study.config import Scale
 from dagf.study.opening import drawn
 from dagf.study.parallel import side_by_side
+from dagf.study.profile import Scale
 from dagf.study.runs import Run
 from dagf.study.study import Key, Study
 

@@ -16,7 +16,7 @@ from dagf.errors import UserError
 from dagf.files import content_hash
 from dagf.model.network import RetrievalNet
 from dagf.model.variants import variant
-from dagf.study.config import MOST_PIXELS, Profile, load_profile
+from dagf.study.profile import MOST_PIXELS, Profile, load_profile
 from dagf.study.runs import RunStore
 
 # The best off the shelf on our photographs of those whose matches add up over cells, and so can be explained; R-MAC,

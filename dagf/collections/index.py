@@ -37,8 +37,8 @@ from dagf.retrieval.extract import (
 )
 from dagf.retrieval.search import BLOCK, search
 from dagf.retrieval.whitening import Whitened, Whitening, pca_whitening
-from dagf.study.checks import LEAST, SEEN
-from dagf.study.config import from_mapping
+from dagf.study.config import read_fields
+from dagf.study.evaluation import LEAST, SEEN
 
 INDEX = "index.json"
 NEAR = "near-*.faiss"
@@ -160,7 +160,7 @@ class Collection:
             )
         try:
             about = read_json(folder / INDEX)
-            encoder = from_mapping(Encoder, about["encoder"], str(folder))
+            encoder = read_fields(Encoder, about["encoder"], str(folder))
             if not all(
                 Path(name).name == name and fnmatch(name, SHARDS) for name in about["shards"]
             ):

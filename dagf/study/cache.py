@@ -1,4 +1,4 @@
-"""Tables that are made once: a CSV named by all that decides it. What is missing is made, side by side."""
+"""Tables that are made once: a CSV named by all that decides it."""
 
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, is_dataclass
@@ -18,7 +18,7 @@ K = TypeVar("K")
 def table_file(folder: Path, name: str, *decides: object) -> Path:
     """Return folder/name-HASH.csv, the hash being that of all that decides what is in the table.
 
-    decides: what JSON can hold, dataclasses, and the `code_hash` of the module that makes the table.
+    decides: what JSON can hold, dataclasses, and the `code_hash` of the module that makes it.
     """
     values: list[Any] = [
         asdict(one) if is_dataclass(one) and not isinstance(one, type) else one for one in decides

@@ -1,52 +1,141 @@
-"""The descriptors by which a network is judged: at a profile's image size and scales, whitened where it says so."""
+"""A network and a benchmark -> descriptors -> ranks of the labelled images -> average precision."""
 
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from itertools import combinations
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+import pandas as pd
 from torch import nn
 
 from dagf import paths
 from dagf.datasets.batches import image_batches, query_batches
 from dagf.datasets.benchmark import Benchmark
+from dagf.datasets.images import ImageSpec
 from dagf.datasets.training_sets import TRAINING_SETS, load_whitening_split
+from dagf.devices import device, on_device
 from dagf.distributed import process_group
-from dagf.errors import choose
+from dagf.errors import UserError, choose
+from dagf.files import content_hash
+from dagf.model.network import RetrievalNet
 from dagf.retrieval.extract import MultiScale, extract, extract_shards, for_inference
+from dagf.retrieval.feature_maps import BenchmarkMaps, cache_benchmark
+from dagf.retrieval.metrics import stream_positions
 from dagf.retrieval.search import Descriptors, Rows
 from dagf.retrieval.whitening import Whitened, Whitening, learned_whitening
-from dagf.study.config import Profile
+
+SEEN = 1000  # rows by which a collapsed network is known
+LEAST = 1e-6  # a difference between two descriptors that single precision can tell
+ENOUGH = 200  # labelled images that two arms cannot rank alike by chance
+
+
+@dataclass(frozen=True)
+class EvaluationSpec:
+    """How test images are described.
+
+    scales: of the image pyramid. whitening: the training set on whose whitening split a learned
+    whitening is learned, '' for none.
+    """
+
+    image: ImageSpec
+    scales: tuple[float, ...] = (1.0,)
+    whitening: str = ""
+
+    @property
+    def single(self) -> bool:
+        """Whether a descriptor is what the network says of one image: no pyramid, no whitening."""
+        return self.scales == (1.0,) and not self.whitening
+
+
+@dataclass(frozen=True)
+class Results:
+    """How an arm ranks the test images.
+
+    per_query: every query under every setting (`dagf.retrieval.metrics.evaluate`). positions: where
+    each labelled image stands (`dagf.retrieval.metrics.positions`), from which the AP of any part
+    of them follows. run: the ID of the trained run, '' for an untrained head.
+    """
+
+    per_query: pd.DataFrame
+    positions: pd.DataFrame
+    run: str = ""
 
 
 def evaluation_descriptors(
-    network: nn.Module, name: str, benchmark: Benchmark, profile: Profile, folder: Path
+    network: nn.Module, name: str, benchmark: Benchmark, spec: EvaluationSpec, folder: Path
 ) -> tuple[Rows, Descriptors]:
-    """The descriptors of database + distractors (N, D), in shards in `folder`, and of the cropped queries (Q, D).
+    """Return descriptors of database + distractors (N, D), kept in `folder`, and of queries (Q, D).
 
-    name: of the network, unlike that of any other. Of several processes each describes a share of the database.
+    name: of the network, unlike that of any other. Queries are cropped to their boxes. Of several
+    processes each extracts a share of the database.
     """
-    encode, image = for_inference(MultiScale(network, profile.scales)), profile.evaluation_image
-    about: Any = [name, profile.scales]
+    encode, image = for_inference(MultiScale(network, spec.scales)), spec.image
+    about: Any = [name, spec.scales]
     rows = extract_shards(
         encode, about, benchmark.database_paths, image, folder, group=process_group()
     ).descriptors
-    queries = query_batches(benchmark, image)
-    asked = extract(encode, queries, len(benchmark.queries), f"{benchmark.name}: queries")
-    if not profile.whitening:
-        return rows, asked
-    whiten = split_whitening(encode, profile)
-    return Whitened(rows, whiten), whiten(asked)
+    batches, count = query_batches(benchmark, image), len(benchmark.queries)
+    queries = extract(encode, batches, count, f"{benchmark.name}: queries")
+    if not spec.whitening:
+        return rows, queries
+    whiten = split_whitening(encode, spec)
+    return Whitened(rows, whiten), whiten(queries)
 
 
-def split_whitening(encode: nn.Module, profile: Profile) -> Whitening:
-    """The learned whitening of an encoder's descriptors, from the pairs of the profile's whitening split.
+def split_whitening(encode: nn.Module, spec: EvaluationSpec) -> Whitening:
+    """Return a whitening learned from the pairs of the spec's whitening split.
 
-    Raises `UserError` where the split is not here, or has fewer pairs than the descriptors have dimensions.
+    Raises `UserError` where the split is not here, or has fewer pairs than descriptors have
+    dimensions.
     """
-    source = TRAINING_SETS[
-        choose("training set with a whitening split", profile.whitening, ("sfm120k",))
+    known = choose("training set with a whitening split", spec.whitening, ("sfm120k",))
+    files, pairs = load_whitening_split(paths.data() / TRAINING_SETS[known].folder)
+    batches = image_batches(files, spec.image)
+    return learned_whitening(extract(encode, batches, len(files), "whitening split"), pairs)
+
+
+def maps_folder(backbone: str, image: ImageSpec, test_id: str, cache: Path) -> Path:
+    """Return where the feature maps of a benchmark under the backbone of that name are kept."""
+    return cache / content_hash(["test", backbone, asdict(image), test_id])
+
+
+def benchmark_maps(
+    net: RetrievalNet, backbone: str, test: Benchmark, test_id: str, image: ImageSpec, cache: Path
+) -> BenchmarkMaps:
+    """Return the feature maps of a benchmark under a backbone, made where they are missing."""
+    folder = maps_folder(backbone, image, test_id, cache)
+    return cache_benchmark(on_device(net).backbone, test, image, folder)
+
+
+def ranked(what: str, test: Benchmark, rows: Rows, queries: Descriptors) -> pd.DataFrame:
+    """Return `dagf.retrieval.metrics.positions` of descriptors.
+
+    Raises `UserError`, naming `what`, where all descriptors are one: such a network ranks nothing.
+    """
+    together = np.concatenate([np.asarray(part, np.float32) for part in (rows[:SEEN], queries)])
+    if len(together) > 1 and np.ptp(together, axis=0).max() < LEAST:
+        raise UserError(
+            f"{what}: every image has the same descriptor, the network has collapsed: train again "
+            "at a lower rate, or from other weights"
+        )
+    return stream_positions(test, rows, queries, device=device())
+
+
+def alike(positions: Mapping[tuple[str, int], pd.DataFrame]) -> list[str]:
+    """Return a line for each two arms that rank every labelled image alike with every seed.
+
+    That may be true (a mask that drops nothing) or a mistake (one network under two names), which
+    is for the reader to see. positions: by (arm, seed). Few images, or a perfect ranking, prove
+    nothing.
+    """
+    above: dict[str, list[int]] = {}
+    for (arm, _), where in sorted(positions.items()):
+        above.setdefault(arm, []).extend(where["above"])
+    return [
+        f"the arms {one} and {other} rank all {len(above[one])} labelled images alike: what sets "
+        "them apart does nothing here, or they are one network under two names"
+        for one, other in combinations(above, 2)
+        if above[one] == above[other] and len(above[one]) >= ENOUGH and any(above[one])
     ]
-    files, pairs = load_whitening_split(paths.data() / source.folder)
-    known = extract(
-        encode, image_batches(files, profile.evaluation_image), len(files), "whitening split"
-    )
-    return learned_whitening(known, pairs)

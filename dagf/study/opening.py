@@ -16,7 +16,7 @@ from dagf.datasets.toytown import load_toytown, open_toytown, toytown_training_i
 from dagf.datasets.training_sets import TRAINING_SETS, TrainingSet
 from dagf.errors import UserError, choose, printable
 from dagf.files import content_hash
-from dagf.study.config import Profile, load_profile
+from dagf.study.profile import Profile, load_profile
 from dagf.study.provenance import evaluation_hash
 from dagf.study.runs import RunStore
 from dagf.study.study import Study
@@ -32,21 +32,22 @@ def open_study(
     weights: str = "",
     train_on: str = "",
 ) -> Study:
-    """The study of a profile on Toytown, or on photographs: a public set's name or a folder (`benchmark`).
+    """Return the study of a profile on Toytown, or on photographs.
 
-    distractors: public distractor sets, or folders, whose images are added to the database. weights: a file with the
-    backbone's weights. train_on: the folder to train on, where it is not `benchmark` itself. A profile with a training set
-    trains on that one; without a `benchmark` it is judged on the set's validation split.
+    benchmark: a public set's name or a folder. distractors: public distractor sets, or folders,
+    whose images are added to the database. weights: a file with the backbone's weights. train_on:
+    the folder to train on, where it is not `benchmark` itself. A profile with a training set trains
+    on that one; without a `benchmark` it is evaluated on the set's validation split.
 
-    Raises `UserError` for anything that does not exist or does not fit, and for a photograph that is trained and
-    tested on; notes a query that is in the database under another name, and of a copy of a right image that counts
-    as wrong, for published sets have such images.
+    Raises `UserError` for anything that does not exist or does not fit, and for a photograph that
+    is trained and tested on; notes a query that is in the database under another name, and a copy
+    of a right image that counts as wrong, for published sets have such images.
     """
     chosen = load_profile(profile)
     file = Path(weights) if weights else None
     if file and not file.is_file():
         raise UserError(f"weights file {weights} does not exist")
-    # Maps and scores are named by the code that made them, too: a changed decoder must not meet old maps.
+    # Maps and results are named by the code, too: a changed decoder must not meet old maps.
     store, cache = RunStore(paths.runs()), paths.cache() / evaluation_hash()
     public = public_training(chosen) if chosen.training_set else None
     if public and train_on:
@@ -69,9 +70,8 @@ def open_study(
             check_apart_from([*training.files, *chosen_by], test, contents)
         # The public sets are as their authors made them, but not what was put behind them.
         for line in copies(test, contents, 0 if has_truth(home) else len(test.database)):
-            print(
-                printable(f"Note: {line}: `dagf data check {benchmark}`"), file=sys.stderr
-            )  # stdout may be JSON
+            note = printable(f"Note: {line}: `dagf data check {benchmark}`")
+            print(note, file=sys.stderr)  # stdout may be JSON
         sets = [[query.query_set, query.box] for query in test.queries]
         test_id = content_hash([files_hash(test, contents), sets])
         contents.save()
@@ -88,7 +88,10 @@ def open_study(
 
 
 def drawn(spec: ToytownSpec) -> Path:
-    """The folder of a Toytown, which is drawn where it is not there; a `UserError` where its files were changed."""
+    """Return the folder of a Toytown, which is drawn where it is missing.
+
+    Raises `UserError` where its files were changed.
+    """
     root = open_toytown(spec, paths.data())
     contents = remembered(paths.data())
     check_unchanged(root, contents)
@@ -97,19 +100,23 @@ def drawn(spec: ToytownSpec) -> Path:
 
 
 def public_training(profile: Profile) -> TrainingSet:
-    """The public set that a profile trains on; a `UserError` says how to get it where it is not there."""
+    """Return the public set that a profile trains on; a `UserError` says how to get it."""
     name = choose("training set", profile.training_set, TRAINING_SETS)
     source = TRAINING_SETS[name]
     folder = paths.data() / source.folder
     if not folder.is_dir():
         raise UserError(
-            f"profile {profile.name} trains on {name}, which is not in {folder}: run `dagf data get {name}`"
+            f"profile {profile.name} trains on {name}, which is not in {folder}: "
+            f"run `dagf data get {name}`"
         )
     return source.load(folder, profile.held_out)
 
 
 def photograph_training(folder: Path, profile: Profile, contents: Contents) -> TrainingSet | None:
-    """Training images of a folder, with `held_out` of their instances kept for validation; None without any."""
+    """Return the training images of a folder, some instances held out for validation.
+
+    None where the folder has none.
+    """
     if not any(row.role == "train" for row in read_labels(folder)):
         return None
     kept, validation = validation_split(folder, profile.held_out, VALIDATION_SEED)
@@ -129,8 +136,8 @@ def _check_disjoint(learned_from: Path, tested_on: Path) -> None:
     }
     if both := sorted(learned & asked):
         raise UserError(
-            f"{tested_on}: {', '.join(both[:3])}{' ...' if both[3:] else ''} would be trained and tested on; "
-            "an instance may have training images or test images, not both"
+            f"{tested_on}: {', '.join(both[:3])}{' ...' if both[3:] else ''} would be trained and "
+            "tested on; an instance may have training images or test images, not both"
         )
 
 
@@ -151,13 +158,13 @@ def files_hash(benchmark: Benchmark, contents: Contents) -> str:
 
 
 def control_spec(spec: ToytownSpec, distractors: int = 1000) -> ToytownSpec:
-    """The control of a Toytown: its test landmarks without clutter, occlusion and scale, and nothing to train on."""
+    """Return the control of a Toytown: its test landmarks without clutter, occlusion and scale."""
     few = {"train_landmarks": 0, "validation_landmarks": 0, "validation_distractors": 0}
     return replace(spec, nuisances=False, distractors=min(distractors, spec.distractors), **few)
 
 
 def control_of(study: Study, distractors: int = 1000) -> Study:
-    """The same trained arms on the control Toytown: the same test landmarks without clutter, occlusion and scale.
+    """Return the same trained arms on the control Toytown.
 
     Raises `UserError` for a study of photographs.
     """

@@ -3,10 +3,10 @@
 import os
 import threading
 import time
-from collections.abc import Callable, Hashable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from functools import lru_cache
-from typing import NamedTuple, TypeVar
+from typing import TypeVar
 
 import torch
 from joblib import Parallel, delayed
@@ -15,26 +15,6 @@ from dagf.console import HEADLESS, cores, progress
 from dagf.distributed import process_group
 
 J = TypeVar("J")
-
-
-class Task(NamedTuple):
-    """Work without arguments, and the keys of the tasks that must be done before it."""
-
-    work: Callable[[], object]
-    needs: tuple[Hashable, ...] = ()
-
-
-def pipeline(tasks: Mapping[Hashable, Task], what: str) -> None:
-    """Do all tasks in stages, each after those that it needs."""
-    left = dict(tasks)
-    while left:
-        ready = [key for key, task in left.items() if left.keys().isdisjoint(task.needs)]
-        side_by_side(_call, [left[key].work for key in ready], what)
-        left = {key: task for key, task in left.items() if key not in ready}
-
-
-def _call(work: Callable[[], object]) -> None:
-    work()
 
 
 def side_by_side(work: Callable[[J], object], jobs: Sequence[J], what: str) -> None:

@@ -1,7 +1,8 @@
 """What a result was made by: the code that decides it, as a hash, and the machine.
 
-A run or a table is named by the code of the module that makes it and of all dagf modules that this one imports, and so
-on. They are found from the import statements: no list is kept by hand, which could leave one out.
+A run or a table is named by the code of the module that makes it and of all dagf modules that this
+one imports, and so on. They are found from the import statements: no list is kept by hand, which
+could leave one out.
 """
 
 import ast
@@ -37,7 +38,7 @@ def code_hash(*modules: str) -> str:
 
 
 def closure(modules: Iterable[str]) -> list[str]:
-    """Return the names of dagf modules and of all dagf modules that they import, directly or not."""
+    """Return the names of dagf modules and of all that they import, directly or not."""
     found: set[str] = set()
     waiting = set(modules)
     while waiting:
@@ -50,7 +51,7 @@ def closure(modules: Iterable[str]) -> list[str]:
 def imported_modules(source: str) -> set[str]:
     """Return the dagf modules that a source text imports, wherever it does, with their packages.
 
-    The package dagf itself, which holds the public names alone, counts only where it is imported by name.
+    The package dagf itself, which has the public names alone, counts where it is imported by name.
     """
     found: set[str] = set()
     for node in ast.walk(ast.parse(source)):
@@ -91,7 +92,7 @@ def _source(module: str) -> str:
 
 def evaluation_hash() -> str:
     """Return the hash of the code that turns a network and images into average precisions."""
-    return code_hash("dagf.study.evaluation", "dagf.study.results", "dagf.retrieval.feature_maps")
+    return code_hash("dagf.study.evaluation")
 
 
 def thread_limits(threads: int) -> dict[str, str]:

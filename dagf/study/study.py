@@ -1,13 +1,13 @@
-"""The study itself: which images, which arms, which seeds; everything that the notebooks and the command line ask.
+"""The study: which images, which arms, which seeds, and all that notebooks and commands ask of it.
 
-    images (Toytown, or a folder of photographs) -> backbone of each seed -> arms -> judged queries -> tables
+    images -> backbone of each seed -> trials of the first seed -> arms -> evaluation -> tables
 
-Every run comes from the run store, so a notebook asks for what it shows and only what is missing is trained.
+Every run comes from the run store and every evaluation from the cache: only what is missing is
+made, in stages, the jobs of a stage side by side.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
-from functools import partial
 from pathlib import Path
 
 import pandas as pd
@@ -21,21 +21,29 @@ from dagf.files import content_hash, file_sha256
 from dagf.model.backbone import BackboneSpec
 from dagf.model.network import MapEncoder, RetrievalNet, Variant
 from dagf.model.variants import VARIANTS, variant
-from dagf.retrieval.feature_maps import BenchmarkMaps, FeatureMaps, cache_benchmark
-from dagf.retrieval.metrics import means
+from dagf.retrieval.feature_maps import BenchmarkMaps, FeatureMaps
+from dagf.retrieval.metrics import evaluate_positions, means
 from dagf.retrieval.search import Descriptors, Rows
-from dagf.study.checks import alike, check_spread
-from dagf.study.config import HeadTraining, Profile, RunConfig, TrainSpec
-from dagf.study.evaluation import evaluation_descriptors
-from dagf.study.parallel import pipeline, side_by_side
-from dagf.study.provenance import code_hash, evaluation_hash
-from dagf.study.results import Results, read_results, write_results
+from dagf.study.cache import cached_table, table_file
+from dagf.study.config import RunConfig, TrainSpec, drawn_backbone
+from dagf.study.evaluation import (
+    Results,
+    alike,
+    benchmark_maps,
+    evaluation_descriptors,
+    maps_folder,
+    ranked,
+)
+from dagf.study.parallel import side_by_side
+from dagf.study.profile import ArmPlan, Profile
+from dagf.study.provenance import code_hash
 from dagf.study.runs import Run, RunStore
-from dagf.study.schedule import backbone_run, map_source, shared_tasks, tasks_for
-from dagf.study.training import load_backbone
+from dagf.study.sources import MapSource
+from dagf.study.training import train
 from dagf.toytown.generate import VERSION
 
 Key = tuple[str, int]  # an arm and a seed
+Of = Run | Key  # what is evaluated: a trained run, or an arm before its first step
 
 
 @dataclass(frozen=True)
@@ -43,11 +51,9 @@ class Study:
     """A profile with its images: what every notebook opens first (`dagf.study.opening.open_study`).
 
     training is None for photographs without training images; then every arm is used off the shelf.
-    test_id: the hash of the test images. weights: the file of the backbone's weights, where it has one.
-    toytown: the folder of the embedded benchmark, None for photographs.
-
-    Arms are trained in two ways: the profile's `arms` (end to end, unless the profile is `frozen`), and with
-    `sweep=True` its `sweep` of heads on the frozen maps of the same backbones.
+    test_id: the hash of the test images. weights: the file of the backbone's weights, where it has
+    one. toytown: the folder of the embedded benchmark, None for photographs. `heads=True` asks for
+    the profile's heads on frozen backbones, otherwise for the arms of its primary contrast.
     """
 
     profile: Profile
@@ -72,10 +78,9 @@ class Study:
     @property
     def facts(self) -> dict[str, str]:
         """What a reader needs to know which images and which backbone were measured."""
-        backbone = f"{self.backbone.name} {self.backbone.cut}".strip()
         facts = {
             "Images": self.test_id,
-            "Backbone": backbone,
+            "Backbone": f"{self.backbone.name} {self.backbone.cut}".strip(),
             "Backbone's weights": self.backbone.weights,
         }
         return facts | ({"Toytown version": str(VERSION)} if self.toytown else {})
@@ -87,277 +92,299 @@ class Study:
             return self.profile.backbone
         return replace(self.profile.backbone, weights=f"sha256:{file_sha256(self.weights)[:12]}")
 
-    def plan(self, heads: bool = False) -> HeadTraining:
-        """The arms, their training and their validation trials: those of the sweep, or the profile's own."""
-        if not heads:
-            return HeadTraining(self.profile.arm_training, self.profile.arms, self.profile.rates)
-        if self.profile.heads is None:
-            raise UserError(f"profile {self.profile.name} has no sweep of heads on frozen maps")
-        return replace(self.profile.heads, arms=self.profile.heads.arms or tuple(VARIANTS))
+    @property
+    def seed(self) -> int:
+        """The first seed, with which validation trials are made."""
+        return self.profile.seeds[0]
+
+    def smaller(self, distractors: int) -> "Study":
+        """Return the same study with the first `distractors` distractors only."""
+        test = replace(self.test, distractors=self.test.distractors[:distractors])
+        return replace(self, test=test, test_id=f"{self.test_id}-{len(test.distractors)}")
+
+    def plan(self, heads: bool = False) -> ArmPlan:
+        """Return the arms, their training and the rates of their validation trials."""
+        return self.profile.plan(heads)
+
+    # What decides a run.
 
     def _config(
         self, made_of: Variant, spec: TrainSpec, seed: int, start: str = "", frozen: bool = False
     ) -> RunConfig:
         if self.training is None:
             raise UserError(f"{self.test.name} has no images of the role 'train' to train on")
-        image, data = self.profile.image, self.training.id
+        image, recipe = self.profile.image, code_hash("dagf.study.training")
         return RunConfig(
-            made_of,
-            self.backbone,
-            image,
-            spec,
-            data,
-            seed,
-            start,
-            frozen,
-            code_hash("dagf.study.training"),
+            made_of, self.backbone, image, spec, self.training.id, seed, start, frozen, recipe
         )
 
     def backbone_config(self, seed: int) -> RunConfig | None:
-        """The run that gives the backbone of a seed, under a neutral SPoC head; None where it is not trained here."""
+        """Return the run of a seed's backbone, under a SPoC head; None where none is trained."""
         spec = self.profile.backbone_training
         return None if spec is None else self._config(variant("spoc"), spec, seed)
 
     def arm_config(
         self, arm: str, seed: int, heads: bool = False, rate: float | None = None
     ) -> RunConfig:
-        """The run of one arm and seed: all arms of a seed start from the same backbone and get the same budget."""
+        """Return the run of one arm and seed.
+
+        All arms of a seed start from the same backbone, which is trained where it is missing, and
+        get the same budget.
+        """
         frozen, spec = heads or self.profile.frozen, self.plan(heads).training
         if frozen and not variant(arm).trainable:
             raise UserError(
                 f"{arm} has nothing to train on a frozen backbone: use it off the shelf"
             )
-        backbone = self.backbone_config(seed)
+        backbone = self._backbone_run(seed)
         spec = spec if rate is None else replace(spec, rate=rate)
-        return self._config(variant(arm), spec, seed, backbone.id if backbone else "", frozen)
-
-    def run(self, arm: str, seed: int | None = None, heads: bool = False) -> Run:
-        """The trained run of one arm (of the first seed, unless another is named)."""
-        seed = self.profile.seeds[0] if seed is None else seed
-        self.arm_config(arm, seed, heads)  # refuses an arm that has nothing to train
-        return self.train([arm], [seed], heads)[arm, seed]
-
-    def train(
-        self, arms: Sequence[str] = (), seeds: Sequence[int] = (), heads: bool = False
-    ) -> dict[Key, Run]:
-        """The runs of all arms and seeds (the plan's, unless named), by (arm, seed).
-
-        What is missing is trained, each arm at the rate of its best validation trial, and its test queries are judged.
-        """
-        seeds, arms = seeds or self.profile.seeds, self._trained_arms(arms, heads)
-        pipeline(tasks_for(self, arms, seeds, heads), "training")
-        return {
-            (arm, seed): self._trained(self.chosen_config(arm, seed, heads))
-            for seed in seeds
-            for arm in arms
-        }
-
-    def _trained(self, config: RunConfig) -> Run:
-        run = self.store.get(config.id)
-        run.check_start()
-        return run
-
-    def _trained_arms(self, arms: Sequence[str], heads: bool) -> list[str]:
-        return [arm for arm in arms or self.plan(heads).arms if variant(arm).trainable or not heads]
+        return self._config(
+            variant(arm), spec, seed, backbone.weights_id if backbone else "", frozen
+        )
 
     def trial_configs(self, arm: str, heads: bool = False) -> dict[float, RunConfig]:
-        """The validation trials of an arm by learning rate, all on the first seed; none where there is no choice."""
+        """Return an arm's validation trials by rate; none where there is no choice."""
         return {
-            rate: self.arm_config(arm, self.profile.seeds[0], heads, rate)
-            for rate in self.plan(heads).rates
+            rate: self.arm_config(arm, self.seed, heads, rate) for rate in self.plan(heads).rates
         }
 
     def chosen_config(self, arm: str, seed: int, heads: bool = False) -> RunConfig:
-        """The run of one arm and seed at the rate of the arm's best validation trial; the trials must be there."""
+        """Return the run of an arm and seed at the rate of its best trial, which must be there."""
         scores = {
             rate: self._trained(config).record["validation_mAP"]
             for rate, config in self.trial_configs(arm, heads).items()
         }
-        return self.arm_config(
-            arm, seed, heads, max(scores, key=lambda rate: scores[rate]) if scores else None
-        )
+        best = max(scores, key=lambda rate: scores[rate]) if scores else None
+        return self.arm_config(arm, seed, heads, best)
+
+    # What trains: backbones, their maps, trials, arms.
+
+    def train(
+        self, arms: Sequence[str] = (), seeds: Sequence[int] = (), heads: bool = False
+    ) -> dict[Key, Run]:
+        """Return the runs of all arms and seeds (the plan's, unless named), by (arm, seed).
+
+        What is missing is trained and evaluated, each arm at the rate of its best trial. As heads,
+        arms without parameters have no run.
+        """
+        seeds, arms = seeds or self.profile.seeds, self._trained_arms(arms, heads)
+        self._train_trials(arms, seeds, heads)
+        configs = {
+            (arm, seed): self.chosen_config(arm, seed, heads) for seed in seeds for arm in arms
+        }
+        missing = [config for config in configs.values() if not self._evaluated(config)]
+        side_by_side(self._train_and_evaluate, missing, "training")
+        return {key: self._trained(config) for key, config in configs.items()}
+
+    def run(self, arm: str, seed: int | None = None, heads: bool = False) -> Run:
+        """Return the trained run of one arm (of the first seed, unless another is named)."""
+        seed = self.seed if seed is None else seed
+        self.arm_config(arm, seed, heads)  # refuses an arm that has nothing to train
+        return self.train([arm], [seed], heads)[arm, seed]
 
     def trials(self, arms: Sequence[str] = (), heads: bool = False) -> pd.DataFrame:
-        """One row a validation trial, all on the first seed: arm, rate, validation mAP (per cent), whether chosen, run.
+        """Return a row for each validation trial, all on the first seed.
 
-        Test queries play no part: a trial that is not chosen is never judged on them.
+        Columns: arm, method, rate, validation mAP (per cent), chosen, run. Test queries play no
+        part: a trial that is not chosen is never evaluated on them.
         """
-        arms, seed = self._trained_arms(arms, heads), self.profile.seeds[0]
-        pipeline(tasks_for(self, arms, (), heads, per_query=False), "trials")
+        arms = self._trained_arms(arms, heads)
+        if self.plan(heads).rates:
+            self._train_trials(arms, (), heads)
         rows = [
             {
                 "arm": arm,
                 "method": VARIANTS[arm].title,
                 "rate": rate,
-                "validation mAP": self.store.get(config.id).record["validation_mAP"],
-                "chosen": config == self.chosen_config(arm, seed, heads),
+                "validation mAP": self._trained(config).record["validation_mAP"],
+                "chosen": config == self.chosen_config(arm, self.seed, heads),
                 "run": config.id,
             }
             for arm in arms
             for rate, config in self.trial_configs(arm, heads).items()
         ]
-        return pd.DataFrame(
-            rows, columns=["arm", "method", "rate", "validation mAP", "chosen", "run"]
-        )
+        columns = ["arm", "method", "rate", "validation mAP", "chosen", "run"]
+        return pd.DataFrame(rows, columns=columns)
 
-    def prepare(self, seeds: Sequence[int]) -> None:
-        """Make the backbones of the seeds and their maps: whatever all heads on frozen backbones share."""
-        pipeline(shared_tasks(self, seeds, frozen=True)[0], "backbones")
+    def prepare(self, seeds: Sequence[int], maps: bool = True) -> None:
+        """Train the backbones of the seeds, and make their feature maps, which heads share."""
+        configs = {seed: self.backbone_config(seed) for seed in dict.fromkeys(seeds)}
+        missing = [one for one in configs.values() if one and not self.store.find(one)]
+        side_by_side(self._train, missing, "backbones")
+        if maps and self.training:
+            seed_of = {self.backbone_id(seed): seed for seed in reversed(configs)}
+            without = [seed_of[name] for name in seed_of if not self._maps_folder(name).exists()]
+            side_by_side(self._make_maps, without, "feature maps")
 
-    def untrained(self, arm: str, seed: int | None = None) -> RetrievalNet:
-        """The network of an arm before its first step, on the backbone of a seed (of the first, unless named)."""
-        seed = self.profile.seeds[0] if seed is None else seed
-        torch.manual_seed(
-            seed
-        )  # as in training: a backbone that nobody trained is drawn from its seed
-        spec = (
-            replace(self.profile.backbone, weights=str(self.weights))
-            if self.weights
-            else self.profile.backbone
-        )
-        net = RetrievalNet(spec, variant(arm))
-        backbone = backbone_run(self, seed)
-        if backbone:
-            load_backbone(net, backbone.folder)
-        return net.eval()
+    def _train_trials(self, arms: Sequence[str], seeds: Sequence[int], heads: bool) -> None:
+        if arms:
+            self.prepare([self.seed, *seeds], heads or self.profile.frozen)
+            configs = [one for arm in arms for one in self.trial_configs(arm, heads).values()]
+            missing = [config for config in configs if not self.store.find(config)]
+            side_by_side(self._train, missing, "validation trials")
 
-    def smaller(self, distractors: int) -> "Study":
-        """The same study with the first `distractors` distractors only."""
-        test = replace(self.test, distractors=self.test.distractors[:distractors])
-        return replace(self, test=test, test_id=f"{self.test_id}-{len(test.distractors)}")
+    def _trained_arms(self, arms: Sequence[str], heads: bool) -> list[str]:
+        return [arm for arm in arms or self.plan(heads).arms if variant(arm).trainable or not heads]
+
+    def _train(self, config: RunConfig) -> Run:
+        assert self.training is not None
+        return train(config, self.training, self.store, self.cache, self.weights, bar=False)
+
+    def _trained(self, config: RunConfig) -> Run:
+        run = self.store.find(config)
+        assert run is not None
+        return run
+
+    def _evaluated(self, config: RunConfig) -> bool:
+        run = self.store.find(config)
+        return run is not None and self.has_results(run)
+
+    def _train_and_evaluate(self, config: RunConfig) -> None:
+        self.results(self.store.find(config) or self._train(config))
+
+    def _backbone_run(self, seed: int) -> Run | None:
+        """The run that gives the backbone of a seed, trained if it is missing."""
+        if (config := self.backbone_config(seed)) is None:
+            return None
+        if not self.store.find(config):
+            self.prepare([seed], maps=False)
+        return self._trained(config)
+
+    # Backbones and their feature maps.
 
     def backbone_id(self, seed: int) -> str:
-        """What names the backbone of a seed in the cache: its run with that one's weights, their hash, or its seed."""
-        run, weights = backbone_run(self, seed), asdict(self.backbone)
-        return (
-            run.weights_id
-            if run
-            else content_hash(weights if self.backbone.pretrained else [weights, seed])
-        )
+        """Return what names the weights of the backbone of a seed in the cache."""
+        run = self._backbone_run(seed)
+        return run.weights_id if run else drawn_backbone(self.backbone, seed)
 
-    def maps_folder(self, backbone: str) -> Path:
-        """Where the feature maps of the test benchmark under a backbone are kept."""
-        return self.cache / content_hash(
-            ["test", backbone, asdict(self.profile.evaluation_image), self.test_id]
+    def untrained(self, arm: str, seed: int | None = None) -> RetrievalNet:
+        """Return an arm before its first step, on the backbone of a seed (of the first)."""
+        seed = self.seed if seed is None else seed
+        torch.manual_seed(seed)  # as in training: an untrained backbone is drawn from its seed
+        spec = self.profile.backbone
+        net = RetrievalNet(
+            replace(spec, weights=str(self.weights)) if self.weights else spec, variant(arm)
         )
+        if run := self._backbone_run(seed):
+            run.load_backbone(net)
+        return net.eval()
+
+    def _maps_folder(self, backbone: str) -> Path:
+        return maps_folder(backbone, self.profile.evaluation_image, self.test_id, self.cache)
 
     def test_maps(self, net: RetrievalNet, backbone: str) -> BenchmarkMaps:
-        """The feature maps of the test benchmark under a backbone that `backbone` names, computed once."""
-        return cache_benchmark(
-            on_device(net).backbone,
-            self.test,
-            self.profile.evaluation_image,
-            self.maps_folder(backbone),
-        )
-
-    def training_maps(self, seed: int) -> FeatureMaps:
-        """The feature maps of the training images under the backbone of a seed."""
-        return map_source(self, on_device(self.untrained("spoc", seed)), seed).train
+        """Return the feature maps of the test benchmark under a backbone of that name."""
+        image = self.profile.evaluation_image
+        return benchmark_maps(net, backbone, self.test, self.test_id, image, self.cache)
 
     def seed_maps(self, seed: int) -> BenchmarkMaps:
-        """The feature maps of the test benchmark under the backbone of a seed."""
+        """Return the feature maps of the test benchmark under the backbone of a seed."""
         return self.test_maps(self.untrained("spoc", seed), self.backbone_id(seed))
 
-    def network(self, of: Run | Key) -> RetrievalNet:
-        """The network of a trained run, or of the untrained (arm, seed)."""
-        return self._asked(of)[1]()
+    def map_source(self, net: RetrievalNet, seed: int) -> MapSource:
+        """Return the maps of training and validation images; `net` has the backbone of the seed."""
+        assert self.training is not None
+        backbone, image = self.backbone_id(seed), self.profile.image
+        return MapSource(self.training, image, on_device(net), backbone, self.cache)
 
-    def descriptors(self, of: Run | Key) -> tuple[Rows, Descriptors]:
-        """Of the test database (N, D) and queries (Q, D), by a trained run or the untrained head of an (arm, seed)."""
-        folder, network, frozen = self._asked(of)
-        net, profile = network(), self.profile
-        torch.manual_seed(0)  # of a random mask
-        if frozen and profile.scales == (1.0,) and not profile.whitening:
-            return self.test_maps(net, frozen).extract(MapEncoder(net.head))
-        name = of.weights_id if isinstance(of, Run) else folder.name
-        return evaluation_descriptors(
-            on_device(net), name, self.test, profile, self.cache / "shards"
-        )
+    def training_maps(self, seed: int) -> FeatureMaps:
+        """Return the feature maps of the training images under the backbone of a seed."""
+        return self.map_source(self.untrained("spoc", seed), seed).train
 
-    def results(self, of: Run | Key) -> Results:
-        """The test queries answered by a trained run, or by the untrained head of an (arm, seed); kept on disk."""
-        files = self._files(of)
-        if not files[-1].exists():
-            rows, asked = self.descriptors(of)
-            check_spread(files[-1].parent.name, rows, asked)
-            write_results(self.test, rows, asked, files)
-        return read_results(self.test, files, of.id if isinstance(of, Run) else "")
+    def _make_maps(self, seed: int) -> None:
+        self.training_maps(seed)
+        self.seed_maps(seed)
 
-    def has_results(self, of: Run | Key) -> bool:
-        """Whether the test queries are answered by it already."""
-        return self._files(of)[-1].exists()
+    # Evaluation on the test queries.
 
-    def _asked(self, of: Run | Key) -> tuple[Path, Callable[[], RetrievalNet], str]:
-        """Where the answers are kept, the network that gives them, and what names its backbone if that is frozen."""
+    def network(self, of: Of) -> RetrievalNet:
+        """Return the network of a trained run, or of the untrained (arm, seed)."""
+        return of.network() if isinstance(of, Run) else self.untrained(*of)
+
+    def _names(self, of: Of) -> tuple[str, str]:
+        """What names a network, and its backbone where that is frozen ('' where it is not)."""
         if isinstance(of, Run):
-            of.verify()  # answers of other weights must not be taken for its own
-            return of.folder, of.network, of.backbone_id if of.config.frozen else ""
+            return of.weights_id, of.backbone_id if of.config.frozen else ""
         arm, seed = of
         backbone = self.backbone_id(seed)
-        # Not the arm's name: what it stands for may change.
-        name = content_hash([backbone, asdict(variant(arm)), evaluation_hash()])
-        return self.cache / "off-the-shelf" / name, partial(self.untrained, arm, seed), backbone
+        # Not by the arm's name: what it stands for may change.
+        return content_hash([backbone, asdict(variant(arm))]), backbone
 
-    def _files(self, of: Run | Key) -> list[Path]:
-        folder, one = self._asked(of)[0], self.profile
-        weights = [of.weights_sum] if isinstance(of, Run) else []
-        asked = [
-            self.test_id,
-            asdict(one.evaluation_image),
-            one.scales,
-            one.whitening,
-            evaluation_hash(),
-            *weights,
-        ]
-        return [folder / f"{kind}-{content_hash(asked)}.csv" for kind in ("positions", "judged")]
+    def descriptors(self, of: Of) -> tuple[Rows, Descriptors]:
+        """Return the descriptors of test database (N, D) and queries (Q, D)."""
+        (name, frozen), net, spec = self._names(of), self.network(of), self.profile.evaluation
+        torch.manual_seed(0)  # of a random mask
+        if frozen and spec.single:
+            return self.test_maps(net, frozen).extract(MapEncoder(net.head))
+        folder = self.cache / "shards"
+        return evaluation_descriptors(on_device(net), name, self.test, spec, folder)
+
+    def _file(self, of: Of, kind: str) -> Path:
+        name, spec = self._names(of)[0], self.profile.evaluation
+        return table_file(self.cache / "results", kind, name, self.test_id, spec)
+
+    def has_results(self, of: Of) -> bool:
+        """Return whether the test queries are evaluated already."""
+        return self._file(of, "per-query").exists()
+
+    def results(self, of: Of) -> Results:
+        """Return how a trained run, or an untrained (arm, seed), ranks the test images."""
+        run = of.id if isinstance(of, Run) else ""
+        what = f"run {run}" if run else f"{of[0]} off the shelf"  # type: ignore[index]
+        positions = cached_table(
+            self._file(of, "positions"), lambda: ranked(what, self.test, *self.descriptors(of))
+        )
+        per_query = cached_table(
+            self._file(of, "per-query"), lambda: evaluate_positions(self.test, positions)
+        )
+        return Results(per_query, positions, run)
 
     def untrained_results(self, arm: str, seed: int | None = None) -> Results:
-        """The test queries answered by an arm before its first step, on the backbone of a seed.
+        """Return the same of an arm before its first step, on the backbone of a seed.
 
-        Raises `UserError` where the backbone has learned nothing, or for an arm with attention: before training it is
-        a constant, and judges nothing.
+        Raises `UserError` where the backbone has learned nothing, or for an arm with attention:
+        before training it is a constant.
         """
         if not self.backbone.pretrained and self.profile.backbone_training is None:
             raise UserError(
-                f"profile {self.profile.name} has no pre-trained backbone to use off the shelf"
+                f"profile {self.profile.name} has no pretrained backbone to use off the shelf"
             )
         if variant(arm).attentive:
-            raise UserError(
-                f"{arm} has an attention that must be trained first: it cannot be judged off the shelf"
-            )
-        return self.results((arm, self.profile.seeds[0] if seed is None else seed))
+            raise UserError(f"{arm} has an attention that must be trained first: train it")
+        return self.results((arm, self.seed if seed is None else seed))
 
     def evaluate(
         self, arms: Sequence[str] = (), seeds: Sequence[int] = (), heads: bool = False
     ) -> dict[Key, Results]:
-        """The answers of all arms and seeds, by (arm, seed): trained where there is something to train.
+        """Return the results of all arms and seeds, by (arm, seed), trained where they can be.
 
-        In a sweep, an arm without parameters is used as it is on each seed's backbone.
+        As heads, an arm without parameters is used as it is on each seed's backbone.
         """
         seeds, arms = seeds or self.profile.seeds, arms or self.plan(heads).arms
-        runs: dict[Key, Run] = self.train(arms, seeds, heads)
-        asked = {(arm, seed): runs.get((arm, seed), (arm, seed)) for seed in seeds for arm in arms}
+        runs = self.train(arms, seeds, heads)
+        keys = [(arm, seed) for seed in seeds for arm in arms]
+        asked: dict[Key, Of] = {key: runs.get(key, key) for key in keys}
         missing = [of for of in asked.values() if not self.has_results(of)]
-        side_by_side(self.results, missing, "answers")
+        side_by_side(self.results, missing, "evaluating")
         return {key: self.results(of) for key, of in asked.items()}
 
     def table(
         self, arms: Sequence[str] = (), seeds: Sequence[int] = (), heads: bool = False
     ) -> pd.DataFrame:
-        """One row an arm, seed, query set and setting: mAP and mP@k in per cent, queries, and the run's ID."""
-        evaluate = self.evaluate(arms, seeds, heads)
-        for line in alike({key: results.positions for key, results in evaluate.items()}):
+        """Return a row for each arm, seed, query set and setting: mAP, mP@k (per cent), run."""
+        found = self.evaluate(arms, seeds, heads)
+        for line in alike({key: results.positions for key, results in found.items()}):
             print(f"Note: {line}.")  # in a notebook it stands above the table
         rows = [
             means(results.per_query)
             .reset_index()
             .assign(arm=arm, method=VARIANTS[arm].title, seed=seed, run=results.run)
-            for (arm, seed), results in evaluate.items()
+            for (arm, seed), results in found.items()
         ]
         return pd.concat(rows, ignore_index=True)
 
     def off_the_shelf_table(self, arms: Sequence[str] = ()) -> pd.DataFrame:
-        """The same for arms off the shelf (the profile's `shelf`, unless named), which have no seed and no run."""
+        """Return the same for untrained arms (the profile's, unless named): no seed and no run."""
         rows = []
         for arm in arms or self.profile.off_the_shelf:
             found = means(self.untrained_results(arm).per_query).reset_index()

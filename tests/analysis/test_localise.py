@@ -37,8 +37,8 @@ from dagf.errors import UserError
 from dagf.model.backbone import BackboneSpec
 from dagf.model.network import RetrievalNet
 from dagf.model.variants import variant
-from dagf.study.config import load_profile
 from dagf.study.opening import open_study
+from dagf.study.profile import load_profile
 from dagf.study.runs import Run, RunStore
 from dagf.study.study import Study
 from tests.bars import Bar, watch

@@ -14,8 +14,8 @@ from dagf.datasets.toytown import load_toytown
 from dagf.errors import UserError
 from dagf.retrieval.extract import benchmark_scores
 from dagf.retrieval.metrics import evaluate, mean_average_precision
-from dagf.study.config import Scale, load_profile
 from dagf.study.opening import open_study
+from dagf.study.profile import Scale, load_profile
 from dagf.study.study import Study
 from tests.fixtures import FOLDER, write_photographs
 

@@ -20,12 +20,12 @@ from dagf.collections import export
 from dagf.collections.export import impossible, smallest_side, tolerance, write_onnx
 from dagf.datasets.images import to_input
 from dagf.errors import UserError
-from dagf.files import write_json
+from dagf.files import file_sha256, write_json
 from dagf.model.backbone import BackboneSpec
 from dagf.model.network import RetrievalNet, Variant
 from dagf.model.variants import VARIANTS, variant
 from dagf.paths import ROOT
-from dagf.study.runs import NUMBERS, Run, RunStore
+from dagf.study.runs import Run, RunStore
 from tests.commands import fine, refused
 from tests.fixtures import configured
 from tests.model.test_network import stirred
@@ -40,7 +40,8 @@ def run_of(root: Path, made_of: Variant) -> Run:
             stirred(RetrievalNet(BackboneSpec(), made_of)).state_dict(),
             folder / "weights.safetensors",
         )
-        write_json(folder / "record.json", dict.fromkeys(NUMBERS, 0))
+        sum_ = file_sha256(folder / "weights.safetensors")
+        write_json(folder / "record.json", {"run": config.id, "weights_sha256": sum_})
     return Run(folder)
 
 

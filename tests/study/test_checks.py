@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import pytest
+from dagf.study.checks import ENOUGH, alike, check_spread
 from PIL import Image
 
 from dagf.datasets import revisited
@@ -20,7 +21,6 @@ from dagf.datasets.contents import Contents
 from dagf.datasets.revisited import Counts, check_counts
 from dagf.errors import UserError
 from dagf.files import read_json, write_json
-from dagf.study.checks import ENOUGH, alike, check_spread
 from dagf.study.config import load_profile
 from dagf.study.opening import open_study
 from dagf.study.runs import Run, read_weights

@@ -1,4 +1,4 @@
-"""Many heads on the frozen maps of the same backbones: fair trials, chosen on validation, and no run for nothing."""
+"""Heads on the maps of the same backbones: fair trials, chosen on validation, no idle run."""
 
 import shutil
 from collections import Counter
@@ -27,32 +27,20 @@ from tests.fixtures import TOY
 pytestmark = pytest.mark.usefixtures("one_process")
 
 RATES = (1e-3, 1e-1)
-HEADS = (
-    "gem",
-    "netvlad",
-    "spatial",
-    "channel",
-    "attention",
-    "dagf",
-)  # of the toy's sweep, those with parameters
+HEADS = ("gem", "netvlad", "spatial", "channel", "attention", "dagf")  # those with parameters
 PLAIN = ("mac", "spoc", "crow")
-ANSWERS = {"positions", "judged"}
 
 
 @pytest.fixture
 def own(toy: Study, tmp_path: Path) -> Study:
-    """The toy study with a store of its own, in which its runs are."""
+    """The toy study with a store and a cache of its own, which begin as copies."""
     shutil.copytree(toy.store.root, tmp_path / "runs")
-    return replace(toy, store=RunStore(tmp_path / "runs"))
+    shutil.copytree(toy.cache, tmp_path / "cache")
+    return replace(toy, store=RunStore(tmp_path / "runs"), cache=tmp_path / "cache")
 
 
 def heads(study: Study) -> list[Run]:
     return [run for run in study.store.all() if run.config.frozen]
-
-
-def kept_of(run: Run) -> set[str]:
-    """What is kept of a run's answers to test queries."""
-    return {path.name.partition("-")[0] for path in run.folder.glob("*.csv")} & ANSWERS
 
 
 def names(configs: list[RunConfig]) -> list[tuple[str, int, float]]:
@@ -113,9 +101,7 @@ def test_a_trial_that_is_not_chosen_never_meets_the_test_queries(toy: Study) -> 
     for heads in (False, True):
         chosen = {run.id for run in toy.train(heads=heads).values()}
         arms = [run for run in toy.store.all() if run.config.start and run.config.frozen == heads]
-        assert {run.id: kept_of(run) for run in arms} == {
-            run.id: ANSWERS if run.id in chosen else set() for run in arms
-        }
+        assert {run.id for run in arms if toy.has_results(run)} == chosen
         assert len(chosen) < len(arms)
 
 
@@ -189,16 +175,14 @@ def test_a_new_end_to_end_arm_leaves_the_heads_alone(own: Study, trained: list[R
     assert not any(config.frozen for config in trained)
 
 
-def test_without_a_sweep_there_is_nothing_to_ask(
-    project: Path, profile: Callable[..., str]
-) -> None:
+def test_without_heads_there_is_nothing_to_ask(project: Path, profile: Callable[..., str]) -> None:
     study = open_study(profile())
     for ask in (study.plan, study.trials, study.train, study.evaluate, study.table):
-        with pytest.raises(UserError, match="profile tiny has no sweep of heads on frozen maps"):
+        with pytest.raises(UserError, match="profile tiny has no heads on frozen maps"):
             ask(heads=True)
 
 
-def test_a_sweep_that_names_no_arms_has_all_of_them(toy: Study) -> None:
+def test_heads_that_name_no_arms_has_all_of_them(toy: Study) -> None:
     assert toy.plan() == replace(
         toy.plan(heads=True),
         training=toy.profile.arm_training,
@@ -239,7 +223,7 @@ def test_a_table_of_heads_is_that_of_their_answers(toy: Study) -> None:
 
 
 def test_a_random_mask_is_drawn_alike_whatever_was_drawn_before(
-    own: Study, monkeypatch: pytest.MonkeyPatch
+    own: Study, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setitem(
         VARIANTS, "random", Variant("GeM + random mask", windows=(1, 2, 3), mask="random")
@@ -248,7 +232,6 @@ def test_a_random_mask_is_drawn_alike_whatever_was_drawn_before(
     study = replace(own, profile=replace(own.profile, heads=heads, seeds=(0,)))
     run = study.run("random", heads=True)
     first = study.results(run)
-    for file in run.folder.glob("*-*.csv"):
-        file.unlink()
     torch.manual_seed(1234)
-    pd.testing.assert_frame_equal(study.results(run).positions, first.positions)
+    again = replace(study, cache=tmp_path / "empty").results(run)
+    pd.testing.assert_frame_equal(again.positions, first.positions)

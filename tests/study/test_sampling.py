@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from dagf.study.mining import TupleSampler, hardest
 from hypothesis import given
 from hypothesis import strategies as st
 from numpy.typing import NDArray
@@ -20,7 +21,6 @@ from dagf.errors import UserError
 from dagf.model.losses import make_loss
 from dagf.study import training
 from dagf.study.config import Mining, RunConfig, TrainSpec
-from dagf.study.mining import TupleSampler, hardest
 from dagf.study.runs import Run
 from dagf.study.sampling import LandmarkSampler
 from dagf.study.sources import ImageSource, make_source

@@ -7,7 +7,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import pandas as pd
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
@@ -16,16 +15,17 @@ from dagf.analysis.contrasts import off_the_shelf_summary
 from dagf.datasets.images import ImageSpec, load_image, to_input
 from dagf.errors import UserError
 from dagf.files import file_sha256, read_json, write_json
+from dagf.model.backbone import BackboneSpec
+from dagf.model.network import RetrievalNet
 from dagf.model.variants import VARIANTS, variant
 from dagf.retrieval.extract import benchmark_scores
 from dagf.retrieval.metrics import evaluate
-from dagf.study import parallel, study
+from dagf.study import parallel
 from dagf.study.config import RunConfig
 from dagf.study.opening import open_study
 from dagf.study.runs import RunStore
-from dagf.study.schedule import tasks_for
 from dagf.study.study import Study
-from tests.fixtures import FOLDER
+from tests.fixtures import FOLDER, PROFILE
 
 pytestmark = pytest.mark.usefixtures("one_process")
 
@@ -40,12 +40,11 @@ def test_arms_share_the_backbone_of_their_seed(
     assert [config.variant.title for config in backbones] == ["SPoC", "SPoC"]
     assert len(arms) == 4
     assert {(config.seed, config.start) for config in arms} == {
-        (config.seed, config.id) for config in backbones
+        (config.seed, study.backbone_id(config.seed)) for config in backbones
     }
-    assert {tuple(row) for row in table[["arm", "seed", "setting"]].to_numpy()} == {
-        (arm, seed, setting) for arm in ("spoc", "dagf") for seed in (0, 1) for setting in ("Easy", "Medium", "Hard")
-        if ((table["setting"] == setting).any())
-    }  # fmt: skip
+    rows = {(row["arm"], row["seed"]) for row in table.to_dict("records")}
+    assert rows == {(arm, seed) for arm in ("spoc", "dagf") for seed in (0, 1)}
+    assert set(table["setting"]) <= {"Easy", "Medium", "Hard"}
     assert table["mAP"].between(0, 100).all()
     assert len({run.id for run in study.train().values()}) == 4
     trained.clear()
@@ -77,15 +76,17 @@ def test_only_what_changed_is_trained_again(
     assert len(trained) == 2  # the arms, not the backbone
 
 
-def test_another_pyramid_is_judged_again_but_not_trained(
+def test_another_pyramid_is_evaluated_again_but_not_trained(
     project: Path, profile: Callable[..., str], trained: list[RunConfig]
 ) -> None:
-    run = open_study(profile(arms=["spoc"], seeds=[0])).run("spoc")
+    study = open_study(profile(arms=["spoc"], seeds=[0]))
+    run = study.run("spoc")
     trained.clear()
     other = open_study(profile(arms=["spoc"], seeds=[0], scales=[1.0, 0.7071]))
-    other.results(other.run("spoc"))
+    assert other.run("spoc") == run
     assert trained == []
-    assert len(list(run.folder.glob("judged-*.csv"))) == 2
+    assert study.has_results(run) and other.has_results(run)
+    assert len(list((study.cache / "results").glob("per-query-*.csv"))) == 2
 
 
 @pytest.mark.parametrize(
@@ -122,95 +123,66 @@ def test_heads_on_a_frozen_backbone_and_a_folder(
     assert len({study.backbone_id(seed) for seed in (0, 1)}) == 2
 
 
-def retrained(study: Study, config: RunConfig, seed: int) -> None:
-    """Put into the store what training `config` again on another kind of machine leaves: other weights."""
-    folder = study.store.folder(config)
-    weights, record = folder / "weights.safetensors", read_json(folder / "record.json")
-    rng = torch.Generator().manual_seed(seed)
-    moved = {
-        key: one * (1 + 0.5 * torch.randn(one.shape, generator=rng))
-        for key, one in _moving(weights).items()
-    }
-    save_file({**load_file(weights), **moved}, weights)
-    write_json(folder / "record.json", record | {"weights_sha256": file_sha256(weights)})
+FROZEN = {"arm_training": None, "heads": {"training": PROFILE["arm_training"]}}
 
 
-def _moving(weights: Path) -> dict[str, torch.Tensor]:
-    return {key: one for key, one in load_file(weights).items() if one.ndim == 4}
-
-
-@pytest.mark.parametrize("frozen", [False, True])
-def test_what_is_cached_of_a_network_is_not_taken_for_that_of_one_with_other_weights(
-    project: Path, profile: Callable[..., str], frozen: bool
-) -> None:
-    study = open_study(profile(arms=["gem"], seeds=[0], frozen=frozen))
-    first = study.run("gem")
-    before, backbone = study.results(first).per_query, study.backbone_config(0)
-    assert backbone is not None
-    retrained(study, backbone if frozen else first.config, 7)
-    if frozen:
-        shutil.rmtree(first.folder)
-    again = study.run("gem")
-    shutil.copytree(study.store.root, project / "runs")
-    fresh = replace(study, store=RunStore(project / "runs"), cache=project / "cache")
-    for file in (project / "runs").rglob("judged-*.csv"):
-        file.unlink()
-    per_query = study.results(again).per_query
-    pd.testing.assert_frame_equal(per_query, fresh.results(fresh.run("gem")).per_query)
-    assert not per_query.equals(before)
-    assert again.id == first.id  # which is what tables show
-    learned_from = study.training_maps(0).take(np.arange(2))
-    assert torch.equal(learned_from, fresh.training_maps(0).take(np.arange(2)))
-
-
-@pytest.mark.parametrize("frozen", [False, True])
+@pytest.mark.parametrize("changes", [{}, FROZEN], ids=["end to end", "heads"])
 def test_a_backbone_that_is_gone_is_trained_again_before_its_arms(
-    project: Path, profile: Callable[..., str], frozen: bool
+    project: Path, profile: Callable[..., str], trained: list[RunConfig], changes: dict[str, Any]
 ) -> None:
-    study = open_study(profile(arms=["gem"], seeds=[0], frozen=frozen))
+    study = open_study(profile(arms=["gem"], seeds=[0], **changes))
     first, backbone = study.run("gem"), study.backbone_config(0)
     assert backbone is not None
     weights = load_file(first.folder / "weights.safetensors")
     for config in (backbone, first.config):
         shutil.rmtree(study.store.folder(config))
-    tasks = tasks_for(study, ["gem"], [0], heads=False)
-    first_of_all, (needed,) = next(iter(tasks)), tasks["arm", "gem", 0].needs
-    assert first_of_all == ("backbone", 0)
-    assert needed in tasks  # else workers side by side would begin with the arm
-    again = load_file(study.run("gem").folder / "weights.safetensors")
-    assert all(again[key].equal(one) for key, one in weights.items())
+    again = study.run("gem")
+    assert trained == 2 * [backbone, first.config]
+    assert all(again.weights()[key].equal(one) for key, one in weights.items())
 
 
-@pytest.mark.parametrize("frozen", [False, True])
-def test_an_arm_on_a_backbone_that_is_now_another_is_named(
-    project: Path, profile: Callable[..., str], frozen: bool
+@pytest.mark.parametrize("changes", [{}, FROZEN], ids=["end to end", "heads"])
+def test_nothing_is_taken_for_that_of_a_backbone_with_other_weights(
+    project: Path, profile: Callable[..., str], changes: dict[str, Any]
 ) -> None:
-    study = open_study(profile(arms=["gem"], seeds=[0], frozen=frozen))
-    run, backbone = study.run("gem"), study.backbone_config(0)
+    """Another machine trains the same backbone to other weights: arms, maps and results are new."""
+    study = open_study(profile(arms=["gem"], seeds=[0], **changes))
+    first, backbone = study.run("gem"), study.backbone_config(0)
     assert backbone is not None
-    retrained(study, backbone, 7)
-    with pytest.raises(
-        UserError, match=f"{run.id} was trained on the backbone {backbone.id}.*delete this folder"
-    ) as said:
-        study.table()
-    assert "\n" not in str(said.value)
-    old = {key: value for key, value in run.record.items() if key != "start_weights_sha256"}
-    write_json(run.folder / "record.json", old)  # of an earlier version, which did not say
-    assert len(study.table())
-    shutil.rmtree(run.folder)
-    assert len(study.table())
+    before, maps = study.results(first).per_query, study.training_maps(0).take(np.arange(2))
+    folder = study.store.folder(backbone)
+    weights, record = folder / "weights.safetensors", read_json(folder / "record.json")
+    moved = load_file(weights)
+    moved |= {key: one * 1.5 for key, one in moved.items() if one.ndim == 4}
+    save_file(moved, weights)
+    write_json(folder / "record.json", record | {"weights_sha256": file_sha256(weights)})
+    second = study.run("gem")
+    assert second.id != first.id
+    assert second.config.start.partition("-")[0] == first.config.start.partition("-")[0]
+    assert not study.results(second).per_query.equals(before)
+    assert not study.training_maps(0).take(np.arange(2)).equal(maps)
+
+
+def test_results_are_those_of_the_weights(project: Path, profile: Callable[..., str]) -> None:
+    """Trained again to other weights, a run is evaluated again."""
+    study = open_study(profile(arms=["gem"], seeds=[0]))
+    run = study.run("gem")
+    assert study.has_results(run)
+    record = run.record
+    write_json(run.folder / "record.json", record | {"weights_sha256": "0" * 64})
+    assert not study.has_results(run)
 
 
 def _fresh(study: Study, config: RunConfig) -> Any:
     torch.manual_seed(config.seed)
-    return study.RetrievalNet(config.backbone, config.variant)
+    return RetrievalNet(config.backbone, config.variant)
 
 
 def test_weights_are_named_by_their_content(
     project: Path, profile: Callable[..., str], photographs: Path, tmp_path: Path
 ) -> None:
     torch.manual_seed(5)
-    backbone = study.RetrievalNet(study.BackboneSpec(), variant("spoc")).backbone
+    backbone = RetrievalNet(BackboneSpec(), variant("spoc")).backbone
     for name in ("one.pth", "two.pth"):
         torch.save(backbone.state_dict(), tmp_path / name)
     (tmp_path / "two.pth").write_bytes((tmp_path / "one.pth").read_bytes())
@@ -224,7 +196,6 @@ def test_weights_are_named_by_their_content(
     kept = load_file(one.run("gem").folder / "weights.safetensors")
     assert all(kept[f"backbone.{key}"].equal(value) for key, value in backbone.state_dict().items())
     (tmp_path / "two.pth").write_bytes(b"")
-    assert two.run("gem") == one.run("gem") if two.backbone == one.backbone else True
     with pytest.raises(UserError, match=r"two\.pth"):
         two.untrained("gem")
 
@@ -237,7 +208,7 @@ def test_off_the_shelf(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     name = profile(**FOLDER, off_the_shelf=["gem", "spoc"], seeds=[0])
-    with pytest.raises(UserError, match="no pre-trained backbone"):
+    with pytest.raises(UserError, match="no pretrained backbone"):
         open_study(name, str(photographs)).untrained_results("gem")
     study = open_study(name, str(photographs), weights=backbone_weights)
     table = study.off_the_shelf_table()
@@ -252,10 +223,8 @@ def test_off_the_shelf(
     )
     with pytest.raises(UserError, match="dagf has an attention that must be trained first"):
         study.untrained_results("dagf")
-    kept = set((study.cache / "off-the-shelf").iterdir())
     monkeypatch.setitem(VARIANTS, "gem", replace(VARIANTS["gem"], windows=(1, 2)))
-    study.untrained_results("gem")  # the name now stands for another descriptor
-    assert len(set((study.cache / "off-the-shelf").iterdir()) - kept) == 1
+    assert not study.has_results(("gem", 0))  # the name now stands for another descriptor
     assert list(off_the_shelf_summary(table)["method"]) == ["GeM", "SPoC"]
 
 
@@ -281,8 +250,8 @@ def test_worker_processes_give_the_same_bits(
         key: load_file(run.folder / "weights.safetensors") for key, run in study.train().items()
     }
     monkeypatch.setattr(parallel, "cores", lambda: 2)
-    other = replace(study, store=study.RunStore(tmp_path / "other"), cache=tmp_path / "cache")
+    other = replace(study, store=RunStore(tmp_path / "other"), cache=tmp_path / "cache")
     for key, run in other.train().items():
         there = load_file(run.folder / "weights.safetensors")
         assert all(here[key][name].equal(value) for name, value in there.items())
-        assert list(run.folder.glob("judged-*.csv"))
+        assert other.has_results(run)

@@ -26,10 +26,10 @@ from dagf.retrieval.extract import extract
 from dagf.retrieval.metrics import evaluate
 from dagf.retrieval.search import Descriptors, similarities
 from dagf.retrieval.whitening import Whitening, pca_whitening
+from dagf.study.cache import read_table
 from dagf.study.parallel import side_by_side
 from dagf.study.provenance import code_hash
-from dagf.study.runs import REMEDY, Run, read_table
-from dagf.study.schedule import map_source
+from dagf.study.runs import Run
 from dagf.study.study import Key, Study
 
 AS_IT_IS = "none"
@@ -67,7 +67,7 @@ def evaluations(study: Study, asked: Sequence[Run | Key]) -> list[pd.DataFrame]:
 
 def read_evaluated(file: Path) -> pd.DataFrame:
     """Judged queries that were kept in the cache; a `UserError` names a file that is broken."""
-    return read_table(file, ("query", "positives", "AP", "P@1"), REMEDY)
+    return read_table(file)
 
 
 def _file(study: Study, of: Run | Key) -> Path:
@@ -102,7 +102,7 @@ def extracted(
     seed = of.config.seed if isinstance(of, Run) else of[1]
     net = on_device(of.network() if isinstance(of, Run) else study.untrained(*of))
     encode, backbone = MapEncoder(net.head), study.backbone_id(seed)
-    learned = map_source(study, net, seed)
+    learned = study.map_source(net, seed)
     known = extract(encode, learned.train.batches(), learned.train.count)
     maps = {
         "validation": lambda: learned.validation,

@@ -8,14 +8,14 @@ FOLDER = Path(__file__).parent
 
 
 def names() -> list[str]:
-    """The names of the profiles."""
+    """Return the names of the profiles."""
     return sorted(path.stem for path in FOLDER.glob("*.yaml"))
 
 
 def find(name: str) -> Path:
-    """The file of a profile: one of ours by its name, or a YAML file of your own by its path.
+    """Return the file of a profile: one of ours by its name, or a YAML file of your own.
 
-    Raises `UserError` for a name that is not known (with the nearest one) and for a file that does not exist.
+    Raises `UserError` for an unknown name (with the nearest one) and for a missing file.
     """
     if not name.endswith((".yaml", ".yml")):
         return FOLDER / f"{choose('profile', name, names())}.yaml"

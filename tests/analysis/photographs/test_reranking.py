@@ -38,8 +38,8 @@ from tests.fixtures import write_photographs
 
 TRAINING = {"epochs": 1, "steps": 2, "landmarks": 2, "views": 2}
 FOLDER: dict[str, Any] = {
-    "image": {"size": 32, "mode": "squash"}, "backbone_training": None, "frozen": True, "arms": ["gem"],
-    "arm_training": TRAINING, "heads": {"training": TRAINING, "rates": [1e-3]}, "toytown": None,
+    "image": {"size": 32, "mode": "squash"}, "backbone_training": None, "arms": ["gem"],
+    "arm_training": None, "heads": {"training": TRAINING, "rates": [1e-3]}, "toytown": None,
 }  # fmt: skip
 
 

@@ -1,0 +1,164 @@
+"""Profiles: the scales at which the study is run, as YAML files."""
+
+from collections.abc import Hashable
+from dataclasses import replace
+from typing import Annotated, Any, TypeVar
+
+import yaml
+from pydantic import AfterValidator, Field
+from pydantic.dataclasses import dataclass
+
+from dagf.datasets.images import ImageSpec
+from dagf.errors import UserError
+from dagf.model.backbone import BackboneSpec
+from dagf.model.variants import VARIANTS
+from dagf.study import profiles
+from dagf.study.config import STRICT, Rate, TrainSpec, read_fields
+from dagf.study.evaluation import EvaluationSpec
+from dagf.toytown.generate import ToytownSpec
+
+V = TypeVar("V", bound=Hashable)
+MOST_PIXELS = 4096  # a side: beyond it no network of ours fits in memory
+
+
+def _distinct(values: tuple[V, ...]) -> tuple[V, ...]:
+    """An arm that stands there twice would be compared with itself, a seed twice count as two."""
+    twice = [value for value in values if values.count(value) > 1]
+    if twice:
+        raise ValueError(f"{twice[0]!r} stands there twice")
+    return values
+
+
+def _fits_in_memory(image: ImageSpec) -> ImageSpec:
+    if image.size > MOST_PIXELS:
+        raise ValueError(f"size is {image.size} pixels, but should be at most {MOST_PIXELS}")
+    return image
+
+
+Image = Annotated[ImageSpec, AfterValidator(_fits_in_memory)]
+Arms = Annotated[tuple[str, ...], AfterValidator(_distinct)]
+Rates = Annotated[tuple[Rate, ...], AfterValidator(_distinct)]
+Seed = Annotated[int, Field(ge=0, lt=2**32)]
+PyramidScale = Annotated[float, Field(gt=0, lt=10)]
+
+
+@dataclass(frozen=True, config=STRICT)
+class ArmPlan:
+    """Arms, how each of them is trained, and the learning rates that each tries on validation.
+
+    rates: none, and there is no choice: it is that of `training`.
+    """
+
+    training: TrainSpec
+    arms: Arms = ()
+    rates: Rates = ()
+
+
+@dataclass(frozen=True, config=STRICT)
+class Scale:
+    """What is measured at large scale: rendered distractors, rows up to which search is timed."""
+
+    distractors: Annotated[int, Field(ge=0)]
+    rows: Annotated[int, Field(ge=100)]
+
+
+@dataclass(frozen=True, config=STRICT)
+class Profile:
+    """A scale at which the study is run; the YAML files in `dagf/study/profiles` are ours.
+
+    arms: the arms of the primary contrast. arm_training, rates: how they are trained end to end;
+    None: as heads. heads: arms on the frozen maps of the backbones (no arms: every variant).
+    backbone_training: of the backbone that all arms of a seed start from, under a neutral SPoC head
+    (None: `backbone.weights` as they are). toytown: None where the profile is for photographs
+    alone. off_the_shelf: arms to evaluate untrained, on a pretrained backbone. scales: of the
+    test-time image pyramid. held_out: instances of a photograph folder, or of a training set
+    without a validation split, kept for validation. training_set: a public set to train on
+    (`dagf.datasets.training_sets`). test_image: where test images have another size. whitening: the
+    training set on whose whitening split a learned whitening is learned, '' for none. scale: of 07.
+    """
+
+    name: str
+    about: str
+    backbone: BackboneSpec
+    image: Image
+    arms: Annotated[Arms, Field(min_length=1)]
+    seeds: Annotated[tuple[Seed, ...], Field(min_length=1), AfterValidator(_distinct)]
+    arm_training: TrainSpec | None = None
+    rates: Rates = ()
+    heads: ArmPlan | None = None
+    toytown: ToytownSpec | None = None
+    backbone_training: TrainSpec | None = None
+    off_the_shelf: Arms = ()
+    scales: Annotated[tuple[PyramidScale, ...], Field(min_length=1), AfterValidator(_distinct)] = (
+        1.0,
+    )
+    held_out: Annotated[int, Field(ge=1)] = 4
+    training_set: str = ""
+    test_image: Image | None = None
+    whitening: str = ""
+    scale: Scale | None = None
+
+    def __post_init__(self) -> None:
+        """Raise `ValueError` where nothing says how the arms are trained."""
+        if not (self.arm_training or self.heads):
+            raise ValueError("arm_training is missing, or heads where the arms are trained so")
+
+    @property
+    def frozen(self) -> bool:
+        """Whether all arms are heads on frozen backbones."""
+        return self.arm_training is None
+
+    @property
+    def evaluation(self) -> EvaluationSpec:
+        """How the test images are described."""
+        return EvaluationSpec(self.test_image or self.image, self.scales, self.whitening)
+
+    @property
+    def evaluation_image(self) -> ImageSpec:
+        """The size of the test images."""
+        return self.evaluation.image
+
+    @property
+    def drawing(self) -> ToytownSpec:
+        """The Toytown of this profile; a `UserError` where it is for photographs alone."""
+        if self.toytown is None:
+            raise UserError(
+                f"profile {self.name} is for photographs: name their folder with --benchmark"
+            )
+        return self.toytown
+
+    def plan(self, heads: bool = False) -> ArmPlan:
+        """Return the arms that are trained as heads, or the arms of the primary contrast.
+
+        Raises `UserError` where the profile has no heads.
+        """
+        if self.arm_training and not heads:
+            return ArmPlan(self.arm_training, self.arms, self.rates)
+        if self.heads is None:
+            raise UserError(f"profile {self.name} has no heads on frozen maps")
+        every = self.heads.arms or tuple(VARIANTS)
+        return replace(self.heads, arms=every if heads else self.arms)
+
+
+class _Loader(yaml.SafeLoader):
+    """Plain values only, and no key twice: the first value would be lost without a word."""
+
+    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
+        keys = [key.value for key, _ in node.value]
+        twice = [key for key in keys if keys.count(key) > 1]
+        if twice:
+            raise yaml.constructor.ConstructorError(problem=f"'{twice[0]}' stands there twice")
+        return super().construct_mapping(node, deep)
+
+
+def load_profile(name: str) -> Profile:
+    """Return the profile of that name, or that in a YAML file of your own.
+
+    Raises `UserError` for an unknown name (with the nearest one), field or type.
+    """
+    where = f"profile {name}"
+    try:
+        values = yaml.load(profiles.find(name).read_text(encoding="utf-8"), _Loader)
+    except (yaml.YAMLError, ValueError) as error:  # ValueError: not UTF-8, or no date
+        raise UserError(f"{where} is not valid YAML: {str(error).splitlines()[0]}") from error
+    return read_fields(Profile, values, where)
