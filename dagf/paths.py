@@ -12,23 +12,7 @@ from platformdirs import user_cache_path, user_data_path
 from dagf.errors import UserError
 
 ROOT = "DAGF_ROOT"  # names the project's folder when the current folder is not inside it
-# Of the tables in reports/photographs/, in the order in which they are shown: those that are shown
-# everywhere, then those that 06 shows, too.
-PHOTOGRAPH_TABLES = ("against-gem", "shelf-ablation")
-MORE_PHOTOGRAPH_TABLES = (
-    *(
-        "trained-ablation",
-        "reranking",
-        "reranking-trained",
-        "learning-curve",
-        "diversity",
-        "masks-earlier-cut",
-    ),
-    *("duplicate-counts", "near-duplicates", "distractors"),
-)
-SPEED = Path(
-    "benchmarks", "results.json"
-)  # what `make bench` measured last, below the project's folder
+SPEED = Path("benchmarks", "results.json")  # what `make bench` measured, below the project's folder
 RESULTS = "DAGF_RESULTS"  # set by the report runner: where a notebook leaves tables and figures
 
 

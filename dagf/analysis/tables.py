@@ -16,6 +16,13 @@ from dagf.errors import UserError
 from dagf.files import atomic_path, read_json, write_json, write_text
 
 RUNS = "runs"
+# Of the tables on photographs, in the order in which they are shown: those that the overview shows,
+# and what 06 shows, too.
+PHOTOGRAPH_TABLES = ("against-gem", "shelf-ablation")
+MORE_PHOTOGRAPH_TABLES = (
+    *("trained-ablation", "reranking", "reranking-trained", "learning-curve", "diversity"),
+    *("masks-earlier-cut", "duplicate-counts", "near-duplicates", "distractors"),
+)
 SIGNS = {  # of our tables; LaTeX has none of them without further packages
     "−": "$-$", "×": r"$\times$", "±": r"$\pm$", "·": r"$\cdot$", "≤": r"$\leq$", "≥": r"$\geq$",
     "→": r"$\to$", "α": r"$\alpha$", "–": "--", "<": r"\textless{}", ">": r"\textgreater{}",
@@ -88,7 +95,7 @@ def latex(table: pd.DataFrame, caption: str) -> str:
 
 def photograph_tables() -> list[dict[str, Any]]:
     """Return the records of the kept tables on photographs (reports/photographs), set by set."""
-    names = (*paths.PHOTOGRAPH_TABLES, *paths.MORE_PHOTOGRAPH_TABLES)
+    names = (*PHOTOGRAPH_TABLES, *MORE_PHOTOGRAPH_TABLES)
     files = sorted((paths.reports() / "photographs").glob("*.json"))
     sets = dict.fromkeys(file.stem.rpartition(".")[0] for file in files)
     found = [files[0].with_name(f"{one}.{name}.json") for one in sets for name in names]
@@ -147,9 +154,3 @@ def published_table(
     told = [*ABOUT.values()][2:]
     table = pd.DataFrame(rows)
     return table[[*(column for column in table if column not in told), *told]]
-
-
-def is_number(text: str) -> bool:
-    """Return whether `text` is shown as a number: 3, −1.5, 41.2 %, .41 ± .02, [.38, .42]."""
-    number = r"[—–]|[-+−±≤≥<>~\[(]*[.\d][\d.,:;%±+−()\[\]\s×e–-]*"
-    return bool(re.fullmatch(number, text.strip()))

@@ -13,7 +13,7 @@ from typing import Any
 from IPython.display import HTML, Markdown
 from pandas import DataFrame
 
-from dagf import paths
+from dagf.analysis.tables import PHOTOGRAPH_TABLES
 from dagf.files import read_json
 from dagf.reports.freshness import Output, output_for
 from dagf.show.html import record_table, table, templates
@@ -124,7 +124,7 @@ class Records:
         further = []
         for file in sorted(folder.glob("*.*.json")):
             name, _, kind = file.stem.rpartition(".")
-            if kind in paths.PHOTOGRAPH_TABLES:
+            if kind in PHOTOGRAPH_TABLES:
                 record, link = read_json(file), self.output.link(file)
                 shown = {"html": record_table(record).data, "run": record.get("measured")}
                 sets[name][kind] = {**shown, "file": link}
@@ -135,7 +135,7 @@ class Records:
             (
                 name,
                 about.get(name, ""),
-                [of[kind] for kind in paths.PHOTOGRAPH_TABLES if kind in of],
+                [of[kind] for kind in PHOTOGRAPH_TABLES if kind in of],
             )
             for name, of in sets.items()
         ]

@@ -19,7 +19,6 @@ from nbconvert import HTMLExporter
 from nbconvert.filters.markdown_mistune import IPythonRenderer, MarkdownWithMath
 
 import dagf
-from dagf.analysis.tables import is_number
 from dagf.files import slug
 from dagf.show.html import TEMPLATE, style, with_script
 
@@ -158,3 +157,9 @@ def _align_numbers(table: bs4.Tag) -> None:
         if texts and all(map(is_number, texts)):
             for cell in column:
                 cell["class"] = "number"
+
+
+def is_number(text: str) -> bool:
+    """Return whether `text` is shown as a number: 3, −1.5, 41.2 %, .41 ± .02, [.38, .42]."""
+    number = r"[—–]|[-+−±≤≥<>~\[(]*[.\d][\d.,:;%±+−()\[\]\s×e–-]*"
+    return bool(re.fullmatch(number, text.strip()))

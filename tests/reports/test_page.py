@@ -10,7 +10,7 @@ import bs4
 import nbformat
 import pytest
 
-from dagf.reports.page import About, Page, mathml, render_page, tidy
+from dagf.reports.page import About, Page, is_number, mathml, render_page, tidy
 from dagf.show.html import TEMPLATE
 
 TEXT = r"""# A page about $\alpha$
@@ -181,3 +181,15 @@ def test_each_table_gets_one_box_to_scroll_in() -> None:
     soup = bs4.BeautifulSoup("<figure><table></table></figure><table></table>", "html.parser")
     tidy(soup)
     assert [len(table.find_parents(class_="scroll")) for table in soup.select("table")] == [1, 1]
+
+
+@pytest.mark.parametrize(
+    ("text", "number"),
+    [
+        *((text, True) for text in ("3", ".412", "-1.5", "−1.5", "41.2 %", ".41 ± .02")),
+        *((text, True) for text in (".40 [.38, .42]", "[.3, .4]", "—", "1,200")),
+        *((text, False) for text in ("", "GeM", "3 seeds", "v1", "1x1 conv", "(a)", "-")),
+    ],
+)
+def test_what_is_aligned_as_a_number(text: str, number: bool) -> None:
+    assert is_number(text) == number
