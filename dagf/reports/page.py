@@ -122,11 +122,14 @@ class Renderer(IPythonRenderer):
 
 def mathml(tex: str, display: str) -> str:
     """Return TeX as MathML; the TeX stays with it, for screen readers and those who copy it."""
-    alternative = html.escape(tex.strip())
+    tex = tex.strip()
+    try:
+        made = convert(tex, display=display)
+    except Exception:  # whatever it does not know: a formula as TeX is better than no page
+        return f'<code class="tex">{html.escape(tex)}</code>'
     # HTML needs no name space, and a page has no address in it that is not its own.
-    formula = convert(tex.strip(), display=display).replace(
-        '<math xmlns="http://www.w3.org/1998/Math/MathML"', f'<math alttext="{alternative}"', 1
-    )
+    space = '<math xmlns="http://www.w3.org/1998/Math/MathML"'
+    formula = made.replace(space, f'<math alttext="{html.escape(tex)}"', 1)
     return (
         f'<span class="equation" tabindex="0">{formula}</span>' if display == "block" else formula
     )
