@@ -118,7 +118,9 @@ def test_math_is_mathml_but_not_in_code(soup: bs4.BeautifulSoup) -> None:
     assert soup.select_one("code:-soup-contains('cost')").get_text() == "cost = $5 and $6"  # type: ignore[union-attr]
     assert "$x" not in soup.get_text()
     assert 'alttext="a &lt; &quot;b&quot;"' in mathml('a < "b"', "inline")
-    assert mathml(r"\frac{", "block") == r'<code class="tex">\frac{</code>'  # it cannot be converted
+    assert (
+        mathml(r"\frac{", "block") == r'<code class="tex">\frac{</code>'
+    )  # it cannot be converted
 
 
 def test_contents_lead_to_headings(soup: bs4.BeautifulSoup) -> None:
