@@ -13,9 +13,9 @@ from dagf.analysis.tables import keep_table
 from dagf.collections import changes
 from dagf.collections.encoders import of_run
 from dagf.collections.index import Collection, build
-from dagf.datasets import transfer
+from dagf.datasets import download as downloads
 from dagf.datasets.download import get
-from dagf.datasets.manifest import DataSet, Expected, RemoteFile
+from dagf.datasets.manifest import DataSet
 from dagf.errors import UserError, place_fault
 from dagf.files import read_json, write_json
 from dagf.paths import ROOT
@@ -41,26 +41,22 @@ def draw(folder: Path) -> None:
 
 def download(folder: Path, port: int, sums: dict[str, str]) -> None:
     """Get a set of two archives and a plain file, and the set that it needs."""
-    transfer.PAUSE = 0.001
+    downloads.PAUSE = 0.001
 
-    def file(name: str, **more: Any) -> RemoteFile:
-        return RemoteFile(name, (f"http://127.0.0.1:{port}/{name}",), sha256=sums[name], **more)
+    def file(name: str, **more: Any) -> dict[str, Any]:
+        mirrors = [f"http://127.0.0.1:{port}/{name}"]
+        return {"file": name, "mirrors": mirrors, "sha256": sums[name], **more}
 
-    archives = (
-        file("a.tgz", archive="tgz", into="jpg"),
-        file("b.zip", archive="zip", into="jpg"),
-        file("list.csv"),
-    )
+    archives = [file(name, archive=name[2:], into="jpg") for name in ("a.tgz", "b.zip")]
+    photos = {
+        "needs": ["truth"],
+        "files": [*archives, file("list.csv")],
+        "expected": {"files": {"jpg/*": 5, "list.csv": 1}},
+    }
+    truth = {"files": [file("gnd.json")], "expected": {"files": {"gnd.json": 1}}}
     sets = [
-        DataSet(
-            "photos",
-            "Photos",
-            "test/photos",
-            ("truth",),
-            archives,
-            Expected({"jpg/*": 5, "list.csv": 1}),
-        ),
-        DataSet("truth", "Truth", "test/truth", (), (file("gnd.json"),), Expected({"gnd.json": 1})),
+        DataSet(name=name, title=name, folder=f"test/{name}", **one)
+        for name, one in (("photos", photos), ("truth", truth))
     ]
     get(["photos"], {one.name: one for one in sets}, folder, lambda line: None)
 

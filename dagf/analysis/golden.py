@@ -16,8 +16,8 @@ from scipy.io import loadmat
 from dagf import paths
 from dagf.analysis.tables import read_published
 from dagf.datasets.benchmark import Benchmark, from_ground_truth
-from dagf.datasets.manifest import DataSet, read_manifest
-from dagf.datasets.revisited import check_counts, load_ground_truth, plain_file
+from dagf.datasets.manifest import DataSet, check_counts, read_manifest
+from dagf.datasets.revisited import load_ground_truth, plain_file
 from dagf.errors import UserError
 from dagf.retrieval.metrics import evaluate, means
 
@@ -49,7 +49,7 @@ def check_golden(sets: Mapping[str, DataSet], data: Path, published: pd.DataFram
                 f"{', '.join(missing)} not in {folder}: get the files with `dagf data get {SET}`"
             )
         benchmark = from_ground_truth(name, folder, load_ground_truth(files[1]), files[1])
-        check_counts(benchmark)
+        check_counts(benchmark, sets)
         ours |= {(dataset, *key): value for key, value in measured(benchmark, files[0]).items()}
     rows = golden[["dataset", "protocol", "metric"]].assign(
         ours=[
@@ -121,9 +121,7 @@ def verdict(checked: pd.DataFrame) -> str:
 
 def report_golden(as_json: bool, say: Callable[[str], Any]) -> int:
     """Say how the check of the project's own files ends, as a table or as JSON; the exit status, 1 on a mismatch."""
-    checked = check_golden(
-        read_manifest(paths.data() / "manifest.json"), paths.data(), read_published()
-    )
+    checked = check_golden(read_manifest(paths.manifest()), paths.data(), read_published())
     if as_json:
         say(checked.to_json(orient="records", indent=1))
     else:

@@ -16,6 +16,7 @@ from dagf.datasets.benchmark import Benchmark
 from dagf.datasets.contents import MANY, Contents, remembered
 from dagf.datasets.folder import has_labels, has_truth, read_labels
 from dagf.datasets.images import ImageSpec, load_image
+from dagf.datasets.manifest import differences, read_manifest
 from dagf.datasets.public import (
     DISTRACTORS,
     LOADERS,
@@ -49,7 +50,9 @@ def check(what: str, data: Path) -> list[str]:
         ]
     what = spelled(what, [*LOADERS, *DISTRACTORS], "data set")
     if what in DISTRACTORS:
-        return [f"distractor: {len(distractor_files(what, data))} images"]
+        one = read_manifest(data / "manifest.json")[what]
+        lines = [f"distractor: {len(distractor_files(what, data))} images"]
+        return [*lines, *differences(one, data / one.folder)]
     home = place(what, data)
     rows = read_labels(home) if has_labels(home) else []
     roles = Counter(row.role for row in rows)

@@ -1,202 +1,211 @@
-"""data/manifest.json: where the public data sets are, what they must hold, and how their files are laid out.
+"""data/manifest.json: where the public data sets are, and what each must hold.
 
-A set is `files` (each with its mirrors, in the order to try), a `folder` under data/, and what is `expected` in it.
-What no source states is null in the manifest, and its `unmeasured` says so.
+What no source states is left out of the manifest, and the set's `unmeasured` says so.
 """
 
-import re
+import json
 from collections.abc import Mapping
-from dataclasses import dataclass, fields
 from pathlib import Path
-from typing import Any
-from urllib.parse import urlsplit
+from typing import Annotated, Any, Literal
 
-from dagf.datasets.benchmark import from_ground_truth
-from dagf.datasets.revisited import counted, load_ground_truth
+import pandas as pd
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
+
+from dagf.datasets.benchmark import LABELS, Benchmark, from_ground_truth
+from dagf.datasets.revisited import load_ground_truth, plain_file
 from dagf.errors import UserError
 from dagf.files import read_json
 
-UNPACKED = ("zip", "tar", "tgz")
-ARCHIVES = (*UNPACKED, "rar", None)  # a rar is fetched, and unpacked by the user's own tool
-_PLAIN_NAME = re.compile(r"\w[\w.-]*")
+Name = Annotated[str, Field(pattern=r"^\w[\w.-]*$")]
+Folder = Annotated[str, Field(pattern=r"^\w[\w.-]*(/\w[\w.-]*)*$")]
+Address = Annotated[str, Field(pattern=r"^https?://[\w.-]+(:\d+)?/")]
 
 
-@dataclass(frozen=True)
-class RemoteFile:
-    """A file of a set: `file` in `mirrors` order, put into the sub-folder `into` (its members, where it is an archive).
+class _Model(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid")
 
-    Of an archive, only members whose path matches `keep` are unpacked; `flatten` drops their folders, and `strip` a
-    leading folder of this name. `md5_from` is the address of a text with the md5.
+
+class RemoteFile(_Model):
+    """A file of a set: where it is, and how it is laid out in the set's folder.
+
+    mirrors: addresses, in the order to try. bytes: its size, of archives roughly. md5_from: the
+    address of a text with its md5. Of an archive only members whose path matches `keep` are
+    unpacked; `flatten` drops their folders, and `strip` a leading folder of this name. It is
+    unpacked into the sub-folder `into`; a rar is left as it is, for the user's own tool.
     """
 
-    file: str
-    mirrors: tuple[str, ...]
-    sha256: str | None = None
-    bytes: int | None = None
-    about_bytes: int | None = None
-    md5_from: str | None = None
-    archive: str | None = None
-    into: str = ""
+    file: Name
+    mirrors: tuple[Address, ...] = Field(min_length=1)
+    sha256: Annotated[str, Field(pattern="^[0-9a-f]{64}$")] | None = None
+    bytes: int = Field(0, ge=0)
+    md5_from: Address | None = None
+    archive: Literal["zip", "tar", "tgz", "rar"] | None = None
+    into: Folder | Literal[""] = ""
     keep: str = "*"
     flatten: bool = False
     strip: str = ""
 
-    @property
-    def known_bytes(self) -> int:
-        """Its size where the manifest knows it, if only roughly; else 0."""
-        return self.bytes or self.about_bytes or 0
 
-    @property
-    def checked(self) -> bool:
-        """Whether there is a checksum to hold a download against."""
-        return bool(self.sha256 or self.md5_from)
+class Counts(_Model):
+    """What a benchmark holds: queries, database images, each label summed over the queries.
 
-
-@dataclass(frozen=True)
-class Expected:
-    """What a whole set holds.
-
-    `files`: pattern -> number of files (None: one or more); `truth`: the ground-truth file and its counts; `lists`: a
-    CSV -> its rows, and the words in their last column. Where `exact` is false, a difference is told but not refused.
+    without: label -> the queries that have none of it, where some have. own: the label that each
+    query's own photograph has in the database; '' where it is not in the database. boxes: each
+    query is cropped.
     """
 
-    files: Mapping[str, int | None]
-    truth: Mapping[str, Any] | None = None
-    lists: Mapping[str, Mapping[str, int]] | None = None
+    queries: int
+    database: int
+    easy: int = 0
+    hard: int = 0
+    ok: int = 0
+    junk: int = 0
+    without: Mapping[str, tuple[int, ...]] = {}
+    own: Literal["ok", "junk", ""] = ""
+    boxes: bool = False
+
+
+class Expected(_Model):
+    """What a whole set holds.
+
+    files: pattern -> number of files (None: one or more). lists: a CSV -> its rows, and the words in
+    their last column; or a pickle -> images of its parts. exact: refuse a set that differs in its
+    files, rather than only telling so.
+    """
+
+    files: Mapping[str, int | None] = {}
+    lists: Mapping[str, Mapping[str, int]] = {}
+    benchmark: Counts | None = None
     exact: bool = True
 
 
-@dataclass(frozen=True)
-class DataSet:
+class DataSet(_Model):
     """A public data set; `needs` names the sets without which it is of no use."""
 
-    name: str
+    name: Name
     title: str
-    folder: str
-    needs: tuple[str, ...]
-    files: tuple[RemoteFile, ...]
+    folder: Folder
+    files: tuple[RemoteFile, ...] = Field(min_length=1)
     expected: Expected
+    needs: tuple[str, ...] = ()
+    unmeasured: str = ""
     notes: str = ""
-    unmeasured: str | None = None
+
+    @field_validator("files", mode="before")
+    @classmethod
+    def _numbered(cls, files: list[dict[str, Any]]) -> list[dict[str, Any]]:
+        """Write out entries with `numbers`: one file a number, which takes the place of {}."""
+        found = []
+        for entry in files:
+            text = json.dumps({key: value for key, value in entry.items() if key != "numbers"})
+            first, last, digits = entry.get("numbers", (0, 0, 1))
+            names = [f"{number:0{digits}d}" for number in range(first, last + 1)]
+            found += [json.loads(text.replace("{}", name)) for name in names]
+        return found
+
+
+class _Manifest(_Model):
+    format: Literal[2]
+    sets: tuple[DataSet, ...]
 
 
 def read_manifest(path: Path) -> dict[str, DataSet]:
-    """Name -> data set. Raises `UserError` where the file is missing, broken or names an unsafe path or address."""
-    value = read_json(path, "get it again with the project")
+    """Return the data sets by name; raise `UserError` where the file is not of this form."""
     try:
-        if value["format"] != 1:
-            raise ValueError(f"format {value['format']}, expected 1")
-        sets = [_data_set(one) for one in value["sets"]]
-        names = [one.name for one in sets]
-        _require(len(names) == len(set(names)), "two sets of one name")
-        _require(all(need in names for one in sets for need in one.needs), "a need that is no set")
-    except (KeyError, TypeError, ValueError, AttributeError) as error:
+        sets = _Manifest.model_validate(read_json(path)).sets
+    except ValidationError as error:
+        first = error.errors()[0]
+        where = ".".join(map(str, first["loc"]))
         raise UserError(
-            f"{path} is no manifest of this version ({error}): get it again with the project"
-        ) from error
+            f"{path} is no manifest of this version ({where}: {first['msg']}): get it again"
+        ) from None
     return {one.name: one for one in sets}
 
 
-def _require(fine: bool, what: str) -> None:
-    if not fine:
-        raise ValueError(what)
-
-
-def _data_set(raw: Mapping[str, Any]) -> DataSet:
-    files = tuple(file for entry in raw["files"] for file in _numbered(entry))
-    one = DataSet(
-        **{
-            **raw,
-            "files": files,
-            "needs": tuple(raw["needs"]),
-            "expected": Expected(**raw["expected"]),
-        },
-    )
-    _require(bool(_PLAIN_NAME.fullmatch(one.name)), f"the name {one.name!r}")
-    _require(_inside(one.folder) and bool(one.folder), f"the folder {one.folder!r}")
-    _require(
-        len({file.file for file in files}) == len(files) > 0, f"two files of one name in {one.name}"
-    )
-    return one
-
-
-def _numbered(raw: Mapping[str, Any]) -> list[RemoteFile]:
-    """The files that an entry stands for: one, or with `numbers` one a number, which takes the place of {}."""
-    entry = dict(raw)
-    numbers = entry.pop("numbers", None)
-    if numbers is None:
-        return [_file(entry)]
-    texts = [
-        f"{number:0{numbers['digits']}d}" for number in range(numbers["first"], numbers["last"] + 1)
-    ]
-
-    def filled(value: Any, text: str) -> Any:
-        if isinstance(value, list):
-            return [filled(item, text) for item in value]
-        return value.replace("{}", text) if isinstance(value, str) else value
-
-    return [_file({key: filled(value, text) for key, value in entry.items()}) for text in texts]
-
-
-def _file(raw: Mapping[str, Any]) -> RemoteFile:
-    unknown = set(raw) - {one.name for one in fields(RemoteFile)}
-    _require(not unknown, f"unknown keys {sorted(unknown)}")
-    one = RemoteFile(**{**raw, "mirrors": tuple(raw["mirrors"])})
-    _require(bool(_PLAIN_NAME.fullmatch(one.file)), f"the file name {one.file!r}")
-    _require(_inside(one.into), f"the folder {one.into!r}")
-    _require(one.archive in ARCHIVES, f"the archive {one.archive!r}")
-    _require(
-        one.sha256 is None or bool(re.fullmatch("[0-9a-f]{64}", one.sha256)),
-        f"the sha256 of {one.file}",
-    )
-    addresses = [*one.mirrors, *([one.md5_from] if one.md5_from else [])]
-    _require(bool(one.mirrors) and all(map(web_address, addresses)), f"the addresses of {one.file}")
-    return one
-
-
-def _inside(folder: str) -> bool:
-    return not folder or all(_PLAIN_NAME.fullmatch(part) for part in folder.split("/"))
-
-
-def web_address(address: str) -> bool:
-    """Whether it is an http or https address with a host."""
-    parts = urlsplit(address)
-    return parts.scheme in ("http", "https") and bool(parts.hostname)
-
-
 def differences(one: DataSet, folder: Path) -> list[str]:
-    """What in `folder` is not as the set's `expected` says, each in a few words; empty when all is there.
-
-    Raises `UserError` for a list or a ground truth that cannot be read.
-    """
-    expected = one.expected
+    """Return what in `folder` is not as expected, each in a few words; empty when all is there."""
     wrong = []
-    for pattern, count in expected.files.items():
+    for pattern, count in one.expected.files.items():
         found = sum(path.is_file() for path in folder.glob(pattern))
         if found != count and not (count is None and found):
-            wrong.append(f"{found} files {pattern} (expected {'some' if count is None else count})")
-    for file, counts in (expected.lists or {}).items():
-        _compare(f"{file}: ", _list_counts(folder / file), counts, wrong)
-    if expected.truth is not None:
-        file = expected.truth["file"]
-        benchmark = from_ground_truth(one.name, folder, load_ground_truth(folder / file))
-        counts = {key: value for key, value in expected.truth.items() if key != "file"}
-        _compare(f"{file}: ", counted(benchmark), counts, wrong)
+            wanted = "some" if count is None else count
+            wrong.append(f"{found} files {pattern} (expected {wanted})")
+    wrong += list_differences(one, folder)
+    truth = folder / f"gnd_{one.name}.pkl"
+    if one.expected.benchmark and truth.is_file():
+        benchmark = from_ground_truth(one.name, folder, load_ground_truth(truth))
+        lines = count_differences(benchmark, one.expected.benchmark)
+        wrong += [f"{truth.name}: {line}" for line in lines]
     return wrong
 
 
-def _compare(
-    what: str, found: Mapping[str, int], expected: Mapping[str, int], wrong: list[str]
-) -> None:
-    wrong += [
-        f"{what}{found[key]} {key} (expected {n})" for key, n in expected.items() if found[key] != n
+def list_differences(one: DataSet, folder: Path) -> list[str]:
+    """Return where the lists of a set have other sizes than expected, each in a few words."""
+    wrong = []
+    for file, counts in one.expected.lists.items():
+        path = plain_file(folder, Path(file).stem) if file.endswith(".pkl") else folder / file
+        try:
+            if path.suffix == ".csv":
+                last = pd.read_csv(path, dtype=str, keep_default_na=False).iloc[:, -1]
+                sizes = {"rows": len(last), "items": sum(len(words.split()) for words in last)}
+            else:
+                parts = load_ground_truth(path)
+                sizes = {part: len(parts[part]["cids"]) for part in counts}
+        except (OSError, ValueError, LookupError, TypeError) as error:
+            raise UserError(f"cannot read {path} ({error}): get the set again") from error
+        wrong += [
+            f"{file}: {sizes[key]} {key} (expected {count})"
+            for key, count in counts.items()
+            if sizes[key] != count
+        ]
+    return wrong
+
+
+def check_counts(benchmark: Benchmark, sets: Mapping[str, DataSet]) -> None:
+    """Raise `UserError`, naming the ground truth, where a public set is not as the manifest says."""
+    expected = sets[benchmark.name.removesuffix("-upright")].expected.benchmark
+    if expected and (wrong := count_differences(benchmark, expected)):
+        source = benchmark.truth or benchmark.root  # names of photographs may be the ground truth
+        raise UserError(
+            f"{source}: {benchmark.name} has {', '.join(wrong)}: another version of the set, get"
+            " it again"
+        )
+
+
+def count_differences(benchmark: Benchmark, expected: Counts) -> list[str]:
+    """Return where a benchmark differs from its counts, which labels each query has, and boxes."""
+    queries = benchmark.queries
+    found = {"queries": len(queries), "database": len(benchmark.database)}
+    for label in LABELS:
+        found[label] = sum(len(query.labels.get(label, ())) for query in queries)
+    wrong = [
+        f"{count} {key} (expected {getattr(expected, key)})"
+        for key, count in found.items()
+        if count != getattr(expected, key)
     ]
 
+    def tell(numbers: list[int], what: str) -> None:
+        if numbers:
+            names = ", ".join(f"number {n} ({queries[n].file})" for n in numbers[:3])
+            wrong.append(f"{what}, as {names}")
 
-def _list_counts(path: Path) -> dict[str, int]:
-    try:
-        with path.open(encoding="utf-8", errors="replace") as lines:
-            rows = [line for line in lines if line.strip()][1:]  # the first is the header
-    except OSError as error:
-        raise UserError(f"cannot read {path}: {error.strerror}; get the set again") from error
-    return {"rows": len(rows), "items": sum(len(row.rpartition(",")[2].split()) for row in rows)}
+    for label in LABELS if not wrong else ():
+        if getattr(expected, label):
+            without = {n for n, one in enumerate(queries) if not len(one.labels.get(label, ()))}
+            differ = sorted(without ^ {*expected.without.get(label, ())})
+            tell(differ, f"other queries without {label}")
+    # Searched for uncropped it would find more, and could not be compared with any other figure.
+    whole = [n for n, query in enumerate(queries) if expected.boxes and query.box is None]
+    tell(whole, f"{len(whole)} queries without a box")
+    row = {file: index for index, file in enumerate(benchmark.database)}
+    others = []
+    for n, query in enumerate(queries):
+        own, label = row.get(query.file), ""
+        if own is not None:
+            labels = query.labels.items()
+            label = next((label for label, rows in labels if own in rows), "no label")
+        if label != expected.own:
+            others.append(n)
+    where = f"labelled {expected.own} for itself" if expected.own else "outside the database"
+    tell(others, f"{len(others)} queries that are not {where}")
+    return wrong

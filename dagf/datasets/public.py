@@ -15,7 +15,8 @@ import numpy as np
 
 from dagf.datasets.benchmark import Benchmark, Query, check_present, from_ground_truth
 from dagf.datasets.folder import LABELS, TRUTH, load_folder, read_labels
-from dagf.datasets.revisited import check_counts, load_ground_truth, plain_file
+from dagf.datasets.manifest import check_counts, read_manifest
+from dagf.datasets.revisited import load_ground_truth, plain_file
 from dagf.errors import UserError, choose
 
 LAYOUTS = ("test", "datasets")
@@ -185,7 +186,7 @@ def open_benchmark(what: str, data: Path, distractors: Sequence[str] = ()) -> Be
     name = home.name.lower().replace("_", "-")
     if name in LOADERS and not any((home / file).exists() for file in (LABELS, TRUTH)):
         benchmark = LOADERS[name](name, home)
-        check_counts(benchmark)
+        check_counts(benchmark, read_manifest(data / "manifest.json"))
         check_present(name, benchmark.root, benchmark.files, "unpack the whole archive there")
     else:
         benchmark = load_folder(home)

@@ -19,7 +19,6 @@ from dagf.datasets.revisited import load_ground_truth, plain_file
 from dagf.errors import UserError
 from dagf.files import content_hash, file_sha256
 
-LIST_BYTES = 2**28  # 200,000 names of 32 letters and as many pairs are about 15 MB
 HELD_SEED = 2023  # which landmarks of GLDv2 are held out
 _UNPACK = "get the archives again, or unpack them there"
 
@@ -83,7 +82,7 @@ def _read(folder: Path, stem: str) -> tuple[Path, dict[str, Any]]:
     path = plain_file(folder, stem)
     if not path.is_file():
         raise UserError(f"{path} does not exist: get it with `dagf data get sfm120k`")
-    return path, load_ground_truth(path, LIST_BYTES)
+    return path, load_ground_truth(path)
 
 
 def _split(

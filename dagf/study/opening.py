@@ -11,6 +11,7 @@ from dagf.datasets.benchmark import Benchmark
 from dagf.datasets.checks import check_apart_from, check_unchanged, copies, rows_to_read
 from dagf.datasets.contents import Contents, remembered
 from dagf.datasets.folder import has_labels, has_truth, read_labels, validation_split
+from dagf.datasets.manifest import list_differences, read_manifest
 from dagf.datasets.public import open_benchmark, place
 from dagf.datasets.toytown import load_toytown, open_toytown, toytown_training_images
 from dagf.datasets.training_sets import TRAINING_SETS, TrainingSet
@@ -108,6 +109,11 @@ def public_training(profile: Profile) -> TrainingSet:
         raise UserError(
             f"profile {profile.name} trains on {name}, which is not in {folder}: "
             f"run `dagf data get {name}`"
+        )
+    one = read_manifest(paths.manifest())[name]
+    if wrong := list_differences(one, folder):
+        raise UserError(
+            f"{folder} has {'; '.join(wrong)}: get it again with `dagf data get {name}`"
         )
     return source.load(folder, profile.held_out)
 

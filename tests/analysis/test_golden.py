@@ -205,7 +205,7 @@ def test_a_tiny_set_by_hand(tmp_path: Path) -> None:
             {"Q": np.ones((2, 3)), "X": np.ones((2, 4))},
             "3 queries and 4 images, but tiny has 1 and 4",
         ),
-        ({"Q": np.ones((2, 1)), "X": np.full((2, 4), np.nan)}, "X: row 0 holds NaN"),
+        ({"Q": np.ones((2, 1)), "X": np.full((2, 4), np.nan)}, "X: it holds NaN"),
     ],
     ids=["one only", "lengths", "text", "another set", "nan"],
 )

@@ -1,5 +1,6 @@
 """Miniature copies of the public sets' real layouts: their folders, file names and ground-truth files."""
 
+import json
 import pickle
 from collections.abc import Iterable
 from pathlib import Path
@@ -7,7 +8,7 @@ from typing import Any
 
 from PIL import Image
 
-from dagf.datasets.revisited import Counts
+from dagf.datasets.manifest import Counts
 from tests.fixtures import photograph
 
 OXFORD = [f"all_souls_{n:06d}" for n in range(4)] + [f"oxford_{n:06d}" for n in range(3)]
@@ -35,10 +36,23 @@ SMALL = {  # what the miniatures hold
     "roxford5k": Counts(queries=1, database=6, easy=1, hard=1, junk=1),
     "rparis6k": Counts(queries=1, database=6, easy=1, hard=1, junk=1),
     "holidays": Counts(queries=2, database=5, ok=3, junk=2, own="junk"),
-    "holidays-upright": Counts(queries=2, database=5, ok=3, junk=2, own="junk"),
     "ukbench": Counts(queries=8, database=8, ok=32, own="ok"),
     "grocery": Counts(queries=6, database=14, ok=42),
 }
+
+
+MANIFEST = Path(__file__).parents[2] / "data" / "manifest.json"
+
+
+def write_manifest(data: Path) -> None:
+    """The manifest as it is, but for the counts of the miniatures and lists of any size."""
+    whole = json.loads(MANIFEST.read_text(encoding="utf-8"))
+    for one in whole["sets"]:
+        one["expected"].pop("lists", None)
+        if one["name"] in SMALL:
+            one["expected"]["benchmark"] = SMALL[one["name"]].model_dump()
+    data.mkdir(parents=True, exist_ok=True)
+    (data / "manifest.json").write_text(json.dumps(whole))
 
 
 def write_images(folder: Path, names: Iterable[str], size: int = 32) -> None:
@@ -71,6 +85,7 @@ def write_set(name: str, data: Path, layout: str = "test") -> Path:
     """The miniature of a public set under data/LAYOUT, with what it needs beside it; its own folder."""
     home = data / layout / name
     home.mkdir(parents=True, exist_ok=True)
+    write_manifest(data)
     if name in ("oxford5k", "paris6k"):
         write_images(home / "jpg", [f"{one}.jpg" for one in OXFORD])
         write_pickle(home / f"gnd_{name}.pkl", PICKLE)

@@ -2,17 +2,17 @@
 
 import csv
 import re
+import shutil
 from collections import defaultdict
 from pathlib import Path
 
 import pytest
 
-from dagf.datasets import revisited
 from dagf.datasets.folder import load_folder, read_labels, training_images, validation_split
 from dagf.datasets.grocery import grocery_rows
 from dagf.datasets.public import open_benchmark
 from dagf.errors import UserError
-from tests.datasets.sets import SMALL, write_grocery
+from tests.datasets.sets import MANIFEST, write_grocery, write_set
 
 PACKED = re.compile(r"images/(test_|val_|iconic_|)(.+)_(\d+|Iconic)\.jpg")
 
@@ -43,9 +43,8 @@ def test_a_small_copy(tmp_path: Path) -> None:
     ]
 
 
-def test_it_is_a_folder_like_any_other(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(revisited, "COUNTS", SMALL)
-    write_grocery(tmp_path / "test" / "grocery")
+def test_it_is_a_folder_like_any_other(tmp_path: Path) -> None:
+    write_set("grocery", tmp_path)
     made = open_benchmark("grocery", tmp_path)
     assert {key: len(rows) for key, rows in made.query_sets.items()} == {
         "query": 4,
@@ -98,6 +97,7 @@ def test_the_rows_are_those_of_the_measured_labels(shared_data: Path, tmp_path: 
     home = tmp_path / "test" / "grocery"
     home.mkdir(parents=True)
     (tmp_path / "dataset").rename(home / "dataset")
+    shutil.copy(MANIFEST, tmp_path)
     assert open_benchmark("grocery", tmp_path).settings[0].name == "Classic"  # the real counts hold
     (home / "dataset" / "val.txt").write_text("")
     with pytest.raises(

@@ -8,8 +8,9 @@ from typing import Any
 
 import pytest
 
-from dagf.datasets import public, revisited
+from dagf.datasets import public
 from dagf.datasets.benchmark import CLASSIC, Benchmark, from_ground_truth
+from dagf.datasets.manifest import check_counts, read_manifest
 from dagf.datasets.public import (
     CORRUPT,
     LOADERS,
@@ -21,26 +22,20 @@ from dagf.datasets.public import (
     place,
     spelled,
 )
-from dagf.datasets.revisited import check_counts
 from dagf.errors import UserError
 from tests.datasets.sets import (
     HOLIDAYS,
+    MANIFEST,
     OXFORD,
     REVISITED,
-    SMALL,
     write_images,
     write_set,
     write_text_truth,
 )
 
-
-@pytest.fixture
-def small(monkeypatch: pytest.MonkeyPatch) -> None:
-    """The counts of the miniatures in place of the real ones."""
-    monkeypatch.setattr(revisited, "COUNTS", SMALL)
+SETS = read_manifest(MANIFEST)
 
 
-@pytest.mark.usefixtures("small")
 @pytest.mark.parametrize("layout", public.LAYOUTS)
 @pytest.mark.parametrize("name", LOADERS)
 def test_each_set_by_name_and_by_folder_in_both_layouts(
@@ -51,7 +46,7 @@ def test_each_set_by_name_and_by_folder_in_both_layouts(
     assert made.name == name
     assert all(path.is_file() for path in made.database_paths)
     assert open_benchmark(name.upper(), tmp_path).database == made.database
-    again = open_benchmark(str(home), tmp_path / "elsewhere")
+    again = open_benchmark(str(home), tmp_path)
     assert (again.name, again.database, labels(again)) == (made.name, made.database, labels(made))
     assert home in folders_of(name, tmp_path)
     assert place(name, tmp_path) == home
@@ -61,7 +56,6 @@ def labels(made: Benchmark) -> list[dict[str, list[int]]]:
     return [{key: rows.tolist() for key, rows in query.labels.items()} for query in made.queries]
 
 
-@pytest.mark.usefixtures("small")
 @pytest.mark.parametrize("where", ["oxford5k", "oxford5k/gt", "oxford5k-gt"])
 def test_text_and_pickle_of_oxford_say_the_same(tmp_path: Path, where: str) -> None:
     home = write_set("oxford5k", tmp_path)
@@ -81,7 +75,6 @@ def test_text_and_pickle_of_oxford_say_the_same(tmp_path: Path, where: str) -> N
     assert of_text.settings == (CLASSIC,)
 
 
-@pytest.mark.usefixtures("small")
 def test_json_is_read_before_a_pickle(tmp_path: Path) -> None:
     home = write_set("roxford5k", tmp_path)
     of_pickle = open_benchmark("roxford5k", tmp_path)
@@ -94,7 +87,6 @@ def test_json_is_read_before_a_pickle(tmp_path: Path) -> None:
     assert [query.box for query in of_json.queries] == [query.box for query in of_pickle.queries]
 
 
-@pytest.mark.usefixtures("small")
 def test_the_corrupt_files_of_paris_are_left_out(tmp_path: Path) -> None:
     assert len(CORRUPT) == 20
     home = write_set("paris6k", tmp_path)
@@ -121,7 +113,6 @@ def test_the_corrupt_files_of_paris_are_left_out(tmp_path: Path) -> None:
         ("junk", None, "cannot read .*all_souls_1_junk.txt"),
     ],
 )
-@pytest.mark.usefixtures("small")
 def test_a_broken_text_file_is_named(tmp_path: Path, file: str, text: str | None, why: str) -> None:
     home = write_set("oxford5k", tmp_path)
     (home / "gnd_oxford5k.pkl").unlink()
@@ -134,7 +125,6 @@ def test_a_broken_text_file_is_named(tmp_path: Path, file: str, text: str | None
         open_benchmark("oxford5k", tmp_path)
 
 
-@pytest.mark.usefixtures("small")
 def test_two_sets_mixed_up(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     for name in ("oxford5k", "paris6k"):
         write_set(name, tmp_path)
@@ -172,7 +162,6 @@ def test_what_is_not_there_or_not_known(tmp_path: Path) -> None:
         load_ukbench("ukbench", tmp_path)
 
 
-@pytest.mark.usefixtures("small")
 def test_holidays_and_ukbench_by_their_names(tmp_path: Path) -> None:
     write_set("holidays", tmp_path)
     made = open_benchmark("holidays", tmp_path)
@@ -190,7 +179,6 @@ def test_holidays_and_ukbench_by_their_names(tmp_path: Path) -> None:
     assert made.fours
 
 
-@pytest.mark.usefixtures("small")
 def test_missing_and_foreign_photographs_of_groups_are_named(tmp_path: Path) -> None:
     home = write_set("holidays", tmp_path) / "jpg"
     (home / "100101.jpg").unlink()
@@ -219,7 +207,7 @@ def mat(path: Path) -> dict[str, Any]:
 def test_the_real_ground_truth_has_every_count(shared_data: Path, name: str) -> None:
     truth = mat(shared_data / "ground_truth" / f"gnd_{name}.mat")
     made = from_ground_truth(name, shared_data, truth)
-    check_counts(made)
+    check_counts(made, SETS)
     assert not {Path(file).stem for file in made.database} & CORRUPT
     assert len(set(made.clusters())) == 10  # two landmarks share images
 
@@ -233,7 +221,7 @@ def test_our_holidays_rule_gives_the_published_ground_truth(
         (tmp_path / "jpg" / f"{name}.jpg").touch()
     made = load_holidays("holidays", tmp_path)
     published = from_ground_truth("holidays", tmp_path, truth)
-    check_counts(made)
+    check_counts(made, SETS)
     assert made.files == published.files
     assert labels(made) == labels(published)
 
@@ -243,12 +231,11 @@ def test_a_full_ukbench_has_every_count(tmp_path: Path) -> None:
     for number in range(10200):
         (tmp_path / "full" / f"ukbench{number:05d}.jpg").touch()
     made = load_ukbench("ukbench", tmp_path)
-    check_counts(made)
+    check_counts(made, SETS)
     assert made.fours
     assert [made.queries[4001].labels["ok"].tolist()] == [[4000, 4001, 4002, 4003]]
 
 
-@pytest.mark.usefixtures("small")
 def test_distractors_of_a_public_set_or_of_a_folder(tmp_path: Path) -> None:
     home = tmp_path / "distractors" / "revisitop1m"
     for name in ("r1m", "oxford100k"):

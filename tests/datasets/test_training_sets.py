@@ -9,9 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from dagf.datasets.manifest import read_manifest
 from dagf.datasets.training_sets import (
-    TRAINING_SETS,
     image_path,
     load_gldv2,
     load_sfm,
@@ -33,12 +31,6 @@ def rewritten(folder: Path, change: Callable[[dict[str, Any]], object]) -> Path:
 
 def test_where_a_photograph_lies() -> None:
     assert image_path("0123456789abcdef") == "ef/cd/ab/0123456789abcdef"
-
-
-def test_the_folders_are_those_of_the_manifest() -> None:
-    sets = read_manifest(Path(__file__).parents[2] / "data" / "manifest.json")
-    for name, one in TRAINING_SETS.items():
-        assert one.folder == sets[name].folder
 
 
 @pytest.mark.parametrize("suffix", [".pkl", ".json"])

@@ -14,11 +14,9 @@ import pytest
 from dagf.study.checks import ENOUGH, alike, check_spread
 from PIL import Image
 
-from dagf.datasets import revisited
-from dagf.datasets.benchmark import Benchmark, Query, from_ground_truth
+from dagf.datasets.benchmark import Benchmark, Query
 from dagf.datasets.checks import SEEN, check, check_unchanged, copies
 from dagf.datasets.contents import Contents
-from dagf.datasets.revisited import Counts, check_counts
 from dagf.errors import UserError
 from dagf.files import read_json, write_json
 from dagf.study.config import load_profile
@@ -26,7 +24,6 @@ from dagf.study.opening import open_study
 from dagf.study.runs import Run, read_weights
 from dagf.study.study import Study
 from dagf.study.training import load_backbone
-from tests.datasets.sets import REVISITED
 from tests.fixtures import FOLDER, Workshop, configured, write_photographs
 
 # --- drawings that were changed -------------------------------------------------------------------------------------
@@ -290,30 +287,6 @@ def test_a_copy_among_real_photographs(shared_data: Path) -> None:
         check(str(shared_data / "landmarks"), shared_data)
 
 
-# --- queries that are not cropped ---------------------------------------------------------------------------------
-
-
-def test_a_revisited_query_without_a_box_is_named(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    counts = Counts(queries=1, database=6, easy=1, hard=1, junk=1, boxes=True)
-    monkeypatch.setattr(revisited, "COUNTS", {"roxford5k": counts})
-    check_counts(from_ground_truth("roxford5k", tmp_path, REVISITED))
-    (entry,) = REVISITED["gnd"]
-    whole = {key: value for key, value in entry.items() if key != "bbx"}
-    with pytest.raises(
-        UserError,
-        match=r"roxford5k has 1 queries without a box, as number 0 \(all_souls_000000\.jpg\)",
-    ):
-        check_counts(from_ground_truth("roxford5k", tmp_path, {**REVISITED, "gnd": [whole]}))
-
-
-def test_the_cropped_sets_are_those_of_the_protocols() -> None:
-    assert {name for name, counts in revisited.COUNTS.items() if counts.boxes} == {
-        "oxford5k", "paris6k", "roxford5k", "rparis6k",
-    }  # fmt: skip
-
-
 # --- descriptors and arms -----------------------------------------------------------------------------------------
 
 
@@ -443,7 +416,7 @@ def test_photographs_beside_a_spec_are_no_drawing(
     assert check(str(folder), tmp_path) == expected
     (folder / "labels.csv").rename(folder / "mine.csv")
     shutil.copy(folder / "jpg" / "0-0.jpg", folder)
-    with pytest.raises(UserError, match=r"labels\.csv does not exist: write one line"):
+    with pytest.raises(UserError, match=r"labels\.csv does not exist"):
         check(str(folder), tmp_path)
 
 

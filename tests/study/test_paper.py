@@ -21,6 +21,7 @@ from dagf.retrieval.whitening import learned_whitening
 from dagf.study import evaluation, opening
 from dagf.study.config import Mining, Profile, load_profile
 from dagf.study.opening import open_study
+from tests.datasets.sets import write_manifest
 from tests.training_copies import write_gldv2, write_sfm
 
 pytestmark = pytest.mark.usefixtures("one_process")
@@ -50,7 +51,7 @@ def paper(project: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A project with both sets in miniature where `dagf data get` puts them, and the profiles cut down to them."""
     write_sfm(project / "data/train/retrieval-SfM-120k")
     write_gldv2(project / "data/train/gldv2")
-    monkeypatch.setattr(training_sets, "COUNTS", {})
+    write_manifest(project / "data")
     monkeypatch.setattr(opening, "load_profile", miniature)
     return project
 
