@@ -3,7 +3,6 @@
 import io
 import os
 from collections.abc import Callable
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +19,7 @@ from dagf.errors import UserError, place_fault
 from dagf.files import read_json, write_json
 from dagf.paths import ROOT
 from dagf.reports import freshness, runner, worker
-from dagf.retrieval.extract import extract_shards
+from dagf.retrieval import extract as extraction
 from dagf.study import parallel
 from dagf.study.opening import open_study
 from dagf.toytown.generate import ToytownSpec, make_toytown
@@ -69,7 +68,7 @@ def train(folder: Path, photographs: str, **changes: Any) -> None:
 def extract(folder: Path, home: str, run: str, photos: str) -> None:
     """Bring a collection that knows the first of the photographs up to all of them."""
     os.environ[ROOT] = home
-    changes.extract_shards = partial(extract_shards, shard=8)
+    changes.SHARD = extraction.SHARD = 8
     build(sorted(Path(photos).glob("*.jpg")), of_run(run), folder / "index")
 
 

@@ -1,7 +1,6 @@
 """Toytown as a data set: its images, ground truth, records and masks, once it is drawn."""
 
 import dataclasses
-import os
 from pathlib import Path
 
 import cv2
@@ -26,7 +25,7 @@ def open_toytown(spec: ToytownSpec, folder: Path) -> Path:
 
 
 def toytown_spec(root: Path) -> ToytownSpec:
-    """Return the values with which the Toytown at `root` was drawn; raise `UserError` if there is none."""
+    """Return the values with which the Toytown at `root` was drawn."""
     file = root / "spec.json"
     if not file.is_file():
         raise UserError(f"{root} is not a whole Toytown (it has no spec.json): {_remedy(root)}")
@@ -45,7 +44,7 @@ def _remedy(root: Path) -> str:
 
 
 def check_toytown(root: Path) -> None:
-    """Raise `UserError`, naming what is missing and the remedy, unless every file of the spec is there."""
+    """Raise `UserError` unless every file of the spec is there."""
     wanted = [Path(split, "gnd.json") for split in WITH_QUERIES]
     for job in jobs(toytown_spec(root)):
         wanted.append(job.folder / "records.csv")
@@ -53,11 +52,8 @@ def check_toytown(root: Path) -> None:
             wanted.append(job.folder / "jpg" / file)
             if role in ("train", "database"):
                 wanted.append(job.folder / "masks" / f"{Path(file).stem}.png")
-    present: dict[Path, set[str]] = {}
-    for parent in {path.parent for path in wanted}:
-        there = root / parent
-        present[parent] = {entry.name for entry in os.scandir(there)} if there.is_dir() else set()
-    missing = [path for path in wanted if path.name not in present[path.parent]]
+    present = {path.relative_to(root) for path in root.rglob("*")}
+    missing = [path for path in wanted if path not in present]
     if missing:
         rest = f" and {len(missing) - 1} more files" if len(missing) > 1 else ""
         raise UserError(f"Toytown at {root} lacks {missing[0]}{rest}: {_remedy(root)}")
@@ -86,9 +82,10 @@ def toytown_training_images(root: Path) -> tuple[list[Path], list[int]]:
 def toytown_records(root: Path, split: str) -> pd.DataFrame:
     """Return one row an image of `split`, its distractors last: what is in it, and how hard it is.
 
-    `role` is train, query, database or distractor; `landmark` and `twin` are -1 where there is none;
-    `azimuth` and `turn` (from the query's azimuth) are in degrees, NaN where undefined; `scale`, `visible`
-    and `clutter` are fractions; x1, y1, x2, y2 in pixels. A distractor's figures are its main building's.
+    `role` is train, query, database or distractor; `landmark` and `twin` are -1 where there is
+    none; `azimuth` and `turn` (from the query's azimuth) are in degrees, NaN where undefined;
+    `scale`, `visible` and `clutter` are fractions; x1, y1, x2, y2 in pixels. A distractor's figures
+    are its main building's.
     """
     choose("Toytown split", split, SPLITS)
     folders = [root / split, *([root / "distractors" / split] if split in WITH_QUERIES else [])]

@@ -1,1 +1,1 @@
-"""How Toytown is drawn: buildings -> textures -> camera and light -> scene -> photograph -> files."""
+"""How Toytown is drawn: buildings, textures, camera and light, scene, photograph, files."""

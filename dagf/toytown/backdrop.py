@@ -1,4 +1,4 @@
-"""What lies behind and around a Toytown photograph: sky, skyline, ground; and the camera's own flaws."""
+"""Sky, skyline and ground of a Toytown photograph; and the camera's own flaws."""
 
 from functools import lru_cache
 
@@ -18,9 +18,8 @@ def backdrop(canvas: Canvas, rng: np.random.Generator) -> None:
     (ax, ay), (bx, by) = view.project(far + 1e5 * ends)[0].tolist()
     slope = (by - ay) / (bx - ax)
     x, y = _grid(canvas.size)
-    below = (
-        y - np.float32(ay) - np.float32(slope) * (x - np.float32(ax))
-    )  # pixels below the horizon
+    # Pixels below the horizon.
+    below = y - np.float32(ay) - np.float32(slope) * (x - np.float32(ax))
     canvas.image = _sky(canvas, below, rng)
     _skyline(canvas, ay - slope * ax, slope, rng)
     _ground(canvas, below, rng)
@@ -33,32 +32,27 @@ def _sky(canvas: Canvas, below: Floats, rng: np.random.Generator) -> Image:
     field = clouds()[int(rng.integers(len(clouds())))]
     cx, cy = int(rng.integers(96)), int(rng.integers(40))
     window = field[cy : cy + 56, cx : cx + 96]
-    field = np.asarray(
-        cv2.resize(window, rise.shape[::-1], interpolation=cv2.INTER_LINEAR), np.float32
-    )
-    veil = np.clip(
-        np.float32(0.55) * field + np.float32(1.6 * light.clouds - 0.6), 0, 1
-    ) * np.float32(0.85)
+    small = cv2.resize(window, rise.shape[::-1], interpolation=cv2.INTER_LINEAR)
+    field = np.asarray(small, np.float32)
+    veil = np.float32(0.55) * field + np.float32(1.6 * light.clouds - 0.6)
+    veil = np.clip(veil, 0, 1) * np.float32(0.85)
     veil *= np.clip(rise * 4, 0.3, 1)
     low, top = (np.asarray(255 * part, np.float32) for part in (light.sky_low, light.sky_top))
     bright = np.asarray(255 * np.clip(light.ambient + 0.55 * light.sun_colour, 0, 1), np.float32)
     sky = low + (top - low) * np.power(rise, np.float32(0.7))[..., None]
-    sky += (bright * (np.float32(0.93) + np.float32(0.05) * field[..., None]) - sky) * veil[
-        ..., None
-    ]
-    small = np.clip(sky, 0, 255).astype(np.uint8)
-    return np.asarray(cv2.resize(small, (size, size), interpolation=cv2.INTER_LINEAR), np.uint8)
+    white = bright * (np.float32(0.93) + np.float32(0.05) * field[..., None])
+    sky += (white - sky) * veil[..., None]
+    sky = np.clip(sky, 0, 255).astype(np.uint8)
+    return np.asarray(cv2.resize(sky, (size, size), interpolation=cv2.INTER_LINEAR), np.uint8)
 
 
 def _skyline(canvas: Canvas, start: float, slope: float, rng: np.random.Generator) -> None:
-    """Far hills, and nearer woods or roofs, along the horizon v = start + slope u; pale with distance."""
+    """Far hills, and nearer woods or roofs, along the horizon v = start + slope u."""
     size, light = canvas.size, canvas.light
-    tones = np.array([(0.30, 0.36, 0.38), (0.34, 0.35, 0.33)]) * (
-        light.ambient + 0.4 * light.sun_colour
-    )
-    for layer, (count, rise, spread, pale) in enumerate(
-        ((10, 0.045, 0.014, 0.66), (24, 0.025, 0.010, 0.36))
-    ):
+    lit = light.ambient + 0.4 * light.sun_colour
+    layers = ((10, 0.045, 0.014, 0.66), (24, 0.025, 0.010, 0.36))
+    tones = np.array([(0.30, 0.36, 0.38), (0.34, 0.35, 0.33)]) * lit
+    for layer, (count, rise, spread, pale) in enumerate(layers):  # pale with distance
         knots = rise + spread * rng.normal(0, 1, count)
         us = np.linspace(0, size, count)
         if layer and rng.random() < 0.6:  # roofs: steps instead of slopes
@@ -67,9 +61,8 @@ def _skyline(canvas: Canvas, start: float, slope: float, rng: np.random.Generato
         foot = [(size, start + slope * size + 2), (0, start + 2)]
         pixels = np.rint((np.vstack([line, foot]) - 0.5) * 16).astype(np.int32)
         colour = 255 * (tones[layer] + (light.sky_low - tones[layer]) * pale)
-        cv2.fillPoly(
-            canvas.image, [pixels], [float(c) for c in np.clip(colour, 0, 255)], cv2.LINE_AA, 4
-        )
+        colour = np.clip(colour, 0, 255).tolist()
+        cv2.fillPoly(canvas.image, [pixels], colour, cv2.LINE_AA, 4)
 
 
 def _ground(canvas: Canvas, below: Floats, rng: np.random.Generator) -> None:
@@ -98,9 +91,8 @@ def _ground(canvas: Canvas, below: Floats, rng: np.random.Generator) -> None:
     clear = np.exp(np.float32(-0.5 * light.haze) * reach / np.maximum(below, 0.3))
     ground = cv2.blendLinear(ground, _flat(255 * light.sky_low, extent), clear, 1 - clear)
     cover = np.clip(below + np.float32(0.5), 0, 1)
-    canvas.image[first:] = cv2.blendLinear(
-        ground, np.ascontiguousarray(canvas.image[first:]), cover, 1 - cover
-    )
+    sky = np.ascontiguousarray(canvas.image[first:])
+    canvas.image[first:] = cv2.blendLinear(ground, sky, cover, 1 - cover)
 
 
 def _flat(colour: Points, extent: tuple[int, int]) -> Image:
@@ -110,7 +102,7 @@ def _flat(colour: Points, extent: tuple[int, int]) -> Image:
 
 
 def develop(image: Image, rng: np.random.Generator) -> Image:
-    """What a camera makes of the scene (size, size, 3): exposure, colour cast, vignetting, blur and grain."""
+    """What a camera makes of the scene: exposure, colour cast, vignetting, blur and grain."""
     size = len(image)
     sigma = float(rng.choice([0.3, 0.42, 0.6, 0.9], p=[0.45, 0.35, 0.15, 0.05])) * size / 96
     gain = rng.uniform(0.92, 1.12) * np.clip(1 + rng.normal(0, 0.015, 3), 0.95, 1.05)

@@ -4,12 +4,41 @@ import math
 from dataclasses import dataclass
 
 import numpy as np
+from numpy.typing import ArrayLike
 
 from dagf.toytown.buildings import Building, Points
 
-WEATHERS = ("clear", "overcast", "haze", "golden", "dusk")
-_WEATHER_ODDS = (0.52, 0.27, 0.05, 0.12, 0.04)
 _BLUE, _GREY = np.array([0.36, 0.55, 0.82]), np.array([0.70, 0.73, 0.77])
+_LOW_SUN, _HIGH_SUN = (8, 20), (25, 62)  # degrees
+
+
+@dataclass(frozen=True)
+class _Weather:
+    odds: float
+    elevation: tuple[int, int]
+    sun: ArrayLike
+    ambient: ArrayLike
+    top: ArrayLike
+    low: ArrayLike
+    clouds: float | None  # None: they vary
+    haze: float
+    lamps: float
+
+
+# fmt: off
+_WEATHERS = {
+    "clear": _Weather(0.52, _HIGH_SUN, (0.58, 0.54, 0.48), (0.60, 0.62, 0.66),
+                      _BLUE, (0.80, 0.86, 0.92), None, 0.0012, 0.0),
+    "overcast": _Weather(0.27, _HIGH_SUN, (0.12, 0.12, 0.12), (0.80, 0.82, 0.85),
+                         _GREY, 1.12 * _GREY, 0.9, 0.003, 0.0),
+    "haze": _Weather(0.05, _HIGH_SUN, (0.34, 0.32, 0.29), (0.58, 0.58, 0.58),
+                     1.05 * _GREY, 1.14 * _GREY, 0.5, 0.007, 0.0),
+    "golden": _Weather(0.12, _LOW_SUN, (0.70, 0.54, 0.36), (0.58, 0.56, 0.58),
+                       0.9 * _BLUE, (0.96, 0.80, 0.60), None, 0.003, 0.05),
+    "dusk": _Weather(0.04, _LOW_SUN, (0.22, 0.16, 0.12), (0.52, 0.52, 0.58),
+                     0.5 * _BLUE, (0.66, 0.48, 0.44), 0.4, 0.003, 0.42),
+}
+# fmt: on
 
 
 @dataclass(frozen=True)
@@ -32,15 +61,17 @@ class Camera:
 def camera(
     position: Points, centre: tuple[float, float], focal: float, pitch: float, roll: float
 ) -> Camera:
-    """A camera at `position` that faces the world's y axis; `centre` is its principal point; angles in radians."""
+    """A camera at `position` that faces the world's y axis; angles in radians.
+
+    centre: its principal point.
+    """
     level = position * (1, 0, 1)
     forward = -level / math.sqrt(level @ level)
     right = np.array([-forward[2], 0.0, forward[0]])
     look = np.stack([right, (0.0, -1.0, 0.0), forward])
     cp, sp, cr, sr = math.cos(pitch), math.sin(pitch), math.cos(roll), math.sin(roll)
-    tilt = np.array([[cr, -sr, 0], [sr, cr, 0], [0, 0, 1]]) @ np.array(
-        [[1, 0, 0], [0, cp, sp], [0, -sp, cp]]
-    )
+    rolled, pitched = [[cr, -sr, 0], [sr, cr, 0], [0, 0, 1]], [[1, 0, 0], [0, cp, sp], [0, -sp, cp]]
+    tilt = np.array(rolled) @ np.array(pitched)
     k = np.array([[focal, 0, centre[0]], [0, focal, centre[1]], [0, 0, 1.0]])
     return Camera(k @ tilt @ look, position, forward, right, focal, centre)
 
@@ -62,71 +93,30 @@ class Light:
 
 def sample_light(rng: np.random.Generator) -> Light:
     """Weather, the sun's place and colour, and the sky that goes with them."""
-    weather = WEATHERS[int(rng.choice(len(WEATHERS), p=_WEATHER_ODDS))]
+    odds = [weather.odds for weather in _WEATHERS.values()]
+    name = list(_WEATHERS)[int(rng.choice(len(odds), p=odds))]
+    weather = _WEATHERS[name]
     azimuth = math.radians(rng.uniform(-110, 110))
-    elevation = math.radians(
-        rng.uniform(8, 20) if weather in ("golden", "dusk") else rng.uniform(25, 62)
-    )
+    elevation = math.radians(rng.uniform(*weather.elevation))
     flat = math.cos(elevation)
     sun = np.array([math.sin(azimuth) * flat, math.sin(elevation), math.cos(azimuth) * flat])
-    cover = float(rng.uniform(0.1, 0.6))  # for the weathers whose clouds vary
-    sun_colour, ambient, top, low, cover, haze, lamps = {
-        "clear": (
-            (0.58, 0.54, 0.48),
-            (0.60, 0.62, 0.66),
-            _BLUE,
-            (0.80, 0.86, 0.92),
-            cover,
-            0.0012,
-            0.0,
-        ),
-        "overcast": ((0.12, 0.12, 0.12), (0.80, 0.82, 0.85), _GREY, 1.12 * _GREY, 0.9, 0.003, 0.0),
-        "haze": (
-            (0.34, 0.32, 0.29),
-            (0.58, 0.58, 0.58),
-            1.05 * _GREY,
-            1.14 * _GREY,
-            0.5,
-            0.007,
-            0.0,
-        ),
-        "golden": (
-            (0.70, 0.54, 0.36),
-            (0.58, 0.56, 0.58),
-            0.9 * _BLUE,
-            (0.96, 0.80, 0.60),
-            cover,
-            0.003,
-            0.05,
-        ),
-        "dusk": (
-            (0.22, 0.16, 0.12),
-            (0.52, 0.52, 0.58),
-            0.5 * _BLUE,
-            (0.66, 0.48, 0.44),
-            0.4,
-            0.003,
-            0.42,
-        ),
-    }[weather]
-    strength = rng.uniform(0.9, 1.1)
+    varying = float(rng.uniform(0.1, 0.6))
     return Light(
-        weather,
+        name,
         sun,
-        np.asarray(sun_colour) * strength,
-        np.asarray(ambient) * rng.uniform(0.9, 1.1),
-        np.clip(np.asarray(top) * rng.uniform(0.85, 1.12), 0, 1),
-        np.clip(np.asarray(low) * rng.uniform(0.92, 1.04), 0, 1),
-        float(cover),
-        float(haze * rng.uniform(0.7, 1.4)),
-        float(lamps * rng.uniform(0.5, 1.2)),
+        sun_colour=np.asarray(weather.sun) * rng.uniform(0.9, 1.1),
+        ambient=np.asarray(weather.ambient) * rng.uniform(0.9, 1.1),
+        sky_top=np.clip(np.asarray(weather.top) * rng.uniform(0.85, 1.12), 0, 1),
+        sky_low=np.clip(np.asarray(weather.low) * rng.uniform(0.92, 1.04), 0, 1),
+        clouds=varying if weather.clouds is None else weather.clouds,
+        haze=float(weather.haze * rng.uniform(0.7, 1.4)),
+        lamps=float(weather.lamps * rng.uniform(0.5, 1.2)),
     )
 
 
 def before_wall(at: Points, position: Points, b: Building) -> bool:
-    """Whether a point cannot be hidden by the landmark: it lies outside a wall that faces the camera."""
+    """Whether the landmark cannot hide a point: it lies outside a wall that faces the camera."""
     eye_x, _, eye_z = position.tolist()
     beside = abs(eye_x) > b.width / 2 and math.copysign(1, eye_x) * at[0] > b.width / 2
-    return bool(
-        beside or (abs(eye_z) > b.depth / 2 and math.copysign(1, eye_z) * at[2] > b.depth / 2)
-    )
+    before = abs(eye_z) > b.depth / 2 and math.copysign(1, eye_z) * at[2] > b.depth / 2
+    return bool(beside or before)

@@ -1,6 +1,7 @@
-"""Toytown, the embedded benchmark: procedural landmarks, with clutter, occlusion and scale, and exact masks.
+"""Toytown, the embedded benchmark: landmarks with clutter, occlusion and scale, and exact masks.
 
-Drawn from a seed and written in the layout of the real sets, so that the same loader, crop and evaluation run on it.
+Drawn from a seed and written in the layout of the real sets, so that the same loader, crop and
+evaluation run on it.
 """
 
 import csv
@@ -22,8 +23,8 @@ from dagf.errors import UserError
 from dagf.files import atomic_folder, content_hash, write_json
 from dagf.toytown.scene import DISTRACTOR_START, SIGHTINGS, STREAMS, Photograph, photograph, twin_of
 
-# Raise it with every change of a pixel, a record or a threshold: results of two versions cannot be compared.
-# tests/toytown/version.json holds hashes of what version 1 draws.
+# Raise it with every change of a pixel, a record or a threshold: results of two versions cannot be
+# compared. tests/toytown/version.json holds hashes of what this version draws.
 VERSION = 1
 SPLITS = ("train", "validation", "test")
 WITH_QUERIES = ("validation", "test")
@@ -42,7 +43,7 @@ Record = dict[str, Any]
 
 @dataclass(frozen=True)
 class ToytownSpec:
-    """All values of a Toytown. An image depends on `size`, `seed` and `nuisances`, not on the counts.
+    """All values of a Toytown. Its images depend on `size`, `seed` and `nuisances`, not on counts.
 
     Raises `UserError` for values that cannot be drawn.
     """
@@ -70,7 +71,7 @@ class ToytownSpec:
 
     @property
     def id(self) -> str:
-        """Names the folder: other values, or another version of the generator, give another one."""
+        """Name of the folder: other values, or another version of the generator, give another."""
         return content_hash({**asdict(self), "version": VERSION})
 
     def distractor_count(self, split: str) -> int:
@@ -94,7 +95,7 @@ class Job:
 
     @property
     def images(self) -> list[tuple[str, str, int]]:
-        """(file, role, number of the view or distractor) of each image; a landmark's query is view 0."""
+        """(file, role, number of the view or distractor) of each image; a query is view 0."""
         if self.distractors:
             numbers = range(self.number, self.number + self.distractors)
             return [(f"distractor_{number:07d}.jpg", "distractor", number) for number in numbers]
@@ -123,8 +124,8 @@ def jobs(spec: ToytownSpec) -> list[Job]:
 def make_toytown(spec: ToytownSpec, folder: Path, workers: int | None = None) -> Path:
     """Draw the Toytown of `spec` below `folder` unless it is there already; return its root.
 
-    The bytes do not depend on `workers` (default: one a CPU). A root appears under its name only when it
-    is whole; two processes that ask at once draw it once.
+    The bytes do not depend on `workers` (default: one a CPU). A root appears under its name only
+    when it is whole; two processes that ask at once draw it once.
     """
     root = folder / f"toytown-{spec.id}"
     folder.mkdir(parents=True, exist_ok=True)
@@ -178,7 +179,7 @@ def _set_up_worker() -> None:
 
 
 def write_images(job: Job, root: Path) -> list[Record]:
-    """Render and write the images and masks of `job` below `root`; return their records, in order."""
+    """Write the images and masks of `job` below `root`; return their records, in order."""
     records: list[Record] = []
     for file, role, number in job.images:
         shot = draw(job, role, number)
@@ -226,29 +227,21 @@ def _record(job: Job, file: str, role: str, shot: Photograph) -> Record:
 
 
 def difficulty(record: Mapping[str, Any]) -> str:
-    """Return 'easy', 'hard' or 'junk' for a database view, from `visible`, `scale`, `turn` and `clutter`.
+    """Return 'easy', 'hard' or 'junk' for a database view.
 
-    `turn` is the angle in degrees between this view and the query's. Junk: too little of the landmark is
-    left to ask for it. Easy: all four are benign. Everything between is hard.
+    `turn` is the angle in degrees between this view and the query's. Junk: too little of the
+    landmark is left to find it by. Easy: all four values are benign. Everything between is hard.
     """
     junk, easy = THRESHOLDS["junk"], THRESHOLDS["easy"]
-    if (
-        record["visible"] < junk["visible_below"]
-        or record["scale"] < junk["scale_below"]
-        or record["turn"] > junk["turn_above"]
-    ):
+    visible, scale, turn = (record[name] for name in ("visible", "scale", "turn"))
+    if visible < junk["visible_below"] or scale < junk["scale_below"] or turn > junk["turn_above"]:
         return "junk"
-    benign = (
-        record["visible"] >= easy["visible"]
-        and record["scale"] >= easy["scale"]
-        and record["turn"] <= easy["turn"]
-        and record["clutter"] <= easy["clutter"]
-    )
-    return "easy" if benign else "hard"
+    benign = visible >= easy["visible"] and scale >= easy["scale"] and turn <= easy["turn"]
+    return "easy" if benign and record["clutter"] <= easy["clutter"] else "hard"
 
 
 def _ground_truth(rows: list[Record]) -> dict[str, Any]:
-    """The field's layout: `imlist`, `qimlist`, and an entry a query with 'bbx', 'easy', 'hard', 'junk'."""
+    """The field's layout: `imlist`, `qimlist`, and a query's 'bbx', 'easy', 'hard', 'junk'."""
     queries = [row for row in rows if row["role"] == "query"]
     database = [row for row in rows if row["role"] == "database"]
     entries: dict[int, dict[str, Any]] = {}

@@ -22,8 +22,8 @@ Box = tuple[int, int, int, int]  # x0, y0, x1, y1 in pixels
 class Model:
     """A building ready to be painted, all faces in one array.
 
-    `points` (faces, 8, 3): each face's rectangle, then its polygon, padded to four corners. `groups`: the
-    body with its roof, then the towers; each part with the range of its faces.
+    `points` (faces, 8, 3): each face's rectangle, then its polygon, padded to four corners.
+    `groups`: the body with its roof, then the towers; each part with the range of its faces.
     """
 
     building: Building
@@ -43,7 +43,7 @@ class Model:
 
 
 def build(building: Building, size: int, detail: float = 1.0) -> Model:
-    """The model of `building` for images of `size` pixels; `detail` 1 suffices where it fills the image."""
+    """The model of `building` for images of `size` pixels, which it fills at a `detail` of 1."""
     groups: list[tuple[tuple[Part, int, int], ...]] = []
     faces: list[Face] = []
     top = building.height
@@ -52,20 +52,15 @@ def build(building: Building, size: int, detail: float = 1.0) -> Model:
         for part in group:
             ranges.append((part, len(faces), len(faces) + len(part.faces)))
             faces += part.faces
-            top = max(
-                top,
-                float(part.centre[1]) + part.radius,
-                *(float(f.polygon[:, 1].max()) for f in part.faces),
-            )
+            heights = [float(face.polygon[:, 1].max()) for face in part.faces]
+            top = max(top, float(part.centre[1]) + part.radius, *heights)
         groups.append(tuple(ranges))
-    points = np.stack(
-        [np.vstack([face.rect, face.polygon, face.polygon[-1:]])[:8] for face in faces]
-    )
+    corners = [np.vstack([face.rect, face.polygon, face.polygon[-1:]])[:8] for face in faces]
     return Model(
         building,
         tuple(groups),
         tuple(face.texture for face in faces),
-        points,
+        np.stack(corners),
         np.stack([face.normal for face in faces]),
         top,
         detail * size / max(building.height, 0.8 * building.width),
@@ -78,22 +73,21 @@ class Canvas:
     def __init__(self, size: int, view: Camera, light: Light) -> None:
         self.size, self.view, self.light = size, view, light
         # What glass adds: the sky in it, and the lamps behind it.
-        self.mirror = 0.32 * light.sky_top * light.ambient + light.lamps * np.array(
-            [1.3, 0.95, 0.5]
-        )
+        self.mirror = 0.32 * light.sky_top * light.ambient
+        self.mirror = self.mirror + light.lamps * np.array([1.3, 0.95, 0.5])
         self.image: Image = np.zeros((size, size, 3), np.uint8)
         self.kinds: Image = np.zeros((size, size), np.uint8)
-        self.whole: NDArray[np.bool_] = np.zeros(
-            (size, size), bool
-        )  # the landmark as if nothing stood before it
+        # The landmark as if nothing stood before it.
+        self.whole: NDArray[np.bool_] = np.zeros((size, size), bool)
 
-    def _blend(self, box: Box, colour: Image, cover: Image, kind: int) -> None:
+    def _blend(self, box: Box, colour: Image, cover: Image, kind: int | None) -> None:
+        """Paint `colour` where `cover` (0 to 255) says; `kind` None leaves what the pixels show."""
         x0, y0, x1, y1 = box
         weight = cover * np.float32(1 / 255)
-        below = self.image[y0:y1, x0:x1]
-        self.image[y0:y1, x0:x1] = cv2.blendLinear(
-            colour, np.ascontiguousarray(below), weight, 1 - weight
-        )
+        below = np.ascontiguousarray(self.image[y0:y1, x0:x1])
+        self.image[y0:y1, x0:x1] = cv2.blendLinear(colour, below, weight, 1 - weight)
+        if kind is None:
+            return
         solid = cover > 127
         np.copyto(self.kinds[y0:y1, x0:x1], np.uint8(kind), where=solid)
         if kind == LANDMARK:
@@ -104,8 +98,16 @@ class Canvas:
         x1, y1 = min(self.size, math.ceil(high[0])), min(self.size, math.ceil(high[1]))
         return (x0, y0, x1, y1) if x0 < x1 and y0 < y1 else None
 
+    def _polygon(self, box: Box, corners: Floats | Points, strength: int = 255) -> Image:
+        """The cover of a convex polygon, `corners` (k, 2) in pixels, within a box."""
+        x0, y0, x1, y1 = box
+        cover = np.zeros((y1 - y0, x1 - x0), np.uint8)
+        pixels = np.rint(corners * 16).astype(np.int32)
+        cv2.fillConvexPoly(cover, pixels, strength, cv2.LINE_AA, 4)
+        return cover
+
     def _tones(self, shades: Points, depth: float) -> Floats:
-        """Matrices (n, 3, 5) from (red, green, blue, glass, 1) to what is seen at `depth` metres."""
+        """Matrices (n, 3, 5) from (red, green, blue, glass, 1) to what is seen at that depth."""
         clear = math.exp(-self.light.haze * depth)
         tones = np.zeros((len(shades), 3, 5), np.float32)
         tones[:, (0, 1, 2), (0, 1, 2)] = shades * clear
@@ -116,17 +118,13 @@ class Canvas:
     def shade(self, normals: Points) -> Points:
         """The light (..., 3) that falls on surfaces with these normals (..., 3)."""
         sun = np.maximum(normals @ self.light.sun, 0)[..., None]
-        lit: Points = (
-            self.light.ambient * (0.86 + 0.14 * normals[..., 1:2]) + sun * self.light.sun_colour
-        )
-        return lit
+        sky = self.light.ambient * (0.86 + 0.14 * normals[..., 1:2])
+        return np.asarray(sky + sun * self.light.sun_colour)
 
     def building(self, model: Model, at: Points, yaw: float, kind: int) -> None:
-        """Paint a building that stands `at` (x, 0, z) turned by `yaw` radians, its far parts first."""
+        """Paint a building that stands `at` (x, 0, z), turned by `yaw` radians."""
         c, s = math.cos(yaw), math.sin(yaw)
-        turn = np.array(
-            [[c, 0, -s], [0, 1, 0], [s, 0, c]]
-        )  # rows are images of x, y, z: points @ turn
+        turn = np.array([[c, 0, -s], [0, 1, 0], [s, 0, c]])  # rows are images of x, y, z
         if self.view.focal * model.height < 3 * math.dist(at, self.view.position):
             return  # lower than three pixels
         eye = (self.view.position - at) @ turn.T
@@ -141,10 +139,9 @@ class Canvas:
         tones = self._tones(self.shade(model.normals @ turn), math.dist(at, self.view.position))
         lows, highs = low.tolist(), high.tolist()
         body = model.groups[0]
-        groups = sorted(
-            model.groups, key=lambda group: -float(((group[0][0].centre - eye) ** 2).sum())
-        )
-        # A tower behind the body's middle still stands out of its front, unless the front is turned away.
+        # Its far parts first.
+        groups = sorted(model.groups, key=lambda one: -float(((one[0][0].centre - eye) ** 2).sum()))
+        # A tower behind the body's middle stands out of its front, unless that is turned away.
         if eye[2] > model.building.depth / 2:
             groups = [body, *(group for group in groups if group is not body)]
         for group in groups:
@@ -164,20 +161,14 @@ class Canvas:
         (ax, ay), (bx, by), (cx, cy), (dx, dy) = local[:4].tolist()
         area = abs((cx - ax) * (dy - by) - (cy - ay) * (dx - bx)) / 2
         h, w = levels[0].shape[:2]
-        level = 0.5 * math.log2(max(1.0, h * w / max(area, 1.0)))
-        texture = levels[min(len(levels) - 1, int(level + 0.4))]
+        texture = _level(levels, 0.5 * math.log2(max(1.0, h * w / max(area, 1.0))))
         h, w = texture.shape[:2]
-        source = np.array(
-            [(-0.5, -0.5), (w - 0.5, -0.5), (w - 0.5, h - 0.5), (-0.5, h - 0.5)], np.float32
-        )
+        source = np.array([(0, 0), (w, 0), (w, h), (0, h)], np.float32) - np.float32(0.5)
         matrix = cv2.getPerspectiveTransform(source, local[:4].astype(np.float32))
-        warped = cv2.warpPerspective(
-            texture, matrix, (x1 - x0, y1 - y0), borderMode=cv2.BORDER_REPLICATE
-        )
-        colour = cv2.transform(warped, tone)
-        cover = np.zeros((y1 - y0, x1 - x0), np.uint8)
-        cv2.fillConvexPoly(cover, np.rint(local[4:] * 16).astype(np.int32), 255, cv2.LINE_AA, 4)
-        self._blend(box, np.asarray(colour, np.uint8), cover, kind)
+        extent = (x1 - x0, y1 - y0)
+        warped = cv2.warpPerspective(texture, matrix, extent, borderMode=cv2.BORDER_REPLICATE)
+        colour = np.asarray(cv2.transform(warped, tone), np.uint8)
+        self._blend(box, colour, self._polygon(box, local[4:]), kind)
 
     def _dome(self, model: Model, part: Part, centre: Points, kind: int) -> None:
         pixels, depth = self.view.project(centre[None])
@@ -195,17 +186,11 @@ class Canvas:
         offset = pixels[0] - radius - (x0, y0) - 0.5 + scale / 2
         matrix = np.array([[scale, 0, offset[0]], [0, scale, offset[1]]])
         warped = cv2.warpAffine(sprite, matrix, (x1 - x0, y1 - y0))
-        sun = np.array(
-            [
-                self.light.sun @ self.view.right,
-                self.light.sun[1],
-                -self.light.sun @ self.view.forward,
-            ]
-        )
-        facing = np.clip(warped[..., :3] @ sun.astype(np.float32), 0, 1)
-        ribs = 1 - 0.14 * (
-            np.abs(np.sin(6 * np.arctan2(warped[..., 0], warped[..., 2] + 1e-3))) < 0.2
-        )
+        sun, view = self.light.sun, self.view
+        towards = np.array([sun @ view.right, sun[1], -sun @ view.forward], np.float32)
+        facing = np.clip(warped[..., :3] @ towards, 0, 1)
+        around = np.arctan2(warped[..., 0], warped[..., 2] + 1e-3)
+        ribs = 1 - 0.14 * (np.abs(np.sin(6 * around)) < 0.2)
         lit = self.light.ambient + facing[..., None] * self.light.sun_colour
         paint = 255 * np.asarray(model.building.roof_colour) * lit * ribs[..., None]
         clear = math.exp(-self.light.haze * far)
@@ -216,7 +201,7 @@ class Canvas:
     def sprite(
         self, levels: tuple[Image, ...], at: Points, height: float, flip: bool, tint: float
     ) -> None:
-        """Paint an upright picture, a pyramid of (h, w, 4), `height` metres high, that stands `at` (x, 0, z)."""
+        """Paint an upright picture, a pyramid of (h, w, 4), that stands `at` (x, 0, z)."""
         pixels, depth = self.view.project(at[None])
         far = float(depth[0])
         if far < NEAR:
@@ -230,25 +215,21 @@ class Canvas:
         if box is None:
             return
         x0, y0, x1, y1 = box
-        level = math.log2(max(1.0, levels[0].shape[0] / tall))
-        picture = levels[min(len(levels) - 1, int(level + 0.4))]
+        picture = _level(levels, math.log2(max(1.0, levels[0].shape[0] / tall)))
         sy = tall / picture.shape[0]
         sx = (-wide if flip else wide) / picture.shape[1]
         left = x + wide / 2 if flip else x - wide / 2
-        matrix = np.array(
-            [[sx, 0, left - x0 - 0.5 + sx / 2], [0, sy, y - tall - y0 - 0.5 + sy / 2]]
-        )
+        row = [0, sy, y - tall - y0 - 0.5 + sy / 2]
+        matrix = np.array([[sx, 0, left - x0 - 0.5 + sx / 2], row])
         warped = cv2.warpAffine(picture, matrix, (x1 - x0, y1 - y0))
         shade = tint * (self.light.ambient + 0.45 * self.light.sun_colour)
         tone = self._tones(shade[None], far)[0]
         tone[:, 3] = 0  # a sprite's fourth channel is its coverage, not glass
-        colour = cv2.transform(warped, tone)
-        self._blend(
-            box, np.asarray(colour, np.uint8), np.asarray(warped[..., 3], np.uint8), CLUTTER
-        )
+        colour, cover = cv2.transform(warped, tone), warped[..., 3]
+        self._blend(box, np.asarray(colour, np.uint8), np.asarray(cover, np.uint8), CLUTTER)
 
     def shadow(self, feet: Points, height: float) -> None:
-        """Darken the ground where a body on `feet` (k x 3, y = 0) of that height keeps the sun away."""
+        """Darken the ground where a body on `feet` (k x 3, y = 0) keeps the sun away."""
         sun, direct = self.light.sun, float(self.light.sun_colour.sum())
         strength = 0.6 * direct / (direct + float(self.light.ambient.sum()))
         if strength < 0.15:
@@ -259,12 +240,12 @@ class Canvas:
         if box is None:
             return
         strength *= math.exp(-2 * self.light.haze * float(depth.min()))
-        x0, y0, x1, y1 = box
-        hull = cv2.convexHull((pixels - (x0 + 0.5, y0 + 0.5)).astype(np.float32))
-        cover = np.zeros((y1 - y0, x1 - x0), np.uint8)
-        cv2.fillConvexPoly(
-            cover, np.rint(hull * 16).astype(np.int32), round(255 * strength), cv2.LINE_AA, 4
-        )
-        weight = cover * np.float32(1 / 255)
-        below = np.ascontiguousarray(self.image[y0:y1, x0:x1])
-        self.image[y0:y1, x0:x1] = cv2.blendLinear(below, np.zeros_like(below), 1 - weight, weight)
+        local = (pixels - (box[0] + 0.5, box[1] + 0.5)).astype(np.float32)
+        hull = np.asarray(cv2.convexHull(local), np.float32)
+        cover = self._polygon(box, hull, round(255 * strength))
+        self._blend(box, np.zeros((*cover.shape, 3), np.uint8), cover, None)
+
+
+def _level(levels: tuple[Image, ...], level: float) -> Image:
+    """The picture of a pyramid that is nearest to a scale of 2 ** -level."""
+    return levels[min(len(levels) - 1, int(level + 0.4))]

@@ -1,7 +1,7 @@
-"""One Toytown photograph from its numbers: which building, from where, in what light, among and behind what.
+"""One Toytown photograph from its numbers: which building, from where, in what light, among what.
 
-Each image has a generator of its own, seeded by (seed, stream, landmark, view): it depends neither on the
-order in which images are made nor on how many others there are.
+Each image has a generator of its own, seeded by (seed, stream, landmark, view): it depends
+neither on the order in which images are made nor on how many others there are.
 """
 
 import math
@@ -10,6 +10,7 @@ from functools import lru_cache
 
 import cv2
 import numpy as np
+from numpy.random import Generator
 from numpy.typing import NDArray
 
 from dagf.toytown.backdrop import backdrop, develop
@@ -18,13 +19,15 @@ from dagf.toytown.camera import Camera, before_wall, camera, sample_light
 from dagf.toytown.paint import CLUTTER, LANDMARK, Canvas, Model, build
 from dagf.toytown.sprites import Image, sprites
 
-# Streams of the seed. SeedSequence pads with zeros, so that streams of unlike length must not share a prefix:
-# every key has four numbers.
+Pool = tuple[int, int]  # the seed and the stream of the clutter's buildings
+
+# Streams of the seed. SeedSequence pads with zeros, so that streams of unlike length must not
+# share a prefix: every key has four numbers.
 STREAMS = {"train": 0, "validation": 1, "test": 2, "distractors": 3}
 BUILDINGS, POOLS = 10, 20  # added to a split's stream: its landmarks, its clutter
 DISTRACTOR_START = {"test": 0, "validation": 2**31}  # the two ranges of the unlimited distractors
 SIGHTINGS = 16  # distractors 16k .. 16k + 15 show one building, as in real collections
-POOL = 96  # buildings that a split's clutter is taken from, so that clutter comes back beside other landmarks
+POOL = 96  # buildings of a split's clutter, which comes back beside other landmarks
 TWIN_PERIOD = 8  # of 8 landmarks the second is the first one's twin: a quarter of all has one
 SCALES = (0.03, 0.60)  # the visible landmark's share of the image
 QUERY_SCALES = (0.15, 0.60)
@@ -33,7 +36,8 @@ CONTROL_SCALES = (0.22, 0.34)
 LEAST_VISIBLE = 0.12
 ATTEMPTS = 48
 
-# Mean number where the street is empty, how many more where it is full, nearest place (of the landmark's distance).
+# Mean number where the street is empty, how many more where it is full, nearest place (of the
+# landmark's distance).
 _THINGS = {
     "tree": (0.5, 2.0, 0.4),
     "person": (0.4, 1.6, 0.12),
@@ -53,9 +57,7 @@ class Photograph:
     scale: float  # visible landmark / image area
     visible: float  # visible landmark / landmark within the frame
     clutter: float  # share of the image that shows other buildings, trees, cars, people, lamps
-    box: tuple[
-        int, int, int, int
-    ]  # x1, y1, x2, y2 of the mask; x2 and y2 are one past the last pixel
+    box: tuple[int, int, int, int]  # x1, y1, x2, y2 of the mask, x2 and y2 one past the last pixel
     weather: str
     quality: int  # of the JPEG
 
@@ -71,11 +73,9 @@ def landmark_building(seed: int, stream: int, landmark: int) -> Building:
     """The landmark's building; a twin's is its elder's with other details."""
     twin = landmark % TWIN_PERIOD == 1 and stream != STREAMS["distractors"]
     elder = sample_building(np.random.default_rng([seed, BUILDINGS + stream, landmark - twin, 0]))
-    return (
-        make_twin(elder, np.random.default_rng([seed, BUILDINGS + stream, landmark, 1]))
-        if twin
-        else elder
-    )
+    if not twin:
+        return elder
+    return make_twin(elder, np.random.default_rng([seed, BUILDINGS + stream, landmark, 1]))
 
 
 @lru_cache(maxsize=4)
@@ -85,17 +85,14 @@ def _model(seed: int, stream: int, landmark: int, size: int) -> Model:
 
 @lru_cache(maxsize=3 * POOL)
 def _pool_model(seed: int, stream: int, number: int, size: int) -> Model:
-    building = sample_building(
-        np.random.default_rng([seed, POOLS + stream, number, 0]), ordinary=True
-    )
-    return build(building, size, detail=0.55)
+    rng = np.random.default_rng([seed, POOLS + stream, number, 0])
+    return build(sample_building(rng, ordinary=True), size, detail=0.55)
 
 
 def _outline(model: Model) -> Points:
     b = model.building
-    low = [(x, 0.0, z) for x in (-b.width / 2, b.width / 2) for z in (-b.depth / 2, b.depth / 2)]
-    walls = [(x, b.height, z) for x, _, z in low]
-    return np.vstack([np.array(low), np.array(walls), model.points[:, 4:].reshape(-1, 3)])
+    walls = b.foot + np.array([0, b.height, 0])
+    return np.vstack([b.foot, walls, model.points[:, 4:].reshape(-1, 3)])
 
 
 def _area(pixels: Points) -> float:
@@ -111,11 +108,9 @@ class _Frame:
     box: Points  # 2 x 2: the landmark's corners in pixels, beyond the frame perhaps
 
 
-def _sample_frame(
-    rng: np.random.Generator, model: Model, size: int, role: str, nuisances: bool
-) -> _Frame:
-    """Where the camera stands and looks: the landmark gets a wanted area and a place anywhere in the image."""
-    turn = {"query": 35.0}.get(role, 60.0)
+def _sample_frame(rng: Generator, model: Model, size: int, role: str, nuisances: bool) -> _Frame:
+    """Where the camera stands and looks: the landmark gets a wanted area, anywhere in the image."""
+    turn = 35.0 if role == "query" else 60.0
     azimuth = float(rng.uniform(-turn, turn))
     if role == "query":
         share = float(np.exp(rng.uniform(np.log(0.21), np.log(0.50))))
@@ -123,11 +118,9 @@ def _sample_frame(
         share = float(np.exp(rng.uniform(np.log(0.06), np.log(0.66))))
     else:
         share = float(rng.uniform(0.26, 0.32))
-    b = model.building
-    radius = math.hypot(b.width, b.depth) / 2
-    eye = float(
-        rng.uniform(1.6, 2.2) if rng.random() < 0.6 else rng.uniform(2.5, 0.6 * model.height + 2.5)
-    )
+    radius = model.building.radius
+    standing = rng.random() < 0.6
+    eye = float(rng.uniform(1.6, 2.2) if standing else rng.uniform(2.5, 0.6 * model.height + 2.5))
     pitch, roll = math.radians(rng.normal(2, 2.5)), math.radians(rng.normal(0, 1.6))
     focal = float(rng.uniform(0.85, 1.7)) * size
     distance, outline, flat = 3.0 * radius, _outline(model), math.radians(azimuth)
@@ -148,8 +141,8 @@ def _sample_frame(
     middle = size / 2 + span * rng.uniform(-0.5, 0.5, 2)
     shift = middle - (low + high) / 2
     moved = view.matrix + np.outer((*shift, 0.0), view.matrix[2])
-    on_device = replace(view, matrix=moved, centre=(float(shift[0]), float(shift[1])))
-    return _Frame(on_device, azimuth, distance, np.stack([low, high]) + shift)
+    aimed = replace(view, matrix=moved, centre=(float(shift[0]), float(shift[1])))
+    return _Frame(aimed, azimuth, distance, np.stack([low, high]) + shift)
 
 
 @dataclass(frozen=True)
@@ -172,72 +165,50 @@ def _place(frame: _Frame, column: float, depth: float) -> Points:
 
 
 def _sample_things(
-    rng: np.random.Generator,
-    frame: _Frame,
-    model: Model,
-    size: int,
-    role: str,
-    pool: tuple[int, int],
+    rng: Generator, frame: _Frame, model: Model, size: int, role: str, pool: Pool
 ) -> list[_Thing]:
     """Clutter around the landmark and things that stand before it."""
-    b, view = model.building, frame.camera
-    radius = math.hypot(b.width, b.depth) / 2
+    radius, view = model.building.radius, frame.camera
     level = float(rng.uniform(0, 0.5 if role == "query" else 1.0))
     things: list[_Thing] = []
     for _ in range(min(8, int(rng.poisson(0.5 + 2.2 * level)))):
         number = int(rng.integers(POOL))
         other = _pool_model(*pool, number, size)
-        reach = math.hypot(other.building.width, other.building.depth) / 2
+        reach = other.building.radius
         at = _place(frame, rng.uniform(-0.1, 1.1) * size, frame.distance * rng.uniform(0.7, 1.8))
-        gap = math.hypot(at[0], at[2])
-        if gap < radius + reach:  # it would stand in the landmark: move it behind
+        if math.hypot(at[0], at[2]) < radius + reach:  # in the landmark: move it behind
             at = at + view.forward * (radius + 1.1 * reach)
         yaw = float(rng.integers(4)) * math.pi / 2 + float(rng.normal(0, 0.12))
         things.append(_Thing("building", number, at, other.height, yaw))
-    counts = {
-        "tree": 0.5 + 2.0 * level,
-        "person": 0.4 + 1.6 * level,
-        "car": 0.3 + 1.3 * level,
-        "lamp": 0.1 + 0.5 * level,
-    }
-    for kind, count in counts.items():
-        near = {"tree": 0.4, "person": 0.12, "car": 0.25, "lamp": 0.3}[kind]
-        for _ in range(int(rng.poisson(count))):
-            at = _place(
-                frame,
-                rng.uniform(-0.05, 1.05) * size,
-                max(3.0, frame.distance * rng.uniform(near, 1.7)),
-            )
+    for kind, (empty, more, near) in _THINGS.items():
+        for _ in range(int(rng.poisson(empty + more * level))):
+            column = rng.uniform(-0.05, 1.05) * size
+            at = _place(frame, column, max(3.0, frame.distance * rng.uniform(near, 1.7)))
             things.append(_sprite_thing(rng, kind, at, radius, view))
     if role != "query" and rng.random() < 0.5:
         things += _occluders(rng, frame, radius, size, pool)
     return things
 
 
-def _sprite_thing(
-    rng: np.random.Generator, kind: str, at: Points, radius: float, view: Camera
-) -> _Thing:
+def _sprite_thing(rng: Generator, kind: str, at: Points, radius: float, view: Camera) -> _Thing:
     gap = math.hypot(at[0], at[2])
     if gap < radius:  # out of the landmark's ground plan, towards the camera
         at = at - view.forward * (radius - gap + 1.0)
     height = float(rng.uniform(*_SIZES[kind]))
     number = int(rng.integers(len(sprites()[kind])))
-    return _Thing(
-        kind, number, at, height, yaw=float(rng.integers(2)), tint=float(rng.uniform(0.75, 1.2))
-    )
+    flip, tint = float(rng.integers(2)), float(rng.uniform(0.75, 1.2))
+    return _Thing(kind, number, at, height, flip, tint)
 
 
-def _occluders(
-    rng: np.random.Generator, frame: _Frame, radius: float, size: int, pool: tuple[int, int]
-) -> list[_Thing]:
-    """Things between the camera and the landmark: trees, cars, people, the edge of another building."""
+def _occluders(rng: Generator, frame: _Frame, radius: float, size: int, pool: Pool) -> list[_Thing]:
+    """Things between camera and landmark: trees, cars, people, the edge of another building."""
     (x0, y0), (x1, y1) = frame.box
     free, focal = frame.distance - radius, frame.camera.focal
     things = []
     if rng.random() < 0.22:
         number = int(rng.integers(POOL))
         other = _pool_model(*pool, number, size)
-        reach = math.hypot(other.building.width, other.building.depth) / 2
+        reach = other.building.radius
         depth = max(reach + 4.0, free * rng.uniform(0.45, 0.9))
         side = 1 if rng.random() < 0.5 else -1
         edge = (x0 if side < 0 else x1) - side * rng.uniform(0.05, 0.5) * (x1 - x0)
@@ -266,7 +237,7 @@ def photograph(
 ) -> Photograph:
     """Render one image; `role` is train, query, database or distractor.
 
-    Views whose landmark comes out too small, too large or hidden are drawn again, from the same generator.
+    Views whose landmark comes out too small, too large or hidden are drawn again.
     """
     rng = np.random.default_rng([seed, stream, landmark, view])
     low, high = QUERY_SCALES if role == "query" else SCALES if nuisances else CONTROL_SCALES
@@ -279,18 +250,11 @@ def photograph(
         result = _attempt(rng, model, (seed, stream, landmark), size, plain, nuisances)
         if result is not None and low <= result.scale <= high and result.visible >= least:
             return result
-    raise RuntimeError(
-        f"Toytown image {(seed, stream, landmark, view)} found no view; this is a bug"
-    )
+    raise RuntimeError(f"no view for Toytown's image {(seed, stream, landmark, view)}")
 
 
 def _attempt(
-    rng: np.random.Generator,
-    model: Model,
-    key: tuple[int, int, int],
-    size: int,
-    role: str,
-    nuisances: bool,
+    rng: Generator, model: Model, key: tuple[int, int, int], size: int, role: str, nuisances: bool
 ) -> Photograph | None:
     seed, stream, landmark = key
     if stream == STREAMS["distractors"]:
@@ -302,10 +266,7 @@ def _attempt(
     canvas = Canvas(size, frame.camera, light)
     backdrop(canvas, rng)
     position, b = frame.camera.position, model.building
-    foot = np.array(
-        [(x, 0.0, z) for x in (-b.width / 2, b.width / 2) for z in (-b.depth / 2, b.depth / 2)]
-    )
-    canvas.shadow(foot, b.height)
+    canvas.shadow(b.foot, b.height)
     for thing in things:
         far = math.dist(thing.at, position)
         if thing.kind in ("tree", "car") and frame.camera.focal * thing.height > 7 * far:
@@ -337,10 +298,9 @@ def _attempt(
     )
 
 
-def _paint(canvas: Canvas, thing: _Thing, pool: tuple[int, int], size: int) -> None:
+def _paint(canvas: Canvas, thing: _Thing, pool: Pool, size: int) -> None:
     if thing.kind == "building":
         canvas.building(_pool_model(*pool, thing.number, size), thing.at, thing.yaw, CLUTTER)
     else:
-        canvas.sprite(
-            sprites()[thing.kind][thing.number], thing.at, thing.height, thing.yaw > 0, thing.tint
-        )
+        levels = sprites()[thing.kind][thing.number]
+        canvas.sprite(levels, thing.at, thing.height, thing.yaw > 0, thing.tint)

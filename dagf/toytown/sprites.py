@@ -1,13 +1,14 @@
 """The small things of a Toytown: trees, cars, people, lamps; and its skies, grounds and film grain.
 
-All of them are drawn once a process from fixed seeds, as part of the generator, and are then only resized.
+All of them are drawn once a process from fixed seeds, and are then only resized.
 """
 
+from collections.abc import Sequence
 from functools import lru_cache
 
 import cv2
 import numpy as np
-from numpy.typing import NDArray
+from numpy.typing import ArrayLike, NDArray
 
 Image = NDArray[np.uint8]
 Floats = NDArray[np.float32]
@@ -15,12 +16,19 @@ Floats = NDArray[np.float32]
 SEED = 7  # of the sprites: they are the same in every Toytown
 DETAIL = 3  # pixels a unit in which cars, people and lamps are drawn
 TREES, CARS, PEOPLE, LAMPS, GROUNDS, CLOUDS = 14, 10, 16, 3, 8, 8
+_GROUND = {
+    "asphalt": (0.30, 0.30, 0.31),
+    "paving": (0.56, 0.53, 0.49),
+    "grass": (0.30, 0.36, 0.17),
+    "gravel": (0.60, 0.54, 0.44),
+    "cobbles": (0.42, 0.40, 0.38),
+}
 
 
 def fractal(
     rng: np.random.Generator, shape: tuple[int, int], octaves: int, first: int = 2
 ) -> Floats:
-    """Smooth noise of mean 0 and deviation about 1, `octaves` of it from `first` cells a side, (height, width)."""
+    """Smooth noise (height, width) of mean 0 and deviation about 1, from `first` cells a side."""
     out = np.zeros(shape, np.float32)
     for octave in range(octaves):
         cells = first * 2**octave
@@ -47,97 +55,73 @@ def _tree(rng: np.random.Generator, kind: int) -> Image:
     light = np.clip(0.75 + 0.5 * (y - 0.5) - 0.22 * x + 0.28 * leaves, 0.3, 1.7)
     trunk = (np.abs(x) < 0.06 + 0.03 * (y < 0.05)) & (y < 0.55)
     out = np.zeros((h, w, 4), np.float32)
-    out[..., :3] = 255 * np.where(
-        trunk[..., None] & (cover < 0.5)[..., None], (0.25, 0.2, 0.15), light[..., None] * base
-    )
+    bare = (trunk & (cover < 0.5))[..., None]
+    out[..., :3] = 255 * np.where(bare, (0.25, 0.2, 0.15), light[..., None] * base)
     out[..., 3] = 255 * np.maximum(cover, trunk)
     return np.clip(out, 0, 255).astype(np.uint8)
 
 
-def _fill(image: Image, points: list[tuple[float, float]], colour: NDArray[np.float64]) -> None:
+def _fill(image: Image, points: Sequence[tuple[float, float]], colour: ArrayLike) -> None:
     pixels = np.rint(np.array(points) * DETAIL * 16).astype(np.int32)
-    cv2.fillPoly(
-        image, [pixels], [*(float(c) for c in np.clip(255 * colour, 0, 255)), 255.0], cv2.LINE_AA, 4
-    )
+    red, green, blue = np.clip(255 * np.asarray(colour), 0, 255).tolist()
+    cv2.fillPoly(image, [pixels], (red, green, blue, 255.0), cv2.LINE_AA, 4)
 
 
 def _sheet(height: int, width: int) -> Image:
     return np.zeros((height * DETAIL, width * DETAIL, 4), np.uint8)
 
 
-def _disc(
-    image: Image, middle: tuple[float, float], radius: float, colour: NDArray[np.float64]
-) -> None:
+def _disc(image: Image, middle: tuple[float, float], radius: float, colour: ArrayLike) -> None:
     turn = np.linspace(0, 2 * np.pi, 16, endpoint=False)
     points = np.column_stack([np.cos(turn), np.sin(turn)]) * radius + middle
-    _fill(image, [(float(x), float(y)) for x, y in points], colour)
+    _fill(image, points.tolist(), colour)
 
 
 def _car(rng: np.random.Generator) -> Image:
     """One car (or van) from the side, 28 x 64 units x 4."""
     image = _sheet(28, 64)
-    paint = np.array(
-        [(0.75,) * 3, (0.1,) * 3, (0.4,) * 3, (0.5, 0.1, 0.1), (0.12, 0.2, 0.42), (0.7, 0.68, 0.6)]
-    )
+    greys, reds = [(0.75,) * 3, (0.1,) * 3, (0.4,) * 3], [(0.5, 0.1, 0.1)]
+    paint = np.array([*greys, *reds, (0.12, 0.2, 0.42), (0.7, 0.68, 0.6)])
     body, van = paint[rng.integers(len(paint))] * rng.uniform(0.85, 1.15), rng.random() < 0.3
     roof = 2 if van else 6
-    _fill(
-        image,
-        [(2, 23), (2, 13), (12, 12), (20, roof), (46 + 12 * van, roof), (60, 13), (62, 23)],
-        body,
-    )
-    _fill(image, [(15, 12), (21, roof + 2), (32, roof + 2), (32, 12)], np.array([0.16, 0.19, 0.22]))
-    _fill(
-        image,
-        [(34, 12), (34, roof + 2), (45 + 6 * van, roof + 2), (54, 12)],
-        np.array([0.2, 0.23, 0.26]),
-    )
+    outline = [(2, 23), (2, 13), (12, 12), (20, roof), (46 + 12 * van, roof), (60, 13), (62, 23)]
+    _fill(image, outline, body)
+    front, back = (15, 12), (34, 12)
+    _fill(image, [front, (21, roof + 2), (32, roof + 2), (32, 12)], (0.16, 0.19, 0.22))
+    _fill(image, [back, (34, roof + 2), (45 + 6 * van, roof + 2), (54, 12)], (0.2, 0.23, 0.26))
     _fill(image, [(2, 20), (62, 20), (62, 24), (2, 24)], body * 0.55)
     for x in (15, 50):
-        _disc(image, (x, 23), 4.6, np.array([0.09, 0.09, 0.1]))
-        _disc(image, (x, 23), 2.2, np.array([0.46, 0.46, 0.47]))
+        _disc(image, (x, 23), 4.6, (0.09, 0.09, 0.1))
+        _disc(image, (x, 23), 2.2, (0.46, 0.46, 0.47))
     return image
 
 
 def _person(rng: np.random.Generator) -> Image:
     """One pedestrian, 48 x 20 units x 4."""
     image = _sheet(48, 20)
-    coat, legs = (
-        rng.uniform(0.08, 0.75) + rng.normal(0, 0.12, 3),
-        rng.uniform(0.08, 0.35) + rng.normal(0, 0.03, 3),
-    )
+    coat = rng.uniform(0.08, 0.75) + rng.normal(0, 0.12, 3)
+    legs = rng.uniform(0.08, 0.35) + rng.normal(0, 0.03, 3)
     step = float(rng.uniform(0, 3))
     skin = np.array([0.72, 0.52, 0.42]) * rng.uniform(0.5, 1.1)
-    _fill(
-        image,
-        [
-            (7, 26),
-            (13, 26),
-            (13 + step, 47),
-            (10.5 + step, 47),
-            (10, 32),
-            (8.5 - step, 47),
-            (6 - step, 47),
-        ],
-        legs,
-    )
+    right, left = [(13 + step, 47), (10.5 + step, 47)], [(8.5 - step, 47), (6 - step, 47)]
+    _fill(image, [(7, 26), (13, 26), *right, (10, 32), *left], legs)
     _fill(image, [(5, 12), (8, 9), (12, 9), (15, 12), (14.5, 27), (5.5, 27)], coat)
     _disc(image, (10, 6), 3, skin)
-    _fill(image, [(7, 5), (8, 2), (12, 2), (13, 5)], np.array([0.2, 0.15, 0.1]))
+    _fill(image, [(7, 5), (8, 2), (12, 2), (13, 5)], (0.2, 0.15, 0.1))
     return image
 
 
 def _lamp(kind: int) -> Image:
     """One lamp post or sign, 96 x 16 units x 4."""
-    image, iron = _sheet(96, 16), np.array([0.16, 0.17, 0.17])
+    image, iron = _sheet(96, 16), (0.16, 0.17, 0.17)
     _fill(image, [(7, 8), (9, 8), (9.3, 95), (6.7, 95)], iron)
     if kind == 0:
-        _fill(image, [(5, 3), (11, 3), (10, 12), (6, 12)], np.array([0.85, 0.82, 0.7]))
+        _fill(image, [(5, 3), (11, 3), (10, 12), (6, 12)], (0.85, 0.82, 0.7))
     elif kind == 1:
         _fill(image, [(7, 8), (0, 4), (0, 7), (9, 11)], iron)
     else:
-        _fill(image, [(1, 10), (15, 10), (15, 30), (1, 30)], np.array([0.15, 0.3, 0.6]))
-        _fill(image, [(3, 13), (13, 13), (13, 16), (3, 16)], np.array([0.9, 0.9, 0.9]))
+        _fill(image, [(1, 10), (15, 10), (15, 30), (1, 30)], (0.15, 0.3, 0.6))
+        _fill(image, [(3, 13), (13, 13), (13, 16), (3, 16)], (0.9, 0.9, 0.9))
     return image
 
 
@@ -146,17 +130,14 @@ def pyramid(image: Image) -> tuple[Image, ...]:
     levels = [image]
     while min(levels[-1].shape[:2]) >= 8:
         h, w = levels[-1].shape[:2]
-        levels.append(
-            np.asarray(
-                cv2.resize(levels[-1], (w // 2, h // 2), interpolation=cv2.INTER_AREA), np.uint8
-            )
-        )
+        half = cv2.resize(levels[-1], (w // 2, h // 2), interpolation=cv2.INTER_AREA)
+        levels.append(np.asarray(half, np.uint8))
     return tuple(levels)
 
 
 @lru_cache(maxsize=1)
 def sprites() -> dict[str, list[tuple[Image, ...]]]:
-    """Kind -> its sprites, each a pyramid of (height, width, 4): colour in white light and coverage."""
+    """Kind -> its sprites, each a pyramid of (height, width, 4): colour and coverage."""
     rng = np.random.default_rng([SEED, 1])
     return {
         "tree": [pyramid(_tree(rng, k)) for k in range(TREES)],
@@ -175,18 +156,12 @@ def clouds() -> tuple[Floats, ...]:
 
 @lru_cache(maxsize=1)
 def grounds() -> tuple[Image, ...]:
-    """Ground pictures, each 256 x 256 x 3, half a metre a pixel; the building's middle is theirs."""
+    """Ground pictures, each 256 x 256 x 3, half a metre a pixel, around the building."""
     rng = np.random.default_rng([SEED, 3])
     return tuple(_ground(rng, k) for k in range(GROUNDS))
 
 
 def _ground(rng: np.random.Generator, kind: int) -> Image:
-    colours = {
-        "asphalt": (0.30, 0.30, 0.31),
-        "paving": (0.56, 0.53, 0.49),
-        "grass": (0.30, 0.36, 0.17),
-    }
-    colours |= {"gravel": (0.60, 0.54, 0.44), "cobbles": (0.42, 0.40, 0.38)}
     name = ("paving", "grass", "gravel", "cobbles")[kind % 4]
     patches = fractal(rng, (256, 256), 5, 4) * 0.06 + rng.normal(0, 0.05, (256, 256))
     if name in ("paving", "cobbles"):
@@ -195,11 +170,10 @@ def _ground(rng: np.random.Generator, kind: int) -> Image:
         patches = patches + np.kron(cells, np.ones((step, step)))
         patches[::step] -= 0.07
         patches[:, ::step] -= 0.07
-    out = np.asarray(colours[name]) * (1 + patches[..., None])
-    if (
-        kind % 2 or kind > 3
-    ):  # a street along the front, with kerbs and a broken line; perhaps another across
-        road = np.asarray(colours["asphalt"]) * (1 + 0.6 * patches[..., None])
+    out = np.asarray(_GROUND[name]) * (1 + patches[..., None])
+    if kind % 2 or kind > 3:
+        # A street along the front, with kerbs and a broken line; perhaps another across.
+        road = np.asarray(_GROUND["asphalt"]) * (1 + 0.6 * patches[..., None])
         low = 128 + int(rng.integers(34, 52))
         for turned in range(1 + int(kind > 5)):
             view = out.transpose(1, 0, 2) if turned else out
@@ -219,7 +193,7 @@ def grain() -> Floats:
 
 @lru_cache(maxsize=8)
 def dome_sprite(size: int) -> Floats:
-    """A hemisphere with ribs, (size, 2 size, 4): normals x, y, z in -1..1 and coverage 0..1."""
+    """A hemisphere, (size, 2 size, 4): normals x, y, z in -1..1 and coverage 0..1."""
     y, x = np.mgrid[0:size, 0 : 2 * size].astype(np.float32) + 0.5
     x, y = x / size - 1, 1 - y / size
     r2 = x * x + y * y

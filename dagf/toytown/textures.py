@@ -1,23 +1,18 @@
-"""The flat pictures that a Toytown is made of: facades, roofs, trees, cars, people, ground, clouds.
+"""Facades and roofs: pictures of four channels, (height, width, 4) uint8.
 
-Facades have four channels: red, green, blue and glass (how much a pixel mirrors the sky, or is lit at night).
+Red, green, blue and glass: how much a pixel mirrors the sky, or is lit at night.
 """
-
-from collections.abc import Sequence
-from typing import Any
 
 import cv2
 import numpy as np
-from numpy.typing import NDArray
+from numpy.typing import ArrayLike
 
-from dagf.toytown.buildings import Building, Colour
-
-Image = NDArray[np.uint8]
-Floats = NDArray[np.float32]
+from dagf.toytown.buildings import Building, Colour, Points
+from dagf.toytown.sprites import Floats, Image
 
 BOX = np.array([(-0.5, 0), (0.5, 0), (0.5, 1), (-0.5, 1)])
 _ARC = np.linspace(0, np.pi, 13)
-SHAPES: dict[str, NDArray[np.float64]] = {
+SHAPES: dict[str, Points] = {
     "box": BOX,
     "arch": np.vstack([BOX[:2], np.column_stack([0.5 * np.cos(_ARC), 0.66 + 0.34 * np.sin(_ARC)])]),
     "point": np.array(
@@ -27,10 +22,14 @@ SHAPES: dict[str, NDArray[np.float64]] = {
     "triangle": np.array([(-0.5, 0), (0.5, 0), (0, 1)]),
 }
 WINDOW_SHAPES = {"arched": "arch", "pointed": "point", "round": "disc"}
+FACES = ("front", "side", "tower", "drum", "gable", "roof", "dormers", "lid")
+BLACK: Colour = (0.1, 0.1, 0.1)
+DARK: Colour = (0.11, 0.10, 0.10)
+GOLD: Colour = (0.80, 0.66, 0.30)
 
 
 class Sheet:
-    """A facade under the brush: `width` x `height` metres, origin at the middle of its foot, y up."""
+    """A facade under the brush, in metres: the origin is the middle of its foot, y goes up."""
 
     def __init__(self, wall: Image, width: float, height: float) -> None:
         self.image = wall
@@ -40,8 +39,8 @@ class Sheet:
     def fill(
         self,
         shape: str,
-        x: Sequence[float] | NDArray[Any],
-        y: Sequence[float] | NDArray[Any],
+        x: ArrayLike,
+        y: ArrayLike,
         width: float,
         height: float,
         colour: Colour,
@@ -50,10 +49,8 @@ class Sheet:
     ) -> None:
         """Fill copies of `shape`, `width` x `height` metres, the middle of their feet at (x, y)."""
         fixed = SHAPES[shape] * (width, height) * self.scale
-        at = (
-            np.stack([np.asarray(x, float), np.asarray(y, float)], axis=1) * self.scale
-            + self.origin
-        )
+        feet = np.stack(np.broadcast_arrays(*np.atleast_1d(x, y)), axis=1)
+        at = feet.astype(float) * self.scale + self.origin
         pixels = np.rint((fixed[None] + at[:, None]) * 16).astype(np.int32)
         red, green, blue = (min(255.0, max(0.0, 255 * shade * part)) for part in colour)
         cv2.fillPoly(self.image, list(pixels), (red, green, blue, 255 * glass), cv2.LINE_AA, 4)
@@ -62,7 +59,7 @@ class Sheet:
 def wall_texture(
     b: Building, shape: tuple[int, int], metres: float, rng: np.random.Generator
 ) -> Image:
-    """The bare wall, (height, width, 4): colour, the grain of its material, stains; `metres` high."""
+    """The bare wall: colour, the grain of its material, stains; `metres` high."""
     h, w = shape
     ppm = h / metres
     # Courses finer than two pixels would only be noise, so blocks are drawn somewhat too large.
@@ -73,10 +70,8 @@ def wall_texture(
         "boards": (9.0, 0.4, 0.06),
         "concrete": (b.storey, b.bay, 0.05),
     }.get(b.material, (2.0, 2.0, 0.025))
-    rows, columns = (
-        max(2, round(h / max(2.0, course * ppm))),
-        max(2, round(w / max(2.0, length * ppm))),
-    )
+    rows = max(2, round(h / max(2.0, course * ppm)))
+    columns = max(2, round(w / max(2.0, length * ppm)))
     blocks = rng.normal(1, spread, (rows, columns)).astype(np.float32)
     if b.material == "bands":
         blocks[::2] *= np.float32(0.74)
@@ -90,24 +85,20 @@ def wall_texture(
 
 
 def _coloured(grain: Floats, colour: Colour) -> Image:
-    """`grain` (height, width), a factor about 1, in that colour and without glass, (height, width, 4)."""
+    """`grain` (height, width), a factor about 1, in that colour and without glass."""
     tone = np.asarray([[255 * part] for part in (*colour, 0.0)], np.float32)
     bright = np.asarray(cv2.transform(grain[..., None], tone), np.float32)
     return np.clip(bright, 0, 255).astype(np.uint8)
 
 
 def _timber(sheet: Sheet, b: Building, bays: int, height: float) -> None:
-    beam: Colour = (0.24, 0.17, 0.12)
-    width = bays * b.bay
+    beam, width = (0.24, 0.17, 0.12), bays * b.bay
     xs = (np.arange(2 * bays + 1) / (2 * bays) - 0.5) * width
-    sheet.fill("box", xs, np.zeros_like(xs), 0.28, height, beam)
-    ys = np.arange(b.floors + 1) * b.storey - 0.15
-    sheet.fill("box", np.zeros_like(ys), ys, width, 0.34, beam)
+    sheet.fill("box", xs, 0, 0.28, height, beam)
+    sheet.fill("box", 0, np.arange(b.floors + 1) * b.storey - 0.15, width, 0.34, beam)
 
 
-def _windows(
-    sheet: Sheet, b: Building, x: NDArray[np.float64], y: NDArray[np.float64], rng: Any
-) -> None:
+def _windows(sheet: Sheet, b: Building, x: Points, y: Points, rng: np.random.Generator) -> None:
     """The windows whose feet are at (x, y): surround, reveal, glass, bars, sill."""
     w, h = b.window_width * b.bay, b.window_height * b.storey
     kind = b.window
@@ -118,7 +109,6 @@ def _windows(
     if kind == "round":
         w = h = min(w, h) * 1.05
     shape = WINDOW_SHAPES.get(kind, "box")
-    zero: Colour = (0.10, 0.11, 0.13)
     # Bars are finer than a pixel; a full pixel of the trim would look like a lattice.
     red, green, blue = (0.5 * part + 0.1 for part in b.trim)
     bar: Colour = (red, green, blue)
@@ -127,7 +117,7 @@ def _windows(
         w = 0.46 * w
     for column in xs:
         sheet.fill(shape, column, y - 0.08, w + 0.3, h + 0.22, b.trim, shade=0.94)
-        sheet.fill(shape, column, y, w + 0.1, h + 0.06, zero)
+        sheet.fill(shape, column, y, w + 0.1, h + 0.06, (0.10, 0.11, 0.13))
         lights = rng.uniform(0.35, 1.0, len(column))
         for level in (0.5, 0.75, 1.0):  # three sorts of panes: curtains, blinds, open
             some = (lights <= level) & (lights > level - 0.25) if level > 0.5 else lights <= 0.5
@@ -152,136 +142,91 @@ def _windows(
 
 def _door(sheet: Sheet, b: Building, bays: int) -> None:
     """The front's ground floor: the door in the middle bay and what goes with it."""
-    storey, dark = b.storey, (0.11, 0.10, 0.10)
-    x0 = 0.0 if bays % 2 else -0.5 * b.bay
-    wide = bays * b.bay
+    storey, wide = b.storey, bays * b.bay
+    middle = 0.0 if bays % 2 else -0.5 * b.bay
+    every = (np.arange(bays) + 0.5) * b.bay - wide / 2
     if b.door == "arcade":
-        xs = (np.arange(bays) + 0.5) * b.bay - wide / 2
-        sheet.fill("box", [0.0], [0.0], wide, 0.97 * storey, b.trim, shade=0.86)
-        sheet.fill("arch", xs, np.zeros(bays), 0.76 * b.bay, 0.84 * storey, dark)
+        sheet.fill("box", 0, 0, wide, 0.97 * storey, b.trim, shade=0.86)
+        sheet.fill("arch", every, 0, 0.76 * b.bay, 0.84 * storey, DARK)
     elif b.door == "shop":
-        xs = (np.arange(bays) + 0.5) * b.bay - wide / 2
-        sheet.fill("box", [0.0], [0.0], wide, 0.98 * storey, b.accent, shade=0.8)
-        sheet.fill(
-            "box", xs, np.full(bays, 0.3), 0.84 * b.bay, 0.6 * storey, (0.2, 0.22, 0.24), glass=0.95
-        )
-        sheet.fill("box", [0.0], [0.78 * storey], 0.9 * wide, 0.16 * storey, b.trim, shade=0.95)
-        sheet.fill("box", [x0], [0.0], 0.9, 0.66 * storey, dark)
+        sheet.fill("box", 0, 0, wide, 0.98 * storey, b.accent, shade=0.8)
+        sheet.fill("box", every, 0.3, 0.84 * b.bay, 0.6 * storey, (0.2, 0.22, 0.24), glass=0.95)
+        sheet.fill("box", 0, 0.78 * storey, 0.9 * wide, 0.16 * storey, b.trim, shade=0.95)
+        sheet.fill("box", middle, 0, 0.9, 0.66 * storey, DARK)
     elif b.door == "portico":
         span = min(wide, 2.6 * b.bay)
-        sheet.fill("box", [x0], [0.0], span, storey, b.wall, shade=0.42)
-        sheet.fill("box", [x0], [0.0], 0.5 * b.bay, 0.7 * storey, b.accent, shade=0.7)
-        xs = x0 + (np.arange(4) / 3 - 0.5) * 0.9 * span
-        sheet.fill("box", xs, np.zeros(4), 0.45, storey, b.trim)
-        sheet.fill("box", [x0], [0.96 * storey], 1.1 * span, 0.35, b.trim)
-        sheet.fill(
-            "triangle", [x0], [0.96 * storey + 0.35], 1.14 * span, 0.2 * span, b.trim, shade=0.92
-        )
+        sheet.fill("box", middle, 0, span, storey, b.wall, shade=0.42)
+        sheet.fill("box", middle, 0, 0.5 * b.bay, 0.7 * storey, b.accent, shade=0.7)
+        xs = middle + (np.arange(4) / 3 - 0.5) * 0.9 * span
+        sheet.fill("box", xs, 0, 0.45, storey, b.trim)
+        top = 0.96 * storey
+        sheet.fill("box", middle, top, 1.1 * span, 0.35, b.trim)
+        sheet.fill("triangle", middle, top + 0.35, 1.14 * span, 0.2 * span, b.trim, shade=0.92)
     else:
         high = {"gate": 1.25, "glazed": 0.86}.get(b.door, 0.78) * storey
         span = {"gate": 1.15, "glazed": 1.5, "arched": 0.6}.get(b.door, 0.46) * b.bay
         shape = "arch" if b.door in ("arched", "gate") else "box"
-        sheet.fill(shape, [x0], [0.0], span + 0.8, high + 0.4, b.trim)
-        sheet.fill(shape, [x0], [0.0], span, high, dark)
-        glass = 0.9 if b.door == "glazed" else 0.0
-        leaf: Colour = (0.3, 0.33, 0.36) if b.door == "glazed" else b.accent
-        sheet.fill(shape, [x0], [0.0], span - 0.25, high - 0.15, leaf, glass=glass)
-        sheet.fill("box", [x0], [0.0], 0.1, high - 0.2, dark)
-    sheet.fill("box", [x0], [0.0], 1.2 * b.bay, 0.22, b.trim, shade=0.8)
+        sheet.fill(shape, middle, 0, span + 0.8, high + 0.4, b.trim)
+        sheet.fill(shape, middle, 0, span, high, DARK)
+        leaf, glass = ((0.3, 0.33, 0.36), 0.9) if b.door == "glazed" else (b.accent, 0.0)
+        sheet.fill(shape, middle, 0, span - 0.25, high - 0.15, leaf, glass=glass)
+        sheet.fill("box", middle, 0, 0.1, high - 0.2, DARK)
+    sheet.fill("box", middle, 0, 1.2 * b.bay, 0.22, b.trim, shade=0.8)
 
 
-def _ornament(sheet: Sheet, b: Building, bays: int, rng: Any) -> None:
-    wide, high = bays * b.bay, b.height
-    top, gold = high - b.storey, (0.80, 0.66, 0.30)
+def _ornament(sheet: Sheet, b: Building, bays: int, rng: np.random.Generator) -> None:
+    wide, high, storey = bays * b.bay, b.height, b.storey
+    top = high - storey
     if b.ornament in ("rose", "clock"):
-        size = min(0.3 * wide, 1.25 * b.storey, 0.45 * high)
-        y = max(b.storey, high - size - 0.5)
-        sheet.fill("disc", [0.0], [y], size + 0.7, size + 0.7, b.trim)
+        size = min(0.3 * wide, 1.25 * storey, 0.45 * high)
+        y = max(storey, high - size - 0.5)
+        sheet.fill("disc", 0, y, size + 0.7, size + 0.7, b.trim)
         if b.ornament == "clock":
-            sheet.fill("disc", [0.0], [y], size, size, (0.92, 0.90, 0.84))
-            sheet.fill("box", [0.0], [y + size / 2], 0.22, 0.42 * size, (0.1, 0.1, 0.1))
-            sheet.fill(
-                "box", [0.15 * size], [y + size / 2 - 0.1], 0.34 * size, 0.22, (0.1, 0.1, 0.1)
-            )
+            sheet.fill("disc", 0, y, size, size, (0.92, 0.90, 0.84))
+            sheet.fill("box", 0, y + size / 2, 0.22, 0.42 * size, BLACK)
+            sheet.fill("box", 0.15 * size, y + size / 2 - 0.1, 0.34 * size, 0.22, BLACK)
         else:
-            sheet.fill(
-                "disc",
-                [0.0],
-                [y + 0.05 * size],
-                0.9 * size,
-                0.9 * size,
-                (0.16, 0.18, 0.30),
-                glass=0.6,
-            )
+            glazed: Colour = (0.16, 0.18, 0.30)
+            sheet.fill("disc", 0, y + 0.05 * size, 0.9 * size, 0.9 * size, glazed, glass=0.6)
             turn = np.arange(8) * np.pi / 4
-            petals = 0.3 * size * np.column_stack([np.cos(turn), np.sin(turn)])
-            sheet.fill(
-                "disc",
-                petals[:, 0],
-                petals[:, 1] + y + 0.4 * size,
-                0.15 * size,
-                0.2 * size,
-                b.accent,
-            )
-            sheet.fill("disc", [0.0], [y + 0.4 * size], 0.2 * size, 0.2 * size, gold)
+            x, up = 0.3 * size * np.stack([np.cos(turn), np.sin(turn)])
+            sheet.fill("disc", x, up + y + 0.4 * size, 0.15 * size, 0.2 * size, b.accent)
+            sheet.fill("disc", 0, y + 0.4 * size, 0.2 * size, 0.2 * size, GOLD)
     elif b.ornament == "pediment":
         span = 0.62 * wide
-        sheet.fill("box", [0.0], [top + 0.1], span, 0.3, b.trim)
-        sheet.fill("triangle", [0.0], [top + 0.4], span, b.storey - 0.5, b.trim, shade=1.05)
-        sheet.fill(
-            "triangle", [0.0], [top + 0.7], 0.74 * span, 0.74 * b.storey - 0.6, b.wall, shade=0.72
-        )
+        sheet.fill("box", 0, top + 0.1, span, 0.3, b.trim)
+        sheet.fill("triangle", 0, top + 0.4, span, storey - 0.5, b.trim, shade=1.05)
+        sheet.fill("triangle", 0, top + 0.7, 0.74 * span, 0.74 * storey - 0.6, b.wall, shade=0.72)
     elif b.ornament == "columns":
         xs = np.arange(bays + 1) * b.bay - wide / 2
-        sheet.fill(
-            "box",
-            xs,
-            np.full(bays + 1, 0.9 * b.storey),
-            0.55,
-            high - 1.2 * b.storey,
-            b.trim,
-            shade=0.7,
-        )
-        sheet.fill(
-            "box", xs - 0.06, np.full(bays + 1, 0.9 * b.storey), 0.36, high - 1.2 * b.storey, b.trim
-        )
-        sheet.fill(
-            "box", [0.0], [high - 0.36 * b.storey], wide, 0.36 * b.storey, b.trim, shade=0.96
-        )
+        tall = high - 1.2 * storey
+        sheet.fill("box", xs, 0.9 * storey, 0.55, tall, b.trim, shade=0.7)
+        sheet.fill("box", xs - 0.06, 0.9 * storey, 0.36, tall, b.trim)
+        sheet.fill("box", 0, high - 0.36 * storey, wide, 0.36 * storey, b.trim, shade=0.96)
     elif b.ornament == "mural":
-        low, span = 1.05 * b.storey, min(0.5 * wide, 2.2 * b.bay)
-        sheet.fill(
-            "box", [0.0], [low], span, max(b.storey, 0.8 * (high - low)), b.accent, shade=1.4
-        )
+        low, span = 1.05 * storey, min(0.5 * wide, 2.2 * b.bay)
+        sheet.fill("box", 0, low, span, max(storey, 0.8 * (high - low)), b.accent, shade=1.4)
         for _ in range(5):
             red, green, blue = 0.35 * rng.uniform(0.1, 0.9, 3) + 0.65 * rng.uniform(0.2, 0.8)
             colour: Colour = (float(red), float(green), float(blue))
             x, y = rng.uniform(-0.3, 0.3) * span, low + rng.uniform(0, 0.45) * (high - low)
-            sheet.fill("disc", [x], [y], rng.uniform(0.2, 0.5) * span, 0.35 * (high - low), colour)
+            sheet.fill("disc", x, y, rng.uniform(0.2, 0.5) * span, 0.35 * (high - low), colour)
     elif b.ornament == "banner":
-        xs = np.array([-0.28, 0.28]) * wide
-        sheet.fill(
-            "box",
-            xs,
-            np.full(2, high - 2.1 * b.storey),
-            0.5 * b.bay,
-            1.9 * b.storey,
-            b.accent,
-            shade=1.3,
-        )
-        sheet.fill("disc", xs, np.full(2, high - 1.3 * b.storey), 0.3 * b.bay, 0.3 * b.bay, gold)
+        xs, y = np.array([-0.28, 0.28]) * wide, high - 2.1 * storey
+        sheet.fill("box", xs, y, 0.5 * b.bay, 1.9 * storey, b.accent, shade=1.3)
+        sheet.fill("disc", xs, high - 1.3 * storey, 0.3 * b.bay, 0.3 * b.bay, GOLD)
     elif b.ornament == "frieze":
-        sheet.fill("box", [0.0], [top - 0.3], wide, 0.62, b.accent, shade=1.15)
+        sheet.fill("box", 0, top - 0.3, wide, 0.62, b.accent, shade=1.15)
         xs = (np.arange(3 * bays) + 0.5) * b.bay / 3 - wide / 2
-        sheet.fill("disc", xs, np.full(3 * bays, top - 0.25), 0.5, 0.5, gold)
+        sheet.fill("disc", xs, top - 0.25, 0.5, 0.5, GOLD)
     elif b.ornament == "sign":
-        sheet.fill("box", [0.0], [top - 0.35], 0.6 * wide, 0.9, b.accent, shade=0.7)
+        sheet.fill("box", 0, top - 0.35, 0.6 * wide, 0.9, b.accent, shade=0.7)
         xs = np.linspace(-0.25, 0.25, 7) * wide
-        sheet.fill("box", xs, np.full(7, top - 0.15), 0.05 * wide, 0.5, (0.93, 0.91, 0.82))
+        sheet.fill("box", xs, top - 0.15, 0.05 * wide, 0.5, (0.93, 0.91, 0.82))
 
 
 def facade(b: Building, name: str, pixels_per_metre: float) -> Image:
-    """One face's picture, (height, width, 4) with at least 8 pixels a side; `name` as in `Face.texture`."""
+    """One face's picture, with at least 8 pixels a side; `name` as in `Face.texture`."""
     rng = np.random.default_rng([b.grain, FACES.index(name)])
     if name in ("roof", "dormers", "lid"):
         return _roof_texture(b, name, pixels_per_metre, rng)
@@ -294,8 +239,7 @@ def facade(b: Building, name: str, pixels_per_metre: float) -> Image:
     if b.material == "timber" and name in ("front", "side"):
         _timber(sheet, b, bays, high)
     if b.courses and name in ("front", "side", "tower"):
-        ys = np.arange(1, b.floors) * b.storey - 0.1
-        sheet.fill("box", np.zeros_like(ys), ys, wide, 0.3, b.trim)
+        sheet.fill("box", 0, np.arange(1, b.floors) * b.storey - 0.1, wide, 0.3, b.trim)
     if name in ("front", "side"):
         first = 1 if b.door in ("arcade", "shop") and name == "front" else 0
         grid = np.meshgrid(np.arange(bays), np.arange(first, b.floors))
@@ -306,26 +250,24 @@ def facade(b: Building, name: str, pixels_per_metre: float) -> Image:
         _windows(sheet, b, np.zeros_like(ys), ys, rng)
     elif name == "drum":
         xs = np.linspace(-0.36, 0.36, 5) * wide
-        sheet.fill("arch", xs, np.full(5, 0.5), 0.1 * wide, 1.9, (0.14, 0.15, 0.18), glass=0.8)
+        sheet.fill("arch", xs, 0.5, 0.1 * wide, 1.9, (0.14, 0.15, 0.18), glass=0.8)
     else:
-        sheet.fill("disc", [0.0], [0.7], 0.16 * wide, 1.1, (0.14, 0.15, 0.18), glass=0.7)
+        sheet.fill("disc", 0, 0.7, 0.16 * wide, 1.1, (0.14, 0.15, 0.18), glass=0.7)
     if name == "front":
         _ornament(sheet, b, bays, rng)
         _door(sheet, b, bays)
     if b.quoins and name in ("front", "side", "tower"):
         ys = np.arange(0, high - 0.5, 1.4)
         for sign in (-1, 1):
-            sheet.fill("box", np.full_like(ys, sign * (wide / 2 - 0.4)), ys, 0.9, 0.8, b.trim)
-    if name != "gable":
-        sheet.fill(
-            "box", [0.0], [high - 0.75], wide, 0.3, b.wall, shade=0.6
-        )  # the shadow below the cornice
-        sheet.fill("box", [0.0], [high - 0.45], wide, 0.45, b.trim, shade=1.05)
+            sheet.fill("box", sign * (wide / 2 - 0.4), ys, 0.9, 0.8, b.trim)
+    if name != "gable":  # the cornice, and the shadow below it
+        sheet.fill("box", 0, high - 0.75, wide, 0.3, b.wall, shade=0.6)
+        sheet.fill("box", 0, high - 0.45, wide, 0.45, b.trim, shade=1.05)
     return _occlusion(sheet.image, high, grounded=name in ("front", "side", "tower"))
 
 
 def _occlusion(image: Image, metres: float, grounded: bool) -> Image:
-    """The wall, darker towards the ground, where less of the sky is seen, and a little below the eaves."""
+    """The wall, darker towards the ground, where less sky is seen, and a little at the eaves."""
     up = np.linspace(metres, 0, image.shape[0], dtype=np.float32)
     light = 0.94 + 0.06 * (1 - np.exp((up - metres) / 2))
     if grounded:
@@ -345,9 +287,6 @@ def _roof_texture(b: Building, name: str, ppm: float, rng: np.random.Generator) 
     if name == "dormers":
         sheet = Sheet(image, float(b.bays), 1.0)
         xs = np.arange(b.bays) + 0.5 - b.bays / 2
-        sheet.fill("box", xs, np.full(b.bays, 0.12), 0.52, 0.62, b.trim)
-        sheet.fill("box", xs, np.full(b.bays, 0.16), 0.34, 0.46, (0.15, 0.16, 0.19), glass=0.8)
+        sheet.fill("box", xs, 0.12, 0.52, 0.62, b.trim)
+        sheet.fill("box", xs, 0.16, 0.34, 0.46, (0.15, 0.16, 0.19), glass=0.8)
     return image
-
-
-FACES = ("front", "side", "tower", "drum", "gable", "roof", "dormers", "lid")

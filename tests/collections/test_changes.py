@@ -49,6 +49,7 @@ def photos(tmp_path: Path) -> list[Path]:
 def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """Where shards of four images go."""
     monkeypatch.setattr(changes, "SHARD", 4)
+    monkeypatch.setattr("dagf.retrieval.extract.SHARD", 4)
     (tmp_path / "out").mkdir()
     return tmp_path / "out"
 
@@ -72,7 +73,7 @@ def test_a_first_extraction_is_that_of_extract(
     photos: list[Path], folder: Path, tmp_path: Path
 ) -> None:
     found = extracted(photos, folder)
-    other = extract_shards(Sampler(), ABOUT, photos, SPEC, tmp_path / "other", shard=4)
+    other = extract_shards(Sampler(), ABOUT, photos, SPEC, tmp_path / "other")
     assert (found.made, found.descriptors.names) == (11, other.descriptors.names)
     for name in found.descriptors.names:
         assert (folder / name).read_bytes() == (tmp_path / "other" / name).read_bytes()
@@ -228,6 +229,7 @@ def test_an_image_that_changes_meanwhile_is_seen(
         extract_changes(Sampler(), ABOUT, photos, SPEC, folder, "float32", SINGLE)
     monkeypatch.undo()
     monkeypatch.setattr(changes, "SHARD", 4)
+    monkeypatch.setattr("dagf.retrieval.extract.SHARD", 4)
     assert extracted(photos, folder).made == 0
 
 

@@ -33,13 +33,15 @@ from dagf.cli import main
 from dagf.retrieval import extract
 from dagf.collections import changes
 
-def wait(*shard):
-    yield from whole(*shard)
-    while not Path("go").exists():
+shards = []
+def wait(*rest):
+    while shards and not Path("go").exists():
         time.sleep(0.1)
+    shards.append(rest)
+    return whole(*rest)
 
-changes.SHARD = 8
-whole, extract._make = extract._make, wait
+changes.SHARD = extract.SHARD = 8
+whole, extract.extract = extract.extract, wait
 main(sys.argv[1:])
 """
 PARAMETERS = """profile: str = "cpu"  # the profile

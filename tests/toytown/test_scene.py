@@ -60,8 +60,9 @@ def test_views_keep_their_ranges_and_have_no_centre_bias() -> None:
     centres = np.array([((s.box[0] + s.box[2]) / 96, (s.box[1] + s.box[3]) / 96) for s in shots])
     assert np.abs(centres.mean(0) - 0.5).max() < 0.08  # no side is preferred ...
     small = centres[scales < 0.10]  # a large landmark cannot be far from the middle
-    # ... and the middle quarter of the image holds little more than its share of them (a landmark of a tenth of the
-    # image, wholly inside and uniformly placed, would be there in half of all cases; a centred one always).
+    # ... and the middle quarter of the image holds little more than its share of them (a landmark
+    # of a tenth of the image, wholly inside and uniformly placed, would be there in half of all
+    # cases; a centred one always).
     assert ((np.abs(small - 0.5) < 0.25).all(1)).mean() < 0.5
     assert np.mean([shot.visible < 0.7 for shot in shots]) > 0.1  # occlusion happens
     assert np.mean([shot.clutter > 0.1 for shot in shots]) > 0.3
