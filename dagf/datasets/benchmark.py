@@ -160,6 +160,8 @@ def from_ground_truth(
         if len(files) != len(entries):
             raise ValueError(f"qimlist names {len(files)} queries, gnd has {len(entries)}")
         database = tuple(map(_complete, images))
+        if len(set(database)) < len(database):
+            raise ValueError("imlist names an image twice")
         queries = []
         for file, entry in zip(files, entries, strict=True):
             about = f"{where}: query {file!r}"

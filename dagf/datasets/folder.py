@@ -81,6 +81,9 @@ def read_csv(
             if not set(columns) <= set(names):
                 found = f"has the columns {', '.join(names)}" if names else "is empty"
                 raise UserError(f"{path} {found}: its first line must name {','.join(columns)}")
+            for name, count in Counter(filter(None, names)).items():
+                if count > 1:
+                    raise UserError(f"{path} has the column {name} {count} times: name it once")
             for cells in reader:
                 if None in cells or None in cells.values():
                     raise UserError(
@@ -89,7 +92,8 @@ def read_csv(
                     )
                 yield reader.line_num, {name: cell.strip() for name, cell in cells.items()}
     except FileNotFoundError:
-        raise UserError(f"{path} does not exist: its lines are {','.join(columns)}") from None
+        wanted = f"write one line '{','.join(columns)}' for each image"
+        raise UserError(f"{path} does not exist: {wanted}") from None
     except (OSError, UnicodeDecodeError, csv.Error) as error:
         raise UserError(f"cannot read {path} ({error}): it must be a CSV in UTF-8") from None
 

@@ -112,6 +112,7 @@ def test_what_would_be_left_out_or_misread_is_refused(change: dict[str, Any], wh
         ({"gnd": [ENTRY, {"junk": [0]}]}, "query 'q': has the keys junk"),
         ({"gnd": [ENTRY, {**OK, "bbx": [1, 2, 3, 4]}]}, "give all the same labels"),
         ({"gnd": [ENTRY, {**ENTRY, "bbx": None}]}, "some queries have no bbx; give each its box"),
+        ({"imlist": ["a", "b", "c", "b.jpg", "d"]}, "imlist names an image twice"),
         ({"imlist": [1]}, "1 is no image in the folder"),
         ({"imlist": ["a", "../b", "c", "d", "e"]}, "'../b' is no image in the folder"),
         ({"qimlist": ["p", "/etc/hostname"]}, "'/etc/hostname' is no image in the folder"),

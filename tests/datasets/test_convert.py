@@ -148,9 +148,9 @@ NEVER: list[tuple[tuple[str, ...], dict[str, str], str]] = [
     (
         ("file,instance", "gone.jpg,a", "castle/1.jpg,a"),
         {},
-        r"1 files that do not exist, as gone\.jpg",
+        r"names 1 images that are not in .*, as gone\.jpg",
     ),
-    (("file,instance", "../x.jpg,a", "castle/1.jpg,a"), {}, "leaves the folder"),
+    (("file,instance", "../x.jpg,a", "castle/1.jpg,a"), {}, "is no image in the folder"),
     (("file,instance,role", "castle/1.jpg,a,quer"), {}, "did you mean 'query'"),
     (("file,instance", "castle/1.jpg,a,b"), {}, "line 2: too many or too few cells"),
     (("a,b", "castle/1.jpg,a"), {}, r"x\.csv has the columns a, b: say with --column OURS=THEIRS"),
@@ -164,12 +164,12 @@ NEVER: list[tuple[tuple[str, ...], dict[str, str], str]] = [
     (
         ("file,instance,Role,ROLE", "castle/1.jpg,a,query,train"),
         {},
-        r"x\.csv has the column role 2 times; give it once",
+        r"x\.csv has the column role 2 times: name it once",
     ),
     (
         ("path,instance,file", "castle/1.jpg,a,b"),
         {"file": "path"},
-        r"x\.csv has the column file 2 times; give it once",
+        r"x\.csv has the column file 2 times: name it once",
     ),
     (("query,positives", "castle/1.jpg,"), {}, "no query has a positive"),
     (("query,positives", "castle/1.jpg,castle/1.jpg"), {}, "no query has a positive"),
@@ -202,7 +202,7 @@ def test_nothing_is_replaced_unless_asked(photos: Path, tmp_path: Path) -> None:
     ):
         convert(photos, pairs, force=True)
     bad = table(tmp_path / "y.csv", "file,instance", "gone.jpg,a", "castle/1.jpg,a")
-    with pytest.raises(UserError, match="do not exist"):
+    with pytest.raises(UserError, match="names 1 images"):
         convert(photos, bad, force=True)
     assert (photos / "labels.csv").read_text() == "mine\n"
     convert(photos, force=True)
@@ -244,9 +244,7 @@ def test_a_refused_list_is_told_by_the_name_it_would_have_had(photos: Path, tmp_
     bad = table(
         tmp_path / "y.csv", "file,instance,role", "tower/a.jpg,a,query", "tower/b.jpg,b,database"
     )
-    with pytest.raises(
-        UserError, match=f"^{photos / 'labels.csv'}: no query has a database image of its instance"
-    ):
+    with pytest.raises(UserError, match=f"^{photos / 'labels.csv'} has no query with a positive"):
         convert(photos, bad, force=True)
     assert (photos / "labels.csv").read_text() == "mine\n"
 
@@ -254,7 +252,6 @@ def test_a_refused_list_is_told_by_the_name_it_would_have_had(photos: Path, tmp_
 def test_a_folder_that_cannot_be_one(tmp_path: Path) -> None:
     wrong: list[tuple[Callable[[], object], str]] = [
         (lambda: convert(tmp_path / "nowhere"), "nowhere is no folder"),
-        (lambda: convert(tmp_path / ("x" * 300)), "xx is no folder"),
         (lambda: convert(tmp_path), "holds no image"),
     ]
     for call, why in wrong:
@@ -290,7 +287,7 @@ def test_a_ground_truth_that_names_missing_files(photos: Path) -> None:
     }
     (photos / "ground_truth.json").write_text(json.dumps(truth))
     with pytest.raises(
-        UserError, match=r"3 of 4 images of photos are not in .*, as 1\.jpg, 2\.jpg, 3\.jpg: mend"
+        UserError, match=r"json names 3 images .*, as 1\.jpg, 2\.jpg, 3\.jpg: mend"
     ) as caught:
         load_folder(photos)
     assert "\n" not in str(caught.value)

@@ -77,8 +77,9 @@ def test_a_wrong_line_is_named(tmp_path: Path, lines: list[str], match: str) -> 
         (b"", "is empty: its first line must name file,instance,role"),
         (b"file;instance;role\n", "has the columns file;instance;role: its first line must"),
         (b"file,role\na.jpg,query\n", "has the columns file, role: its first line must"),
+        (b"file,role,instance,role\n", "has the column role 2 times: name it once"),
         (b"file,instance,role\na.jpg,caf\xe9,query\n", "it must be a CSV in UTF-8"),
-        (None, "does not exist: its lines are file,instance,role"),
+        (None, "does not exist: write one line 'file,instance,role' for each"),
     ],
 )
 def test_a_wrong_file_is_named(tmp_path: Path, data: bytes | None, match: str) -> None:
