@@ -43,14 +43,6 @@ class Row:
     role: str
 
 
-@dataclass(frozen=True)
-class TrainingImages:
-    """Training files and the instance of each, row by row."""
-
-    files: list[Path]
-    instances: list[str]
-
-
 def has_labels(folder: Path) -> bool:
     """Whether there are labels: a labels.csv, or the lists of the Grocery Store set."""
     return (folder / LABELS).is_file() or is_grocery(folder)
@@ -182,12 +174,12 @@ def _benchmark(name: str, folder: Path, rows: Sequence[Row]) -> Benchmark:
     )
 
 
-def training_images(folder: Path, role: str = "train") -> TrainingImages:
-    """Return the files of a training role and their instances, in the order of the labels.
+def training_images(folder: Path, role: str = "train") -> tuple[list[Path], list[int]]:
+    """Return the files of a training role, in the order of the labels, and their instances, 0 to n-1.
 
     Raise `UserError` where no image has the role, and as `read_labels`.
     """
-    return _training(folder, _of_role(folder, role))
+    return _numbered(folder, _of_role(folder, role))
 
 
 def _of_role(folder: Path, role: str) -> list[Row]:
@@ -196,24 +188,27 @@ def _of_role(folder: Path, role: str) -> list[Row]:
     if not found:
         known = sorted({row.role for row in rows if row.role.startswith("train")})
         raise UserError(
-            f"{folder} has no training role '{role}': it has {', '.join(known) or 'none'}"
+            f"{folder} has no images of role '{role}', but of {', '.join(known) or 'none'}"
         )
     return found
 
 
-def _training(folder: Path, rows: Sequence[Row]) -> TrainingImages:
-    return TrainingImages([folder / row.file for row in rows], [row.instance for row in rows])
+def _numbered(folder: Path, rows: Sequence[Row]) -> tuple[list[Path], list[int]]:
+    number = {name: n for n, name in enumerate(sorted({row.instance for row in rows}))}
+    return [folder / row.file for row in rows], [number[row.instance] for row in rows]
 
 
-def validation_split(folder: Path, held_out: int, seed: int) -> tuple[TrainingImages, Benchmark]:
-    """Hold instances of the role train out: return (images of the others, as `hold_out`)."""
+def validation_split(
+    folder: Path, held_out: int, seed: int
+) -> tuple[list[Path], list[int], Benchmark]:
+    """Hold instances of the role train out: return `training_images` of the others, and `hold_out`."""
     rows = sorted(_of_role(folder, "train"), key=lambda row: row.file)
     members = defaultdict[str, list[str]](list)
     for row in rows:
         members[row.instance].append(row.file)
     name = f"{folder.resolve().name}-validation"
     benchmark, held = hold_out(name, folder, members, held_out, seed)
-    return _training(folder, [row for row in rows if row.instance not in held]), benchmark
+    return *_numbered(folder, [row for row in rows if row.instance not in held]), benchmark
 
 
 def hold_out(

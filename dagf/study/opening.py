@@ -64,10 +64,7 @@ def open_study(
         )
         if training and not public:
             held = training.validation
-            chosen_by = [
-                held.root / file
-                for file in (*held.database, *(query.file for query in held.queries))
-            ]
+            chosen_by = [held.root / file for file in held.files]
             check_apart_from([*training.files, *chosen_by], test, contents)
         # The public sets are as their authors made them, but not what was put behind them.
         for line in copies(test, contents, 0 if has_truth(home) else len(test.database)):
@@ -125,14 +122,11 @@ def photograph_training(folder: Path, profile: Profile, contents: Contents) -> T
     """
     if not any(row.role == "train" for row in read_labels(folder)):
         return None
-    kept, validation = validation_split(folder, profile.held_out, VALIDATION_SEED)
-    names = sorted(set(kept.instances))
-    labels = tuple(names.index(instance) for instance in kept.instances)
-    check_apart_from(kept.files, validation, contents)
-    everything = content_hash(
-        [files_hash(validation, contents), [contents.sha256(file) for file in kept.files], labels]
-    )
-    return TrainingSet(tuple(kept.files), labels, validation, everything)
+    files, labels, validation = validation_split(folder, profile.held_out, VALIDATION_SEED)
+    check_apart_from(files, validation, contents)
+    sums = [contents.sha256(file) for file in files]
+    everything = content_hash([files_hash(validation, contents), sums, labels])
+    return TrainingSet(tuple(files), tuple(labels), validation, everything)
 
 
 def _check_disjoint(learned_from: Path, tested_on: Path) -> None:

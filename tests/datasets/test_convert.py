@@ -106,7 +106,7 @@ def test_a_training_set_is_no_benchmark(photos: Path, tmp_path: Path) -> None:
     lines = ["file,instance,role", *(f"{file},i,train" for file in FILES[:3])]
     said = convert(photos, table(tmp_path / "x.csv", *lines))
     assert "no image is a query: this is a training set, not a benchmark" in said
-    assert len(training_images(photos).files) == 3
+    assert len(training_images(photos)[0]) == 3
 
 
 def test_pairs(photos: Path, tmp_path: Path) -> None:

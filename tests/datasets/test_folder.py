@@ -134,30 +134,29 @@ def test_a_ground_truth_is_read_instead(tmp_path: Path, change: dict[str, Any], 
 
 
 def test_training_roles(tmp_path: Path) -> None:
-    train = ["t1.jpg,one,train", "t2.jpg,two,train-sorts", "t3.jpg,three,train"]
+    train = ["t1.jpg,one,train", "t2.jpg,two,train-sorts", "t3.jpg,a,train"]
     folder = make(tmp_path, [*GOOD, *train])
-    found = training_images(folder)
-    assert found.files == [folder / "t1.jpg", folder / "t3.jpg"]
-    assert found.instances == ["one", "three"]
-    assert training_images(folder, "train-sorts").instances == ["two"]
-    with pytest.raises(UserError, match="no training role 'train-x': it has train, train-sorts"):
+    assert training_images(folder) == ([folder / "t1.jpg", folder / "t3.jpg"], [1, 0])
+    assert training_images(folder, "train-sorts") == ([folder / "t2.jpg"], [0])
+    with pytest.raises(UserError, match="no images of role 'train-x', but of train, train-sorts"):
         training_images(folder, "train-x")
 
 
 def test_validation_holds_whole_instances_out(tmp_path: Path) -> None:
     lines = [*GOOD, *(line for line in TRAIN if "c1" not in line)]  # of c there are c0, c2 ... c9
-    kept, held = validation_split(make(tmp_path, lines), 3, seed=1)
-    (left,) = set(kept.instances)
-    assert [path.name for path in kept.files] == sorted(
+    files, labels, held = validation_split(make(tmp_path, lines), 3, seed=1)
+    (left,) = {path.name[0] for path in files}
+    assert set(labels) == {0}
+    assert [path.name for path in files] == sorted(
         line.split(",")[0][2:] for line in lines if f",{left},train" in line
     )
     assert set(held.query_sets) == {"query"}
     for name in set("abcd") - {left}:
-        files = sorted(line.split(",")[0] for line in lines if f",{name},train" in line)
+        its = sorted(line.split(",")[0] for line in lines if f",{name},train" in line)
         places = (0, 2, 4, 7, 9) if name != "c" else (0, 2, 4, 6)
         queries = [query for query in held.queries if query.file[2] == name]
-        assert [query.file for query in queries] == [files[place] for place in places]
-        rest = [file for number, file in enumerate(files) if number not in places]
+        assert [query.file for query in queries] == [its[place] for place in places]
+        rest = [file for number, file in enumerate(its) if number not in places]
         for query in queries:
             assert [held.database[row] for row in query.labels["ok"]] == rest
 
@@ -170,20 +169,20 @@ def test_validation_is_deterministic_and_disjoint(
     tmp_path: Path, lines: list[str], held_out: int, seed: int
 ) -> None:
     make(tmp_path, TRAIN)
-    expected, benchmark = validation_split(tmp_path, held_out, seed)
+    *expected, benchmark = validation_split(tmp_path, held_out, seed)
     make(tmp_path, lines, files=False)
-    kept, again = validation_split(tmp_path, held_out, seed)
+    *kept, again = validation_split(tmp_path, held_out, seed)
     assert kept == expected
     assert again.database == benchmark.database
     assert [query.file for query in again.queries] == [query.file for query in benchmark.queries]
-    files = [*(str(path.relative_to(tmp_path)) for path in kept.files), *again.files]
+    files = [*(str(path.relative_to(tmp_path)) for path in kept[0]), *again.files]
     assert sorted(files) == sorted(line.split(",")[0] for line in TRAIN)
     assert len(again.queries) == held_out * 5
 
 
 def test_the_seed_matters(tmp_path: Path) -> None:
     make(tmp_path, TRAIN)
-    assert len({validation_split(tmp_path, 1, seed)[1].database for seed in range(20)}) == 4
+    assert len({validation_split(tmp_path, 1, seed)[2].database for seed in range(20)}) == 4
 
 
 @pytest.mark.parametrize("held_out", [0, 4, 5])
@@ -195,8 +194,8 @@ def test_too_many_held_out(tmp_path: Path, held_out: int) -> None:
 def test_an_instance_with_one_image_is_not_held_out(tmp_path: Path) -> None:
     folder = make(tmp_path, ["a1.jpg,a,train", "a2.jpg,a,train", "b1.jpg,b,train"])
     for seed in range(10):
-        kept, held = validation_split(folder, 1, seed)
-        assert (kept.instances, held.files) == (["b"], ["a2.jpg", "a1.jpg"])
+        files, labels, held = validation_split(folder, 1, seed)
+        assert (files, labels, held.files) == ([folder / "b1.jpg"], [0], ["a2.jpg", "a1.jpg"])
 
 
 @pytest.mark.parametrize(

@@ -53,11 +53,8 @@ def fewer(study: Study, products: int) -> Study:
 
 def of_role(study: Study, folder: Path, role: str) -> Study:
     """The study with the images of another training role of a folder, validated on the same held-out instances."""
-    found = training_images(folder, role)
-    names = sorted(set(found.instances))
-    return _trained_on(
-        study, found.files, [names.index(name) for name in found.instances], len(names)
-    )
+    files, labels = training_images(folder, role)
+    return _trained_on(study, files, labels, max(labels) + 1)
 
 
 def unlabelled(study: Study, views: int = 6) -> Study:
