@@ -1,4 +1,4 @@
-"""What files hold, as sha256: a file is read again only where its size or times say that it changed."""
+"""What files hold, as sha256: a file is read again only if its size or times have changed."""
 
 import json
 from contextlib import suppress

@@ -68,9 +68,8 @@ class Counts(_Model):
 class Expected(_Model):
     """What a whole set holds.
 
-    files: pattern -> number of files (None: one or more). lists: a CSV -> its rows, and the words in
-    their last column; or a pickle -> images of its parts. exact: refuse a set that differs in its
-    files, rather than only telling so.
+    files: pattern -> number of files (None: one or more). lists: a CSV -> its rows, and the words
+    in their last column; or a pickle -> images of its parts. exact: refuse a set that differs.
     """
 
     files: Mapping[str, int | None] = {}
@@ -162,7 +161,7 @@ def list_differences(one: DataSet, folder: Path) -> list[str]:
 
 
 def check_counts(benchmark: Benchmark, sets: Mapping[str, DataSet]) -> None:
-    """Raise `UserError`, naming the ground truth, where a public set is not as the manifest says."""
+    """Raise `UserError`, naming the ground truth, where a public set is not as it must be."""
     expected = sets[benchmark.name.removesuffix("-upright")].expected.benchmark
     if expected and (wrong := count_differences(benchmark, expected)):
         source = benchmark.truth or benchmark.root  # names of photographs may be the ground truth

@@ -9,7 +9,7 @@ from dagf.files import read_json
 
 
 class _PlainUnpickler(pickle.Unpickler):
-    """Dictionaries, lists, strings and numbers alone: whatever names a class or function is refused."""
+    """Dictionaries, lists, strings and numbers alone: what names a class or function is refused."""
 
     def find_class(self, module: str, name: str, /) -> NoReturn:
         raise pickle.UnpicklingError(f"it asks for {module}.{name}, which may run code")

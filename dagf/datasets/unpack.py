@@ -1,4 +1,4 @@
-"""Unpacking archives that somebody else made: by tarfile's and zipfile's safe extraction, with limits."""
+"""Unpacking archives of others: tarfile's and zipfile's safe extraction, with limits."""
 
 import tarfile
 import zipfile

@@ -1,4 +1,4 @@
-"""Miniature copies of the public sets' real layouts: their folders, file names and ground-truth files."""
+"""Miniature copies of the public sets' real layouts: their folders, file names and truth."""
 
 import json
 import pickle
@@ -56,7 +56,7 @@ def write_manifest(data: Path) -> None:
 
 
 def write_images(folder: Path, names: Iterable[str], size: int = 32) -> None:
-    """A small photograph under each name; those of one group (the name but for its last digit) look alike."""
+    """A small photograph under each name; names that differ in their last digit look alike."""
     groups: dict[str, int] = {}
     for view, name in enumerate(names):
         path = folder / name
@@ -82,7 +82,7 @@ def write_pickle(path: Path, truth: dict[str, Any]) -> None:
 
 
 def write_set(name: str, data: Path, layout: str = "test") -> Path:
-    """The miniature of a public set under data/LAYOUT, with what it needs beside it; its own folder."""
+    """The miniature of a public set under data/LAYOUT, with what it needs; its own folder."""
     home = data / layout / name
     home.mkdir(parents=True, exist_ok=True)
     write_manifest(data)
@@ -101,7 +101,8 @@ def write_set(name: str, data: Path, layout: str = "test") -> Path:
     return home
 
 
-KINDS = [  # class, its number, family, its number, folder, photographs in the lists train, test and val
+# Class, its number, family, its number, folder, photographs in the lists train, test and val.
+KINDS = [
     ("Bravo-Apple-Juice", 28, "Juice", 19, "Packages/Juice", (3, 4, 1)),
     ("Tropicana-Juice-Smooth", 36, "Juice", 19, "Packages/Juice", (4, 5, 1)),
     ("Oatly-Oat-Milk", 45, "Oat-Milk", 22, "Packages/Oat-Milk", (2, 1, 1)),
@@ -114,10 +115,11 @@ KINDS = [  # class, its number, family, its number, folder, photographs in the l
 def write_grocery(
     root: Path, kinds: Iterable[tuple[Any, ...]] = KINDS, pixels: bool = True
 ) -> None:
-    """The Grocery Store repository: its lists, classes.csv, photographs (or empty files) and studio pictures."""
+    """The Grocery Store repository: lists, classes.csv, photographs (or empty files)."""
     home = root / "dataset"
     home.mkdir(parents=True, exist_ok=True)
-    head = "Class Name (str),Class ID (int),Coarse Class Name (str),Coarse Class ID (int),Iconic Image Path (str),"
+    head = "Class Name (str),Class ID (int),Coarse Class Name (str),Coarse Class ID (int),"
+    head += "Iconic Image Path (str),"
     classes, lists = (
         [head + "Product Description Path (str)"],
         dict[str, list[str]](train=[], test=[], val=[]),
@@ -125,7 +127,8 @@ def write_grocery(
     for place, (name, number, family, coarse, folder, counts) in enumerate(kinds):
         iconic = f"iconic-images-and-descriptions/{folder}/{name}/{name}_Iconic.jpg"
         classes.append(
-            f"{name},{number},{family},{coarse},/{iconic},/{iconic.replace('_Iconic.jpg', '_Description.txt')}"
+            f"{name},{number},{family},{coarse},/{iconic},"
+            f"/{iconic.replace('_Iconic.jpg', '_Description.txt')}"
         )
         files = [iconic]
         for part, count in zip(lists, counts, strict=True):

@@ -1,19 +1,17 @@
 """Other people's ground truth becomes ours, and what cannot is told in one line."""
 
-import json
-import os
-from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from dagf.datasets.convert import convert
 from dagf.datasets.folder import load_folder, read_labels, training_images
 from dagf.errors import UserError
 from dagf.retrieval.metrics import evaluate, mean_average_precision
+from tests.hostile import FEW, damaged, read_or_refuse, tree
 
 FILES = [
     "castle/1.jpg",
@@ -45,14 +43,16 @@ def test_sub_folders_are_instances(photos: Path) -> None:
     rows = {row.file: (row.instance, row.role) for row in read_labels(photos)}
     assert rows == {
         "castle/1.jpg": ("castle", "query"), "castle/2.JPG": ("castle", "database"),
-        "castle/3.png": ("castle", "database"), "tower/a.jpg": ("tower", "query"), "tower/b.jpg": ("tower", "database"),
-        "hut/x.jpg": ("hut", "database"), "street.jpg": ("", "distractor"),
+        "castle/3.png": ("castle", "database"), "tower/a.jpg": ("tower", "query"),
+        "tower/b.jpg": ("tower", "database"), "hut/x.jpg": ("hut", "database"),
+        "street.jpg": ("", "distractor"),
     }  # fmt: skip
     made = load_folder(photos)
     assert [len(query.labels["ok"]) for query in made.queries] == [2, 1]
     assert said == [
-        f"{photos / 'labels.csv'}: 7 images of 3 instances", "database: 4 images", "distractor: 1 images",
-        "query: 2 images", "1 instances have one image, which finds nothing and is found by nothing: hut",
+        f"{photos / 'labels.csv'}: 7 images of 3 instances",
+        "database: 4 images", "distractor: 1 images", "query: 2 images",
+        "1 instances have one image, which finds nothing and is found by nothing: hut",
         "no image has the role train: heads are not trained on this folder",
     ]  # fmt: skip
 
@@ -73,7 +73,8 @@ def test_a_csv_with_other_columns(photos: Path, tmp_path: Path, mark: str) -> No
     listing = table(tmp_path / "x.csv", *(line.replace(",", mark) for line in lines))
     said = convert(photos, listing, {"file": "path", "instance": "landmark", "role": "split"})
     assert [(row.file, row.role) for row in read_labels(photos)] == [
-        ("castle/1.jpg", "query"), ("castle/2.JPG", "database"), ("tower/a.jpg", "train"), ("tower/b.jpg", "train"),
+        ("castle/1.jpg", "query"), ("castle/2.JPG", "database"),
+        ("tower/a.jpg", "train"), ("tower/b.jpg", "train"),
     ]  # fmt: skip
     assert "3 images are in no line, and are not used: castle/3.png, hut/x.jpg, street.jpg" in said
     assert not any("role train" in line for line in said)
@@ -106,7 +107,7 @@ def test_a_training_set_is_no_benchmark(photos: Path, tmp_path: Path) -> None:
     lines = ["file,instance,role", *(f"{file},i,train" for file in FILES[:3])]
     said = convert(photos, table(tmp_path / "x.csv", *lines))
     assert "no image is a query: this is a training set, not a benchmark" in said
-    assert len(training_images(photos)[0]) == 3
+    assert len(training_images(photos).files) == 3
 
 
 def test_pairs(photos: Path, tmp_path: Path) -> None:
@@ -127,7 +128,8 @@ def test_pairs(photos: Path, tmp_path: Path) -> None:
         "tower/b.jpg",
     )
     assert [query.file for query in made.queries] == ["castle/1.jpg", "tower/a.jpg", "hut/x.jpg"]
-    assert [{key: rows.tolist() for key, rows in query.labels.items()} for query in made.queries] == [
+    found = [{key: rows.tolist() for key, rows in one.labels.items()} for one in made.queries]
+    assert found == [
         {"ok": [1], "junk": [0, 2]}, {"ok": [0], "junk": []}, {"ok": [], "junk": []},
     ]  # fmt: skip
     assert said[:3] == [
@@ -144,46 +146,31 @@ def test_names_with_spaces_are_parted_by_semicolons(tmp_path: Path) -> None:
     assert [query.labels["ok"].tolist() for query in load_folder(tmp_path).queries] == [[0, 1]]
 
 
-NEVER: list[tuple[tuple[str, ...], dict[str, str], str]] = [
+PAIR = "query,positives"
+NEVER: list[tuple[list[str], dict[str, str], str]] = [
+    (["file,instance", "gone.jpg,a", "castle/1.jpg,a"], {}, r"as gone\.jpg: mend the names"),
+    (["file,instance", "../x.jpg,a", "castle/1.jpg,a"], {}, r"'\.\./x\.jpg' is no image in the f"),
+    (["file,instance,role", "castle/1.jpg,a,quer"], {}, "did you mean 'query'"),
+    (["file,instance", "castle/1.jpg,a,b"], {}, "line 2: too many or too few cells"),
+    (["a,b", "castle/1.jpg,a"], {}, r"x\.csv has the columns a, b: say with --column OURS=THEIRS"),
+    (["a,b", "castle/1.jpg,a"], {"file": "c"}, r"x\.csv has no column 'c': it has a, b"),
     (
-        ("file,instance", "gone.jpg,a", "castle/1.jpg,a"),
-        {},
-        r"names 1 images that are not in .*, as gone\.jpg",
-    ),
-    (("file,instance", "../x.jpg,a", "castle/1.jpg,a"), {}, "is no image in the folder"),
-    (("file,instance,role", "castle/1.jpg,a,quer"), {}, "did you mean 'query'"),
-    (("file,instance", "castle/1.jpg,a,b"), {}, "line 2: too many or too few cells"),
-    (("a,b", "castle/1.jpg,a"), {}, r"x\.csv has the columns a, b: say with --column OURS=THEIRS"),
-    (("a,b", "castle/1.jpg,a"), {"file": "c"}, r"x\.csv has no column 'c': it has a, b"),
-    (("file,instance", "castle/1.jpg,a", "castle/2.JPG,b"), {}, "no instance has two images"),
-    (
-        ("query,positives", "castle/1.jpg,1.jpg 2.jpg 3.jpg 4.jpg"),
-        {},
-        r"names 4 files .* as 1\.jpg, 2\.jpg, 3\.jpg: mend",
-    ),
-    (
-        ("file,instance,Role,ROLE", "castle/1.jpg,a,query,train"),
-        {},
-        r"x\.csv has the column role 2 times: name it once",
-    ),
-    (
-        ("path,instance,file", "castle/1.jpg,a,b"),
+        ["path,instance,file", "x,a,b"],
         {"file": "path"},
-        r"x\.csv has the column file 2 times: name it once",
+        "columns file, instance, file: say .* once",
     ),
-    (("query,positives", "castle/1.jpg,"), {}, "no query has a positive"),
-    (("query,positives", "castle/1.jpg,castle/1.jpg"), {}, "no query has a positive"),
-    (
-        ("query,positives", *("castle/1.jpg,castle/2.JPG",) * 2),
-        {},
-        r"1 queries in two lines, as castle/1\.jpg",
-    ),
+    (["file,instance", "castle/1.jpg,a", "castle/2.JPG,b"], {}, "no instance has two images"),
+    (["file,instance"], {}, r"x\.csv has no line"),
+    ([PAIR, "castle/1.jpg,1.jpg 2.jpg"], {}, r"names 2 files .* as 1\.jpg, 2\.jpg: mend"),
+    ([PAIR, "castle/1.jpg,"], {}, "no query has a positive"),
+    ([PAIR, "castle/1.jpg,castle/1.jpg"], {}, "no query has a positive"),
+    ([PAIR, *("castle/1.jpg,castle/2.JPG",) * 2], {}, r"has the query castle/1\.jpg in two lines"),
 ]
 
 
 @pytest.mark.parametrize(("lines", "columns", "why"), NEVER)
 def test_what_cannot_be_leaves_nothing(
-    photos: Path, tmp_path: Path, lines: tuple[str, ...], columns: dict[str, str], why: str
+    photos: Path, tmp_path: Path, lines: list[str], columns: dict[str, str], why: str
 ) -> None:
     before = sorted(photos.rglob("*"))
     with pytest.raises(UserError, match=why) as caught:
@@ -196,101 +183,27 @@ def test_nothing_is_replaced_unless_asked(photos: Path, tmp_path: Path) -> None:
     table(photos / "labels.csv", "mine")
     with pytest.raises(UserError, match=r"labels\.csv exists already: give --force to replace it"):
         convert(photos)
-    pairs = table(tmp_path / "x.csv", "query,positives", "castle/1.jpg,castle/2.JPG")
-    with pytest.raises(
-        UserError, match=r"labels\.csv exists, and a folder has one ground truth: move it away"
-    ):
+    pairs = table(tmp_path / "x.csv", PAIR, "castle/1.jpg,castle/2.JPG")
+    with pytest.raises(UserError, match=r"labels\.csv exists, and a folder has one ground truth"):
         convert(photos, pairs, force=True)
-    bad = table(tmp_path / "y.csv", "file,instance", "gone.jpg,a", "castle/1.jpg,a")
-    with pytest.raises(UserError, match="names 1 images"):
+    bad = table(
+        tmp_path / "y.csv", "file,instance,role", "tower/a.jpg,a,query", "hut/x.jpg,b,query"
+    )
+    with pytest.raises(UserError, match=f"^{photos / 'labels.csv'} has no database image"):
         convert(photos, bad, force=True)
     assert (photos / "labels.csv").read_text() == "mine\n"
     convert(photos, force=True)
     assert len(read_labels(photos)) == 7
-    (photos / "ground_truth.json").write_text("{}")
-    with pytest.raises(UserError, match=r"both labels\.csv and ground_truth\.json: keep one"):
-        load_folder(photos)
-
-
-@pytest.mark.parametrize(
-    ("name", "lines"),
-    [
-        ("labels.csv", ["file,instance", "tower/a.jpg,hut/x.jpg"]),
-        ("ground_truth.json", ["query,positives", "tower/a.jpg,hut/x.jpg"]),
-    ],
-)
-def test_what_was_there_stays_in_its_place_while_the_new_list_is_checked(
-    photos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str, lines: list[str]
-) -> None:
-    """A kill in between must not leave a list that was never accepted."""
-    table(photos / name, "mine")
-    seen = []
-
-    def stopped(folder: Path, *_: object, **__: object) -> None:
-        seen.append((folder / name).read_text())
-        raise KeyboardInterrupt
-
-    for reads in ("load_folder", "read_labels"):
-        monkeypatch.setattr(f"dagf.datasets.convert.{reads}", stopped)
-    with pytest.raises(KeyboardInterrupt):
-        convert(photos, table(tmp_path / "x.csv", *lines, "tower/b.jpg,hut/x.jpg"), force=True)
-    assert seen == ["mine\n"]
-    assert (photos / name).read_text() == "mine\n"
-    assert not list(photos.glob(".*"))
-
-
-def test_a_refused_list_is_told_by_the_name_it_would_have_had(photos: Path, tmp_path: Path) -> None:
-    table(photos / "labels.csv", "mine")
-    bad = table(
-        tmp_path / "y.csv", "file,instance,role", "tower/a.jpg,a,query", "tower/b.jpg,b,database"
-    )
-    with pytest.raises(UserError, match=f"^{photos / 'labels.csv'} has no query with a positive"):
-        convert(photos, bad, force=True)
-    assert (photos / "labels.csv").read_text() == "mine\n"
 
 
 def test_a_folder_that_cannot_be_one(tmp_path: Path) -> None:
-    wrong: list[tuple[Callable[[], object], str]] = [
-        (lambda: convert(tmp_path / "nowhere"), "nowhere is no folder"),
-        (lambda: convert(tmp_path), "holds no image"),
-    ]
-    for call, why in wrong:
-        with pytest.raises(UserError, match=why):
-            call()
+    with pytest.raises(UserError, match="holds no image"):
+        convert(tmp_path / "nowhere")
     (tmp_path / "a.jpg").touch()
-    with pytest.raises(UserError, match="has no sub-folder with images"):
+    with pytest.raises(UserError, match=r"no instance has two images: put those .* into one sub-f"):
         convert(tmp_path)
     with pytest.raises(UserError, match=r"cannot read .*x\.csv"):
         convert(tmp_path, tmp_path / "x.csv")
-
-
-@pytest.mark.parametrize("pairs", [False, True])
-def test_a_name_that_is_no_text(photos: Path, tmp_path: Path, pairs: bool) -> None:
-    (photos / "tower" / os.fsdecode(b"caf\xe9.jpg")).touch()
-    listing = (
-        table(tmp_path / "x.csv", "query,positives", "castle/1.jpg,castle/2.JPG") if pairs else None
-    )
-    before = sorted(photos.rglob("*"))
-    with pytest.raises(
-        UserError,
-        match=r"photos has an image whose name is not UTF-8, after .*tower/caf\\udce9': rename",
-    ):
-        convert(photos, listing)
-    assert sorted(photos.rglob("*")) == before
-
-
-def test_a_ground_truth_that_names_missing_files(photos: Path) -> None:
-    truth = {
-        "imlist": ["1.jpg", "2.jpg", "castle/1.jpg"],
-        "qimlist": ["3.jpg"],
-        "gnd": [{"ok": [0], "junk": []}],
-    }
-    (photos / "ground_truth.json").write_text(json.dumps(truth))
-    with pytest.raises(
-        UserError, match=r"json names 3 images .*, as 1\.jpg, 2\.jpg, 3\.jpg: mend"
-    ) as caught:
-        load_folder(photos)
-    assert "\n" not in str(caught.value)
 
 
 def test_the_real_corridor(shared_data: Path, tmp_path: Path) -> None:
@@ -312,9 +225,7 @@ def test_the_real_corridor(shared_data: Path, tmp_path: Path) -> None:
     assert mean_average_precision(evaluate(made, -scores), "Classic") < 5
 
 
-@settings(
-    suppress_health_check=[HealthCheck.function_scoped_fixture], max_examples=40, deadline=None
-)
+@FEW
 @given(st.dictionaries(st.sampled_from(FILES), st.sets(st.sampled_from(FILES)), min_size=1))
 def test_any_pair_list_comes_out_as_it_went_in(photos: Path, pairs: dict[str, set[str]]) -> None:
     listing = table(
@@ -335,3 +246,23 @@ def test_any_pair_list_comes_out_as_it_went_in(photos: Path, pairs: dict[str, se
     assert set(made.database) == (set(FILES) - set(pairs)) | set().union(*pairs.values())
     for query in made.queries:
         assert all(made.database[row] == query.file for row in query.labels["junk"])
+
+
+@FEW
+@given(st.data())
+def test_a_damaged_list_is_read_or_refused(photos: Path, data: st.DataObject) -> None:
+    listing, before = photos.parent / "list.csv", tree(photos.parent)
+    good = data.draw(
+        st.sampled_from(
+            [
+                "file,instance,role\ncastle/1.jpg,one,query\ncastle/2.JPG,one,database\n",
+                "query,positives,junk\ntower/a.jpg,castle/2.JPG,hut/x.jpg\n",
+            ]
+        )
+    )
+    listing.write_bytes(data.draw(damaged(good.encode())))
+    read_or_refuse(lambda: convert(photos, listing), listing, photos)
+    made = {"list.csv", "photos/labels.csv", "photos/ground_truth.json"}
+    assert tree(photos.parent) - before <= made
+    for name in made:
+        (photos.parent / name).unlink(missing_ok=True)

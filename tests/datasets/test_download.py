@@ -1,4 +1,4 @@
-"""Downloads from a server on this machine that does what servers do: drop, lie, redirect, refuse."""
+"""Downloads from a server here that does what servers do: drop, lie, redirect, refuse."""
 
 import hashlib
 import http.server

@@ -39,7 +39,7 @@ def test_the_manifest() -> None:
 
 
 def test_the_counts_are_those_of_the_protocols() -> None:
-    """Philbin et al. 2007, 2008; Radenovic et al. 2018; Jegou et al. 2008; Nister, Stewenius 2006."""
+    """Philbin et al. 2007, 2008; Radenovic et al. 2018; Jegou et al. 2008; Nister 2006."""
     counts = {name: one.expected.benchmark for name, one in SETS.items() if one.expected.benchmark}
     cropped = {"boxes": True}
     assert counts == {
