@@ -9,7 +9,7 @@ from typing import Any
 import nbformat
 
 from dagf.analysis.tables import keep_table
-from dagf.collections import changes
+from dagf.collections import index as collection_index
 from dagf.collections.encoders import of_run
 from dagf.collections.index import Collection, build
 from dagf.datasets import download as downloads
@@ -68,7 +68,7 @@ def train(folder: Path, photographs: str, **changes: Any) -> None:
 def extract(folder: Path, home: str, run: str, photos: str) -> None:
     """Bring a collection that knows the first of the photographs up to all of them."""
     os.environ[ROOT] = home
-    changes.SHARD = extraction.SHARD = 8
+    collection_index.SHARD = extraction.SHARD = 8
     build(sorted(Path(photos).glob("*.jpg")), of_run(run), folder / "index")
 
 

@@ -1,16 +1,14 @@
-"""A trained run as one ONNX file: images in, descriptors out, without PyTorch and without this package.
+"""A trained run as one ONNX file: images in, descriptors out, without PyTorch and this package.
 
-The graph takes any batch, height and width. It is compared with the network before it gets its name.
+The graph takes any batch, height and width. It is compared with the network before it is kept.
 """
 
 import json
 import warnings
-from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from importlib.util import find_spec
 from itertools import count
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
@@ -29,15 +27,15 @@ from dagf.study.runs import Run
 PACKAGES = ("onnx", "onnxscript", "onnxruntime")
 INPUT, OUTPUT = "images", "descriptors"
 AXES = {0: "batch", 2: "height", 3: "width"}
-# The largest difference of a number of a descriptor, whose length is 1: the rounding of sums in another order. It may
-# also make another cell the greatest of a channel, and a mask then keeps that one.
+# The largest difference of a number of a descriptor, whose length is 1: sums are rounded in another
+# order. That may also make another cell the greatest of a channel, and a mask then keeps that one.
 TOLERANCE, WITH_MASK = 1e-4, 2e-3
 SMALLEST = 32  # pixels; some backbones have nothing left of a smaller image
 
 
 @dataclass(frozen=True)
 class Exported:
-    """What was written: the length D of its descriptors, and the smallest side in pixels of an image that it takes.
+    """What was written: the length of its descriptors, and the smallest side of its images.
 
     difference: the largest from the network, of all numbers that were compared.
     """
@@ -48,22 +46,19 @@ class Exported:
 
 
 def write_onnx(run: Run, path: Path) -> Exported:
-    """Write a run as the ONNX file `path`: `images` (B, 3, H, W) -> unit `descriptors` (B, D), all float32.
+    """Write a run as the ONNX file `path`: `images` (B, 3, H, W) -> unit `descriptors` (B, D).
 
-    Images are normalised as `to_input` makes them; how, and what the run is, stands in the metadata of the file
-    (`about`). onnxruntime and the network describe the same images, of two sizes and batches, before the file takes
-    its place: what was there stays where something fails.
+    Images are float32, normalised as by `to_input`; how, and what the run is, stands in the
+    metadata of the file (`about`).
 
-    Raises `UserError` for a missing package, a variant that no such graph can hold, an operator that ONNX does not
-    have, and descriptors that differ by more than `tolerance`.
+    Raises `UserError` for a missing package, a variant that no such graph can hold, an operator
+    that ONNX lacks, and descriptors that differ by more than `tolerance`; nothing is written then.
     """
     missing = [name for name in PACKAGES if find_spec(name) is None]
     if missing:
         raise UserError(
             f"dagf export needs {', '.join(missing)}: pip install -c constraints.txt -e '.[export]'"
         )
-    if path.is_dir():
-        raise UserError(f"{path} is a folder: name a file, for instance {path / 'model.onnx'}")
     variant, net = run.config.variant, run.network()
     reason = impossible(variant)
     if reason:
@@ -78,18 +73,17 @@ def write_onnx(run: Run, path: Path) -> Exported:
     program.model.metadata_props.update(about(run, net.dimensions, least))
     with atomic_path(path) as temporary:
         program.save(temporary, external_data=False)
-        found = difference(net, temporary, least)
-        bound = tolerance(variant)
+        found, bound = difference(net, temporary, least), tolerance(variant)
         if not found <= bound:  # written so that NaN fails it
             raise UserError(
-                f"run {run.id} ({variant.title}): as ONNX its descriptors differ by {found:.1e}, more than "
-                f"{bound:g}; {path} was not written: try the versions of constraints.txt"
+                f"run {run.id} ({variant.title}): as ONNX its descriptors differ by {found:.1e}, "
+                f"more than {bound:g}; {path} was not written: try the versions of constraints.txt"
             )
     return Exported(net.dimensions, least, found)
 
 
 def tolerance(variant: Variant) -> float:
-    """How far a number of a variant's descriptor may lie from the network's."""
+    """Return how far a number of a variant's descriptor may lie from the network's."""
     return TOLERANCE if variant.mask == "none" else WITH_MASK
 
 
@@ -103,14 +97,15 @@ def impossible(variant: Variant) -> str:
 
 
 def about(run: Run, dimensions: int, least: int) -> dict[str, str]:
-    """The metadata of the file: name -> text, JSON where it is no plain text."""
+    """Return the metadata of the file: name -> text, JSON where it is no plain text."""
     config = run.config
     return {
         "run": run.id,
         "dagf": dagf.__version__,
         "variant": config.variant.title,
         "backbone": config.backbone.name,
-        "input": f"{INPUT}: float32 (batch, 3, height, width), RGB, each channel (value / 255 - mean) / std",
+        "input": f"{INPUT}: float32 (batch, 3, height, width), RGB, each channel "
+        "(value / 255 - mean) / std",
         "output": f"{OUTPUT}: float32 (batch, {dimensions}), unit length",
         "mean": json.dumps(IMAGENET_MEAN),
         "std": json.dumps(IMAGENET_STD),
@@ -120,24 +115,21 @@ def about(run: Run, dimensions: int, least: int) -> dict[str, str]:
 
 
 def smallest_side(net: RetrievalNet, window: int) -> int:
-    """The smallest side of an image, from `SMALLEST` pixels on, whose map is not smaller than the largest window.
+    """Return the smallest side of an image whose map is not smaller than the largest window.
 
-    The network cuts a window to a smaller map (`ScaleFilters`), and a graph, which has one form, does not.
+    The network cuts a window to a smaller map (`ScaleFilters`); a graph, of one form, does not.
     """
     with torch.inference_mode():
-        sides = (
-            side
-            for side in count(SMALLEST)
-            if min(net.backbone(torch.zeros(1, 3, side, side)).shape[2:]) >= window
-        )
-        return next(sides)
+        for side in count(SMALLEST):
+            if min(net.backbone(torch.zeros(1, 3, side, side)).shape[2:]) >= window:
+                break
+    return side
 
 
 def _program(net: RetrievalNet, least: int) -> torch.onnx.ONNXProgram:
-    """The network as an ONNX graph."""
-    example = (
-        _pictures(2, least + 64, least + 96),
-    )  # no two sides alike, and no batch of 1: they would be fixed
+    """Return the network as an ONNX graph."""
+    # No two sides alike, and no batch of 1: they would be fixed.
+    example = (_pictures(2, least + 64, least + 96),)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # what the exporter says of its own inside
         program = torch.onnx.export(
@@ -155,36 +147,30 @@ def _program(net: RetrievalNet, least: int) -> torch.onnx.ONNXProgram:
 
 
 def difference(net: RetrievalNet, file: Path, least: int) -> float:
-    """The largest difference between the descriptors of a network and of a graph, over two sizes and batches."""
-    import onnxruntime
+    """Return the largest difference between network and graph, over two sizes and batches."""
+    import onnxruntime  # optional
 
     session = onnxruntime.InferenceSession(file, providers=["CPUExecutionProvider"])
-    return float(np.max([*_differences(net, session, least)]))
-
-
-def _differences(net: RetrievalNet, session: Any, least: int) -> Iterator[float]:
+    found = []
     for shape in ((1, least, 2 * least + 5), (3, least + 77, least + 18)):
         images = _pictures(*shape)
         with torch.inference_mode():
             expected = net(images).numpy()
-        (found,) = session.run([OUTPUT], {INPUT: images.numpy()})
-        yield (
-            float(np.abs(found - expected).max()) if found.shape == expected.shape else float("inf")
-        )
+        (descriptors,) = session.run([OUTPUT], {INPUT: images.numpy()})
+        found.append(np.abs(descriptors - expected).max())
+    return float(np.max(found))
 
 
 def _pictures(batch: int, height: int, width: int) -> Tensor:
-    """Images without meaning as the network takes them; smooth ones, for in noise every cell would be alike."""
-    coarse = torch.rand(
-        batch, 3, height // 8 + 1, width // 8 + 1, generator=torch.Generator().manual_seed(0)
-    )
-    return to_input(
-        (255 * fn.interpolate(coarse, (height, width), mode="bilinear")).to(torch.uint8)
-    )
+    """Return images as the network takes them; smooth ones: in noise every cell would be alike."""
+    random = torch.Generator().manual_seed(0)
+    coarse = torch.rand(batch, 3, height // 8 + 1, width // 8 + 1, generator=random)
+    fine = fn.interpolate(coarse, (height, width), mode="bilinear")
+    return to_input((255 * fine).to(torch.uint8))
 
 
 def _cause(error: BaseException) -> str:
-    """The first line of the error at the root: the exporter wraps it in pages of advice."""
+    """Return the first line of the error at the root: the exporter wraps it in pages of advice."""
     while error.__cause__ is not None:
         error = error.__cause__
-    return " ".join((str(error) or type(error).__name__).split("\n")[0].split())[:300]
+    return (str(error) or type(error).__name__).split("\n")[0][:300]

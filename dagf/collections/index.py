@@ -1,66 +1,72 @@
-"""A collection of one's own images, described once and searched often.
+"""A collection of one's own images: extracted once, searched often.
 
-A folder holds `index.json` (the files, the encoder that described them, the precision, and the names of the shards in
-the order of their rows), the shards (`dagf.retrieval.extract`), and what is in them (`changes.py`).
+Its folder holds `index.json` (the files, their encoder, and the shards in the order of their rows),
+the shards (`dagf.retrieval.extract`), and `contents.json` (for each shard the hashes of its
+images). A changed list of images makes other shards; rows of images that are known are copied.
 """
 
-from collections.abc import Iterator, Sequence
+import time
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, nullcontext
 from dataclasses import asdict, dataclass, replace
-from fnmatch import fnmatch, fnmatchcase
+from fnmatch import fnmatch
 from functools import cached_property
 from pathlib import Path
+from typing import Any
 
 import numpy as np
-import torch
 from filelock import FileLock
 from numpy.typing import NDArray
+from torch import nn
 
-from dagf.collections.changes import CONTENTS, HASH, OWN_SHARDS, begun, extract_changes
-from dagf.collections.encoders import Encoder
+from dagf import paths
+from dagf.collections.encoders import Encoder, of_run, off_the_shelf
+from dagf.console import progress
 from dagf.datasets.batches import image_batches
 from dagf.datasets.benchmark import Box
-from dagf.datasets.images import ImageSpec, load_image
+from dagf.datasets.images import ImageSpec
 from dagf.devices import bfloat16_pays, device, on_device
-from dagf.distributed import process_group
+from dagf.distributed import Group, process_group
 from dagf.errors import UserError
-from dagf.files import IMAGES, content_hash, existing_file, read_json, write_json
+from dagf.files import IMAGES, atomic_path, content_hash, read_json, write_json
 from dagf.model.network import RetrievalNet
 from dagf.retrieval.ann import Index, build_index
 from dagf.retrieval.extract import (
+    SHARD,
     SHARDS,
     Extracted,
     Precision,
     ShardedDescriptors,
     extract,
     for_inference,
+    hashes,
+    is_whole,
+    make_shards,
+    shard_name,
 )
-from dagf.retrieval.search import BLOCK, search
+from dagf.retrieval.search import BLOCK, Rows, search
 from dagf.retrieval.whitening import Whitened, Whitening, pca_whitening
 from dagf.study.config import read_fields
-from dagf.study.evaluation import LEAST, SEEN
+from dagf.study.study import Study
 
-INDEX = "index.json"
+INDEX, CONTENTS = "index.json", "contents.json"
 NEAR = "near-*.faiss"
-OURS = (
-    INDEX,
-    CONTENTS,
-    OWN_SHARDS,
-    NEAR.replace("*", HASH),
-)  # what the folder of a collection holds
-FIELDS = {"encoder", "files", "precision", "shards"}  # of its index
 SOME = 20_000  # images to learn a whitening from: many times the dimensions
 DIMENSIONS = 128
-# Nothing is divided by the variances: the images of one folder are too few different things for that. (It was worse in
-# trials of which no record is kept; benchmarks/roads.py measures the one that is used.)
+# Nothing is divided by the variances: the images of one folder are too few different things for
+# that. (It was worse in trials of which no record is kept; benchmarks/roads.py measures this one.)
 POWER = 0.0
 ENOUGH = 100  # images, whose mean says what all of them have in common
-LARGE = 100_000  # images; from here on half the disk and half the reading count for more than the fourth decimal
+LARGE = 100_000  # images from which on half the disk counts for more than the fourth decimal
+FIRST = 200  # test images of a study
+
+Ranking = list[tuple[str, float]]  # files with their cosines, best first
+Hashes = Sequence[str]  # of the contents of images
 
 
 @dataclass(frozen=True)
 class Collection:
-    """Files, their descriptors (N, D), and the encoder that made them: a query must be described by the same one.
+    """Files, their descriptors (N, D), and the encoder that made them and describes queries.
 
     whitening: what the descriptors, and the query's, are compared under; None: as they are.
     """
@@ -72,88 +78,80 @@ class Collection:
 
     @cached_property
     def network(self) -> RetrievalNet:
-        """What describes a query, where it runs fastest; loaded when it is first asked for."""
+        """The encoder's network, where it runs fastest."""
         return on_device(self.encoder.network())
 
     def whitened(self, whiten: bool | None = None) -> "Collection":
-        """The same, compared under `own_whitening`, or as it is; None: as suits it.
+        """Return the same collection, compared under `own_whitening` or not; None: as suits it.
 
-        It suits descriptors off the shelf, of `ENOUGH` images: a trained head has its own metric. Raises `UserError`
-        for fewer than two images, or for descriptors that are all alike.
+        It suits descriptors off the shelf, of `ENOUGH` images: a trained head has its own metric.
         """
         if whiten is None:
             whiten = not self.encoder.run and len(self.files) >= ENOUGH
         if not whiten:
-            return self
+            return replace(self, whitening=None) if self.whitening else self
         some = np.unique(np.linspace(0, len(self.files) - 1, SOME).astype(int))
         return replace(self, whitening=own_whitening(self.descriptors[some]))
 
     def search(
-        self, photo: Path, top: int, box: Box | None = None, approximate: bool = False
-    ) -> list[tuple[str, float]]:
-        """The `top` files most similar to a photo (or to a box of it, in its pixels), best first, with the cosine.
+        self, query: Path, top: int, box: Box | None = None, approximate: bool = False
+    ) -> Ranking:
+        """Return the `top` files most similar to a photograph, or to a box of it in its pixels.
 
-        Exact, and shared by the processes that torchrun started; `approximate` asks a FAISS index, in which some of
-        them may be missing. Raises `UserError` for a photo that cannot be read or that the encoder knows nothing of,
-        where its descriptor would be none (NaN), and where a whitening is to be approximate: the index is of the
-        descriptors as they are.
+        The search is exact, and shared by the processes that torchrun started; `approximate` uses a
+        FAISS index, in which some may be missing. Raises `UserError` for a photograph that cannot
+        be read or that the encoder does not suit.
         """
         if approximate and self.whitening:
             raise UserError(
-                "the FAISS index holds the descriptors as they are: leave out --approximate, or --whiten"
+                "the FAISS index holds the descriptors as they are: leave out --approximate, or "
+                "--whiten"
             )
-        if photo.exists():
-            existing_file(str(photo))  # a pipe would be waited for, a device be read for ever
-        self.encoder.check_suits([photo])
-        asked = extract(self.network, image_batches([photo], self.encoder.image, [box]), 1)
-        if not _of_unit_length(asked).all():
-            raise UserError(
-                f"{self.encoder.source} describes {photo} by NaN, or by nothing but zeros: describe the images of "
-                f"{self.descriptors.folder} again, with other weights or a run"
-            )
+        self.encoder.check_suits([query])
+        row = extract(self.network, image_batches([query], self.encoder.image, [box]), 1)
         if approximate:
-            scores, rows = self.index().search(asked, top, self.descriptors)
-        elif self.whitening:
-            known = Whitened(self.descriptors, self.whitening)
-            scores, rows = search(
-                known, self.whitening(asked), top, process_group(), device=device()
-            )
+            scores, rows = self.index().search(row, top, self.descriptors)
         else:
-            scores, rows = search(self.descriptors, asked, top, process_group(), device=device())
+            known: Rows = self.descriptors
+            if self.whitening:
+                known, row = Whitened(known, self.whitening), self.whitening(row)
+            scores, rows = search(known, row, top, process_group(), device=device())
         found = zip(rows[0].tolist(), scores[0].tolist(), strict=True)
         return [(self.files[row], score) for row, score in found if row >= 0]
 
     def index(self) -> Index:
-        """The FAISS index of the descriptors, built when it is first asked for and kept beside the shards.
-
-        Raises `UserError` for a file that is broken, or is the index of other rows.
-        """
+        """Return the FAISS index of the descriptors, built once and kept beside the shards."""
         if not self._near.exists():
             build_index(self.descriptors).save(self._near)
-        found = Index.load(self._near)
-        if (len(found), found.faiss.d) != self.descriptors.shape:
-            raise UserError(
-                f"{self._near} is the index of another collection: delete it, it is made again"
-            )
-        return found
+        return Index.load(self._near)
 
     @property
     def _near(self) -> Path:
         return self.descriptors.folder / NEAR.replace("*", content_hash(self.descriptors.names, 16))
 
+    def check(self) -> None:
+        """Raise `UserError` for a descriptor that is none: broken weights give NaN or zeros."""
+        for start in range(0, len(self.files), BLOCK):
+            rows = self.descriptors[start : start + BLOCK].astype(np.float32)
+            bad = ~(np.abs(np.linalg.norm(rows, axis=1) - 1) < 1e-2)  # NaN is no number below
+            if bad.any():
+                raise UserError(
+                    f"{self.encoder.title} gives no descriptor of "
+                    f"{self.files[start + int(bad.argmax())]}: name other weights, or a run"
+                )
+
     def save(self) -> None:
-        """Write the list of files, atomically, and then remove the shards that are not in it."""
+        """Write `index.json`, and then remove the shards and indexes that are not in it."""
         folder, shards = self.descriptors.folder, self.descriptors.names
         about = {"files": self.files, "encoder": asdict(self.encoder), "shards": shards}
-        write_json(folder / INDEX, about | {"precision": self.descriptors.dtype.name})
-        kept = {*shards, self._near.name}
+        write_json(folder / INDEX, about)
         for path in [*folder.glob(f"*{SHARDS}*"), *folder.glob(NEAR)]:  # half-written ones, too
-            if path.name not in kept:
+            if path.name not in {*shards, self._near.name}:
                 path.unlink()
 
     @classmethod
     def load(cls, folder: Path) -> "Collection":
-        """The collection in a folder; a `UserError` names one that is missing, broken or something else."""
+        """Open the collection in a folder; raise `UserError` where it is missing or broken."""
         if not folder.exists():
             raise UserError(
                 f"{folder} does not exist; make it with: dagf extract FOLDER --output {folder}"
@@ -161,162 +159,195 @@ class Collection:
         try:
             about = read_json(folder / INDEX)
             encoder = read_fields(Encoder, about["encoder"], str(folder))
-            if not all(
-                Path(name).name == name and fnmatch(name, SHARDS) for name in about["shards"]
-            ):
-                raise ValueError("a shard that is none of its own")
+            files = tuple(about["files"])
             descriptors = ShardedDescriptors(folder, about["shards"])
-            files = tuple(map(str, about["files"]))
-            if (len(files), about["precision"]) != (len(descriptors), descriptors.dtype.name):
-                raise ValueError("the index is of other shards")
-        except Exception as error:  # NumPy's reader of a hostile head raises nearly anything
-            reason = f": {error}" if isinstance(error, UserError) else ""
+        except (UserError, KeyError, TypeError) as error:
             raise UserError(
-                f"{folder} is no collection of `dagf extract`, or is broken; make it again{reason}"
+                f"{folder} is no collection of `dagf extract`, or is broken; make it again: {error}"
             ) from error
         return cls(files, descriptors, encoder)
 
 
 def own_whitening(descriptors: NDArray[np.floating]) -> Whitening:
-    """The whitening by which a collection's own descriptors (N, D) are compared: PCA without labels.
+    """Return the whitening by which a collection's own descriptors (N, D) are compared.
 
-    Their mean, which all of them have in common, is taken out, and the `DIMENSIONS` strongest directions are kept.
+    It is a PCA: their mean, which all of them have in common, is taken out, and the `DIMENSIONS`
+    strongest directions are kept.
     """
-    return pca_whitening(
-        descriptors, min(DIMENSIONS, len(descriptors) - 1, descriptors.shape[1]), POWER
-    )
+    dimensions = min(DIMENSIONS, len(descriptors) - 1, descriptors.shape[1])
+    return pca_whitening(descriptors, dimensions, POWER)
 
 
-def build(
-    files: Sequence[Path], encoder: Encoder, output: Path, precision: Precision | None = None
-) -> Extracted:
-    """Describe image files (`find_images`) and keep the collection in the folder `output`.
+def open_folder(photos: str, run: str = "", weights: str = "") -> Collection:
+    """Open the collection of a folder of photographs, after extracting what is new in it.
 
-    Only images whose contents are new are described, so a job that was stopped goes on; what is of another encoder, or
-    of images that are gone, is removed once the new index stands. Processes that torchrun started share the work. The
-    backbone works in bfloat16 where that is faster. precision: of the kept descriptors (None: half from `LARGE` on).
-
-    Raises `UserError` for an image that cannot be read, for an encoder that knows nothing of the images or describes
-    all of them alike, or by NaN, and where `output` holds something else.
+    run: the trained run to extract with; '' for the encoder off the shelf, with `weights`. It is
+    kept in the data folder.
     """
-    group, half = process_group(), bfloat16_pays()
-    encoder.check_suits(files)
-    encode = for_inference(on_device(encoder.network()), half)
-    about = [encoder.content, "bfloat16" if half else "float32"]
-    precision = precision or ("float32" if len(files) < LARGE else "float16")
-    with _claimed(output) if group.rank == 0 else nullcontext():
-        if len(set(group.gather(content_hash([about, [*map(str, files)]])))) > 1:
-            raise UserError(
-                "the processes see different images or weights: give all of them the same disk"
-            )
-        found = extract_changes(encode, about, files, encoder.image, output, precision, group)
-        if group.rank == 0:
-            _check_made(found.descriptors, encoder, files)
-            Collection(tuple(map(str, files)), found.descriptors, encoder).save()
-        group.wait()
-    return found
+    folder = Path(photos).expanduser()
+    files = find_images([folder])
+    encoder = of_run(run) if run else off_the_shelf(weights)
+    return _open(str(folder.resolve()), files, encoder)
 
 
-def _check_made(descriptors: ShardedDescriptors, encoder: Encoder, files: Sequence[Path]) -> None:
-    """Raise `UserError`, naming weights or run, for descriptors (N, D) of `files` that cannot be searched.
+def open_study_images(study: Study, run: str = "") -> Collection:
+    """Open the collection of the first test images of a study.
 
-    They hold NaN or have no length, or all are one although the images differ: the network has collapsed.
+    They are extracted by DAGF as it was trained in the study, or off the shelf without training.
     """
-    remedy = "name other weights, or a run, and extract again"
-    low, high = (
-        np.full(descriptors.shape[1], np.inf, np.float32),
-        np.full(descriptors.shape[1], -np.inf, np.float32),
-    )
-    for start in range(0, len(files), BLOCK):
-        rows = np.asarray(descriptors[start : start + BLOCK], np.float32)
-        bad = ~_of_unit_length(rows)
-        if bad.any():
-            file, how = (
-                files[start + int(bad.argmax())],
-                remedy if bad.all() else f"leave it out, or {remedy}",
-            )
-            raise UserError(
-                f"{encoder.source} describes {file} by NaN, or by nothing but zeros: {how}"
-            )
-        low, high = np.minimum(low, rows.min(0)), np.maximum(high, rows.max(0))
-    if (high - low).max() < LEAST and _differ(files[:SEEN], encoder.image):
-        raise UserError(
-            f"{encoder.source} describes all {len(files)} images alike, it has collapsed: {remedy}"
-        )
+    if not run and study.training:
+        run = study.run("dagf").id
+    encoder = of_run(run) if run else off_the_shelf(str(study.weights or ""))
+    return _open(f"{study.title} {study.test_id}", study.test.database_paths[:FIRST], encoder)
 
 
-def _of_unit_length(rows: NDArray[np.float32]) -> NDArray[np.bool_]:
-    """Which rows (N,) of `rows` (N, D) can be searched; NaN fails the comparison."""
-    return np.abs(np.linalg.norm(rows, axis=1) - 1) <= 1e-2
-
-
-def _differ(files: Sequence[Path], spec: ImageSpec) -> bool:
-    """Whether the pixels of any two images differ as a network gets them; they are read until they do."""
-    first = load_image(files[0], spec)
-    return any(not torch.equal(first, load_image(file, spec)) for file in files[1:])
-
-
-@contextmanager
-def _claimed(folder: Path) -> Iterator[None]:
-    """The folder of a collection, for this job alone: a second one waits until the first is done."""
-    if folder.is_file():
-        raise UserError(
-            f"{folder} is a file, and a collection is a folder: name another --output, or remove it"
-        )
-    other = _other(folder)
-    if other:
-        raise UserError(f"{folder} holds something else ({other}): name a new folder with --output")
-    lock = FileLock(folder / ".lock")
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-        lock.acquire()
-    except OSError as error:
-        raise UserError(
-            f"cannot write {folder}: {error.strerror}; name another --output"
-        ) from error
-    try:
-        yield
-    finally:
-        lock.release()
-
-
-def _other(folder: Path) -> str:
-    """The name of what a folder holds that is not of a collection, '' where there is no such thing.
-
-    Names alone do not tell: somebody else's `index.json` would be written over, and the shards beside it deleted. What
-    is no index of ours is somebody else's; where there is none yet, the list of a begun extraction says whose they are.
-    """
-    inside = sorted(path.name for path in folder.glob("[!.]*"))
-    others = [name for name in inside if not any(fnmatchcase(name, one) for one in OURS)]
-    if INDEX in inside and not _is_index(folder / INDEX):
-        others.append(INDEX)
-    elif inside and INDEX not in inside and not begun(folder):
-        others.append(inside[0])
-    return others[0] if others else ""
-
-
-def _is_index(path: Path) -> bool:
-    try:
-        about = read_json(path)
-    except UserError:
-        return False
-    return isinstance(about, dict) and about.keys() >= FIELDS
+def _open(title: str, files: Sequence[Path], encoder: Encoder) -> Collection:
+    folder = paths.data() / "collections" / content_hash([title, encoder.content])
+    build(files, encoder, folder)
+    return Collection.load(folder)
 
 
 def find_images(places: Sequence[Path]) -> list[Path]:
-    """The image files among files and in folders, sorted within each folder; a `UserError` where there are none."""
+    """Return the image files among files and in folders, sorted within each folder."""
     found: list[Path] = []
     for place in places:
         if not place.exists():
             raise UserError(f"{place} does not exist")
-        if not place.is_dir():
-            existing_file(str(place))  # a pipe or a device would be read for ever
-            found.append(place)
-            continue
-        inside = sorted(
-            file for file in place.rglob("*") if file.suffix.lower() in IMAGES and file.is_file()
-        )
+        inside = [place]
+        if place.is_dir():
+            files = (one for one in sorted(place.rglob("*")) if one.is_file())
+            inside = [file for file in files if file.suffix.lower() in IMAGES]
         if not inside:
             raise UserError(f"{place} holds no image ({', '.join(IMAGES)})")
         found += inside
     return found
+
+
+def build(
+    files: Sequence[Path], encoder: Encoder, folder: Path, precision: Precision | None = None
+) -> Extracted:
+    """Extract the descriptors of image files (`find_images`) and keep the collection in `folder`.
+
+    Only images whose contents are new are extracted, so a job that was stopped goes on; rows of
+    another encoder, or of images that are gone, are removed once the new index stands. Processes
+    that torchrun started share the work. precision: None for half precision from `LARGE` images on.
+
+    Raises `UserError` for an image that cannot be read, for an encoder that does not suit the
+    images, and where `folder` holds something else.
+    """
+    encoder.check_suits(files)
+    group, half = process_group(), bfloat16_pays()
+    encode = for_inference(on_device(encoder.network()), half)
+    about = [encoder.content, "bfloat16" if half else "float32"]
+    precision = precision or ("float32" if len(files) < LARGE else "float16")
+    with _claimed(folder) if group.rank == 0 else nullcontext():
+        if len(set(group.gather(content_hash([about, [*map(str, files)]])))) > 1:
+            raise UserError(
+                "the processes see different images or weights: give all of them the same disk"
+            )
+        found = extract_changes(encode, about, files, encoder.image, folder, precision, group)
+        if group.rank == 0:
+            made = Collection(tuple(map(str, files)), found.descriptors, encoder)
+            made.check()
+            made.save()
+        group.wait()
+    return found
+
+
+def extract_changes(
+    encode: nn.Module,
+    about: Any,
+    files: Sequence[Path],
+    spec: ImageSpec,
+    folder: Path,
+    precision: Precision,
+    group: Group,
+) -> Extracted:
+    """Return what `dagf.retrieval.extract.extract_shards` does; extract only new contents.
+
+    They are extracted first, in shards of their own, which a stopped job finds again, also where
+    the list of files has changed since. Rows in single precision also serve for half.
+    """
+    started = time.perf_counter()
+
+    def name(images: Hashes, precision: Precision = precision) -> str:
+        return shard_name(about, images, spec, precision)
+
+    images = hashes(files, group)
+    names = [name(part) for part in _parts(images)]
+    wanted = dict(zip(names, _parts(images), strict=True))
+    listed = _listed(folder)
+    known = {
+        shard: part
+        for shard, part in (listed | wanted).items()
+        if shard in (name(part), name(part, "float32")) and is_whole(folder / shard, len(part))
+    }
+    rows = _rows(known)
+    new = [image for image in dict.fromkeys(images) if image not in rows]
+    fresh = {name(part): part for part in _parts(new)}
+    group.wait()  # until all have seen what is there
+    if group.rank == 0:
+        write_json(folder / CONTENTS, listed | fresh | wanted)
+    file = dict(zip(images, files, strict=True))
+    shards = {shard: [file[image] for image in part] for shard, part in fresh.items()}
+    made = make_shards(encode, shards, spec, folder, precision, group)
+    rows |= _rows(fresh)
+    copied = [shard for shard in wanted if shard not in known and shard not in fresh]
+    for shard in progress(copied[group.rank :: group.size], "arranging", unit="shard"):
+        with atomic_path(folder / shard) as temporary:
+            np.save(temporary, _copied(folder, [rows[image] for image in wanted[shard]], precision))
+    group.wait()
+    if group.rank == 0:
+        write_json(folder / CONTENTS, wanted)
+    return Extracted(ShardedDescriptors(folder, names), made, time.perf_counter() - started)
+
+
+def _parts(images: Hashes) -> Iterator[Hashes]:
+    return (images[first : first + SHARD] for first in range(0, len(images), SHARD))
+
+
+def _rows(shards: Mapping[str, Hashes]) -> dict[str, tuple[str, int]]:
+    """Return where the row of each image is: its shard, and its number there."""
+    return {image: (shard, row) for shard, part in shards.items() for row, image in enumerate(part)}
+
+
+def _copied(
+    folder: Path, places: Sequence[tuple[str, int]], precision: Precision
+) -> NDArray[np.floating]:
+    """Return the rows (N, D) at `places`; of the shards that hold them one is open at a time."""
+    rows: dict[int, NDArray[np.floating]] = {}
+    for shard in dict.fromkeys(shard for shard, _ in places):
+        held = np.load(folder / shard)
+        mine = {number: row for number, (one, row) in enumerate(places) if one == shard}
+        rows |= {number: held[row].copy() for number, row in mine.items()}
+    return np.stack([rows[number] for number in range(len(places))]).astype(precision)
+
+
+def _listed(folder: Path) -> dict[str, Hashes]:
+    """Return the images of each shard in a folder, finished or begun; {} where it is no collection.
+
+    Names alone do not tell: somebody else's `index.json` would be written over.
+    """
+    if not (folder / CONTENTS).is_file():
+        return {}
+    listed = read_json(folder / CONTENTS)
+    ours = isinstance(listed, dict) and all(fnmatch(shard, SHARDS) for shard in listed)
+    return listed if ours else {}
+
+
+@contextmanager
+def _claimed(folder: Path) -> Iterator[None]:
+    """Hold the folder of a collection for this job alone: a second one waits until it is done."""
+    other = next(folder.glob("[!.]*"), None)
+    if other and not _listed(folder):
+        raise UserError(
+            f"{folder} holds something else ({other.name}): name a new folder with --output"
+        )
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise UserError(
+            f"cannot write {folder}: {error.strerror}; name another --output"
+        ) from error
+    with FileLock(folder / ".lock"):
+        yield

@@ -204,7 +204,7 @@ def test_a_photograph_is_not_written_over(written: tuple[Run, Path, str], tmp_pa
     run, _, _ = written
     (tmp_path / "photo.jpg").write_text("a photograph")
     said = refused("export", "--run", run.id, tmp_path / "photo.jpg")
-    assert "photo.jpg is no name of a model: name a file that ends in .onnx" in said
+    assert "photo.jpg would be written: name a file that ends in .onnx" in said
     assert (tmp_path / "photo.jpg").read_text() == "a photograph"
 
 

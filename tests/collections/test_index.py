@@ -1,65 +1,47 @@
-"""A folder of photographs, described once and searched: what is kept, what is refused, and by several processes."""
+"""A folder of photographs, extracted once and searched: what is kept, what is made anew, what is refused."""
 
-import base64
-import io
 import json
 import os
 import shutil
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
-import bs4
 import numpy as np
 import pytest
 import torch
-from numpy.typing import NDArray
-from PIL import Image
+from torch import Tensor, nn
 
-from dagf.collections import changes
-from dagf.collections import index as collection
+from dagf.collections import index as module
 from dagf.collections.encoders import OFF_THE_SHELF, Encoder, of_run
-from dagf.collections.index import Collection, _check_made, build, find_images
-from dagf.collections.page import SIDE, write_page
+from dagf.collections.index import (
+    CONTENTS,
+    Collection,
+    build,
+    extract_changes,
+    find_images,
+    open_folder,
+    open_study_images,
+)
 from dagf.datasets.batches import image_batches
 from dagf.datasets.images import ImageSpec
-from dagf.datasets.training_sets import TrainingSet
 from dagf.devices import bfloat16_pays
+from dagf.distributed import SINGLE
 from dagf.errors import UserError
 from dagf.files import read_json, write_json
 from dagf.model.backbone import BackboneSpec
 from dagf.model.network import RetrievalNet
 from dagf.model.variants import variant
-from dagf.paths import ROOT
-from dagf.retrieval.ann import build_index
-from dagf.retrieval.extract import SHARDS, extract, for_inference
-from dagf.study import parallel
+from dagf.retrieval import extract as shards_of_lists
+from dagf.retrieval.extract import SHARDS, Extracted, extract, extract_shards, for_inference
 from dagf.study.runs import Run
+from dagf.study.sources import TrainingSet
+from dagf.study.study import Study
 from tests.commands import dagf, fine, refused
-from tests.fixtures import Workshop, configured, mobilenet, photograph, write_photographs
-
-BROKEN = "is no collection of `dagf extract`, or is broken; make it again"
-
-
-@pytest.fixture(scope="module")
-def home(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
-    """A project's folder, with 37 photographs; no test changes them."""
-    root = tmp_path_factory.mktemp("collections") / "project"
-    (root / "notebooks").mkdir(parents=True)
-    (root / "pyproject.toml").touch()
-    write_photographs(root / "photos")
-    with pytest.MonkeyPatch.context() as patched:
-        patched.setenv(ROOT, str(root))
-        patched.setattr(parallel, "cores", lambda: 1)
-        yield root
-
-
-@pytest.fixture(scope="module")
-def run(home: Path, data: TrainingSet) -> Run:
-    """A trained run."""
-    return Workshop(home / "data", data).train(configured("gem", epochs=1))
+from tests.fixtures import Workshop, configured, mobilenet, photograph
 
 
 @pytest.fixture
@@ -69,283 +51,13 @@ def photos(home: Path, tmp_path: Path) -> Path:
 
 
 @pytest.fixture
-def small_shards(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Shards of eight images."""
-    monkeypatch.setattr(changes, "SHARD", 8)
-
-
-@pytest.fixture
-def index(home: Path, run: Run, tmp_path: Path, small_shards: None) -> Path:
-    """A collection of the photographs, in five shards."""
+def index(home: Path, run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A collection of the photographs, in five shards of eight images."""
+    monkeypatch.setattr(module, "SHARD", 8)
     path = tmp_path / "made" / "photos.index"
     said = fine("extract", "--run", run.id[:5], home / "photos", "--output", path)
-    assert said.startswith(f"37 images in {path}: 37 described in ")
-    assert said.endswith(" images/s\n")
+    assert said.startswith(f"37 images in {path}: 37 ")
     return path
-
-
-def shards(folder: Path) -> dict[str, int]:
-    """The shards that are there, and when each was written."""
-    return {path.name: path.stat().st_mtime_ns for path in folder.glob(SHARDS)}
-
-
-def test_a_folder_holds_shards_and_their_index(home: Path, run: Run, index: Path) -> None:
-    about = read_json(index / "index.json")
-    assert about["encoder"]["run"] == run.id
-    assert about["precision"] == "float32"
-    assert about["encoder"]["image"] == {"size": 32, "mode": "longest", "resize_crop": True}
-    assert about["files"] == [str(path) for path in sorted((home / "photos").rglob("*.jpg"))]
-    assert len(about["shards"]) == 5
-    assert {path.name for path in index.iterdir()} == {
-        "index.json",
-        "contents.json",
-        ".lock",
-        *about["shards"],
-    }
-    found = Collection.load(index)
-    files = [Path(file) for file in found.files]
-    net = for_inference(run.network(), bfloat16_pays())
-    expected = extract(net, image_batches(files, run.config.image), len(files))
-    np.testing.assert_allclose(found.descriptors[:], expected, atol=1e-5)
-
-
-def test_extract_and_search(home: Path, index: Path) -> None:
-    asked = home / "photos" / "jpg" / "5-0.jpg"
-    found = json.loads(fine("search", asked, "--index", index, "--top", 5, "--json"))
-    assert len(found) == 5
-    assert found[0] == {"file": str(asked), "score": pytest.approx(1, abs=1e-3)}
-    scores = [row["score"] for row in found]
-    assert scores == sorted(scores, reverse=True)
-    lines = fine("search", asked, "--index", index, "--top", 2).splitlines()
-    assert [line.split("  ")[1] for line in lines] == [row["file"] for row in found[:2]]
-    assert len(fine("search", asked, "--index", index, "--top", 999).splitlines()) == 37
-    cropped = fine("search", asked, "--index", index, "--top", 1, "--crop", 2, 2, 30, 30)
-    assert len(cropped.splitlines()) == 1
-    assert "box" in refused("search", asked, "--index", index, "--crop", 90, 90, 99, 99)
-
-
-def test_names_do_not_move_the_cursor(home: Path, run: Run, photos: Path, tmp_path: Path) -> None:
-    odd = photos / "jpg" / "a\x1b[31m\nb.jpg"
-    (photos / "jpg" / "5-0.jpg").rename(odd)
-    out, page = tmp_path / "\x1b[2J", tmp_path / "\n.html"
-    told = fine("extract", "--run", run.id, odd, "--output", out)
-    told += fine("search", odd, "--index", out)
-    told += dagf("search", odd, "--index", out, "--html", page).stderr
-    assert r"a\x1b[31m\nb.jpg" in told and r"/\x1b[2J: 1 described" in told and r"/\n.html" in told
-    assert "\x1b" not in told.replace("\x1b[A", "")  # as a progress bar has it
-    assert "\n.html" not in told
-
-
-def test_an_approximate_search_builds_its_index_once(
-    home: Path, run: Run, photos: Path, index: Path
-) -> None:
-    asked = home / "photos" / "jpg" / "5-0.jpg"
-    exact = fine("search", asked, "--index", index)
-    assert (
-        fine("search", asked, "--index", index, "--approximate") == exact
-    )  # a flat index, for so few
-    (near,) = index.glob("near-*.faiss")
-    built = near.stat().st_mtime_ns
-    assert fine("search", asked, "--index", index, "--approximate", "--top", 3) == "".join(
-        exact.splitlines(True)[:3]
-    )
-    build(find_images([home / "photos"]), of_run(run.id), index)
-    assert near.stat().st_mtime_ns == built
-    near.write_bytes(b"no index")
-    assert f"{near.name} is no FAISS index" in refused(
-        "search", asked, "--index", index, "--approximate"
-    )
-    build_index(np.eye(40, 128, dtype=np.float32)).save(near)
-    said = refused("search", asked, "--index", index, "--approximate")
-    assert f"{near} is the index of another collection: delete it, it is made again" in said
-    (photos / "jpg" / "other-1.jpg").unlink()
-    build(find_images([photos]), of_run(run.id), index)
-    assert not near.exists()  # it was of other rows
-    assert "other-1.jpg" not in fine(
-        "search", asked, "--index", index, "--approximate", "--top", 99
-    )
-
-
-def test_a_whitened_search_compares_what_sets_images_apart(
-    home: Path, run: Run, photos: Path, index: Path
-) -> None:
-    """As by hand: the cosine of centred descriptors in the span of the collection's own."""
-    fine("extract", "--run", run.id, photos, "--output", index)
-    asked = photos / "jpg" / "5-0.jpg"
-    told = ("search", asked, "--index", index, "--top", 37, "--json")
-    plain, white = (json.loads(fine(*told, *more)) for more in ((), ("--whiten",)))
-    known = Collection.load(index)
-    rows = known.descriptors[:].astype(float)
-    values, directions = np.linalg.eigh(np.cov(rows.T))
-    kept = np.argsort(values)[-36:]  # 37 rows span no more
-    query = extract(known.encoder.network(), image_batches([asked], known.encoder.image), 1)
-    apart = (np.vstack([rows, query]) - rows.mean(0)) @ directions[:, kept]
-    apart /= np.linalg.norm(apart, axis=1, keepdims=True)
-    expected = apart[:-1] @ apart[-1]
-    assert [row["score"] for row in white] == pytest.approx(
-        sorted(expected, reverse=True), abs=2e-4
-    )
-    assert {row["file"] for row in white} == {row["file"] for row in plain}
-    assert white[0]["file"] == str(asked)
-    assert [row["score"] for row in white] != [row["score"] for row in plain]
-    assert "leave out --approximate, or --whiten" in refused(*told, "--whiten", "--approximate")
-    page = home / "whitened.html"
-    fine(*told[:-2], 3, "--whiten", "--html", page)
-    assert "compared without what all the images have in common" in page.read_text()
-    assert page.read_text().count("<img") == 1 + 3 * 4
-
-
-def test_what_suits_a_collection_is_decided_by_its_encoder_and_size() -> None:
-    """Off the shelf and from a hundred images on the mean is taken out; a trained head is compared as it is."""
-    rows = np.random.default_rng(0).standard_normal((100, 6)).astype(np.float32)
-    off_the_shelf, trained = (Encoder(run, "", ImageSpec(32), "content") for run in ("", "0c07"))
-    for encoder, count, suits in (
-        (off_the_shelf, 100, True),
-        (off_the_shelf, 99, False),
-        (trained, 100, False),
-    ):
-        known = Collection(tuple(map(str, range(count))), rows[:count], encoder)  # type: ignore[arg-type]
-        assert (known.whitened().whitening is not None) is suits
-        assert known.whitened(True).whitening is not None
-        assert known.whitened(False) is known
-    mean = Collection(tuple(map(str, range(100))), rows, off_the_shelf).whitened().whitening  # type: ignore[arg-type]
-    assert mean is not None and np.allclose(mean.mean, rows.mean(0), atol=1e-6)
-
-
-def test_half_precision_is_asked_for_or_comes_with_size(
-    home: Path, run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    asked = home / "photos" / "jpg" / "5-0.jpg"
-    fine(
-        "extract",
-        "--run",
-        run.id,
-        home / "photos",
-        "--output",
-        tmp_path / "half",
-        "--precision",
-        "float16",
-    )
-    half = Collection.load(tmp_path / "half")
-    assert half.descriptors.dtype == np.float16
-    assert half.search(asked, 1) == [(str(asked), pytest.approx(1, abs=1e-2))]
-    monkeypatch.setattr(collection, "LARGE", 37)
-    assert (
-        build(find_images([home / "photos"]), of_run(run.id), tmp_path / "large").descriptors.dtype
-        == np.float16
-    )
-    assert (
-        build(
-            find_images([home / "photos"]), of_run(run.id), tmp_path / "large", "float32"
-        ).descriptors.dtype
-        == np.float32
-    )
-
-
-# --- a page of what was found -------------------------------------------------------------------------------------
-
-ODD = """<b>"x" & 'y'.jpg"""
-
-
-def test_a_page_shows_what_was_found_and_why(
-    run: Run, photos: Path, index: Path, tmp_path: Path
-) -> None:
-    asked, page = photos / "jpg" / ODD, tmp_path / "pages" / "found.html"
-    (photos / "jpg" / "5-0.jpg").rename(asked)
-    fine("extract", "--run", run.id, photos, "--output", index)
-    told = ("search", asked, "--index", index, "--top", 3, "--crop", 2, 2, 30, 28, "--json")
-    rows = json.loads(fine(*told, "--html", page))
-    assert rows == json.loads(fine(*told))
-    soup = bs4.BeautifulSoup(page.read_text(), "html.parser")
-    assert not soup.select("script, link, b, [srcset]")
-    assert f"What is like {ODD}?" in soup.h1.get_text()
-    assert f"{asked}" in soup.select_one(".query figcaption").get_text()
-    for row, card in zip(rows, soup.select(".matches > li"), strict=True):
-        rank, score, file = card.figcaption.get_text().split(" · ")
-        assert (int(rank), file) == (rows.index(row) + 1, row["file"])
-        assert float(score.removeprefix("cosine ")) == pytest.approx(row["score"], abs=1e-3)
-    pictures = soup.select("img")
-    assert len(pictures) == 1 + 3 * 4
-    assert all(picture["alt"] for picture in pictures)
-    decoded = [_decoded(picture["src"]) for picture in pictures]
-    assert decoded[0].size == (28, 26)
-    assert all(max(picture.size) <= SIDE for picture in decoded)
-    lit = [np.asarray(picture).mean() for picture in decoded[1:]]
-    assert all(here < whole for whole, here in zip(lit[::4], lit[2::4], strict=True))
-    before = page.read_bytes()
-    fine(*told, "--html", page)
-    assert page.read_bytes() == before
-
-
-def _decoded(address: str) -> Image.Image:
-    kind, _, data = address.partition(",")
-    assert kind == "data:image/jpeg;base64"
-    return Image.open(io.BytesIO(base64.b64decode(data)))
-
-
-def test_a_page_is_written_over_nothing_else(
-    home: Path, photos: Path, index: Path, tmp_path: Path
-) -> None:
-    asked = photos / "jpg" / "5-0.jpg"
-    before = asked.read_bytes()
-    assert "name a file that ends in .html" in refused(
-        "search", asked, "--index", index, "--html", asked
-    )
-    assert asked.read_bytes() == before
-    (tmp_path / "folder.html").mkdir()
-    for place in (tmp_path / "folder.html", asked / "found.html"):
-        assert f"cannot write {place}" in refused(
-            "search", asked, "--index", index, "--html", place
-        )
-    (home / "photos" / "jpg" / "6-0.jpg").rename(tmp_path / "6-0.jpg")
-    try:
-        said = refused(
-            "search", asked, "--index", index, "--top", 99, "--html", tmp_path / "found.html"
-        )
-        assert "6-0.jpg does not exist" in said
-    finally:
-        (tmp_path / "6-0.jpg").rename(home / "photos" / "jpg" / "6-0.jpg")
-    assert not (tmp_path / "found.html").exists()
-
-
-# --- what describes them ------------------------------------------------------------------------------------------
-
-
-def test_a_run_of_drawings_is_refused_for_photographs(
-    home: Path, data: TrainingSet, photos: Path
-) -> None:
-    drawn = replace(data, id="toytown-0123456789ab")
-    run = Workshop(home / "data", drawn).train(replace(configured("gem", epochs=1), data=drawn.id))
-    said = refused("extract", "--run", run.id, photos, "--output", photos / "out")
-    assert f"run {run.id} learned from drawings (Toytown)" in said
-    assert "leave --run out, or name a run of `dagf train dagf --benchmark PHOTOS`" in said
-    assert not (photos / "out").exists()
-    shutil.copytree(photos, home / "data" / drawn.id)
-    assert build(find_images([home / "data" / drawn.id]), of_run(run.id), photos / "out").made == 37
-    assert "learned from drawings" in refused(
-        "extract", "--run", run.id, home / "data" / drawn.id, photos
-    )
-    asked = Path("jpg") / "5-0.jpg"
-    (drawing, _), *_ = Collection.load(photos / "out").search(home / "data" / drawn.id / asked, 1)
-    assert drawing == str(home / "data" / drawn.id / asked)
-    said = refused("search", photos / asked, "--index", photos / "out")
-    assert (
-        f"learned from drawings (Toytown) and knows nothing of photographs such as {photos / asked}"
-        in said
-    )
-
-
-def test_a_network_is_loaded_once_for_many_searches(
-    home: Path, index: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    asked, loaded, whole = home / "photos" / "jpg" / "5-0.jpg", [], Encoder.network
-    monkeypatch.setattr(Encoder, "network", lambda self: loaded.append(self) or whole(self))
-    known = Collection.load(index)
-    assert loaded == []
-    first = known.search(asked, 3)
-    assert known.search(asked, 3) == first
-    write_page(tmp_path / "found.html", known, asked, first)
-    assert loaded == [known.encoder]
 
 
 @pytest.fixture(scope="module")
@@ -354,159 +66,455 @@ def weights(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return mobilenet(tmp_path_factory.mktemp("weights") / "mobilenet.pth", 5)
 
 
+def shards(folder: Path) -> dict[str, int]:
+    """The shards that are there, and when each was written."""
+    return {path.name: path.stat().st_mtime_ns for path in folder.glob(SHARDS)}
+
+
+# --- extract and search -------------------------------------------------------------------------
+
+
+def test_a_folder_holds_shards_and_their_index(home: Path, run: Run, index: Path) -> None:
+    found = Collection.load(index)
+    assert found.encoder == of_run(run.id) and found.encoder.image.size == 32
+    assert found.files == tuple(map(str, sorted((home / "photos").rglob("*.jpg"))))
+    names = found.descriptors.names
+    assert len(names) == 5
+    assert {path.name for path in index.iterdir()} == {"index.json", CONTENTS, ".lock", *names}
+    files = [Path(file) for file in found.files]
+    net = for_inference(run.network(), bfloat16_pays())
+    expected = extract(net, image_batches(files, run.config.image), len(files))
+    np.testing.assert_allclose(found.descriptors[:], expected, atol=1e-5)
+
+
+def test_extract_and_search(home: Path, index: Path) -> None:
+    query = home / "photos" / "jpg" / "5-0.jpg"
+    found = json.loads(fine("search", query, "--index", index, "--top", 5, "--json"))
+    assert found[0] == {"file": str(query), "score": pytest.approx(1, abs=1e-3)}
+    scores = [row["score"] for row in found]
+    assert len(scores) == 5 and scores == sorted(scores, reverse=True)
+    lines = fine("search", query, "--index", index, "--top", 2).splitlines()
+    assert [line.split("  ")[1] for line in lines] == [row["file"] for row in found[:2]]
+    assert len(fine("search", query, "--index", index, "--top", 999).splitlines()) == 37
+    cropped = json.loads(
+        fine("search", query, "--index", index, "--json", "--crop", 2, 2, 30, 30, "--top", 5)
+    )
+    assert [row["score"] for row in cropped] != scores
+    assert "box" in refused("search", query, "--index", index, "--crop", 90, 90, 99, 99)
+
+
+def test_an_approximate_search_builds_its_index_once(
+    home: Path, run: Run, photos: Path, index: Path
+) -> None:
+    query = home / "photos" / "jpg" / "5-0.jpg"
+    exact = fine("search", query, "--index", index)
+    told = ("search", query, "--index", index, "--approximate")
+    assert fine(*told) == exact  # a flat index, for so few
+    (near,) = index.glob("near-*.faiss")
+    built = near.stat().st_mtime_ns
+    assert fine(*told, "--top", 3) == "".join(exact.splitlines(True)[:3])
+    build(find_images([home / "photos"]), of_run(run.id), index)
+    assert near.stat().st_mtime_ns == built
+    near.write_bytes(b"no index")
+    assert f"{near.name} is missing, or no whole FAISS index" in refused(*told)
+    (photos / "jpg" / "other-1.jpg").unlink()
+    build(find_images([photos]), of_run(run.id), index)
+    assert not near.exists()  # it was of other rows
+    assert "other-1.jpg" not in fine(*told, "--top", 99)
+
+
+def test_a_whitened_search_compares_what_sets_images_apart(
+    home: Path, run: Run, index: Path
+) -> None:
+    """As by hand: the cosine of centred descriptors in the span of the collection's own."""
+    query = home / "photos" / "jpg" / "5-0.jpg"
+    told = ("search", query, "--index", index, "--top", 37, "--json")
+    plain, white = (json.loads(fine(*told, *more)) for more in ((), ("--whiten",)))
+    known = Collection.load(index)
+    rows = known.descriptors[:].astype(float)
+    values, directions = np.linalg.eigh(np.cov(rows.T))
+    kept = np.argsort(values)[-36:]  # 37 rows span no more
+    row = extract(known.encoder.network(), image_batches([query], known.encoder.image), 1)
+    apart = (np.vstack([rows, row]) - rows.mean(0)) @ directions[:, kept]
+    apart /= np.linalg.norm(apart, axis=1, keepdims=True)
+    expected = sorted(apart[:-1] @ apart[-1], reverse=True)
+    assert [row["score"] for row in white] == pytest.approx(expected, abs=2e-4)
+    assert {row["file"] for row in white} == {row["file"] for row in plain}
+    assert white[0]["file"] == str(query)
+    assert [row["score"] for row in white] != [row["score"] for row in plain]
+    assert "leave out --approximate, or --whiten" in refused(*told, "--whiten", "--approximate")
+
+
+@pytest.mark.parametrize(
+    ("run_id", "count", "suits"), [("", 100, True), ("", 99, False), ("0c07", 100, False)]
+)
+def test_a_whitening_suits_many_images_off_the_shelf(run_id: str, count: int, suits: bool) -> None:
+    rows: Any = np.random.default_rng(0).standard_normal((count, 6)).astype(np.float32)
+    known = Collection(tuple(map(str, range(count))), rows, Encoder(run_id, "", ImageSpec(32), ""))
+    assert (known.whitened().whitening is not None) is suits
+    white = known.whitened(True)
+    assert white.whitening is not None
+    assert np.allclose(white.whitening.mean, rows.mean(0), atol=1e-6)
+    assert white.whitened(False) == known and known.whitened(False) is known
+
+
+def test_half_precision_is_chosen_or_comes_with_size(
+    home: Path, run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    query, out = home / "photos" / "jpg" / "5-0.jpg", tmp_path / "half"
+    fine("extract", "--run", run.id, home / "photos", "--output", out, "--precision", "float16")
+    half = Collection.load(out)
+    assert half.descriptors.dtype == np.float16
+    assert half.search(query, 1) == [(str(query), pytest.approx(1, abs=1e-2))]
+    files, encoder = find_images([home / "photos"]), of_run(run.id)
+    monkeypatch.setattr(module, "LARGE", 37)
+    assert build(files, encoder, tmp_path / "large").descriptors.dtype == np.float16
+    again = build(files, encoder, tmp_path / "large", "float32")
+    assert again.descriptors.dtype == np.float32
+
+
+def test_images_are_found_in_folders_and_among_files(photos: Path) -> None:
+    (photos / "deep" / "er").mkdir(parents=True)
+    photograph(1, 1).save(photos / "deep" / "er" / "A.PNG")
+    (photos / "deep" / "album.jpg").mkdir()  # a folder by the name of a photograph
+    (photos / "deep" / "notes.txt").touch()
+    found = find_images([photos / "deep", photos / "jpg" / "1-0.jpg"])
+    assert found == [photos / "deep" / "er" / "A.PNG", photos / "jpg" / "1-0.jpg"]
+
+
+@pytest.mark.study
+def test_what_08_opens(
+    toy: Study, toy_root: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """A folder of photographs, or the first test images of a study by its own DAGF."""
+    monkeypatch.setenv("DAGF_ROOT", str(toy_root))
+    collection = open_study_images(toy)
+    assert collection.files == tuple(map(str, toy.test.database_paths))
+    assert collection.encoder == of_run(toy.run("dagf").id)
+    for number in range(3):
+        (tmp_path / "photos").mkdir(exist_ok=True)
+        photograph(number, 0, 40).save(tmp_path / "photos" / f"{number}.png")
+    own = open_folder(str(tmp_path / "photos"), weights=str(mobilenet(tmp_path / "m.pth", 5)))
+    assert own.files == tuple(str(tmp_path / "photos" / f"{number}.png") for number in range(3))
+    assert own.encoder.run == "" and own.descriptors.folder != collection.descriptors.folder
+
+
+# --- encoders -----------------------------------------------------------------------------------
+
+
+def test_a_run_of_drawings_is_refused_for_photographs(
+    home: Path, data: TrainingSet, photos: Path, tmp_path: Path
+) -> None:
+    drawn, out = replace(data, id="toytown-0123456789ab"), tmp_path / "out"
+    run = Workshop(home / "data", drawn).train(replace(configured("gem", epochs=1), data=drawn.id))
+    said = refused("extract", "--run", run.id, photos, "--output", out)
+    assert f"run {run.id} learned from drawings (Toytown)" in said
+    assert "leave --run out, or name a run of `dagf train dagf --benchmark PHOTOS`" in said
+    assert not out.exists()
+    drawings = Path(shutil.copytree(photos, home / "data" / drawn.id))
+    assert build(find_images([drawings]), of_run(run.id), out).made == 37
+    assert "learned from drawings" in refused("extract", "--run", run.id, drawings, photos)
+    assert Collection.load(out).search(drawings / "jpg" / "5-0.jpg", 1)
+    said = refused("search", photos / "jpg" / "5-0.jpg", "--index", out)
+    assert f"knows nothing of photographs such as {photos / 'jpg' / '5-0.jpg'}" in said
+
+
 def test_without_a_run_nothing_is_trained(photos: Path, weights: Path, tmp_path: Path) -> None:
     """The descriptors are those of the named variant on the backbone with these weights."""
-    files = sorted((photos / "jpg").glob("5-*.jpg"))
-    fine("extract", *files, "--weights", weights, "--output", tmp_path / "shelf")
-    found = Collection.load(tmp_path / "shelf")
+    files, out = sorted((photos / "jpg").glob("5-*.jpg")), tmp_path / "out"
+    fine("extract", *files, "--weights", weights, "--output", out)
+    found = Collection.load(out)
     assert (found.encoder.run, found.encoder.weights) == ("", str(weights))
-    assert "nothing trained, on mobilenet_v2 with mobilenet.pth" in found.encoder.words
-    net = RetrievalNet(
-        BackboneSpec("mobilenet_v2", "features.18", str(weights)), variant(OFF_THE_SHELF)
-    ).eval()
-    expected = extract(
-        for_inference(net, bfloat16_pays()),
-        image_batches(files, ImageSpec(225, "squash")),
-        len(files),
-    )
-    np.testing.assert_allclose(found.descriptors[:], expected, atol=1e-4)
-    page = tmp_path / "found.html"
-    rows = json.loads(
-        fine("search", files[2], "--index", tmp_path / "shelf", "--html", page, "--json")
-    )
-    assert {row["file"]: row["score"] for row in rows}[str(files[2])] == pytest.approx(1, abs=1e-3)
-    assert "activation" in page.read_text()
+    assert "nothing trained, on mobilenet_v2 with mobilenet.pth" in found.encoder.title
+    backbone = BackboneSpec("mobilenet_v2", "features.18", str(weights))
+    net = for_inference(RetrievalNet(backbone, variant(OFF_THE_SHELF)).eval(), bfloat16_pays())
+    batches = image_batches(files, ImageSpec(225, "squash"))
+    np.testing.assert_allclose(found.descriptors[:], extract(net, batches, len(files)), atol=1e-4)
 
 
 def test_weights_that_changed_are_named(photos: Path, tmp_path: Path) -> None:
-    file, asked = mobilenet(tmp_path / "net.pth", 6), photos / "jpg" / "5-0.jpg"
-    made = ("--weights", file, "--output", tmp_path / "shelf")
-    fine("extract", asked, *made)
-    before = shards(tmp_path / "shelf")
+    file, query = mobilenet(tmp_path / "net.pth", 6), photos / "jpg" / "5-0.jpg"
+    made = ("extract", query, "--weights", file, "--output", tmp_path / "out")
+    fine(*made)
+    before = shards(tmp_path / "out")
     mobilenet(file, 7)
-    said = refused("search", asked, "--index", tmp_path / "shelf")
-    assert f"{file} changed since the images were described" in said
-    fine("extract", asked, *made)
-    assert before.keys().isdisjoint(shards(tmp_path / "shelf"))
-    assert len(fine("search", asked, "--index", tmp_path / "shelf").splitlines()) == 1
+    said = refused("search", query, "--index", tmp_path / "out")
+    assert "with net.pth: its weights, or dagf's code, changed since" in said
+    fine(*made)
+    assert before.keys().isdisjoint(shards(tmp_path / "out"))
+    assert len(fine("search", query, "--index", tmp_path / "out").splitlines()) == 1
     file.unlink()
-    assert f"{file} does not exist" in refused("search", asked, "--index", tmp_path / "shelf")
+    assert f"{file} does not exist" in refused("search", query, "--index", tmp_path / "out")
 
 
-def spoilt(weights: Path, factor: float) -> Path:
-    """The same weights with every convolution times `factor`; 0 leaves of a picture nothing, NaN no number."""
-    path = weights.with_name(f"{factor}.pth")
-    values = torch.load(weights, weights_only=True)
-    torch.save(
-        {key: value * factor if value.dim() == 4 else value for key, value in values.items()}, path
-    )
-    return path
-
-
-def test_weights_that_describe_all_alike_or_by_nothing_are_refused(
+def test_weights_that_give_no_numbers_are_named(
     photos: Path, weights: Path, tmp_path: Path
 ) -> None:
-    files = sorted((photos / "jpg").glob("5-*.jpg"))
-    out = ("--output", tmp_path / "out")
-    fine("extract", *files, "--weights", weights, *out)
-    before = (tmp_path / "out" / "index.json").read_bytes()
-    remedy = "name other weights, or a run, and extract again"
-    for factor in (float("nan"), 0.0):
-        bad = spoilt(weights, factor)
-        said = refused("extract", *files, "--weights", bad, *out)
-        assert said.startswith(f"dagf: {bad} describes ") and said.endswith(f": {remedy}")
-        assert "leave it out" not in said
-    assert (tmp_path / "out" / "index.json").read_bytes() == before
-    assert json.loads(fine("search", files[2], "--index", tmp_path / "out", "--json"))[0][
-        "file"
-    ] == str(files[2])
+    files, out = sorted((photos / "jpg").glob("5-*.jpg")), tmp_path / "out"
+    fine("extract", *files, "--weights", weights, "--output", out)
+    before = (out / "index.json").read_bytes()
+    values = torch.load(weights, weights_only=True)
+    values["features.0.0.weight"] *= float("nan")
+    torch.save(values, tmp_path / "bad.pth")
+    told = dagf("extract", *files, "--weights", tmp_path / "bad.pth", "--output", out)
+    assert told.exit_code == 2
+    assert f"with bad.pth gives no descriptor of {files[0]}: name other weights" in told.stderr
+    assert (out / "index.json").read_bytes() == before
+    assert str(files[2]) in fine("search", files[2], "--index", out, "--top", 1)
 
 
-def alike(rows: NDArray[np.float32], files: list[Path]) -> str:
-    """What is said of the descriptors of these files, by some weights."""
-    with pytest.raises(UserError) as caught:
-        _check_made(rows, Encoder("", "some.pth", ImageSpec(16, "squash"), ""), files)  # type: ignore[arg-type]
-    return str(caught.value)
+# --- what is refused ----------------------------------------------------------------------------
 
 
-def test_only_different_images_may_not_be_alike(photos: Path) -> None:
-    files, ones = find_images([photos])[:3], np.full((3, 4), 0.5, np.float32)
-    copies = [files[0], Path(shutil.copy(files[0], photos / "copy.jpg"))]
-    off_the_shelf = Encoder("", "some.pth", ImageSpec(16, "squash"), "")
-    for good, of in (
-        (ones[:1], files[:1]),
-        (ones[:2], copies),
-        (np.eye(3, 4, dtype=np.float32), files),
+def test_search_with_something_wrong(home: Path, index: Path, tmp_path: Path) -> None:
+    query = home / "photos" / "jpg" / "5-0.jpg"
+    assert "dagf extract FOLDER" in refused("search", query, "--index", tmp_path / "nowhere.index")
+    assert "nowhere.jpg" in refused("search", tmp_path / "nowhere.jpg", "--index", index)
+    assert "labels.csv" in refused("search", home / "photos" / "labels.csv", "--index", index)
+    about = read_json(index / "index.json")
+    write_json(index / "index.json", about | {"encoder": about["encoder"] | {"run": "0" * 12}})
+    said = refused("search", query, "--index", index)
+    assert "run '000000000000': expected one finished run" in said
+
+
+@pytest.mark.parametrize(
+    "text", ["no index", "[1]", "{}", '{"files": [], "encoder": {"run": "x"}, "shards": []}']
+)
+def test_a_broken_index_is_one_line(home: Path, index: Path, text: str) -> None:
+    (index / "index.json").write_text(text)
+    said = refused("search", home / "photos" / "jpg" / "5-0.jpg", "--index", index)
+    assert f"{index} is no collection of `dagf extract`, or is broken; make it again" in said
+
+
+def test_a_broken_shard_is_named_and_made_again(home: Path, run: Run, index: Path) -> None:
+    shard = sorted(index.glob(SHARDS))[2]
+    shard.write_bytes(shard.read_bytes()[:-1])
+    said = refused("search", home / "photos" / "jpg" / "5-0.jpg", "--index", index)
+    assert f"{shard.name} is missing or broken" in said
+    assert 0 < build(find_images([home / "photos"]), of_run(run.id), index).made <= 8
+    assert len(Collection.load(index).files) == 37
+
+
+def test_extract_with_something_wrong(home: Path, run: Run, weights: Path, tmp_path: Path) -> None:
+    out = ("--output", tmp_path / "out.index")
+    (tmp_path / "empty").mkdir()
+    (tmp_path / "mixed").mkdir()
+    photograph(1, 1).save(tmp_path / "mixed" / "a.png")
+    (tmp_path / "mixed" / "b.jpg").write_bytes(b"\xff\xd8\xff no photograph")
+    mistakes: dict[str, tuple[object, ...]] = {
+        "expected one finished run": ("--run", "ffffffff", home / "photos"),
+        "nowhere does not exist": ("--run", run.id, tmp_path / "nowhere"),
+        "empty holds no image": ("--run", run.id, tmp_path / "empty"),
+        "b.jpg": ("--run", run.id, tmp_path / "mixed"),
+        "leave out --weights, or --run": ("--run", run.id, "--weights", weights, home / "photos"),
+        "none.pth is no file": ("--weights", tmp_path / "none.pth", home / "photos"),
+    }
+    for words, told in mistakes.items():
+        assert words in refused("extract", *told, *out)
+    assert not (tmp_path / "out.index" / "index.json").exists()
+
+
+def test_nothing_else_is_written_over(home: Path, run: Run, photos: Path) -> None:
+    files = {path: path.stat().st_mtime_ns for path in photos.rglob("*")}
+    for place, words in (
+        (photos / "jpg", "name a new folder with --output"),
+        (photos / "labels.csv", "name another --output"),
+        (photos / "labels.csv" / "inside", "name another --output"),
     ):
-        _check_made(good, off_the_shelf, of)  # type: ignore[arg-type]
-    assert "some.pth describes all 3 images alike, it has collapsed: name other weights" in alike(
-        ones, files
-    )
-    ones[1] = np.nan
-    assert (
-        f"some.pth describes {files[1]} by NaN, or by nothing but zeros: leave it out, or "
-        in alike(ones, files)
-    )
+        said = refused("extract", "--run", run.id, home / "photos", "--output", place)
+        assert str(place) in said and words in said
+    assert {path: path.stat().st_mtime_ns for path in photos.rglob("*")} == files
 
 
-def test_a_photo_without_a_descriptor_names_the_weights(
-    home: Path, run: Run, index: Path, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize(
+    "mine",
+    [
+        {"index.json": '{"files": [], "encoder": "mine", "shards": []}'},
+        {"contents.json": '{"chapter": ["mine"]}'},
+        {"shard-0123456789abcdef.npy": "mine"},
+    ],
+)
+def test_what_has_only_the_names_of_a_collection_is_left_alone(
+    home: Path, run: Run, tmp_path: Path, mine: dict[str, str]
 ) -> None:
-    asked = home / "photos" / "jpg" / "5-0.jpg"
-    monkeypatch.setattr(
-        collection, "describe", lambda *given: np.full((1, 128), np.nan, np.float32)
-    )
-    said = refused("search", asked, "--index", index)
-    assert (
-        f"the run {run.id} describes {asked} by NaN, or by nothing but zeros: describe the images of {index}"
-        in said
-    )
+    for name, text in mine.items():
+        (tmp_path / name).write_text(text)
+    said = refused("extract", "--run", run.id, home / "photos", "--output", tmp_path)
+    assert f"{tmp_path} holds something else ({next(iter(mine))}): name a new folder" in said
+    assert {path.name: path.read_text() for path in tmp_path.iterdir()} == mine
 
 
-def test_weights_and_a_run_are_one_too_many(
-    run: Run, photos: Path, weights: Path, tmp_path: Path
+# --- changes ------------------------------------------------------------------------------------
+
+SPEC = ImageSpec(16, "squash")
+ABOUT = ["some encoder", 1]
+
+
+class Sampler(nn.Module):
+    """Sixteen values of each image, as a unit vector; counts the images, and may stop."""
+
+    def __init__(self, stop: int = -1) -> None:
+        super().__init__()
+        self.seen, self.stop = 0, stop
+
+    def forward(self, images: Tensor) -> Tensor:
+        if self.seen == self.stop:
+            raise KeyboardInterrupt
+        self.seen += len(images)
+        return nn.functional.normalize(images.mean(1)[:, ::4, ::4].flatten(1))
+
+
+@pytest.fixture
+def files(tmp_path: Path) -> list[Path]:
+    """Eleven photographs, all different."""
+    (tmp_path / "eleven").mkdir()
+    files = [tmp_path / "eleven" / f"{number:02}.png" for number in range(11)]
+    for number, file in enumerate(files):
+        photograph(number, 0).save(file)
+    return files
+
+
+@pytest.fixture
+def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Where shards of four images go."""
+    for made_of in (module, shards_of_lists):
+        monkeypatch.setattr(made_of, "SHARD", 4)
+    return tmp_path / "out"
+
+
+def extracted(
+    files: list[Path], folder: Path, about: Any = ABOUT, precision: Any = "float32"
+) -> Extracted:
+    """`extract_changes`: its count is what the network saw, its rows are those of the files."""
+    net = Sampler()
+    found = extract_changes(net, about, files, SPEC, folder, precision, SINGLE)
+    assert found.made == net.seen
+    expected = extract(net, image_batches(files, SPEC), len(files))
+    close = 1e-6 if precision == "float32" else 1e-3
+    np.testing.assert_allclose(found.descriptors[:], expected, atol=close)
+    assert found.descriptors.dtype == precision
+    return found
+
+
+def test_a_first_extraction_is_that_of_extract(
+    files: list[Path], folder: Path, tmp_path: Path
 ) -> None:
-    out = ("--output", tmp_path / "out")
-    said = refused("extract", photos, "--run", run.id, "--weights", weights, *out)
-    assert "leave out --weights, or --run" in said
-    assert "nowhere.pth is no file" in refused(
-        "extract", photos, "--weights", tmp_path / "nowhere.pth", *out
-    )
+    found = extracted(files, folder)
+    other = extract_shards(Sampler(), ABOUT, files, SPEC, tmp_path / "other")
+    assert (found.made, found.descriptors.names) == (11, other.descriptors.names)
+    assert {path.name for path in folder.iterdir()} == {CONTENTS, *found.descriptors.names}
 
 
-# --- what is kept, replaced, removed ------------------------------------------------------------------------------
+def _new_first(files: list[Path]) -> list[Path]:
+    photograph(50, 0).save(files[0].parent / "0.png")
+    return [files[0].parent / "0.png", *files]
 
 
-def test_what_fits_is_kept_and_what_does_not_is_removed(
-    run: Run, photos: Path, tmp_path: Path, index: Path
+def _changed(files: list[Path]) -> list[Path]:
+    photograph(51, 0).save(files[5])
+    return files
+
+
+def _moved(files: list[Path]) -> list[Path]:
+    return [file.rename(file.parent / f"moved-{file.name}") for file in files]
+
+
+def _copied(files: list[Path]) -> list[Path]:
+    return [*files, Path(shutil.copy(files[2], files[2].parent / "copy.png"))]
+
+
+@pytest.mark.parametrize(
+    ("change", "new"),
+    [
+        (_new_first, 1),  # which moves all others by a row
+        (_changed, 1),
+        (_moved, 0),
+        (_copied, 0),
+        (lambda files: files, 0),
+        (lambda files: files[::-1], 0),
+        (lambda files: files[3:], 0),
+        (lambda files: files[:-1], 0),
+        (lambda files: _changed(_new_first(files))[:-2], 2),
+    ],
+)
+def test_only_new_contents_are_extracted(
+    files: list[Path], folder: Path, change: Callable[[list[Path]], list[Path]], new: int
 ) -> None:
-    """The copy's files have the contents of those that the index was made of; its last two are then taken away."""
+    extracted(files, folder)
+    changed = change(files)
+    assert extracted(changed, folder).made == new
+    assert extracted(changed, folder).made == 0
+
+
+def test_two_files_of_one_content_are_extracted_once(files: list[Path], folder: Path) -> None:
+    assert extracted([*files, *files, files[3]], folder).made == 11
+
+
+def test_another_encoder_size_or_finer_precision_extracts_all(
+    files: list[Path], folder: Path
+) -> None:
+    extracted(files, folder)
+    assert extracted(files, folder, "another").made == 11
+    assert extracted(files, folder, "another", "float16").made == 0
+    assert extracted(files[:2], folder, "a third", "float16").made == 2
+    assert extracted(files[:2], folder, "a third").made == 2
+    spec = ImageSpec(20, "squash")
+    assert extract_changes(Sampler(), ABOUT, files, spec, folder, "float32", SINGLE).made == 11
+
+
+def test_a_stopped_job_goes_on_though_images_were_added(files: list[Path], folder: Path) -> None:
+    """Eight of eleven are extracted, in two shards; then one more comes, before all others."""
+    with pytest.raises(KeyboardInterrupt):
+        extract_changes(Sampler(8), ABOUT, files, SPEC, folder, "float32", SINGLE)
+    assert len(list(folder.glob(SHARDS))) == 2
+    assert extracted(_new_first(files), folder).made == 4
+
+
+def test_contents_that_are_not_those_of_a_shard_count_for_nothing(
+    files: list[Path], folder: Path
+) -> None:
+    first, second, _ = extracted(files, folder).descriptors.names
+    listed = read_json(folder / CONTENTS)
+    write_json(folder / CONTENTS, {first: listed[second], second: listed[first]})
+    assert extracted(files[::-1], folder).made == 11
+
+
+def test_a_broken_shard_is_extracted_again(files: list[Path], folder: Path) -> None:
+    broken = folder / extracted(files, folder).descriptors.names[1]
+    for content in (broken.read_bytes()[:-1], b"no shard"):
+        broken.write_bytes(content)
+        assert extracted(files, folder).made == 4
+
+
+def test_an_image_that_cannot_be_read_is_named(files: list[Path], folder: Path) -> None:
+    files[4].unlink()
+    with pytest.raises(UserError, match=r"04\.png"):
+        extract_changes(Sampler(), ABOUT, files, SPEC, folder, "float32", SINGLE)
+
+
+def test_a_collection_is_brought_up_to_date(run: Run, photos: Path, index: Path) -> None:
+    """The copies have the contents that the collection knows; then two of them are taken away."""
     before = shards(index)
-    again = build(find_images([photos]), of_run(run.id), index)
-    assert (again.made, shards(index)) == (0, before)
+    assert build(find_images([photos]), of_run(run.id), index).made == 0
+    assert shards(index) == before
     assert Collection.load(index).files == tuple(map(str, find_images([photos])))
     for name in ("other-0.jpg", "other-1.jpg"):
         (photos / "jpg" / name).unlink()
     (index / ".shard-0123.npy.abc.npy").write_bytes(b"half")  # as a killed job leaves it
     assert build(find_images([photos]), of_run(run.id), index).made == 0
     after = shards(index)
-    assert len(before.items() & after.items()) == 4
-    assert len(after) == 5
-    assert {path.name for path in index.iterdir()} == {
-        "index.json",
-        "contents.json",
-        ".lock",
-        *after,
-    }
+    assert len(before.items() & after.items()) == 4 and len(after) == 5
+    assert {path.name for path in index.iterdir()} == {"index.json", CONTENTS, ".lock", *after}
     assert len(Collection.load(index).files) == 35
+    (index / "index.json").unlink()  # as a job leaves it that was stopped before its first index
+    assert build(find_images([photos]), of_run(run.id), index).made == 0
 
 
-def test_another_run_replaces_all(home: Path, run: Run, data: TrainingSet, index: Path) -> None:
+def test_another_run_replaces_all(home: Path, data: TrainingSet, index: Path) -> None:
     before = shards(index)
     other = Workshop(home / "data", data).train(configured("spoc", epochs=1))
     assert build(find_images([home / "photos"]), of_run(other.id), index).made == 37
-    assert len(shards(index)) == 5
-    assert before.keys().isdisjoint(shards(index))
+    assert len(shards(index)) == 5 and before.keys().isdisjoint(shards(index))
     assert Collection.load(index).encoder.run == other.id
 
 
@@ -527,160 +535,23 @@ def test_an_image_that_cannot_be_read_leaves_the_index_and_what_is_done(
     assert len(shards(index)) == 5
 
 
-# --- what is refused ----------------------------------------------------------------------------------------------
-
-
-def test_search_with_something_wrong(home: Path, index: Path, tmp_path: Path, run: Run) -> None:
-    asked = home / "photos" / "jpg" / "5-0.jpg"
-    assert "dagf extract FOLDER" in refused("search", asked, "--index", tmp_path / "nowhere.index")
-    assert "nowhere.jpg" in refused("search", tmp_path / "nowhere.jpg", "--index", index)
-    assert "labels.csv" in refused("search", home / "photos" / "labels.csv", "--index", index)
-    about = read_json(index / "index.json")
-    write_json(index / "index.json", about | {"encoder": about["encoder"] | {"run": "0" * 12}})
-    assert "run '000000000000': expected one finished run" in refused(
-        "search", asked, "--index", index
-    )
-
-
-def test_a_broken_collection_is_one_line(home: Path, index: Path, tmp_path: Path) -> None:
-    asked = home / "photos" / "jpg" / "5-0.jpg"
-    file, whole = index / "index.json", (index / "index.json").read_text()
-    about = json.loads(whole)
-    texts = ["", "no index", whole[: len(whole) // 2], "[1]", '"text"', "{}"]
-    texts += [
-        json.dumps({key: value for key, value in about.items() if key != left}) for left in about
-    ]
-    texts += [
-        json.dumps(about | change)
-        for change in (
-            {"files": about["files"][1:]}, {"precision": "float16"}, {"shards": about["shards"][1:]}, {"files": 3},
-            {"shards": [3]}, {"encoder": {"run": "x"}}, {"shards": ["shard-0.npy"]}, {"encoder": 7},
-        )
-    ]  # fmt: skip
-    for text in texts:
-        file.write_text(text)
-        assert BROKEN in refused("search", asked, "--index", index), text
-    file.write_text(whole)
-    Collection.load(index)
-    shard = index / about["shards"][2]
-    shard.write_bytes(shard.read_bytes()[:-1])
-    assert f"{shard.name} is missing or broken" in refused("search", asked, "--index", index)
-    for path in (tmp_path, file, asked):
-        assert BROKEN in refused("search", asked, "--index", path)
-
-
-def test_extract_with_something_wrong(home: Path, run: Run, tmp_path: Path) -> None:
-    out = ["--output", tmp_path / "out.index"]
-    assert "expected one finished run" in refused(
-        "extract", "--run", "ffffffff", home / "photos", *out
-    )
-    assert "expected one finished run" in refused(
-        "extract", "--run", f"/x/{run.id}", home / "photos", *out
-    )
-    assert "nowhere does not exist" in refused(
-        "extract", "--run", run.id, tmp_path / "nowhere", *out
-    )
-    weights = (
-        "--weights",
-        tmp_path / "none.pth",
-    )  # the images come first: weights may have to be downloaded
-    assert "nowhere does not exist" in refused("extract", *weights, tmp_path / "nowhere", *out)
-    (tmp_path / "empty").mkdir()
-    assert "empty holds no image" in refused("extract", "--run", run.id, tmp_path / "empty", *out)
-    (tmp_path / "mixed").mkdir()
-    photograph(1, 1).save(tmp_path / "mixed" / "a.png")
-    (tmp_path / "mixed" / "b.jpg").write_bytes(b"\xff\xd8\xff no photograph")
-    assert "b.jpg" in refused("extract", "--run", run.id, tmp_path / "mixed", *out)
-    assert not (tmp_path / "out.index" / "index.json").exists()
-
-
-@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="it needs pipes")
-def test_a_pipe_or_a_device_is_not_read(home: Path, run: Run, index: Path, tmp_path: Path) -> None:
-    os.mkfifo(tmp_path / "pipe.jpg")
-    for place in (tmp_path / "pipe.jpg", Path(os.devnull)):
-        assert f"{place} is no file" in refused(
-            "extract", "--run", run.id, place, "--output", tmp_path / "out"
-        )
-        assert f"{place} is no file" in refused("search", place, "--index", index)
-
-
-def test_nothing_else_is_written_over(home: Path, run: Run, photos: Path) -> None:
-    files = {path: path.stat().st_mtime_ns for path in photos.rglob("*")}
-    said = refused("extract", "--run", run.id, home / "photos", "--output", photos)
-    assert "photos holds something else (jpg): name a new folder" in said
-    said = refused("extract", "--run", run.id, home / "photos", "--output", photos / "labels.csv")
-    assert "labels.csv is a file, and a collection is a folder" in said
-    said = refused(
-        "extract", "--run", run.id, home / "photos", "--output", photos / "labels.csv" / "inside"
-    )
-    assert "cannot write" in said
-    assert {path: path.stat().st_mtime_ns for path in photos.rglob("*")} == files
-
-
-@pytest.mark.parametrize(
-    ("mine", "named"),
-    [
-        (
-            {"index.json": '{"my": 1}', "contents.json": "[1]", "shard-0001.npy": "mine"},
-            "shard-0001.npy",
-        ),
-        ({"index.json": '{"my": 1}'}, "index.json"),
-        ({"index.json": "[1]", "contents.json": '{"my": 1}'}, "index.json"),
-        ({"index.json": "no JSON"}, "index.json"),
-        ({"contents.json": "[1]"}, "contents.json"),
-        ({"contents.json": "{}"}, "contents.json"),
-        ({"contents.json": '{"shard-0123456789abcdef.npy": "mine"}'}, "contents.json"),
-        ({"shard-0123456789abcdef.npy": "mine"}, "shard-0123456789abcdef.npy"),
-        ({"near-0123456789abcdef.faiss": "mine"}, "near-0123456789abcdef.faiss"),
-    ],
-)
-def test_what_has_only_the_names_of_a_collection_is_left_alone(
-    home: Path, run: Run, tmp_path: Path, mine: dict[str, str], named: str
-) -> None:
-    for name, text in mine.items():
-        (tmp_path / name).write_text(text)
-    said = refused("extract", "--run", run.id, home / "photos", "--output", tmp_path)
-    assert f"{tmp_path} holds something else ({named}): name a new folder with --output" in said
-    assert {path.name: path.read_text() for path in tmp_path.iterdir()} == mine
-
-
-def test_a_collection_that_was_begun_goes_on(home: Path, run: Run, index: Path) -> None:
-    """As a job leaves it that was stopped before its first index."""
-    (index / "index.json").unlink()
-    assert build(find_images([home / "photos"]), of_run(run.id), index).made == 0
-    (index / "contents.json").write_text("broken")  # known again by its index
-    assert build(find_images([home / "photos"]), of_run(run.id), index).made == 0
-
-
-def test_images_are_found_in_folders_and_among_files(photos: Path) -> None:
-    (photos / "deep" / "er").mkdir(parents=True)
-    photograph(1, 1).save(photos / "deep" / "er" / "A.PNG")
-    (photos / "deep" / "album.jpg").mkdir()  # a folder by the name of a photograph
-    (photos / "deep" / "notes.txt").touch()
-    found = find_images([photos / "deep", photos / "jpg" / "1-0.jpg"])
-    assert found == [photos / "deep" / "er" / "A.PNG", photos / "jpg" / "1-0.jpg"]
-    (photos / "empty").mkdir()
-    with pytest.raises(UserError, match="empty holds no image"):
-        find_images([photos / "deep", photos / "empty"])
-
-
-# --- several processes --------------------------------------------------------------------------------------------
+# --- several processes --------------------------------------------------------------------------
 
 JOB = """
 import os, signal, sys
 from dagf.cli import main
+from dagf.collections import index
 from dagf.retrieval import extract
-from dagf.collections import changes
 
-def killed(*shard):
-    if os.environ["RANK"] == "1" and list(shard[3].parent.glob("shard-*")):
+def killed(path, rows):
+    if os.environ["RANK"] == "1" and list(path.parent.glob("shard-*")):
         os.kill(os.getpid(), signal.SIGKILL)
-    return whole(*shard)
+    return whole(path, rows)
 
 if "--die" in sys.argv:
     sys.argv.remove("--die")
-    whole, extract._make = extract._make, killed
-changes.SHARD = 8
+    whole, extract.np.save = extract.np.save, killed
+index.SHARD = 8
 main(sys.argv[1:])
 """
 
@@ -688,86 +559,56 @@ main(sys.argv[1:])
 def two(folder: Path, *arguments: object) -> "subprocess.CompletedProcess[str]":
     """`dagf` by two processes, in shards of eight images."""
     (folder / "job.py").write_text(JOB)
-    launcher = [
-        sys.executable,
-        "-m",
-        "torch.distributed.run",
-        "--standalone",
-        "--nproc-per-node",
-        "2",
-    ]
-    command = [*launcher, "--", "job.py", *map(str, arguments)]
+    launcher = ("-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2", "--")
+    command = [sys.executable, *launcher, "job.py", *map(str, arguments)]
     environment = {**os.environ, "OMP_NUM_THREADS": "1"}
     return subprocess.run(
         command, cwd=folder, capture_output=True, text=True, env=environment, timeout=300
     )
 
 
-def together(
-    folder: Path, run: Run, photos: Path, *output: str
-) -> "subprocess.CompletedProcess[str]":
-    """`dagf extract` by two processes."""
-    return two(folder, "extract", "--run", run.id, photos, "--output", *output)
-
-
 @pytest.mark.study
-def test_two_processes_make_the_collection_of_one(
+def test_two_processes_make_and_search_the_collection_of_one(
     home: Path, run: Run, index: Path, tmp_path: Path
 ) -> None:
-    ran = together(tmp_path, run, home / "photos", "two.index")
+    made = ("extract", "--run", run.id, home / "photos", "--output", "two.index")
+    ran = two(tmp_path, *made)
     assert ran.returncode == 0, ran.stderr
-    assert ran.stdout.count("37 images in two.index: 37 described in ") == 1
-    one, two = (Collection.load(path) for path in (index, tmp_path / "two.index"))
-    assert (one.files, one.encoder) == (two.files, two.encoder)
-    assert one.descriptors.names == two.descriptors.names
-    np.testing.assert_allclose(one.descriptors[:], two.descriptors[:], atol=1e-6)
+    assert ran.stdout.count("37 images in two.index: 37 ") == 1
+    one, other = (Collection.load(path) for path in (index, tmp_path / "two.index"))
+    assert (one.files, one.encoder) == (other.files, other.encoder)
+    assert one.descriptors.names == other.descriptors.names
+    np.testing.assert_allclose(one.descriptors[:], other.descriptors[:], atol=1e-6)
+    told = ("search", home / "photos" / "jpg" / "6-2.jpg", "--index", index, "--json", "--top", 7)
+    ran = two(tmp_path, *told)
+    assert ran.returncode == 0, ran.stderr
+    alone, found = json.loads(fine(*told)), json.loads(ran.stdout)
+    assert [one["file"] for one in found] == [one["file"] for one in alone]
+    scores = [one["score"] for one in alone]
+    assert [one["score"] for one in found] == pytest.approx(scores, abs=1e-6)
 
 
 @pytest.mark.study
-def test_a_mistake_ends_all_processes_and_the_job_goes_on(
-    run: Run, photos: Path, tmp_path: Path
+@pytest.mark.parametrize("fault", ["a bad image", "a killed process"])
+def test_a_fault_ends_all_processes_and_the_job_goes_on(
+    run: Run, photos: Path, tmp_path: Path, fault: str
 ) -> None:
-    """The second process meets the bad image; the first, which waits for it, ends too."""
+    """The second process meets it; the first, which waits for it, ends too."""
+    made = ("extract", "--run", run.id, photos, "--output", "out")
     bad = find_images([photos])[9]
     whole = bad.read_bytes()
-    bad.write_bytes(b"\xff\xd8\xff no photograph")
-    failed = together(tmp_path, run, photos, "out")
+    if fault == "a bad image":
+        bad.write_bytes(b"\xff\xd8\xff no photograph")
+    failed = two(tmp_path, *made, *(["--die"] if fault == "a killed process" else []))
     assert failed.returncode not in (0, 124)
-    assert f"dagf: cannot decode {bad}" in failed.stderr
-    assert not (tmp_path / "out" / "index.json").exists()
-    kept = shards(tmp_path / "out")
-    bad.write_bytes(whole)
-    again = together(tmp_path, run, photos, "out")
-    assert again.returncode == 0, again.stderr
-    assert kept.items() <= shards(tmp_path / "out").items()
-    assert len(Collection.load(tmp_path / "out").files) == 37
-
-
-@pytest.mark.study
-def test_a_killed_process_ends_the_job_which_then_goes_on(
-    home: Path, run: Run, tmp_path: Path
-) -> None:
-    failed = together(tmp_path, run, home / "photos", "out", "--die")
-    assert failed.returncode not in (0, 124)
-    assert "Signal 9 (SIGKILL)" in failed.stderr
+    said = f"dagf: cannot decode {bad}" if fault == "a bad image" else "Signal 9 (SIGKILL)"
+    assert said in failed.stderr
     assert not (tmp_path / "out" / "index.json").exists()
     kept = shards(tmp_path / "out")
     assert 0 < len(kept) < 5
-    again = together(tmp_path, run, home / "photos", "out")
+    bad.write_bytes(whole)
+    again = two(tmp_path, *made)
     assert again.returncode == 0, again.stderr
-    assert kept.items() <= shards(tmp_path / "out").items()
     assert len(Collection.load(tmp_path / "out").files) == 37
-
-
-@pytest.mark.study
-def test_two_processes_find_what_one_finds(home: Path, index: Path, tmp_path: Path) -> None:
-    for name in ("5-0.jpg", "6-2.jpg"):
-        asked = ("search", home / "photos" / "jpg" / name, "--index", index, "--json", "--top", 7)
-        ran = two(tmp_path, *asked)
-        assert ran.returncode == 0, ran.stderr
-        alone = json.loads(fine(*asked))
-        found = json.loads(ran.stdout)
-        assert [one["file"] for one in found] == [one["file"] for one in alone]
-        assert [one["score"] for one in found] == pytest.approx(
-            [one["score"] for one in alone], abs=1e-6
-        )
+    if fault == "a killed process":
+        assert kept.items() <= shards(tmp_path / "out").items()

@@ -1,4 +1,4 @@
-"""The live search: its parts by hand, its page against the search itself, its controls, and the still page."""
+"""The live search: its parts by hand, its page against the search itself, its controls."""
 
 from collections.abc import Iterator
 from dataclasses import replace
@@ -17,19 +17,20 @@ from dagf.collections.index import Collection, build, find_images
 from dagf.collections.live_search import (
     OUTSIDE,
     WHOLE,
-    Asked,
-    Asking,
-    ask,
-    compared,
+    Choices,
+    LiveSearch,
     listed,
+    middle,
     named,
     outlined,
     page,
     spans,
+    start,
 )
-from dagf.collections.page import address, kept_thumbnail, show
+from dagf.collections.page import show
 from dagf.console import HEADLESS
 from dagf.errors import UserError
+from dagf.show.pictures import address, thumbnail
 from tests.fixtures import mobilenet, photograph
 
 pytestmark = pytest.mark.usefixtures("one_process")
@@ -38,16 +39,13 @@ pytestmark = pytest.mark.usefixtures("one_process")
 @pytest.fixture(scope="module")
 def collection(tmp_path_factory: pytest.TempPathFactory) -> Collection:
     """Eight photographs in two folders; no test changes them."""
-    root = tmp_path_factory.mktemp("asked")
+    root = tmp_path_factory.mktemp("live")
     for number in range(8):
         file = root / "photos" / ("sea" if number < 3 else "town") / f"{number}.jpg"
         file.parent.mkdir(parents=True, exist_ok=True)
         photograph(number // 2, number % 2, 200).resize((200, 100)).save(file)
-    build(
-        find_images([root / "photos"]),
-        off_the_shelf(str(mobilenet(root / "mobilenet.pth", 5))),
-        root / "index",
-    )
+    encoder = off_the_shelf(str(mobilenet(root / "mobilenet.pth", 5)))
+    build(find_images([root / "photos"]), encoder, root / "index")
     return Collection.load(root / "index")
 
 
@@ -57,13 +55,15 @@ def live(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.fixture
-def shown(collection: Collection, live: None) -> Asking:
-    return Asking(collection, Asked(Path(collection.files[1]), top=3))
+def shown(collection: Collection, live: None) -> LiveSearch:
+    return LiveSearch(collection, Choices(Path(collection.files[1]), top=3))
 
 
-def expected(collection: Collection, asked: Asked) -> str:
+def expected(collection: Collection, choices: Choices) -> str:
     """The page of a search that is made anew."""
-    return page(collection, asked, collection.search(asked.photo, asked.top, asked.box), asked.why)
+    return page(
+        collection, choices, collection.search(choices.photo, choices.top, choices.box), choices.why
+    )
 
 
 # --- parts --------------------------------------------------------------------------------------------------------
@@ -71,11 +71,12 @@ def expected(collection: Collection, asked: Asked) -> str:
 
 def test_a_part_in_per_cent_is_a_box_in_pixels(collection: Collection) -> None:
     photo = Path(collection.files[0])  # 200 x 100
-    assert Asked(photo).box is None
-    assert Asked(photo, (25, 75), (10, 90)).box == (50, 10, 150, 90)
-    assert Asked(photo, (0, 100), (0, 50)).box == (0, 0, 200, 50)
-    assert Asked(photo, (40, 40), (100, 100)).box == (80, 99, 82, 100)  # never empty
+    assert Choices(photo).box is None
+    assert Choices(photo, (25, 75), (10, 90)).box == (50, 10, 150, 90)
+    assert Choices(photo, (0, 100), (0, 50)).box == (0, 0, 200, 50)
+    assert Choices(photo, (40, 40), (100, 100)).box == (80, 99, 82, 100)  # never empty
     assert spans(photo, None) == (WHOLE, WHOLE)
+    assert middle(photo) == (50, 25, 150, 75)
     assert spans(photo, (50, 10, 150, 90)) == ((25, 75), (10, 90))
     assert spans(photo, (-9, 33.4, 999, 66.6)) == ((0, 100), (33, 67))
 
@@ -106,47 +107,37 @@ def test_files_are_listed_by_what_tells_them_apart(monkeypatch: pytest.MonkeyPat
         "ab/2.jpg",
         "abc.jpg",
     ]
-    assert named(["/p/\udcff.jpg"])[0][0] == "\\udcff.jpg"
     monkeypatch.setattr(live_search, "LISTED", 2)
     assert len(listed(names)) == 2 and len(listed(names, "bank")) == 1
-
-
-def test_a_whitening_is_put_on_and_taken_off(collection: Collection) -> None:
-    assert compared(collection, False) is collection
-    white = compared(collection, True)
-    assert white.whitening is not None and compared(white, True) is white
-    assert compared(white, False) == collection
 
 
 # --- what is shown ------------------------------------------------------------------------------------------------
 
 
 def test_the_page_is_the_search_beside_its_query(collection: Collection) -> None:
-    asked = Asked(Path(collection.files[4]), (0, 50), (20, 100), top=4)
-    found = collection.search(asked.photo, 4, (0, 20, 100, 100))
-    soup = bs4.BeautifulSoup(page(collection, asked, found), "html.parser")
+    choices = Choices(Path(collection.files[4]), (0, 50), (20, 100), top=4)
+    found = collection.search(choices.photo, 4, (0, 20, 100, 100))
+    soup = bs4.BeautifulSoup(page(collection, choices, found), "html.parser")
     query, *pictures = soup.select("img")
-    assert query["src"] == address(outlined(kept_thumbnail(asked.photo), (0, 50), (20, 100)))
+    assert query["src"] == address(outlined(thumbnail(choices.photo), (0, 50), (20, 100)))
     assert soup.select_one(".query figcaption").get_text() == "The query (the lit part): 4.jpg"
     captions = [one.get_text() for one in soup.select(".matches figcaption")]
     names = [(Path(file).name, f"{score:.3f}") for file, score in found]
     assert captions == [
         f"{rank} · cosine {score} · {name}" for rank, (name, score) in enumerate(names, 1)
     ]
-    assert [one["src"] for one in pictures] == [
-        address(kept_thumbnail(Path(file))) for file, _ in found
-    ]
+    assert [one["src"] for one in pictures] == [address(thumbnail(Path(file))) for file, _ in found]
     assert [one["title"] for one in pictures] == [file for file, _ in found]
 
 
 def test_reasons_are_those_of_the_page_of_a_search(collection: Collection) -> None:
-    asked = Asked(Path(collection.files[2]), top=3)
-    found = collection.search(asked.photo, 3)
+    choices = Choices(Path(collection.files[2]), top=3)
+    found = collection.search(choices.photo, 3)
     with_reasons, whole = (
         bs4.BeautifulSoup(html, "html.parser").select(".matches img")
         for html in (
-            page(collection, asked, found, why=True),
-            show(collection, asked.photo, found).data,
+            page(collection, choices, found, why=True),
+            show(collection, choices.photo, found).data,
         )
     )
     assert [one["src"] for one in with_reasons] == [one["src"] for one in whole]
@@ -158,13 +149,13 @@ def test_headless_it_is_a_still_page(
 ) -> None:
     monkeypatch.setenv(HEADLESS, "1")
     monkeypatch.setattr(live_search, "widgets", None)  # whatever asks for one fails
-    shown = ask(collection, Path(collection.files[3]), (50, 10, 150, 90), top=5)
+    shown = start(collection, Path(collection.files[3]), (50, 10, 150, 90), top=5)
     assert isinstance(shown, HTML)
     assert shown.data == expected(
-        collection, Asked(Path(collection.files[3]), (25, 75), (10, 90), 5)
+        collection, Choices(Path(collection.files[3]), (25, 75), (10, 90), 5)
     )
     assert shown.data.count("<img") == 1 + 5
-    assert ask(collection).data == expected(collection, Asked(Path(collection.files[0])))
+    assert start(collection).data == expected(collection, Choices(Path(collection.files[0])))
 
 
 def test_a_query_that_does_not_exist_is_refused_in_one_line(
@@ -172,65 +163,71 @@ def test_a_query_that_does_not_exist_is_refused_in_one_line(
 ) -> None:
     for box in (None, (0, 0, 9, 9)):
         with pytest.raises(UserError, match=r"nowhere\.jpg does not exist"):
-            ask(collection, Path("nowhere.jpg"), box)
+            start(collection, Path("nowhere.jpg"), box)
 
 
 # --- controls -----------------------------------------------------------------------------------------------------
 
 
-def test_results_follow_the_controls(shown: Asking, collection: Collection) -> None:
-    asked = Asked(Path(collection.files[1]), top=3)
-    assert shown.answer.value == expected(collection, asked)
+def test_results_follow_the_controls(shown: LiveSearch, collection: Collection) -> None:
+    choices = Choices(Path(collection.files[1]), top=3)
+    assert shown.results.value == expected(collection, choices)
     shown.controls["across"].value = (20, 60)
     shown.controls["down"].value = (0, 50)
-    part = replace(asked, across=(20, 60), down=(0, 50))
-    assert shown.answer.value == expected(collection, part)
+    part = replace(choices, across=(20, 60), down=(0, 50))
+    assert shown.results.value == expected(collection, part)
     shown.controls["top"].value = 5
     shown.controls["whiten"].value = True
     part = replace(part, top=5, whiten=True)
-    assert shown.answer.value == expected(collection.whitened(True), part)
+    assert shown.results.value == expected(collection.whitened(True), part)
     shown.controls["why"].value = True
-    assert shown.answer.value == expected(collection.whitened(True), replace(part, why=True))
+    assert shown.results.value == expected(collection.whitened(True), replace(part, why=True))
     shown.controls["why"].value = shown.controls["whiten"].value = False
     shown.controls["photo"].value = Path(collection.files[6])
     assert (shown.controls["across"].value, shown.controls["down"].value) == (WHOLE, WHOLE)
-    assert shown.answer.value == expected(collection, Asked(Path(collection.files[6]), top=5))
+    assert shown.results.value == expected(collection, Choices(Path(collection.files[6]), top=5))
     assert shown.status.value == ""
 
 
 def test_each_change_is_one_search(
-    shown: Asking, collection: Collection, monkeypatch: pytest.MonkeyPatch
+    shown: LiveSearch, collection: Collection, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    asked, whole = [], Collection.search
-    monkeypatch.setattr(Collection, "search", lambda *all_: asked.append(all_[1:]) or whole(*all_))
+    choices, whole = [], Collection.search
+    monkeypatch.setattr(
+        Collection, "search", lambda *all_: choices.append(all_[1:]) or whole(*all_)
+    )
     shown.controls["across"].value = (20, 60)
     shown.controls["photo"].value = Path(collection.files[6])
     shown.controls["why"].value = True
     photos = [Path(collection.files[number]) for number in (1, 6, 6)]
-    assert asked == [(photos[0], 3, (40, 0, 120, 100)), (photos[1], 3, None), (photos[2], 3, None)]
+    assert choices == [
+        (photos[0], 3, (40, 0, 120, 100)),
+        (photos[1], 3, None),
+        (photos[2], 3, None),
+    ]
 
 
 def test_a_part_of_a_name_narrows_the_list_and_picks_the_first(
-    shown: Asking, collection: Collection
+    shown: LiveSearch, collection: Collection
 ) -> None:
     assert len(shown.controls["photo"].options) == 8
     shown.part.value = "TOWN"
     assert [name for name, _ in shown.controls["photo"].options] == [
         f"town/{number}.jpg" for number in range(3, 8)
     ]
-    assert shown.answer.value == expected(collection, Asked(Path(collection.files[3]), top=3))
+    assert shown.results.value == expected(collection, Choices(Path(collection.files[3]), top=3))
     shown.part.value = "<castle>"
-    assert shown.answer.value == "<p>no name has &#39;&lt;castle&gt;&#39; in it</p>"
+    assert shown.results.value == "<p>no name has &#x27;&lt;castle&gt;&#x27; in it</p>"
     shown.part.value = ""
     assert len(shown.controls["photo"].options) == 8
-    assert shown.answer.value.count("<img") == 1 + 3
+    assert shown.results.value.count("<img") == 1 + 3
 
 
 def test_a_query_from_elsewhere_heads_the_list(
     collection: Collection, tmp_path: Path, live: None
 ) -> None:
     Image.new("RGB", (90, 90), "red").save(tmp_path / "own.png")
-    box = ask(collection, tmp_path / "own.png", (0, 0, 45, 45), top=2)
+    box = start(collection, tmp_path / "own.png", (0, 0, 45, 45), top=2)
     (photos,) = (one for one in walk(box) if isinstance(one, widgets.Dropdown))
     assert photos.value == tmp_path / "own.png"
     assert len(photos.options) == 9 and photos.options[0][0].endswith("own.png")
@@ -241,12 +238,12 @@ def test_a_mistake_is_one_line_and_does_not_end_the_search(
 ) -> None:
     gone = tmp_path / "gone.png"
     Image.new("RGB", (90, 90), "red").save(gone)
-    shown = Asking(collection, Asked(gone, top=2))
+    shown = LiveSearch(collection, Choices(gone, top=2))
     gone.unlink()
     shown.controls["top"].value = 3
-    assert shown.answer.value.startswith(f"<p>{gone} does not exist")
+    assert shown.results.value.startswith(f"<p>{gone} does not exist")
     shown.controls["photo"].value = Path(collection.files[0])
-    assert shown.answer.value.count("<img") == 1 + 3
+    assert shown.results.value.count("<img") == 1 + 3
 
 
 def walk(widget: widgets.Widget) -> Iterator[widgets.Widget]:

@@ -1,89 +1,101 @@
-"""The pictures that explain a search, by hand on a few pixels; what 08 searches."""
+"""A page of what was found and why: its pictures, its words, and what it is not written over."""
 
+import base64
+import io
+import json
 from pathlib import Path
 
+import bs4
 import numpy as np
 import pytest
-from matplotlib import colormaps
 from PIL import Image
 
-from dagf.collections import page, your_photos
-from dagf.collections.encoders import of_run
-from dagf.study.study import Study
+from dagf.collections.encoders import Encoder, of_run
+from dagf.collections.index import Collection, build, find_images
+from dagf.collections.page import table, write_page
+from dagf.show.pictures import SIDE
+from dagf.study.runs import Run
+from tests.commands import fine, refused
 from tests.fixtures import photograph
 
-GREY = np.full((4, 6, 3), 200, np.uint8)
+ODD = """<b>"x" & 'y'.jpg"""
 
 
-def test_light_is_left_where_cells_add_most() -> None:
-    cells = np.float32([[0, 1], [0.25, -3]])
-    small = np.full((2, 2, 3), 200, np.uint8)  # a pixel a cell: nothing is interpolated
-    light = np.array([[0, 1], [0.5, 0]])  # the root of each share of the largest
-    expected = (200 * (page.DARK + (1 - page.DARK) * light)).round().astype(np.uint8)
-    assert np.array_equal(page.lit(small, cells)[..., 0], expected)
-    assert page.lit(GREY, cells).shape == GREY.shape
-    assert page.lit(GREY, None) is None
-    assert np.array_equal(
-        page.lit(GREY, np.zeros((2, 2), np.float32)), (GREY * page.DARK).round().astype(np.uint8)
-    )
+@pytest.fixture(scope="module")
+def index(home: Path, run: Run, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A collection of five photographs, one with an odd name."""
+    folder = tmp_path_factory.mktemp("page")
+    (folder / "photos").mkdir()
+    for number, name in enumerate((ODD, "a.jpg", "b.jpg", "c.jpg", "d.jpg")):
+        photograph(number, 0).save(folder / "photos" / name)
+    build(find_images([folder / "photos"]), of_run(run.id), folder / "index")
+    return folder / "index"
 
 
-def test_heat_spans_the_range_of_its_own_picture() -> None:
-    small = np.full((1, 2, 3), 100, np.uint8)
-    for plane in (np.float32([[3, 5]]), np.float32([[-1, 0]])):
-        for pixel, colour in zip(page.heated(small, plane)[0], (0.0, 1.0), strict=True):
-            heat = np.array(colormaps["magma"](colour)[:3]) * 255
-            assert np.array_equal(pixel, (0.4 * 100 + 0.6 * heat).round().astype(np.uint8))
-    assert page.heated(GREY, np.ones((2, 2), np.float32)).shape == GREY.shape
+def test_a_page_shows_what_was_found_and_why(index: Path, tmp_path: Path) -> None:
+    query, page = index.parent / "photos" / ODD, tmp_path / "pages" / "found.html"
+    told = ("search", query, "--index", index, "--top", 3, "--crop", 2, 2, 30, 28, "--json")
+    rows = json.loads(fine(*told, "--html", page))
+    assert rows == json.loads(fine(*told))
+    soup = bs4.BeautifulSoup(page.read_text(), "html.parser")
+    assert not soup.select("script, link, b, [srcset]")
+    assert f"What is like {ODD}?" in soup.h1.get_text()
+    assert str(query) in soup.select_one(".query figcaption").get_text()
+    for row, card in zip(rows, soup.select(".matches > li"), strict=True):
+        rank, score, file = card.figcaption.get_text().split(" · ")
+        assert (int(rank), file) == (rows.index(row) + 1, row["file"])
+        assert float(score.removeprefix("cosine ")) == pytest.approx(row["score"], abs=1e-3)
+    pictures = soup.select("img")
+    assert len(pictures) == 1 + 3 * 4 and all(picture["alt"] for picture in pictures)
+    decoded = [_decoded(picture["src"]) for picture in pictures]
+    assert decoded[0].size == (28, 26)
+    assert all(max(picture.size) <= SIDE for picture in decoded)
+    light = [np.asarray(picture).mean() for picture in decoded[1:]]
+    assert all(here < whole for whole, here in zip(light[::4], light[2::4], strict=True))
+    before = page.read_bytes()
+    fine(*told, "--html", page)
+    assert page.read_bytes() == before
+    fine(*told, "--whiten", "--html", page)
+    assert "compared without what all the images have in common" in page.read_text()
+    assert page.read_text().count("<img") == 1 + 3 * 4
 
 
-def test_thumbnails_have_a_sane_size(tmp_path: Path) -> None:
-    photograph(1, 1, 900).resize((900, 600)).save(tmp_path / "large.png")
-    assert page.thumbnail(tmp_path / "large.png").shape == (213, 320, 3)
-    assert page.thumbnail(tmp_path / "large.png", (0, 0, 400, 500)).shape == (320, 256, 3)
-    assert page.thumbnail(tmp_path / "large.png", (10, 20, 40, 40)).shape == (
-        20,
-        30,
-        3,
-    )  # not enlarged
-    Image.new("RGB", (7, 5)).save(tmp_path / "small.png")
-    assert page.thumbnail(tmp_path / "small.png").shape == (5, 7, 3)
+def _decoded(address: str) -> Image.Image:
+    kind, _, data = address.partition(",")
+    assert kind == "data:image/jpeg;base64"
+    return Image.open(io.BytesIO(base64.b64decode(data)))
+
+
+def test_a_page_is_written_over_nothing_else(index: Path, tmp_path: Path) -> None:
+    query = index.parent / "photos" / "a.jpg"
+    before = query.read_bytes()
+    said = refused("search", query, "--index", index, "--html", query)
+    assert "name a file that ends in .html" in said
+    assert query.read_bytes() == before
+    gone, page = index.parent / "photos" / "d.jpg", tmp_path / "found.html"
+    gone.rename(tmp_path / "d.jpg")
+    said = refused("search", query, "--index", index, "--html", page)
+    (tmp_path / "d.jpg").rename(gone)
+    assert "d.jpg does not exist" in said and not page.exists()
+
+
+def test_a_network_is_loaded_once_for_many_searches(
+    index: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    loaded, whole = [], Encoder.network
+    monkeypatch.setattr(Encoder, "network", lambda self: loaded.append(self) or whole(self))
+    known, query = Collection.load(index), index.parent / "photos" / "a.jpg"
+    assert loaded == []
+    first = known.search(query, 3)
+    assert known.search(query, 3) == first
+    write_page(tmp_path / "found.html", known, query, first)
+    assert loaded == [known.encoder]
 
 
 def test_results_as_a_table() -> None:
-    table = page.ranked([("b.jpg", 0.9), ("a.jpg", 0.8)])
-    assert table.to_dict("list") == {
+    frame = table([("b.jpg", 0.9), ("a.jpg", 0.8)])
+    assert frame.to_dict("list") == {
         "rank": [1, 2],
         "cosine": [0.9, 0.8],
         "file": ["b.jpg", "a.jpg"],
     }
-
-
-@pytest.mark.study
-def test_without_photographs_the_study_is_searched(
-    toy: Study, toy_root: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
-) -> None:
-    monkeypatch.setenv("DAGF_ROOT", str(toy_root))
-    search = your_photos.in_study(toy)
-    assert search.images == tuple(toy.test.database_paths)
-    assert (search.query, search.box) == (
-        toy.test.root / toy.test.queries[0].file,
-        toy.test.queries[0].box,
-    )
-    assert search.encoder == of_run(toy.run("dagf").id)
-    collection = search.collection()
-    nearest = collection.search(search.query, 3, search.box)
-    html = page.show(collection, search.query, nearest, search.box).data
-    assert html.count("<img") == 1 + 3 * 4
-    assert "under a heat map: bright where the network looks" in html
-    photos = tmp_path / "photos"
-    photos.mkdir()
-    for number in range(3):
-        photograph(number, 0, 40).save(photos / f"{number}.png")
-    own = your_photos.in_folder(str(photos), run=toy.run("gem").id)
-    assert (own.query, own.box) == (photos / "0.png", (10, 10, 30, 30))
-    assert own.folder != search.folder
-    assert (
-        your_photos.in_folder(str(photos), str(photos / "2.png"), toy.run("gem").id).query
-        == photos / "2.png"
-    )

@@ -27,7 +27,7 @@ pytestmark = pytest.mark.study
 BROWSERS = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable")
 WAIT = 240_000  # ms: a busy machine takes a minute to start a kernel
 NOTEBOOKS = Path(__file__).parents[2] / "notebooks"
-ASKED, OTHER = "2-1.jpg", "4-3.jpg"  # photographs of two instances
+QUERY, OTHER = "2-1.jpg", "4-3.jpg"  # photographs of two instances
 
 
 @pytest.fixture(scope="module")
@@ -66,9 +66,9 @@ def lab(
     write_copy(
         "08_search_your_photos",
         tmp_path / "work",
-        photos | {"query": f"{photos['photos']}/jpg/{ASKED}"},
+        photos | {"query": f"{photos['photos']}/jpg/{QUERY}"},
     )
-    browser = ("study = open_study(", "browser.browse(study")  # the rest of 03 takes minutes
+    browser = ("study = open_study(", "query_browser.start(study")  # the rest of 03 takes minutes
     write_copy(
         "03_attention_maps", tmp_path / "work", {"profile": str(toy_root / "toy.yaml")}, browser
     )
@@ -115,8 +115,8 @@ def wait_for(address: str, server: "subprocess.Popen[bytes]", log: Path) -> None
     for _ in range(WAIT // 1000):
         assert server.poll() is None, log.read_text()
         try:
-            with urllib.request.urlopen(address, timeout=5) as answer:
-                json.load(answer)
+            with urllib.request.urlopen(address, timeout=5) as reply:
+                json.load(reply)
                 return
         except OSError:
             time.sleep(1)
@@ -150,7 +150,7 @@ def test_controls_of_the_query_browser_change_what_is_shown(
     tab: Page, lab: str, tmp_path: Path
 ) -> None:
     run_all(tab, lab, "03_attention_maps")
-    left, right = (tab.locator(".answers figure").nth(side) for side in (0, 1))
+    left, right = (tab.locator(".rankings figure").nth(side) for side in (0, 1))
     expect(left).to_contain_text("DAGF, trained")
     expect(right).to_contain_text("GeM, trained")
     expect(left.locator("img")).to_have_count(1 + 7)
@@ -181,7 +181,7 @@ def test_controls_of_the_live_search_change_what_is_found(
     live = tab.locator(".found.beside")
     live.scroll_into_view_if_needed()
     expect(live.locator("img")).to_have_count(1 + 6)
-    expect(live.locator(".query")).to_contain_text(f"The query (the lit part): {ASKED}")
+    expect(live.locator(".query")).to_contain_text(f"The query (the lit part): {QUERY}")
     before = pictures(live)
     tab.screenshot(path=tmp_path / "opened.png")
 

@@ -1,4 +1,4 @@
-"""The query browser: each answer against the study's own and against a network built anew; controls; the still page."""
+"""The query browser: rankings against the study's own and a network built anew; its controls."""
 
 from collections.abc import Callable, Iterator
 from dataclasses import replace
@@ -21,11 +21,9 @@ from dagf.model.variants import DAGF, VARIANTS
 from dagf.retrieval.metrics import evaluate, means
 from dagf.retrieval.search import similarities
 from dagf.show import query_browser
-from dagf.show.query_browser import Browser, Question, browse, page
-from dagf.show.views import OWN, Explorer, View, offered
+from dagf.show.query_browser import OWN, Browser, Explorer, View, offered, page, start
 from dagf.study.config import RunConfig
 from dagf.study.opening import open_study
-from dagf.study.runs import Run
 from dagf.study.study import Study
 from tests.fixtures import FOLDER
 
@@ -42,6 +40,9 @@ def live(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv(HEADLESS, raising=False)
 
 
+# --- what is offered ----------------------------------------------------------------------------
+
+
 def test_only_what_is_there_is_offered(
     toy: Study, explorer: Explorer, trained: list[RunConfig]
 ) -> None:
@@ -52,6 +53,8 @@ def test_only_what_is_there_is_offered(
     assert explorer.arms["dagf head"].of == toy.run("dagf", heads=True)
     assert explorer.arms["gem untrained"].of == ("gem", 0)
     assert explorer.arms["dagf head"].title == "DAGF, head on a frozen backbone"
+    for name in explorer.arms:
+        explorer.rank(0, View(name))
     assert trained == []
 
 
@@ -63,16 +66,15 @@ def test_what_is_not_trained_yet_is_not_offered(
         offered(study)
     assert trained == []
     study.run("gem")
-    assert set(offered(study)) == {
-        "gem",
-        *(f"{arm} untrained" for arm, one in VARIANTS.items() if not one.attentive),
-    }
+    names = set(offered(study))
+    assert "gem" in names and "dagf" not in names and "gem untrained" in names
     study = open_study(profile(arms=["gem", "dagf"], rates=[1e-3, 1e-2]))
     trained.clear()
     assert "gem" not in offered(study)  # its rate is not chosen yet
     assert trained == []
 
 
+@pytest.mark.study
 def test_photographs(
     project: Path,
     profile: Callable[..., str],
@@ -87,42 +89,43 @@ def test_photographs(
     assert [name for name in explorer.arms if "untrained" not in name] == ["gem", "dagf"]
     run = study.run("dagf")
     for query, (_, per_query) in enumerate(study.results(run).per_query.iterrows()):
-        assert explorer.answer(query, View("dagf")).ap == per_query["AP"]
-    assert explorer.answer(0, View("dagf", windows="1", mask="none")).ap <= 1
+        assert explorer.rank(query, View("dagf")).ap == per_query["AP"]
+    assert explorer.rank(0, View("dagf", windows="1", mask="none")).ap <= 1
     study = open_study(
         profile(toytown=None, backbone_training=None), str(photographs), weights=backbone_weights
     )
     assert "dagf" not in offered(replace(study, training=None))
 
 
-@pytest.mark.parametrize(
-    "arm", ["dagf", "gem", "dagf head", "netvlad head", "scale-mask untrained"]
-)
+# --- rankings -----------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("arm", ["dagf", "dagf head", "scale-mask untrained"])
 def test_ap_is_the_studys_own(arm: str, toy: Study, explorer: Explorer) -> None:
     per_query = toy.results(explorer.arms[arm].of).per_query
     averages = means(per_query)["mAP"]
     for (query, name), row in per_query.set_index(["query", "setting"]).iterrows():
-        answer = explorer.answer(query, View(arm), name, top=3)
-        assert answer.ap == pytest.approx(row["AP"], nan_ok=True)
+        ranking = explorer.rank(query, View(arm), name, top=3)
+        assert ranking.ap == pytest.approx(row["AP"], nan_ok=True)
         if (row["query_set"], name) in averages:
-            assert 100 * answer.mean == pytest.approx(averages[row["query_set"], name])
-        assert len(answer.results) == 3
+            assert 100 * ranking.mean == pytest.approx(averages[row["query_set"], name])
+        assert len(ranking.results) == 3
 
 
 @pytest.mark.parametrize("setting", ["Easy", "Hard"])
 def test_results_are_ranked_and_framed(setting: str, toy: Study, explorer: Explorer) -> None:
     rows, queries = toy.descriptors(("gem", 0))
-    count = len(toy.test.database_paths)
+    files = toy.test.database_paths
+    right, other = ("easy", "hard") if setting == "Easy" else ("hard", "easy")
+    verdicts = {right: "right", other: "junk", "junk": "junk", "": "wrong"}
     for number, query in enumerate(toy.test.queries):
-        answer = explorer.answer(number, View("gem untrained"), setting, top=1000)
+        results = explorer.rank(number, View("gem untrained"), setting, top=1000).results
         cosines = similarities(rows[:], queries)[number].tolist()
-        order = sorted(range(count), key=lambda row: (-cosines[row], row))
-        right, other = ("easy", "hard") if setting == "Easy" else ("hard", "easy")
-        verdicts = {right: "right", other: "junk", "junk": "junk", "": "wrong"}
-        assert [result.rank for result in answer.results] == list(range(1, count + 1))
-        for result, row in zip(answer.results, order, strict=True):
+        order = sorted(range(len(files)), key=lambda row: (-cosines[row], row))
+        assert [result.rank for result in results] == list(range(1, len(files) + 1))
+        for result, row in zip(results, order, strict=True):
             label = next((name for name, rows in query.labels.items() if row in rows), "")
-            assert (result.file, result.score) == (toy.test.database_paths[row], cosines[row])
+            assert (result.file, result.score) == (files[row], cosines[row])
             assert (result.label, result.verdict) == (label, verdicts[label])
 
 
@@ -134,25 +137,21 @@ def test_other_windows_and_masks_keep_what_was_learned(
 ) -> None:
     run = toy.run("dagf", heads=True)
     kind, sizes = (DAGF.window_kind, DAGF.windows) if windows == OWN else WINDOW_SETS[windows]
-    made_of = replace(
-        run.config.variant, windows=sizes, window_kind=kind, mask="max" if mask == OWN else mask
-    )
+    made_of = replace(run.config.variant, windows=sizes, window_kind=kind)
+    made_of = replace(made_of, mask="max" if mask == OWN else mask)
     net = run.network()
     head = AttentiveHead(net.channels, made_of)
     head.load_state_dict(net.head.state_dict())
     expected = evaluate(toy.test, toy.seed_maps(0).scores(MapEncoder(head.eval())))
     view = View("dagf head", windows, mask)
     for _, row in expected.iterrows():
-        assert explorer.answer(row["query"], view, row["setting"]).ap == pytest.approx(
-            row["AP"], nan_ok=True
-        )
-    plain = explorer.answer(0, View("dagf head"), top=9).results
-    assert [result.score for result in explorer.answer(0, view, top=9).results] != [
-        one.score for one in plain
-    ]
-    assert (
-        explorer.answer(0, View("dagf head", "max 1, 2, 3", "max"), top=9).results == plain
-    )  # named, and its own
+        found = explorer.rank(row["query"], view, row["setting"]).ap
+        assert found == pytest.approx(row["AP"], nan_ok=True)
+    plain = explorer.rank(0, View("dagf head"), top=9).results
+    changed = explorer.rank(0, view, top=9).results
+    assert [result.score for result in changed] != [result.score for result in plain]
+    named = View("dagf head", "max 1, 2, 3", "max")  # its own, by name
+    assert explorer.rank(0, named, top=9).results == plain
 
 
 def test_the_maps_of_an_arm_that_was_trained_whole_are_of_its_own_backbone(
@@ -165,62 +164,52 @@ def test_the_maps_of_an_arm_that_was_trained_whole_are_of_its_own_backbone(
     net.head = head
     query, spec = toy.test.queries[0], toy.profile.evaluation_image
     files = [load_image(toy.test.root / query.file, spec, query.box)]
-    answer = explorer.answer(0, View("dagf", mask="none"), top=4)
-    files += [load_image(result.file, spec) for result in answer.results]
+    results = explorer.rank(0, View("dagf", mask="none"), top=4).results
+    files += [load_image(result.file, spec) for result in results]
     with torch.inference_mode():
-        asked, *rows = (net.eval()(to_input(image)[None])[0].numpy() for image in files)
-    assert [result.score for result in answer.results] == pytest.approx(
-        [row @ asked for row in rows], abs=1e-3
-    )
+        first, *rows = (net.eval()(to_input(image)[None])[0].numpy() for image in files)
+    cosines = [row @ first for row in rows]
+    assert [result.score for result in results] == pytest.approx(cosines, abs=1e-3)
 
 
 @pytest.mark.parametrize("name", RERANKINGS)
 def test_rerankings_are_those_of_the_library(name: str, toy: Study, explorer: Explorer) -> None:
     rows, queries = toy.descriptors(("gem", 0))
     scores = RERANKINGS[name](rows[:], queries, 5)
-    answer = explorer.answer(
-        1, View("gem untrained", reranking=name, neighbours=5), "Medium", top=6
-    )
+    view = View("gem untrained", reranking=name, neighbours=5)
+    ranking = explorer.rank(1, view, "Medium", top=6)
     medium = evaluate(toy.test, scores).set_index(["query", "setting"])["AP"]
-    assert answer.ap == pytest.approx(medium[1, "Medium"], nan_ok=True)
-    assert [result.score for result in answer.results] == sorted(scores[1], reverse=True)[:6]
+    assert ranking.ap == pytest.approx(medium[1, "Medium"], nan_ok=True)
+    assert [result.score for result in ranking.results] == sorted(scores[1], reverse=True)[:6]
 
 
-def test_what_does_not_exist_is_refused_in_one_line(
-    toy: Study, explorer: Explorer, live: None
-) -> None:
-    asked = {
+def test_what_does_not_exist_is_refused_in_one_line(toy: Study, explorer: Explorer) -> None:
+    mistakes = {
         r"unknown windows 'max 9'": lambda: View("dagf", windows="max 9"),
         r"unknown mask 'random'": lambda: View("dagf", mask="random"),
         r"unknown re-ranking 'QE': did you mean 'AQE'": lambda: View("dagf", reranking="QE"),
-        r"unknown arm 'dgaf': did you mean 'dagf'": lambda: explorer.answer(0, View("dgaf")),
-        r"query 99: Toytown has 4 queries": lambda: explorer.answer(99, View("dagf")),
-        r"query -1": lambda: browse(toy, -1),
-        r"unknown query 'castle.jpg'": lambda: browse(toy, "castle.jpg"),
-        r"unknown setting 'Classic'": lambda: browse(toy, setting="Classic"),
-        r"unknown arm 'hed'": lambda: browse(toy, views=[View("hed")]),
-        r"k = 1000": lambda: explorer.answer(
-            0, View("dagf", reranking="diffusion", neighbours=1000)
-        ),
+        r"query 99: Toytown has 4 queries": lambda: start(toy, 99),
+        r"query -1": lambda: start(toy, -1),
+        r"unknown query 'castle.jpg'": lambda: start(toy, "castle.jpg"),
+        r"unknown setting 'Classic'": lambda: start(toy, setting="Classic"),
+        r"unknown arm 'dgaf': did you mean 'dagf'": lambda: start(toy, views=[View("dgaf")]),
     }
-    for words, ask in asked.items():
+    for words, make in mistakes.items():
         with pytest.raises(UserError, match=words) as error:
-            ask()
+            make()
         assert "\n" not in str(error.value)
 
 
-def test_under_several_scales_windows_and_masks_stay(toy: Study, live: None) -> None:
+def test_under_several_scales_windows_and_masks_stay(toy: Study) -> None:
     study = replace(toy, profile=replace(toy.profile, scales=(1.0, 0.5)))
-    explorer = Explorer(study)
-    assert not explorer.changeable
     per_query = study.results(toy.run("gem")).per_query.set_index(["query", "setting"])["AP"]
-    assert explorer.answer(0, View("gem")).ap == pytest.approx(per_query[0, "Medium"])
+    ranking = Explorer(study).rank(0, View("gem"))
+    assert ranking.ap == pytest.approx(per_query[0, "Medium"])
     with pytest.raises(UserError, match="several scales"):
-        browse(study, views=[View("gem", mask="sum")])
+        start(study, views=[View("gem", mask="sum")])
 
 
-def images(html: str, kind: str = "<img") -> int:
-    return html.count(kind)
+# --- what is shown ------------------------------------------------------------------------------
 
 
 def test_headless_it_is_a_still_page(
@@ -229,98 +218,81 @@ def test_headless_it_is_a_still_page(
     monkeypatch.setenv(HEADLESS, "1")
     monkeypatch.setattr(query_browser, "widgets", None)  # whatever asks for one fails
     views = [View("dagf"), View("gem untrained", mask="sum", reranking="AQE", neighbours=5)]
-    shown = browse(toy, 1, views, "Easy", top=5)
+    shown = start(toy, 1, views, "Easy", top=5)
     assert isinstance(shown, HTML)
     html = shown.data
-    assert images(html) == 2 * (1 + 5) and html.count("<figure>") == 2
-    results = [explorer.answer(1, view, "Easy", 5) for view in views]
+    assert html.count("<img") == 2 * (1 + 5) and html.count("<figure>") == 2
+    rankings = [explorer.rank(1, view, "Easy", 5) for view in views]
     for verdict in ("right", "wrong", "junk"):
-        expected = sum(result.verdict == verdict for answer in results for result in answer.results)
-        assert images(html, f'<li class="{verdict}">') == expected
-        assert images(html, f" · {verdict}") == expected
-    for answer in results:
-        assert f"AP {100 * answer.ap:.1f} %" in html
+        expected = sum(one.verdict == verdict for ranking in rankings for one in ranking.results)
+        assert html.count(f'<li class="{verdict}">') == html.count(f" · {verdict}") == expected
+    for ranking in rankings:
+        assert f"AP {100 * ranking.ap:.1f} %" in html
     assert "DAGF, trained</strong> · as it is" in html
     assert "GeM, untrained</strong> · mask: sum; AQE by 5 neighbours" in html
-    assert browse(toy, Path(toy.test.queries[1].file).name, views, "Easy", top=5).data == html
-    default = browse(toy).data
-    assert [title in default for title in ("DAGF, trained", "GeM, trained")] == [True, True]
+    assert start(toy, Path(toy.test.queries[1].file).name, views, "Easy", top=5).data == html
+    default = start(toy).data
+    assert "DAGF, trained" in default and "GeM, trained" in default
 
 
-def test_a_query_without_positives_has_no_ap(toy: Study, monkeypatch: pytest.MonkeyPatch) -> None:
-    first = replace(
-        toy.test.queries[0], labels={"easy": np.empty(0, np.int64), "hard": np.empty(0, np.int64)}
-    )
+def test_a_query_without_positives_has_no_ap(toy: Study) -> None:
+    nothing = np.empty(0, np.int64)
+    first = replace(toy.test.queries[0], labels={"easy": nothing, "hard": nothing})
     test = replace(toy.test, queries=(first, *toy.test.queries[1:]))
     explorer = Explorer(replace(toy, test=test))
-    assert np.isnan(explorer.answer(0, View("gem untrained")).ap)
-    html = page(explorer, Question(0, "Medium", 2, False), [View("gem untrained")])
+    assert np.isnan(explorer.rank(0, View("gem untrained")).ap)
+    html = page(explorer, [View("gem untrained")], 0, "Medium", False, 2)
     assert "no AP: nothing is right under Medium" in html
 
 
 def test_attention_lies_over_the_pictures(toy: Study, explorer: Explorer) -> None:
     without, over = (
-        page(explorer, Question(0, "Medium", 3, shown), [View("dagf")]) for shown in (False, True)
+        page(explorer, [View("dagf")], 0, "Medium", attention, 3) for attention in (False, True)
     )
-    assert images(over) == images(without) == 4
+    assert over.count("<img") == without.count("<img") == 4
     assert over.count("under a heat map") == 4 and "under a heat map" not in without
     assert not {part.split('"')[0] for part in over.split('src="')[1:]} & set(without.split('"'))
     query, spec = toy.test.queries[0], toy.profile.evaluation_image
+    file = toy.test.root / query.file
     for arm in ("dagf", "gem untrained"):
-        seen = look(toy.network(explorer.arms[arm].of), toy.test.root / query.file, spec, query.box)
+        seen = look(toy.network(explorer.arms[arm].of), file, spec, query.box)
         expected = seen.attention if arm == "dagf" else seen.effective
-        assert np.array_equal(
-            explorer.looked(View(arm), toy.test.root / query.file, query.box), expected
-        )
+        assert np.array_equal(explorer.looked(View(arm), file, query.box), expected)
 
 
-@pytest.fixture
-def shown(toy: Study, explorer: Explorer, live: None) -> Iterator[Browser]:
-    yield Browser(explorer, Question(0, "Medium", 4, False), [View("dagf"), View("gem")])
-
-
-def test_controls_change_what_they_are_beside(shown: Browser, explorer: Explorer) -> None:
-    left, right = (answer.value for answer in shown.results)
-    question = Question(0, "Medium", 4, False)
-    assert [left, right] == [page(explorer, question, [View(arm)]) for arm in ("dagf", "gem")]
+def test_controls_change_what_they_are_beside(explorer: Explorer, live: None) -> None:
+    shown = Browser(explorer, [View("dagf"), View("gem")], 0, "Medium", False, 4)
+    first = (0, "Medium", False, 4)
+    left, right = (result.value for result in shown.results)
+    assert [left, right] == [page(explorer, [View(arm)], *first) for arm in ("dagf", "gem")]
     shown.views[0]["mask"].value = "none"
-    assert shown.results[0].value == page(explorer, question, [View("dagf", mask="none")]) != left
+    assert shown.results[0].value == page(explorer, [View("dagf", mask="none")], *first) != left
     shown.views[0]["windows"].value = "max 3"
-    assert shown.results[0].value == page(explorer, question, [View("dagf", "max 3", "none")])
+    assert shown.results[0].value == page(explorer, [View("dagf", "max 3", "none")], *first)
     assert shown.results[1].value == right
     assert shown.views[1]["neighbours"].disabled
     shown.views[1]["reranking"].value = "diffusion"
     shown.views[1]["neighbours"].value = 5
     assert not shown.views[1]["neighbours"].disabled
     view = View("gem", reranking="diffusion", neighbours=5)
-    assert shown.results[1].value == page(explorer, question, [view])
+    assert shown.results[1].value == page(explorer, [view], *first)
     shown.shared["query"].value = 2
     shown.shared["setting"].value = "Easy"
     shown.shared["attention"].value = True
-    question = Question(2, "Easy", 4, True)
-    expected = [page(explorer, question, [one]) for one in (View("dagf", "max 3", "none"), view)]
-    assert [answer.value for answer in shown.results] == expected
+    views = [View("dagf", "max 3", "none"), view]
+    expected = [page(explorer, [one], 2, "Easy", True, 4) for one in views]
+    assert [result.value for result in shown.results] == expected
     shown.views[0]["arm"].value = "mac untrained"
     assert "MAC, untrained" in shown.results[0].value
 
 
 def test_a_mistake_is_one_line_beside_its_control(toy: Study, live: None) -> None:
-    box = browse(toy, views=[View("gem", reranking="diffusion", neighbours=1000)])
-    assert isinstance(box, widgets.VBox)
-    (answer,) = [one for one in walk(box) if type(one) is widgets.HTML and one.value]
-    assert answer.value.startswith("<p>k = 1000: there are 37 other rows")
+    box = start(toy, views=[View("gem", reranking="diffusion", neighbours=1000)])
+    (result,) = [one for one in walk(box) if type(one) is widgets.HTML and one.value]
+    assert result.value.startswith("<p>k = 1000: there are 37 other rows")
 
 
 def walk(widget: widgets.Widget) -> Iterator[widgets.Widget]:
     yield widget
     for child in getattr(widget, "children", ()):
         yield from walk(child)
-
-
-def test_nothing_is_trained_by_looking(
-    toy: Study, explorer: Explorer, trained: list[RunConfig]
-) -> None:
-    for name, arm in explorer.arms.items():
-        explorer.answer(0, View(name))
-        assert isinstance(arm.of, Run) or arm.of[1] == 0
-    assert trained == []

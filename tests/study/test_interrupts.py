@@ -31,7 +31,7 @@ import sys, time
 from pathlib import Path
 from dagf.cli import main
 from dagf.retrieval import extract
-from dagf.collections import changes
+from dagf.collections import index
 
 shards = []
 def wait(*rest):
@@ -40,7 +40,7 @@ def wait(*rest):
     shards.append(rest)
     return whole(*rest)
 
-changes.SHARD = extract.SHARD = 8
+index.SHARD = extract.SHARD = 8
 whole, extract.extract = extract.extract, wait
 main(sys.argv[1:])
 """
