@@ -114,6 +114,8 @@ def offered(study: Study) -> dict[str, Arm]:
 def _finished(study: Study, heads: bool) -> Iterator[tuple[str, Run]]:
     if study.training is None or (heads and study.profile.heads is None):
         return
+    if study.profile.backbone_training and not _has_backbone(study):
+        return  # an arm is named by its backbone, which would be trained now
     for arm in study.plan(heads).arms:
         if VARIANTS[arm].trainable or not (heads or study.profile.frozen):
             tried = study.trial_configs(arm, heads).values()
@@ -240,6 +242,8 @@ class Explorer:
         rows, queries = self._descriptors(view.arm, self.made_of(view))
         if view.reranking == NOTHING:
             return similarities(rows, queries)
+        if view.neighbours >= len(rows):
+            raise UserError(f"{view.neighbours} neighbours: the database has {len(rows)} images")
         return RERANKINGS[view.reranking](rows, queries, view.neighbours)
 
 

@@ -289,7 +289,7 @@ def test_controls_change_what_they_are_beside(explorer: Explorer, live: None) ->
 def test_a_mistake_is_one_line_beside_its_control(toy: Study, live: None) -> None:
     box = start(toy, views=[View("gem", reranking="diffusion", neighbours=1000)])
     (result,) = [one for one in walk(box) if type(one) is widgets.HTML and one.value]
-    assert result.value.startswith("<p>k = 1000: there are 37 other rows")
+    assert result.value.startswith("<p>1000 neighbours: the database has 38 images")
 
 
 def walk(widget: widgets.Widget) -> Iterator[widgets.Widget]:
