@@ -3,7 +3,6 @@
 import multiprocessing
 import os
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager
 from typing import TypeVar
 
 from tqdm.auto import tqdm
@@ -40,10 +39,3 @@ def progress(
         for item in items:
             yield item
             bar.update(amount(item))
-
-
-@contextmanager
-def announced(what: str) -> Iterator[None]:
-    """Show `what` where a bar would be, while work goes on that cannot say how far it is."""
-    with tqdm(desc=what, bar_format="{desc}", leave=False, disable=silent()):
-        yield

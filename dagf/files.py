@@ -2,13 +2,11 @@
 
 import glob
 import hashlib
-import io
 import json
 import os
 import re
 import shutil
 import tempfile
-import tokenize
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -132,38 +130,3 @@ def read_json(path: Path, remedy: str = "delete it and make it again") -> Any:
         raise UserError(f"cannot read {path}: {error.strerror}") from error
     except ValueError as error:
         raise UserError(f"{path} is not valid JSON ({error}); {remedy}") from error
-
-
-def code_only(source: str) -> str:
-    """Python source without comments, docstrings, blank lines and spacing: what is left decides what it does.
-
-    Token by token rather than as a syntax tree, whose printed form differs between versions of Python.
-    """
-    skipped = {tokenize.COMMENT, tokenize.NL, tokenize.ENCODING, tokenize.ENDMARKER}
-    blocks = {tokenize.INDENT: ">", tokenize.DEDENT: "<"}
-    parts: list[str] = []
-    statement: list[tokenize.TokenInfo] = []
-    for token in tokenize.generate_tokens(io.StringIO(source).readline):
-        if token.type in blocks:
-            parts.append(blocks[token.type])  # never inside a statement, and no statement begins so
-        elif token.type == tokenize.NEWLINE:
-            if any(one.type != tokenize.STRING for one in statement):  # else a docstring
-                parts.append(_joined([one.string for one in statement]) + "\n")
-            statement = []
-        elif token.type not in skipped:
-            statement.append(token)
-    return "".join(parts)
-
-
-def _joined(tokens: list[str]) -> str:
-    """The tokens without spacing but between two words: `not a` is not the name `nota`."""
-    text = ""
-    for token in tokens:
-        words = (text[-1:] + token[:1]).replace("_", "a")
-        text += " " + token if len(words) == 2 and words.isalnum() else token
-    return text
-
-
-def present(path: str | Path, folder: bool = False) -> bool:
-    """Whether a file, or a `folder`, is there."""
-    return Path(path).is_dir() if folder else Path(path).is_file()

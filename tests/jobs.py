@@ -1,4 +1,4 @@
-"""What processes of `tests.forks` do: each step of the study on the smallest data, in a folder given to it."""
+"""What processes of `tests.forks` do: each step of the study, on the smallest data."""
 
 import io
 import os

@@ -13,7 +13,7 @@ from pathlib import Path
 import faiss
 import numpy as np
 
-from dagf.console import announced, progress
+from dagf.console import progress
 from dagf.errors import UserError
 from dagf.files import atomic_path
 from dagf.retrieval.search import BLOCK, Descriptors, Found, Indices, Rows, Scores
@@ -97,10 +97,8 @@ def build_index(database: Rows) -> Index:
         step = max(1, len(database) // (SEEN * inverted.nlist))
         blocks = _blocks(database, "reading rows to train on")
         seen = np.concatenate([rows[::step].copy() for rows in blocks])
-        with announced(
-            f"training {inverted.nlist} lists, most of the time; FAISS tells no progress"
-        ):
-            index.train(seen)
+        for _ in progress(range(1), f"training {inverted.nlist} lists", unit="index"):
+            index.train(seen)  # most of the time; FAISS tells no progress
     for rows in _blocks(database, "indexing"):
         index.add(rows)
     return Index(index)
