@@ -19,9 +19,9 @@ from dagf.retrieval.extract import MultiScale, benchmark_scores, extract
 from dagf.retrieval.metrics import evaluate
 from dagf.retrieval.whitening import learned_whitening
 from dagf.study import evaluation, opening
-from dagf.study.config import Mining, Profile, load_profile
+from dagf.study.config import Mining
 from dagf.study.opening import open_study
-from tests.datasets.sets import write_manifest
+from dagf.study.profile import Profile, load_profile
 from tests.training_copies import write_gldv2, write_sfm
 
 pytestmark = pytest.mark.usefixtures("one_process")
@@ -51,7 +51,6 @@ def paper(project: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A project with both sets in miniature where `dagf data get` puts them, and the profiles cut down to them."""
     write_sfm(project / "data/train/retrieval-SfM-120k")
     write_gldv2(project / "data/train/gldv2")
-    write_manifest(project / "data")
     monkeypatch.setattr(opening, "load_profile", miniature)
     return project
 
@@ -115,7 +114,8 @@ def test_descriptors_are_whitened_by_what_the_split_teaches(paper: Path, photogr
         expected["AP"].to_numpy(), nan_ok=True
     )
     plain = replace(study, profile=replace(study.profile, whitening=""))
-    assert plain._files(run) != study._files(run)  # kept apart
+    assert study.has_results(run)
+    assert not plain.has_results(run)  # kept apart
     other = replace(study, profile=replace(study.profile, whitening="gldv2"))
     with pytest.raises(UserError, match=r"whitening split 'gldv2'.*known: sfm120k"):
         other.results(run)

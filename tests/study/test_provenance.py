@@ -15,7 +15,7 @@ TRAINING, EVALUATION = "dagf.study.training", "dagf.study.evaluation"
 
 @pytest.fixture
 def changed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[..., set[str]]]:
-    """Edit a file in a copy of the package; return which of training and evaluation got another name."""
+    """Edit a file in a copy of the package; return what got another name."""
     package = tmp_path / "dagf"
     shutil.copytree(
         provenance.PACKAGE, package, ignore=shutil.ignore_patterns("__pycache__", "template")
@@ -67,23 +67,20 @@ def test_another_average_precision_trains_and_evaluates_anew(
     [
         *(f"model/{name}.py" for name in ("pooling", "attention", "scale_mask", "backbone")),
         *(f"datasets/{name}.py" for name in ("images", "batches", "benchmark")),
-        *(f"retrieval/{name}.py" for name in ("search", "inference", "feature_maps")),
+        *(f"retrieval/{name}.py" for name in ("search", "extract", "feature_maps")),
     ],
 )
 def test_what_both_compute_with_renames_both(changed: Callable[..., set[str]], file: str) -> None:
     assert changed(file, appended) == {TRAINING, EVALUATION}
 
 
-@pytest.mark.parametrize("file", ["model/losses.py", "study/sampling.py", "study/mining.py"])
+@pytest.mark.parametrize("file", ["model/losses.py", "study/sampling.py", "study/sources.py"])
 def test_what_trains_alone_renames_runs_alone(changed: Callable[..., set[str]], file: str) -> None:
     assert changed(file, appended) == {TRAINING}
 
 
-def test_extraction_and_whitening_rename_evaluations_alone(
-    changed: Callable[..., set[str]],
-) -> None:
+def test_whitening_renames_evaluations_alone(changed: Callable[..., set[str]]) -> None:
     assert changed("retrieval/whitening.py", appended) == {EVALUATION}
-    assert changed("retrieval/extract.py", appended) == {EVALUATION}
 
 
 @pytest.mark.parametrize(
@@ -103,7 +100,7 @@ def test_extraction_and_whitening_rename_evaluations_alone(
 def test_what_computes_nothing_renames_nothing(
     changed: Callable[..., set[str]], file: str, edit: Callable[[str], str]
 ) -> None:
-    """Comments, docstrings and layout; commands, profiles, named variants, and Toytown's generator."""
+    """Comments, docstrings, layout; commands, profiles, named variants, Toytown's generator."""
     assert changed(file, edit) == set()
 
 
@@ -115,9 +112,8 @@ from dagf.model.losses import make_loss
 def late():
     from dagf import console
 """
-    assert imported_modules(source) == {
-        "dagf.files", "dagf.study", "dagf.study.config", "dagf.model", "dagf.model.losses", "dagf.console",
-    }  # fmt: skip
+    names = "files study study.config model model.losses console"
+    assert imported_modules(source) == {f"dagf.{name}" for name in names.split()}
 
 
 @pytest.mark.parametrize(

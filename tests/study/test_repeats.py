@@ -10,7 +10,7 @@ from dagf.study.runs import Run, RunStore
 from tests.fixtures import PROFILE, same_bits
 from tests.forks import Order, run
 
-POINTS = 5.0  # of validation mAP: what a record says of other threads
+POINTS = 5.0  # of validation mAP
 CLOSE = 0.02  # of a weight
 
 pytestmark = pytest.mark.study

@@ -9,7 +9,6 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from dagf.study.mining import TupleSampler, hardest
 from hypothesis import given
 from hypothesis import strategies as st
 from numpy.typing import NDArray
@@ -22,9 +21,9 @@ from dagf.model.losses import make_loss
 from dagf.study import training
 from dagf.study.config import Mining, RunConfig, TrainSpec
 from dagf.study.runs import Run
-from dagf.study.sampling import LandmarkSampler
-from dagf.study.sources import ImageSource, make_source
-from dagf.study.training import initial_network
+from dagf.study.sampling import LandmarkSampler, TupleSampler, hardest
+from dagf.study.sources import ImageSource
+from dagf.study.training import initial_network, make_source
 from tests.fixtures import Workshop, configured, same_bits
 
 LABELS = np.repeat(np.arange(5), [2, 3, 4, 5, 6])
@@ -182,7 +181,7 @@ def test_tuples_of_an_epoch(
     with monkeypatch.context() as patched:
         # each process describes a share; here every one of them describes all
         patched.setattr(
-            TupleSampler, "_describe", lambda self, net, rows: self.source.extract(net, rows)
+            TupleSampler, "_extract", lambda self, net, rows: self.source.extract(net, rows)
         )
         for sampler in samplers:
             sampler.start(1, net)
@@ -247,18 +246,6 @@ def test_what_cannot_be_mined_is_one_line(
 ) -> None:
     with pytest.raises(UserError, match="has 0 query-positive pairs, fewer than the 4"):
         workshop.train(configured(**TUPLES))
-    for changes, message in (
-        ({"mining": Mining(queries=5)}, "5 queries do not fill 2 steps of 1 batches"),
-        (
-            {"mining": Mining(queries=4), "accumulate": 3},
-            "4 queries do not fill 2 steps of 3 batches",
-        ),
-        ({"mining": Mining(queries=4, negatives=0)}, "negatives is 0"),
-        ({"mining": Mining(queries=4), "miner": "MultiSimilarityMiner"}, "leave miner out"),
-        ({"accumulate": 0}, "accumulate is 0"),
-    ):
-        with pytest.raises(UserError, match=message):
-            configured(**({"steps": 2} | changes))
 
 
 def stopped(

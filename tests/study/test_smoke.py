@@ -12,9 +12,8 @@ from torchvision.models import mobilenet_v2
 
 from dagf.model.variants import variant
 from dagf.reports.runner import check_reports, run_reports
-from dagf.study.config import load_profile
+from dagf.study.profile import load_profile
 from dagf.study.profiles import find
-from dagf.study.runs import REPEATS
 from tests.fixtures import write_photographs
 
 PROJECT = Path(__file__).parents[2]

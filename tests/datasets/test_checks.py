@@ -1,17 +1,13 @@
-"""What would make a figure wrong without a word is found, and named: by hand, and where a study meets it."""
+"""Copies and changed drawings, which make figures wrong without a word, are found and named."""
 
 import os
 import re
 import shutil
 from collections.abc import Callable
-from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 import numpy as np
-import pandas as pd
 import pytest
-from dagf.study.checks import ENOUGH, alike, check_spread
 from PIL import Image
 
 from dagf.datasets.benchmark import Benchmark, Query
@@ -19,12 +15,9 @@ from dagf.datasets.checks import SEEN, check, check_unchanged, copies
 from dagf.datasets.contents import Contents
 from dagf.errors import UserError
 from dagf.files import read_json, write_json
-from dagf.study.config import load_profile
 from dagf.study.opening import open_study
-from dagf.study.runs import Run, read_weights
 from dagf.study.study import Study
-from dagf.study.training import load_backbone
-from tests.fixtures import FOLDER, Workshop, configured, write_photographs
+from tests.fixtures import FOLDER, write_photographs
 
 # --- drawings that were changed -------------------------------------------------------------------------------------
 
@@ -230,21 +223,6 @@ def test_a_copy_in_a_ground_truth_is_named(
         check(str(folder), tmp_path)
 
 
-def test_a_name_in_a_note_moves_no_cursor(
-    project: Path, profile: Callable[..., str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
-    folder = copied(tmp_path / "mine", "5-0.jpg", "i5,database")
-    (folder / "jpg" / "copy.jpg").rename(folder / "jpg" / "a\x1b[2Jb.jpg")
-    labels = folder / "labels.csv"
-    labels.write_text(labels.read_text().replace("copy.jpg", "a\x1b[2Jb.jpg"))
-    open_study(profile(**FOLDER), str(folder))
-    (line,) = (one for one in capsys.readouterr().err.splitlines() if "Note: " in one)
-    assert line.isprintable()
-    assert line.startswith(
-        f"Note: {folder}/jpg/5-0.jpg is a query and, as jpg/a\\x1b[2Jb.jpg, in the database: `dagf"
-    )
-
-
 def test_a_ground_truth_is_not_trained_on(
     project: Path, profile: Callable[..., str], tmp_path: Path
 ) -> None:
@@ -287,120 +265,7 @@ def test_a_copy_among_real_photographs(shared_data: Path) -> None:
         check(str(shared_data / "landmarks"), shared_data)
 
 
-# --- descriptors and arms -----------------------------------------------------------------------------------------
-
-
-def test_a_collapsed_network_is_named(
-    toy: Study, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    run = toy.train(["gem"])["gem", toy.profile.seeds[0]]
-    copy = Run(tmp_path / run.id)
-    shutil.copytree(
-        run.folder, copy.folder, ignore=shutil.ignore_patterns("judged-*", "positions-*")
-    )
-    ones = [
-        np.full((count, 4), 0.5, np.float32)
-        for count in (len(toy.test.database_paths), len(toy.test.queries))
-    ]
-    monkeypatch.setattr(Study, "descriptors", lambda self, of: ones)
-    with pytest.raises(
-        UserError, match=f"{run.id}: every image has the same descriptor, the network has collapsed"
-    ):
-        toy.results(copy)
-    assert not list(copy.folder.glob("judged-*"))
-
-
-def test_what_differs_a_little_has_not_collapsed() -> None:
-    rows = np.full((3, 4), 0.5, np.float32)
-    with pytest.raises(UserError, match=r"some: every image"):
-        check_spread("some", rows, rows[:1])
-    check_spread("some", rows, rows[:1] + np.float32(1e-4))
-    check_spread("one image", rows[:1], rows[:0])
-
-
-def table(*above: int) -> pd.DataFrame:
-    return pd.DataFrame({"above": above})
-
-
-def test_an_arm_that_equals_another_is_named() -> None:
-    many = np.arange(ENOUGH) % 7
-    same = {("gem", seed): table(*(many + seed)) for seed in (0, 1)}
-    same |= {("dagf", seed): table(*(many + seed)) for seed in (0, 1)}
-    (line,) = alike(same)
-    assert line.startswith(f"the arms dagf and gem rank all {2 * ENOUGH} labelled images alike")
-    assert not alike({**same, ("dagf", 1): table(*(many + 2))})  # one seed apart
-    assert not alike(
-        {key: value.head(3) for key, value in same.items()}
-    )  # few labelled images prove nothing
-    assert not alike(
-        {key: table(*np.zeros(ENOUGH, int)) for key in same}
-    )  # nor does a perfect ranking
-
-
-def test_a_table_of_equal_arms_says_so(
-    toy: Study, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
-    monkeypatch.setattr("dagf.study.checks.ENOUGH", 1)
-    assert len(toy.table())
-    assert capsys.readouterr().out == ""
-    results = toy.evaluate()
-    mixed: Any = {key: results["gem", key[1]] for key in results}
-    monkeypatch.setattr(Study, "answered", lambda *_: mixed)
-    assert len(toy.table())
-    assert "Note: the arms dagf and gem rank all" in capsys.readouterr().out
-
-
-@pytest.mark.parametrize(
-    ("field", "value", "match"),
-    [
-        ("arms", ["gem", "dagf", "gem"], "arms has 'gem' twice"),
-        ("seeds", [0, 1, 0], "seeds has 0 twice"),
-        ("rates", [1e-3, 1e-3], r"rates has 0\.001 twice"),
-        ("seeds", [-1], "seeds are whole numbers from 0 to"),
-    ],
-)
-def test_a_profile_that_counts_something_twice(
-    profile: Callable[..., str], field: str, value: Any, match: str
-) -> None:
-    with pytest.raises(UserError, match=match):
-        load_profile(profile(**{field: value}))
-
-
-# --- weights and drawings that changed ----------------------------------------------------------------------------
-
-
-def test_weights_of_another_run_are_named(workshop: Workshop, toy: Study, tmp_path: Path) -> None:
-    first, second = (workshop.train(configured("gem", epochs=1, seed=seed)) for seed in (0, 1))
-    assert first.network() and load_backbone(second.network(), first.folder) is None
-    shutil.copy(
-        second.folder / "weights.safetensors", first.folder
-    )  # the same variant: they would fit
-    said = r"weights\.safetensors was changed since the run was trained: put it back"
-    with pytest.raises(UserError, match=said):
-        first.network()
-    with pytest.raises(UserError, match=said):
-        read_weights(first.folder / "weights.safetensors")
-    with pytest.raises(UserError, match=said):
-        load_backbone(second.network(), first.folder)
-    with pytest.raises(UserError, match=said):  # though what it answered before is kept
-        replace(toy, store=workshop.store).results(first)
-
-
-def test_a_record_says_what_the_weights_are_also_after_a_kill(workshop: Workshop) -> None:
-    run = workshop.train(configured("gem", epochs=1))
-    record = run.record
-    assert len(record["weights_sha256"]) == 64
-    assert record["repeats"]["same CPU and threads"] == "to the bit"
-    write_json(
-        run.folder / "record.json", {key: record[key] for key in record if key != "weights_sha256"}
-    )
-    assert (
-        workshop.train(configured("gem", epochs=1)).record == record
-    )  # as a run that was killed before the last step
-    write_json(
-        run.folder / "record.json", {key: record[key] for key in record if key != "weights_sha256"}
-    )
-    assert run.network()  # of an earlier version
+# --- drawings and photographs ------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("spec", ['{"openapi": "3.0"}', "{", None])

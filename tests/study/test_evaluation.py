@@ -1,0 +1,103 @@
+"""Results: collapsed networks and arms that are one are named; a table is made once, and read."""
+
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from dagf.datasets.images import ImageSpec
+from dagf.errors import UserError
+from dagf.retrieval.extract import benchmark_scores
+from dagf.retrieval.metrics import evaluate, positions
+from dagf.study import evaluation
+from dagf.study.cache import cached_table, cached_tables, table_file
+from dagf.study.evaluation import ENOUGH, alike, ranked
+from dagf.study.study import Study
+
+pytestmark = pytest.mark.usefixtures("one_process")
+
+
+def test_results_are_the_ranks_of_a_networks_own_scores(toy: Study) -> None:
+    run = toy.run("dagf")
+    results = toy.results(run)
+    scores = benchmark_scores(run.network(), toy.test, toy.profile.image)[0]
+    pd.testing.assert_frame_equal(results.positions, positions(toy.test, scores))
+    pd.testing.assert_frame_equal(results.per_query, evaluate(toy.test, scores))
+    assert results.run == run.id
+
+
+def test_a_collapsed_network_is_named(
+    toy: Study, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    study, run = replace(toy, cache=tmp_path), toy.run("gem")
+    counts = len(toy.test.database_paths), len(toy.test.queries)
+    ones = [np.full((count, 4), 0.5, np.float32) for count in counts]
+    monkeypatch.setattr(Study, "descriptors", lambda self, of: ones)
+    said = f"{run.id}: every image has the same descriptor, the network has collapsed"
+    with pytest.raises(UserError, match=said):
+        study.results(run)
+    assert not study.has_results(run)
+
+
+def test_what_differs_a_little_has_not_collapsed(toy: Study) -> None:
+    rows = np.full((len(toy.test.database_paths), 4), 0.5, np.float32)
+    queries = np.full((len(toy.test.queries), 4), 0.5, np.float32)
+    with pytest.raises(UserError, match=r"some: every image"):
+        ranked("some", toy.test, rows, queries)
+    assert len(ranked("some", toy.test, rows, queries + np.float32(1e-4)))
+
+
+def table(*above: int) -> pd.DataFrame:
+    return pd.DataFrame({"above": above})
+
+
+def test_an_arm_that_equals_another_is_named() -> None:
+    many = np.arange(ENOUGH) % 7
+    same = {(arm, seed): table(*(many + seed)) for arm in ("gem", "dagf") for seed in (0, 1)}
+    (line,) = alike(same)
+    assert line.startswith(f"the arms dagf and gem rank all {2 * ENOUGH} labelled images alike")
+    assert not alike({**same, ("dagf", 1): table(*(many + 2))})  # one seed apart
+    # Few labelled images prove nothing, nor does a perfect ranking.
+    assert not alike({key: value.head(3) for key, value in same.items()})
+    assert not alike({key: table(*np.zeros(ENOUGH, int)) for key in same})
+
+
+def test_a_table_of_equal_arms_says_so(
+    toy: Study, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(evaluation, "ENOUGH", 1)
+    assert len(toy.table())
+    assert capsys.readouterr().out == ""
+    results = toy.evaluate()
+    mixed: Any = {key: results["gem", key[1]] for key in results}
+    monkeypatch.setattr(Study, "evaluate", lambda *_: mixed)
+    assert len(toy.table())
+    assert "Note: the arms dagf and gem rank all" in capsys.readouterr().out
+
+
+def made(key: int) -> pd.DataFrame:
+    names = {"name": ["NA", "", "b"], "value": [0.1 * key, float("nan"), 3]}
+    return pd.DataFrame(names).astype({"value": float})
+
+
+def test_a_table_is_made_once(tmp_path: Path) -> None:
+    file = table_file(tmp_path / "cache", "some", 1, "two", ImageSpec(3))
+    assert file.name.startswith("some-")
+    assert file != table_file(tmp_path / "cache", "some", 1, "two", ImageSpec(4))
+    found = cached_table(file, lambda: made(1))
+    assert found["name"].tolist()[::2] == ["NA", "b"]  # a name is no missing value
+    assert found["value"].isna().tolist() == [False, True, False]
+    assert found.equals(cached_table(file, lambda: pytest.fail("it is there")))
+    file.write_bytes(b"")
+    with pytest.raises(UserError, match=f"{file} is broken; delete it: it is made again"):
+        cached_table(file, lambda: made(1))
+
+
+def test_tables_that_are_missing_are_made(tmp_path: Path) -> None:
+    files = {key: table_file(tmp_path, "some", key) for key in (1, 2, 3)}
+    cached_table(files[2], lambda: made(20))
+    found = cached_tables(files, made, "tables")
+    assert [found[key]["value"][0] for key in (1, 2, 3)] == pytest.approx([0.1, 2.0, 0.3])
