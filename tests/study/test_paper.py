@@ -22,7 +22,7 @@ from dagf.study import evaluation, opening
 from dagf.study.config import Mining
 from dagf.study.opening import open_study
 from dagf.study.profile import Profile, load_profile
-from tests.training_copies import write_gldv2, write_sfm
+from tests.datasets.sets import write_manifest
 
 pytestmark = pytest.mark.usefixtures("one_process")
 
@@ -51,6 +51,7 @@ def paper(project: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A project with both sets in miniature where `dagf data get` puts them, and the profiles cut down to them."""
     write_sfm(project / "data/train/retrieval-SfM-120k")
     write_gldv2(project / "data/train/gldv2")
+    write_manifest(project / "data")
     monkeypatch.setattr(opening, "load_profile", miniature)
     return project
 
