@@ -23,6 +23,7 @@ from dagf.study.config import Mining
 from dagf.study.opening import open_study
 from dagf.study.profile import Profile, load_profile
 from tests.datasets.sets import write_manifest
+from tests.training_copies import write_gldv2, write_sfm
 
 pytestmark = pytest.mark.usefixtures("one_process")
 
