@@ -5,11 +5,7 @@
 
 from collections import Counter
 from collections.abc import Sequence
-from contextlib import suppress
 from pathlib import Path
-from tempfile import TemporaryDirectory
-
-import numpy as np
 
 from dagf.console import progress
 from dagf.datasets.benchmark import Benchmark
@@ -25,29 +21,19 @@ from dagf.datasets.public import (
     place,
     spelled,
 )
-from dagf.datasets.toytown import check_toytown, toytown_spec
+from dagf.datasets.toytown import check_toytown
 from dagf.errors import UserError
-from dagf.files import write_text
-from dagf.toytown.generate import SPLITS, jobs, write_images
-
-LANDMARKS = 8  # of a split that are drawn again
-TOLERANCE = 2.0  # mean difference of pixels, of 255, between two versions of a JPEG encoder
-SEEN = ".contents"  # in a drawn set: the hash of its files when it was first opened
 
 
 def check(what: str, data: Path) -> list[str]:
     """Return lines on a public set by name, a Toytown's folder, or a folder of photographs.
 
-    Raises `UserError` for anything that is not as it must be.
+    Raise `UserError` for anything that is not as it must be.
     """
     folder = Path(what)
     if folder.resolve().name.startswith("toytown-") and (folder / "spec.json").is_file():
-        check_toytown(folder)
-        seen, images = check_drawn(folder)
-        return [
-            f"{folder.name}: complete",
-            f"{seen} of its {images} images drawn again, and found as they are",
-        ]
+        check_toytown(folder, Contents())
+        return [f"{folder.name}: complete, and as it was drawn"]
     what = spelled(what, [*LOADERS, *DISTRACTORS], "data set")
     if what in DISTRACTORS:
         one = read_manifest(data / "manifest.json")[what]
@@ -131,52 +117,3 @@ def check_apart_from(learned: Sequence[Path], test: Benchmark, contents: Content
             raise UserError(
                 f"{file} would be trained on and, as {name}, tested on: leave one of them out"
             )
-
-
-def check_unchanged(root: Path, contents: Contents) -> None:
-    """Raise `UserError` where files of a drawn set are others than when it was first opened.
-
-    What is cached of them is named by the set: a changed picture would meet the old one's maps.
-    """
-    found = contents.folder_hash(root)
-    if not (root / SEEN).is_file():
-        with suppress(OSError, UserError):  # where nothing can be written nothing can be changed
-            write_text(root / SEEN, found)
-    elif (root / SEEN).read_text(encoding="utf-8") != found:
-        raise UserError(
-            f"files in {root} were changed since it was drawn: delete {root} and run"
-            " `dagf data make`"
-        )
-
-
-def check_drawn(root: Path) -> tuple[int, int]:
-    """Draw landmarks of Toytown again, some of each split; return images drawn, images there.
-
-    Raises `UserError` for one whose pixels are others. JPEGs of another version of the library may
-    differ by a little.
-    """
-    landmarks = [job for job in jobs(toytown_spec(root)) if not job.distractors]
-    seen = 0
-    for split in SPLITS:
-        of_split = [job for job in landmarks if job.split == split]
-        spaced = np.linspace(0, len(of_split) - 1, min(len(of_split), LANDMARKS))
-        for number in {int(number) for number in spaced}:
-            with TemporaryDirectory() as folder:
-                again = Path(folder)
-                for kind in ("jpg", "masks"):
-                    (again / split / kind).mkdir(parents=True)
-                for record in write_images(of_split[number], again):
-                    file = Path(split, "jpg", record["file"])
-                    _compare(root / file, again / file, root)
-                    seen += 1
-    return seen, sum(len(job.images) for job in landmarks)
-
-
-def _compare(file: Path, drawn: Path, root: Path) -> None:
-    if file.read_bytes() == drawn.read_bytes():
-        return
-    ours, theirs = (load_image(one).numpy().astype(np.float32) for one in (file, drawn))
-    if ours.shape != theirs.shape or np.abs(ours - theirs).mean() > TOLERANCE:
-        raise UserError(
-            f"{file} is not the image that was drawn: delete {root} and run `dagf data make`"
-        )

@@ -37,7 +37,7 @@ def convert(
     whose names are parted by spaces, or by ; or | where they have spaces. columns: our name of a
     column -> its name there. Without a listing the sub-folder of an image is its instance. Where
     nobody says which images are queries, the first of each instance is one, if it has another image
-    to find. Raises `UserError`, and writes nothing, where that is no ground truth; what exists is
+    to find. Raise `UserError`, and writes nothing, where that is no ground truth; what exists is
     only replaced with `force`.
     """
     images = sorted(
@@ -56,11 +56,7 @@ def convert(
     else:
         name, (text, said) = LABELS, _labels(folder, images, rows)
     _keep(folder, name, text, force)
-    unread = [path.name for path in folder.glob("*.csv") if path.name != LABELS and not listing]
-    also = [
-        f"{name} was not read: name it with --from if it is the ground truth" for name in unread
-    ]
-    return [f"{folder / name}: {said[0]}", *said[1:], *sorted(also)]
+    return [f"{folder / name}: {said[0]}", *said[1:]]
 
 
 def _read(listing: Path, columns: Mapping[str, str]) -> list[Cells]:

@@ -53,7 +53,7 @@ def line(one: DataSet, data: Path) -> str:
 def get(names: Iterable[str], sets: Mapping[str, DataSet], data: Path, say: Say = print) -> None:
     """Download the named sets and those they need into `data`; those that are here are checked.
 
-    `say` is given one line for each thing that a person should know. Raises `UserError` for an
+    `say` is given one line for each thing that a person should know. Raise `UserError` for an
     unknown name, a file that no mirror has, a lack of room, and a set that is not as expected.
     """
     wanted = [sets[choose("data set", name, sets)] for name in names]
@@ -145,7 +145,7 @@ def _check_room(folder: Path, what: str, files: list[RemoteFile]) -> None:
 def fetch(file: RemoteFile, folder: Path, say: Say) -> dict[str, Any]:
     """Fetch a file into `folder` from the first mirror that has it; return address, bytes, sha256.
 
-    One that is there already (put there by hand, say) is only verified. Raises `UserError` when no
+    One that is there already (put there by hand, say) is only verified. Raise `UserError` when no
     mirror has it.
     """
     path, faults = folder / file.file, []

@@ -18,7 +18,7 @@ class _PlainUnpickler(pickle.Unpickler):
 def load_ground_truth(path: Path) -> dict[str, Any]:
     """Return the dictionary in a ground-truth file, .pkl or .json.
 
-    Raises `UserError` for a pickle of anything but plain data, and a missing or broken file.
+    Raise `UserError` for a pickle of anything but plain data, and a missing or broken file.
     """
     if path.suffix == ".json":
         value = read_json(path, "mend it, or get the set's ground truth again")

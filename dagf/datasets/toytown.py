@@ -1,6 +1,7 @@
 """Toytown as a data set: its images, ground truth, records and masks, once it is drawn."""
 
 import dataclasses
+from contextlib import suppress
 from pathlib import Path
 
 import cv2
@@ -9,18 +10,23 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from dagf.datasets.benchmark import Benchmark, from_ground_truth
+from dagf.datasets.contents import Contents, remembered
 from dagf.errors import UserError, choose
-from dagf.files import read_json
+from dagf.files import read_json, write_text
 from dagf.toytown.generate import SPLITS, WITH_QUERIES, ToytownSpec, jobs, make_toytown
+
+SEEN = ".contents"  # in a drawn set: the hash of its files when it was first opened
 
 
 def open_toytown(spec: ToytownSpec, folder: Path) -> Path:
     """Return the root of a Toytown below `folder`, drawn if it is not there.
 
-    Raise `UserError` if files of it are missing.
+    Raise `UserError` if files of it are missing, or others than when it was first opened.
     """
     root = make_toytown(spec, folder)
-    check_toytown(root)
+    contents = remembered(folder)
+    check_toytown(root, contents)
+    contents.save()
     return root
 
 
@@ -43,8 +49,11 @@ def _remedy(root: Path) -> str:
     return f"delete {root} and run `dagf data make`"
 
 
-def check_toytown(root: Path) -> None:
-    """Raise `UserError` unless every file of the spec is there."""
+def check_toytown(root: Path, contents: Contents) -> None:
+    """Raise `UserError` unless all files are there, as they were when it was first opened.
+
+    What is cached of them is named by the set: a changed picture would meet the old one's maps.
+    """
     wanted = [Path(split, "gnd.json") for split in WITH_QUERIES]
     for job in jobs(toytown_spec(root)):
         wanted.append(job.folder / "records.csv")
@@ -57,6 +66,12 @@ def check_toytown(root: Path) -> None:
     if missing:
         rest = f" and {len(missing) - 1} more files" if len(missing) > 1 else ""
         raise UserError(f"Toytown at {root} lacks {missing[0]}{rest}: {_remedy(root)}")
+    found = contents.folder_hash(root)
+    if not (root / SEEN).is_file():
+        with suppress(OSError, UserError):  # where nothing can be written nothing can be changed
+            write_text(root / SEEN, found)
+    elif (root / SEEN).read_text(encoding="utf-8") != found:
+        raise UserError(f"files in {root} were changed since it was drawn: {_remedy(root)}")
 
 
 def load_toytown(root: Path, split: str) -> Benchmark:

@@ -24,7 +24,7 @@ def unpack(
     """Unpack the files of a zip or (compressed) tar into `folder`; return how many.
 
     Only those whose path in the archive matches `keep`; `flatten` drops their folders, `strip` a
-    leading folder of this name. Links and devices are left out. Raises `UserError` for a name that
+    leading folder of this name. Links and devices are left out. Raise `UserError` for a name that
     leaves the folder, for more bytes or members than the limits allow, and for a broken archive.
     """
     made, left = 0, max(FLOOR, RATIO * archive.stat().st_size)

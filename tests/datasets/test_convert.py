@@ -57,11 +57,6 @@ def test_sub_folders_are_instances(photos: Path) -> None:
     ]  # fmt: skip
 
 
-def test_a_list_that_was_not_asked_for_is_told_of(photos: Path) -> None:
-    table(photos / "pairs.csv", "query,positives")
-    assert convert(photos)[-1].startswith("pairs.csv was not read")
-
-
 @pytest.mark.parametrize("mark", [",", ";", "\t"])
 def test_a_csv_with_other_columns(photos: Path, tmp_path: Path, mark: str) -> None:
     lines = [
@@ -107,7 +102,7 @@ def test_a_training_set_is_no_benchmark(photos: Path, tmp_path: Path) -> None:
     lines = ["file,instance,role", *(f"{file},i,train" for file in FILES[:3])]
     said = convert(photos, table(tmp_path / "x.csv", *lines))
     assert "no image is a query: this is a training set, not a benchmark" in said
-    assert len(training_images(photos).files) == 3
+    assert len(training_images(photos)[0]) == 3
 
 
 def test_pairs(photos: Path, tmp_path: Path) -> None:
