@@ -159,6 +159,11 @@ class Report:
     def staleness(self) -> str:
         """Return why the report is not what its sources would give now; "" when it is fresh."""
         record = self.output.record(self.name)
+        if record.get("place", self.place) != self.place:
+            raise UserError(
+                f"{self.output.pages} holds the reports on another folder of that name: name "
+                "another --output, or delete it if the folder was moved"
+            )
         if not record or not self.output.page(self.name).is_file():
             return "there is no report yet"
         now, then = self.parts(), record.get("parts", {})
@@ -177,6 +182,14 @@ class Report:
             return Path(value).name if whole else value
 
         return {key: shown(value) for key, value in self.parameters.items()}
+
+    @property
+    def place(self) -> str:
+        """The place of the photographs as a hash: two folders may have one name, "" for none."""
+        folder, root = Path(self.parameters.get("benchmark", "")), paths.root()
+        # A project that is moved takes its folders with it.
+        known = folder.relative_to(root) if folder.is_relative_to(root) else folder
+        return content_hash(str(known)) if self.output.photographs else ""
 
     def _records(self) -> list[Path]:
         """Return the files of records that the page shows."""

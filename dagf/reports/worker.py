@@ -53,6 +53,7 @@ def make_report(stage: Path) -> None:
         "notebook": report.name,
         "dagf": dagf.__version__,
         "parameters": report.shown_parameters,
+        "place": report.place,
         "content": content_hash(job["parts"]),
         "parts": job["parts"],
         "seconds": round(time.monotonic() - began, 1),
