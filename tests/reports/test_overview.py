@@ -65,10 +65,10 @@ def rows(shown: Any) -> list[list[str]]:
 
 
 def test_a_table_and_its_figure(records: Records) -> None:
-    shown = records.table("main", "06")
+    shown = records.table("main")
     assert rows(shown) == [["<GeM>", "0.4", "[.37, .43]"], ["DAGF", "0.4", "–"]]
     assert soup(shown).select_one("tbody tr")["title"] == 'a1 "&" (seed 0)'  # type: ignore[index]
-    image = soup(records.figure("main", "06")).select_one("img")
+    image = soup(records.figure("main")).select_one("img")
     assert image["alt"] == 'bars "of" mAP'  # type: ignore[index]
     assert str(image["src"]).startswith("data:image/svg+xml;base64,")  # type: ignore[index]
 
@@ -98,7 +98,7 @@ def test_the_claims_are_counted_and_shown_with_their_contrasts(records: Records)
 
 
 def test_a_smoke_run_claims_nothing(records: Records) -> None:
-    assert "supports no claim" in Records(records.output, smoke=True).headline().data
+    assert "Nothing is claimed" in Records(records.output, smoke=True).headline().data
 
 
 def test_each_report_has_its_cost_and_its_command(records: Records) -> None:
@@ -139,7 +139,7 @@ def test_a_part_of_the_records_is_shown_too(
     for benchmark in ("", "/photos/town"):
         empty = open_records("smoke", benchmark)
         shown = [
-            empty.table("main", "06"), empty.figure("main", "06"), empty.claims(), empty.gains(),
+            empty.table("main"), empty.figure("main"), empty.claims(), empty.gains(),
             empty.counted(), empty.negative(), empty.photographs(), empty.reports(), empty.runs(),
         ]  # fmt: skip
         assert all("Nothing yet" in str(one.data) for one in shown)
