@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 from dagf.datasets.benchmark import EASY, HARD, MEDIUM
+from dagf.datasets.contents import Contents
 from dagf.datasets.toytown import (
     check_toytown,
     load_mask,
@@ -77,12 +78,12 @@ def test_a_missing_file_is_named_with_the_remedy(root: Path, tmp_path: Path) -> 
     with pytest.raises(
         UserError, match=r"lacks test/jpg/00001_003.jpg: delete .* `dagf data make`"
     ):
-        check_toytown(broken)
+        check_toytown(broken, Contents())
     with pytest.raises(UserError, match="00001_003"):
         open_toytown(TINY, tmp_path)
     shutil.rmtree(broken / "distractors" / "test" / "jpg")
     with pytest.raises(UserError, match="and 5 more files"):
-        check_toytown(broken)
+        check_toytown(broken, Contents())
 
 
 def test_mistakes_are_explained(root: Path, tmp_path: Path) -> None:
