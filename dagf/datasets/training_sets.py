@@ -20,6 +20,7 @@ from dagf.errors import UserError
 from dagf.files import content_hash, file_sha256
 
 HELD_SEED = 2023  # which landmarks of GLDv2 are held out
+_SFM = "retrieval-SfM-120k"
 _UNPACK = "get the archives again, or unpack them there"
 
 
@@ -48,31 +49,29 @@ def image_path(cid: str) -> str:
     return f"{cid[-2:]}/{cid[-4:-2]}/{cid[-6:-4]}/{cid}"
 
 
-def load_sfm(folder: Path, name: str = "retrieval-SfM-120k") -> TrainingSet:
-    """Load the set in `folder`: NAME.pkl (or the same as NAME.json) and `ims/`.
+def load_sfm(folder: Path) -> TrainingSet:
+    """Load retrieval-SfM-120k from `folder`: its list, as .pkl or .json, and `ims/`.
 
     Clusters are its landmarks. A pair whose query and positive are one file teaches nothing and is
     left out (47 of the 181,697). The validation queries are those of the list's own split; what
     shares their cluster without being a listed positive is junk.
     """
-    path, lists = _read(folder, name)
+    path, lists = _read(folder, _SFM)
     (files, pairs, clusters), val = (_split(path, lists, part) for part in ("train", "val"))
     root = folder / "ims"
     check_present(path, root, [*files, *val[0]], _UNPACK)
     return TrainingSet(
         tuple(root / file for file in files),
         tuple(np.unique(clusters, return_inverse=True)[1].tolist()),
-        Benchmark(f"{name}-validation", root, tuple(val[0]), tuple(_queries(*val))),
-        f"{name}-{file_sha256(path)[:12]}",
+        Benchmark(f"{_SFM}-validation", root, tuple(val[0]), tuple(_queries(*val))),
+        f"{_SFM}-{file_sha256(path)[:12]}",
         tuple((query, positive) for query, positive in pairs.tolist() if query != positive),
     )
 
 
-def load_whitening_split(
-    folder: Path, name: str = "retrieval-SfM-120k"
-) -> tuple[list[Path], NDArray[np.int64]]:
-    """Return files, and rows (M, 2) of matching pairs of them, from NAME-whiten.pkl (or .json)."""
-    path, lists = _read(folder, f"{name}-whiten")
+def load_whitening_split(folder: Path) -> tuple[list[Path], NDArray[np.int64]]:
+    """Return files, and rows (M, 2) of matching pairs of them, of SfM's whitening split."""
+    path, lists = _read(folder, f"{_SFM}-whiten")
     files, pairs, _ = _split(path, {"whiten": lists}, "whiten")
     check_present(path, folder / "ims", files, _UNPACK)
     return [folder / "ims" / file for file in files], pairs
@@ -88,13 +87,13 @@ def _read(folder: Path, stem: str) -> tuple[Path, dict[str, Any]]:
 def _split(
     path: Path, lists: Mapping[str, Any], part: str
 ) -> tuple[list[str], NDArray[np.int64], Indices]:
-    """Return files, (M, 2) rows of queries and positives, and the clusters (whitening: none)."""
+    """Return files, (M, 2) rows of queries and positives, and the clusters (whitening has none)."""
     try:
         one = lists[part]
         files = [image_path(cid) for cid in one["cids"]]
         pairs = np.array([one["qidxs"], one["pidxs"]], np.int64).T
-        clusters = np.array(one.get("cluster", []), np.int64)
-        if len(clusters) not in (0, len(files)) or not 0 <= pairs.min() <= pairs.max() < len(files):
+        clusters = np.array(one["cluster"] if part != "whiten" else range(len(files)), np.int64)
+        if len(clusters) != len(files) or not 0 <= pairs.min() <= pairs.max() < len(files):
             raise ValueError("clusters or pairs of other images")
     except (KeyError, TypeError, ValueError) as error:
         raise UserError(

@@ -72,14 +72,19 @@ def test_the_whitening_split(tmp_path: Path) -> None:
     files, pairs = load_whitening_split(tmp_path)
     assert [file.name for file in files] == train["cids"]
     assert pairs.tolist() == list(map(list, zip(train["qidxs"], train["pidxs"], strict=True))) * 10
-    with pytest.raises(UserError, match=r"retrieval-SfM-30k-whiten\.pkl does not exist"):
-        load_whitening_split(tmp_path, "retrieval-SfM-30k")
+    (tmp_path / f"{NAME}-whiten.pkl").unlink()
+    with pytest.raises(UserError, match=r"retrieval-SfM-120k-whiten\.pkl does not exist: get it"):
+        load_whitening_split(tmp_path)
 
 
 @pytest.mark.parametrize(
     ("change", "message"),
     [
         (lambda v: v.pop("val"), "its part 'val' is no list of images"),
+        (
+            lambda v: v["train"].pop("cluster"),
+            r"its part 'train' is no list of images \('cluster'\)",
+        ),
         (lambda v: v["train"]["cluster"].pop(), "clusters or pairs of other images"),
         (lambda v: v["train"]["qidxs"].pop(), "its part 'train' is no list of images"),
         (lambda v: v["train"]["pidxs"].__setitem__(0, 20), "clusters or pairs of other images"),
