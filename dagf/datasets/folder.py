@@ -175,7 +175,7 @@ def _benchmark(name: str, folder: Path, rows: Sequence[Row]) -> Benchmark:
 
 
 def training_images(folder: Path, role: str = "train") -> tuple[list[Path], list[int]]:
-    """Return the files of a training role, in the order of the labels, and their instances, 0 to n-1.
+    """Return the files of a training role, in the order of the labels, and their instances (0 ..).
 
     Raise `UserError` where no image has the role, and as `read_labels`.
     """
@@ -201,7 +201,7 @@ def _numbered(folder: Path, rows: Sequence[Row]) -> tuple[list[Path], list[int]]
 def validation_split(
     folder: Path, held_out: int, seed: int
 ) -> tuple[list[Path], list[int], Benchmark]:
-    """Hold instances of the role train out: return `training_images` of the others, and `hold_out`."""
+    """Return `training_images` without the held-out instances, and the benchmark of those."""
     rows = sorted(_of_role(folder, "train"), key=lambda row: row.file)
     members = defaultdict[str, list[str]](list)
     for row in rows:

@@ -6,7 +6,6 @@ import struct
 import warnings
 import zlib
 from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
@@ -211,15 +210,6 @@ def test_broken_exif_is_ignored(tmp_path: Path) -> None:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # as outside tests, where PIL's remarks are not shown
         assert load_image(path).shape == (3, 24, 40)
-
-
-def test_threads_decode_as_one_after_another(tmp_path: Path) -> None:
-    paths = [save(smooth(90 + n, 60), tmp_path / f"{n}.jpg", quality=90) for n in range(8)] * 6
-    jobs = [(path, ImageSpec(40 + number), (3, 5, 80, 55)) for number, path in enumerate(paths)]
-    expected = [load_image(*job) for job in jobs]
-    with ThreadPoolExecutor(8) as pool:
-        found = list(pool.map(lambda job: load_image(*job), jobs))
-    assert all(torch.equal(one, other) for one, other in zip(found, expected, strict=True))
 
 
 # Crops and sizes.
