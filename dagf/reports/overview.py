@@ -182,7 +182,7 @@ class Records:
 
 
 def _nothing() -> Markdown:
-    return Markdown("*Nothing yet: it comes with the notebook that measures it.*")
+    return Markdown("*Nothing to show: no notebook left a record of it.*")
 
 
 def _table(frame: DataFrame, caption: str) -> HTML | Markdown:

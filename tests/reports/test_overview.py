@@ -142,6 +142,6 @@ def test_a_part_of_the_records_is_shown_too(
             empty.table("main"), empty.figure("main"), empty.claims(), empty.gains(),
             empty.counted(), empty.negative(), empty.photographs(), empty.reports(), empty.runs(),
         ]  # fmt: skip
-        assert all("Nothing yet" in str(one.data) for one in shown)
+        assert all("Nothing to show" in str(one.data) for one in shown)
         assert empty.facts().data
     assert "town" in empty.subject().data
