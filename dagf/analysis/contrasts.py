@@ -1,4 +1,4 @@
-"""From judged queries to the tables and sentences of the reports: means, intervals, contrasts, verdicts."""
+"""From evaluated queries to figures with intervals: means over seeds, contrasts and verdicts."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -14,88 +14,47 @@ from dagf.retrieval.statistics import Interval, paired_bootstrap, sign_flip, t_i
 from dagf.study.study import Study
 
 
-def summary(results: pd.DataFrame) -> pd.DataFrame:
-    """One row an arm and query set: for each setting the mean mAP over seeds and its 95 % t-interval.
+def spread(values: "pd.Series[float]") -> str:
+    """Return the mean over seeds [95 % t-interval]; the number alone where all seeds are alike."""
+    return f"{values.iloc[0]:.1f}" if values.nunique() <= 1 else str(t_interval(values))
 
-    results: as `Study.table` gives them. The column `seeds` says how many there are.
+
+def summary(results: pd.DataFrame) -> pd.DataFrame:
+    """Return a row an arm and query set: for each setting the mean mAP over seeds [t-interval].
+
+    results: as `Study.table` gives them; of `Study.off_the_shelf_table`, which has no seeds, the
+    numbers alone.
     """
     rows = []
     for (query_set, arm), part in results.groupby(["query_set", "arm"], sort=False):
-        row: dict[str, Any] = {
-            "query set": query_set,
-            "method": VARIANTS[str(arm)].title,
-            "seeds": part["seed"].nunique(),
-        }
+        row: dict[str, Any] = {"query set": query_set, "method": VARIANTS[str(arm)].title}
+        row |= {"seeds": part["seed"].nunique()} if "seed" in part else {}
         for setting, values in part.groupby("setting", sort=False)["mAP"]:
-            row[str(setting)] = (
-                str(t_interval(values)) if len(values) > 1 else f"{values.iloc[0]:.1f}"
-            )
-        rows.append(row | {RUNS: run_words(zip(part["seed"], part["run"], strict=True))})
-    return traced(rows)
-
-
-def main_caption(study: Study) -> str:
-    """What a reader of the main table must know of it: the score, the images, the budget, the settings."""
-    profile, test = study.profile, study.test
-    spec, backbone = study.plan().training, profile.backbone_training
-    steps = f"{spec.epochs * spec.steps} steps"
-    budget = (
-        f"for each seed one backbone is trained {backbone.epochs * backbone.steps} steps from nothing under a plain mean, SPoC, "
-        f"and each method goes on from it for {steps}, backbone and head"
-        if backbone
-        else f"{steps} for each"
-    )
-    words = (
-        "mAP (mean average precision) in per cent: 100 where every right image stands before all wrong ones. Mean over "
-        "seeds [95 % t-interval]; in the figure dots are seeds, strokes their mean, pale bars the interval, and axes "
-        f"do not start at 0. {ranking_words(study)} "
-        f"Profile {profile.name}, a small budget: {budget}. A longer training may change the order."
-    )
-    if len(test.settings) > 1:
-        words += (
-            " Easy asks for images that show the landmark large, little hidden, little turned and with little clutter, "
-            "Hard for the others unless they are hardly recognisable, Medium for both. What shows the query's landmark "
-            "and is not asked for counts as neither right nor wrong. Each asks for other images and for more or fewer "
-            "of them, so one may be easier to the score than its name; compare within a column."
-        )
-    return f"{words} {study.caveat}".rstrip()
-
-
-def ranking_words(study: Study) -> str:
-    """What is asked of a method: how many queries, of what, among how many images, how many of which are right."""
-    test = study.test
-    right = np.mean(
-        [count for query in test.queries if (count := len(query.relevance(test.middle)[0]))]
-    )
-    return (
-        f"{len(test.queries)} queries show {len(set(test.clusters()))} different things; every ranking is of "
-        f"{len(test.database)} database images and {len(test.distractors)} distractors, of which on "
-        f"{test.middle.name} {right:.1f} are right on average."
-    )
+            one = f"{values.mean():.1f}" if len(values) == 1 else str(t_interval(values))
+            row[str(setting)] = one
+        runs = zip(part["seed"], part["run"], strict=True) if "run" in part else ()
+        rows.append(row | {RUNS: run_words(runs)})
+    return one_set(traced(rows))
 
 
 def ranked(table: pd.DataFrame, setting: str) -> pd.DataFrame:
-    """A table of `summary`: the query sets one after the other, in each the best mean under `setting` first."""
-    means = table[setting].str.split().str[0].astype(float)
-    sets = table["query set"].map(
-        {name: place for place, name in enumerate(table["query set"].unique())}
-    )
-    return table.iloc[np.lexsort((-means, sets))].reset_index(drop=True)
-
-
-def off_the_shelf_summary(results: pd.DataFrame) -> pd.DataFrame:
-    """The same for arms off the shelf (`Study.shelf_table`): one number each, for there is nothing random."""
-    return summary(results.assign(seed=0, run="")).drop(columns="seeds")
+    """Sort a table of `summary`: within each query set the best mean under `setting` first."""
+    order = table.assign(mean=-table[setting].str.split().str[0].astype(float))
+    if "query set" not in table:
+        return table.loc[order.sort_values("mean", kind="stable").index].reset_index(drop=True)
+    order["set"] = pd.factorize(table["query set"])[0]
+    return table.loc[order.sort_values(["set", "mean"]).index].reset_index(drop=True)
 
 
 @dataclass(frozen=True)
 class Contrast:
-    """One thing minus another on the same queries and seeds, in mAP points, or those of the score that `setting` names.
+    """One thing minus another on the same queries and seeds, in points of the score `setting`.
 
-    joint: the interval over seeds and clusters of queries at once, and `p_joint` of that test (`two_way`). Beside it
-    each source of chance alone: over_seeds, the t-interval of the seeds' differences; over_queries, the bootstrap over
-    clusters of queries, of the differences averaged over seeds, and `p_queries` of the sign-flip test that flips whole
-    clusters. runs: the trained runs of both, in words.
+    joint: the interval over seeds and clusters of queries at once, and `p_joint` of that test
+    (`two_way`). Beside it each source of chance alone: over_seeds, the t-interval of the seeds'
+    differences; over_queries, the bootstrap over clusters of queries, of the differences averaged
+    over seeds, and `p_queries` of the sign-flip test that flips whole clusters. runs: the trained
+    runs of both, as text.
     """
 
     what: str
@@ -124,13 +83,12 @@ class Contrast:
 
     @property
     def verdict(self) -> str:
-        """'above', 'below' or 'no difference shown': a side is taken only if all three intervals exclude 0."""
+        """'above' or 'below' if all three intervals exclude 0, else 'no difference shown'."""
         intervals = (self.joint, self.over_seeds, self.over_queries)
         if all(interval.low > 0 for interval in intervals):
             return "above"
-        return (
-            "below" if all(interval.high < 0 for interval in intervals) else "no difference shown"
-        )
+        below = all(interval.high < 0 for interval in intervals)
+        return "below" if below else "no difference shown"
 
 
 def contrast_of(
@@ -142,33 +100,66 @@ def contrast_of(
     query_set: str = "query",
     runs: str = "",
 ) -> Contrast:
-    """The contrast of a table of differences (queries x seeds), whose index names the queries in `clusters`."""
+    """Return the contrast of a table of differences (queries x seeds).
+
+    Its index names the queries, which `clusters` assigns to clusters.
+    """
     differences = differences.dropna()
     member = clusters[differences.index]
     by_query = differences.mean(axis=1)
     joint, p_joint = two_way(differences, member)
     return Contrast(
-        what, minus, setting, query_set, differences.shape[1], len(differences), len(np.unique(member)),
-        joint, t_interval(differences.mean(axis=0)), paired_bootstrap(by_query, member),
-        p_joint, sign_flip(by_query, member), runs,
-    )  # fmt: skip
+        what=what,
+        minus=minus,
+        setting=setting,
+        query_set=query_set,
+        seeds=differences.shape[1],
+        queries=len(differences),
+        clusters=len(np.unique(member)),
+        joint=joint,
+        over_seeds=t_interval(differences.mean(axis=0)),
+        over_queries=paired_bootstrap(by_query, member),
+        p_joint=p_joint,
+        p_queries=sign_flip(by_query, member),
+        runs=runs,
+    )
+
+
+def points(
+    study: Study, arms: Sequence[str], setting: str, query_set: str = "", heads: bool = False
+) -> list[pd.DataFrame]:
+    """Return for each arm the AP of a set of test queries in points (queries x seeds).
+
+    query_set: the first, unless named. Queries without positives are left out.
+    """
+    results, query_set = study.evaluate(arms, heads=heads), query_set or study.test.first_set
+    seeds = study.profile.seeds
+    return [
+        pd.DataFrame(
+            {seed: _points(results[arm, seed].per_query, setting, query_set) for seed in seeds}
+        )
+        for arm in arms
+    ]
+
+
+def _points(per_query: pd.DataFrame, setting: str, query_set: str) -> "pd.Series[float]":
+    asked = (per_query["setting"] == setting) & (per_query["query_set"] == query_set)
+    chosen = per_query[asked & (per_query["positives"] > 0)]
+    return 100 * chosen.set_index("query")["AP"]
 
 
 def contrast(
     study: Study, arm: str, baseline: str, setting: str, query_set: str = "", heads: bool = False
 ) -> Contrast:
-    """`arm` minus `baseline` on a set of test queries (the first, unless named), paired by seed and query."""
-    query_set = query_set or study.test.first_set
-    apart = differences(study, arm, baseline, setting, query_set, heads)
-    titles, runs = (
-        (VARIANTS[arm].title, VARIANTS[baseline].title),
-        runs_of(study, arm, baseline, heads=heads),
-    )
-    return contrast_of(apart, study.test.clusters(), *titles, setting, query_set, runs)
+    """Return `arm` minus `baseline` on a set of test queries, paired by seed and query."""
+    one, other = points(study, (arm, baseline), setting, query_set, heads)
+    titles = VARIANTS[arm].title, VARIANTS[baseline].title
+    query_set, runs = query_set or study.test.first_set, runs_of(study, arm, baseline, heads=heads)
+    return contrast_of(one - other, study.test.clusters(), *titles, setting, query_set, runs)
 
 
 def runs_of(study: Study, *arms: str, heads: bool = False) -> str:
-    """The trained runs of arms, in words: each arm by its title, then its runs."""
+    """Return the trained runs of arms as text: each arm by its title, then its runs."""
     results = study.evaluate(arms, heads=heads)
     found = {
         arm: run_words((seed, results[arm, seed].run) for seed in study.profile.seeds)
@@ -177,94 +168,61 @@ def runs_of(study: Study, *arms: str, heads: bool = False) -> str:
     return "; ".join(f"{VARIANTS[arm].title}: {runs}" for arm, runs in found.items() if runs)
 
 
-def backbone_words(study: Study, seeds: Sequence[int] = ()) -> str:
-    """The runs of the backbones under untrained heads, in words; '' where they were trained elsewhere."""
-    if not study.profile.backbone_training:
-        return ""
-    backbones = ((seed, study.backbone_config(seed)) for seed in seeds or study.profile.seeds)
-    return (
-        f"backbones: {run_words((seed, backbone.id) for seed, backbone in backbones if backbone)}"
-    )
-
-
-def trained_facts(study: Study) -> dict[str, str]:
-    """What the trainings of a study cost, backbones and validation trials included, as a fact for `keep_table`."""
-    ids = {backbone.id for seed in study.profile.seeds if (backbone := study.backbone_config(seed))}
-    for heads in (False, True) if study.profile.heads else (False,):
-        ids |= {run.id for run in study.train(heads=heads).values()} | {
-            *study.trials(heads=heads).get("run", [])
-        }
-    minutes = sum(study.store.get(one).record["seconds"] for one in ids) / 60
-    return {
-        "Trained": f"{len(ids)} runs, {minutes:.0f} minutes of one core from nothing; what is trained is kept"
-    }
-
-
-def sample_words(study: Study, seeds: Sequence[int] = ()) -> str:
-    """What a table of test figures is computed over: queries, their groups, seeds."""
-    groups, trained = len(set(study.test.clusters())), seeds or study.profile.seeds
-    seeded = "1 seed" if len(trained) == 1 else f"{len(trained)} seeds"
-    return f"Test split: {len(study.test.queries)} queries in {groups} groups, {seeded}."
-
-
-def contrast_words(study: Study, seeds: Sequence[int] = ()) -> str:
-    """`sample_words`, and what the p of a table of contrasts is: which tests, over what, and how small it can get."""
-    least = 2.0 ** (
-        1 - min(len(set(study.test.clusters())), 14)
-    )  # from 14 groups on `sign_flip` draws its patterns
-    return (
-        f"{sample_words(study, seeds)} p: the larger of a t-test over seeds and groups at once and a sign-flip test "
-        f"over the groups, which cannot be below {least:.4f} here. Verdicts follow from the intervals, not from p."
-    )
-
-
-def differences(
-    study: Study, arm: str, baseline: str, setting: str, query_set: str = "", heads: bool = False
-) -> pd.DataFrame:
-    """`arm` minus `baseline` in AP points, queries (of one set, the first unless named) x seeds."""
-    results, query_set = (
-        study.evaluate([arm, baseline], heads=heads),
-        query_set or study.test.first_set,
-    )
-    one, other = (
-        pd.DataFrame(
-            {
-                seed: query_points(results[name, seed].per_query, setting, query_set)
-                for seed in study.profile.seeds
-            }
-        )
-        for name in (arm, baseline)
-    )
-    return one - other
-
-
-def query_points(per_query: pd.DataFrame, setting: str, query_set: str) -> "pd.Series[float]":
-    """The AP of each query of a set in points; queries without positives left out."""
-    chosen = per_query[
-        (per_query["setting"] == setting)
-        & (per_query["query_set"] == query_set)
-        & (per_query["positives"] > 0)
-    ]
-    return 100 * chosen.set_index("query")["AP"]
-
-
-def contrast_table(contrasts: Sequence[Contrast]) -> pd.DataFrame:
-    """One row a contrast: its query set (where there are several) and setting, its `cells`, verdict and p-value."""
-    rows = [
-        {"what": one.what, "minus": one.minus, "query set": one.query_set, "setting": one.setting}
-        | cells(one, {"verdict": one.verdict})
-        | {"p": f"{one.p:.3f}", RUNS: one.runs}
-        for one in contrasts
-    ]
-    return one_set(traced(rows))
+def backbone_words(study: Study) -> str:
+    """Return the runs of the backbones as text; '' where they are not trained here."""
+    backbones = {seed: study.backbone_config(seed) for seed in study.profile.seeds}
+    words = run_words((seed, backbone.id) for seed, backbone in backbones.items() if backbone)
+    return f"backbones: {words}" if words else ""
 
 
 def cells(one: Contrast, result: dict[str, str]) -> dict[str, str]:
-    """How a table shows a contrast: the difference with its joint 95 % interval, what follows from it in a column
-    `result`, and the two intervals beside it."""
+    """Return the cells that show a contrast; `result`, what follows from it, after the first."""
     return {
         "difference [95 %]": one.joint.signed,
         **result,
         "over seeds": f"{one.over_seeds.ends}, {one.seeds}",
         "over queries (groups)": f"{one.over_queries.ends}, {one.queries} ({one.clusters})",
+        "p": f"{one.p:.3f}",
     }
+
+
+def contrast_table(contrasts: Sequence[Contrast]) -> pd.DataFrame:
+    """Return a row a contrast, with its verdict."""
+    rows = [
+        {"what": one.what, "minus": one.minus, "query set": one.query_set, "setting": one.setting}
+        | cells(one, {"verdict": one.verdict})
+        | {RUNS: one.runs}
+        for one in contrasts
+    ]
+    return one_set(traced(rows))
+
+
+def ranking_words(study: Study) -> str:
+    """Return how many queries are asked, of what, among how many images, and how many are right."""
+    test = study.test
+    right = [len(query.relevance(test.middle)[0]) for query in test.queries]
+    return (
+        f"{len(test.queries)} queries of {len(set(test.clusters()))} things; each ranking is of "
+        f"{len(test.database)} database images and {len(test.distractors)} distractors, of which "
+        f"on {test.middle.name} {np.mean([count for count in right if count]):.1f} are right."
+    )
+
+
+def sample_words(study: Study, seeds: Sequence[int] = ()) -> str:
+    """Return what a table of test figures is computed over, and the least p that it can have."""
+    groups, count = len(set(study.test.clusters())), len(seeds or study.profile.seeds)
+    least = 2.0 ** (1 - min(groups, 14))  # from 14 groups on `sign_flip` draws its patterns
+    return (
+        f"Test split: {len(study.test.queries)} queries in {groups} groups, {count} "
+        f"seed{'s' if count > 1 else ''}; no p can be below {least:.4f}."
+    )
+
+
+def trained_facts(study: Study) -> dict[str, str]:
+    """Return what the trainings of a study cost, with backbones and trials, for `keep_table`."""
+    ids = {backbone.id for seed in study.profile.seeds if (backbone := study.backbone_config(seed))}
+    for heads in (False, True) if study.profile.heads else (False,):
+        ids |= {run.id for run in study.train(heads=heads).values()}
+        ids |= {*study.trials(heads=heads).get("run", [])}
+    minutes = sum(study.store.get(one).record["seconds"] for one in ids) / 60
+    return {"Trained": f"{len(ids)} runs, {minutes:.0f} minutes of one core from nothing"}

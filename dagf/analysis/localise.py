@@ -1,14 +1,15 @@
 """Does the network look at the landmark? Attention maps, scored against the exact masks of Toytown.
 
-    database image -> maps: attention, Grad-CAM and its kin, and two that know nothing of the image
-                   -> pixel AUC, pointing, energy inside: each against the pixels in which the landmark is seen
+    database image -> maps: attention, Grad-CAM and its kin, and some that know nothing of the image
+                   -> pixel AUC, pointing, energy inside: against the pixels that show the landmark
 
-Only database images are scored: a query's crop would give the answer away. A score says where in an image a map
-is high. It does not say that looking there helps to find the image: that is for the benchmark to say.
+Only database images are scored: a query's crop would give the answer away. A score says where in an
+image a map is high. It does not say that looking there helps to find the image: that is for the
+benchmark to say.
 """
 
 from collections.abc import Sequence
-from dataclasses import asdict, replace
+from dataclasses import replace
 from functools import partial, reduce
 from pathlib import Path
 
@@ -27,13 +28,11 @@ from dagf.datasets.images import to_input
 from dagf.datasets.toytown import load_mask, toytown_records
 from dagf.devices import on_device
 from dagf.errors import UserError
-from dagf.files import atomic_path, content_hash
 from dagf.model.network import Inspection, RetrievalNet
 from dagf.retrieval.extract import benchmark_scores
 from dagf.retrieval.statistics import paired_bootstrap
-from dagf.study.cache import read_table
-from dagf.study.parallel import side_by_side
-from dagf.study.provenance import code_hash, evaluation_hash
+from dagf.study.cache import cached_tables, table_file
+from dagf.study.provenance import code_hash
 from dagf.study.runs import Run
 from dagf.study.study import Study
 
@@ -42,22 +41,24 @@ Mask = NDArray[np.bool_]
 BATCH = 48  # images; at 96 pixels their maps take 20 MB
 SEED = 2023  # of the random maps
 SPREAD = 0.3  # standard deviation of the centre prior, as a share of the image's sides
-SMALL = 0.25  # energy is judged where the mask covers at most this share: elsewhere most of any map is inside
+SMALL = 0.25  # energy is scored for masks of at most this area: else most of any map is inside
 DIFFICULTIES = ("easy", "hard", "junk")
 
 
 def maps_of(
     net: RetrievalNet, images: Tensor, targets: Sequence[CamTarget], numbers: Sequence[int]
 ) -> dict[str, Plane]:
-    """Where `net` looks in images (B, 3, H, W), and what to compare that with: name -> maps (B, H, W).
+    """Return where `net` looks in images (B, 3, H, W), and what to compare that with.
 
-    targets: what Grad-CAM and LayerCAM ask, one an image. numbers: one an image, for its random maps: one of noise,
-    and a CAM of random channel weights, as that of the Grad-CAM package.
+    name -> maps (B, H, W). targets: what Grad-CAM and LayerCAM ask, one an image. numbers: one an
+    image, for its random maps: one of noise, and a CAM of random channel weights, as that of the
+    Grad-CAM package.
 
-    Every map is enlarged (bilinear, align_corners=False) and brought to 0..1 within its image by the routine
-    that the Grad-CAM package has for its own: energy depends on where a map's zero lies, so none may keep a
-    floor that others have lost. A constant map becomes 0. A network without spatial attention has no "region
-    evaluator", one without MAX-Mask no "MAX-Mask cells". Not to be called in `torch.inference_mode`.
+    Every map is enlarged (bilinear, align_corners=False) and brought to 0..1 within its image by
+    the routine that the Grad-CAM package has for its own: energy depends on where a map's zero
+    lies, so none may keep a floor that others have lost. A constant map becomes 0. A network
+    without spatial attention has no "region evaluator", one without MAX-Mask no "MAX-Mask cells".
+    Not to be called in `torch.inference_mode`.
     """
     images = images.to(next(net.parameters()).device)
     with torch.no_grad():
@@ -68,9 +69,8 @@ def maps_of(
     maps |= cams(net, seen.features, targets)
     maps["feature norm"] = norm[:, 0].cpu().numpy()
     maps["centre prior"] = np.repeat(centre_prior(height, width)[None], len(images), 0)
-    maps["random map"] = np.stack(
-        [np.random.default_rng([SEED, k]).random(norm.shape[2:]) for k in numbers]
-    )
+    noise = [np.random.default_rng([SEED, k]).random(norm.shape[2:]) for k in numbers]
+    maps["random map"] = np.stack(noise)
     maps["random CAM"] = random_cams(seen.features, numbers)
     return {
         name: scale_cam_image(scale_cam_image(planes, (width, height)))
@@ -79,14 +79,14 @@ def maps_of(
 
 
 def random_cams(features: Tensor, numbers: Sequence[int]) -> Plane:
-    """What a CAM of F (B, C, h, w) shows whose channel weights nobody chose: they are drawn from -1..1 for each image
-    by its number. Rectified, (B, h, w)."""
-    weights = np.stack(
-        [np.random.default_rng([SEED, k, 1]).uniform(-1, 1, features.shape[1]) for k in numbers]
-    )
-    planes: Plane = np.einsum(
-        "bc,bchw->bhw", weights.astype(np.float32), features.cpu().numpy()
-    ).clip(min=0)
+    """Return a CAM of F (B, C, h, w) under random channel weights, rectified: (B, h, w).
+
+    The weights are drawn from -1..1 for each image by its number.
+    """
+    count = features.shape[1]
+    drawn = [np.random.default_rng([SEED, k, 1]).uniform(-1, 1, count) for k in numbers]
+    weights = np.stack(drawn).astype(np.float32)
+    planes: Plane = np.einsum("bc,bchw->bhw", weights, features.cpu().numpy()).clip(min=0)
     return planes
 
 
@@ -102,10 +102,11 @@ def _attentions(seen: Inspection) -> dict[str, Tensor]:
 
 
 def kept_share(kept: Sequence[Tensor], size: tuple[int, int]) -> Tensor:
-    """The kept cells of each window k, (B, 1, h-k+1, w-k+1) boolean, laid back on the map's cells: (B, 1, h, w).
+    """Lay the kept cells of windows k, (B, 1, h-k+1, w-k+1) boolean, on the map: (B, 1, h, w).
 
-    A cell gets the share that is kept of the k x k windows that cover it; of that, the mean over the windows k.
-    So a mask that keeps all gives 1 everywhere, at the border too, where fewer windows cover a cell.
+    A cell gets the share that is kept of the k x k windows that cover it; of that, the mean over
+    the windows k. So a mask that keeps all gives 1 everywhere, at the border too, where fewer
+    windows cover a cell.
     """
 
     def covering(cells: Tensor) -> Tensor:
@@ -120,7 +121,7 @@ def kept_share(kept: Sequence[Tensor], size: tuple[int, int]) -> Tensor:
 
 
 def centre_prior(height: int, width: int) -> Plane:
-    """A Gaussian in the middle of the image, (height, width): what a map gains from photographers' habits alone."""
+    """Return a Gaussian in the middle of the image: what photographers' habits alone give a map."""
     rows, columns = (
         np.exp(-0.5 * (((np.arange(n) + 0.5) / n - 0.5) / SPREAD) ** 2) for n in (height, width)
     )
@@ -128,9 +129,10 @@ def centre_prior(height: int, width: int) -> Plane:
 
 
 def pixel_auc(plane: Plane, mask: Mask) -> float:
-    """The chance that a pixel in the mask is higher than one outside, ties counting half; NaN without either.
+    """Return the chance that a pixel in the mask is higher than one outside, ties counting half.
 
-    The area under the ROC curve, as the Mann-Whitney statistic with mid-ranks.
+    The area under the ROC curve, as the Mann-Whitney statistic with mid-ranks; NaN without pixels
+    of both kinds.
     """
     inside, outside = np.sort(plane[mask]), np.sort(plane[~mask])
     if not (len(inside) and len(outside)):
@@ -140,27 +142,28 @@ def pixel_auc(plane: Plane, mask: Mask) -> float:
 
 
 def pointing(plane: Plane, mask: Mask) -> float:
-    """1 if the map's maximum lies in the mask, else 0; of tied maxima the share that does.
+    """Return 1 if the map's maximum lies in the mask, else 0; of tied maxima the share that does.
 
-    The pointing game of Zhang et al. (IJCV 2018), without their tolerance of 15 pixels: the masks are exact.
+    The pointing game of Zhang et al. (IJCV 2018), without their tolerance of 15 pixels: the masks
+    are exact.
     """
     return float(mask[plane == plane.max()].mean())
 
 
 def energy_inside(plane: Plane, mask: Mask) -> float:
-    """The share of a map's sum that lies in the mask, for a map >= 0; NaN for a map that is 0 everywhere.
+    """Return the share of a map's sum that lies in the mask, for a map >= 0; NaN if it is all 0.
 
-    The energy-based pointing game of Wang et al. (Score-CAM, CVPRW 2020), with masks for their boxes.
+    The energy-based pointing game of Wang et al. (Score-CAM, CVPRW 2020), with masks for boxes.
     """
     total = plane.sum(dtype=np.float64)
     return float(plane[mask].sum(dtype=np.float64) / total) if total else float("nan")
 
 
 def cam_targets(study: Study, net: RetrievalNet) -> list[CamTarget]:
-    """For each image of the test database: like its landmark's query, and not like that query's worst mistake.
+    """Return a target for each image of the test database.
 
-    The mistake is the best-scoring database image of another landmark. So Grad-CAM is told what to look for,
-    which attention is not.
+    Like its landmark's query, and not like that query's worst mistake: the best-scoring database
+    image of another landmark. So Grad-CAM is told what to look for, which attention is not.
     """
     test = replace(study.test, distractors=())
     scores, rows, asked = benchmark_scores(net, test, study.profile.evaluation_image)
@@ -173,63 +176,46 @@ def cam_targets(study: Study, net: RetrievalNet) -> list[CamTarget]:
     return [targets[row] for row in range(len(rows))]
 
 
-def localisation(study: Study, net: RetrievalNet, step: int = 1) -> pd.DataFrame:
-    """Every map of every `step`-th test database image of Toytown, scored: one row an image and map.
+def localisation(study: Study, net: RetrievalNet) -> pd.DataFrame:
+    """Score every map of every test database image of Toytown: one row an image and map.
 
-    Columns: file, landmark, difficulty, scale (see `toytown_records`); map; AUC, pointing, energy, and area, the
-    mask's share of the image: all 0..1. Of a landmark's views a step that divides their number takes the same
-    ones each time. Raises `UserError` for a study of photographs, which have no masks.
+    Columns: file, landmark, difficulty, scale (see `toytown_records`); map; AUC, pointing, energy,
+    and area, the mask's share of the image: all 0..1. Raises `UserError` for photographs, which
+    have no masks.
     """
-    records = toytown_records(_toytown(study), "test").query("role == 'database'")[::step]
+    records = toytown_records(_toytown(study), "test").query("role == 'database'")
     net, spec = on_device(net), study.profile.evaluation_image
-    targets = cam_targets(study, net)
+    targets, scored = cam_targets(study, net), []
     numbers = {file: number for number, file in enumerate(study.test.database)}
-    kept = ["file", "landmark", "difficulty", "scale"]
-    scored = []
     batches = image_batches([study.test.root / file for file in records["file"]], spec, batch=BATCH)
-    for places, images in progress(
-        batches, "maps", len(records), amount=lambda batch: len(batch[0])
-    ):
-        rows = records[kept].iloc[places].to_dict("records")
+    about = records[["file", "landmark", "difficulty", "scale"]]
+    steps = progress(batches, "maps", len(records), amount=lambda batch: len(batch[0]))
+    for places, images in steps:
+        rows = about.iloc[places].to_dict("records")
         chosen = [numbers[row["file"]] for row in rows]
         masks = [landmark_mask(study, row["file"], images) for row in rows]
-        for name, planes in maps_of(
-            net, to_input(images), [targets[number] for number in chosen], chosen
-        ).items():
+        asked = [targets[number] for number in chosen]
+        for name, planes in maps_of(net, to_input(images), asked, chosen).items():
             for row, plane, mask in zip(rows, planes, masks, strict=True):
                 scored.append(row | {"map": name} | _scores(plane, mask))
     net.cpu()
     return pd.DataFrame(scored)
 
 
-def localisations(study: Study, arm: str = "dagf") -> pd.DataFrame:
-    """`localisation` of the end-to-end runs of all seeds, with the column `seed`; kept beside each run."""
-    runs = {seed: study.run(arm, seed) for seed in study.profile.seeds}
-    side_by_side(
-        partial(_localise, study),
-        [run for run in runs.values() if not _file(study, run).exists()],
-        "maps",
-    )
-    return pd.concat(
-        [read_table(_file(study, run)).assign(seed=seed) for seed, run in runs.items()]
-    )
+def localisations(study: Study) -> pd.DataFrame:
+    """Return `localisation` of DAGF end to end, with the column `seed`; kept in the cache."""
+    runs = {seed: study.run("dagf", seed) for seed in study.profile.seeds}
+    decides = study.test_id, study.profile.evaluation_image, code_hash("dagf.analysis.localise")
+    files = {
+        run: table_file(study.cache, "localisation", run.weights_id, *decides)
+        for run in runs.values()
+    }
+    found = cached_tables(files, partial(_localise, study), "maps")
+    return pd.concat([found[run].assign(seed=seed) for seed, run in runs.items()])
 
 
-def _localise(study: Study, run: Run) -> None:
-    with atomic_path(_file(study, run)) as temporary:
-        localisation(study, run.network()).to_csv(temporary, index=False)
-
-
-def _file(study: Study, run: Run) -> Path:
-    own = code_hash("dagf.analysis.localise")
-    asked = [
-        run.weights_id,
-        study.test_id,
-        asdict(study.profile.evaluation_image),
-        evaluation_hash(),
-        own,
-    ]
-    return run.folder / f"localisation-{content_hash(asked)}.csv"
+def _localise(study: Study, run: Run) -> pd.DataFrame:
+    return localisation(study, run.network())
 
 
 def _toytown(study: Study) -> Path:
@@ -239,63 +225,53 @@ def _toytown(study: Study) -> Path:
 
 
 def landmark_mask(study: Study, file: str, images: Tensor) -> Mask:
-    """The mask at the size (H, W) of the network's input: nearest pixel, where the profile resizes images."""
+    """Return an image's mask at the size (H, W) of the network's input, by nearest pixel."""
     mask = torch.from_numpy(load_mask(_toytown(study), "test", file))
     resized = fn.interpolate(mask[None, None].float(), size=images.shape[2:], mode="nearest-exact")
     return resized[0, 0].bool().numpy()
 
 
 def _scores(plane: Plane, mask: Mask) -> dict[str, float]:
-    scores = {
+    return {
         "AUC": pixel_auc(plane, mask),
         "pointing": pointing(plane, mask),
         "energy": energy_inside(plane, mask),
+        "area": float(mask.mean()),
     }
-    return scores | {"area": float(mask.mean())}
 
 
 def localisation_summary(frame: pd.DataFrame) -> pd.DataFrame:
-    """One row a map, in per cent: pixel AUC and pointing over all images, energy inside over those of small masks.
+    """Return a row a map, in per cent: pixel AUC, pointing, and energy inside over small masks.
 
-    low, high: the AUC's 95 % interval from a bootstrap over landmarks. Chance: 50 for the AUC, the area for the
-    energy.
+    low, high: the AUC's 95 % interval from a bootstrap over landmarks. Chance: 50 for the AUC, the
+    area for the energy.
     """
     rows = []
     for name, part in frame.groupby("map", sort=False):
-        per_query, small = part.dropna(subset="AUC"), part[part["area"] <= SMALL]
-        mean, low, high = paired_bootstrap(100 * per_query["AUC"], per_query["landmark"])
-        rows.append(
-            {
-                "map": name,
-                "pixel AUC (%)": mean,
-                "low": low,
-                "high": high,
-                "pointing (%)": 100 * part["pointing"].mean(),
-                "energy inside (%)": 100 * small["energy"].mean(),
-                "area (%)": 100 * small["area"].mean(),
-            }
-        )
+        scored, small = part.dropna(subset="AUC"), part[part["area"] <= SMALL]
+        mean, low, high = paired_bootstrap(100 * scored["AUC"], scored["landmark"])
+        row = {"map": name, "pixel AUC (%)": mean, "low": low, "high": high}
+        row["pointing (%)"] = 100 * part["pointing"].mean()
+        row["energy inside (%)"] = 100 * small["energy"].mean()
+        rows.append({**row, "area (%)": 100 * small["area"].mean()})
     return pd.DataFrame(rows)
 
 
 def by_difficulty(frame: pd.DataFrame) -> pd.DataFrame:
-    """One row a map: the means in per cent of its three scores, as `localisation_summary`, over easy, hard and junk
-    images: columns 'AUC, easy', ..., 'energy, junk'."""
+    """Return the three scores of `localisation_summary` over easy, hard and junk images.
+
+    One row a map, in per cent: columns 'AUC, easy', ..., 'energy, junk'.
+    """
     small = frame.assign(energy=frame["energy"].where(frame["area"] <= SMALL))
-    means = (
-        100 * small.groupby(["map", "difficulty"], sort=False)[["AUC", "pointing", "energy"]].mean()
-    )
-    maps = frame["map"].unique()
-    columns = {
-        f"{score}, {difficulty}": means[score]
-        .reindex([(name, difficulty) for name in maps])
-        .to_numpy()
-        for score in ("AUC", "pointing", "energy")
-        for difficulty in DIFFICULTIES
-    }
-    return pd.DataFrame({"map": maps, **columns})
+    table = pd.DataFrame({"map": frame["map"].unique()})
+    for score in ("AUC", "pointing", "energy"):
+        means = 100 * small.pivot_table(score, "map", "difficulty", dropna=False)
+        means = means.reindex(index=table["map"], columns=list(DIFFICULTIES))
+        for difficulty in DIFFICULTIES:
+            table[f"{score}, {difficulty}"] = means[difficulty].to_numpy()
+    return table
 
 
 def worst_images(frame: pd.DataFrame, map_name: str, count: int) -> list[str]:
-    """The files in which a map has its lowest pixel AUC, the worst first."""
+    """Return the files in which a map has its lowest pixel AUC, the worst first."""
     return frame[frame["map"] == map_name].nsmallest(count, "AUC")["file"].tolist()

@@ -1,140 +1,301 @@
-"""mAP among many distractors: the test landmarks of a study among all that its profile's `scale` asks for."""
+"""Large scale: mAP among many distractors, and what search costs as the database grows.
 
-from collections.abc import Sequence
-from dataclasses import dataclass, replace
+Beyond the descriptors that are there, rows are drawn from a Gaussian fitted to them. These serve to
+measure costs and the recall of an index; nothing is evaluated on them.
+"""
+
+import statistics
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import replace
 from functools import partial
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any
 
+import faiss
 import numpy as np
 import pandas as pd
+import torch
+from numpy.typing import NDArray
 
-from dagf.analysis.tables import RUNS, run_words, traced
-from dagf.console import progress
+from dagf.analysis.tables import RUNS, benchmark_figures, run_words, traced
+from dagf.console import cores, progress
+from dagf.datasets.batches import image_batches, network_input
+from dagf.datasets.images import ImageSpec, load_image
 from dagf.datasets.toytown import load_toytown
 from dagf.errors import UserError
+from dagf.model.network import RetrievalNet
 from dagf.model.variants import VARIANTS
+from dagf.retrieval.ann import Index, build_index, index_factory
+from dagf.retrieval.extract import extract, for_inference
 from dagf.retrieval.metrics import evaluate_positions, means, stream_positions
-from dagf.retrieval.search import Descriptors, Rows
+from dagf.retrieval.search import BLOCK, Descriptors, Rows, search
+from dagf.retrieval.statistics import exponent
 from dagf.study.opening import drawn
 from dagf.study.parallel import side_by_side
-from dagf.study.profile import Scale
 from dagf.study.runs import Run
 from dagf.study.study import Key, Study
 
 FIRST = 100  # distractors at the first step of the curve, and of the fit
+TOP = 10  # neighbours, of which the recall is measured
+ROUNDS = 3
+SOME, TURNS = 256, 5  # images on which the stages are measured, and how often
+Extracted = tuple[
+    Rows, Descriptors
+]  # the rows (N, D) of a database on disk, and its queries (Q, D)
 
 
-def scale_of(study: Study) -> Scale:
-    """What the profile measures at large scale; a `UserError` where it says nothing."""
+def crowded(study: Study) -> Study:
+    """Return the study among all distractors of the profile's `scale`; photographs stay as they are.
+
+    The landmarks are the same drawings: an image of Toytown does not depend on how many there are.
+    """
     if study.profile.scale is None:
         raise UserError(
             f"profile {study.profile.name} has no 'scale': add one, as the profile cpu has it"
         )
-    return study.profile.scale
-
-
-def crowded(study: Study) -> Study:
-    """The same test landmarks among all distractors of the profile's `scale`; photographs stay as they are.
-
-    The same drawings: an image of Toytown does not depend on how many there are.
-    """
     if study.toytown is None:
         return study
-    spec = replace(
-        study.profile.drawing, train_landmarks=0, validation_landmarks=0, validation_distractors=0
-    )
-    spec = replace(spec, distractors=scale_of(study).distractors)
+    spec = replace(study.profile.drawing, distractors=study.profile.scale.distractors)
+    spec = replace(spec, train_landmarks=0, validation_landmarks=0, validation_distractors=0)
     root = drawn(spec)
     return replace(study, test=load_toytown(root, "test"), test_id=root.name, toytown=root)
 
 
-@dataclass(frozen=True)
-class Extracted_:
-    """A benchmark under a trained arm: its rows (N, D) on disk, and its queries (Q, D)."""
+def extract_all(study: Study, arms: Sequence[str], seeds: Sequence[int]) -> dict[Key, Extracted]:
+    """Return the descriptors of the test images under trained arms, made once; by (arm, seed).
 
-    database: Rows
-    queries: Descriptors
-
-
-def extract_all(study: Study, arms: Sequence[str], seeds: Sequence[int]) -> dict[Key, Extracted_]:
-    """The descriptors of a study's test images under trained arms, made once and kept in shards; by (arm, seed).
-
-    Where a study has nothing to train on, under the arms off the shelf, which are the same for every seed.
+    Where a study has nothing to train on, under the arms off the shelf, alike for every seed.
     """
     keys = list(study.train(arms, seeds)) if study.training else [(arm, seeds[0]) for arm in arms]
-    side_by_side(partial(extracted, study), keys, "extracting")
-    return {key: extracted(study, key) for key in keys}
+    heads = {key: head_of(study, key) for key in keys}
+    side_by_side(study.descriptors, list(heads.values()), "extracting")
+    return {key: study.descriptors(head) for key, head in heads.items()}
 
 
-def asked_for(study: Study, key: Key) -> Run | Key:
-    """The trained run of an (arm, seed), or where nothing is trained the arm itself."""
+def head_of(study: Study, key: Key) -> Run | Key:
+    """Return the trained run of an (arm, seed), or where nothing is trained the arm itself."""
     return study.run(*key) if study.training else key
 
 
-def extracted(study: Study, key: Key) -> Extracted_:
-    """The descriptors of a study's test images under one arm."""
-    return Extracted_(*study.descriptors(asked_for(study, key)))
+def background(study: Study, rows: Rows) -> Rows:
+    """Return the rows of the distractors, or all if there are none: what more are drawn like."""
+    return rows[len(study.test.database) if study.test.distractors else 0 :]
 
 
-def background(study: Study, one: Extracted_) -> Rows:
-    """The rows of the distractors, or of all images where there are none: what further rows are drawn like."""
-    return one.database[len(study.test.database) if study.test.distractors else 0 :]
+def curve(study: Study, sets: dict[Key, Extracted]) -> pd.DataFrame:
+    """Return mAP (per cent) among the first 0, 100, 300, ... distractors.
 
-
-def curve(study: Study, sets: dict[Key, Extracted_]) -> pd.DataFrame:
-    """mAP (per cent) among the first 0, 100, 300, ... distractors: one row an arm, seed, number, query set, setting."""
-    rows = []
-    for (arm, seed), one in progress(sets.items(), "ranking", len(sets), "run"):
+    One row an arm, seed, number of distractors, query set and setting.
+    """
+    parts = []
+    for (arm, seed), (database, queries) in progress(sets.items(), "ranking", len(sets), "run"):
+        head = head_of(study, (arm, seed))
+        run = head.id if isinstance(head, Run) else ""
         for count in steps(len(study.test.distractors)):
             test = replace(study.test, distractors=study.test.distractors[:count])
-            database = one.database[: len(test.database) + count]
-            per_query = evaluate_positions(test, stream_positions(test, database, one.queries))
+            rows = database[: len(test.database) + count]
+            per_query = evaluate_positions(test, stream_positions(test, rows, queries))
             found = means(per_query)["mAP"].reset_index()
-            of = asked_for(study, (arm, seed))
-            run = of.id if isinstance(of, Run) else ""
-            found = found.assign(arm=arm, method=VARIANTS[arm].title, seed=seed, run=run)
-            rows.append(found.assign(distractors=count))
-    return pd.concat(rows, ignore_index=True)
+            about = found.assign(arm=arm, method=VARIANTS[arm].title, seed=seed, run=run)
+            parts.append(about.assign(distractors=count))
+    return pd.concat(parts, ignore_index=True)
 
 
 def steps(most: int) -> list[int]:
-    """0, 100, 300, 1000, ... below `most`, and `most`."""
+    """Return 0, 100, 300, 1000, ... below `most`, and `most`."""
     rising = (FIRST * 10 ** (number // 2) * (1, 3)[number % 2] for number in range(20))
     return [0, *(count for count in rising if count < most), most] if most else [0]
 
 
 def losses(found: pd.DataFrame, setting: str) -> pd.DataFrame:
-    """What distractors cost, one row a query set, arm and seed, mAP in per cent.
+    """Return what distractors cost, one row a query set, arm and seed, mAP in per cent.
 
-    "lost per tenfold": mAP points, from the line through the curve over the logarithm of their number, from 100 on.
+    "lost per tenfold": mAP points, from the line through the curve over the logarithm of their
+    number, from 100 on.
     """
     rows = []
     groups = found[found["setting"] == setting].groupby(["query_set", "method", "seed"], sort=False)
     for (query_set, method, seed), one in groups:
         rising = one.sort_values("distractors")
         some = rising[rising["distractors"] >= FIRST]
-        slope = (
-            np.polyfit(np.log10(some["distractors"]), some["mAP"], 1)[0]
-            if len(some) > 1
-            else np.nan
+        row = {"query set": query_set, "method": method, "seed": seed}
+        row |= {"mAP without": rising["mAP"].iloc[0], "mAP among all": rising["mAP"].iloc[-1]}
+        line = (
+            np.polyfit(np.log10(some["distractors"]), some["mAP"], 1) if len(some) > 1 else [np.nan]
         )
-        ends = {"mAP without": rising["mAP"].iloc[0], "mAP among all": rising["mAP"].iloc[-1]}
-        traces = {RUNS: run_words(zip(one["seed"], one["run"], strict=True))}
-        about = {"query set": query_set, "method": method, "seed": seed}
-        rows.append({**about, **ends, "lost per tenfold": -slope, **traces})
+        row |= {"lost per tenfold": -line[0]}
+        rows.append(row | {RUNS: run_words(zip(one["seed"], one["run"], strict=True))})
     table = traced(rows)
     return table if table["query set"].nunique() > 1 else table.drop(columns="query set")
 
 
-def half_precision(study: Study, one: Extracted_, setting: str) -> pd.DataFrame:
-    """What rows in single and in half precision take, MB, and give, mAP in per cent."""
-    rows = one.database[:]
+def half_precision(study: Study, one: Extracted, setting: str) -> pd.DataFrame:
+    """Return what rows in single and in half precision take, MB, and give, mAP in per cent."""
+    database, queries = one
     kept = []
     for kind in (np.float32, np.float16):
-        per_query = evaluate_positions(
-            study.test, stream_positions(study.test, rows.astype(kind), one.queries)
-        )
+        rows: Descriptors = database[:].astype(kind)
+        per_query = evaluate_positions(study.test, stream_positions(study.test, rows, queries))
         value = means(per_query)["mAP"].xs(setting, level="setting").iloc[0]
-        kept.append(
-            {"precision": np.dtype(kind).name, "MB": rows.astype(kind).nbytes / 1e6, "mAP": value}
-        )
+        kept.append({"precision": np.dtype(kind).name, "MB": rows.nbytes / 1e6, "mAP": value})
     return pd.DataFrame(kept)
+
+
+@contextmanager
+def all_cores() -> Iterator[None]:
+    """Use all cores for a measurement: a notebook's own share may be less."""
+    before = torch.get_num_threads(), faiss.omp_get_max_threads()
+    torch.set_num_threads(cores())
+    faiss.omp_set_num_threads(cores())
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before[0])
+        faiss.omp_set_num_threads(before[1])
+
+
+def fitted_rows(known: Descriptors, count: int, path: Path, seed: int = 0) -> Descriptors:
+    """Return `count` unit rows in a mapped file: `known` (n, D), then draws from its Gaussian."""
+    chance = np.random.default_rng(seed)
+    values, vectors = np.linalg.eigh(np.cov(known, rowvar=False))
+    turn = (np.sqrt(np.maximum(values, 0)) * vectors).T.astype(np.float32)
+    made = np.lib.format.open_memmap(path, "w+", np.float32, (count, known.shape[1]))
+    made[: len(known)] = known[:count]
+    for start in range(len(known), count, BLOCK):
+        noise = chance.standard_normal((min(BLOCK, count - start), len(turn)), np.float32)
+        part = noise @ turn + known.mean(0)
+        made[start : start + BLOCK] = part / np.linalg.norm(part, axis=1, keepdims=True)
+    made.flush()
+    return np.load(path, mmap_mode="c")
+
+
+def search_costs(known: Descriptors, queries: Descriptors, most: int) -> pd.DataFrame:
+    """Measure exact and approximate search of all `queries` (Q, D), over up to `most` rows.
+
+    One row a size: rows, drawn (how many of them), exact s, exact MB (of the rows), index (FAISS's
+    name of it), build s, index MB, index s (its candidates scored exactly), recall (per cent of the
+    exact top 10), recall of codes alone.
+    """
+    sizes = [size for size in (most // 100, most // 30, most // 10, most // 3, most) if size > TOP]
+    with TemporaryDirectory() as folder, all_cores():
+        rows = fitted_rows(known, most, Path(folder) / "rows.npy")
+        found = [
+            _cost(rows[:size], queries, len(known), Path(folder))
+            for size in progress(sizes, "searching", unit="size")
+        ]
+    return pd.DataFrame(found)
+
+
+def _cost(rows: Descriptors, queries: Descriptors, known: int, folder: Path) -> dict[str, Any]:
+    exact = search(rows, queries, TOP)[1]
+    built = seconds(lambda: build_index(rows).save(folder / "rows.faiss"))
+    index = Index.load(folder / "rows.faiss")
+    scored = partial(index.search, queries, TOP, rows)
+    return {
+        "rows": len(rows),
+        "drawn": max(0, len(rows) - known),
+        "exact s": median_seconds(partial(search, rows, queries, TOP)),
+        "exact MB": rows.nbytes / 1e6,
+        "index": index_factory(*rows.shape),
+        "build s": built,
+        "index MB": (folder / "rows.faiss").stat().st_size / 1e6,
+        "index s": median_seconds(scored),
+        "recall": recall(scored()[1], exact),
+        "recall of codes": recall(index.search(queries, TOP)[1], exact),
+    }
+
+
+def recall(found: NDArray[np.int64], exact: NDArray[np.int64]) -> float:
+    """Return per cent of the exact neighbours (Q, k) that are among those found (Q, k)."""
+    pairs = zip(exact, found, strict=True)
+    return 100 * float(np.mean([np.isin(one, other).mean() for one, other in pairs]))
+
+
+def median_seconds(work: Callable[[], object]) -> float:
+    """Return the median time of a few calls."""
+    return statistics.median(seconds(work) for _ in range(ROUNDS))
+
+
+def seconds(work: Callable[[], object]) -> float:
+    """Return how long one call takes."""
+    started = time.perf_counter()
+    work()
+    return time.perf_counter() - started
+
+
+def growth(costs: pd.DataFrame) -> pd.DataFrame:
+    """Return the p of c * rows^p of each cost; an index's over the sizes at which it is not flat."""
+    lists = costs[costs["index"] != "Flat"]
+    parts = {"exact s": costs, "build s": lists, "index s": lists, "index MB": lists}
+    rows = []
+    for name, part in parts.items():
+        fitted = exponent(part["rows"], part[name]) if len(part) > 1 else np.nan
+        rows.append({"cost": name, "exponent": fitted, "sizes": len(part)})
+    return pd.DataFrame(rows)
+
+
+def stages(net: RetrievalNet, files: Sequence[Path], spec: ImageSpec) -> pd.DataFrame:
+    """Measure each stage of an extraction by itself, and all of them overlapped: ms per image.
+
+    On all cores; decoding alone in one thread. In the batches of an extraction, and in turns, so
+    that a slow moment of the machine falls on all alike. net: on the CPU, or on a GPU.
+    """
+    files, fast = list(files[:SOME]), for_inference(net)
+    device = next(fast.parameters()).device
+    with all_cores(), torch.inference_mode():
+        images = [batch for _, batch in image_batches(files, spec)]
+        ready = [network_input(batch, device) for batch in images]
+        maps = [fast.backbone(batch) for batch in ready]
+        works: dict[str, Callable[[], object]] = {
+            "decode and resize (one thread)": lambda: [load_image(file, spec) for file in files],
+            "normalise": lambda: _wait([network_input(batch, device) for batch in images]),
+            "backbone": lambda: _wait([fast.backbone(batch) for batch in ready]),
+            "attention, masks, pooling": lambda: _wait([fast.head(one).descriptor for one in maps]),
+            "all, overlapped": lambda: extract(fast, image_batches(files, spec), len(files)),
+        }
+        rounds = [{name: seconds(work) for name, work in works.items()} for _ in range(TURNS)]
+    took = pd.DataFrame(rounds).median()
+    return pd.DataFrame({"stage": list(works), "ms per image": 1000 * took.to_numpy() / len(files)})
+
+
+def _wait(found: Sequence[torch.Tensor]) -> None:
+    """Wait until results are there: a GPU answers before it has done its work."""
+    if found[0].is_cuda:
+        torch.cuda.synchronize()
+
+
+def outlook(costs: pd.DataFrame, took: pd.DataFrame, images: int = 100_000_000) -> pd.DataFrame:
+    """Return what `images` images would take on this machine: what, figure, how computed."""
+    last = costs.iloc[-1]
+    more = images / last["rows"]
+    each = took.set_index("stage")["ms per image"]["all, overlapped"] / 1000
+    p = growth(costs).set_index("cost")["exponent"]
+    # Every row is read and coded: less than 1 comes of the few, noisy sizes, and would be carried
+    # over powers of ten.
+    steep = round(p["build s"], 2) >= 1
+    linear = f"linear in the rows: no build grows by less (fitted: {p['build s']:.2f})"
+    building, why = (p["build s"], f"rows^{p['build s']:.2f}") if steep else (1.0, linear)
+    hours, finding = last["build s"] * more**building / 3600, p["index s"]
+    rows = [
+        ("extract all images", f"{each * images / 3600:,.0f} h", f"{1 / each:,.0f} images/s"),
+        (
+            "descriptors in half precision",
+            f"{last['exact MB'] * more / 2000:,.0f} GB",
+            "2 bytes a dimension",
+        ),
+        ("exact search", f"{last['exact s'] * more:,.0f} s", "linear in the rows"),
+        ("index in memory", f"{last['index MB'] * more / 1000:,.1f} GB", "linear in the rows"),
+        ("build the index", f"{hours:,.1f} h", why),
+        ("search the index", f"{last['index s'] * more**finding:,.2f} s", f"rows^{finding:.2f}"),
+    ]
+    return pd.DataFrame(rows, columns=["what", "figure", "from"])
+
+
+def benchmarks() -> pd.DataFrame:
+    """Return what `make bench` measured last: what, figure, wanted; empty without a record."""
+    columns = ["what", "figure", "wanted"]
+    rows = [[one[column] for column in columns] for one in benchmark_figures() if "head" not in one]
+    return pd.DataFrame(rows, columns=columns)

@@ -72,9 +72,6 @@ class Records:
         """Return the contrasts of whole networks, heads and single modules with GeM."""
         found = self._contrasts()
         found = found[found["contrast"].str.endswith((" GeM", "GeM's head)"))]
-        found = found.assign(
-            **{"measured on": found["measured on"].str.replace(";.*", "", regex=True)}
-        )
         columns = ["contrast", "difference [95 %]", "result", "measured on", RUNS]
         return _table(found[columns], "Points of mAP; GeM's own mAP stands beside it.")
 

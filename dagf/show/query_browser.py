@@ -22,7 +22,7 @@ from numpy.typing import NDArray
 
 from dagf.analysis.cam import Plane, look
 from dagf.analysis.grid import WINDOW_SETS
-from dagf.analysis.photographs.reranking import COUNTS, NOTHING, RERANKINGS
+from dagf.analysis.methods import COUNTS, NONE, RERANKINGS
 from dagf.console import headless
 from dagf.datasets.benchmark import Box, Setting
 from dagf.errors import UserError, choose
@@ -40,7 +40,7 @@ from dagf.study.study import Key, Study
 OWN = "its own"
 WINDOWS = (OWN, *WINDOW_SETS)
 MASKS = (OWN, "none", "max", "sum")  # one draw of the random mask says nothing about one query
-RERANKED = (NOTHING, *RERANKINGS)
+RERANKED = (NONE, *RERANKINGS)
 FIRST = ("dagf", "gem", "gem untrained")  # the primary contrast, as far as it is there
 # Controls side by side, as far as they fit.
 ROW = {"display": "flex", "flex_flow": "row wrap", "grid_gap": "0 1.5rem"}
@@ -58,7 +58,7 @@ class View:
     arm: str
     windows: str = OWN
     mask: str = OWN
-    reranking: str = NOTHING
+    reranking: str = NONE
     neighbours: int = 10
 
     def __post_init__(self) -> None:
@@ -72,7 +72,7 @@ class View:
         """What differs from the arm as it is, in words."""
         own = (("windows", self.windows), ("mask", self.mask))
         parts = [f"{name}: {value}" for name, value in own if value != OWN]
-        if self.reranking != NOTHING:
+        if self.reranking != NONE:
             parts.append(f"{self.reranking} by {self.neighbours} neighbours")
         return "; ".join(parts) or "as it is"
 
@@ -240,7 +240,7 @@ class Explorer:
     def _scores(self, view: View) -> NDArray[np.floating]:
         """Return (queries, rows): all queries, as their mean and k-reciprocal need them."""
         rows, queries = self._descriptors(view.arm, self.made_of(view))
-        if view.reranking == NOTHING:
+        if view.reranking == NONE:
             return similarities(rows, queries)
         if view.neighbours >= len(rows):
             raise UserError(f"{view.neighbours} neighbours: the database has {len(rows)} images")
@@ -346,7 +346,7 @@ class Browser:
         with self.log:
             for side in sides:
                 controls = self.views[side]
-                controls["neighbours"].disabled = controls["reranking"].value == NOTHING
+                controls["neighbours"].disabled = controls["reranking"].value == NONE
                 self.results[side].value = or_mistake(partial(self._page, controls))
         self.status.value = ""
 

@@ -20,14 +20,15 @@ from dagf.analysis.grid import (
     NAMES,
     POWERS,
     WINDOW_SETS,
+    filters_of,
     grid,
     kept_fractions,
     masked_means,
     masks_of,
     pooled,
+    summed,
 )
 from dagf.datasets.images import ImageSpec
-from dagf.errors import UserError
 from dagf.model.network import MapEncoder
 from dagf.model.pooling import GeM, SPoC
 from dagf.model.scale_mask import MaxMask, ScaleAndMask, SumMask
@@ -123,24 +124,15 @@ def test_a_combination_is_judged_as_its_arm_is(
 def test_every_window_set_is_a_variant_of_the_network(toy: Study) -> None:
     maps = toy.seed_maps(0).queries
     vectors = pooled(maps)
-    for kind, windows in WINDOW_SETS.values():
-        keys = [(kind if window > 1 else "max", window) for window in windows]
+    for name, (kind, windows) in WINDOW_SETS.items():
         for pooling, network in (("SPoC", SPoC()), ("GeM", GeM())):
             for mask in ("none", "max", "sum"):
-                found = module._summed(
-                    [vectors[*key, pooling][:, NAMES.index(mask)] for key in keys]
-                )
+                place = NAMES.index(mask)
+                found = summed([vectors[one, pooling][:, place] for one in filters_of(name)])
                 scheme = ScaleAndMask(network, windows, kind, mask)
                 for rows, batch in maps.batches():  # crops of several sizes
                     with torch.inference_mode():
                         assert np.allclose(found[rows], scheme(batch).descriptor, atol=1e-6)
-
-
-def test_a_crop_smaller_than_the_window_gets_through() -> None:
-    small = torch.rand(1, 4, 2, 5)
-    assert torch.equal(
-        module._filtered(small, "max", 3), small.amax(2, keepdim=True).unfold(3, 3, 1).amax(4)
-    )
 
 
 def test_one_row_a_combination_draw_seed_and_query(toy: Study, cells: pd.DataFrame) -> None:
@@ -170,27 +162,31 @@ def test_each_seed_draws_masks_of_its_own(
 
 
 def test_it_is_kept_by_what_it_depends_on(
-    toy: Study, cells: pd.DataFrame, monkeypatch: pytest.MonkeyPatch
+    toy: Study, cells: pd.DataFrame, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def name(study: Study, seed: int = 0, setting: str = "Medium") -> str:
-        return module._file(study, seed, setting).name
+    made: list[int] = []
+
+    def counted(study: Study, setting: str, seed: int) -> pd.DataFrame:
+        made.append(seed)
+        return cells[cells["seed"] == seed].drop(columns="seed")
 
     with monkeypatch.context() as patched:
-        patched.setattr(
-            Study, "backbone_id", lambda *_: "of a file"
-        )  # whatever the size of the images
-        larger = replace(toy, profile=replace(toy.profile, image=ImageSpec(40)))
-        assert name(larger) != name(toy)
-    others = {name(toy, 1), name(toy, 0, "Hard"), name(toy.smaller(2)), name(larger)}
-    assert len(others - {name(toy)}) == 4
-    monkeypatch.setattr(module, "_answer", lambda *_: pytest.fail("it was there"))
-    pd.testing.assert_frame_equal(grid(toy), cells)
-    file = module._file(toy, 0, "Medium")
-    whole = file.read_bytes()
-    file.write_bytes(b"\0")
-    with pytest.raises(UserError, match=rf"{file.name}.*delete it: it is made again"):
-        grid(toy)
-    file.write_bytes(whole)
+        patched.setattr(module, "_evaluate", lambda *_: pytest.fail("it was there"))
+        pd.testing.assert_frame_equal(grid(toy), cells)
+    monkeypatch.setattr(module, "_evaluate", counted)
+    monkeypatch.setattr(Study, "backbone_id", lambda *_: "of a file")
+    study = replace(toy, cache=tmp_path)
+    larger = replace(study, profile=replace(toy.profile, image=ImageSpec(40)))
+    for one, setting in (
+        (study, "Medium"),
+        (study, "Hard"),
+        (study.smaller(2), "Medium"),
+        (larger, "Medium"),
+    ):
+        made.clear()
+        grid(one, setting)
+        grid(one, setting)
+        assert made == [0, 1]
 
 
 def by_hand(toy: Study, name: str, mask: torch.nn.Module) -> Iterator[float]:
@@ -227,4 +223,4 @@ def test_an_image_of_which_a_mask_keeps_dead_cells_only_resembles_nothing() -> N
         np.array([[0.0, 0.0], [3.0, 4.0]], np.float32),
         np.array([[0.0, 0.0], [3.0, 4.0]], np.float32),
     ]
-    assert module._summed(parts) == pytest.approx(np.array([[0, 0], [0.6, 0.8]]))
+    assert summed(parts) == pytest.approx(np.array([[0, 0], [0.6, 0.8]]))

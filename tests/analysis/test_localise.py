@@ -302,6 +302,7 @@ def test_localisation_on_toytown(
     project: Path, profile: Callable[..., str], net: RetrievalNet, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     study = open_study(profile())
+    bars = watch(localise, monkeypatch)
     frame = localisation(study, net)
     assert len(frame) == 8 * len(NAMES)
     assert list(frame["map"].unique()) == NAMES
@@ -316,12 +317,7 @@ def test_localisation_on_toytown(
         )
         if row["map"] == "centre prior":
             assert row["AUC"] == pytest.approx(pixel_auc(centre_prior(48, 48), mask), abs=1e-3)
-    bars = watch(localise, monkeypatch)
-    some = localisation(study, net, step=3)
-    assert bars == [Bar("maps", 3, 3)]
-    assert some["file"].unique().tolist() == [study.test.database[number] for number in (0, 3, 6)]
-    same = frame[frame["file"].isin(some["file"])]
-    assert np.allclose(same["AUC"], some["AUC"], atol=1e-4, equal_nan=True)  # also the random maps
+    assert bars == [Bar("maps", 8, 8)]
     assert len(localisation_summary(frame)) == len(by_difficulty(frame)) == len(NAMES)
     targets_by_hand(study, net, cam_targets(study, net))
 

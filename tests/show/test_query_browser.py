@@ -12,7 +12,7 @@ from IPython.display import HTML
 
 from dagf.analysis.cam import look
 from dagf.analysis.grid import WINDOW_SETS
-from dagf.analysis.photographs.reranking import RERANKINGS
+from dagf.analysis.methods import RERANKINGS
 from dagf.console import HEADLESS
 from dagf.datasets.images import load_image, to_input
 from dagf.errors import UserError

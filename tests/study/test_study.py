@@ -11,7 +11,7 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from dagf.analysis.contrasts import off_the_shelf_summary
+from dagf.analysis.contrasts import summary
 from dagf.datasets.images import ImageSpec, load_image, to_input
 from dagf.errors import UserError
 from dagf.files import file_sha256, read_json, write_json
@@ -225,7 +225,7 @@ def test_off_the_shelf(
         study.untrained_results("dagf")
     monkeypatch.setitem(VARIANTS, "gem", replace(VARIANTS["gem"], windows=(1, 2)))
     assert not study.has_results(("gem", 0))  # the name now stands for another descriptor
-    assert list(off_the_shelf_summary(table)["method"]) == ["GeM", "SPoC"]
+    assert list(summary(table)["method"]) == ["GeM", "SPoC"]
 
 
 def test_a_run_trained_alone_has_one_thread_too(

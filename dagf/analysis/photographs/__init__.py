@@ -1,1 +1,0 @@
-"""The exploratory tables on photographs."""
