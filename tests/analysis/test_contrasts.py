@@ -17,7 +17,7 @@ from dagf.analysis.contrasts import (
     summary,
 )
 from dagf.retrieval.statistics import Interval, sign_flip, t_interval, two_way
-from dagf.study.study import Results
+from dagf.study.study import Results, Study
 
 nan = float("nan")
 
@@ -32,6 +32,7 @@ def test_summary_by_hand() -> None:
         pd.DataFrame(rows, columns=["query_set", "setting", "mAP", "arm", "seed", "run"])
     )
     found = table.set_index(["query set", "method"])
+    assert list(table.columns) == ["query set", "method", "seeds", "Easy", "Hard", "runs"]
     assert found["Easy"]["query", "DAGF"] == str(t_interval([40, 44])) == "42.0 [16.6, 67.4]"
     assert found["Easy"]["query-2", "GeM"] == "5.0"
     assert found["Hard"]["query", "GeM"] == "7.0"
@@ -146,6 +147,8 @@ def test_ranked_by_the_mean_in_each_query_set() -> None:
     table = table[table["method"] != "c"]
     assert list(ranked(table, "Hard")["method"]) == ["b", "d", "a", "f", "e"]
     assert list(ranked(table, "Hard").index) == [0, 1, 2, 3, 4]
+    one = table[table["query set"] == "query"].drop(columns="query set")
+    assert list(ranked(one, "Hard")["method"]) == ["b", "d", "a"]
 
 
 @pytest.mark.parametrize(
@@ -170,17 +173,22 @@ def test_a_verdict_needs_every_interval(
 @pytest.mark.parametrize(
     ("groups", "least"), [(5, "0.0625"), (10, "0.0020"), (13, "0.0002"), (70, "0.0001")]
 )
-def test_the_words_of_a_contrast_say_how_small_its_p_can_get(groups: int, least: str) -> None:
-    study: Any = SimpleNamespace(
-        test=SimpleNamespace(
-            clusters=lambda: np.arange(groups).repeat(2), queries=[None] * 2 * groups
-        ),
-        profile=SimpleNamespace(seeds=(0, 1, 2)),
-    )
-    words = contrasts.contrast_words(study)
-    assert words.startswith(f"Test split: {2 * groups} queries in {groups} groups, 3 seeds.")
-    assert f"cannot be below {least} here" in words
-    one_sided = np.ones(2 * groups)  # all clusters agree: the smallest p there is
-    assert sign_flip(one_sided, np.arange(groups).repeat(2)) == pytest.approx(
-        float(least), abs=1e-4
+def test_the_words_of_a_table_say_how_small_its_p_can_get(groups: int, least: str) -> None:
+    clusters = np.arange(groups).repeat(2)
+    test = SimpleNamespace(clusters=lambda: clusters, queries=[None] * 2 * groups)
+    study: Any = SimpleNamespace(test=test, profile=SimpleNamespace(seeds=(0, 1, 2)))
+    words = contrasts.sample_words(study)
+    start = f"Test split: {2 * groups} queries in {groups} groups, 3 seeds;"
+    assert words == f"{start} no p can be below {least}."
+    assert "1 seed;" in contrasts.sample_words(study, [4])
+    smallest = sign_flip(np.ones(2 * groups), clusters)  # all clusters agree
+    assert smallest == pytest.approx(float(least), abs=1e-4)
+
+
+def test_the_words_of_a_ranking_count_queries_that_have_an_answer(toy: Study) -> None:
+    right = [len(query.relevance(toy.test.middle)[0]) for query in toy.test.queries]
+    mean = np.mean([count for count in right if count])
+    assert contrasts.ranking_words(toy) == (
+        f"4 queries of 4 things; each ranking is of 32 database images and 6 distractors, of which "
+        f"on Medium {mean:.1f} are right."
     )

@@ -1,6 +1,7 @@
 """The contrasts of the registered analysis: who is compared with whom, and each by hand on tiny inputs."""
 
 from collections.abc import Sequence
+from dataclasses import replace
 from itertools import product
 from types import SimpleNamespace
 from typing import Any
@@ -11,9 +12,9 @@ import pytest
 
 from dagf.analysis import registered
 from dagf.analysis.contrasts import Contrast
-from dagf.analysis.registered import RIVALS, SINGLE, TOGETHER
+from dagf.analysis.registered import FAMILY, MODULES, RIVALS
 from dagf.model.variants import VARIANTS
-from dagf.retrieval.statistics import Interval, t_interval
+from dagf.retrieval.statistics import Interval, holm, t_interval
 from dagf.study.study import Results
 
 nan = float("nan")
@@ -79,7 +80,7 @@ def test_the_registered_pairs() -> None:
         "cbam",
         "delf",
     }
-    assert {*RIVALS, *sum((*SINGLE, *TOGETHER), ())} <= set(VARIANTS)
+    assert {*RIVALS, *sum(MODULES, ())} <= set(VARIANTS)
     assert (
         VARIANTS["attention"].spatial
         == VARIANTS["spatial"].spatial
@@ -127,19 +128,6 @@ def test_the_interaction_by_hand() -> None:
 
 
 def test_the_level_of_gem_in_each_comparison(monkeypatch: pytest.MonkeyPatch) -> None:
-    def table(arms: Sequence[str], heads: bool) -> pd.DataFrame:
-        assert arms == ["gem"]
-        right = pd.DataFrame(
-            {"setting": "Medium", "query_set": "query", "mAP": [20.0, 40.0] if heads else [30, 50]}
-        )
-        return pd.concat(
-            [
-                right,
-                right.assign(setting="Easy", mAP=0.0),
-                right.assign(query_set="query-2", mAP=0.0),
-            ]
-        )
-
     cells = pd.DataFrame(
         {"query_set": "query", "positives": 3, "pooling": "GeM", "windows": "1", "mask": "none"},
         [0],
@@ -154,31 +142,36 @@ def test_the_level_of_gem_in_each_comparison(monkeypatch: pytest.MonkeyPatch) ->
         "grid",
         lambda *_: pd.concat([cells, *others, cells.assign(positives=0, AP=nan)]),
     )
-    study: Any = Pretended()
-    study.table = table
-    assert registered.gem_levels(study) == {
-        "trained end to end": 40, "trained heads on frozen maps": 30, "untrained heads on frozen maps": 25,
-    }  # fmt: skip
+    study: Any = Pretended(gem=[[0.4, 0.4], [0.2, 0.6]])
+    assert registered.gem_levels(study) == pytest.approx({
+        "trained end to end": 40, "trained heads on frozen maps": 40, "untrained heads on frozen maps": 25,
+    })  # fmt: skip
+    assert {*study.asked} == {(("gem",), False), (("gem",), True)}
 
 
-def test_what_was_added_after_a_look(monkeypatch: pytest.MonkeyPatch) -> None:
-    """As 06 says: the worst bins, the gain beyond the control and on it, and all of the maps but the AUC of two."""
-    for name, count in {
-        "rivals": 2,
-        "modules": 4,
-        "masks": 4,
-        "nuisances": 6,
-        "controls": 2,
-        "looks": 12,
-    }.items():
-        monkeypatch.setattr(
-            registered, name, lambda _, count=count: [f"{place}" for place in range(count)]
-        )
+def test_the_family_in_its_order_and_what_was_added_after_a_look(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Late, as 06 says: the worst bins, the gain beyond the control and on it, and all of the maps
+    but the AUC of two."""
+    counts = {"rivals": 2, "modules": 4, "masks": 4, "nuisances": 6, "control": 2}
+    counts["attention maps"] = 12
+    assert list(FAMILY) == list(counts)
+    for name, group in FAMILY.items():
+        made = [SimpleNamespace(p=0.001 * (1 + place)) for place in range(counts[name])]
+        monkeypatch.setitem(FAMILY, name, replace(group, contrasts=lambda _, made=made: made))
     study: Any = None
-    late = [(one.group, one.contrast) for one in registered.family(study) if one.late]
-    worst, control = [("nuisances", place) for place in "345"], [("control", "0"), ("control", "1")]
-    maps = [("attention maps", str(place)) for place in (1, 2, *range(4, 12))]
+    members = registered.family(study)
+    assert [one.group for one in members] == [name for name in counts for _ in range(counts[name])]
+    assert [one.adjusted for one in members] == list(holm([one.contrast.p for one in members]))
+    late = [(one.group, round(1000 * one.contrast.p) - 1) for one in members if one.late]
+    worst, control = [("nuisances", place) for place in (3, 4, 5)], [("control", 0), ("control", 1)]
+    maps = [("attention maps", place) for place in (1, 2, *range(4, 12))]
     assert late == [*worst, *control, *maps]
+    assert {name: group.notebook[:2] for name, group in FAMILY.items()} == {
+        "rivals": "06", "modules": "05", "masks": "04", "nuisances": "05", "control": "05",
+        "attention maps": "03",
+    }  # fmt: skip
 
 
 def test_masks_by_hand(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -291,7 +284,7 @@ def test_nuisances_take_the_growth_of_each_and_what_it_ends_in(
             for name in names
         ]
 
-    monkeypatch.setattr(registered.bins, "gains", gains)
+    monkeypatch.setattr(registered.ablations, "gains", gains)
     study: Any = Pretended()
     assert [one.setting for one in registered.nuisances(study)] == [
         f"{nuisance}: {place}"
@@ -317,27 +310,3 @@ def test_the_gain_beyond_the_control_is_paired_by_query_and_seed(
         t_interval([100 * (0.1 + 0.0) / 2, 100 * (0.0 + 0.1) / 2])
     )
     assert (found.what, found.minus, found.queries) == ("DAGF − GeM", "the same on the control", 2)
-
-
-def test_the_family_in_its_order(monkeypatch: pytest.MonkeyPatch) -> None:
-    for name, count in (
-        *(
-            ("rivals", 2),
-            ("modules", 4),
-            ("masks", 4),
-            ("nuisances", 6),
-            ("controls", 2),
-            ("looks", 2),
-        ),
-    ):
-        monkeypatch.setattr(registered, name, lambda _, name=name, count=count: [name] * count)
-    study: Any = Pretended()
-    named = registered.family(study)
-    assert [(one.group, one.contrast) for one in named] == [
-        *[("rivals", "rivals")] * 2, *[("modules", "modules")] * 4, *[("masks", "masks")] * 4,
-        *[("nuisances", "nuisances")] * 6, *[("control", "controls")] * 2, *[("attention maps", "looks")] * 2,
-    ]  # fmt: skip
-    assert {one.group: one.notebook[:2] for one in named} == {
-        "rivals": "06", "modules": "05", "masks": "04", "nuisances": "05", "control": "05",
-        "attention maps": "03",
-    }  # fmt: skip
