@@ -253,11 +253,11 @@ def by_hand(name: str, database: Any, queries: Any, count: int) -> Any:
         case "AQE":
             return similarities(database, expand_queries(database, queries, count, 0))
         case "diffusion":
-            return diffusion(database, queries, count, 3, 0.99, count)
+            return diffusion(database, queries, count, count)
         case "k-reciprocal":
-            return k_reciprocal(database, queries, count, {2: 1, 5: 2}[count], 0.3)
+            return k_reciprocal(database, queries, count, {2: 1, 5: 2}[count])
         case _:
-            return superglobal(database, queries, len(database), count, 0.15)
+            return superglobal(database, queries, len(database), count)
 
 
 def test_the_count_of_the_best_held_out_map_is_used_on_the_test(
