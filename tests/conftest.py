@@ -10,13 +10,13 @@ LONGEST = ("test_smoke.py", "test_jupyterlab.py")
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """The longest files first: of several processes one would be left alone with them at the end."""
+    """The longest files first: else one of several processes is left alone with them at the end."""
     items.sort(key=lambda item: item.path.name not in LONGEST)
 
 
 @pytest.fixture(scope="session")
 def shared_data() -> Path:
-    """The folder of real photographs and published ground truth, beside the project; else the test is skipped."""
+    """The folder of real photographs and published ground truth beside the project, or a skip."""
     folder = Path(__file__).parents[2] / "shared" / "data"
     if not folder.is_dir():
         pytest.skip("real photographs are not here")

@@ -1,4 +1,4 @@
-"""The command line: examples in every help, one line for a mistake, and images from a folder to a search."""
+"""The command line: examples in every help, one line for a mistake, training and evaluation."""
 
 import json
 import os
@@ -61,8 +61,10 @@ def test_help_of_the_whole_names_every_command() -> None:
 
 def test_help_answers_at_once() -> None:
     """Nothing slow is imported for it, neither in the group nor in a command."""
-    script = "import sys\nfrom dagf.cli import main\ntry: main(['train', '--help'])\nexcept SystemExit: pass\n"
-    script += "print([name for name in ('torch', 'numpy', 'pandas', 'matplotlib', 'cv2') if name in sys.modules])"
+    script = (
+        "import sys; from dagf.cli import main; main(['train', '--help'], standalone_mode=False)\n"
+    )
+    script += "print([*{'torch', 'numpy', 'pandas', 'matplotlib', 'cv2'} & set(sys.modules)])"
     ran = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
     assert "VARIANT" in ran.stdout
     assert ran.stdout.endswith("[]\n")
@@ -80,7 +82,7 @@ def test_the_package_runs_as_a_module() -> None:
 
 @pytest.fixture(scope="module")
 def project(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
-    """A project with one profile, and a folder of photographs; runs that one test trains serve the next."""
+    """A project with a profile and a folder of photographs; the runs of one test serve the next."""
     root = tmp_path_factory.mktemp("cli") / "project"
     (root / "notebooks").mkdir(parents=True)
     (root / "pyproject.toml").touch()
@@ -214,7 +216,8 @@ def test_reports_are_not_written_to_a_file(project: Path) -> None:
 def test_what_a_terminal_cannot_show_is_escaped(project: Path) -> None:
     """An export of Latin letters alone, for instance into a pipe."""
     script = "import click\nfrom dagf.cli import main\n"
-    script += "main.add_command(click.Command('say', callback=lambda: click.echo('\u5199.jpg')))\nmain(['say'])\n"
+    script += "main.add_command(click.Command('say', callback=lambda: click.echo('\u5199.jpg')))\n"
+    script += "main(['say'])\n"
     environment = {**os.environ, "PYTHONIOENCODING": "cp1252"}
     ran = subprocess.run(
         [sys.executable, "-c", script], capture_output=True, text=True, env=environment

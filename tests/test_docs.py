@@ -93,7 +93,7 @@ def test_the_committed_tables_are_of_this_version_of_toytown() -> None:
 
 
 def test_the_headline_of_the_readme_is_that_of_the_report() -> None:
-    """The table, the primary contrast and the count of the claims: from the records of the last `make reports`."""
+    """The table, the primary contrast and the count of the claims: from the committed records."""
     text = (ROOT / "README.md").read_text()
     main, claims = (
         read_json(ROOT / "reports" / "tables" / f"{name}.json") for name in ("main", "claims")

@@ -1,4 +1,4 @@
-"""The files that make an environment hold together, and so do the rules of the code and of the notebooks."""
+"""The files that make an environment hold together, and so do the rules of the code."""
 
 import ast
 import json
@@ -91,7 +91,7 @@ def test_no_index_and_no_path_of_a_machine(name: str) -> None:
 
 
 def test_torchvision_runs_beside_torch() -> None:
-    """A torch of another build lets `import torchvision` fail: operator torchvision::nms does not exist."""
+    """With a torch of another build `import torchvision` fails: nms does not exist."""
     from torchvision.ops import nms
 
     boxes = torch.tensor([[0.0, 0, 10, 10], [1, 1, 10, 10], [20, 20, 30, 30]])

@@ -1,4 +1,4 @@
-"""The benchmarks run, on very little, and what they compare gives the same answers; no time is asserted."""
+"""The benchmarks run, on very little, and what they compare is equal; no time is asserted."""
 
 from collections.abc import Iterator
 from dataclasses import replace

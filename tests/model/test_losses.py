@@ -32,7 +32,7 @@ def test_the_additive_margin_softmax_by_hand() -> None:
 
 
 def test_the_contrastive_loss_by_hand() -> None:
-    """Mean of the positive pairs' distances, plus mean of the negative pairs' violations of the margin."""
+    """Mean distance of positive pairs, plus mean violation of the margin of negative pairs."""
     vectors = torch.tensor([[1.0, 0], [0.6, 0.8], [0, 1], [-1, 0]])
     labels = [0, 0, 1, 1]
     near, far = [], []
@@ -49,7 +49,7 @@ def test_the_contrastive_loss_by_hand() -> None:
 
 
 def test_the_contrastive_loss_of_tuples_by_hand() -> None:
-    """1/2 d^2 for a query and its positive, 1/2 max(0, margin - d)^2 for its negatives; the mean over two tuples."""
+    """1/2 d^2 for a positive, 1/2 max(0, margin - d)^2 for negatives; the mean over two tuples."""
     vectors = nn.functional.normalize(torch.randn(8, 3, generator=torch.Generator().manual_seed(3)))
     rows, margin, expected = vectors.tolist(), 1.2, 0.0
     pairs: list[list[int]] = [[], [], [], []]
@@ -98,12 +98,6 @@ def test_losses_by_name(name: str) -> None:
     assert vectors.grad is not None
     assert vectors.grad.abs().sum() > 0
     assert all(parameter.grad is not None for parameter in loss.parameters())
-
-
-def test_options_of_a_base_class_arrive() -> None:
-    loss = make_loss("SubCenterArcFaceLoss", 4, 5, {"sub_centers": 2, "margin": 20})
-    assert loss.W.shape == (5, 8)
-    assert loss.margin == pytest.approx(math.radians(20))
 
 
 def test_a_miner_picks_pairs_for_a_loss() -> None:

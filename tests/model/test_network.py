@@ -7,7 +7,6 @@ from hypothesis import strategies as st
 from torch import Tensor, nn
 
 from dagf.errors import UserError
-from dagf.model.attention import READINGS
 from dagf.model.attention_baselines import BASELINES
 from dagf.model.backbone import BackboneSpec
 from dagf.model.network import ORDERS, AttentiveHead, MapEncoder, RetrievalNet, Variant
@@ -98,13 +97,14 @@ def test_the_state_comes_back() -> None:
     assert torch.equal(copy(images(2, 3, 32, 32)), net(images(2, 3, 32, 32)))
 
 
-# --- how the modules are put together -----------------------------------------------------------------------------
+# --- how the modules are put together
+
 
 BOTH = Variant("both", spatial="evaluator", channel=True)
 
 
 def attended(head: AttentiveHead, feature_map: Tensor) -> Tensor:
-    """The attended map of a stirred head, by the formula of its order, image by image and cell by cell."""
+    """The attended map of a stirred head, by the formula of its order, cell by cell."""
     assert head.spatial is not None
     assert head.channel is not None
     features = feature_map.relu()
@@ -161,7 +161,7 @@ def test_at_the_start_in_parallel_is_the_residual_form() -> None:
 
 @given(st.integers(0, 99))
 def test_the_order_is_a_matter_of_parameters_for_the_evaluator(seed: int) -> None:
-    """q of W2, W1 on w F is the q of diag(w) W2, W1 diag(w) on F: both orders can give the same function."""
+    """q of W2, W1 on w F is q of diag(w) W2, W1 diag(w) on F: both orders can be one function."""
     first, second = (stirred(AttentiveHead(8, replace(BOTH, order=order))) for order in ORDERS[:2])
     feature_map, weights = images(2, 8, 3, 4, seed=seed), second.channel.weights.detach()
     assert not torch.allclose(first(feature_map).attention, second(feature_map).attention)
@@ -171,17 +171,6 @@ def test_the_order_is_a_matter_of_parameters_for_the_evaluator(seed: int) -> Non
         first.spatial.evaluate.relate.weight.mul_(weights.unsqueeze(1))
     torch.testing.assert_close(first(feature_map).attention, second(feature_map).attention)
     torch.testing.assert_close(first(feature_map).descriptor, second(feature_map).descriptor)
-
-
-@pytest.mark.parametrize("reading", READINGS)
-def test_the_order_is_none_where_one_module_is_alone(reading: str) -> None:
-    activation = "sigmoid" if list(READINGS[reading](8).parameters()) else "none"
-    for alone in (Variant("s", spatial=reading, activation=activation), Variant("c", channel=True)):
-        heads = [stirred(AttentiveHead(8, replace(alone, order=order))) for order in ORDERS]
-        for head in heads[1:]:
-            head.load_state_dict(heads[0].state_dict())
-        first, *others = (head(images(2, 8, 3, 4)).descriptor for head in heads)
-        assert all(torch.equal(first, other) for other in others)
 
 
 @pytest.mark.parametrize("name", BASELINES)

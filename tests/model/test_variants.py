@@ -36,20 +36,6 @@ def test_there_is_one_dagf_and_it_has_all_modules() -> None:
     assert [name for name, one in VARIANTS.items() if one.title == "DAGF"] == ["dagf"]
 
 
-def test_what_else_is_named_after_it_says_the_one_choice_made_otherwise() -> None:
-    full = choices(variant("dagf"))
-    others = {
-        name: one
-        for name, one in VARIANTS.items()
-        if "dagf" in (name + one.title).lower() and name != "dagf"
-    }
-    for name, one in others.items():
-        assert name.startswith("dagf-")
-        assert one.title.startswith("DAGF (")
-        assert sum(value != full[key] for key, value in choices(one).items()) == 1
-    assert len(others) == 2
-
-
 def test_no_two_variants_are_the_same() -> None:
     assert len({tuple(choices(one).values()) for one in VARIANTS.values()}) == len(VARIANTS)
     assert len({one.title for one in VARIANTS.values()}) == len(VARIANTS)
