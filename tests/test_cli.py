@@ -153,7 +153,7 @@ def test_mistakes_are_one_line(project: Path) -> None:
     assert "did you mean 'r1m'?" in refused(
         "evaluate", "gem", "--benchmark", "ukbench", "--distractors", "r2m"
     )
-    assert "ukbench is not here: get it with `dagf data get ukbench`" in refused(
+    assert "ukbench: get it with `dagf data get ukbench`" in refused(
         "data", "check", "UKBench"
     )
     assert "nowhere is no folder" in refused(
