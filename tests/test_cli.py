@@ -122,9 +122,8 @@ def test_making_listing_and_checking_data(project: Path) -> None:
     assert re.fullmatch(r"data/toytown-[0-9a-f]{12}", made)
     assert fine("data", "make", *tiny(project)).strip() == made
     assert f"{Path(made).name}  another drawing, here" in fine("data", "list")
-    complete, again = fine("data", "check", project / made).splitlines()
-    assert complete == f"{Path(made).name}: complete"
-    assert again.endswith("drawn again, and found as they are")
+    complete = f"{Path(made).name}: complete, and as it was drawn\n"
+    assert fine("data", "check", project / made) == complete
     shown = fine("data", "check", project / "photos")
     assert shown.splitlines() == [
         "database: 12 images", "distractor: 2 images", "query: 3 images", "train: 20 images",
@@ -156,7 +155,7 @@ def test_mistakes_are_one_line(project: Path) -> None:
     assert "ukbench: get it with `dagf data get ukbench`" in refused(
         "data", "check", "UKBench"
     )
-    assert "nowhere is no folder" in refused(
+    assert "name a folder that exists" in refused(
         "train", "gem", *tiny(project), "--benchmark", project / "nowhere"
     )
     assert "labels.csv" in refused(
