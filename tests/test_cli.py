@@ -152,9 +152,7 @@ def test_mistakes_are_one_line(project: Path) -> None:
     assert "did you mean 'r1m'?" in refused(
         "evaluate", "gem", "--benchmark", "ukbench", "--distractors", "r2m"
     )
-    assert "ukbench: get it with `dagf data get ukbench`" in refused(
-        "data", "check", "UKBench"
-    )
+    assert "ukbench: get it with `dagf data get ukbench`" in refused("data", "check", "UKBench")
     assert "name a folder that exists" in refused(
         "train", "gem", *tiny(project), "--benchmark", project / "nowhere"
     )
