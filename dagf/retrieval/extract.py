@@ -22,13 +22,7 @@ from torch.nn import functional as fn
 from torch.nn.utils.fusion import fuse_conv_bn_eval
 
 from dagf.console import progress
-from dagf.datasets.batches import (
-    Batch,
-    database_batches,
-    image_batches,
-    network_input,
-    query_batches,
-)
+from dagf.datasets.batches import Batch, image_batches, network_input, query_batches
 from dagf.datasets.benchmark import Benchmark
 from dagf.datasets.images import ImageSpec, load_image
 from dagf.distributed import SINGLE, Group
@@ -168,8 +162,8 @@ def benchmark_scores(
     float32.
     """
     encode, name = for_inference(encode), benchmark.name
-    images, asked = database_batches(benchmark, spec), query_batches(benchmark, spec)
-    database = extract(encode, images, len(benchmark.database_paths), f"{name}: database")
+    files, asked = benchmark.database_paths, query_batches(benchmark, spec)
+    database = extract(encode, image_batches(files, spec), len(files), f"{name}: database")
     queries = extract(encode, asked, len(benchmark.queries), f"{name}: queries")
     return similarities(database, queries), database, queries
 
@@ -184,10 +178,9 @@ class ShardedDescriptors:
 
     def __init__(self, folder: Path, names: Sequence[str]) -> None:
         self.folder, self.names = folder, tuple(names)
-        shards = [self._open(number) for number in range(len(names))]
-        self._step = len(shards[0]) if shards else 1
-        self.dtype = shards[0].dtype if shards else np.dtype("float32")
-        self.shape = sum(map(len, shards)), shards[0].shape[1] if shards else 0
+        heads = [(one.shape, one.dtype) for one in map(self._open, range(len(names)))]
+        (self._step, width), self.dtype = heads[0] if heads else ((1, 0), np.dtype("float32"))
+        self.shape = sum(rows for (rows, _), _ in heads), width
 
     def __len__(self) -> int:
         return self.shape[0]

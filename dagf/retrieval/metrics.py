@@ -139,8 +139,8 @@ def _check_shape(benchmark: Benchmark, shape: tuple[int, ...]) -> None:
     expected = len(benchmark.queries), len(benchmark.database) + len(benchmark.distractors)
     if shape != expected:
         raise UserError(
-            f"{benchmark.name} has {expected[0]} queries and {expected[1]} database rows, but the scores "
-            f"are {' x '.join(map(str, shape))}: these are descriptors of another benchmark"
+            f"{benchmark.name} has {expected[0]} queries and {expected[1]} database rows, but the "
+            f"scores are {' x '.join(map(str, shape))}: these are descriptors of another benchmark"
         )
 
 
@@ -225,7 +225,5 @@ def mean_average_precision(
     """Return the mAP in per cent of one query set under one setting."""
     found = means(per_query)["mAP"]
     if (query_set, setting) not in found.index:
-        raise UserError(
-            f"no query of the set '{query_set}' has a positive under {setting}: its mAP is undefined"
-        )
+        raise UserError(f"no query of '{query_set}' has a positive under {setting}: no mAP")
     return float(found[query_set, setting])

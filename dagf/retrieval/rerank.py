@@ -23,7 +23,7 @@ Sparse = Any  # scipy has no types
 
 CHUNK = 256  # rows or queries at once, which bounds the memory
 GAMMA, FLOW = 3, 0.99  # of diffusion
-TOLERANCE = 1e-10  # of the right-hand side's length; the scores of far rows are small, and their order counts
+TOLERANCE = 1e-10  # of the right-hand side's length: the order of small scores counts, too
 LAMBDA = 0.3  # of k-reciprocal encoding
 BETA = 0.15  # of SuperGlobal
 

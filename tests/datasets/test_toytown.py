@@ -1,4 +1,4 @@
-"""Toytown as a data set: masks that agree with the records, ground truth, and files that are missing."""
+"""Toytown as a data set: masks, records, ground truth, and files that are missing."""
 
 import shutil
 from pathlib import Path

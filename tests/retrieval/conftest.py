@@ -37,7 +37,7 @@ def net() -> RetrievalNet:
 
 @pytest.fixture
 def benchmark(tmp_path: Path) -> Benchmark:
-    """The query's box holds a crop that is also in the database; its whole is there as well, to mislead."""
+    """The query's box holds a crop that is in the database; so is its whole, to mislead."""
     root = tmp_path / "images"
     root.mkdir()
     save(quarters(64, 48), root / "query.png")

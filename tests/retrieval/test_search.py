@@ -21,7 +21,7 @@ def unit(count: int, dimensions: int = 8, seed: int = 0) -> Array:
 
 
 def corners(count: int, seed: int) -> Array:
-    """Unit vectors along an axis: their products are exactly 0 and 1, so that there are many ties."""
+    """Unit vectors along an axis: their products are exactly 0 and 1, with many ties."""
     return np.eye(4, dtype=np.float32)[np.random.default_rng(seed).integers(0, 4, count)]
 
 

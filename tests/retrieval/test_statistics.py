@@ -27,13 +27,6 @@ def test_the_t_interval_is_scipys() -> None:
     assert (found.low, found.high) == pytest.approx((low, high))
 
 
-def test_the_t_interval_by_hand() -> None:
-    """Mean 2, standard deviation 1, t(0.975; 2) = 4.303."""
-    found = t_interval([1, 2, 3])
-    assert (found.mean, found.high - found.mean) == pytest.approx((2, 4.3027 / 3**0.5), rel=1e-4)
-    assert found.mean - found.low == pytest.approx(found.high - found.mean)
-
-
 def test_one_seed_has_no_interval() -> None:
     found = t_interval([41.5])
     assert found.mean == 41.5
@@ -46,7 +39,7 @@ def test_an_interval_prints_short() -> None:
 
 
 def slow_bootstrap(differences: np.ndarray, clusters: np.ndarray) -> tuple[float, float]:
-    """Draw cluster names with replacement, pool the members of all drawn, take the mean; then percentiles."""
+    """Draw clusters with replacement, pool their members, take the mean; then percentiles."""
     names = sorted(set(clusters.tolist()))
     means = []
     for drawn in np.random.default_rng(5).integers(0, len(names), (4000, len(names))):
@@ -74,12 +67,6 @@ def test_equal_differences_have_no_width() -> None:
     assert paired_bootstrap([2.5] * 6, [0, 0, 1, 2, 2, 2]) == Interval(2.5, 2.5, 2.5)
 
 
-def test_the_sign_turns_with_the_order_of_the_arms() -> None:
-    differences = np.random.default_rng(2).normal(0, 1, 30)
-    one, other = (paired_bootstrap(sign * differences, np.arange(30)) for sign in (1, -1))
-    assert (one.mean, one.low, one.high) == pytest.approx((-other.mean, -other.high, -other.low))
-
-
 def test_copies_in_a_cluster_are_no_new_evidence() -> None:
     values = np.random.default_rng(4).normal(0, 1, 20)
     single = paired_bootstrap(values, np.arange(20))
@@ -90,7 +77,7 @@ def test_copies_in_a_cluster_are_no_new_evidence() -> None:
 
 
 def test_the_interval_covers_about_as_often_as_it_says() -> None:
-    """200 experiments of 40 queries with a true difference of 1: 95 % intervals, a little short as bootstraps are."""
+    """200 experiments of 40 queries with a true difference of 1; bootstraps are a little short."""
     chance = np.random.default_rng(8)
     found = [paired_bootstrap(chance.normal(1, 2, 40), np.arange(40)) for _ in range(200)]
     covered = np.mean([interval.low <= 1 <= interval.high for interval in found])
@@ -100,6 +87,8 @@ def test_the_interval_covers_about_as_often_as_it_says() -> None:
 def test_no_difference_at_all_says_nothing() -> None:
     assert np.isnan(paired_bootstrap([], [])).all()
     assert np.isnan(sign_flip([], []))
+    assert np.isnan(sign_flip([1.0, np.nan, 2.0], [0, 1, 2]))
+    assert np.isnan(sign_flip([1.0, 2.0], [3, 3]))
 
 
 def test_one_cluster_has_no_interval() -> None:
@@ -113,7 +102,7 @@ def test_one_cluster_has_no_interval() -> None:
 
 
 def test_two_way_by_hand() -> None:
-    """Without an effect of clusters' sizes: the textbook's two-way analysis of variance without replication."""
+    """Clusters of one size: the textbook's two-way analysis of variance without replication."""
     table = np.array([[1.0, 2.0, 4.0], [3.0, 5.0, 4.0]])  # two clusters, three seeds
     interval, p = two_way(table, [4, 9])
     mean = 19 / 6
@@ -131,19 +120,11 @@ def test_two_way_by_hand() -> None:
 
 
 def test_two_way_is_never_surer_than_one_source_alone() -> None:
-    """Where the rest is all there is, its share in both is taken off twice: then the larger source decides."""
+    """Where the rest is all there is, the larger source decides."""
     table = np.array([[10.0, 20], [20, 30], [30, 10]])  # seeds agree in the mean, clusters do not
     interval, p = two_way(table, [0, 1, 2])
     assert interval == pytest.approx(t_interval(table.mean(1)))
     assert p == pytest.approx(stats.ttest_1samp(table.mean(1), 0).pvalue)
-
-
-def test_two_way_is_the_t_test_where_only_one_source_varies() -> None:
-    values = np.random.default_rng(0).normal(0.5, 1, 6)
-    for table in (np.tile(values, (9, 1)), np.tile(values[:, None], (1, 9))):
-        interval, p = two_way(table, np.arange(len(table)))
-        assert interval == pytest.approx(t_interval(values))
-        assert p == pytest.approx(stats.ttest_1samp(values, 0).pvalue)
 
 
 def test_two_way_draws_clusters_not_queries() -> None:
@@ -175,7 +156,7 @@ def test_two_way_without_any_spread_is_certain() -> None:
     ("seeds", "clusters", "rest"), [(1, 3, 3), (0.3, 1, 2), (1, 0, 0.01), (0, 1, 1), (0, 0, 1)]
 )
 def test_two_way_keeps_its_level(seeds: float, clusters: float, rest: float) -> None:
-    """Where nothing differs, about 5 % of 1,000 simulated studies of 5 seeds and 70 landmarks say that it does."""
+    """Where nothing differs, about 5 % of 1,000 simulated studies say that something does."""
     rng = np.random.default_rng(7)
     rejected = 0
     for _ in range(1000):
@@ -247,22 +228,6 @@ def test_drawn_flips_give_one_answer_whatever_the_order_of_the_arms() -> None:
     differences, clusters = np.random.default_rng(6).normal(0.2, 1, 30), np.arange(30)
     found = sign_flip(differences, clusters)
     assert sign_flip(-differences, clusters) == sign_flip(7 * differences, clusters) == found
-
-
-def test_flips_reject_a_true_null_as_often_as_they_say() -> None:
-    chance = np.random.default_rng(9)
-    clusters = np.arange(24) // 3
-    found = [
-        sign_flip(np.repeat(chance.normal(0, 1, 8), 3) + chance.normal(0, 1, 24), clusters)
-        for _ in range(600)
-    ]
-    assert 0.025 <= np.mean(np.array(found) <= 0.05) <= 0.075
-
-
-def test_a_missing_difference_is_no_evidence() -> None:
-    assert np.isnan(sign_flip([1.0, np.nan, 2.0], [0, 1, 2]))
-    assert np.isnan(sign_flip([1.0, 2.0], [3, 3]))
-    assert np.isnan(sign_flip([], []))
 
 
 # --- Holm ------------------------------------------------------------

@@ -1,4 +1,4 @@
-"""Hashes of what Toytown draws, for tests/toytown/version.json: `python -m tests.toytown.version` writes it."""
+"""Hashes of what Toytown draws: `python -m tests.toytown.version` writes version.json."""
 
 import hashlib
 import json
@@ -23,7 +23,7 @@ SMALL = ToytownSpec(
 
 
 def hashes() -> dict[str, dict[str, str]]:
-    """Return hashes of pixels and masks before any encoder saw them, and of records and ground truth."""
+    """Return hashes of pixels and masks before any encoder, and of records and ground truth."""
     pixels = {}
     for split in STREAMS:
         roles = {"train": ("train",), "distractors": ("distractor",)}
