@@ -178,9 +178,10 @@ class ShardedDescriptors:
 
     def __init__(self, folder: Path, names: Sequence[str]) -> None:
         self.folder, self.names = folder, tuple(names)
-        heads = [(one.shape, one.dtype) for one in map(self._open, range(len(names)))]
-        (self._step, width), self.dtype = heads[0] if heads else ((1, 0), np.dtype("float32"))
-        self.shape = sum(rows for (rows, _), _ in heads), width
+        heads = [(len(one), one.shape[1], one.dtype) for one in map(self._open, range(len(names)))]
+        empty: tuple[int, int, np.dtype[Any]] = (1, 0, np.dtype(np.float32))
+        self._step, width, self.dtype = heads[0] if heads else empty
+        self.shape = sum(head[0] for head in heads), width
 
     def __len__(self) -> int:
         return self.shape[0]
