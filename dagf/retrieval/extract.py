@@ -178,10 +178,10 @@ class ShardedDescriptors:
 
     def __init__(self, folder: Path, names: Sequence[str]) -> None:
         self.folder, self.names = folder, tuple(names)
-        heads = [(len(one), one.shape[1], one.dtype) for one in map(self._open, range(len(names)))]
-        empty: tuple[int, int, np.dtype[Any]] = (1, 0, np.dtype(np.float32))
-        self._step, width, self.dtype = heads[0] if heads else empty
-        self.shape = sum(head[0] for head in heads), width
+        heads = [(one.shape, one.dtype) for one in map(self._open, range(len(names)))]
+        self._step: int = heads[0][0][0] if heads else 1
+        self.dtype: np.dtype[Any] = heads[0][1] if heads else np.dtype(np.float32)
+        self.shape = sum(shape[0] for shape, _ in heads), heads[0][0][1] if heads else 0
 
     def __len__(self) -> int:
         return self.shape[0]
