@@ -138,7 +138,7 @@ def test_extract(root: Path, data: TrainingSet) -> None:
     assert not (root / "out" / "index.json").exists()
     (root / "go").touch()
     assert (
-        Job(root, *command, script=SLOW).finish().startswith("37 images in out: 29 described in ")
+        Job(root, *command, script=SLOW).finish().startswith("37 images in out: 29 extracted in ")
     )
 
 
