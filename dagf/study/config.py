@@ -11,7 +11,7 @@ from pydantic_core import ErrorDetails
 
 from dagf.datasets.images import ImageSpec
 from dagf.errors import UserError, choose, shown
-from dagf.files import canonical_json, content_hash
+from dagf.files import content_hash
 from dagf.model.backbone import BackboneSpec
 from dagf.model.network import Variant
 
@@ -158,9 +158,3 @@ def _fields_at(kind: Any, path: list[str]) -> Iterator[str]:
         hint = get_type_hints(kind)[part]
         kind = next(one for one in (hint, *get_args(hint)) if is_dataclass(one))
     return (one.name for one in fields(kind))
-
-
-def to_json(config: RunConfig) -> dict[str, Any]:
-    """Return the configuration as JSON holds it (tuples become lists)."""
-    plain: dict[str, Any] = json.loads(canonical_json(asdict(config)))
-    return plain

@@ -13,7 +13,7 @@ and an unfinished one `state.pt`, from which the next start goes on as if nothin
 import hashlib
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -26,7 +26,7 @@ from dagf.errors import UserError
 from dagf.files import read_json, write_json
 from dagf.model.backbone import BackboneSpec
 from dagf.model.network import RetrievalNet
-from dagf.study.config import RunConfig, read_fields, to_json
+from dagf.study.config import RunConfig, read_fields
 
 AGAIN = "delete its folder and train again"
 
@@ -151,5 +151,5 @@ class RunStore:
             else:
                 for left in folder.glob(".*"):  # half-written files of a killed process
                     left.unlink()
-                write_json(folder / "config.json", to_json(config))
+                write_json(folder / "config.json", asdict(config))
             yield folder

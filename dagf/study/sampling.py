@@ -74,7 +74,6 @@ class LandmarkSampler:
         """Nothing to prepare."""
 
     def draw(self, number: int) -> Sample:
-        """Return this process's landmarks of batch `number`."""
         rng = np.random.default_rng([self.seed, number])
         rows = []
         for landmark in rng.permutation(self.landmarks)[: self.spec.landmarks].tolist():
@@ -111,7 +110,6 @@ class TupleSampler:
         self.tuples: Rows = np.empty((0, 2 + self.mining.negatives), np.int64)
 
     def start(self, epoch: int, net: RetrievalNet) -> None:
-        """Draw the pairs and the pool of an epoch, and mine."""
         rng = np.random.default_rng([self.seed, epoch])
         pairs = self.pairs[rng.permutation(len(self.pairs))[: self.mining.queries]]
         pool = rng.permutation(len(self.clusters))[: self.mining.pool]

@@ -75,7 +75,6 @@ class ImageSource:
         return to_input(torch.stack([self.augment(image) for image in images]))
 
     def extract(self, net: RetrievalNet, rows: NDArray[np.int64]) -> Descriptors:
-        """Return the descriptors of squashed images."""
         pixels = self.pixels
         if pixels is None:
             batches = image_batches([self.data.files[row] for row in rows], self.squashed)
@@ -86,11 +85,9 @@ class ImageSource:
         return extract(net, parts, len(rows), "mining")
 
     def trained(self, net: RetrievalNet) -> nn.Module:
-        """Return the network."""
         return net
 
     def validate(self, net: RetrievalNet) -> NDArray[np.float32]:
-        """Return the scores of the validation benchmark."""
         return benchmark_scores(net, self.data.validation, self.image)[0]
 
 
@@ -113,16 +110,13 @@ class MapSource:
         return self.train.take(rows)
 
     def extract(self, net: RetrievalNet, rows: NDArray[np.int64]) -> Descriptors:
-        """Return the descriptors of maps."""
         parts = ((part, self.train.take(rows[part])) for part in _parts(len(rows)))
         return extract(MapEncoder(net.head), parts, len(rows), "mining")
 
     def trained(self, net: RetrievalNet) -> nn.Module:
-        """Return the head."""
         return MapEncoder(net.head)
 
     def validate(self, net: RetrievalNet) -> NDArray[np.float32]:
-        """Return the scores of the validation benchmark."""
         return self.validation.scores(MapEncoder(net.head))
 
 

@@ -376,17 +376,18 @@ class Study:
         for line in alike({key: results.positions for key, results in found.items()}):
             print(f"Note: {line}.")  # in a notebook it stands above the table
         rows = [
-            means(results.per_query)
-            .reset_index()
-            .assign(arm=arm, method=VARIANTS[arm].title, seed=seed, run=results.run)
+            _means(arm, results).assign(seed=seed, run=results.run)
             for (arm, seed), results in found.items()
         ]
         return pd.concat(rows, ignore_index=True)
 
     def off_the_shelf_table(self, arms: Sequence[str] = ()) -> pd.DataFrame:
         """Return the same for untrained arms (the profile's, unless named): no seed and no run."""
-        rows = []
-        for arm in arms or self.profile.off_the_shelf:
-            found = means(self.untrained_results(arm).per_query).reset_index()
-            rows.append(found.assign(arm=arm, method=VARIANTS[arm].title))
+        arms = arms or self.profile.off_the_shelf
+        rows = [_means(arm, self.untrained_results(arm)) for arm in arms]
         return pd.concat(rows, ignore_index=True)
+
+
+def _means(arm: str, results: Results) -> pd.DataFrame:
+    table = means(results.per_query).reset_index()
+    return table.assign(arm=arm, method=VARIANTS[arm].title)

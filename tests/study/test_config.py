@@ -19,7 +19,7 @@ from dagf.model.backbone import BackboneSpec
 from dagf.model.network import Variant
 from dagf.model.variants import VARIANTS
 from dagf.study import profiles
-from dagf.study.config import Mining, RunConfig, TrainSpec, read_fields, to_json
+from dagf.study.config import Mining, RunConfig, TrainSpec, read_fields
 from dagf.study.profile import ArmPlan, Profile, load_profile
 from tests.fixtures import PROFILE, configured
 
@@ -316,7 +316,7 @@ configs = st.builds(
 
 @given(configs)
 def test_a_configuration_survives_its_file(made: RunConfig) -> None:
-    read = read_fields(RunConfig, json.loads(json.dumps(to_json(made))), "file")
+    read = read_fields(RunConfig, json.loads(json.dumps(dataclasses.asdict(made))), "file")
     assert read == made
     assert read.id == made.id
     assert len(made.id) == 12

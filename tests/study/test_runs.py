@@ -2,7 +2,7 @@
 
 import re
 import shutil
-from dataclasses import replace
+from dataclasses import asdict, replace
 from pathlib import Path
 
 import pytest
@@ -14,7 +14,6 @@ from dagf.files import write_json
 from dagf.model.backbone import BackboneSpec
 from dagf.model.network import RetrievalNet
 from dagf.study import training
-from dagf.study.config import to_json
 from dagf.study.runs import Run, RunStore
 from tests.fixtures import Workshop, configured
 
@@ -99,7 +98,7 @@ def test_a_pretrained_backbone_keeps_its_batch_norms_though_its_file_is_gone(
     other = replace(config, backbone=replace(config.backbone, weights="sha256:0123"))
     there = tmp_path / other.id
     shutil.copytree(finished.folder, there)
-    write_json(there / "config.json", to_json(other))
+    write_json(there / "config.json", asdict(other))
     write_json(there / "record.json", finished.record | {"run": other.id})
     net = Run(there).network()
     assert net.keep_batch_norm
