@@ -148,16 +148,19 @@ def fetch(file: RemoteFile, folder: Path, say: Say) -> dict[str, Any]:
     One that is there already (put there by hand, say) is only verified. Raise `UserError` when no
     mirror has it.
     """
-    path, faults = folder / file.file, []
+    path, part, faults = folder / file.file, folder / f"{file.file}.part", []
     pooch.get_logger().setLevel(logging.WARNING)
     for url in file.mirrors:
         try:
             known = f"md5:{_published_md5(file.md5_from)}" if file.md5_from else file.sha256
             pooch.retrieve(url, known, file.file, folder, downloader=resume)
-        except (requests.RequestException, ValueError) as error:  # pooch's: another checksum
+        except (requests.RequestException, ValueError) as error:
+            if not isinstance(error, requests.RequestException):  # pooch: another checksum
+                part.unlink(missing_ok=True)
             faults.append(f"{url}: {' '.join(str(error).split())[:200]}")
             continue
-        note = _note(folder / f"{file.file}.part")
+        part.unlink(missing_ok=True)
+        note = _note(part)
         address = read_json(note)["url"] if note.is_file() else "put here by hand"
         size, sha256 = path.stat().st_size, file_sha256(path)
         say(
@@ -199,7 +202,11 @@ def resume(url: str, output_file: str, _: object = None) -> None:
             if (status and status not in PASSING) or failures >= ATTEMPTS:
                 raise
             time.sleep(PAUSE * 2**failures)
-    part.replace(output_file)
+    Path(output_file).unlink(missing_ok=True)
+    try:
+        Path(output_file).hardlink_to(part)  # kept until it is verified, which takes a while
+    except OSError:  # a file system without links
+        part.replace(output_file)
 
 
 def _note(part: Path) -> Path:

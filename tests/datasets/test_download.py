@@ -160,6 +160,24 @@ def test_a_killed_download_goes_on(
     assert server.asked == [("/a.bin", wanted)]
 
 
+def test_a_whole_part_is_verified_and_not_fetched_again(server: Behaviour, tmp_path: Path) -> None:
+    """As a kill leaves it while the checksum is computed."""
+    file = remote(server, "/a.bin", sha256=SHA256)
+    note = {"url": file.mirrors[0], "version": server.etag, "total": len(BODY)}
+    for body in (BODY, bytes(len(BODY))):
+        (tmp_path / "a.bin.part").write_bytes(body)
+        (tmp_path / "a.bin.part.json").write_text(json.dumps(note))
+        if body == BODY:
+            got(file, tmp_path)
+            (tmp_path / "a.bin").unlink()
+        else:
+            with pytest.raises(UserError, match=r"SHA256 hash .* does not match"):
+                fetch(file, tmp_path, print)
+        assert server.asked == []
+    got(file, tmp_path)
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["a.bin", "a.bin.part.json"]
+
+
 def test_a_bad_mirror_is_passed_over(server: Behaviour, tmp_path: Path) -> None:
     server.files["wrong/a.bin"] = b""
     server.moved = {"/file/a.bin": tmp_path.as_uri(), "/moved/a.bin": "/a.bin"}
