@@ -1,1 +1,1 @@
-"""One's own images: described, searched, explained, exported."""
+"""One's own images: extracted, searched, explained, exported."""

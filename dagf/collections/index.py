@@ -66,7 +66,7 @@ Hashes = Sequence[str]  # of the contents of images
 
 @dataclass(frozen=True)
 class Collection:
-    """Files, their descriptors (N, D), and the encoder that made them and describes queries.
+    """Files, their descriptors (N, D), and the encoder that made them and takes the queries.
 
     whitening: what the descriptors, and the query's, are compared under; None: as they are.
     """

@@ -87,18 +87,19 @@ def _shown(
 def _reasons(
     collection: Collection, query: Path, ranking: Ranking, box: Box | None
 ) -> Iterator[dict[str, str]]:
-    """Yield the pictures of each result: looked, where the network looks; here and there, what of
+    """Yield the pictures that explain each result.
 
-    the result and of the query matches, '' where the pooling does not tell.
+    looked: where the network looks. here, there: what matches in the result and in the query, ''
+    where the pooling does not tell.
     """
     net, spec, whitening = collection.network, collection.encoder.image, collection.whitening
     toward = whitening.toward if whitening else lambda _, other: other
-    asked, picture = look(net, query, spec, box), thumbnail(query, box)
+    mine, picture = look(net, query, spec, box), thumbnail(query, box)
     for file, _ in ranking:
         seen, pixels = look(net, Path(file), spec), thumbnail(Path(file))
         plane = seen.effective if seen.attention is None else seen.attention
-        here = contributions(net, seen, toward(seen.descriptor, asked.descriptor))
-        there = contributions(net, asked, toward(asked.descriptor, seen.descriptor))
+        here = contributions(net, seen, toward(seen.descriptor, mine.descriptor))
+        there = contributions(net, mine, toward(mine.descriptor, seen.descriptor))
         yield {
             "looked": address(heated(pixels, plane)),
             "here": "" if here is None else address(lit(pixels, here)),

@@ -1,4 +1,4 @@
-"""A folder of photographs, extracted once and searched: what is kept, what is made anew, what is refused."""
+"""A folder of photographs, extracted once and searched: what is kept, made anew, refused."""
 
 import json
 import os

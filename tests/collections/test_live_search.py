@@ -66,7 +66,7 @@ def expected(collection: Collection, choices: Choices) -> str:
     )
 
 
-# --- parts --------------------------------------------------------------------------------------------------------
+# --- parts ---
 
 
 def test_a_part_in_per_cent_is_a_box_in_pixels(collection: Collection) -> None:
@@ -111,7 +111,7 @@ def test_files_are_listed_by_what_tells_them_apart(monkeypatch: pytest.MonkeyPat
     assert len(listed(names)) == 2 and len(listed(names, "bank")) == 1
 
 
-# --- what is shown ------------------------------------------------------------------------------------------------
+# --- what is shown ---
 
 
 def test_the_page_is_the_search_beside_its_query(collection: Collection) -> None:
@@ -166,7 +166,7 @@ def test_a_query_that_does_not_exist_is_refused_in_one_line(
             start(collection, Path("nowhere.jpg"), box)
 
 
-# --- controls -----------------------------------------------------------------------------------------------------
+# --- controls ---
 
 
 def test_results_follow_the_controls(shown: LiveSearch, collection: Collection) -> None:

@@ -1,4 +1,4 @@
-"""Figures of the ablations: as many panels, fields and bars as there are values, each where it belongs."""
+"""Figures of the ablations: a panel, field or bar for each value, where it belongs."""
 
 from collections.abc import Iterator
 from itertools import product

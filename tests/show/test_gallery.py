@@ -135,8 +135,8 @@ def test_sheets_overlays_and_frames() -> None:
 def test_browsing_toytown(toytown: Study, net: RetrievalNet) -> None:
     counted = gallery.counts(toytown).set_index("part")
     assert counted["images"].to_dict() == {
-        "training": 9, "validation: queries": 2, "validation: database": 8, "validation: distractors": 2,
-        "test: query": 2, "test: database": 8, "test: distractors": 3,
+        "training": 9, "validation: queries": 2, "validation: database": 8,
+        "validation: distractors": 2, "test: query": 2, "test: database": 8, "test: distractors": 3,
     }  # fmt: skip
     assert counted["landmarks"]["training"] == 3
     labels = gallery.label_counts(toytown.test).set_index("setting")

@@ -14,7 +14,8 @@ from dagf.show.html import TEMPLATE, with_script
 BROWSER = shutil.which("chromium") or shutil.which("google-chrome")
 pytestmark = [pytest.mark.study, pytest.mark.skipif(not BROWSER, reason="no Chromium here")]
 
-PRESS = "for (const [table, column] of {presses}) tables[table].querySelectorAll('thead button')[column].click();"
+PRESS = """for (const [table, column] of {presses})
+  tables[table].querySelectorAll('thead button')[column].click();"""
 NUMBERS = ["9.5 [9, 10]", "−1.5", "10.0", "–", "1,200", ".5"]
 
 
@@ -39,7 +40,8 @@ def table(*columns: Sequence[str]) -> str:
         "".join(f"<td>{html.escape(cell)}</td>" for cell in row)
         for row in zip(*columns, strict=True)
     ]
-    return f"<table><thead><tr>{heads}</tr></thead><tbody><tr>{'</tr><tr>'.join(rows)}</tr></tbody></table>"
+    body = "</tr><tr>".join(rows)
+    return f"<table><thead><tr>{heads}</tr></thead><tbody><tr>{body}</tr></tbody></table>"
 
 
 def column(found: bs4.Tag, number: int) -> list[str]:
@@ -97,7 +99,8 @@ def test_only_plain_tables_sort(tmp_path: Path) -> None:
 
 
 def test_a_page_runs_no_other_script(tmp_path: Path) -> None:
-    hostile = '<script>document.title = "ran"</script><img src="data:,x" onerror="document.title = \'ran\'">'
+    hostile = '<script>document.title = "ran"</script>'
+    hostile += '<img src="data:,x" onerror="document.title = \'ran\'">'
     page = (
         f"<html><head><title>still</title></head><body>{table(['1', '2'])}{hostile}</body></html>"
     )

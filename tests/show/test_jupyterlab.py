@@ -1,4 +1,4 @@
-"""The query browser and the live search in JupyterLab: Chromium opens 03 and 08, runs them, and changes controls."""
+"""The query browser and the live search in JupyterLab, which Chromium opens and changes."""
 
 import json
 import os
@@ -39,7 +39,7 @@ def chromium() -> str:
 def write_copy(
     name: str, folder: Path, parameters: dict[str, str], only: tuple[str, ...] = ("",)
 ) -> None:
-    """One of the real notebooks with other parameters; `only`: the code cells that have one of these in them."""
+    """A real notebook with other parameters; only: code cells that have one of these in them."""
     notebook = nbformat.read(NOTEBOOKS / f"{name}.ipynb", as_version=4)
     (first,) = (cell for cell in notebook.cells if "parameters" in cell.metadata.get("tags", ()))
     lines = {line.partition(":")[0]: line for line in first.source.splitlines()}
@@ -58,7 +58,7 @@ def write_copy(
 def lab(
     chromium: str, toy: Study, toy_root: Path, tmp_path_factory: pytest.TempPathFactory
 ) -> Iterator[str]:
-    """A JupyterLab of its own, with 08 on a few photographs, and of 03 the query browser; its address."""
+    """The address of a JupyterLab with 08 on a few photographs, and of 03 the query browser."""
     tmp_path = tmp_path_factory.mktemp("lab")
     (tmp_path / "work").mkdir()
     weights = mobilenet(tmp_path / "mobilenet.pth", 5)
