@@ -125,7 +125,7 @@ def pyramid_table(
 
 
 def head_costs(arms: Sequence[str]) -> pd.DataFrame:
-    """Return the cost of each head's forward pass as a multiple of GeM's (record of `make bench`)."""
+    """Return the cost of each head's forward pass as a multiple of GeM's, by `make bench`."""
     ratios = {one["head"]: one["ratio"] for one in benchmark_figures() if "head" in one}
     rows = [{"head": VARIANTS[arm].title, "cost": ratios[arm]} for arm in arms if arm in ratios]
     return pd.DataFrame(rows, columns=["head", "cost"])

@@ -1,4 +1,4 @@
-"""Why two images match: where the network looks, which cells it keeps, and what a match rests on."""
+"""Why two images match: where the network looks, what it keeps, and what a match rests on."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -22,9 +22,10 @@ Plane = NDArray[np.float32]
 class Look:
     """One image as the network sees it.
 
-    pixels: (H, W, 3) uint8. attention, effective: (H, W), the attention map (None without one) and the
-    effective weight a * |f|, enlarged to the image. kept: for each window its kept cells, (h, w) boolean,
-    None for all. attended: the map that is pooled, (1, C, h, w). descriptor: (D,), unit length.
+    pixels: (H, W, 3) uint8. attention, effective: (H, W), the attention map (None without one) and
+    the effective weight a * |f|, enlarged to the image. kept: for each window its kept cells,
+    (h, w) boolean, None for all. attended: the map that is pooled, (1, C, h, w). descriptor: (D,),
+    of unit length.
     """
 
     pixels: NDArray[np.uint8]
@@ -38,7 +39,7 @@ class Look:
 
 @torch.inference_mode()
 def look(net: RetrievalNet, file: Path, spec: ImageSpec, box: Box | None = None) -> Look:
-    """Everything that `net` makes of one image (or of a crop of it), from one forward pass where it is."""
+    """Return all that `net` makes of one image, or of a crop of it, from one forward pass."""
     image = load_image(file, spec, box)
     seen: Inspection = net.inspect(to_input(image)[None].to(next(net.parameters()).device))
     size = (image.shape[1], image.shape[2])
@@ -54,7 +55,7 @@ def look(net: RetrievalNet, file: Path, spec: ImageSpec, box: Box | None = None)
 
 
 def enlarge(plane: Tensor, size: tuple[int, int]) -> Plane:
-    """A map (1, 1, h, w) at the image's size (H, W), bilinear."""
+    """Return a map (1, 1, h, w) at the image's size (H, W), bilinear."""
     enlarged: Plane = (
         fn.interpolate(plane, size=size, mode="bilinear", align_corners=False)[0, 0].cpu().numpy()
     )
@@ -62,14 +63,14 @@ def enlarge(plane: Tensor, size: tuple[int, int]) -> Plane:
 
 
 def contributions(net: RetrievalNet, seen: Look, other: Plane) -> Plane | None:
-    """How much each cell of an image adds to its product with a vector (D,): (h, w), in sum that product.
+    """Return how much each cell of an image adds to its product with a vector (D,): (h, w).
 
-    With another image's descriptor it is their cosine; with `Whitening.toward` their whitened cosine, less what the
-    mean descriptor has.
+    With another image's descriptor that product is their cosine; with `Whitening.toward` their
+    whitened cosine, less what the mean descriptor has.
 
-    The attended map times the gradient, the masks and the norms held as they are. Means, maxima, GeM and CroW grow with
-    the map in proportion, so that by Euler's theorem the cells add up. R-MAC and NetVLAD normalise regions or cells
-    before they pool: there nothing adds up, and the answer is None.
+    The attended map times the gradient, the masks and the norms held as they are. Means, maxima,
+    GeM and CroW grow with the map in proportion, so that by Euler's theorem the cells add up to the
+    product. R-MAC and NetVLAD normalise regions or cells before they pool: None.
     """
     scheme, attended = net.head.scale_and_mask, seen.attended.clone().requires_grad_()
     if not scheme.pooling.additive:
@@ -89,23 +90,23 @@ def _length(vectors: Tensor) -> Tensor:
 
 
 class CamTarget:
-    """A Grad-CAM target: cosine to a descriptor that should match, minus cosine to one that should not.
+    """A Grad-CAM target: cosine to a descriptor that should match minus that to one that should not
 
-    The difference asks what tells the two apart; the plain similarity also lights what all images share.
+    The difference asks what tells the two apart; the similarity also lights what all images share.
     """
 
     def __init__(self, positive: Plane, negative: Plane) -> None:
         self.direction = torch.from_numpy(positive - negative)
 
     def __call__(self, descriptor: Tensor) -> Tensor:
-        """A unit descriptor (D,) -> cos(., positive) - cos(., negative)."""
+        """Return cos(., positive) - cos(., negative) of a unit descriptor (D,)."""
         return descriptor @ self.direction.to(descriptor)
 
 
 def grad_cam(
     net: RetrievalNet, file: Path, spec: ImageSpec, target: CamTarget, box: Box | None = None
 ) -> Plane:
-    """Grad-CAM (Selvaraju et al., ICCV 2017) of the backbone's map, (H, W), scaled to 0..1 *within* this image."""
+    """Return Grad-CAM (Selvaraju et al., ICCV 2017), (H, W), scaled to 0..1 *within* this image."""
     batch = to_input(load_image(file, spec, box))[None]
     with GradCAM(model=net, target_layers=[net.backbone]) as cam:
         plane: Plane = cam(input_tensor=batch, targets=[target])[0]
@@ -113,14 +114,15 @@ def grad_cam(
 
 
 class SettledEigenCAM(EigenCAM):  # type: ignore[misc]
-    """EigenCAM (Muhammad and Yeasin, IJCNN 2020) with its sign settled: bright where the activations are strong.
+    """EigenCAM (Muhammad and Yeasin, IJCNN 2020), bright where the activations are strong.
 
-    The package centres the activations before its SVD, which leaves the component's sign to chance, image by
-    image, and then cuts the negative half away. (The paper does not centre: there rectified activations settle it.)
+    The package centres the activations before its SVD, which leaves the component's sign to chance,
+    and then cuts the negative half away. (The paper does not centre: there rectified activations
+    settle the sign.)
     """
 
     def get_cam_image(self, *arguments: object, **options: object) -> Plane:
-        """The package's projection (B, h, w), turned where it opposes the norm of the activations (B, C, h, w)."""
+        """Return the package's projection (B, h, w), turned where it opposes the activations."""
         projection: Plane = super().get_cam_image(*arguments, **options)
         norm = np.linalg.norm(self.activations_and_grads.activations[0].numpy(), axis=1)
         agreement = (projection * norm).sum((1, 2), keepdims=True)  # the projection is centred
@@ -143,7 +145,7 @@ class _FromMap(nn.Module):
 
 
 def cams(net: RetrievalNet, features: Tensor, targets: Sequence[CamTarget]) -> dict[str, Plane]:
-    """Grad-CAM (Selvaraju et al., ICCV 2017), LayerCAM (Jiang et al., TIP 2021) and EigenCAM of F, (B, h, w).
+    """Return Grad-CAM, LayerCAM (Jiang et al., TIP 2021) and EigenCAM of F: (B, h, w) each.
 
     From F on they are the same maps as from the image, in a quarter of the time.
     """

@@ -1,4 +1,4 @@
-"""What the registered contrasts say of the abstract: its claims, each with a verdict, after Holm."""
+"""What the registered contrasts say of the abstract: its claims and verdicts, after Holm."""
 
 from typing import NamedTuple
 
@@ -28,7 +28,7 @@ class Claim(NamedTuple):
     """A sentence of the abstract (or of this study) and the contrasts that decide it.
 
     group: of the secondary family, or 'primary'. places: of its contrasts; empty: all of them.
-    asides: whether those of `beside` are shown, too.
+    asides: whether what stands beside the group is shown, too.
     """
 
     sentence: str
@@ -38,59 +38,43 @@ class Claim(NamedTuple):
 
 
 CLAIMS = (
-    Claim(
-        "The whole network is better than the plain descriptor GeM: the primary contrast", "primary"
-    ),
-    Claim(
-        "DAGF's head is better than each of the other descriptors and attentions",
-        "rivals",
-        asides=True,
-    ),
+    Claim("The whole network is better than plain GeM: the primary contrast", "primary"),
+    Claim("DAGF's head is better than every other descriptor and attention", "rivals", asides=True),
     Claim("Spatial attention by the region evaluator helps", "modules", (0,)),
     Claim("Channel attention by a trainable vector helps", "modules", (1,)),
-    Claim(
-        "The two attentions are complementary: together better than either alone",
-        "modules",
-        (2, 3),
-    ),
+    Claim("The two attentions are complementary: better than either alone", "modules", (2, 3)),
     Claim("Scale filters (max windows of several sizes) help", "masks", (0,)),
     Claim(
         "The MAX-Mask takes out what is meaningless: better than no mask, and than dropping as "
         "many places at random",
-        "masks",
-        (1, 2, 3),
-        asides=True,
+        *("masks", (1, 2, 3), True),
     ),
     Claim(
         "Against clutter and occlusion: the gain over GeM grows with them, and is above zero "
         "where they are worst",
-        "nuisances",
-        (0, 1, 3, 4),
+        *("nuisances", (0, 1, 3, 4)),
     ),
     Claim(
         "Varying size matters less: the gain over GeM grows as the landmark gets smaller, and is "
         "above zero where it is smallest",
-        "nuisances",
-        (2, 5),
+        *("nuisances", (2, 5)),
     ),
     Claim(
         "The gain over GeM comes from clutter, occlusion and scale: larger than on drawings "
         "without them (the control)",
-        "control",
-        (0,),
+        *("control", (0,), True),
     ),
     Claim(
         "The attention lies on the landmark: more than the mere strength of the features (feature "
         "norm), and than a bright centre (centre prior), by all three scores",
-        "attention maps",
-        tuple(range(6)),
+        *("attention maps", tuple(range(6))),
     ),
 )
 NOT_TESTABLE = {
     "claim": "Better than the state of the art on four well-known data sets",
     "verdict": "not testable here",
     "measured on": "not measured",
-    "contrast": "the four sets are not part of this project, and the paper's own figures are not open",
+    "contrast": "the four sets are not part of this project, the paper's figures not open",
     **dict.fromkeys(("difference [95 %]", "result"), ""),
     "report": "06_benchmark_tables",
 }
@@ -121,16 +105,12 @@ def effects(study: Study) -> dict[Claim, list[Effect]]:
     asides = {"control": [still]}
     for group, contrasts in others.items():
         asides[group] = [Effect(one, _aside(one), decides=False) for one in contrasts]
-    return {
-        claim: [
-            *(
-                groups[claim.group][place]
-                for place in claim.places or range(len(groups[claim.group]))
-            ),
-            *(asides[claim.group] if claim.asides or claim.group == "control" else ()),
-        ]
-        for claim in CLAIMS
-    }
+    shown = dict[Claim, list[Effect]]()
+    for claim in CLAIMS:
+        own = groups[claim.group]
+        shown[claim] = [own[place] for place in claim.places or range(len(own))]
+        shown[claim] += asides[claim.group] if claim.asides else []
+    return shown
 
 
 def _result(found: Contrast, p: float) -> str:

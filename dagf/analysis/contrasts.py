@@ -108,21 +108,10 @@ def contrast_of(
     member = clusters[differences.index]
     by_query = differences.mean(axis=1)
     joint, p_joint = two_way(differences, member)
-    return Contrast(
-        what=what,
-        minus=minus,
-        setting=setting,
-        query_set=query_set,
-        seeds=differences.shape[1],
-        queries=len(differences),
-        clusters=len(np.unique(member)),
-        joint=joint,
-        over_seeds=t_interval(differences.mean(axis=0)),
-        over_queries=paired_bootstrap(by_query, member),
-        p_joint=p_joint,
-        p_queries=sign_flip(by_query, member),
-        runs=runs,
-    )
+    names = what, minus, setting, query_set
+    counts = differences.shape[1], len(differences), len(np.unique(member))
+    alone = t_interval(differences.mean(axis=0)), paired_bootstrap(by_query, member)
+    return Contrast(*names, *counts, joint, *alone, p_joint, sign_flip(by_query, member), runs)
 
 
 def points(

@@ -51,7 +51,7 @@ def _overlap(images: NDArray[np.float32], down: int, across: int) -> NDArray[np.
 
 
 def without(benchmark: Benchmark, near: NDArray[np.bool_]) -> Benchmark:
-    """Return the benchmark with the rows that are `near` (queries, database) a query as its junk."""
+    """Return the benchmark with rows that are `near` (queries, database) a query as its junk."""
     queries = []
     for query, row in zip(benchmark.queries, near, strict=True):
         labels = {name: rows[~row[rows]] for name, rows in query.labels.items()}

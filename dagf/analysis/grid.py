@@ -111,7 +111,7 @@ def _evaluate(study: Study, setting: str, seed: int) -> pd.DataFrame:
 def summed(parts: Sequence[NDArray[np.float32]]) -> NDArray[np.float32]:
     """Return the sum of unit vectors (n, C), one for each window, normalised again.
 
-    A random mask may keep dead cells only: such an image has a zero vector, which resembles nothing.
+    A random mask may keep dead cells only: such an image has a zero vector, like nothing.
     """
     total = np.sum(parts, axis=0)
     length = np.linalg.norm(total, axis=1, keepdims=True)

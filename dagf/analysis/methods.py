@@ -323,22 +323,18 @@ def _expanded(database: Descriptors, queries: Descriptors, count: int, alpha: fl
     return similarities(database, rerank.expand_queries(database, queries, count, alpha))
 
 
-RERANKINGS: dict[
-    str, Rerank
-] = {  # database, queries, neighbours -> scores; parameters as published
-    "AQE": partial(_expanded, alpha=0),
-    "α-QE": partial(_expanded, alpha=3),
-    "α-QE + DBA": lambda database, queries, count: _expanded(
-        rerank.augment_database(database, count, 3), queries, count, 3
+RERANKINGS: dict[str, Rerank] = {  # database, queries, neighbours -> scores; all else as published
+    "AQE": lambda rows, queries, k: _expanded(rows, queries, k, 0),
+    "α-QE": lambda rows, queries, k: _expanded(rows, queries, k, 3),
+    "α-QE + DBA": lambda rows, queries, k: _expanded(
+        rerank.augment_database(rows, k, 3), queries, k, 3
     ),
-    "diffusion": lambda database, queries, count: rerank.diffusion(
-        database, queries, count, query_k=min(10, count)
+    "diffusion": lambda rows, queries, k: rerank.diffusion(rows, queries, k, min(10, k)),
+    "k-reciprocal": lambda rows, queries, k: rerank.k_reciprocal(
+        rows, queries, k, max(1, round(k * 6 / 20))
     ),
-    "k-reciprocal": lambda database, queries, count: rerank.k_reciprocal(
-        database, queries, count, max(1, round(count * 6 / 20))
-    ),
-    "SuperGlobal": lambda database, queries, count: rerank.superglobal(
-        database, queries, min(400, len(database)), count
+    "SuperGlobal": lambda rows, queries, k: rerank.superglobal(
+        rows, queries, min(400, len(rows)), k
     ),
 }
 
@@ -377,7 +373,7 @@ def neighbour_counts(study: Study) -> list[int]:
 
 
 def _best(per_query: pd.DataFrame) -> dict[tuple[str, int], float]:
-    """Each re-ranking with its count of the best mean mAP (the smallest where equal) -> that mAP."""
+    """Each re-ranking with its count of the best mean mAP (the smallest if equal) -> that mAP."""
     held = per_query[per_query["positives"] > 0]
     means = 100 * held.groupby(["reranking", "neighbours"], sort=False)["AP"].mean()
     return {(name, int(means[name].idxmax())): float(means[name].max()) for name in RERANKINGS}

@@ -75,14 +75,14 @@ def fewer(study: Study, instances: int) -> Study:
 
 
 def of_role(study: Study, folder: Path, role: str) -> Study:
-    """Return the study with the images of another training role, validated on the same instances."""
+    """Return the study with the images of another training role, on the same validation."""
     return _trained_on(study, *training_images(folder, role))
 
 
 def unlabelled(study: Study, views: int) -> Study:
     """Return the study without labels: each training photograph is a class, in augmented views.
 
-    The views are written once as JPEGs into the cache, so that they are trained on like photographs.
+    The views are written once as JPEGs into the cache, and trained on like photographs.
     A batch holds few views of a class, so that many photographs contrast. (The loss should be
     contrastive: a classifier of hundreds of classes would see each about once.)
     """
@@ -240,27 +240,27 @@ class Kept(NamedTuple):
 
 
 def all_tables(study: Study, folder: Path) -> dict[str, Kept]:
-    """Return every table of this module by name.
-
-    folder: where `diversity` finds further training roles.
-    """
-    shelf = methods(study, untrained_heads(study, OFF_THE_SHELF))
-    trained = methods(study, trained_heads(study, TRAINED))
-    candidates, _ = gems(study)
-    dagf = [one for one in trained if one.title == VARIANTS["dagf"].title]
-    reranked = methods(study, untrained_heads(study, RERANKED))
-    again = methods(study, trained_heads(study, ("dagf", "attention")))
+    """Return every table of this module by name; `folder` is that of `diversity`."""
+    shelf, reranked = (
+        methods(study, untrained_heads(study, arms)) for arms in (OFF_THE_SHELF, RERANKED)
+    )
+    trained, (candidates, _) = methods(study, trained_heads(study, TRAINED)), gems(study)
+    dagf, attention = (
+        [one for one in trained if one.title == VARIANTS[arm].title]
+        for arm in ("dagf", "attention")
+    )
+    doubles = [*shelf, *candidates[2:], *dagf]
     held = f"Exploratory. Chosen on {study.profile.held_out} held-out training instances."
     seeds = f"{held} Mean over {len(study.profile.seeds)} seeds [95 % t-interval]."
+    loss = f"{seeds} Loss: {study.plan(heads=True).training.loss}."
+    whole = "as they are and whitened"
     tables = {
         "shelf-ablation": Kept(
-            "Descriptors off the shelf, as they are and whitened",
-            f"{held} Gains with the 95 % bootstrap interval over test instances.",
-            _bare(method_table(study, shelf)),
+            f"Descriptors off the shelf, {whole}", held, _bare(method_table(study, shelf))
         ),
         "trained-ablation": Kept(
-            "Heads trained on the frozen backbone, as they are and whitened",
-            f"{seeds} Gains with the bootstrap over test instances.",
+            f"Heads trained on the frozen backbone, {whole}",
+            seeds,
             method_table(study, [*candidates, *trained]),
         ),
         "against-gem": Kept(
@@ -275,24 +275,18 @@ def all_tables(study: Study, folder: Path) -> dict[str, Kept]:
             duplicate_counts(study.test),
         ),
         "near-duplicates": Kept(
-            "With the near-duplicates of a query as junk",
-            seeds,
-            near_duplicates(study, [*shelf, *candidates[2:], *dagf]),
+            "With the near-duplicates of a query as junk", seeds, near_duplicates(study, doubles)
         ),
-        "diversity": Kept(
-            "What the heads were trained on",
-            f"{seeds} Loss: {study.plan(heads=True).training.loss}.",
-            diversity(study, folder),
-        ),
+        "diversity": Kept("What the heads were trained on", loss, diversity(study, folder)),
         "reranking": Kept(
-            "Re-ranking of descriptors off the shelf, as they are and whitened",
+            f"Re-ranking of descriptors off the shelf, {whole}",
             held,
             _bare(reranking_table(study, reranked)),
         ),
         "reranking-trained": Kept(
-            "Re-ranking of trained heads, as they are and whitened",
+            f"Re-ranking of trained heads, {whole}",
             seeds,
-            reranking_table(study, again),
+            reranking_table(study, [*dagf, *attention]),
         ),
     }
     if study.backbone.name in EARLIER:

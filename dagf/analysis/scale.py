@@ -48,7 +48,7 @@ Extracted = tuple[
 
 
 def crowded(study: Study) -> Study:
-    """Return the study among all distractors of the profile's `scale`; photographs stay as they are.
+    """Return the study among all distractors of the profile's `scale`; photographs stay.
 
     The landmarks are the same drawings: an image of Toytown does not depend on how many there are.
     """
@@ -227,7 +227,7 @@ def seconds(work: Callable[[], object]) -> float:
 
 
 def growth(costs: pd.DataFrame) -> pd.DataFrame:
-    """Return the p of c * rows^p of each cost; an index's over the sizes at which it is not flat."""
+    """Return the p of c * rows^p of each cost; an index's over the sizes where it is not flat."""
     lists = costs[costs["index"] != "Flat"]
     parts = {"exact s": costs, "build s": lists, "index s": lists, "index MB": lists}
     rows = []

@@ -1,4 +1,4 @@
-"""What a result table is: how it is kept, the trained runs behind its rows, and the published figures.
+"""What a result table is: how it is kept, the runs behind its rows, and published figures.
 
 Runs stand in the column `RUNS`: a page shows them where the mouse rests on the row, and the files
 of a table keep them.

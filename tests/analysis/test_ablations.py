@@ -54,7 +54,7 @@ pytestmark = pytest.mark.usefixtures("one_process")
 
 
 def grid_rows(values: dict[tuple[str, str, str, int], float]) -> pd.DataFrame:
-    """Rows of the grid: (pooling, windows, mask, draw) -> AP of the first query and seed; the others lie beside it."""
+    """Rows of the grid: (pooling, windows, mask, draw) -> AP of the first query and seed."""
     rows = [
         (*key, seed, query, value + 0.1 * query + 0.01 * seed, 2)
         for (key, value), seed, query in product(values.items(), (0, 1), (0, 1))
@@ -72,7 +72,8 @@ def grid_rows(values: dict[tuple[str, str, str, int], float]) -> pd.DataFrame:
 CELLS = grid_rows({
     ("GeM", "1", "none", 0): 0.3, ("GeM", "1", "max", 0): 0.4, ("GeM", "max 3", "none", 0): 0.2,
     ("GeM", "max 3", "max", 0): 0.1, ("SPoC", "1", "none", 0): 0.5, ("SPoC", "1", "max", 0): 0.6,
-    **{("GeM", windows, "random", draw): 0.1 * draw for windows in ("1", "max 3") for draw in (1, 2, 4)},
+    **{("GeM", "1", "random", draw): 0.1 * draw for draw in (1, 2, 4)},
+    **{("GeM", "max 3", "random", draw): 0.1 * draw for draw in (1, 2, 4)},
     ("SPoC", "1", "random", 0): 0.9,
 })  # fmt: skip
 BESIDE = 5.5  # points: half of 0.1 for the second query, half of 0.01 for the second seed
@@ -328,7 +329,7 @@ def test_photographs_have_no_records(
 
 
 def test_chance_is_the_mean_over_all_orders() -> None:
-    """One positive among three images: ranks 0, 1, 2 are equally likely, and their APs 1, 1/4, 1/6."""
+    """One positive among three images: the APs 1, 1/4, 1/6 are equally likely."""
     query = Query("q.jpg", {"ok": np.array([0]), "junk": np.array([1])})
     test = Benchmark("made", Path(), ("a", "b", "c", "d"), (query,) * 300)
     (row,) = chance(test, draws=20).to_dict("records")

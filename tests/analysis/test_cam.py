@@ -103,7 +103,7 @@ def test_cells_also_explain_a_whitened_cosine(photographs: Path) -> None:
 
 @pytest.mark.parametrize("arm", ["spoc", "mac"])
 def test_the_cells_of_a_picture_by_hand(arm: str, photographs: Path) -> None:
-    """The mean gives every cell its part of each channel, the maximum gives all of it to the largest."""
+    """The mean gives each cell its part of a channel, the maximum all of it to the largest."""
     net = RetrievalNet(BackboneSpec(), variant(arm)).eval()
     one, other = (look(net, photographs / "jpg" / name, SPEC) for name in ("4-0.jpg", "5-1.jpg"))
     features = one.attended[0].numpy()

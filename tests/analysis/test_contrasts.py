@@ -41,7 +41,7 @@ def test_summary_by_hand() -> None:
 
 
 def pretend_study(values: dict[tuple[str, int], list[float]], clusters: list[int]) -> Any:
-    """A study whose queries were judged as `values` says: (arm, seed) -> an AP a query, NaN without positives."""
+    """A study with an AP a query (NaN without positives) for each (arm, seed) of `values`."""
 
     def per_query(key: tuple[str, int]) -> pd.DataFrame:
         scores = values[key]
@@ -55,14 +55,14 @@ def pretend_study(values: dict[tuple[str, int], list[float]], clusters: list[int
         return pd.concat([found, found.assign(setting="Hard", AP=0.0)])
 
     seeds = tuple(dict.fromkeys(seed for _, seed in values))
-    return SimpleNamespace(
-        profile=SimpleNamespace(seeds=seeds),
-        test=SimpleNamespace(clusters=lambda: np.array(clusters), first_set="query", query_sets={"query": clusters}),
-        evaluate=lambda arms, heads: {
-            (arm, seed): Results(per_query((arm, seed)), pd.DataFrame(), f"{arm}-{seed}" if arm == "dagf" else "")
-            for arm in arms for seed in seeds
-        },
-    )  # fmt: skip
+    keys = [(arm, seed) for arm in dict.fromkeys(arm for arm, _ in values) for seed in seeds]
+    runs = {key: f"dagf-{key[1]}" if key[0] == "dagf" else "" for key in keys}
+    results = {key: Results(per_query(key), pd.DataFrame(), runs[key]) for key in keys}
+    test = SimpleNamespace(
+        clusters=lambda: np.array(clusters), first_set="query", query_sets={"query": clusters}
+    )
+    profile = SimpleNamespace(seeds=seeds)
+    return SimpleNamespace(profile=profile, test=test, evaluate=lambda arms, heads: results)
 
 
 def test_contrast_by_hand() -> None:
@@ -154,7 +154,8 @@ def test_ranked_by_the_mean_in_each_query_set() -> None:
 @pytest.mark.parametrize(
     ("one", "others", "verdict"),
     [
-        ((1, 5), (1, 5), "above"), ((-5, -1), (-5, -1), "below"), ((1, 5), (-1, 5), "no difference shown"),
+        ((1, 5), (1, 5), "above"), ((-5, -1), (-5, -1), "below"),
+        ((1, 5), (-1, 5), "no difference shown"),
         ((-1, 5), (1, 5), "no difference shown"), ((-5, -1), (1, 5), "no difference shown"),
         ((0, 5), (1, 5), "no difference shown"), ((nan, nan), (1, 5), "no difference shown"),
     ],

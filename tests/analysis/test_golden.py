@@ -1,4 +1,4 @@
-"""The check of our evaluator against published figures, on miniature descriptors in the real layout."""
+"""Our evaluator against published figures, on miniature descriptors in the real layout."""
 
 import json
 import shutil
@@ -31,7 +31,7 @@ def columns(count: int, seed: int, dimensions: int = 6) -> np.ndarray[Any, Any]:
 
 @pytest.fixture
 def project(shared_data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A project with the real ground truth, random descriptors of six dimensions, and no published figure yet."""
+    """A project with the real ground truth, random descriptors, no published figure yet."""
     features = tmp_path / "data" / read_manifest(HERE / "data" / "manifest.json")[SET].folder
     features.mkdir(parents=True)
     shutil.copyfile(HERE / "data" / "manifest.json", tmp_path / "data" / "manifest.json")
@@ -47,7 +47,7 @@ def project(shared_data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) 
 
 
 def theirs(project: Path) -> dict[tuple[str, str, str], float]:
-    """What revisitop's example does: the ranks of an arg-sort, junk taken out, loops over queries and positives."""
+    """What revisitop's example does: arg-sort, junk taken out, loops over queries, positives."""
     found: dict[tuple[str, str, str], float] = {}
     for name, dataset in (("roxford5k", "ROxford5k"), ("rparis6k", "RParis6k")):
         truth = load_ground_truth(project / "data" / "features" / f"gnd_{name}.pkl")["gnd"]
@@ -173,8 +173,6 @@ def test_the_published_golden_figures_are_those_of_the_readme() -> None:
     }
 
 
-# --- descriptors that are something else -------------------------------------------------------------------------
-
 TINY = {
     "imlist": list("abcd"),
     "qimlist": ["q"],
@@ -183,7 +181,7 @@ TINY = {
 
 
 def test_a_tiny_set_by_hand(tmp_path: Path) -> None:
-    """Similarities 1, 4, 3, 2: easy 2 is second behind a negative; hard 0 is last, third once easy is junk."""
+    """Similarities 1, 4, 3, 2: easy 2 is second, hard 0 last, third once easy is junk."""
     savemat(
         tmp_path / "a.mat",
         {"Q": np.array([[1.0], [0.0]]), "X": np.array([[1.0, 4, 3, 2], [9, 9, 9, 9]])},

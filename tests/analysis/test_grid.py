@@ -1,4 +1,4 @@
-"""Windows x masks on frozen maps: each combination is the descriptor that the modules of the network give."""
+"""Windows x masks on frozen maps: each combination is what the network's modules give."""
 
 from collections.abc import Iterator
 from dataclasses import replace

@@ -1,4 +1,4 @@
-"""Attention against exact masks: every score by hand and by counting, every map where it belongs in the image."""
+"""Attention against exact masks: scores by hand and by counting, maps where they belong."""
 
 from collections.abc import Callable
 from pathlib import Path
@@ -57,7 +57,7 @@ MASKS = arrays(np.bool_, (3, 4))
 
 @pytest.fixture(scope="module")
 def net(finished: Run) -> RetrievalNet:
-    """A network trained for so short a time that its attention is nearly flat: it is given one that is not."""
+    """A trained network whose attention, nearly flat so far, is made uneven."""
     net, random = finished.network(), torch.Generator().manual_seed(0)
     assert net.head.spatial is not None
     for parameter in net.head.spatial.parameters():

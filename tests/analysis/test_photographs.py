@@ -31,7 +31,7 @@ HEADS: dict[str, Any] = {
 
 @pytest.fixture
 def folder(tmp_path: Path) -> Path:
-    """Six instances to train on, three of the test, and two of another training role; two query sets."""
+    """Six instances to train on, three of the test, two of another role; two query sets."""
     made = write_photographs(tmp_path / "shots", train_instances=6)
     lines = (made / "labels.csv").read_text().splitlines()
     for number in range(4):
@@ -172,13 +172,13 @@ def spread(rows: Sequence[dict[str, str]], count: int) -> list[dict[str, str]]:
 
 
 def product(file: Path) -> str:
-    """What a photograph shows, from its name: PRODUCT_001.jpg, val_PRODUCT_001.jpg or test_PRODUCT_001.jpg."""
+    """What a photograph shows, from its name: (val_ or test_)PRODUCT_001.jpg."""
     return file.stem.rpartition("_")[0].removeprefix("val_").removeprefix("test_")
 
 
 @pytest.fixture(scope="module")
 def cut(shared_data: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """8 photos of each of 4 products to train on, 2 queries and 6 photos of each of 2 others, 20 distractors."""
+    """4 products of 8 photos to train on, 2 others with 2 queries and 6 photos, distractors."""
     folder = tmp_path_factory.mktemp("products")
     chosen: list[tuple[Path, str, str]] = []
     with (shared_data / "products" / "labels.csv").open(newline="") as stream:
@@ -222,7 +222,7 @@ def products(cut: Path, shared_data: Path, project: Path, profile: Callable[...,
 
 @pytest.mark.study
 def test_heads_on_real_photographs(products: Study, cut: Path) -> None:
-    """Off the shelf far above chance; trained heads validated on products that they have not seen."""
+    """Off the shelf far above chance; heads validated on products that they have not seen."""
     study, test = products, products.test
     assert (len(test.queries), len(test.database), len(test.distractors)) == (4, 12, DISTRACTORS)
     off_the_shelf = mean_average_precision(study.untrained_results("gem").per_query, "Classic")

@@ -237,7 +237,7 @@ def test_the_outlook_is_arithmetic() -> None:
 
 @pytest.mark.parametrize("fitted", [0.43, np.nan])
 def test_a_build_is_at_least_linear(fitted: float, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Noise at the small sizes gave 0.43 once; a single size with an index gives no exponent at all."""
+    """Noise at small sizes gave 0.43 once; one size with an index gives no exponent at all."""
     found = scale.growth(table()).set_index("cost")
     found.loc["build s", "exponent"] = fitted
     monkeypatch.setattr(scale, "growth", lambda _: found.reset_index())
