@@ -1,4 +1,4 @@
-"""What the tests of the study share: a small set of photographs, and a training that takes a second."""
+"""What tests share: a small set of photographs, and a training that takes a second."""
 
 import json
 import os
@@ -58,7 +58,7 @@ print(training.train(config, data, store, cache, bar=False).id, flush=True)
 
 
 def photograph(instance: int, view: int, size: int = 32) -> Image.Image:
-    """A texture of its instance (two colours, a direction, a width of stripe), its phase and light of the view."""
+    """Stripes: colours, direction and width of the instance, phase and light of the view."""
     kind, seen = np.random.default_rng([7, instance]), np.random.default_rng([8, instance, view])
     first, second = kind.integers(0, 256, (2, 3))
     angle, width, phase = kind.uniform(0, np.pi), kind.uniform(4, 9), seen.uniform(0, 6)
@@ -75,7 +75,7 @@ def photograph(instance: int, view: int, size: int = 32) -> Image.Image:
 def write_photographs(
     folder: Path, train_instances: int = TRAINED, views: int = 5, first: int = 0
 ) -> Path:
-    """A folder with labels.csv: `views` images of each training instance, and a benchmark of `HELD` others.
+    """A folder with labels.csv: training instances, and a benchmark of `HELD` others.
 
     first: the number of the first instance; photographs of other instances are other photographs.
     """
@@ -156,7 +156,7 @@ def trained(monkeypatch: pytest.MonkeyPatch) -> list[RunConfig]:
 
 
 def configured(arm: str = "dagf", **changes: Any) -> RunConfig:
-    """A run of the small backbone on `data`; `changes` of the training are told apart by their names."""
+    """A run of the small backbone on `data`, with changes of it and of its training."""
     of_training = {
         key: changes.pop(key) for key in list(changes) if key in TrainSpec.__dataclass_fields__
     }
@@ -194,7 +194,7 @@ class Workshop:
     def start(
         self, config: RunConfig, processes: int = 1, before: str = ""
     ) -> "subprocess.Popen[str]":
-        """Train in a process of its own, which runs the code `before` first; more than one are started by torchrun."""
+        """Train in a process of its own, after the code `before`; torchrun starts more than one."""
         self.root.mkdir(parents=True, exist_ok=True)
         (self.root / "job.py").write_text(before + JOB)
         (self.root / "job.pickle").write_bytes(
@@ -253,7 +253,8 @@ PROFILE: dict[str, Any] = {
     "name": "tiny",
     "about": "for tests",
     "toytown": {
-        "size": 48, "train_landmarks": 3, "train_views": 3, "validation_landmarks": 2, "test_landmarks": 2,
+        "size": 48, "train_landmarks": 3, "train_views": 3, "validation_landmarks": 2,
+        "test_landmarks": 2,
         "views": 4, "distractors": 3, "validation_distractors": 2,
     },
     "backbone": {"name": "small"},
@@ -266,9 +267,12 @@ PROFILE: dict[str, Any] = {
 }  # fmt: skip
 
 
-FOLDER: dict[str, Any] = {  # changes of the profile, for heads on a frozen backbone and a folder of photographs
-    "image": {"size": 32, "mode": "squash"}, "backbone_training": None, "arm_training": None, "arms": ["gem", "dagf"],
-    "heads": {"arms": ["gem", "dagf"], "training": {"epochs": 2, "steps": 2, "landmarks": 2, "views": 2}},
+FOLDER: dict[str, Any] = {  # changes of the profile: heads on photographs
+    "image": {"size": 32, "mode": "squash"}, "backbone_training": None, "arm_training": None,
+    "arms": ["gem", "dagf"], "heads": {
+        "arms": ["gem", "dagf"],
+        "training": {"epochs": 2, "steps": 2, "landmarks": 2, "views": 2},
+    },
 }  # fmt: skip
 
 
@@ -331,7 +335,7 @@ def toy_root(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="session")
 def toy(toy_root: Path) -> Study:
-    """A tiny Toytown study, trained once a session. A test that trains more does so in a copy of its store."""
+    """A tiny Toytown study, trained once a session; whoever trains more copies its store."""
     with pytest.MonkeyPatch.context() as patched:
         patched.setenv("DAGF_ROOT", str(toy_root))
         patched.setattr(parallel, "cores", lambda: 1)

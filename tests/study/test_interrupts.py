@@ -70,15 +70,15 @@ class Job:
         # What the project's folder is called is how its processes are told from others.
         environment = {**os.environ, ROOT: str(root), "OMP_NUM_THREADS": "1"}
         self.root = root
-        # Tests that run in a shell's background inherit that Ctrl-C is ignored; somebody's terminal does not.
+        # What runs in a shell's background inherits that Ctrl-C is ignored; a terminal's not.
         heed = partial(signal.signal, signal.SIGINT, signal.SIG_DFL)
         self.process = subprocess.Popen(
-            command, cwd=root, stdout=pipe, stderr=pipe, text=True, env=environment, start_new_session=True,
-            preexec_fn=heed,
+            command, cwd=root, stdout=pipe, stderr=pipe, text=True, env=environment,
+            start_new_session=True, preexec_fn=heed,
         )  # fmt: skip
 
     def interrupt(self, once: Callable[[], bool]) -> str:
-        """Ctrl-C as soon as `once` holds; the one line that the command leaves, with status 130 and no process."""
+        """Ctrl-C as soon as `once` holds: one line, status 130, and no process is left."""
         self._wait(lambda: once() or self.process.poll() is not None)
         assert self.process.poll() is None, self.process.communicate()
         os.killpg(self.process.pid, signal.SIGINT)

@@ -1,4 +1,4 @@
-"""Training at paper scale, in miniature: the profiles we ship on copies of the sets in their real layouts."""
+"""The profiles of paper scale on miniature copies of their sets in the real layouts."""
 
 from dataclasses import replace
 from pathlib import Path
@@ -48,7 +48,7 @@ def miniature(name: str) -> Profile:
 
 @pytest.fixture
 def paper(project: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A project with both sets in miniature where `dagf data get` puts them, and the profiles cut down to them."""
+    """A project with both sets in miniature, and the profiles cut down to them."""
     write_sfm(project / "data/train/retrieval-SfM-120k")
     write_gldv2(project / "data/train/gldv2")
     write_manifest(project / "data")

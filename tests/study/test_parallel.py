@@ -51,8 +51,8 @@ from dagf.study import parallel
 from dagf.study.parallel import side_by_side
 from dagf.distributed import process_group
 
-def meet(name):
-    met = process_group().gather((name, process_group().rank))  # waits for ever where the others do another job
+def meet(name):  # waits for ever where the others do another job
+    met = process_group().gather((name, process_group().rank))
     if process_group().rank == 0:
         with Path("met.txt").open("a") as stream:
             stream.write(f"{met}\\n")

@@ -18,7 +18,7 @@ pytestmark = pytest.mark.study
 
 @pytest.fixture(scope="module")
 def runs(photographs: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Run]:
-    """One configuration, trained by processes of their own: twice by one thread and twice by two."""
+    """One configuration, trained in new processes: twice by one thread and twice by two."""
     base = tmp_path_factory.mktemp("repeats")
     made = {}
     for name, threads in (("one", 1), ("one again", 1), ("two", 2), ("two again", 2)):

@@ -1,4 +1,4 @@
-"""Batches: landmarks against the slow way of drawing them, shares of processes, tuples against a loop over the pool."""
+"""Batches against slow ways of drawing landmarks and tuples; the shares of processes."""
 
 import time
 from dataclasses import replace
@@ -92,7 +92,7 @@ def test_draw_differs_from_step_to_step() -> None:
 
 
 def test_as_many_classes_as_the_largest_set_has() -> None:
-    """81,313 landmarks and 1.58 million images: a batch costs milliseconds, and the loss takes its labels."""
+    """81,313 landmarks, 1.58 million images: a batch costs milliseconds, the loss takes it."""
     classes = 81_313
     labels = np.arange(1_580_470) % classes
     sampler = LandmarkSampler(labels, TrainSpec(landmarks=64, views=1), 0)
@@ -292,7 +292,7 @@ def close(first: Run, second: Run) -> bool:
 def test_accumulated_batches_make_one_step(
     paired: TrainingSet, tmp_path: Path, one_thread: None
 ) -> None:
-    """Two batches of two tuples give the gradient of one batch of four: the loss is a mean over tuples."""
+    """Two batches of two tuples give the gradient of one of four: the loss is a mean."""
     common = {
         "epochs": 2,
         "steps": 1,
@@ -325,9 +325,8 @@ def test_mixed_precision_trains_resumes_and_keeps_whole_weights(
     )  # its own start skips all these steps
     monkeypatch.setattr(torch.amp, "GradScaler", scaler)
     unbroken = Workshop(tmp_path / "unbroken", data).train(config)
-    assert {value.dtype for value in load_file(unbroken.folder / "weights.safetensors").values()} <= {
-        torch.float32, torch.int64,
-    }  # fmt: skip
+    kinds = {value.dtype for value in unbroken.weights().values()}
+    assert kinds <= {torch.float32, torch.int64}
     stopped(monkeypatch, Workshop(tmp_path / "broken", data), config, 1)
     assert same_bits(Workshop(tmp_path / "broken", data).train(config), unbroken)
     exact = Workshop(tmp_path / "exact", data).train(
@@ -342,7 +341,7 @@ def test_mixed_precision_trains_resumes_and_keeps_whole_weights(
 def test_two_processes_train_on_tuples_together(
     paired: TrainingSet, tmp_path: Path, queries: int
 ) -> None:
-    """Frozen maps, so that nothing but the shares differs: the weights and the curve are those of one process.
+    """Frozen maps, so that the shares alone differ: weights and curve are those of one process.
 
     Of three tuples one process has two: each tuple counts alike all the same.
     """

@@ -111,7 +111,7 @@ def test_the_results_are_those_that_were_recorded(
 def test_photographs_with_nothing_to_train_on_get_their_pages(
     root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """As the README says: without `train` rows the plain descriptors are measured off the shelf, and 07, too."""
+    """As the README says: without `train` rows the plain descriptors are measured."""
     monkeypatch.setenv("DAGF_ROOT", str(root))
     folder = write_photographs(tmp_path / "shots", train_instances=0)
     torch.manual_seed(0)

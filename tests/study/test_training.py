@@ -1,4 +1,4 @@
-"""The loop: what a run leaves, resuming, divergence, batches, frozen backbones, several processes."""
+"""The loop: what a run leaves, resuming, divergence, frozen backbones, several processes."""
 
 import signal
 import time
@@ -174,7 +174,7 @@ def test_a_frozen_backbone_keeps_its_weights_and_its_maps(
 
 
 def test_each_seed_of_a_random_frozen_backbone_has_its_own_maps(workshop: Workshop) -> None:
-    """The weights of a backbone that nobody trained come from the seed: another seed must not read these maps."""
+    """An untrained backbone is drawn from the seed: another seed must not read its maps."""
     runs = [workshop.train(configured("spoc", epochs=1, seed=seed, frozen=True)) for seed in (0, 1)]
     for run in runs:
         scores = benchmark_scores(run.network(), workshop.data.validation, run.config.image)[0]
