@@ -141,7 +141,7 @@ class _FromMap(nn.Module):
         self.start = nn.Identity()  # where the Grad-CAM package hooks itself in
 
     def forward(self, features: Tensor) -> Tensor:
-        return self.net.head(self.start(features)).descriptor
+        return self.net.head(self.start(features))
 
 
 def cams(net: RetrievalNet, features: Tensor, targets: Sequence[CamTarget]) -> dict[str, Plane]:

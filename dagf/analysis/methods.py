@@ -21,7 +21,6 @@ from dagf.datasets.benchmark import Benchmark
 from dagf.datasets.training_sets import TrainingSet
 from dagf.devices import on_device
 from dagf.errors import UserError
-from dagf.model.network import MapEncoder
 from dagf.model.variants import VARIANTS, variant
 from dagf.retrieval import rerank
 from dagf.retrieval.extract import extract
@@ -76,7 +75,7 @@ def descriptors_of(study: Study, head: Of, part: str) -> tuple[Descriptors, ...]
     """Return a head's descriptors of the training images, and of the rows and queries of a part."""
     seed = head.config.seed if isinstance(head, Run) else head[1]
     net = on_device(head.network() if isinstance(head, Run) else study.untrained(*head))
-    encode, learned = MapEncoder(net.head), study.map_source(net, seed)
+    encode, learned = net.head, study.map_source(net, seed)
     held = part == VALIDATION
     maps = learned.validation if held else study.test_maps(net, study.backbone_id(seed))
     known = extract(encode, learned.train.batches(), learned.train.count)

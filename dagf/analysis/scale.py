@@ -253,7 +253,7 @@ def stages(net: RetrievalNet, files: Sequence[Path], spec: ImageSpec) -> pd.Data
             "decode and resize (one thread)": lambda: [load_image(file, spec) for file in files],
             "normalise": lambda: _wait([network_input(batch, device) for batch in images]),
             "backbone": lambda: _wait([fast.backbone(batch) for batch in ready]),
-            "attention, masks, pooling": lambda: _wait([fast.head(one).descriptor for one in maps]),
+            "attention, masks, pooling": lambda: _wait([fast.head(one) for one in maps]),
             "all, overlapped": lambda: extract(fast, image_batches(files, spec), len(files)),
         }
         rounds = [{name: seconds(work) for name, work in works.items()} for _ in range(TURNS)]

@@ -129,8 +129,8 @@ class AttentiveHead(nn.Module):
         )
         self.dimensions = pooling.multiple * channels
 
-    def forward(self, feature_map: Tensor) -> Inspection:
-        """The backbone's map (B, C, H, W) -> `Inspection`, its descriptor (B, `dimensions`).
+    def inspect(self, feature_map: Tensor) -> Inspection:
+        """Return every intermediate of one pass over the backbone's map (B, C, H, W).
 
         Negative activations (linear bottlenecks, SiLU, GELU backbones) are rectified first, as are
         those of a baseline: the evaluator's inner product, GeM and the masks are defined on F >= 0.
@@ -139,15 +139,16 @@ class AttentiveHead(nn.Module):
         """
         with torch.autocast(feature_map.device.type, enabled=False):
             half = feature_map.dtype in (torch.float16, torch.bfloat16)
-            return self._inspect(feature_map.float() if half else feature_map)
-
-    def _inspect(self, feature_map: Tensor) -> Inspection:
-        features = torch.relu(feature_map)
-        features = torch.relu(self.baseline(features)) if self.baseline else features
-        attended, attention, gain = self._attend(features)
-        descriptor, kept = self.scale_and_mask(attended)
-        weights = self.channel.weights if self.channel else None
+            features = torch.relu(feature_map.float() if half else feature_map)
+            features = torch.relu(self.baseline(features)) if self.baseline else features
+            attended, attention, gain = self._attend(features)
+            descriptor, kept = self.scale_and_mask(attended)
+            weights = self.channel.weights if self.channel else None
         return Inspection(features, attention, weights, attended, gain, kept, descriptor)
+
+    def forward(self, feature_map: Tensor) -> Tensor:
+        """The backbone's map (B, C, H, W) -> unit descriptors (B, `dimensions`)."""
+        return self.inspect(feature_map).descriptor
 
     def _attend(self, features: Tensor) -> tuple[Tensor, Tensor | None, Tensor | None]:
         """F -> the attended map, the attention a and the gain of each cell."""
@@ -180,11 +181,11 @@ class RetrievalNet(nn.Module):
 
     def inspect(self, images: Tensor) -> Inspection:
         """Return every intermediate of one forward pass; images as `forward` takes them."""
-        return self.head(self.backbone(images))
+        return self.head.inspect(self.backbone(images))
 
     def forward(self, images: Tensor) -> Tensor:
         """Images (B, 3, H, W), normalised as ImageNet's -> unit descriptors (B, D)."""
-        return self.inspect(images).descriptor
+        return self.head(self.backbone(images))
 
     def train(self, mode: bool = True) -> "RetrievalNet":
         """Set the mode; batch norms of a pretrained backbone stay as learned, as in the field."""
@@ -192,15 +193,3 @@ class RetrievalNet(nn.Module):
         if self.keep_batch_norm:
             self.backbone.eval()
         return self
-
-
-class MapEncoder(nn.Module):
-    """A head alone, for cached feature maps: maps (B, C, H, W) -> unit descriptors (B, D)."""
-
-    def __init__(self, head: AttentiveHead) -> None:
-        super().__init__()
-        self.head = head
-
-    def forward(self, feature_map: Tensor) -> Tensor:
-        """The backbone's maps -> unit descriptors."""
-        return self.head(feature_map).descriptor

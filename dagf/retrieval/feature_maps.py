@@ -99,7 +99,7 @@ class BenchmarkMaps:
     def extract(self, encode: nn.Module) -> tuple[Descriptors, Descriptors]:
         """Return the descriptors (N, D) of database + distractors and (Q, D) of the queries.
 
-        encode: the head as a `MapEncoder`: maps (B, C, H, W) -> unit descriptors (B, D).
+        encode: a head: maps (B, C, H, W) -> unit descriptors (B, D).
         """
         database = extract(encode, self.database.batches(), self.database.count)
         return database, extract(encode, self.queries.batches(), self.queries.count)

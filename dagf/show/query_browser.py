@@ -26,7 +26,7 @@ from dagf.analysis.methods import COUNTS, NONE, RERANKINGS
 from dagf.console import headless
 from dagf.datasets.benchmark import Box, Setting
 from dagf.errors import UserError, choose
-from dagf.model.network import MapEncoder, RetrievalNet, Variant
+from dagf.model.network import RetrievalNet, Variant
 from dagf.model.scale_mask import ScaleAndMask
 from dagf.model.variants import VARIANTS
 from dagf.retrieval.metrics import evaluate
@@ -235,7 +235,7 @@ class Explorer:
             return np.asarray(rows[:], np.float32), queries
         backbone = of.backbone_id if isinstance(of, Run) else self.study.backbone_id(of[1])
         net = self._network(arm, made_of)  # not the one of `looked`: this one may move to a GPU
-        return self.study.test_maps(net, backbone).extract(MapEncoder(net.head))
+        return self.study.test_maps(net, backbone).extract(net.head)
 
     def _scores(self, view: View) -> NDArray[np.floating]:
         """Return (queries, rows): all queries, as their mean and k-reciprocal need them."""

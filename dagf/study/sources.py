@@ -17,7 +17,7 @@ from dagf.datasets.images import ImageSpec, load_image, to_input
 from dagf.datasets.training_sets import TrainingSet
 from dagf.errors import choose
 from dagf.files import content_hash
-from dagf.model.network import MapEncoder, RetrievalNet
+from dagf.model.network import RetrievalNet
 from dagf.retrieval.extract import benchmark_scores, extract
 from dagf.retrieval.feature_maps import cache_benchmark, cache_maps
 from dagf.retrieval.search import Descriptors
@@ -111,13 +111,13 @@ class MapSource:
 
     def extract(self, net: RetrievalNet, rows: NDArray[np.int64]) -> Descriptors:
         parts = ((part, self.train.take(rows[part])) for part in _parts(len(rows)))
-        return extract(MapEncoder(net.head), parts, len(rows), "mining")
+        return extract(net.head, parts, len(rows), "mining")
 
     def trained(self, net: RetrievalNet) -> nn.Module:
-        return MapEncoder(net.head)
+        return net.head
 
     def validate(self, net: RetrievalNet) -> NDArray[np.float32]:
-        return self.validation.scores(MapEncoder(net.head))
+        return self.validation.scores(net.head)
 
 
 def _parts(count: int, size: int = 64) -> Iterator[NDArray[np.int64]]:

@@ -19,7 +19,7 @@ from dagf.devices import on_device
 from dagf.errors import UserError
 from dagf.files import content_hash, file_sha256
 from dagf.model.backbone import BackboneSpec
-from dagf.model.network import MapEncoder, RetrievalNet, Variant
+from dagf.model.network import RetrievalNet, Variant
 from dagf.model.variants import VARIANTS, variant
 from dagf.retrieval.feature_maps import BenchmarkMaps, FeatureMaps
 from dagf.retrieval.metrics import evaluate_positions, means
@@ -315,7 +315,7 @@ class Study:
         (name, frozen), net, spec = self._names(of), self.network(of), self.profile.evaluation
         torch.manual_seed(0)  # of a random mask
         if frozen and spec.single:
-            return self.test_maps(net, frozen).extract(MapEncoder(net.head))
+            return self.test_maps(net, frozen).extract(net.head)
         folder = self.cache / "shards"
         return evaluation_descriptors(on_device(net), name, self.test, spec, folder)
 

@@ -145,7 +145,7 @@ def test_grad_cam_by_hand(net: RetrievalNet, photographs: Path, shot: Path) -> N
     target = CamTarget(*others)
     found = grad_cam(net, shot, SPEC, target)
     feature_map = net.backbone(to_input(load_image(shot, SPEC))[None]).detach().requires_grad_()
-    (gradient,) = torch.autograd.grad(target(net.head(feature_map).descriptor[0]), feature_map)
+    (gradient,) = torch.autograd.grad(target(net.head(feature_map)[0]), feature_map)
     weights = gradient.mean((2, 3), keepdim=True)
     plane = torch.relu((weights * feature_map).sum(1))[0].detach().numpy()
     small = (plane - plane.min()) / (plane - plane.min()).max()
@@ -177,8 +177,7 @@ def test_cams_of_a_batch_are_those_of_the_whole_network(
     assert all(parameter.grad is None for parameter in net.parameters())
     features = features.requires_grad_()
     scores = [
-        target(descriptor)
-        for target, descriptor in zip(targets, net.head(features).descriptor, strict=True)
+        target(descriptor) for target, descriptor in zip(targets, net.head(features), strict=True)
     ]
     (gradient,) = torch.autograd.grad(torch.stack(scores).sum(), features)
     layer = (gradient.clamp(min=0) * features).sum(1).detach()

@@ -29,7 +29,6 @@ from dagf.analysis.grid import (
     summed,
 )
 from dagf.datasets.images import ImageSpec
-from dagf.model.network import MapEncoder
 from dagf.model.pooling import GeM, SPoC
 from dagf.model.scale_mask import MaxMask, ScaleAndMask, SumMask
 from dagf.model.variants import VARIANTS, variant
@@ -112,7 +111,7 @@ def test_a_combination_is_judged_as_its_arm_is(
     toy: Study, cells: pd.DataFrame, fields: tuple[str, str, str], arm: str
 ) -> None:
     for seed in toy.profile.seeds:
-        scores = toy.seed_maps(seed).scores(MapEncoder(toy.untrained(arm, seed).head))
+        scores = toy.seed_maps(seed).scores(toy.untrained(arm, seed).head)
         expected = evaluate(toy.test, scores, [toy.test.settings[1]])
         keys = ["windows", "mask", "pooling", "seed"]
         found = cells.set_index(keys).loc[[(*fields, seed)]].sort_values("query")

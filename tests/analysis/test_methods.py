@@ -197,7 +197,7 @@ def whitened_by_hand(study: Study, arm: str, seed: int, size: int) -> float:
         found = {}
         for rows, batch in maps.batches(1):
             with torch.inference_mode():
-                found[int(rows[0])] = net.head(batch).descriptor[0].numpy()
+                found[int(rows[0])] = net.head(batch)[0].numpy()
         return np.stack([found[row] for row in range(len(found))])
 
     maps = study.seed_maps(seed)

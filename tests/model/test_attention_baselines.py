@@ -198,7 +198,7 @@ def test_a_fresh_solar_equals_none() -> None:
     assert torch.equal(SOLAR(16).double()(some_map()), some_map())
     features = some_map().float()
     heads = (AttentiveHead(16, Variant("x", baseline=baseline)) for baseline in ("solar", None))
-    found, expected = (head(features).descriptor for head in heads)
+    found, expected = (head(features) for head in heads)
     assert torch.equal(found, expected)
 
 

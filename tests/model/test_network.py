@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from dagf.errors import UserError
 from dagf.model.attention_baselines import BASELINES
 from dagf.model.backbone import BackboneSpec
-from dagf.model.network import ORDERS, AttentiveHead, MapEncoder, RetrievalNet, Variant
+from dagf.model.network import ORDERS, AttentiveHead, RetrievalNet, Variant
 from dagf.model.variants import variant
 
 
@@ -28,7 +28,7 @@ def stirred(net: nn.Module) -> nn.Module:
 
 def test_every_intermediate_is_what_its_name_says() -> None:
     head, feature_map = stirred(AttentiveHead(16, variant("dagf"))), images(2, 16, 6, 5)
-    found = head(feature_map)
+    found = head.inspect(feature_map)
     assert torch.equal(
         found.features, feature_map.relu()
     )  # negative activations are rectified first
@@ -48,11 +48,11 @@ def test_every_intermediate_is_what_its_name_says() -> None:
         ]
     )
     torch.testing.assert_close(found.effective_weight[:, 0], lengths * found.attention[:, 0])
-    assert torch.equal(MapEncoder(head)(feature_map), found.descriptor)
+    assert torch.equal(head(feature_map), found.descriptor)
 
 
 def test_the_baseline_keeps_all_and_weighs_by_length() -> None:
-    found = AttentiveHead(16, variant("gem"))(images(2, 16, 6, 5))
+    found = AttentiveHead(16, variant("gem")).inspect(images(2, 16, 6, 5))
     assert found.attention is None
     assert found.kept == [None]
     assert [share.tolist() for share in found.kept_fraction] == [[1.0, 1.0]]
@@ -63,10 +63,10 @@ def test_the_baseline_keeps_all_and_weighs_by_length() -> None:
 def test_spatial_attention_comes_first() -> None:
     """The evaluator sees the map before the channel weights do."""
     head = stirred(AttentiveHead(16, variant("dagf")))
-    before = head(images(2, 16, 6, 5))
+    before = head.inspect(images(2, 16, 6, 5))
     with torch.no_grad():
         head.channel.theta.add_(torch.linspace(-2, 2, 16))
-    after = head(images(2, 16, 6, 5))
+    after = head.inspect(images(2, 16, 6, 5))
     assert torch.equal(after.attention, before.attention)
     assert not torch.allclose(after.descriptor, before.descriptor)
 
@@ -128,14 +128,14 @@ def test_the_attended_map_is_that_of_the_formula(order: str, residual: bool) -> 
         stirred(AttentiveHead(8, replace(BOTH, order=order, residual=residual))),
         images(2, 8, 3, 4),
     )
-    found = head(feature_map)
+    found = head.inspect(feature_map)
     torch.testing.assert_close(found.attended, attended(head, feature_map))
     torch.testing.assert_close(found.channel_weights, head.channel.weights)
     with (
         torch.no_grad()
     ):  # at w = 1 the effective weight is the length of an attended local feature
         head.channel.theta.fill_(torch.tensor(1.0).expm1().log())
-    found = head(feature_map)
+    found = head.inspect(feature_map)
     torch.testing.assert_close(found.effective_weight, found.attended.norm(dim=1, keepdim=True))
 
 
@@ -145,16 +145,17 @@ def test_the_residual_form_adds_the_map() -> None:
     )
     added.load_state_dict(plain.state_dict())
     feature_map = images(2, 8, 3, 4)
-    assert torch.equal(plain(feature_map).attention, added(feature_map).attention)
-    expected = plain(feature_map).attended + feature_map.relu()
-    torch.testing.assert_close(added(feature_map).attended, expected)
+    assert torch.equal(plain.inspect(feature_map).attention, added.inspect(feature_map).attention)
+    expected = plain.inspect(feature_map).attended + feature_map.relu()
+    torch.testing.assert_close(added.inspect(feature_map).attended, expected)
 
 
 def test_at_the_start_in_parallel_is_the_residual_form() -> None:
     """For w = 1: a F + w F = a F + F."""
     feature_map = images(2, 8, 3, 4)
     found, expected = (
-        AttentiveHead(8, variant(name))(feature_map) for name in ("parallel", "spatial-residual")
+        AttentiveHead(8, variant(name)).inspect(feature_map)
+        for name in ("parallel", "spatial-residual")
     )
     torch.testing.assert_close(found.attended, expected.attended)
 
@@ -164,20 +165,26 @@ def test_the_order_is_a_matter_of_parameters_for_the_evaluator(seed: int) -> Non
     """q of W2, W1 on w F is q of diag(w) W2, W1 diag(w) on F: both orders can be one function."""
     first, second = (stirred(AttentiveHead(8, replace(BOTH, order=order))) for order in ORDERS[:2])
     feature_map, weights = images(2, 8, 3, 4, seed=seed), second.channel.weights.detach()
-    assert not torch.allclose(first(feature_map).attention, second(feature_map).attention)
+    assert not torch.allclose(
+        first.inspect(feature_map).attention, second.inspect(feature_map).attention
+    )
     with torch.no_grad():
         first.load_state_dict(second.state_dict())
         first.spatial.evaluate.squeeze.weight.mul_(weights)
         first.spatial.evaluate.relate.weight.mul_(weights.unsqueeze(1))
-    torch.testing.assert_close(first(feature_map).attention, second(feature_map).attention)
-    torch.testing.assert_close(first(feature_map).descriptor, second(feature_map).descriptor)
+    torch.testing.assert_close(
+        first.inspect(feature_map).attention, second.inspect(feature_map).attention
+    )
+    torch.testing.assert_close(
+        first.inspect(feature_map).descriptor, second.inspect(feature_map).descriptor
+    )
 
 
 @pytest.mark.parametrize("name", BASELINES)
 def test_a_baseline_stands_before_the_attentions_and_is_rectified(name: str) -> None:
     head = stirred(AttentiveHead(8, replace(BOTH, baseline=name))).eval()
     feature_map = images(2, 8, 5, 4)
-    found = head(feature_map)
+    found = head.inspect(feature_map)
     torch.testing.assert_close(found.features, head.baseline(feature_map.relu()).relu())
     torch.testing.assert_close(found.attention, head.spatial(found.features))
     torch.testing.assert_close(found.attended, head.channel(found.attention * found.features))

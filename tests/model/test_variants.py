@@ -84,7 +84,7 @@ def test_trainable_is_what_has_parameters_and_attentive_what_has_them_before_the
 def test_what_a_variant_leaves_out_stays_off(name: str) -> None:
     made_of, feature_map = VARIANTS[name], images(2, 16, 6, 5).requires_grad_()
     head = stirred(AttentiveHead(16, made_of))
-    found: Inspection = head(feature_map)
+    found: Inspection = head.inspect(feature_map)
     assert (found.attention is not None) == (made_of.spatial is not None)
     assert (found.channel_weights is not None) == made_of.channel
     assert (head.baseline is not None) == (made_of.baseline is not None)
@@ -100,7 +100,7 @@ def test_what_a_variant_leaves_out_stays_off(name: str) -> None:
 @pytest.mark.parametrize("name", VARIANTS)
 def test_every_variant_describes_maps_of_any_size(name: str, size: tuple[int, int]) -> None:
     head = stirred(AttentiveHead(32, VARIANTS[name])).eval()
-    found = head(images(3, 32, *size))
+    found = head.inspect(images(3, 32, *size))
     assert found.descriptor.shape == (3, head.dimensions)
     assert found.effective_weight.shape == (3, 1, *size)
     torch.testing.assert_close(found.descriptor.norm(dim=1), torch.ones(3))
@@ -110,7 +110,7 @@ def test_every_variant_describes_maps_of_any_size(name: str, size: tuple[int, in
 def test_gradients_reach_every_parameter(name: str) -> None:
     torch.manual_seed(0)
     head = stirred(AttentiveHead(64, VARIANTS[name]))
-    descriptor = head(images(3, 64, 6, 5).requires_grad_()).descriptor
+    descriptor = head(images(3, 64, 6, 5).requires_grad_())
     (descriptor * images(*descriptor.shape, seed=2)).sum().backward()
     for key, parameter in head.named_parameters():
         assert parameter.grad is not None, key

@@ -14,7 +14,7 @@ from dagf.datasets.benchmark import Benchmark
 from dagf.datasets.images import ImageSpec
 from dagf.errors import UserError
 from dagf.model.backbone import BackboneSpec
-from dagf.model.network import AttentiveHead, MapEncoder, RetrievalNet
+from dagf.model.network import AttentiveHead, RetrievalNet
 from dagf.model.variants import variant
 from dagf.retrieval.extract import benchmark_scores, extract
 from dagf.retrieval.feature_maps import BenchmarkMaps, cache_benchmark, cache_maps
@@ -31,11 +31,11 @@ def test_cached_maps_give_the_same_descriptors_and_are_made_once(
     assert backbone.seen == maps.count == len(files)
     expected = extract(net, image_batches(files, SPEC), len(files))
     for size in (1, 5, 64):
-        found = extract(MapEncoder(net.head), maps.batches(size), maps.count)
+        found = extract(net.head, maps.batches(size), maps.count)
         np.testing.assert_allclose(found, expected, atol=1e-3)
     again = cache_maps(backbone, image_batches(files, SPEC), len(files), folder)
     assert backbone.seen == len(files)
-    other = extract(MapEncoder(AttentiveHead(128, variant("mac"))), again.batches(), again.count)
+    other = extract(AttentiveHead(128, variant("mac")), again.batches(), again.count)
     mac = RetrievalNet(BackboneSpec("small"), variant("mac"))
     mac.backbone.load_state_dict(net.backbone.state_dict())
     np.testing.assert_allclose(
@@ -104,9 +104,9 @@ def test_cached_benchmarks_score_alike(
     def make() -> BenchmarkMaps:
         return cache_benchmark(backbone, benchmark, ImageSpec(100), tmp_path / "maps")
 
-    found = make().scores(MapEncoder(net.head))
+    found = make().scores(net.head)
     np.testing.assert_allclose(
         found, benchmark_scores(net, benchmark, ImageSpec(100))[0], atol=2e-3
     )
-    assert np.array_equal(make().scores(MapEncoder(net.head)), found)
+    assert np.array_equal(make().scores(net.head), found)
     assert backbone.seen == 6

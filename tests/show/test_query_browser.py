@@ -16,7 +16,7 @@ from dagf.analysis.methods import RERANKINGS
 from dagf.console import HEADLESS
 from dagf.datasets.images import load_image, to_input
 from dagf.errors import UserError
-from dagf.model.network import AttentiveHead, MapEncoder
+from dagf.model.network import AttentiveHead
 from dagf.model.variants import DAGF, VARIANTS
 from dagf.retrieval.metrics import evaluate, means
 from dagf.retrieval.search import similarities
@@ -142,7 +142,7 @@ def test_other_windows_and_masks_keep_what_was_learned(
     net = run.network()
     head = AttentiveHead(net.channels, made_of)
     head.load_state_dict(net.head.state_dict())
-    expected = evaluate(toy.test, toy.seed_maps(0).scores(MapEncoder(head.eval())))
+    expected = evaluate(toy.test, toy.seed_maps(0).scores(head.eval()))
     view = View("dagf head", windows, mask)
     for _, row in expected.iterrows():
         found = explorer.rank(row["query"], view, row["setting"]).ap

@@ -14,7 +14,7 @@ import torch
 from dagf.analysis import ablations
 from dagf.errors import UserError
 from dagf.files import write_json
-from dagf.model.network import MapEncoder, Variant
+from dagf.model.network import Variant
 from dagf.model.variants import VARIANTS
 from dagf.retrieval.extract import benchmark_scores
 from dagf.retrieval.metrics import evaluate, positions
@@ -114,7 +114,7 @@ def test_arms_without_parameters_are_used_as_they_are_on_the_backbone_of_each_se
     for arm in PLAIN:
         for seed in (0, 1):
             net = toy.untrained(arm, seed)
-            scores = toy.seed_maps(seed).scores(MapEncoder(net.head))
+            scores = toy.seed_maps(seed).scores(net.head)
             pd.testing.assert_frame_equal(found[arm, seed].per_query, evaluate(toy.test, scores))
             pd.testing.assert_frame_equal(found[arm, seed].positions, positions(toy.test, scores))
             backbone = toy.backbone_config(seed)
