@@ -6,10 +6,12 @@ import is imported in the commands that need it, so that `--help` answers at onc
 
 import io
 import json
+import os
+import re
 import sys
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any, Literal, NoReturn
+from typing import Any, Literal
 
 import click
 
@@ -19,34 +21,84 @@ from dagf.errors import UserError, place_fault
 from dagf.files import existing_file
 
 PATH = click.Path(path_type=Path)
+Names = tuple[str, ...]
+EXAMPLES = """\
+dagf report                                      the whole study on the embedded benchmark
+dagf report --check                              which reports are stale
+dagf report --only 03_attention_maps --force     one of them anew
+dagf report --benchmark PHOTOS --weights FILE    the study on your photographs
+dagf train dagf                                  train one variant
+dagf train gem --profile smoke --seed 1
+dagf evaluate dagf                               mAP of one variant
+dagf evaluate gem --benchmark rparis6k --distractors r1m --off-the-shelf
+dagf evaluate --golden                           whether the evaluator is right
+dagf extract ~/photos                            descriptors of your images
+dagf extract ~/photos --run 0c07 --output photos.index
+dagf search ~/photos/castle.jpg --top 5          the most similar of them
+dagf search ~/photos/castle.jpg --crop 300 200 900 1100 --html found.html
+dagf export --run 0c07 model.onnx                a trained network for onnxruntime
+dagf data list                                   what there is
+dagf data make                                   draw the embedded benchmark
+dagf data get roxford5k rparis6k                 download public data sets
+dagf data check ~/photos                         files, counts, labels, boxes
+dagf data import PHOTOS                          a benchmark of other people's ground truth
+dagf data import PHOTOS --from index.csv --column file=path --column instance=landmark_id
+"""
 SEEDS = click.IntRange(0, 2**32 - 1)
+seed_option = click.option("--seed", type=SEEDS, help="[the profile's first]")
+json_option = click.option("--json", "as_json", is_flag=True, help="Print JSON.")
+
+
+class Command(click.Command):
+    """A command whose help ends with its lines of `EXAMPLES`."""
+
+    def format_epilog(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        """Write the examples."""
+        lines = re.findall(rf"^dagf (?:data )?{self.name}\b.*$", EXAMPLES, re.MULTILINE)
+        with formatter.section("Examples"):
+            formatter.write("".join(f"  {line}\n" for line in lines))
 
 
 class Commands(click.Group):
     """A group whose commands end with one line when the user made a mistake."""
 
+    command_class = Command
+    group_class = type
+
     def invoke(self, ctx: click.Context) -> Any:
         """Run the command; a `UserError` or a fault of the disk becomes a line and status 2."""
-        if isinstance(
-            sys.stdout, io.TextIOWrapper
-        ):  # a file's name may not fit the terminal's code
-            sys.stdout.reconfigure(errors="backslashreplace")
+        if isinstance(sys.stdout, io.TextIOWrapper):
+            sys.stdout.reconfigure(errors="backslashreplace")  # for names that it cannot show
         try:
             return super().invoke(ctx)
         except UserError as error:
-            _end(str(error), 2)
+            line, status = str(error), 2
         except OSError as error:
             fault = place_fault(error)
             if not fault:
                 raise
-            _end(f"{error.filename or 'a file'}: {fault}; mend that, start again", 2)
+            line, status = f"{error.filename or 'a file'}: {fault}; mend that, start again", 2
         except KeyboardInterrupt:
-            _end("stopped; start the same command again to go on from here", 130)
+            line, status = "stopped; start the same command again to go on from here", 130
+        click.echo(f"dagf: {line}", err=True)
+        sys.exit(status)
 
 
-def _end(line: str, status: int) -> NoReturn:
-    click.echo(f"dagf: {line}", err=True)
-    sys.exit(status)
+def first_process() -> bool:
+    """Whether this is the process of torchrun that prints and writes, or the only one."""
+    return os.environ.get("RANK", "0") == "0"
+
+
+def say(text: str, err: bool = False) -> None:
+    """Print, in the first process only."""
+    if first_process():
+        click.echo(text, err=err)
+
+
+def say_table(table: Any, as_json: bool) -> None:
+    """Print a data frame, with two decimals or as JSON."""
+    as_text = table.to_string(index=False, float_format="{:.2f}".format)
+    say(table.to_json(orient="records", indent=1) if as_json else as_text)
 
 
 def study_options(command: Callable[..., Any]) -> Callable[..., Any]:
@@ -59,17 +111,13 @@ def study_options(command: Callable[..., Any]) -> Callable[..., Any]:
         "--profile": ("NAME", "smoke, cpu, gpu, photographs, paper or a YAML file."),
     }
     for name, (metavar, text) in options.items():
-        many = name == "--distractors"
-        command = click.option(name, metavar=metavar, help=text, multiple=many)(command)
+        how: dict[str, Any] = {"multiple": True} if name == "--distractors" else {"default": ""}
+        command = click.option(name, metavar=metavar, help=text, **how)(command)
     return command
 
 
-def _parameters(
-    profile: str | None,
-    benchmark: str | None,
-    distractors: tuple[str, ...],
-    weights: str | None,
-    train_on: str | None,
+def notebook_parameters(
+    profile: str, benchmark: str, distractors: Names, weights: str, train_on: str
 ) -> dict[str, Any]:
     """Return the parameters of a study as notebooks take them: with whole paths."""
     from dagf.datasets.public import DISTRACTORS, spelled
@@ -88,23 +136,14 @@ def _parameters(
     }
 
 
-@click.group(cls=Commands, context_settings={"help_option_names": ["-h", "--help"]})
+@click.group(
+    cls=Commands,
+    help=f"The study of Deep Attentive Global Features, and its tools.\n\n\b\n{EXAMPLES}",
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
 @click.version_option(dagf.__version__, prog_name="dagf")
 def main() -> None:
-    """Deep Attentive Global Features for image retrieval: the study and its tools.
-
-    \b
-    dagf report                      the whole study on the embedded benchmark
-    dagf report --check              which reports are stale
-    dagf data make                   draw the embedded benchmark
-    dagf data get grocery            download a public data set
-    dagf data import PHOTOS          make a benchmark of other people's ground truth
-    dagf train dagf                  train one variant
-    dagf evaluate dagf               mAP of one variant
-    dagf extract FOLDER              descriptors of your images
-    dagf search PHOTO                the most similar of them
-    dagf export --run ID model.onnx  a trained network for onnxruntime
-    """
+    """Run a command."""
 
 
 @main.command()
@@ -115,26 +154,14 @@ def main() -> None:
 @click.option("--jobs", type=click.IntRange(1), help="Notebooks run side by side.")
 @click.option("--output", type=PATH, help="Folder of the reports. [reports/]")
 def report(
-    only: tuple[str, ...],
-    force: bool,
-    check: bool,
-    jobs: int | None,
-    output: Path | None,
-    **study: Any,
+    only: Names, force: bool, check: bool, jobs: int | None, output: Path | None, **study: Any
 ) -> None:
-    """Run the notebooks and write the HTML reports; fresh ones are kept.
-
-    \b
-    dagf report                                        the cpu profile on Toytown
-    dagf report --profile smoke                        minutes, no claims
-    dagf report --only 03_attention_maps --force
-    dagf report --benchmark PHOTOS --weights FILE      the study on your photographs
-    """
+    """Run the notebooks and write the HTML reports; fresh ones are kept."""
     from dagf.reports.runner import check_reports, run_reports
 
     if output and output.is_file():
         raise UserError(f"{output} is no folder, and reports are several files: name another")
-    parameters = _parameters(**study)
+    parameters = notebook_parameters(**study)
     if not check:
         click.echo(f"reports: {run_reports(parameters, only, force, jobs, output=output)}")
         return
@@ -147,84 +174,66 @@ def report(
 @main.command()
 @click.argument("variant")
 @study_options
-@click.option("--seed", type=SEEDS, help="[the profile's first]")
+@seed_option
 def train(variant: str, seed: int | None, **study: Any) -> None:
-    """Train VARIANT (dagf, gem, spoc, ...) and say where the run lies. Asked twice, trained once.
+    """Train VARIANT (dagf, gem, spoc, ...) and say where the run lies.
 
-    \b
-    dagf train dagf
-    dagf train gem --profile smoke --seed 1
-    dagf train dagf --benchmark PHOTOS --weights FILE
-    torchrun --nproc-per-node 2 -m -- dagf train dagf --profile smoke
+    A trained one is not trained again. Several processes: docs/distributed.md.
     """
-    from dagf.distributed import process_group
     from dagf.study.opening import open_study
 
-    opened = open_study(**_parameters(**study))
+    opened = open_study(**notebook_parameters(**study))
     run = opened.run(variant, seed)
-    if process_group().rank > 0:
-        return
     of = run.record
-    click.echo(
+    say(
         f"run {run.id}: {of['variant']}, best epoch {of['best_epoch']}, validation mAP "
         f"{of['validation_mAP']:.1f}, {of['seconds']} s, {paths.relative(run.folder)}"
     )
     if opened.caveat:
-        click.echo(opened.caveat, err=True)
+        say(opened.caveat, err=True)
 
 
 @main.command()
-@click.argument("variant", required=False)
+@click.argument("variant", default="")
 @study_options
-@click.option("--seed", type=SEEDS, help="[the profile's first]")
+@seed_option
 @click.option("--off-the-shelf", is_flag=True, help="The pretrained backbone, nothing trained.")
 @click.option("--golden", is_flag=True, help="Check the evaluator; takes no VARIANT, no study.")
-@click.option("--json", "as_json", is_flag=True, help="Print JSON.")
+@json_option
 def evaluate(
-    variant: str | None,
-    seed: int | None,
-    off_the_shelf: bool,
-    golden: bool,
-    as_json: bool,
-    **study: Any,
+    variant: str, seed: int | None, off_the_shelf: bool, golden: bool, as_json: bool, **study: Any
 ) -> None:
     """mAP and mP@k of VARIANT on the test benchmark; it is trained first where it has not been.
 
     With --golden: our evaluator on the descriptors that the authors of the Revisited protocol
     publish, beside their own figures; status 1 where one differs.
-
-    \b
-    dagf evaluate gem --benchmark rparis6k --distractors r1m --off-the-shelf
-    dagf evaluate dagf
-    dagf evaluate gem --benchmark PHOTOS --weights FILE --off-the-shelf
-    dagf evaluate --golden
     """
     if golden:
-        from dagf.analysis.golden import report_golden
+        from dagf.analysis.golden import TIES, check_golden, verdict
 
         if variant or seed is not None or off_the_shelf or any(study.values()):
             raise UserError("--golden checks the evaluator itself: give it alone, or with --json")
-        sys.exit(report_golden(as_json, click.echo))
+        checked = check_golden()
+        say_table(checked, as_json)
+        if not as_json:
+            say(f"({TIES})\n{verdict(checked)}")
+        sys.exit(int(not checked["equal"].all()))
     if not variant:
         raise UserError("name a variant to evaluate, for instance: dagf evaluate dagf")
-    from dagf.distributed import process_group
     from dagf.retrieval.metrics import means
     from dagf.study.opening import open_study
 
-    opened = open_study(**_parameters(**study))
+    opened = open_study(**notebook_parameters(**study))
     if off_the_shelf:
         results = opened.untrained_results(variant, seed)
     else:
         results = opened.results(opened.run(variant, seed))
-    if process_group().rank > 0:
-        return
-    test, table = opened.test, means(results.per_query).reset_index()
+    test = opened.test
     counts = f"{len(test.database)} database images, {len(test.distractors)} distractors"
-    click.echo(f"{test.name}: {counts}", err=True)
+    say(f"{test.name}: {counts}", err=True)
     if opened.caveat and not off_the_shelf:
-        click.echo(opened.caveat, err=True)
-    as_text = table.round(2).to_string(index=False)
-    click.echo(table.to_json(orient="records", indent=1) if as_json else as_text)
+        say(opened.caveat, err=True)
+    say_table(means(results.per_query).reset_index(), as_json)
 
 
 @main.command()
@@ -250,16 +259,9 @@ def extract(
     ImageNet weights, which are downloaded once unless a file is named. Stopped and started again,
     it goes on where it was; later it extracts only from images that are new or were changed.
     Several processes: docs/distributed.md.
-
-    \b
-    dagf extract ~/photos --output photos.index
-    dagf extract ~/photos --output photos.index --weights mobilenet_v2.pth
-    dagf extract --run 0c07 ~/photos --output photos.index
-    torchrun --nproc-per-node 2 -m -- dagf extract --run 0c07 ~/photos --output photos.index
     """
     from dagf.collections.encoders import of_run, off_the_shelf
     from dagf.collections.index import build, find_images
-    from dagf.distributed import process_group
 
     if run_id is not None and weights:
         raise UserError("a run has weights of its own: leave out --weights, or --run")
@@ -267,9 +269,8 @@ def extract(
     file = existing_file(weights) if weights else ""
     encoder = off_the_shelf(file) if run_id is None else of_run(run_id)
     found = build(files, encoder, output, precision)
-    if process_group().rank == 0:
-        rate = f"{found.seconds:.1f} s, {found.made / found.seconds:.1f} images/s"
-        click.echo(f"{len(found.descriptors)} images in {output}: {found.made} extracted in {rate}")
+    rate = f"{found.seconds:.1f} s, {found.made / found.seconds:.1f} images/s"
+    say(f"{len(found.descriptors)} images in {output}: {found.made} extracted in {rate}")
 
 
 @main.command()
@@ -284,7 +285,7 @@ def extract(
     help="Under PCA of the index itself, or not. [from 100 images on, without a run: --whiten]",
 )
 @click.option("--html", "page", type=PATH, help="Also write a page: what was found, and why.")
-@click.option("--json", "as_json", is_flag=True, help="Print JSON.")
+@json_option
 def search(
     photo: Path,
     index: Path,
@@ -300,31 +301,23 @@ def search(
     --whiten takes out what all images of the index have in common, so that unlike ones have a
     cosine about 0. What it gains or costs on photographs is in benchmarks/results.json.
     --approximate, for a million images, searches the descriptors as they are.
-
-    \b
-    dagf search ~/photos/castle.jpg --index photos.index --top 5
-    dagf search ~/photos/castle.jpg --crop 300 200 900 1100 --html found.html
-    torchrun --nproc-per-node 2 -m -- dagf search ~/photos/castle.jpg --index photos.index
     """
     from dagf.collections.index import Collection
-    from dagf.distributed import process_group
 
     if page:
-        _check_ending(page, ".html", ".htm")
+        check_ending(page, ".html", ".htm")
     collection = Collection.load(index)
     if not approximate or whiten:
         collection = collection.whitened(whiten)
     found = collection.search(photo, top, crop, approximate)
-    if process_group().rank > 0:
-        return
-    if page:
+    if page and first_process():
         from dagf.collections.page import write_page
 
         write_page(page, collection, photo, found, crop)
         click.echo(f"what was found, and why: {page}", err=True)
     rows = [{"file": file, "score": round(score, 4)} for file, score in found]
     lines = [f"{score:.4f}  {file}" for file, score in found]
-    click.echo(json.dumps(rows, indent=1) if as_json else "\n".join(lines))
+    say(json.dumps(rows, indent=1) if as_json else "\n".join(lines))
 
 
 @main.command()
@@ -335,14 +328,11 @@ def export(output: Path, run_id: str) -> None:
 
     It is compared with the network, by onnxruntime, before it is kept. Its metadata say how images
     are normalised.
-
-    \b
-    dagf export --run 0c07 model.onnx
     """
     from dagf.collections.export import write_onnx
     from dagf.study.runs import RunStore
 
-    _check_ending(output, ".onnx")
+    check_ending(output, ".onnx")
     made = write_onnx(RunStore(paths.runs()).get(run_id), output)
     click.echo(
         f"{output}: images (batch, 3, height, width) from {made.smallest_side} pixels a side on -> "
@@ -350,7 +340,7 @@ def export(output: Path, run_id: str) -> None:
     )
 
 
-def _check_ending(path: Path, *endings: str) -> None:
+def check_ending(path: Path, *endings: str) -> None:
     """Raise `UserError` for a file of another kind: a slip must not overwrite a photograph."""
     if path.suffix.lower() not in endings:
         raise UserError(f"{path} would be written: name a file that ends in {endings[0]}")
@@ -363,11 +353,7 @@ def data() -> None:
 
 @data.command("list")
 def list_data() -> None:
-    """The drawings of Toytown and the public data sets: which are here, how large a download is.
-
-    \b
-    dagf data list
-    """
+    """The drawings of Toytown and the public data sets: which are here, how large a download is."""
     from dagf.datasets.download import line
     from dagf.datasets.manifest import read_manifest
     from dagf.study.profile import load_profile
@@ -387,12 +373,7 @@ def list_data() -> None:
 @click.option("--profile", default="cpu", show_default=True, help="Whose Toytown is drawn.")
 @click.option("--control", is_flag=True, help="Without clutter, occlusion and changing scale.")
 def make_data(profile: str, control: bool) -> None:
-    """Draw Toytown, the embedded benchmark, for a profile.
-
-    \b
-    dagf data make
-    dagf data make --profile smoke --control
-    """
+    """Draw Toytown, the embedded benchmark, for a profile."""
     from dagf.datasets.toytown import open_toytown
     from dagf.study.opening import control_spec
     from dagf.study.profile import load_profile
@@ -405,11 +386,7 @@ def make_data(profile: str, control: bool) -> None:
 @data.command("get")
 @click.argument("names", nargs=-1, required=True, metavar="NAME [NAME ...]")
 def get_data(names: tuple[str, ...]) -> None:
-    """Download public data sets, and those that they need; a stopped download goes on.
-
-    \b
-    dagf data get roxford5k rparis6k
-    """
+    """Download public data sets, and those that they need; a stopped download goes on."""
     from dagf.datasets.download import get
     from dagf.datasets.manifest import read_manifest
 
@@ -419,14 +396,7 @@ def get_data(names: tuple[str, ...]) -> None:
 @data.command("check")
 @click.argument("what", metavar="NAME-OR-FOLDER")
 def check_data(what: str) -> None:
-    """Check a public set, Toytown, or a folder of photographs: files, counts, labels, boxes.
-
-    \b
-    dagf data check roxford5k
-    dagf data check r1m
-    dagf data check data/toytown-0123456789ab
-    dagf data check ~/photos
-    """
+    """Check a public set, Toytown, or a folder of photographs: files, counts, labels, boxes."""
     from dagf.datasets.checks import check
 
     click.echo("\n".join(check(what, paths.data())))
@@ -442,11 +412,6 @@ def import_data(folder: Path, listing: Path | None, column: tuple[str, ...], for
 
     A CSV has the columns file and instance (and role), or query and positives (and junk), under any
     names.
-
-    \b
-    dagf data import PHOTOS
-    dagf data import PHOTOS --from index.csv --column file=path --column instance=landmark_id
-    dagf data import PHOTOS --from pairs.csv --force
     """
     from dagf.datasets.convert import convert
 

@@ -21,12 +21,6 @@ def cores() -> int:
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
-def silent() -> bool:
-    """Whether nothing is shown: in a report, in a worker process, in all but torchrun's first."""
-    worker = multiprocessing.parent_process() is not None
-    return headless() or worker or os.environ.get("RANK", "0") != "0"
-
-
 def progress(
     items: Iterable[T],
     what: str,
@@ -34,8 +28,13 @@ def progress(
     unit: str = "image",
     amount: Callable[[T], int] = lambda item: 1,
 ) -> Iterator[T]:
-    """Yield `items` under a progress bar with rate and time left; each counts as its `amount`."""
-    with tqdm(desc=what, total=total, unit=unit, leave=False, delay=2, disable=silent()) as bar:
+    """Yield `items` under a progress bar with rate and time left; each counts as its `amount`.
+
+    Nothing is shown in a report, in a worker process, and in all but torchrun's first process.
+    """
+    worker = multiprocessing.parent_process() is not None or os.environ.get("RANK", "0") != "0"
+    hidden = worker or headless()
+    with tqdm(desc=what, total=total, unit=unit, leave=False, delay=2, disable=hidden) as bar:
         for item in items:
             yield item
             bar.update(amount(item))

@@ -43,10 +43,9 @@ PATIENCE = timedelta(days=1)  # others' shares may take hours; torchrun notices 
 
 
 def process_group() -> Group:
-    """Return the group of this process, joined once and left when the process ends.
+    """Return the group of this process: NCCL between GPUs, gloo between CPUs.
 
-    NCCL between GPUs, gloo between CPUs. Not joined anew for each run: torchrun's store would still
-    hold the addresses of the first time.
+    Joined once, as torchrun's store would still hold the addresses of the first time.
     """
     if int(os.environ.get("WORLD_SIZE", "1")) == 1:
         return SINGLE

@@ -8,10 +8,7 @@ from collections.abc import Iterable
 
 
 class UserError(Exception):
-    """A mistake in what the user gave us.
-
-    The command line prints it without a traceback and exits with status 2.
-    """
+    """A mistake in what the user gave us; the command line prints it and exits with status 2."""
 
 
 def choose(kind: str, name: str, choices: Iterable[str]) -> str:
@@ -31,11 +28,6 @@ def shown(value: object) -> str:
     return short.repr(value)
 
 
-def printable(text: str) -> str:
-    """Return `text` for a terminal: what would move its cursor, or is no text, by its number."""
-    return "".join(one if one.isprintable() else ascii(one)[1:-1] for one in text)
-
-
 PLACE_FAULTS = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EPERM, errno.EFBIG)
 CUT_SHORT = ("requested and", "when writing image file")  # NumPy's and Pillow's words for it
 
@@ -46,7 +38,6 @@ def place_fault(error: Exception) -> str:
     Libraries that write by themselves (safetensors, FAISS) raise errors of their own, which quote
     the system's words.
     """
-    words = [os.strerror(code) for code in PLACE_FAULTS]
     if isinstance(error, OSError) and any(part in str(error) for part in CUT_SHORT):
         return "the disk took only a part of it"
-    return next((one for one in words if one in str(error)), "")
+    return next((words for words in map(os.strerror, PLACE_FAULTS) if words in str(error)), "")

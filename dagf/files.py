@@ -19,8 +19,7 @@ IMAGES = (
     *(".avif", ".bmp", ".gif", ".heic", ".heif", ".jpeg"),
     *(".jpg", ".png", ".ppm", ".tif", ".tiff", ".webp"),
 )
-# A file's name may be no text; Python then holds its bytes as halves of surrogates.
-ANY_NAME = "surrogateescape"
+ANY_NAME = "surrogateescape"  # for names of files that are no text
 
 
 def existing_file(file: str | Path) -> str:
@@ -30,17 +29,12 @@ def existing_file(file: str | Path) -> str:
     return str(Path(file).resolve())
 
 
-def canonical_json(value: Any) -> str:
-    """Return one text for equal values: sorted keys, no spaces, no NaN."""
-    return json.dumps(
-        value, sort_keys=True, separators=(",", ":"), allow_nan=False, ensure_ascii=False
-    )
-
-
 def content_hash(value: Any, length: int = 12) -> str:
     """Return the first hex digits of the sha256 of `value`: bytes, or anything JSON can hold."""
-    data = value if isinstance(value, bytes) else canonical_json(value).encode(errors=ANY_NAME)
-    return hashlib.sha256(data).hexdigest()[:length]
+    if not isinstance(value, bytes):
+        form: Any = {"sort_keys": True, "separators": (",", ":"), "ensure_ascii": False}
+        value = json.dumps(value, allow_nan=False, **form).encode(errors=ANY_NAME)
+    return hashlib.sha256(value).hexdigest()[:length]
 
 
 def file_sha256(path: Path) -> str:
@@ -59,8 +53,6 @@ def _explained(path: Path) -> Iterator[None]:
     """Turn an error of the disk or folder into a `UserError`; leave any other alone."""
     try:
         yield
-    except UserError:
-        raise
     except Exception as error:
         if fault := place_fault(error):
             raise UserError(f"cannot write {path}: {fault}; nothing was changed there") from error
@@ -81,10 +73,8 @@ def atomic_path(path: Path) -> Iterator[Path]:
         try:
             yield temporary
             temporary.chmod(0o644)  # mkstemp's 0600 is for secrets; results are to be read
-            with temporary.open("rb") as written:
-                os.fsync(
-                    written.fileno()
-                )  # else a power cut could leave the new name on no content
+            with temporary.open("rb") as written:  # a power cut must not leave a name on nothing
+                os.fsync(written.fileno())
             temporary.replace(path)
         finally:
             temporary.unlink(missing_ok=True)

@@ -64,16 +64,6 @@ def scratch() -> Path:
     return data() / "scratch"
 
 
-def notebooks() -> Path:
-    """Return the folder of the notebooks."""
-    return root() / "notebooks"
-
-
-def reports() -> Path:
-    """Return the folder of the reports of the default profile."""
-    return root() / "reports"
-
-
 def table(name: str) -> Path:
     """Return where a notebook writes the result table `name` ("main.json", "curves.csv")."""
     return _result("tables", name)

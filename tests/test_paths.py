@@ -48,4 +48,4 @@ def test_elsewhere_it_lies_where_the_system_keeps_such_things(
     assert paths.runs() == root.parent / "share" / "dagf" / "runs"
     assert paths.cache() == root.parent / "cache" / "dagf"
     with pytest.raises(UserError, match="this needs the project's folder"):
-        paths.reports()
+        paths.root()

@@ -4,7 +4,6 @@ revisitop publishes example descriptors of ROxford5k and RParis6k and, in its RE
 evaluator makes of them. Those golden figures are rows of data/published.csv.
 """
 
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -98,15 +97,3 @@ def verdict(checked: pd.DataFrame) -> str:
         return f"pass: all {len(checked)} figures are equal at two decimals"
     named = ", ".join(f"{one.dataset} {one.protocol} {one.metric}" for one in wrong.itertuples())
     return f"FAIL: {len(wrong)} of {len(checked)} figures differ: {named}"
-
-
-def report_golden(as_json: bool, say: Callable[[str], Any]) -> int:
-    """Say how the check of the project's own files ends; return the exit status."""
-    checked = check_golden()
-    if as_json:
-        say(checked.to_json(orient="records", indent=1))
-    else:
-        say(checked.to_string(index=False, float_format="{:.2f}".format))
-        say(f"({TIES})")
-        say(verdict(checked))
-    return int(not checked["equal"].all())

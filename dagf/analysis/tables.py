@@ -96,7 +96,7 @@ def latex(table: pd.DataFrame, caption: str) -> str:
 def photograph_tables() -> list[dict[str, Any]]:
     """Return the records of the kept tables on photographs (reports/photographs), set by set."""
     names = (*PHOTOGRAPH_TABLES, *MORE_PHOTOGRAPH_TABLES)
-    files = sorted((paths.reports() / "photographs").glob("*.json"))
+    files = sorted((paths.root() / "reports" / "photographs").glob("*.json"))
     sets = dict.fromkeys(file.stem.rpartition(".")[0] for file in files)
     found = [files[0].with_name(f"{one}.{name}.json") for one in sets for name in names]
     return [read_json(file) for file in found if file in files]

@@ -26,7 +26,7 @@ from dagf.collections.page import beside
 from dagf.console import headless
 from dagf.datasets.benchmark import Box
 from dagf.datasets.images import load_image
-from dagf.errors import UserError, printable
+from dagf.errors import UserError
 from dagf.show.html import or_mistake
 from dagf.show.pictures import Pixels, thumbnail
 from dagf.show.query_browser import ROW, values
@@ -113,7 +113,7 @@ def outlined(pixels: Pixels, across: Span, down: Span) -> Pixels:
 def named(files: Sequence[str]) -> Names:
     """Return files with their paths below the folder that all of them lie in."""
     folder = commonpath([Path(file).absolute().parent for file in files])
-    return [(printable(relpath(file, folder)), Path(file)) for file in files]
+    return [(relpath(file, folder), Path(file)) for file in files]
 
 
 def listed(names: Names, part: str = "") -> Names:

@@ -120,7 +120,7 @@ def output_for(parameters: Mapping[str, Any], folder: Path | None = None) -> Out
     benchmark = str(parameters.get("benchmark", ""))
     apart = profile == "smoke" or (profile != "cpu" and not benchmark)
     given = folder or os.environ.get(OUTPUT)
-    root = Path(given) if given else paths.reports() / (slug(profile) if apart else "")
+    root = Path(given) if given else paths.root() / "reports" / (slug(profile) if apart else "")
     if not benchmark:
         return Output(root)
     name = Path(benchmark).resolve().name
@@ -243,7 +243,7 @@ def notebooks() -> list[str]:
 
 def notebook_path(name: str) -> Path:
     """Return the file of the notebook `name`."""
-    return paths.notebooks() / f"{name}.ipynb"
+    return paths.root() / "notebooks" / f"{name}.ipynb"
 
 
 def read_cells(name: str) -> list[dict[str, Any]]:

@@ -92,7 +92,7 @@ def check_reports(
 def _chosen(only: Sequence[str]) -> list[str]:
     known = notebooks()
     if not known:
-        raise UserError(f"no notebook of the study is in {paths.notebooks()}")
+        raise UserError(f"no notebook of the study is in {paths.root() / 'notebooks'}")
     wanted = {choose("notebook", Path(name).name.removesuffix(".ipynb"), known) for name in only}
     return [name for name in known if name in wanted or not wanted]
 

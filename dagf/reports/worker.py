@@ -42,7 +42,7 @@ def make_report(stage: Path) -> None:
         parameters=report.parameters,
         kernel_name="python3",  # the notebook may name a kernel that this machine lacks
         language="python",
-        cwd=str(paths.notebooks()),
+        cwd=str(paths.root() / "notebooks"),
         progress_bar=False,
         start_timeout=300,  # on a busy machine a kernel takes its time
         request_save_on_cell_execute=False,

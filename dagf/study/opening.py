@@ -15,7 +15,7 @@ from dagf.datasets.manifest import list_differences, read_manifest
 from dagf.datasets.public import open_benchmark, place
 from dagf.datasets.toytown import load_toytown, open_toytown, toytown_training_images
 from dagf.datasets.training_sets import TRAINING_SETS, TrainingSet
-from dagf.errors import UserError, choose, printable
+from dagf.errors import UserError, choose
 from dagf.files import content_hash
 from dagf.study.profile import Profile, load_profile
 from dagf.study.provenance import evaluation_hash
@@ -68,7 +68,7 @@ def open_study(
             check_apart_from([*training.files, *chosen_by], test, contents)
         # The public sets are as their authors made them, but not what was put behind them.
         for line in copies(test, contents, 0 if has_truth(home) else len(test.database)):
-            note = printable(f"Note: {line}: `dagf data check {benchmark}`")
+            note = f"Note: {line}: `dagf data check {benchmark}`"
             print(note, file=sys.stderr)  # stdout may be JSON
         sets = [[query.query_set, query.box] for query in test.queries]
         test_id = content_hash([files_hash(test, contents), sets])

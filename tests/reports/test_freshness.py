@@ -24,7 +24,7 @@ def root(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
         "08_search_your_photos": "import dagf.devices",
     }
     for name in (*ORDER, OVERVIEW):
-        write_notebook(paths.notebooks() / f"{name}.ipynb", used.get(name, "1"))
+        write_notebook(paths.root() / "notebooks" / f"{name}.ipynb", used.get(name, "1"))
     (tmp_path / "data").mkdir()
     (tmp_path / "data" / "manifest.json").write_text("[]")
     return tmp_path
