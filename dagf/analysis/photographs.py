@@ -170,7 +170,7 @@ def diversity(
     and every training photograph as a class of its own, seen in augmented views.
     """
     folder = place(str(folder), paths.data())
-    roles = sorted({row.role for row in read_labels(folder) if row.role.startswith("train-")})
+    roles = sorted({role for role in read_labels(folder)["role"] if role.startswith("train-")})
     studies = {"instances": study}
     studies |= {role.removeprefix("train-"): of_role(study, folder, role) for role in roles}
     studies["no labels"] = unlabelled(study, views)

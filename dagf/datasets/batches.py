@@ -86,11 +86,6 @@ def network_input(images: Tensor, device: torch.device) -> Tensor:
     return to_input(there) if there.dtype == torch.uint8 else there
 
 
-def database_batches(benchmark: Benchmark, spec: ImageSpec) -> Iterator[Batch]:
-    """Return the batches of a benchmark's database, and of its distractors after it."""
-    return image_batches(benchmark.database_paths, spec)
-
-
 def query_batches(benchmark: Benchmark, spec: ImageSpec) -> Iterator[Batch]:
     """Return the batches of a benchmark's queries, each cropped to its box."""
     files = [benchmark.root / query.file for query in benchmark.queries]

@@ -183,9 +183,15 @@ def _query(file: str, entry: Mapping[str, Any], size: int) -> Query:
     if set(entry) - {"junk", "bbx"} not in ({"ok"}, {"easy", "hard"}):
         expected = "expected ok and junk, or easy, hard and junk, and bbx"
         raise ValueError(f"has the keys {', '.join(map(str, entry))}; {expected}")
-    labels = {label: _rows(label, entry[label], size) for label in LABELS if label in entry}
-    every = np.concatenate([*labels.values()])
-    if len(np.unique(every)) < len(every):
+    labels = {}
+    for label in filter(entry.__contains__, LABELS):
+        rows = np.array(entry[label])
+        if rows.ndim != 1 or (len(rows) and rows.dtype.kind != "i"):
+            raise ValueError(f"its {label} is not a list of places in imlist, whole numbers from 0")
+        for wrong in rows[(rows < 0) | (rows >= size)]:
+            raise ValueError(f"lists {label} image number {wrong}, but the database has {size}")
+        labels[label] = np.unique(rows.astype(np.int64))
+    if len(_union(labels, LABELS)) < sum(map(len, labels.values())):
         raise ValueError("gives one image two labels")
     box = entry.get("bbx")
     if box is not None:
@@ -193,15 +199,6 @@ def _query(file: str, entry: Mapping[str, Any], size: int) -> Query:
         if not (x1 < x2 and y1 < y2):
             raise ValueError(f"has the empty box {box}; expected x1 y1 x2 y2")
     return Query(file, labels, box)
-
-
-def _rows(label: str, values: Any, size: int) -> Indices:
-    rows = np.array(values)
-    if rows.ndim != 1 or (len(rows) and rows.dtype.kind != "i"):
-        raise ValueError(f"its {label} is not a list of places in imlist, whole numbers from 0")
-    for wrong in rows[(rows < 0) | (rows >= size)]:
-        raise ValueError(f"lists {label} image number {wrong}, but the database has {size}")
-    return np.unique(rows.astype(np.int64))
 
 
 def _complete(file: Any) -> str:
@@ -217,19 +214,8 @@ def leaves_folder(file: str) -> bool:
 
 
 def check_present(source: object, root: Path, files: Iterable[str], remedy: str) -> None:
-    """Raise `UserError`, with the source and the remedy, for files that are not in `root`.
-
-    Each folder is listed once: quicker than asking for a million files one by one.
-    """
-    listed: dict[Path, set[Path]] = {}
-
-    def there(path: Path) -> bool:
-        folder = path.parent
-        if folder not in listed:
-            listed[folder] = set(folder.iterdir()) if folder.is_dir() else set()
-        return path in listed[folder] or path.is_file()
-
-    missing = [file for file in dict.fromkeys(files) if not there(root / file)]
+    """Raise `UserError`, with the source and the remedy, for files that are not in `root`."""
+    missing = [file for file in dict.fromkeys(files) if not (root / file).is_file()]
     if missing:
         raise UserError(
             f"{source} names {len(missing)} images that are not in {root}, as "

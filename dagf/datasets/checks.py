@@ -3,14 +3,15 @@
 `check` is `dagf data check`; the others are also asked when a study is opened.
 """
 
-from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
+
+import pandas as pd
 
 from dagf.console import progress
 from dagf.datasets.benchmark import Benchmark
 from dagf.datasets.contents import MANY, Contents, remembered
-from dagf.datasets.folder import has_labels, has_truth, read_labels
+from dagf.datasets.folder import COLUMNS, has_labels, has_truth, read_labels
 from dagf.datasets.images import ImageSpec, load_image
 from dagf.datasets.manifest import differences, read_manifest
 from dagf.datasets.public import (
@@ -40,10 +41,10 @@ def check(what: str, data: Path) -> list[str]:
         lines = [f"distractor: {len(distractor_files(what, data))} images"]
         return [*lines, *differences(one, data / one.folder)]
     home = place(what, data)
-    rows = read_labels(home) if has_labels(home) else []
-    roles = Counter(row.role for row in rows)
-    lines = [f"{role}: {count} images" for role, count in sorted(roles.items())]
-    if roles and not any(role.startswith("query") for role in roles):
+    rows = read_labels(home) if has_labels(home) else pd.DataFrame(columns=COLUMNS, dtype=str)
+    roles = rows["role"].value_counts().sort_index()
+    lines = [f"{role}: {count} images" for role, count in roles.items()]
+    if len(rows) and not any(role.startswith("query") for role in roles.index):
         return lines
     benchmark = open_benchmark(what, data)
     for query in benchmark.queries:
@@ -51,13 +52,13 @@ def check(what: str, data: Path) -> list[str]:
             load_image(benchmark.root / query.file, ImageSpec(1), query.box)
     if has_truth(home):
         contents = remembered(data)
-        learned = [home / row.file for row in rows if row.role.startswith("train")]
+        learned = [home / file for file in rows["file"][rows["role"].str.startswith("train")]]
         check_apart_from(learned, benchmark, contents)
         found = copies(benchmark, contents)
         contents.save()
         if found:
             more = f", and {len(found) - 1} more" if len(found) > 1 else ""
-            label = "" if rows else ", or give it the label that it has for the query"
+            label = "" if len(rows) else ", or give it the label that it has for the query"
             raise UserError(f"{found[0]}{more}: leave one of the two out{label}")
     queries, images = len(benchmark.queries), len(benchmark.database)
     return [*lines, f"a benchmark: {queries} queries, {images} database images"]

@@ -6,8 +6,7 @@ in the field's form (imlist, qimlist, gnd). `dagf.datasets.folder.load_folder` r
 
 import json
 import re
-from collections import Counter
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Mapping
 from pathlib import Path
 
 import numpy as np
@@ -22,7 +21,6 @@ ROLES = {  # what others call our roles
     **dict.fromkeys(("gallery", "index", "reference", "ref"), "database"),
     "probe": "query",
 }
-Cells = dict[str, str]
 
 
 def convert(
@@ -48,48 +46,53 @@ def convert(
     if not images:
         raise UserError(f"{folder} holds no image: name the folder that the ground truth speaks of")
     if listing:
-        rows = _read(listing, columns or {})
+        table = _read(listing, columns or {})
     else:
-        rows = [{"file": image, "instance": image.rpartition("/")[0]} for image in images]
-    if listing and "query" in rows[0]:
-        name, (text, said) = TRUTH, _pairs(folder, listing, images, rows)
-    else:
-        name, (text, said) = LABELS, _labels(folder, images, rows)
-    _keep(folder, name, text, force)
-    return [f"{folder / name}: {said[0]}", *said[1:]]
+        table = pd.DataFrame({"file": images})
+        table["instance"] = table["file"].str.rpartition("/")[0]
+    for column in {"file", "query"} & {*table}:
+        table[column] = [_inside(file, folder) for file in table[column]]
+    name, other = (TRUTH, LABELS) if "query" in table else (LABELS, TRUTH)
+    path = folder / name
+    if (folder / other).exists():
+        raise UserError(
+            f"{folder / other} exists, and a folder has one ground truth: move it away first"
+        )
+    if path.exists() and not force:
+        raise UserError(f"{path} exists already: give --force to replace it")
+    text, said = (_pairs if name == TRUTH else _labels)(folder, images, table)
+    with atomic_path(path) as temporary:  # which takes its place only once it could be loaded
+        temporary.write_text(text, encoding="utf-8", errors=ANY_NAME)
+        try:
+            if name == TRUTH or read_labels(folder, temporary)["role"].str.match("query").any():
+                load_folder(folder, listing=temporary)
+        except UserError as error:  # under the name that it would have had
+            raise UserError(str(error).replace(temporary.name, path.name)) from None
+    return [f"{path}: {said[0]}", *said[1:]]
 
 
-def _read(listing: Path, columns: Mapping[str, str]) -> list[Cells]:
-    """Return the lines of a CSV by our names of columns, in small or large letters there."""
+def _read(listing: Path, columns: Mapping[str, str]) -> pd.DataFrame:
+    """Return the cells of a CSV by our names of columns, in small or large letters there."""
     try:
         first = listing.read_text(encoding="utf-8-sig").partition("\n")[0]
     except (OSError, UnicodeDecodeError) as error:
         raise UserError(f"cannot read {listing} ({error}): it must be a CSV in UTF-8") from None
-    delimiter = max(",;\t", key=first.count)
-    theirs = [name.strip().strip('"') for name in first.split(delimiter)]
-    if lost := [name for name in columns.values() if name not in theirs]:
-        raise UserError(f"{listing} has no column '{lost[0]}': it has {', '.join(theirs)}")
-    ours = {theirs: ours for ours, theirs in columns.items()}
-    left = {*COLUMNS, *PAIRS} - {*columns, *theirs}
-    ours |= {name: name.lower() for name in theirs if name not in ours and name.lower() in left}
-    header = [ours.get(name, name) for name in theirs]
-    twice = [name for name, count in Counter(header).items() if count > 1]
-    wanted = next((some[:2] for some in (PAIRS, COLUMNS) if {*some[:2]} <= {*header}), None)
-    if twice or not wanted:
+    table = read_csv(listing, [*columns.values()], max(",;\t", key=first.count))
+    theirs = {name.lower(): name for name in sorted(table.columns)} | {**columns}
+    ours = [name for name in (*PAIRS, *COLUMNS) if name in theirs]
+    if ours[:2] not in ([*PAIRS[:2]], [*COLUMNS[:2]]):
         raise UserError(
-            f"{listing} has the columns {', '.join(header)}: say with --column OURS=THEIRS which"
-            " are file and instance (or query and positives), each once"
+            f"{listing} has the columns {', '.join(table.columns)}: say with --column OURS=THEIRS"
+            " which are file and instance (or query and positives)"
         )
-    rows = [cells for _, cells in read_csv(listing, wanted, ours, delimiter)]
-    if not rows:
+    if table.empty:
         raise UserError(f"{listing} has no line: give one for each image, or for each query")
-    return rows
+    return pd.DataFrame({name: table[theirs[name]] for name in ours})
 
 
-def _labels(folder: Path, images: list[str], rows: list[Cells]) -> tuple[str, list[str]]:
+def _labels(folder: Path, images: list[str], rows: pd.DataFrame) -> tuple[str, list[str]]:
     """Return the text of a labels.csv, and what to say of it."""
-    table = pd.DataFrame(rows).reindex(columns=COLUMNS, fill_value="")
-    table["file"] = [_inside(file, folder) for file in table["file"]]
+    table = rows.reindex(columns=COLUMNS, fill_value="")
     table["role"] = [ROLES.get(role.lower(), role) for role in table["role"]]
     counts = table["instance"][table["instance"] != ""].value_counts()
     if not table["role"].any():
@@ -101,55 +104,41 @@ def _labels(folder: Path, images: list[str], rows: list[Cells]) -> tuple[str, li
             )
         table["role"] = np.where(table["instance"] == "", "distractor", "database")
         table.loc[found.drop_duplicates("instance").index, "role"] = "query"
+    roles = table["role"].value_counts().sort_index()
     said = [f"{len(table)} images of {len(counts)} instances"]
-    roles = table["role"].value_counts()
-    said += [f"{role}: {count} images" for role, count in roles.sort_index().items()]
+    said += [f"{role}: {count} images" for role, count in roles.items()]
     said += _note(
-        {*counts[counts == 1].index},
+        counts.index[counts == 1],
         "instances have one image, which finds nothing and is found by nothing",
     )
     said += _note({*images} - {*table["file"]}, "images are in no line, and are not used")
-    if not any(role.startswith("query") for role in roles.index):
+    if not roles.index.str.match("query").any():
         said.append("no image is a query: this is a training set, not a benchmark")
     if "train" not in roles:
         said.append("no image has the role train: heads are not trained on this folder")
     return table.to_csv(index=False), said
 
 
-def _pairs(
-    folder: Path, listing: Path, images: list[str], rows: list[Cells]
-) -> tuple[str, list[str]]:
+def _pairs(folder: Path, images: list[str], rows: pd.DataFrame) -> tuple[str, list[str]]:
     """Return the text of a ground_truth.json, and what to say of it."""
-    queries = [_inside(row["query"], folder) for row in rows]
-    ok, junk = (
-        [{_inside(name, folder) for name in _names(row.get(column, ""))} for row in rows]
-        for column in PAIRS[1:]
-    )
-    listed = set[str]().union(*ok, *junk)
-    if len(set(queries)) < len(queries):
-        query = Counter(queries).most_common(1)[0][0]
-        raise UserError(f"{listing} has the query {query} in two lines: make one of them")
-    if missing := sorted({*queries, *listed} - {*images}):
-        raise UserError(
-            f"{listing} names {len(missing)} files that are not in {folder}, as"
-            f" {', '.join(missing[:3])}: mend them, or name the folder that they are relative to"
-        )
-    database = sorted(({*images} - {*queries}) | listed)
+    for query in rows["query"][rows["query"].duplicated()]:
+        raise UserError(f"the query {query} is in two lines: make one of them")
+    lists = rows.set_index("query").reindex(columns=PAIRS[1:], fill_value="")
+    lists = lists.map(lambda cell: {_inside(name, folder) for name in _names(cell)})
+    listed = set[str]().union(*lists["positives"], *lists["junk"])
+    database = sorted(({*images} - {*lists.index}) | listed)
     row = {file: index for index, file in enumerate(database)}
     entries = []
-    for query, right, neither in zip(queries, ok, junk, strict=True):
+    for query, right, neither in lists.itertuples():
         own = {query} & row.keys()  # a query never finds itself
         parts = {"ok": right - own - neither, "junk": neither | own}
         entries.append({key: sorted(row[name] for name in part) for key, part in parts.items()})
-    counts = {key: sum(len(entry[key]) for entry in entries) for key in ("ok", "junk")}
-    if not counts["ok"]:
-        raise UserError(f"{listing}: no query has a positive; check its column of positives")
-    truth = {"imlist": database, "qimlist": queries, "gnd": entries}
-    without = [query for query, entry in zip(queries, entries, strict=True) if not entry["ok"]]
+    table = pd.DataFrame(entries, lists.index).map(len)
+    truth = {"imlist": database, "qimlist": [*lists.index], "gnd": entries}
     return json.dumps(truth, ensure_ascii=False) + "\n", [
-        f"{len(queries)} queries, {len(database)} database images",
-        f"{counts['ok']} positives, {counts['junk']} junk",
-        *_note(without, "queries have no positive"),
+        f"{len(entries)} queries, {len(database)} database images",
+        f"{table['ok'].sum()} positives, {table['junk'].sum()} junk",
+        *_note(table.index[table["ok"] == 0], "queries have no positive"),
         *_note({*database} - listed, "database images are positive for no query"),
         "no query has a box: whole images are searched for",
         "pairs name no instances: nothing is trained",
@@ -162,28 +151,11 @@ def _inside(file: str, folder: Path) -> str:
     return (path.relative_to(home) if path.is_relative_to(home) else path).as_posix()
 
 
-def _names(cell: str) -> Sequence[str]:
+def _names(cell: str) -> list[str]:
     parts = re.split("[;|]", cell) if re.search("[;|]", cell) else cell.split()
     return [part.strip() for part in parts if part.strip()]
 
 
 def _note(some: Collection[str], words: str) -> list[str]:
     more = " ..." if len(some) > 3 else ""
-    return [f"{len(some)} {words}: {', '.join(sorted(some)[:3])}{more}"] if some else []
-
-
-def _keep(folder: Path, name: str, text: str, force: bool) -> None:
-    """Write a ground truth, which takes its place only once it could be loaded."""
-    path, other = folder / name, folder / (TRUTH if name == LABELS else LABELS)
-    if other.exists():
-        raise UserError(f"{other} exists, and a folder has one ground truth: move it away first")
-    if path.exists() and not force:
-        raise UserError(f"{path} exists already: give --force to replace it")
-    with atomic_path(path) as temporary:
-        temporary.write_text(text, encoding="utf-8", errors=ANY_NAME)
-        try:
-            rows = read_labels(folder, temporary) if name == LABELS else []
-            if not rows or any(row.role.startswith("query") for row in rows):
-                load_folder(folder, listing=temporary)
-        except UserError as error:  # under the name that it would have had
-            raise UserError(str(error).replace(temporary.name, path.name)) from None
+    return [f"{len(some)} {words}: {', '.join(sorted(some)[:3])}{more}"] if len(some) else []

@@ -5,14 +5,12 @@ shows, and `role` is `query` (or `query-NAME`, reported apart as a named query s
 `train` (or `train-NAME`), or `distractor`, whose instance stays empty.
 """
 
-import csv
 import re
-from collections import Counter, defaultdict
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Sequence
 from pathlib import Path, PurePosixPath
 
 import numpy as np
+import pandas as pd
 
 from dagf.datasets.benchmark import (
     Benchmark,
@@ -21,7 +19,7 @@ from dagf.datasets.benchmark import (
     from_ground_truth,
     leaves_folder,
 )
-from dagf.datasets.grocery import grocery_rows, is_grocery
+from dagf.datasets.grocery import grocery_labels, is_grocery
 from dagf.datasets.revisited import load_ground_truth
 from dagf.errors import UserError, choose
 from dagf.files import content_hash
@@ -29,18 +27,9 @@ from dagf.files import content_hash
 LABELS = "labels.csv"
 TRUTH = "ground_truth.json"
 COLUMNS = ("file", "instance", "role")
-ROLES = ("train", "query", "database", "distractor")
+ROLES = ("train", "train-NAME", "query", "query-NAME", "database", "distractor")
 _ROLE = re.compile(r"(query|train)(-[\w.-]+)?|database|distractor")
 _QUERIES = 5  # of a held-out instance, at most
-
-
-@dataclass(frozen=True)
-class Row:
-    """One line of `labels.csv`."""
-
-    file: str
-    instance: str
-    role: str
 
 
 def has_labels(folder: Path) -> bool:
@@ -53,75 +42,61 @@ def has_truth(folder: Path) -> bool:
     return has_labels(folder) or (folder / TRUTH).is_file()
 
 
-def read_csv(
-    path: Path,
-    columns: Sequence[str],
-    renamed: Mapping[str, str] | None = None,
-    delimiter: str = ",",
-) -> Iterator[tuple[int, dict[str, str]]]:
-    """Yield (line number, column -> cell, stripped) for the lines of a CSV with a header.
+def read_csv(path: Path, columns: Sequence[str] = (), delimiter: str = ",") -> pd.DataFrame:
+    """Return the cells of a CSV with a header as text, stripped; its index is the line, from 2.
 
-    renamed: columns of the file -> other names. Raise `UserError`, with the file and the remedy,
-    where one of `columns` is missing, a line has too few or too many cells, or the file cannot be
-    read.
+    Raise `UserError`, with the file and the remedy, where one of `columns` is missing, a line has
+    too many cells, or the file cannot be read.
     """
+    wanted = ",".join(columns)
     try:
-        with path.open(encoding="utf-8-sig", newline="") as stream:
-            reader = csv.DictReader(stream, skipinitialspace=True, strict=True, delimiter=delimiter)
-            names = [name.strip() for name in reader.fieldnames or []]
-            reader.fieldnames = names = [(renamed or {}).get(name, name) for name in names]
-            if not set(columns) <= set(names):
-                found = f"has the columns {', '.join(names)}" if names else "is empty"
-                raise UserError(f"{path} {found}: its first line must name {','.join(columns)}")
-            for name, count in Counter(filter(None, names)).items():
-                if count > 1:
-                    raise UserError(f"{path} has the column {name} {count} times: name it once")
-            for cells in reader:
-                if None in cells or None in cells.values():
-                    raise UserError(
-                        f"{path}, line {reader.line_num}: too many or too few cells; "
-                        "quote a name that contains a comma"
-                    )
-                yield reader.line_num, {name: cell.strip() for name, cell in cells.items()}
+        table = pd.read_csv(
+            path, sep=delimiter, dtype=str, keep_default_na=False, skipinitialspace=True,
+            skip_blank_lines=False, encoding="utf-8-sig",
+        )  # fmt: skip
+        if not isinstance(table.index, pd.RangeIndex):  # the first cells taken for names of rows
+            raise ValueError("more cells than columns")
     except FileNotFoundError:
-        wanted = f"write one line '{','.join(columns)}' for each image"
-        raise UserError(f"{path} does not exist: {wanted}") from None
-    except (OSError, UnicodeDecodeError, csv.Error) as error:
-        raise UserError(f"cannot read {path} ({error}): it must be a CSV in UTF-8") from None
+        raise UserError(f"{path} does not exist: write a line '{wanted}' for each image") from None
+    except (OSError, ValueError) as error:
+        reason = " ".join(str(error).split())
+        raise UserError(
+            f"cannot read {path} ({reason}): it must be a CSV in UTF-8, names with commas in quotes"
+        ) from None
+    table.columns = table.columns.str.strip()
+    if not set(columns) <= set(table):
+        found = ", ".join(table.columns)
+        raise UserError(f"{path} has the columns {found}: its first line must name {wanted}")
+    table = table.set_axis(table.index + 2).apply(lambda cells: cells.str.strip())
+    return table[(table != "").any(axis=1)]
 
 
-def read_labels(folder: Path, listing: Path | None = None) -> list[Row]:
-    """Return the rows of `folder/labels.csv`, or of the Grocery Store set's lists, in order.
+def read_labels(folder: Path, listing: Path | None = None) -> pd.DataFrame:
+    """Return file, instance and role from `folder/labels.csv`, or the Grocery Store set's lists.
 
     listing: read in the place of labels.csv. Raise `UserError`, with file, line and remedy, for an
     unknown role, for a missing instance, and for a file that is missing, outside or listed twice.
     """
     path = listing or folder / LABELS
     if not path.exists() and is_grocery(folder):
-        path, rows = folder / "dataset", [Row(*row) for row in grocery_rows(folder)]
+        path, rows = folder / "dataset", grocery_labels(folder)
     else:
-        rows = [_row(f"{path}, line {line}", cells) for line, cells in read_csv(path, COLUMNS)]
-    if not rows:
+        rows = read_csv(path, COLUMNS)[list(COLUMNS)]
+    if rows.empty:
         raise UserError(f"{path} lists no image: write one line 'file,instance,role' for each")
-    file, count = Counter(row.file for row in rows).most_common(1)[0]
-    if count > 1:
-        raise UserError(f"{path} lists {file} {count} times: each file has one line and one role")
-    check_present(path, folder, [row.file for row in rows], "mend the names or remove their lines")
+    for line, file, instance, role in rows.itertuples():
+        where = f"{path}, line {line}:"
+        if not file or leaves_folder(file):
+            raise UserError(f"{where} '{file}' is no image in the folder")
+        if not _ROLE.fullmatch(role):
+            choose(f"role in {where}", role, ROLES)
+        if not instance and role not in ("database", "distractor"):
+            raise UserError(f"{where} a {role} image needs an instance, the name of what it shows")
+    rows["file"] = [str(PurePosixPath(file)) for file in rows["file"]]
+    for file in rows["file"][rows["file"].duplicated()]:
+        raise UserError(f"{path} lists {file} twice: each file has one line and one role")
+    check_present(path, folder, rows["file"], "mend the names or remove their lines")
     return rows
-
-
-def _row(where: str, cells: Mapping[str, str]) -> Row:
-    file, instance, role = (cells[column] for column in COLUMNS)
-    if not file or leaves_folder(file):
-        raise UserError(f"{where}: '{file}' is no image in the folder")
-    if not _ROLE.fullmatch(role):
-        try:
-            choose("role", role, ROLES)
-        except UserError as error:
-            raise UserError(f"{where}: {error}, query-NAME, train-NAME") from None
-    if not instance and role not in ("database", "distractor"):
-        raise UserError(f"{where}: a {role} image needs an instance, the name of what it shows")
-    return Row(str(PurePosixPath(file)), instance, role)
 
 
 def load_folder(folder: Path, name: str | None = None, listing: Path | None = None) -> Benchmark:
@@ -143,7 +118,11 @@ def load_folder(folder: Path, name: str | None = None, listing: Path | None = No
         check_present(path, folder, benchmark.files, "mend the names, or put the images there")
     else:
         path = listing or folder / LABELS
-        benchmark = _benchmark(name, folder, read_labels(folder, path))
+        rows = read_labels(folder, path)
+        queries = rows[rows["role"].str.startswith("query")]
+        database, distractors = (rows[rows["role"] == role] for role in ("database", "distractor"))
+        behind = tuple(folder / file for file in distractors["file"])
+        benchmark = by_instance(name, folder, queries, database, behind)
     for there, what in (
         (benchmark.database, "database image"),
         (benchmark.queries, "query image"),
@@ -154,24 +133,23 @@ def load_folder(folder: Path, name: str | None = None, listing: Path | None = No
     return benchmark
 
 
-def _benchmark(name: str, folder: Path, rows: Sequence[Row]) -> Benchmark:
-    database, queries, distractors = (
-        [row for row in rows if row.role.startswith(role)]
-        for role in ("database", "query", "distractor")
-    )
-    rows_of = defaultdict[str, list[int]](list)
-    for index, row in enumerate(database):
-        rows_of[row.instance].append(index)
-    return Benchmark(
-        name,
-        folder,
-        tuple(row.file for row in database),
-        tuple(
-            Query(row.file, {"ok": np.array(rows_of[row.instance], np.int64)}, query_set=row.role)
-            for row in queries
-        ),
-        tuple(folder / row.file for row in distractors),
-    )
+def by_instance(
+    name: str,
+    root: Path,
+    queries: pd.DataFrame,
+    database: pd.DataFrame,
+    distractors: tuple[Path, ...] = (),
+) -> Benchmark:
+    """Return the benchmark in which a query's positives ('ok') are the images of its instance.
+
+    queries, database: file and instance of each image, and the query set (`role`) of each query.
+    """
+    rows_of = database.groupby("instance").indices
+    listed = [
+        Query(file, {"ok": np.array(rows_of.get(instance, []), np.int64)}, query_set=role)
+        for file, instance, role in queries[[*COLUMNS]].itertuples(index=False)
+    ]
+    return Benchmark(name, root, tuple(database["file"]), tuple(listed), distractors)
 
 
 def training_images(folder: Path, role: str = "train") -> tuple[list[Path], list[int]]:
@@ -182,58 +160,54 @@ def training_images(folder: Path, role: str = "train") -> tuple[list[Path], list
     return _numbered(folder, _of_role(folder, role))
 
 
-def _of_role(folder: Path, role: str) -> list[Row]:
+def _of_role(folder: Path, role: str) -> pd.DataFrame:
     rows = read_labels(folder)
-    found = [row for row in rows if row.role == role]
-    if not found:
-        known = sorted({row.role for row in rows if row.role.startswith("train")})
+    found = rows[rows["role"] == role]
+    if found.empty:
+        known = sorted({role for role in rows["role"] if role.startswith("train")})
         raise UserError(
             f"{folder} has no images of role '{role}', but of {', '.join(known) or 'none'}"
         )
     return found
 
 
-def _numbered(folder: Path, rows: Sequence[Row]) -> tuple[list[Path], list[int]]:
-    number = {name: n for n, name in enumerate(sorted({row.instance for row in rows}))}
-    return [folder / row.file for row in rows], [number[row.instance] for row in rows]
+def _numbered(folder: Path, rows: pd.DataFrame) -> tuple[list[Path], list[int]]:
+    labels, _ = pd.factorize(rows["instance"], sort=True)
+    return [folder / file for file in rows["file"]], labels.tolist()
 
 
 def validation_split(
     folder: Path, held_out: int, seed: int
 ) -> tuple[list[Path], list[int], Benchmark]:
     """Return `training_images` without the held-out instances, and the benchmark of those."""
-    rows = sorted(_of_role(folder, "train"), key=lambda row: row.file)
-    members = defaultdict[str, list[str]](list)
-    for row in rows:
-        members[row.instance].append(row.file)
+    rows = _of_role(folder, "train").sort_values("file")
     name = f"{folder.resolve().name}-validation"
-    benchmark, held = hold_out(name, folder, members, held_out, seed)
-    return *_numbered(folder, [row for row in rows if row.instance not in held]), benchmark
+    benchmark, held = hold_out(name, folder, rows, held_out, seed)
+    return *_numbered(folder, rows[~rows["instance"].isin(held)]), benchmark
 
 
 def hold_out(
-    name: str, root: Path, members: Mapping[str, Sequence[str]], held_out: int, seed: int
-) -> tuple[Benchmark, set[str]]:
-    """Return a benchmark of `held_out` instances, and their names. members: instance -> its files.
+    name: str, root: Path, rows: pd.DataFrame, held_out: int, seed: int
+) -> tuple[Benchmark, list[str]]:
+    """Return a benchmark of `held_out` instances, and their names. rows: file and instance.
 
     Of each one's images, sorted by name, up to five (never more than half), spread evenly, are the
     queries and the rest is the database. Which instances are held out depends on `seed` and on
     their names only. Those with one image cannot be; raise `UserError` where there are not enough
     others.
     """
-    eligible = [instance for instance, files in members.items() if len(files) > 1]
-    if not 1 <= held_out <= len(eligible) or held_out == len(members):
+    counts = rows["instance"].value_counts()
+    eligible = counts.index[counts > 1].tolist()
+    if not 1 <= held_out <= len(eligible) or held_out == len(counts):
         raise UserError(
-            f"{root}: cannot hold {held_out} of the {len(members)} training instances out: "
+            f"{root}: cannot hold {held_out} of the {len(counts)} training instances out: "
             f"{len(eligible)} have two images or more, and one must be left to train on"
         )
     held = sorted(eligible, key=lambda instance: content_hash([seed, instance], 64))[:held_out]
-    queries, database = [], []
-    for instance in sorted(held):
-        files = sorted(members[instance])
-        count = min(_QUERIES, len(files) // 2)
-        chosen = [files[number * len(files) // count] for number in range(count)]
-        queries += [Row(file, instance, "query") for file in chosen]
-        database += [Row(file, instance, "database") for file in files if file not in chosen]
-    database.sort(key=lambda row: row.file)
-    return _benchmark(name, root, [*queries, *database]), set(held)
+    kept = rows[rows["instance"].isin(held)].assign(role="query").sort_values("file")
+    queries = []
+    for _, group in kept.groupby("instance"):
+        count = min(_QUERIES, len(group) // 2)
+        queries.append(group.iloc[[number * len(group) // count for number in range(count)]])
+    chosen = pd.concat(queries)
+    return by_instance(name, root, chosen, kept.drop(chosen.index)), held

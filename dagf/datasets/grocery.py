@@ -10,19 +10,21 @@ Layout, from the root of the repository: dataset/classes.csv; dataset/{train,tes
 lines "path, class, coarse class"; dataset/iconic-images-and-descriptions/.
 """
 
-import csv
-from pathlib import Path, PurePosixPath
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
 
 from dagf.errors import UserError
 
 TESTED, LEFT_OUT = "Juice", "Yoghurt"
 _ORDER = ("train", "train-category", "query", "query-iconic", "database")
-_COLUMNS = (
-    "Class ID (int)",
-    "Class Name (str)",
-    "Coarse Class Name (str)",
-    "Iconic Image Path (str)",
-)
+_COLUMNS = {
+    "Class ID (int)": "kind",
+    "Class Name (str)": "instance",
+    "Coarse Class Name (str)": "family",
+    "Iconic Image Path (str)": "file",
+}
 
 
 def is_grocery(folder: Path) -> bool:
@@ -30,54 +32,46 @@ def is_grocery(folder: Path) -> bool:
     return (folder / "dataset" / "classes.csv").is_file()
 
 
-def grocery_rows(folder: Path) -> list[tuple[str, str, str]]:
-    """Return (file, instance, role) of each photograph that has a role, role by role.
+def grocery_labels(folder: Path) -> pd.DataFrame:
+    """Return file, instance and role of each photograph that has a role, role by role.
 
     Files are relative to `folder`. Raise `UserError` for a list that is missing or has another
     form.
     """
     home = folder / "dataset"
     try:
-        kinds, photographs = _read(home)
+        kinds = pd.read_csv(home / "classes.csv")[[*_COLUMNS]].rename(columns=_COLUMNS)
+        photographs = pd.concat([_photographs(home, part) for part in ("train", "test", "val")])
+        photographs = photographs.merge(kinds.drop(columns="file"), how="left", on="kind")
+        if photographs.isna().any(axis=None):
+            raise ValueError("a photograph without its class")
     except (OSError, KeyError, ValueError) as error:
         raise UserError(
             f"{home} is no whole copy of the Grocery Store data set ({error}): get it again"
         ) from None
-    rows = []
-    seen = dict.fromkeys(kinds, 0)  # photographs of a kind so far
-    for part, file, kind in photographs:
-        name, family, _ = kinds[kind]
-        role = ""
-        if family == TESTED:
-            role = "query" if part == "test" and seen[kind] % 3 == 0 else "database"
-            seen[kind] += part == "test"
-        elif "Packages" in PurePosixPath(file).parts:
-            role = "" if family == LEFT_OUT else "train"
-        else:
-            role = "train-category" if seen[kind] % 2 == 0 else ""
-            seen[kind] += 1
-        if role:
-            rows.append((f"dataset/{file}", name, role))
-    for name, family, iconic in sorted(kinds.values()):
-        if family == TESTED:
-            rows.append((f"dataset/{iconic.lstrip('/')}", name, "query-iconic"))
-    return sorted(rows, key=lambda row: _ORDER.index(row[2]))
+    number = photographs.groupby("kind").cumcount()
+    number_in_list = photographs.groupby(["part", "kind"]).cumcount()
+    tested = photographs["family"] == TESTED
+    packages = photographs["file"].str.contains("/Packages/")
+    photographs["role"] = np.select(
+        [
+            tested & (photographs["part"] == "test") & (number_in_list % 3 == 0),
+            tested,
+            packages & (photographs["family"] != LEFT_OUT),
+            ~packages & (number % 2 == 0),
+        ],
+        ["query", "database", "train", "train-category"],
+        "",
+    )
+    iconic = kinds[kinds["family"] == TESTED].sort_values("instance").assign(role="query-iconic")
+    rows = pd.concat([photographs, iconic])[["file", "instance", "role"]]
+    rows["file"] = "dataset/" + rows["file"].str.lstrip("/")
+    return pd.concat([rows[rows["role"] == role] for role in _ORDER], ignore_index=True)
 
 
-def _read(home: Path) -> tuple[dict[str, tuple[str, str, str]], list[tuple[str, str, str]]]:
-    """Return class -> (name, family, studio picture), and (list, file, class) of photographs.
-
-    Photographs of a list are in the order of their files' own names, which number those of a class.
-    """
-    with (home / "classes.csv").open(encoding="utf-8-sig", newline="") as stream:
-        lines = [[line[column] for column in _COLUMNS] for line in csv.DictReader(stream)]
-    kinds = {number: (name, family, iconic) for number, name, family, iconic in lines}
-    photographs = []
-    for part in ("train", "test", "val"):
-        found = []
-        for line in filter(str.strip, (home / f"{part}.txt").read_text("utf-8").splitlines()):
-            file, kind, _ = (cell.strip() for cell in line.split(","))
-            kinds[kind]  # a class that is not listed is an error
-            found.append((part, file, kind))
-        photographs += sorted(found, key=lambda one: PurePosixPath(one[1]).name)
-    return kinds, photographs
+def _photographs(home: Path, part: str) -> pd.DataFrame:
+    """Return a list's photographs in the order of their own names, which number those of a class"""
+    names = ["file", "kind", "family number"]
+    found = pd.read_csv(home / f"{part}.txt", names=names, skipinitialspace=True)
+    found["part"] = part
+    return found.sort_values("file", key=lambda file: file.str.split("/").str[-1], kind="stable")

@@ -15,7 +15,7 @@ from typing import Literal, NamedTuple
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from PIL import ExifTags, Image
+from PIL import ExifTags, Image, ImageOps
 from pillow_heif import register_heif_opener
 from torch import Tensor
 
@@ -38,15 +38,6 @@ warnings.filterwarnings("ignore", module=r"PIL\.")  # remarks on odd metadata
 # JPEGs are decoded at 1/2, 1/4 or 1/8 where that leaves this many times the wanted pixels a side,
 # so that the final resize still averages (the `reducing_gap` of PIL's own thumbnails).
 _DRAFT_MARGIN = 2.0
-_TURNS = {  # EXIF orientation -> what turns the stored pixels upright
-    2: Image.Transpose.FLIP_LEFT_RIGHT,
-    3: Image.Transpose.ROTATE_180,
-    4: Image.Transpose.FLIP_TOP_BOTTOM,
-    5: Image.Transpose.TRANSPOSE,
-    6: Image.Transpose.ROTATE_270,
-    7: Image.Transpose.TRANSVERSE,
-    8: Image.Transpose.ROTATE_90,
-}
 
 
 @dataclass(frozen=True)
@@ -66,8 +57,6 @@ class ImageSpec:
     def __post_init__(self) -> None:
         if self.size < 1:
             raise UserError(f"image size {self.size} is not a positive number of pixels")
-        if self.mode not in ("longest", "squash"):
-            raise UserError(f"unknown resize mode '{self.mode}': known: longest, squash")
 
 
 class Geometry(NamedTuple):
@@ -87,29 +76,27 @@ def geometry(
     then clipped to the image; at least one pixel is kept. Sides after the resize are rounded to the
     nearest, never below 1. Raise `UserError` for a box with no pixel of the image in it.
     """
-    x1, y1, x2, y2 = crop = (0, 0, width, height) if box is None else _crop(width, height, box)
-    if spec is not None and spec.mode == "squash":
-        return Geometry(crop, spec.size, spec.size)
-    factor = 1.0
-    if spec is not None and (box is None or spec.resize_crop):
-        factor = min(1.0, spec.size / max(width, height))
-    return Geometry(crop, max(1, round((x2 - x1) * factor)), max(1, round((y2 - y1) * factor)))
-
-
-def _crop(width: int, height: int, box: Box) -> tuple[int, int, int, int]:
-    x1, y1, x2, y2 = box
+    x1, y1, x2, y2 = (0, 0, width, height) if box is None else box
     # written so that NaN fails it
     if not (x1 < x2 and y1 < y2 and x1 < width and y1 < height and x2 > 0 and y2 > 0):
         raise UserError(
             f"box {box} has no pixel of the {width} x {height} image: expected x1 y1 x2 y2"
         )
+    (left, right), (top, bottom) = _pixels(x1, x2, width), _pixels(y1, y2, height)
+    crop = left, top, right, bottom
+    if spec is not None and spec.mode == "squash":
+        return Geometry(crop, spec.size, spec.size)
+    factor = 1.0
+    if spec is not None and (box is None or spec.resize_crop):
+        factor = min(1.0, spec.size / max(width, height))
+    return Geometry(
+        crop, max(1, round((right - left) * factor)), max(1, round((bottom - top) * factor))
+    )
 
-    def side(low: float, high: float, length: int) -> tuple[int, int]:
-        first = min(round(max(low, 0)), length - 1)
-        return first, max(first + 1, round(min(high, length)))
 
-    (left, right), (top, bottom) = side(x1, x2, width), side(y1, y2, height)
-    return left, top, right, bottom
+def _pixels(low: float, high: float, length: int) -> tuple[int, int]:
+    first = min(round(max(low, 0)), length - 1)
+    return first, max(first + 1, round(min(high, length)))
 
 
 def load_image(path: Path, spec: ImageSpec | None = None, box: Box | None = None) -> Tensor:
@@ -125,9 +112,8 @@ def load_image(path: Path, spec: ImageSpec | None = None, box: Box | None = None
     """
     try:
         with Image.open(path, formats=_FORMATS) as image:
-            orientation = _orientation(image)
-            plan = geometry(*_upright_size(image, orientation), spec, box)
-            pixels = _render(image, orientation, plan)
+            size = image.size[::-1] if _quarter_turned(image) else image.size
+            pixels = _render(image, size, geometry(*size, spec, box))
     except UserError as error:
         raise UserError(f"{path}: {error}") from None
     except FileNotFoundError:
@@ -143,54 +129,42 @@ def load_image(path: Path, spec: ImageSpec | None = None, box: Box | None = None
     return torch.from_numpy(pixels).permute(2, 0, 1).contiguous()
 
 
-def _orientation(image: Image.Image) -> int:
-    if image.format == "TIFF":
-        return 1  # PIL turns these upright by itself
+def _quarter_turned(image: Image.Image) -> bool:
+    """Whether the upright image has its sides exchanged; PIL gives a TIFF's as they will be."""
     try:
-        return int(image.getexif().get(ExifTags.Base.Orientation, 1))
+        orientation = image.getexif().get(ExifTags.Base.Orientation)
+        return image.format != "TIFF" and orientation in (5, 6, 7, 8)
     except OSError:
         raise  # a PNG is decoded for its EXIF, so this may be a truncated file
     except Exception:
-        return 1  # broken EXIF does not make the photograph unusable
+        return False  # broken EXIF does not make the photograph unusable
 
 
-def _upright_size(image: Image.Image, orientation: int) -> tuple[int, int]:
-    return image.size[::-1] if orientation in (5, 6, 7, 8) else image.size
+def _render(image: Image.Image, size: tuple[int, int], plan: Geometry) -> NDArray[np.uint8]:
+    """Decode, turn, crop and resize to (H, W, 3), in an order that keeps memory low.
 
-
-def _render(image: Image.Image, orientation: int, plan: Geometry) -> NDArray[np.uint8]:
-    """Decode, turn, crop and resize to (H, W, 3), in an order that keeps memory low."""
-    full_width, full_height = _upright_size(image, orientation)
+    size: width and height of the upright image that `plan` speaks of.
+    """
     x1, y1, x2, y2 = plan.crop
     wanted = _DRAFT_MARGIN * max(plan.width / (x2 - x1), plan.height / (y2 - y1))
-    if (
-        wanted < 1
-    ):  # one factor for both sides: it does not matter whether the image is turned later
+    if wanted < 1:  # one factor for both sides, so it does not matter that the turn comes later
         image.draft(None, (math.ceil(image.width * wanted), math.ceil(image.height * wanted)))
+    ImageOps.exif_transpose(image, in_place=True)
     upright = _to_rgb(image)
-    if orientation in _TURNS:
-        upright = upright.transpose(_TURNS[orientation])
     # After a reduced decode the crop's edges fall between pixels: take whole pixels around it, then
     # resize from fractions of them.
-    across, down = upright.width / full_width, upright.height / full_height
-    left, top, right, bottom = x1 * across, y1 * down, x2 * across, y2 * down
+    left, right = (x * upright.width / size[0] for x in (x1, x2))
+    top, bottom = (y * upright.height / size[1] for y in (y1, y2))
     first_x, first_y = int(left), int(top)
-    end_x, end_y = min(math.ceil(right), upright.width), min(math.ceil(bottom), upright.height)
-    if (first_x, first_y, end_x, end_y) != (0, 0, *upright.size):
-        upright = upright.crop((first_x, first_y, end_x, end_y))
-    inner = (
-        left - first_x,
-        top - first_y,
-        min(right, end_x) - first_x,
-        min(bottom, end_y) - first_y,
-    )
-    size = (plan.width, plan.height)
-    return np.array(upright.resize(size, Image.Resampling.LANCZOS, box=inner), np.uint8)
+    around = upright.crop((first_x, first_y, math.ceil(right), math.ceil(bottom)))
+    inner = (left - first_x, top - first_y, right - first_x, bottom - first_y)
+    resized = around.resize((plan.width, plan.height), Image.Resampling.LANCZOS, box=inner)
+    return np.array(resized, np.uint8)
 
 
 def _to_rgb(image: Image.Image) -> Image.Image:
     if image.mode.startswith("I") or image.mode == "F":
-        return _eight_bits(image).convert("RGB")
+        image = _eight_bits(image)
     if image.has_transparency_data:
         image = image.convert("RGBA")
         white = Image.new("RGB", image.size, "white")

@@ -5,16 +5,15 @@ or in data/datasets/NAME (revisitop's). A new one is a loader and a line of `LOA
 """
 
 import re
-from collections import defaultdict
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-import numpy as np
+import pandas as pd
 
 from dagf.datasets.benchmark import Benchmark, Query, check_present, from_ground_truth
-from dagf.datasets.folder import LABELS, TRUTH, load_folder, read_labels
+from dagf.datasets.folder import LABELS, TRUTH, by_instance, load_folder, read_labels
 from dagf.datasets.manifest import check_counts, read_manifest
 from dagf.datasets.revisited import load_ground_truth, plain_file
 from dagf.errors import UserError, choose
@@ -86,12 +85,11 @@ def load_holidays(name: str, home: Path) -> Benchmark:
     home/jpg holds NNNNMM.jpg: NNNN the group, MM its photographs from 00. The first is the query,
     and stays in the database as junk for itself. Results of the two versions differ.
     """
-    files, groups = _numbered(name, home / "jpg", r"(\d{4})\d\d\.jpg")
-    queries = [
-        Query(files[rows[0]], {"ok": np.array(rows[1:], np.int64), "junk": np.array(rows[:1])})
-        for rows in groups
-    ]
-    return Benchmark(name, home / "jpg", files, tuple(queries))
+    images = _grouped(name, home / "jpg", r"(\d{4})\d\d\.jpg")
+    made = by_instance(name, home / "jpg", images.drop_duplicates("instance"), images)
+    own = [(query.file, query.positives) for query in made.queries]
+    queries = [Query(file, {"ok": rows[1:], "junk": rows[:1]}) for file, rows in own]
+    return replace(made, queries=tuple(queries))
 
 
 def load_ukbench(name: str, home: Path) -> Benchmark:
@@ -99,27 +97,22 @@ def load_ukbench(name: str, home: Path) -> Benchmark:
 
     Each photograph is a query, and its own is one of the four to be found.
     """
-    files, groups = _numbered(name, home / "full", r"ukbench(\d{5})\.jpg", size=4)
-    queries = [Query(files[row], {"ok": np.array(rows)}) for rows in groups for row in rows]
-    return Benchmark(name, home / "full", files, tuple(queries))
+    images = _grouped(name, home / "full", r"ukbench(\d{5})\.jpg", size=4)
+    return by_instance(name, home / "full", images, images)
 
 
-def _numbered(
-    name: str, root: Path, pattern: str, size: int = 1
-) -> tuple[tuple[str, ...], list[list[int]]]:
-    """Return the sorted files of `root`, and the rows of each group: number in a name // size."""
-    files = tuple(sorted(path.name for path in root.glob("*.jpg")))
-    groups = defaultdict[int, list[int]](list)
-    for row, file in enumerate(files):
-        match = re.fullmatch(pattern, file)
-        if match is None:
-            raise UserError(f"{root / file} is no image of {name}: move it away")
-        groups[int(match[1]) // size].append(row)
+def _grouped(name: str, root: Path, pattern: str, size: int = 1) -> pd.DataFrame:
+    """Return the sorted files of `root`, and their groups: the number in a name // size."""
+    files = sorted(path.name for path in root.glob("*.jpg"))
     if not files:
         raise UserError(
             f"the images of {name} are not in {root}: unpack them there, without sub-folders"
         )
-    return files, list(groups.values())
+    if foreign := [file for file in files if not re.fullmatch(pattern, file)]:
+        raise UserError(f"{root / foreign[0]} is no image of {name}: move it away")
+    table = pd.DataFrame({"file": files, "role": "query"})
+    table["instance"] = table["file"].str.extract(pattern, expand=False).astype(int) // size
+    return table
 
 
 LOADERS: Mapping[str, Callable[[str, Path], Benchmark]] = {
@@ -209,7 +202,7 @@ def distractor_files(what: str, data: Path) -> list[Path]:
         remedy = f"get it with `dagf data get {what}`, and unpack what is still packed"
     else:
         rows = read_labels(Path(what))
-        files = [Path(what) / row.file for row in rows if row.role == "distractor"]
+        files = [Path(what) / file for file in rows["file"][rows["role"] == "distractor"]]
         remedy = "give the role distractor to some lines of its labels"
     if not files:
         raise UserError(f"{what} has no image here: {remedy}")

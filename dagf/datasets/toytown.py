@@ -33,16 +33,12 @@ def open_toytown(spec: ToytownSpec, folder: Path) -> Path:
 def toytown_spec(root: Path) -> ToytownSpec:
     """Return the values with which the Toytown at `root` was drawn."""
     file = root / "spec.json"
-    if not file.is_file():
-        raise UserError(f"{root} is not a whole Toytown (it has no spec.json): {_remedy(root)}")
-    values = read_json(file)
     try:
+        values = read_json(file)
         names = [field.name for field in dataclasses.fields(ToytownSpec)]
         return ToytownSpec(**{name: values[name] for name in names})
-    except (KeyError, TypeError) as error:
-        raise UserError(
-            f"{file} does not describe a Toytown ({error!r}); {_remedy(root)}"
-        ) from error
+    except (UserError, KeyError, TypeError) as error:
+        raise UserError(f"{file} does not describe a Toytown ({error}): {_remedy(root)}") from error
 
 
 def _remedy(root: Path) -> str:
@@ -77,9 +73,11 @@ def check_toytown(root: Path, contents: Contents) -> None:
 def load_toytown(root: Path, split: str) -> Benchmark:
     """Return the benchmark of `split` ('validation' or 'test'), with the split's distractors."""
     choose("Toytown split", split, WITH_QUERIES)
-    of_split = [job for job in jobs(toytown_spec(root)) if job.split == split and job.distractors]
     distractors = [
-        root / job.folder / "jpg" / file for job in of_split for file, _, _ in job.images
+        root / job.folder / "jpg" / file
+        for job in jobs(toytown_spec(root))
+        for file, _, _ in job.images
+        if job.split == split and job.distractors
     ]
     truth = read_json(root / split / "gnd.json")
     benchmark = from_ground_truth(f"toytown-{split}", root / split / "jpg", truth)
@@ -88,10 +86,9 @@ def load_toytown(root: Path, split: str) -> Benchmark:
 
 def toytown_training_images(root: Path) -> tuple[list[Path], list[int]]:
     """Return the training images and the landmark of each, 0 .. n - 1."""
-    of_split = [job for job in jobs(toytown_spec(root)) if job.split == "train"]
-    pairs = [(job, file) for job in of_split for file, _, _ in job.images]
-    files = [root / job.folder / "jpg" / file for job, file in pairs]
-    return files, [job.number for job, _ in pairs]
+    trained = [job for job in jobs(toytown_spec(root)) if job.split == "train"]
+    files = [root / job.folder / "jpg" / file for job in trained for file, _, _ in job.images]
+    return files, [job.number for job in trained for _ in job.images]
 
 
 def toytown_records(root: Path, split: str) -> pd.DataFrame:
@@ -104,12 +101,10 @@ def toytown_records(root: Path, split: str) -> pd.DataFrame:
     """
     choose("Toytown split", split, SPLITS)
     folders = [root / split, *([root / "distractors" / split] if split in WITH_QUERIES else [])]
-    kinds = {"turn": float, "difficulty": str, "azimuth": float}
+    kinds, missing = {"turn": float, "difficulty": str, "azimuth": float}, {"turn": [""]}
+    files = [folder / "records.csv" for folder in folders]
     tables = [
-        pd.read_csv(
-            here / "records.csv", dtype=kinds, keep_default_na=False, na_values={"turn": [""]}
-        )
-        for here in folders
+        pd.read_csv(file, dtype=kinds, keep_default_na=False, na_values=missing) for file in files
     ]
     return pd.concat([table for table in tables if len(table)] or tables[:1], ignore_index=True)
 

@@ -5,12 +5,12 @@ id that is never given twice (GLDv2), so the hash of the list stands for the set
 the hash of a million files.
 """
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
+import pandas as pd
 from numpy.typing import NDArray
 
 from dagf.datasets.benchmark import Benchmark, Indices, Query, check_present
@@ -56,14 +56,19 @@ def load_sfm(folder: Path) -> TrainingSet:
     left out (47 of the 181,697). The validation queries are those of the list's own split; what
     shares their cluster without being a listed positive is junk.
     """
-    path, lists = _read(folder, _SFM)
-    (files, pairs, clusters), val = (_split(path, lists, part) for part in ("train", "val"))
+    path, parts = _sfm_lists(folder, _SFM, "train", "val")
+    (files, pairs, clusters), (database, asked, groups) = parts
+    queries = []
+    for query in np.unique(asked[:, 0]):
+        positives = np.setdiff1d(asked[asked[:, 0] == query, 1], [query])
+        same = np.flatnonzero(groups == groups[query])
+        labels = {"ok": positives, "junk": np.setdiff1d(same, positives)}
+        queries.append(Query(database[query], labels))
     root = folder / "ims"
-    check_present(path, root, [*files, *val[0]], _UNPACK)
     return TrainingSet(
         tuple(root / file for file in files),
         tuple(np.unique(clusters, return_inverse=True)[1].tolist()),
-        Benchmark(f"{_SFM}-validation", root, tuple(val[0]), tuple(_queries(*val))),
+        Benchmark(f"{_SFM}-validation", root, tuple(database), tuple(queries)),
         f"{_SFM}-{file_sha256(path)[:12]}",
         tuple((query, positive) for query, positive in pairs.tolist() if query != positive),
     )
@@ -71,43 +76,33 @@ def load_sfm(folder: Path) -> TrainingSet:
 
 def load_whitening_split(folder: Path) -> tuple[list[Path], NDArray[np.int64]]:
     """Return files, and rows (M, 2) of matching pairs of them, of SfM's whitening split."""
-    path, lists = _read(folder, f"{_SFM}-whiten")
-    files, pairs, _ = _split(path, {"whiten": lists}, "whiten")
-    check_present(path, folder / "ims", files, _UNPACK)
+    _, [(files, pairs, _)] = _sfm_lists(folder, f"{_SFM}-whiten")
     return [folder / "ims" / file for file in files], pairs
 
 
-def _read(folder: Path, stem: str) -> tuple[Path, dict[str, Any]]:
+def _sfm_lists(
+    folder: Path, stem: str, *parts: str
+) -> tuple[Path, list[tuple[list[str], NDArray[np.int64], Indices]]]:
+    """Return the file of a list and, of each part or the whole: files, pairs, clusters.
+
+    Pairs are (M, 2) rows of queries and positives; the whitening split has no clusters.
+    """
     path = plain_file(folder, stem)
     if not path.is_file():
         raise UserError(f"{path} does not exist: get it with `dagf data get sfm120k`")
-    return path, load_ground_truth(path)
-
-
-def _split(
-    path: Path, lists: Mapping[str, Any], part: str
-) -> tuple[list[str], NDArray[np.int64], Indices]:
-    """Return files, (M, 2) rows of queries and positives, and the clusters (whitening has none)."""
+    lists, found = load_ground_truth(path), []
     try:
-        one = lists[part]
-        files = [image_path(cid) for cid in one["cids"]]
-        pairs = np.array([one["qidxs"], one["pidxs"]], np.int64).T
-        clusters = np.array(one["cluster"] if part != "whiten" else range(len(files)), np.int64)
-        if len(clusters) != len(files) or not 0 <= pairs.min() <= pairs.max() < len(files):
-            raise ValueError("clusters or pairs of other images")
+        for one in [lists[part] for part in parts] or [lists]:
+            files = [image_path(cid) for cid in one["cids"]]
+            pairs = np.array([one["qidxs"], one["pidxs"]], np.int64).T
+            clusters = np.array(one["cluster"] if parts else [-1] * len(files), np.int64)
+            if len(clusters) != len(files) or not 0 <= pairs.min() <= pairs.max() < len(files):
+                raise ValueError("clusters or pairs of other images")
+            found.append((files, pairs, clusters))
     except (KeyError, TypeError, ValueError) as error:
-        raise UserError(
-            f"{path}: its part '{part}' is no list of images ({error}): get it again"
-        ) from error
-    return files, pairs, clusters
-
-
-def _queries(files: list[str], pairs: NDArray[np.int64], clusters: Indices) -> Iterator[Query]:
-    """Yield each query image: its listed positives are right, the rest of its cluster is junk."""
-    for query in np.unique(pairs[:, 0]):
-        positives = np.setdiff1d(pairs[pairs[:, 0] == query, 1], [query])
-        same = np.flatnonzero(clusters == clusters[query])
-        yield Query(files[query], {"ok": positives, "junk": np.setdiff1d(same, positives)})
+        raise UserError(f"{path} is no list of images ({error}): get it again") from error
+    check_present(path, folder / "ims", [file for files, *_ in found for file in files], _UNPACK)
+    return path, found
 
 
 def load_gldv2(folder: Path, held_out: int) -> TrainingSet:
@@ -116,16 +111,16 @@ def load_gldv2(folder: Path, held_out: int) -> TrainingSet:
     It has no validation split: `held_out` landmarks are kept for it (`hold_out`).
     """
     path, root = folder / "train_clean.csv", folder / "train"
-    members = {
-        cells["landmark_id"]: [f"{i[0]}/{i[1]}/{i[2]}/{i}.jpg" for i in cells["images"].split()]
-        for _, cells in read_csv(path, ("landmark_id", "images"))
-    }
-    check_present(path, root, [file for files in members.values() for file in files], _UNPACK)
-    validation, held = hold_out("gldv2-validation", root, members, held_out, HELD_SEED)
-    kept = [files for name, files in members.items() if name not in held]
+    table = read_csv(path, ("landmark_id", "images"))
+    rows = table.assign(instance=table["landmark_id"], file=table["images"].str.split())
+    rows = rows.explode("file", ignore_index=True)
+    rows["file"] = [f"{i[0]}/{i[1]}/{i[2]}/{i}.jpg" for i in rows["file"]]
+    check_present(path, root, rows["file"], _UNPACK)
+    validation, held = hold_out("gldv2-validation", root, rows, held_out, HELD_SEED)
+    kept = rows[~rows["instance"].isin(held)]
     return TrainingSet(
-        tuple(root / file for files in kept for file in files),
-        tuple(label for label, files in enumerate(kept) for _ in files),
+        tuple(root / file for file in kept["file"]),
+        tuple(pd.factorize(kept["instance"])[0].tolist()),
         validation,
         content_hash(["gldv2", file_sha256(path), sorted(held)]),
     )

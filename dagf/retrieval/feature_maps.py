@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from dagf.console import progress
-from dagf.datasets.batches import Batch, database_batches, network_input, query_batches
+from dagf.datasets.batches import Batch, image_batches, network_input, query_batches
 from dagf.datasets.benchmark import Benchmark, Indices
 from dagf.datasets.images import ImageSpec
 from dagf.errors import UserError
@@ -113,7 +113,8 @@ def cache_benchmark(
     backbone: nn.Module, benchmark: Benchmark, spec: ImageSpec, folder: Path
 ) -> BenchmarkMaps:
     """Return a benchmark's maps, computed once: `folder` is named by all that decides them."""
-    images, queries = database_batches(benchmark, spec), query_batches(benchmark, spec)
+    images = image_batches(benchmark.database_paths, spec)
+    queries = query_batches(benchmark, spec)
     count = len(benchmark.database_paths)
     return BenchmarkMaps(
         cache_maps(backbone, images, count, folder / "database"),

@@ -116,7 +116,7 @@ def photograph_training(folder: Path, profile: Profile, contents: Contents) -> T
 
     None where the folder has none.
     """
-    if not any(row.role == "train" for row in read_labels(folder)):
+    if "train" not in read_labels(folder)["role"].tolist():
         return None
     files, labels, validation = validation_split(folder, profile.held_out, VALIDATION_SEED)
     check_apart_from(files, validation, contents)
@@ -126,11 +126,10 @@ def photograph_training(folder: Path, profile: Profile, contents: Contents) -> T
 
 
 def _check_disjoint(learned_from: Path, tested_on: Path) -> None:
-    learned = {row.instance for row in read_labels(learned_from) if row.role == "train"}
-    asked = {
-        row.instance for row in read_labels(tested_on) if row.role.startswith(("query", "database"))
-    }
-    if both := sorted(learned & asked):
+    learned, tested = read_labels(learned_from), read_labels(tested_on)
+    learned = learned[learned["role"] == "train"]
+    tested = tested[tested["role"].str.startswith(("query", "database"))]
+    if both := sorted({*learned["instance"]} & {*tested["instance"]}):
         raise UserError(
             f"{tested_on}: {', '.join(both[:3])}{' ...' if both[3:] else ''} would be trained and "
             "tested on; an instance may have training images or test images, not both"

@@ -198,5 +198,5 @@ def test_a_drawing_that_changed_is_named(
     file.write_bytes(before)  # the same picture at another time
     assert open_study(profile()).toytown == root
     (root / "spec.json").write_text("{}")
-    with pytest.raises(UserError, match=r"spec\.json does not describe a Toytown .*; delete"):
+    with pytest.raises(UserError, match=r"spec\.json does not describe a Toytown .*: delete"):
         check(str(root), tmp_path)

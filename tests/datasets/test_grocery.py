@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from dagf.datasets.folder import load_folder, read_labels, training_images, validation_split
-from dagf.datasets.grocery import grocery_rows
+from dagf.datasets.grocery import grocery_labels
 from dagf.datasets.public import open_benchmark
 from dagf.errors import UserError
 from tests.datasets.sets import MANIFEST, write_grocery, write_set
@@ -20,7 +20,7 @@ PACKED = re.compile(r"images/(test_|val_|iconic_|)(.+)_(\d+|Iconic)\.jpg")
 def test_a_small_copy(tmp_path: Path) -> None:
     write_grocery(tmp_path)
     roles = defaultdict(list)
-    for file, name, role in grocery_rows(tmp_path):
+    for _, file, name, role in grocery_labels(tmp_path).itertuples():
         assert (tmp_path / file).is_file()
         assert name in file
         roles[role].append(f"{file.split('/')[1]} {Path(file).stem}")
@@ -91,8 +91,9 @@ def test_the_rows_are_those_of_the_measured_labels(shared_data: Path, tmp_path: 
         prefix = {"train": "", "iconic-images-and-descriptions": "iconic_"}.get(part, f"{part}_")
         return f"images/{prefix}{Path(file).name}"
 
-    found = [(packed(row.file), row.instance, row.role) for row in read_labels(tmp_path)]
-    assert found == [(row["file"], row["instance"], row["role"]) for row in rows]
+    found = read_labels(tmp_path)
+    found["file"] = found["file"].map(packed)
+    assert found.to_dict("records") == rows
     home = tmp_path / "test" / "grocery"
     home.mkdir(parents=True)
     (tmp_path / "dataset").rename(home / "dataset")
@@ -108,8 +109,8 @@ def test_the_rows_are_those_of_the_measured_labels(shared_data: Path, tmp_path: 
 @pytest.mark.parametrize(
     ("file", "text", "why"),
     [
-        ("train.txt", "a.jpg, 28\n", "not enough values to unpack"),
-        ("val.txt", "\na.jpg, 99, 1\n", "'99'"),
+        ("train.txt", "a.jpg, 28\n", "a photograph without its class"),
+        ("val.txt", "\na.jpg, 99, 1\n", "a photograph without its class"),
         ("classes.csv", "a,b\n1,2\n", r"'Class ID \(int\)'"),
         ("test.txt", None, r"test\.txt"),
     ],

@@ -87,7 +87,7 @@ def test_a_missing_file_is_named_with_the_remedy(root: Path, tmp_path: Path) -> 
 
 
 def test_mistakes_are_explained(root: Path, tmp_path: Path) -> None:
-    with pytest.raises(UserError, match=r"not a whole Toytown.*dagf data make"):
+    with pytest.raises(UserError, match=r"does not describe a Toytown.*dagf data make"):
         load_toytown(tmp_path, "test")
     with pytest.raises(UserError, match="did you mean 'validation'"):
         load_toytown(root, "validatoin")

@@ -80,13 +80,13 @@ def test_the_whitening_split(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        (lambda v: v.pop("val"), "its part 'val' is no list of images"),
+        (lambda v: v.pop("val"), r"is no list of images \('val'\)"),
         (
             lambda v: v["train"].pop("cluster"),
-            r"its part 'train' is no list of images \('cluster'\)",
+            r"is no list of images \('cluster'\)",
         ),
         (lambda v: v["train"]["cluster"].pop(), "clusters or pairs of other images"),
-        (lambda v: v["train"]["qidxs"].pop(), "its part 'train' is no list of images"),
+        (lambda v: v["train"]["qidxs"].pop(), "is no list of images .*inhomogeneous"),
         (lambda v: v["train"]["pidxs"].__setitem__(0, 20), "clusters or pairs of other images"),
         (lambda v: v["val"]["cids"].__setitem__(0, "0123456789"), r"names 1 images .*, as 89/67"),
         (lambda v: v["train"].update(cluster=np.arange(20)), ""),
@@ -118,7 +118,7 @@ def test_gldv2(tmp_path: Path) -> None:
     ("line", "message"),
     [
         ("id,images", "its first line must name landmark_id,images"),
-        ("99,0123456789abcdef,more", "line 8: too many or too few cells"),
+        ("99,0123456789abcdef,more", "Expected 2 fields in line 8, saw 3"),
         ("99,0123456789abcdef", r"names 1 images .* as 0/1/2/0123456789abcdef\.jpg"),
     ],
 )
