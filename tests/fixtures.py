@@ -17,14 +17,14 @@ import torchvision
 from PIL import Image
 from safetensors.torch import load_file
 
+from dagf.datasets.benchmark import TrainingSet
 from dagf.datasets.folder import load_folder
 from dagf.datasets.images import ImageSpec
-from dagf.datasets.training_sets import TrainingSet
 from dagf.model.backbone import BackboneSpec
 from dagf.model.network import RetrievalNet
 from dagf.model.variants import variant
-from dagf.study import parallel, study
-from dagf.study.config import RunConfig, TrainSpec
+from dagf.study import parallel, study, training
+from dagf.study.config import Mining, RunConfig, TrainSpec
 from dagf.study.opening import open_study
 from dagf.study.runs import Run, RunStore
 from dagf.study.study import Study
@@ -38,6 +38,12 @@ TINY = TrainSpec(
     loss_options={"margin": 0.2, "scale": 16.0},
     augmentation="photograph",
 )
+TUPLES: dict[str, Any] = {  # changes of `TINY`: hard negatives are mined
+    "epochs": 3,
+    "mining": Mining(queries=4, pool=16, negatives=2),
+    "loss": "TupleContrastiveLoss",
+    "loss_options": {},
+}
 TRAINED, HELD = 4, 3  # instances to train on, and of the benchmark
 JOB = """
 import pickle, sys
@@ -46,14 +52,14 @@ import torch
 from dagf.study import training
 
 class Loud(training._Loop):
-    def run(self, bar):
+    def run(self):
         print("trained here", flush=True)
-        super().run(bar)
+        super().run()
 
 training._Loop = Loud
 torch.set_num_threads(1)
 config, data, store, cache = pickle.loads(Path(sys.argv[1]).read_bytes())
-print(training.train(config, data, store, cache, bar=False).id, flush=True)
+print(training.train(config, data, store, cache).id, flush=True)
 """
 
 
@@ -127,6 +133,14 @@ def training_set(photographs: Path) -> TrainingSet:
 
 
 @pytest.fixture
+def paired(data: TrainingSet) -> TrainingSet:
+    """The tiny photographs with neighbouring views as pairs."""
+    rows = range(len(data.files) - 1)
+    pairs = tuple((row, row + 1) for row in rows if data.labels[row] == data.labels[row + 1])
+    return replace(data, pairs=pairs)
+
+
+@pytest.fixture
 def one_thread() -> Iterator[None]:
     """One thread, as the study trains: the same bits everywhere."""
     before = torch.get_num_threads()
@@ -189,7 +203,20 @@ class Workshop:
 
     def train(self, config: RunConfig, **options: Any) -> Run:
         """Train here, in this process."""
-        return train(config, self.data, self.store, self.cache, bar=False, **options)
+        return train(config, self.data, self.store, self.cache, **options)
+
+    def interrupt(self, config: RunConfig, after: int) -> None:
+        """Train, and stop in the validation that follows `after` finished epochs."""
+        whole, epochs = training.evaluate, iter(range(after))
+
+        def stop(*given: Any) -> Any:
+            if next(epochs, None) is None:
+                raise KeyboardInterrupt
+            return whole(*given)
+
+        with pytest.MonkeyPatch.context() as patched, pytest.raises(KeyboardInterrupt):
+            patched.setattr(training, "evaluate", stop)
+            self.train(config)
 
     def start(
         self, config: RunConfig, processes: int = 1, before: str = ""

@@ -13,7 +13,6 @@ from dagf.datasets.benchmark import Benchmark
 from dagf.datasets.toytown import toytown_records
 from dagf.devices import on_device
 from dagf.errors import UserError
-from dagf.files import content_hash
 from dagf.model.variants import VARIANTS
 from dagf.retrieval.metrics import evaluate, means, subset_ap
 from dagf.retrieval.statistics import paired_bootstrap
@@ -215,11 +214,9 @@ def chance(test: Benchmark, draws: int = 5) -> pd.DataFrame:
 
 def untrained_backbone(study: Study) -> pd.DataFrame:
     """Return the same of GeM on the first seed's backbone before its first step."""
-    bare = replace(study, profile=replace(study.profile, backbone_training=None))
-    seed = study.profile.seeds[0]
-    name = content_hash(["untrained backbone", bare.backbone_id(seed)])
-    net, folder = on_device(bare.untrained("gem", seed)), study.cache / "shards"
-    rows, queries = evaluation_descriptors(net, name, study.test, study.profile.evaluation, folder)
+    gem = replace(study, profile=replace(study.profile, backbone_training=None)).untrained("gem")
+    net, folder, spec = on_device(gem.network()), study.cache / "shards", study.profile.evaluation
+    rows, queries = evaluation_descriptors(net, gem.weights_id, study.test, spec, folder)
     return means(evaluate(study.test, queries @ rows[:].T))["mAP"].reset_index()
 
 

@@ -50,7 +50,14 @@ def grid(study: Study, setting: str = "Medium") -> pd.DataFrame:
     image, code = study.profile.evaluation_image, code_hash("dagf.analysis.grid")
     files = {
         seed: table_file(
-            study.cache, "grid", study.backbone_id(seed), seed, study.test_id, image, setting, code
+            study.cache,
+            "grid",
+            study.bare(seed).backbone_id,
+            seed,
+            study.test_id,
+            image,
+            setting,
+            code,
         )
         for seed in seeds
     }
@@ -77,7 +84,7 @@ def kept_fractions(study: Study, seed: int) -> pd.DataFrame:
 
     The mean is over the test database, distractors included.
     """
-    maps, rows = study.seed_maps(seed).database, []
+    maps, rows = study.test_maps(study.bare(seed)).database, []
     for kind, size in FILTERS:
         shares = {"MAX-Mask": list[Tensor](), "SUM-mask": list[Tensor]()}
         for _, batch in maps.batches():
@@ -91,7 +98,7 @@ def kept_fractions(study: Study, seed: int) -> pd.DataFrame:
 
 def _evaluate(study: Study, setting: str, seed: int) -> pd.DataFrame:
     chosen = [one for one in study.test.settings if one.name == setting]
-    maps, found = study.seed_maps(seed), []
+    maps, found = study.test_maps(study.bare(seed)), []
     torch.manual_seed(seed)  # of the random masks
     rows, asked = pooled(maps.database), pooled(maps.queries)
     for windows in WINDOW_SETS:

@@ -6,7 +6,7 @@ test; which whitening and which number of neighbours is shown is chosen on the f
 """
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any, NamedTuple
 
@@ -17,11 +17,10 @@ from numpy.typing import NDArray
 from dagf.analysis.contrasts import Contrast, contrast_of, contrast_table, spread
 from dagf.analysis.duplicates import alike, without
 from dagf.analysis.tables import RUNS, run_words, traced
-from dagf.datasets.benchmark import Benchmark
-from dagf.datasets.training_sets import TrainingSet
+from dagf.datasets.benchmark import Benchmark, TrainingSet
 from dagf.devices import on_device
 from dagf.errors import UserError
-from dagf.model.variants import VARIANTS, variant
+from dagf.model.variants import VARIANTS
 from dagf.retrieval import rerank
 from dagf.retrieval.extract import extract
 from dagf.retrieval.metrics import evaluate
@@ -30,10 +29,10 @@ from dagf.retrieval.statistics import Interval, paired_bootstrap, t_interval
 from dagf.retrieval.whitening import Whitening, pca_whitening
 from dagf.study.cache import cached_tables, table_file
 from dagf.study.provenance import code_hash
-from dagf.study.runs import Run
-from dagf.study.study import Of, Study
+from dagf.study.runs import Head
+from dagf.study.study import Study
 
-Heads = Mapping[int, Of]  # trained heads, or untrained ones, by seed
+Heads = Mapping[int, Head]  # trained heads, or untrained ones, by seed
 Rerank = Callable[[Descriptors, Descriptors, int], NDArray[np.floating]]
 
 NONE = "none"  # no whitening, no re-ranking
@@ -71,13 +70,10 @@ def whitenings(
             yield f"{size}-d, power {power}", Whitening(mean, projection[:size])
 
 
-def descriptors_of(study: Study, head: Of, part: str) -> tuple[Descriptors, ...]:
+def descriptors_of(study: Study, head: Head, part: str) -> tuple[Descriptors, ...]:
     """Return a head's descriptors of the training images, and of the rows and queries of a part."""
-    seed = head.config.seed if isinstance(head, Run) else head[1]
-    net = on_device(head.network() if isinstance(head, Run) else study.untrained(*head))
-    encode, learned = net.head, study.map_source(net, seed)
-    held = part == VALIDATION
-    maps = learned.validation if held else study.test_maps(net, study.backbone_id(seed))
+    encode, learned = on_device(head.network()).head, study.training_maps(head)
+    maps = learned.validation if part == VALIDATION else study.test_maps(head)
     known = extract(encode, learned.train.batches(), learned.train.count)
     return known, *maps.extract(encode)
 
@@ -113,7 +109,7 @@ def evaluated(study: Study, asked: Sequence[tuple[Heads, Trial]]) -> list[pd.Dat
     files = {}
     for heads, trial in asked:
         for head in heads.values():
-            name = _name(study, head)
+            name = head.weights_id
             files[head, trial] = table_file(study.cache, "methods", name, trial, *decides)
     found = cached_tables(files, partial(_evaluate, study), "whitening and re-ranking")
     return [
@@ -122,14 +118,7 @@ def evaluated(study: Study, asked: Sequence[tuple[Heads, Trial]]) -> list[pd.Dat
     ]
 
 
-def _name(study: Study, head: Of) -> object:
-    """What names a head in the cache."""
-    if isinstance(head, Run):
-        return head.weights_id
-    return [study.backbone_id(head[1]), asdict(variant(head[0]))]
-
-
-def _evaluate(study: Study, asked: tuple[Of, Trial]) -> pd.DataFrame:
+def _evaluate(study: Study, asked: tuple[Head, Trial]) -> pd.DataFrame:
     head, trial = asked
     known, rows, queries = descriptors_of(study, head, trial.part)
     benchmark, found = benchmark_of(study, trial.part), []
@@ -167,8 +156,7 @@ class Method:
     @property
     def runs(self) -> str:
         """The trained runs, as text."""
-        found = self.heads.items()
-        return run_words((seed, one.id) for seed, one in found if isinstance(one, Run))
+        return run_words((seed, head.id) for seed, head in self.heads.items() if head.id)
 
     def points(self, queries: Sequence[int], measure: str = "AP") -> pd.DataFrame:
         """Return a measure in per cent (queries x seeds) of queries that have positives."""
@@ -191,7 +179,7 @@ def untrained_heads(study: Study, arms: Sequence[str]) -> dict[str, Heads]:
 
 def _untrained(study: Study, arm: str) -> Heads:
     seeds, own = study.profile.seeds, study.profile.backbone_training  # else they share one
-    return {seed: (arm, seed if own else seeds[0]) for seed in seeds}
+    return {seed: study.untrained(arm, seed if own else seeds[0]) for seed in seeds}
 
 
 def trained_heads(study: Study, arms: Sequence[str]) -> dict[str, Heads]:

@@ -37,11 +37,11 @@ from dagf.analysis.methods import (
     untrained_heads,
 )
 from dagf.analysis.tables import RUNS, run_words, traced
+from dagf.datasets.benchmark import TrainingSet
 from dagf.datasets.contents import remembered
 from dagf.datasets.folder import read_labels, training_images
 from dagf.datasets.images import ImageSpec, load_image
 from dagf.datasets.public import place
-from dagf.datasets.training_sets import TrainingSet
 from dagf.files import atomic_folder, content_hash
 from dagf.model.variants import VARIANTS
 from dagf.study.opening import files_hash
@@ -142,7 +142,7 @@ def prepare(studies: Sequence[Study]) -> None:
 
 
 def _maps(study: Study) -> None:
-    study.training_maps(study.profile.seeds[0])
+    study.training_maps(study.bare(study.profile.seeds[0]))
 
 
 def learning_curve(

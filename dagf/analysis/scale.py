@@ -35,7 +35,7 @@ from dagf.retrieval.search import BLOCK, Descriptors, Rows, search
 from dagf.retrieval.statistics import exponent
 from dagf.study.opening import drawn
 from dagf.study.parallel import side_by_side
-from dagf.study.runs import Run
+from dagf.study.runs import Head
 from dagf.study.study import Key, Study
 
 FIRST = 100  # distractors at the first step of the curve, and of the fit
@@ -75,9 +75,9 @@ def extract_all(study: Study, arms: Sequence[str], seeds: Sequence[int]) -> dict
     return {key: study.descriptors(head) for key, head in heads.items()}
 
 
-def head_of(study: Study, key: Key) -> Run | Key:
+def head_of(study: Study, key: Key) -> Head:
     """Return the trained run of an (arm, seed), or where nothing is trained the arm itself."""
-    return study.run(*key) if study.training else key
+    return study.run(*key) if study.training else study.untrained(*key)
 
 
 def background(study: Study, rows: Rows) -> Rows:
@@ -92,8 +92,7 @@ def curve(study: Study, sets: dict[Key, Extracted]) -> pd.DataFrame:
     """
     parts = []
     for (arm, seed), (database, queries) in progress(sets.items(), "ranking", len(sets), "run"):
-        head = head_of(study, (arm, seed))
-        run = head.id if isinstance(head, Run) else ""
+        run = head_of(study, (arm, seed)).id
         for count in steps(len(study.test.distractors)):
             test = replace(study.test, distractors=study.test.distractors[:count])
             rows = database[: len(test.database) + count]

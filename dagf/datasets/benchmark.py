@@ -141,6 +141,26 @@ class Benchmark:
         return connected_components(graph, directed=False)[1][:count].astype(np.int64)
 
 
+@dataclass(frozen=True)
+class TrainingSet:
+    """Images, their landmarks (0 .. n-1), a benchmark to validate on, and the hash of all three.
+
+    pairs: rows of a query and of its positive, where not every two images of a landmark show the
+    same part of it.
+    """
+
+    files: tuple[Path, ...]
+    labels: tuple[int, ...]
+    validation: Benchmark
+    id: str
+    pairs: tuple[tuple[int, int], ...] = ()
+
+    @property
+    def landmarks(self) -> int:
+        """The number of landmarks."""
+        return max(self.labels) + 1
+
+
 def from_ground_truth(
     name: str, root: Path, truth: Mapping[str, Any], source: Path | None = None
 ) -> Benchmark:

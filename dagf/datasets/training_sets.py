@@ -13,7 +13,7 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from dagf.datasets.benchmark import Benchmark, Indices, Query, check_present
+from dagf.datasets.benchmark import Benchmark, Indices, Query, TrainingSet, check_present
 from dagf.datasets.folder import hold_out, read_csv
 from dagf.datasets.revisited import load_ground_truth, plain_file
 from dagf.errors import UserError
@@ -22,26 +22,6 @@ from dagf.files import content_hash, file_sha256
 HELD_SEED = 2023  # which landmarks of GLDv2 are held out
 _SFM = "retrieval-SfM-120k"
 _UNPACK = "get the archives again, or unpack them there"
-
-
-@dataclass(frozen=True)
-class TrainingSet:
-    """Images, their landmarks (0 .. n-1), a benchmark to validate on, and the hash of all three.
-
-    pairs: rows of a query and of its positive, where not every two images of a landmark show the
-    same part of it.
-    """
-
-    files: tuple[Path, ...]
-    labels: tuple[int, ...]
-    validation: Benchmark
-    id: str
-    pairs: tuple[tuple[int, int], ...] = ()
-
-    @property
-    def landmarks(self) -> int:
-        """The number of landmarks."""
-        return max(self.labels) + 1
 
 
 def image_path(cid: str) -> str:

@@ -23,8 +23,8 @@ from dagf.devices import on_device
 from dagf.model.network import RetrievalNet
 from dagf.retrieval.search import similarities
 from dagf.show.figures import BLUE, STYLE, contact_sheet, frame, kept_cells, overlay
-from dagf.study.runs import Run
-from dagf.study.study import Key, Study
+from dagf.study.runs import Head
+from dagf.study.study import Study
 from dagf.toytown.scene import STREAMS, photograph
 
 VERDICT = {"easy": "right", "hard": "right", "ok": "right", "junk": "junk"}
@@ -149,7 +149,7 @@ def with_and_without(study: Study, landmarks: int = 9) -> Figure:
 
 @matplotlib.rc_context(STYLE)
 def ranking(
-    study: Study, of: Run | Key, queries: list[int], top: int = 6
+    study: Study, of: Head, queries: list[int], top: int = 6
 ) -> tuple[Figure, NDArray[np.float32], NDArray[np.int64]]:
     """Show the first results of some queries as a grid, framed by right, wrong and junk.
 
@@ -227,7 +227,7 @@ def _kept(line: Sequence[Axes], net: RetrievalNet, seen: Look, prefix: str = "")
 @matplotlib.rc_context(STYLE)
 def kept_examples(study: Study, arm: str, pictures: int = 6) -> Figure:
     """Show images of evenly spaced queries, with the cells that an untrained arm's mask keeps."""
-    net, test = study.untrained(arm), study.test
+    net, test = study.untrained(arm).network(), study.test
     right = [rows for query in test.queries if len(rows := query.relevance(test.settings[-1])[0])]
     numbers = np.linspace(0, len(right) - 1, min(pictures, len(right))).round().astype(int)
     columns, lines = 1 + len(net.head.scale_and_mask.filters.windows), -(-len(numbers) // 2)

@@ -25,6 +25,7 @@ from dagf.analysis.grid import WINDOW_SETS
 from dagf.analysis.methods import COUNTS, NONE, RERANKINGS
 from dagf.console import headless
 from dagf.datasets.benchmark import Box, Setting
+from dagf.devices import on_device
 from dagf.errors import UserError, choose
 from dagf.model.network import RetrievalNet, Variant
 from dagf.model.scale_mask import ScaleAndMask
@@ -34,8 +35,8 @@ from dagf.retrieval.search import Descriptors, similarities
 from dagf.show.figures import VERDICTS
 from dagf.show.html import or_mistake, templates
 from dagf.show.pictures import address, heated, thumbnail
-from dagf.study.runs import Run
-from dagf.study.study import Key, Study
+from dagf.study.runs import Head, Run
+from dagf.study.study import Study
 
 OWN = "its own"
 WINDOWS = (OWN, *WINDOW_SETS)
@@ -82,7 +83,7 @@ class Arm:
     """A network that is there: its title, what the study knows it by, and what it is made of."""
 
     title: str
-    of: Run | Key
+    of: Head
     made_of: Variant
 
 
@@ -101,7 +102,7 @@ def offered(study: Study) -> dict[str, Arm]:
     if _has_backbone(study):
         for arm, made_of in VARIANTS.items():
             if not made_of.attentive:
-                of = (arm, study.profile.seeds[0])
+                of = study.untrained(arm)
                 found[f"{arm} untrained"] = Arm(f"{made_of.title}, untrained", of, made_of)
     if not found:
         raise UserError(
@@ -221,7 +222,7 @@ class Explorer:
         return seen.effective if seen.attention is None else seen.attention
 
     def _network(self, arm: str, made_of: Variant) -> RetrievalNet:
-        net = self.study.network(self.arms[arm].of)
+        net = self.arms[arm].of.network()
         pooling = net.head.scale_and_mask.pooling  # it has learned; windows and masks do not
         net.head.scale_and_mask = ScaleAndMask(
             pooling, made_of.windows, made_of.window_kind, made_of.mask
@@ -233,9 +234,8 @@ class Explorer:
         if made_of == self.arms[arm].made_of:  # just as the study extracts, to the bit
             rows, queries = self.study.descriptors(of)
             return np.asarray(rows[:], np.float32), queries
-        backbone = of.backbone_id if isinstance(of, Run) else self.study.backbone_id(of[1])
-        net = self._network(arm, made_of)  # not the one of `looked`: this one may move to a GPU
-        return self.study.test_maps(net, backbone).extract(net.head)
+        net = on_device(self._network(arm, made_of))  # not the one of `looked`, which stays here
+        return self.study.test_maps(of).extract(net.head)
 
     def _scores(self, view: View) -> NDArray[np.floating]:
         """Return (queries, rows): all queries, as their mean and k-reciprocal need them."""

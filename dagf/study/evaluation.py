@@ -1,7 +1,7 @@
 """A network and a benchmark -> descriptors -> ranks of the labelled images -> average precision."""
 
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from itertools import combinations
 from pathlib import Path
 from typing import Any
@@ -15,13 +15,10 @@ from dagf.datasets.batches import image_batches, query_batches
 from dagf.datasets.benchmark import Benchmark
 from dagf.datasets.images import ImageSpec
 from dagf.datasets.training_sets import TRAINING_SETS, load_whitening_split
-from dagf.devices import device, on_device
+from dagf.devices import device
 from dagf.distributed import process_group
 from dagf.errors import UserError, choose
-from dagf.files import content_hash
-from dagf.model.network import RetrievalNet
 from dagf.retrieval.extract import MultiScale, extract, extract_shards, for_inference
-from dagf.retrieval.feature_maps import BenchmarkMaps, cache_benchmark
 from dagf.retrieval.metrics import stream_positions
 from dagf.retrieval.search import Descriptors, Rows
 from dagf.retrieval.whitening import Whitened, Whitening, learned_whitening
@@ -94,19 +91,6 @@ def split_whitening(encode: nn.Module, spec: EvaluationSpec) -> Whitening:
     files, pairs = load_whitening_split(paths.data() / TRAINING_SETS[known].folder)
     batches = image_batches(files, spec.image)
     return learned_whitening(extract(encode, batches, len(files), "whitening split"), pairs)
-
-
-def maps_folder(backbone: str, image: ImageSpec, test_id: str, cache: Path) -> Path:
-    """Return where the feature maps of a benchmark under the backbone of that name are kept."""
-    return cache / content_hash(["test", backbone, asdict(image), test_id])
-
-
-def benchmark_maps(
-    net: RetrievalNet, backbone: str, test: Benchmark, test_id: str, image: ImageSpec, cache: Path
-) -> BenchmarkMaps:
-    """Return the feature maps of a benchmark under a backbone, made where they are missing."""
-    folder = maps_folder(backbone, image, test_id, cache)
-    return cache_benchmark(on_device(net).backbone, test, image, folder)
 
 
 def ranked(what: str, test: Benchmark, rows: Rows, queries: Descriptors) -> pd.DataFrame:

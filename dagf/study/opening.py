@@ -7,14 +7,14 @@ from pathlib import Path
 
 from dagf import paths
 from dagf.console import progress
-from dagf.datasets.benchmark import Benchmark
+from dagf.datasets.benchmark import Benchmark, TrainingSet
 from dagf.datasets.checks import check_apart_from, copies, rows_to_read
 from dagf.datasets.contents import Contents, remembered
 from dagf.datasets.folder import has_labels, has_truth, read_labels, validation_split
 from dagf.datasets.manifest import list_differences, read_manifest
 from dagf.datasets.public import open_benchmark, place
 from dagf.datasets.toytown import load_toytown, open_toytown, toytown_training_images
-from dagf.datasets.training_sets import TRAINING_SETS, TrainingSet
+from dagf.datasets.training_sets import TRAINING_SETS
 from dagf.errors import UserError, choose
 from dagf.files import content_hash
 from dagf.study.profile import Profile, load_profile

@@ -10,30 +10,29 @@ A finished run holds
 and an unfinished one `state.pt`, from which the next start goes on as if nothing had happened.
 """
 
-import hashlib
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import pandas as pd
 import torch
 from filelock import FileLock
-from safetensors.torch import load
+from safetensors.torch import load_file
 
 from dagf.errors import UserError
-from dagf.files import read_json, write_json
+from dagf.files import content_hash, file_sha256, read_json, write_json
 from dagf.model.backbone import BackboneSpec
-from dagf.model.network import RetrievalNet
-from dagf.study.config import RunConfig, read_fields
+from dagf.model.network import RetrievalNet, Variant
+from dagf.study.config import RunConfig, drawn_backbone, read_fields
 
 AGAIN = "delete its folder and train again"
 
 
 @dataclass(frozen=True)
 class Run:
-    """A finished run on disk. Its files raise `UserError` where they are missing or another's."""
+    """A finished run on disk. Its files raise `UserError` where they are broken or another's."""
 
     folder: Path
 
@@ -54,20 +53,23 @@ class Run:
     @property
     def record(self) -> dict[str, Any]:
         """Scores, durations, versions and machine."""
-        file = self.folder / "record.json"
-        record = read_json(file, AGAIN)
-        if not isinstance(record, dict) or record.get("run") != self.id:
-            raise UserError(f"{file} is no record of this run: {AGAIN}")
+        record: dict[str, Any] = read_json(self.folder / "record.json", AGAIN)
         return record
 
     @property
     def curves(self) -> pd.DataFrame:
         """One row an epoch: epoch, loss, validation mAP (per cent), rate."""
-        file = self.folder / "curves.csv"
-        try:
-            return pd.read_csv(file)
-        except (OSError, ValueError) as error:
-            raise UserError(f"cannot read {file}: {AGAIN}") from error
+        return pd.read_csv(self.folder / "curves.csv")
+
+    @property
+    def seed(self) -> int:
+        """The seed that it was trained with."""
+        return self.config.seed
+
+    @property
+    def frozen(self) -> bool:
+        """Whether its backbone stayed as it was, so that cached maps serve it."""
+        return self.config.frozen
 
     @property
     def weights_id(self) -> str:
@@ -77,18 +79,14 @@ class Run:
     @property
     def backbone_id(self) -> str:
         """What names the weights of its backbone, which many runs on a frozen one share."""
-        return self.config.start_id if self.config.frozen else self.weights_id
+        return self.config.start_id if self.frozen else self.weights_id
 
     def weights(self) -> dict[str, torch.Tensor]:
         """Return the tensors of its network; those that it was recorded with."""
         file = self.folder / "weights.safetensors"
-        try:
-            data = file.read_bytes()
-        except OSError as error:
-            raise UserError(f"cannot read {file} ({error.strerror}): {AGAIN}") from error
-        if hashlib.sha256(data).hexdigest() != self.record["weights_sha256"]:
-            raise UserError(f"{file} was changed since it was trained: put it back, or {AGAIN}")
-        tensors: dict[str, torch.Tensor] = load(data)
+        if not file.is_file() or file_sha256(file) != self.record["weights_sha256"]:
+            raise UserError(f"{file} is not what was trained: put it back, or {AGAIN}")
+        tensors: dict[str, torch.Tensor] = load_file(file)
         return tensors
 
     def network(self) -> RetrievalNet:
@@ -141,7 +139,7 @@ class RunStore:
         return [Run(path.parent) for path in sorted(self.root.glob("*/record.json"))]
 
     @contextmanager
-    def claim(self, config: RunConfig) -> Iterator[Path]:
+    def claim(self, config: RunConfig) -> Iterator[None]:
         """Keep the run's folder for this process alone; others wait until it is done."""
         folder = self.folder(config)
         folder.mkdir(parents=True, exist_ok=True)
@@ -152,4 +150,44 @@ class RunStore:
                 for left in folder.glob(".*"):  # half-written files of a killed process
                     left.unlink()
                 write_json(folder / "config.json", asdict(config))
-            yield folder
+            yield
+
+
+@dataclass(frozen=True)
+class Untrained:
+    """An arm before its first step: what a training starts from, and a descriptor by itself.
+
+    start: the `weights_id` of the run whose backbone it has, '' for that of `backbone`, in which
+    `weights`, where given, is the file of its weights.
+    """
+
+    variant: Variant
+    backbone: BackboneSpec
+    seed: int
+    start: str
+    store: RunStore
+    weights: Path | None = None
+    id = ""  # of the run: there is none
+    frozen = True
+
+    @property
+    def weights_id(self) -> str:
+        """What names its weights: by all that the arm's name stands for, which may change."""
+        return content_hash([self.backbone_id, asdict(self.variant)])
+
+    @property
+    def backbone_id(self) -> str:
+        """What names the weights of its backbone."""
+        return self.start or drawn_backbone(self.backbone, self.seed)
+
+    def network(self) -> RetrievalNet:
+        """Return the network, on the CPU and in evaluation mode; what is random is the seed's."""
+        torch.manual_seed(self.seed)
+        file = str(self.weights) if self.weights else self.backbone.weights
+        net = RetrievalNet(replace(self.backbone, weights=file), self.variant)
+        if self.start:
+            self.store.get(self.start.partition("-")[0]).load_backbone(net)
+        return net.eval()
+
+
+Head = Run | Untrained  # what can be evaluated

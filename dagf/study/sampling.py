@@ -5,14 +5,11 @@ weights at the start of its epoch: nothing is carried from batch to batch, so a 
 with the batches of an unbroken one.
 """
 
-from collections.abc import Sequence
-from typing import NamedTuple, Protocol, TypeVar
+from typing import NamedTuple
 
 import numpy as np
-import torch
-from numpy.typing import NDArray
 
-from dagf.datasets.training_sets import TrainingSet
+from dagf.datasets.benchmark import Indices, TrainingSet
 from dagf.distributed import SINGLE, Group
 from dagf.errors import UserError
 from dagf.model.network import RetrievalNet
@@ -20,8 +17,6 @@ from dagf.retrieval.search import Descriptors
 from dagf.study.config import TrainSpec
 from dagf.study.sources import Source
 
-P = TypeVar("P")
-Rows = NDArray[np.int64]
 BLOCK = 256  # queries whose similarities to the pool are in memory at once
 
 
@@ -32,23 +27,13 @@ class Sample(NamedTuple):
     pytorch-metric-learning takes them: (anchors, positives, anchors, negatives).
     """
 
-    rows: Rows
+    rows: Indices
     weight: float = 1.0
-    pairs: tuple[Rows, Rows, Rows, Rows] | None = None
+    pairs: tuple[Indices, Indices, Indices, Indices] | None = None
 
 
-class Sampler(Protocol):
-    """Chooses the images of every batch."""
-
-    def start(self, epoch: int, net: RetrievalNet) -> None:
-        """Prepare the batches of an epoch; `net` has the weights that it starts from."""
-
-    def draw(self, number: int) -> Sample:
-        """Return this process's share of batch `number`, counted from the first of the training."""
-
-
-def share(parts: Sequence[P], group: Group) -> tuple[list[P], float]:
-    """Return a process's parts of a batch, and the weight of its loss.
+def share(parts: Indices, group: Group) -> tuple[Indices, float]:
+    """Return a process's parts (rows) of a batch, and the weight of its loss.
 
     (The processes' gradients are averaged evenly.) Raises `UserError` where it would have none.
     """
@@ -57,30 +42,31 @@ def share(parts: Sequence[P], group: Group) -> tuple[list[P], float]:
             f"a batch of {len(parts)} landmarks or tuples cannot be shared by {group.size} "
             "processes: start fewer"
         )
-    mine = list(parts[group.rank :: group.size])
+    mine = parts[group.rank :: group.size]
     return mine, len(mine) * group.size / len(parts)
 
 
 class LandmarkSampler:
     """`landmarks` landmarks with `views` images each, drawn anew for every batch."""
 
-    def __init__(self, labels: Rows, spec: TrainSpec, seed: int, group: Group = SINGLE) -> None:
+    def __init__(self, labels: Indices, spec: TrainSpec, seed: int, group: Group = SINGLE) -> None:
         self.spec, self.seed, self.group = spec, seed, group
         self.landmarks, starts = np.unique(np.sort(labels), return_index=True)
         rows = np.split(np.argsort(labels, kind="stable"), starts[1:])  # of each, in their order
         self.views = dict(zip(self.landmarks.tolist(), rows, strict=True))
 
     def start(self, epoch: int, net: RetrievalNet) -> None:
-        """Nothing to prepare."""
+        """Prepare the batches of an epoch: nothing to do."""
 
     def draw(self, number: int) -> Sample:
+        """Return this process's share of batch `number`, counted from the first of the training."""
         rng = np.random.default_rng([self.seed, number])
         rows = []
         for landmark in rng.permutation(self.landmarks)[: self.spec.landmarks].tolist():
             views = self.views[landmark]
             rows.append(rng.choice(views, self.spec.views, replace=len(views) < self.spec.views))
-        mine, weight = share(rows, self.group)
-        return Sample(np.concatenate(mine), weight)
+        mine, weight = share(np.array(rows), self.group)
+        return Sample(mine.ravel(), weight)
 
 
 class TupleSampler:
@@ -107,9 +93,10 @@ class TupleSampler:
                 f"{self.mining.queries} of an epoch: lower train.mining.queries, or leave "
                 "train.mining out for a set without pairs"
             )
-        self.tuples: Rows = np.empty((0, 2 + self.mining.negatives), np.int64)
+        self.tuples: Indices = np.empty((0, 2 + self.mining.negatives), np.int64)
 
     def start(self, epoch: int, net: RetrievalNet) -> None:
+        """Mine the tuples of an epoch; `net` has the weights that it starts from."""
         rng = np.random.default_rng([self.seed, epoch])
         pairs = self.pairs[rng.permutation(len(self.pairs))[: self.mining.queries]]
         pool = rng.permutation(len(self.clusters))[: self.mining.pool]
@@ -122,28 +109,25 @@ class TupleSampler:
     def draw(self, number: int) -> Sample:
         """Return this process's tuples of batch `number`: query, positive, negatives; the next."""
         size, place = self.mining.queries // self.batches, number % self.batches
-        mine, weight = share(list(self.tuples[place * size : (place + 1) * size]), self.group)
-        tuples = np.array(mine)
+        tuples, weight = share(self.tuples[place * size : (place + 1) * size], self.group)
         queries = np.arange(len(tuples)) * tuples.shape[1]
         negatives = (queries[:, None] + np.arange(2, tuples.shape[1])).ravel()
         anchors = queries.repeat(self.mining.negatives)
         return Sample(tuples.ravel(), weight, (queries, queries + 1, anchors, negatives))
 
-    def _extract(self, net: RetrievalNet, rows: Rows) -> Descriptors:
-        """Descriptors of training images, each process doing a part of them."""
-        mine = np.arange(len(rows))[self.group.rank :: self.group.size]
-        device = next(net.parameters()).device
-        found = torch.zeros(len(rows), net.dimensions, device=device)
-        found[torch.from_numpy(mine)] = torch.from_numpy(self.source.extract(net, rows[mine])).to(
-            device
-        )
-        table: Descriptors = self.group.total(found).cpu().numpy()
-        return table
+    def _extract(self, net: RetrievalNet, rows: Indices) -> Descriptors:
+        """Return the descriptors of training images, each process doing a part of them."""
+        rank, size = self.group.rank, self.group.size
+        parts = self.group.gather(self.source.extract(net, rows[rank::size]))
+        found = np.empty((len(rows), net.dimensions), np.float32)
+        for number, part in enumerate(parts):
+            found[number::size] = part
+        return found
 
 
 def hardest(
-    queries: Descriptors, own: Rows, pool: Descriptors, clusters: Rows, negatives: int
-) -> Rows:
+    queries: Descriptors, own: Indices, pool: Descriptors, clusters: Indices, negatives: int
+) -> Indices:
     """Return the rows of each query's most similar pool images: (Q, negatives).
 
     One of a cluster, none of the query's own, most similar first; equal ones in the order of the

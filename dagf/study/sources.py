@@ -1,26 +1,28 @@
-"""What a training step reads: augmented images, or cached maps for a head on a frozen backbone."""
+"""What a training step reads: augmented images, or cached maps for a head on a frozen backbone.
+
+Both sources give batches, the descriptors of training images, the part of the network that is
+trained (input -> descriptors), and the scores (queries, rows) of the validation benchmark.
+"""
 
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict
 from pathlib import Path
-from typing import Protocol
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch import Tensor, nn
 from torchvision.transforms import v2
 
 from dagf.datasets.batches import image_batches
+from dagf.datasets.benchmark import Indices, TrainingSet
 from dagf.datasets.images import ImageSpec, load_image, to_input
-from dagf.datasets.training_sets import TrainingSet
 from dagf.errors import choose
 from dagf.files import content_hash
 from dagf.model.network import RetrievalNet
 from dagf.retrieval.extract import benchmark_scores, extract
 from dagf.retrieval.feature_maps import cache_benchmark, cache_maps
-from dagf.retrieval.search import Descriptors
+from dagf.retrieval.search import Descriptors, Scores
 
 # Bytes of decoded training images that are kept; larger sets are decoded batch by batch.
 KEEP_IN_MEMORY = 4 * 2**30
@@ -34,22 +36,6 @@ AUGMENTATIONS: dict[str, Callable[[int], v2.Transform]] = {
         ]
     ),
 }
-
-
-class Source(Protocol):
-    """Where a training loop gets its batches, what it trains, and how it validates."""
-
-    def batch(self, rows: NDArray[np.int64]) -> Tensor:
-        """Return the input of the training images `rows`."""
-
-    def extract(self, net: RetrievalNet, rows: NDArray[np.int64]) -> Descriptors:
-        """Return the descriptors (len(rows), D) of training images, not augmented."""
-
-    def trained(self, net: RetrievalNet) -> nn.Module:
-        """Return the part of the network that is trained: input -> descriptors."""
-
-    def validate(self, net: RetrievalNet) -> NDArray[np.float32]:
-        """Return the scores (queries, rows) of the validation benchmark."""
 
 
 class ImageSource:
@@ -68,26 +54,22 @@ class ImageSource:
         with ThreadPoolExecutor() as pool:
             return torch.stack(list(pool.map(lambda file: load_image(file, self.squashed), files)))
 
-    def batch(self, rows: NDArray[np.int64]) -> Tensor:
-        """Return network input (B, 3, S, S), each image augmented by torch's global generator."""
-        kept = self.pixels
-        images = self._decode(rows.tolist()) if kept is None else kept[torch.from_numpy(rows)]
-        return to_input(torch.stack([self.augment(image) for image in images]))
+    def _images(self, rows: Indices) -> Tensor:
+        return self._decode(rows.tolist()) if self.pixels is None else self.pixels[rows]
 
-    def extract(self, net: RetrievalNet, rows: NDArray[np.int64]) -> Descriptors:
-        pixels = self.pixels
-        if pixels is None:
-            batches = image_batches([self.data.files[row] for row in rows], self.squashed)
-            return extract(net, batches, len(rows), "mining")
-        parts = (
-            (part, to_input(pixels[torch.from_numpy(rows[part])])) for part in _parts(len(rows))
-        )
+    def batch(self, rows: Indices) -> Tensor:
+        """Return network input (B, 3, S, S), each image augmented by torch's global generator."""
+        return to_input(torch.stack([self.augment(image) for image in self._images(rows)]))
+
+    def extract(self, net: RetrievalNet, rows: Indices) -> Descriptors:
+        """Return the descriptors (len(rows), D) of training images, not augmented."""
+        parts = ((part, to_input(self._images(rows[part]))) for part in _parts(len(rows)))
         return extract(net, parts, len(rows), "mining")
 
     def trained(self, net: RetrievalNet) -> nn.Module:
         return net
 
-    def validate(self, net: RetrievalNet) -> NDArray[np.float32]:
+    def validate(self, net: RetrievalNet) -> Scores:
         return benchmark_scores(net, self.data.validation, self.image)[0]
 
 
@@ -105,20 +87,24 @@ class MapSource:
         self.train = cache_maps(net.backbone, squashed, len(data.files), folder / "train")
         self.validation = cache_benchmark(net.backbone, data.validation, image, folder)
 
-    def batch(self, rows: NDArray[np.int64]) -> Tensor:
+    def batch(self, rows: Indices) -> Tensor:
         """Return maps (B, C, H, W), not augmented."""
         return self.train.take(rows)
 
-    def extract(self, net: RetrievalNet, rows: NDArray[np.int64]) -> Descriptors:
+    def extract(self, net: RetrievalNet, rows: Indices) -> Descriptors:
+        """Return the descriptors (len(rows), D) of training images."""
         parts = ((part, self.train.take(rows[part])) for part in _parts(len(rows)))
         return extract(net.head, parts, len(rows), "mining")
 
     def trained(self, net: RetrievalNet) -> nn.Module:
         return net.head
 
-    def validate(self, net: RetrievalNet) -> NDArray[np.float32]:
+    def validate(self, net: RetrievalNet) -> Scores:
         return self.validation.scores(net.head)
 
 
-def _parts(count: int, size: int = 64) -> Iterator[NDArray[np.int64]]:
+Source = ImageSource | MapSource
+
+
+def _parts(count: int, size: int = 64) -> Iterator[Indices]:
     return (np.arange(start, min(start + size, count)) for start in range(0, count, size))

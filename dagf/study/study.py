@@ -13,37 +13,28 @@ from pathlib import Path
 import pandas as pd
 import torch
 
-from dagf.datasets.benchmark import Benchmark
-from dagf.datasets.training_sets import TRAINING_SETS, TrainingSet
+from dagf.datasets.benchmark import Benchmark, TrainingSet
+from dagf.datasets.training_sets import TRAINING_SETS
 from dagf.devices import on_device
 from dagf.errors import UserError
 from dagf.files import content_hash, file_sha256
 from dagf.model.backbone import BackboneSpec
-from dagf.model.network import RetrievalNet, Variant
 from dagf.model.variants import VARIANTS, variant
-from dagf.retrieval.feature_maps import BenchmarkMaps, FeatureMaps
+from dagf.retrieval.feature_maps import BenchmarkMaps, cache_benchmark
 from dagf.retrieval.metrics import evaluate_positions, means
 from dagf.retrieval.search import Descriptors, Rows
 from dagf.study.cache import cached_table, table_file
-from dagf.study.config import RunConfig, TrainSpec, drawn_backbone
-from dagf.study.evaluation import (
-    Results,
-    alike,
-    benchmark_maps,
-    evaluation_descriptors,
-    maps_folder,
-    ranked,
-)
+from dagf.study.config import RunConfig, TrainSpec
+from dagf.study.evaluation import Results, alike, evaluation_descriptors, ranked
 from dagf.study.parallel import side_by_side
 from dagf.study.profile import ArmPlan, Profile
 from dagf.study.provenance import code_hash
-from dagf.study.runs import Run, RunStore
+from dagf.study.runs import Head, Run, RunStore, Untrained
 from dagf.study.sources import MapSource
 from dagf.study.training import train
 from dagf.toytown.generate import VERSION
 
 Key = tuple[str, int]  # an arm and a seed
-Of = Run | Key  # what is evaluated: a trained run, or an arm before its first step
 
 
 @dataclass(frozen=True)
@@ -109,19 +100,18 @@ class Study:
     # What decides a run.
 
     def _config(
-        self, made_of: Variant, spec: TrainSpec, seed: int, start: str = "", frozen: bool = False
+        self, arm: str, seed: int, spec: TrainSpec, start: str = "", frozen: bool = False
     ) -> RunConfig:
         if self.training is None:
             raise UserError(f"{self.test.name} has no images of the role 'train' to train on")
         image, recipe = self.profile.image, code_hash("dagf.study.training")
-        return RunConfig(
-            made_of, self.backbone, image, spec, self.training.id, seed, start, frozen, recipe
-        )
+        about = variant(arm), self.backbone, image, spec, self.training.id, seed
+        return RunConfig(*about, start, frozen, recipe)
 
     def backbone_config(self, seed: int) -> RunConfig | None:
         """Return the run of a seed's backbone, under a SPoC head; None where none is trained."""
         spec = self.profile.backbone_training
-        return None if spec is None else self._config(variant("spoc"), spec, seed)
+        return None if spec is None else self._config("spoc", seed, spec)
 
     def arm_config(
         self, arm: str, seed: int, heads: bool = False, rate: float | None = None
@@ -136,17 +126,13 @@ class Study:
             raise UserError(
                 f"{arm} has nothing to train on a frozen backbone: use it off the shelf"
             )
-        backbone = self._backbone_run(seed)
         spec = spec if rate is None else replace(spec, rate=rate)
-        return self._config(
-            variant(arm), spec, seed, backbone.weights_id if backbone else "", frozen
-        )
+        return self._config(arm, seed, spec, self._start(seed), frozen)
 
     def trial_configs(self, arm: str, heads: bool = False) -> dict[float, RunConfig]:
         """Return an arm's validation trials by rate; none where there is no choice."""
-        return {
-            rate: self.arm_config(arm, self.seed, heads, rate) for rate in self.plan(heads).rates
-        }
+        rates = self.plan(heads).rates
+        return {rate: self.arm_config(arm, self.seed, heads, rate) for rate in rates}
 
     def chosen_config(self, arm: str, seed: int, heads: bool = False) -> RunConfig:
         """Return the run of an arm and seed at the rate of its best trial, which must be there."""
@@ -167,12 +153,13 @@ class Study:
         What is missing is trained and evaluated, each arm at the rate of its best trial. As heads,
         arms without parameters have no run.
         """
-        seeds, arms = seeds or self.profile.seeds, self._trained_arms(arms, heads)
-        self._train_trials(arms, seeds, heads)
-        configs = {
-            (arm, seed): self.chosen_config(arm, seed, heads) for seed in seeds for arm in arms
-        }
-        missing = [config for config in configs.values() if not self._evaluated(config)]
+        seeds, arms = seeds or self.profile.seeds, self._try_rates(arms, seeds, heads)
+        keys = [(arm, seed) for seed in seeds for arm in arms]
+        configs = {(arm, seed): self.chosen_config(arm, seed, heads) for arm, seed in keys}
+        runs = {key: self.store.find(config) for key, config in configs.items()}
+        missing = [
+            configs[key] for key, run in runs.items() if not run or not self.has_results(run)
+        ]
         side_by_side(self._train_and_evaluate, missing, "training")
         return {key: self._trained(config) for key, config in configs.items()}
 
@@ -188,9 +175,6 @@ class Study:
         Columns: arm, method, rate, validation mAP (per cent), chosen, run. Test queries play no
         part: a trial that is not chosen is never evaluated on them.
         """
-        arms = self._trained_arms(arms, heads)
-        if self.plan(heads).rates:
-            self._train_trials(arms, (), heads)
         rows = [
             {
                 "arm": arm,
@@ -200,7 +184,7 @@ class Study:
                 "chosen": config == self.chosen_config(arm, self.seed, heads),
                 "run": config.id,
             }
-            for arm in arms
+            for arm in self._try_rates(arms, (), heads)
             for rate, config in self.trial_configs(arm, heads).items()
         ]
         columns = ["arm", "method", "rate", "validation mAP", "chosen", "run"]
@@ -208,136 +192,105 @@ class Study:
 
     def prepare(self, seeds: Sequence[int], maps: bool = True) -> None:
         """Train the backbones of the seeds, and make their feature maps, which heads share."""
-        configs = {seed: self.backbone_config(seed) for seed in dict.fromkeys(seeds)}
-        missing = [one for one in configs.values() if one and not self.store.find(one)]
+        configs = [self.backbone_config(seed) for seed in dict.fromkeys(seeds)]
+        missing = [one for one in configs if one and not self.store.find(one)]
         side_by_side(self._train, missing, "backbones")
         if maps and self.training:
-            seed_of = {self.backbone_id(seed): seed for seed in reversed(configs)}
-            without = [seed_of[name] for name in seed_of if not self._maps_folder(name).exists()]
+            heads = {self._maps_folder(head): head for head in map(self.bare, seeds)}
+            without = [head for folder, head in heads.items() if not folder.exists()]
             side_by_side(self._make_maps, without, "feature maps")
 
-    def _train_trials(self, arms: Sequence[str], seeds: Sequence[int], heads: bool) -> None:
+    def _try_rates(self, arms: Sequence[str], seeds: Sequence[int], heads: bool) -> list[str]:
+        """Return the arms that can be trained, once their validation trials are there."""
+        arms = [arm for arm in arms or self.plan(heads).arms if variant(arm).trainable or not heads]
         if arms:
             self.prepare([self.seed, *seeds], heads or self.profile.frozen)
             configs = [one for arm in arms for one in self.trial_configs(arm, heads).values()]
             missing = [config for config in configs if not self.store.find(config)]
             side_by_side(self._train, missing, "validation trials")
-
-    def _trained_arms(self, arms: Sequence[str], heads: bool) -> list[str]:
-        return [arm for arm in arms or self.plan(heads).arms if variant(arm).trainable or not heads]
+        return arms
 
     def _train(self, config: RunConfig) -> Run:
         assert self.training is not None
-        return train(config, self.training, self.store, self.cache, self.weights, bar=False)
+        return train(config, self.training, self.store, self.cache, self.weights)
 
     def _trained(self, config: RunConfig) -> Run:
         run = self.store.find(config)
         assert run is not None
         return run
 
-    def _evaluated(self, config: RunConfig) -> bool:
-        run = self.store.find(config)
-        return run is not None and self.has_results(run)
-
     def _train_and_evaluate(self, config: RunConfig) -> None:
         self.results(self.store.find(config) or self._train(config))
 
-    def _backbone_run(self, seed: int) -> Run | None:
-        """The run that gives the backbone of a seed, trained if it is missing."""
+    def _start(self, seed: int) -> str:
+        """Return what names the trained backbone of a seed, which is trained if it is missing."""
         if (config := self.backbone_config(seed)) is None:
-            return None
+            return ""
         if not self.store.find(config):
             self.prepare([seed], maps=False)
-        return self._trained(config)
+        return self._trained(config).weights_id
 
-    # Backbones and their feature maps.
+    # Feature maps.
 
-    def backbone_id(self, seed: int) -> str:
-        """Return what names the weights of the backbone of a seed in the cache."""
-        run = self._backbone_run(seed)
-        return run.weights_id if run else drawn_backbone(self.backbone, seed)
-
-    def untrained(self, arm: str, seed: int | None = None) -> RetrievalNet:
+    def untrained(self, arm: str, seed: int | None = None) -> Untrained:
         """Return an arm before its first step, on the backbone of a seed (of the first)."""
-        seed = self.seed if seed is None else seed
-        torch.manual_seed(seed)  # as in training: an untrained backbone is drawn from its seed
-        spec = self.profile.backbone
-        net = RetrievalNet(
-            replace(spec, weights=str(self.weights)) if self.weights else spec, variant(arm)
-        )
-        if run := self._backbone_run(seed):
-            run.load_backbone(net)
-        return net.eval()
+        seed, made_of = self.seed if seed is None else seed, variant(arm)
+        start = self._start(seed)
+        return Untrained(made_of, self.backbone, seed, start, self.store, self.weights)
 
-    def _maps_folder(self, backbone: str) -> Path:
-        return maps_folder(backbone, self.profile.evaluation_image, self.test_id, self.cache)
+    def bare(self, seed: int) -> Untrained:
+        """Return the backbone of a seed, under a head without parameters."""
+        return self.untrained("spoc", seed)
 
-    def test_maps(self, net: RetrievalNet, backbone: str) -> BenchmarkMaps:
-        """Return the feature maps of the test benchmark under a backbone of that name."""
-        image = self.profile.evaluation_image
-        return benchmark_maps(net, backbone, self.test, self.test_id, image, self.cache)
+    def _maps_folder(self, head: Head) -> Path:
+        image = asdict(self.profile.evaluation_image)
+        return self.cache / content_hash(["test", head.backbone_id, image, self.test_id])
 
-    def seed_maps(self, seed: int) -> BenchmarkMaps:
-        """Return the feature maps of the test benchmark under the backbone of a seed."""
-        return self.test_maps(self.untrained("spoc", seed), self.backbone_id(seed))
+    def test_maps(self, head: Head) -> BenchmarkMaps:
+        """Return the feature maps of the test benchmark under a head's backbone."""
+        backbone, image = on_device(head.network()).backbone, self.profile.evaluation_image
+        return cache_benchmark(backbone, self.test, image, self._maps_folder(head))
 
-    def map_source(self, net: RetrievalNet, seed: int) -> MapSource:
-        """Return the maps of training and validation images; `net` has the backbone of the seed."""
+    def training_maps(self, head: Head) -> MapSource:
+        """Return the maps of training and validation images under a head's backbone."""
         assert self.training is not None
-        backbone, image = self.backbone_id(seed), self.profile.image
-        return MapSource(self.training, image, on_device(net), backbone, self.cache)
+        net, image = on_device(head.network()), self.profile.image
+        return MapSource(self.training, image, net, head.backbone_id, self.cache)
 
-    def training_maps(self, seed: int) -> FeatureMaps:
-        """Return the feature maps of the training images under the backbone of a seed."""
-        return self.map_source(self.untrained("spoc", seed), seed).train
-
-    def _make_maps(self, seed: int) -> None:
-        self.training_maps(seed)
-        self.seed_maps(seed)
+    def _make_maps(self, head: Head) -> None:
+        self.training_maps(head)
+        self.test_maps(head)
 
     # Evaluation on the test queries.
 
-    def network(self, of: Of) -> RetrievalNet:
-        """Return the network of a trained run, or of the untrained (arm, seed)."""
-        return of.network() if isinstance(of, Run) else self.untrained(*of)
-
-    def _names(self, of: Of) -> tuple[str, str]:
-        """What names a network, and its backbone where that is frozen ('' where it is not)."""
-        if isinstance(of, Run):
-            return of.weights_id, of.backbone_id if of.config.frozen else ""
-        arm, seed = of
-        backbone = self.backbone_id(seed)
-        # Not by the arm's name: what it stands for may change.
-        return content_hash([backbone, asdict(variant(arm))]), backbone
-
-    def descriptors(self, of: Of) -> tuple[Rows, Descriptors]:
+    def descriptors(self, head: Head) -> tuple[Rows, Descriptors]:
         """Return the descriptors of test database (N, D) and queries (Q, D)."""
-        (name, frozen), net, spec = self._names(of), self.network(of), self.profile.evaluation
+        net, spec = on_device(head.network()), self.profile.evaluation
+        maps = self.test_maps(head) if head.frozen and spec.single else None
         torch.manual_seed(0)  # of a random mask
-        if frozen and spec.single:
-            return self.test_maps(net, frozen).extract(net.head)
+        if maps:
+            return maps.extract(net.head)
         folder = self.cache / "shards"
-        return evaluation_descriptors(on_device(net), name, self.test, spec, folder)
+        return evaluation_descriptors(net, head.weights_id, self.test, spec, folder)
 
-    def _file(self, of: Of, kind: str) -> Path:
-        name, spec = self._names(of)[0], self.profile.evaluation
-        return table_file(self.cache / "results", kind, name, self.test_id, spec)
+    def _file(self, head: Head, kind: str) -> Path:
+        about = head.weights_id, self.test_id, self.profile.evaluation
+        return table_file(self.cache / "results", kind, *about)
 
-    def has_results(self, of: Of) -> bool:
+    def has_results(self, head: Head) -> bool:
         """Return whether the test queries are evaluated already."""
-        return self._file(of, "per-query").exists()
+        return self._file(head, "per-query").exists()
 
-    def results(self, of: Of) -> Results:
-        """Return how a trained run, or an untrained (arm, seed), ranks the test images."""
-        run = of.id if isinstance(of, Run) else ""
-        what = f"run {run}" if run else f"{of[0]} off the shelf"  # type: ignore[index]
+    def results(self, head: Head) -> Results:
+        """Return how a head, trained or not, ranks the test images."""
+        what = f"run {head.id}" if head.id else "off the shelf"
         positions = cached_table(
-            self._file(of, "positions"), lambda: ranked(what, self.test, *self.descriptors(of))
+            self._file(head, "positions"), lambda: ranked(what, self.test, *self.descriptors(head))
         )
         per_query = cached_table(
-            self._file(of, "per-query"), lambda: evaluate_positions(self.test, positions)
+            self._file(head, "per-query"), lambda: evaluate_positions(self.test, positions)
         )
-        return Results(per_query, positions, run)
+        return Results(per_query, positions, head.id)
 
     def untrained_results(self, arm: str, seed: int | None = None) -> Results:
         """Return the same of an arm before its first step, on the backbone of a seed.
@@ -351,7 +304,7 @@ class Study:
             )
         if variant(arm).attentive:
             raise UserError(f"{arm} has an attention that must be trained first: train it")
-        return self.results((arm, self.seed if seed is None else seed))
+        return self.results(self.untrained(arm, seed))
 
     def evaluate(
         self, arms: Sequence[str] = (), seeds: Sequence[int] = (), heads: bool = False
@@ -363,10 +316,10 @@ class Study:
         seeds, arms = seeds or self.profile.seeds, arms or self.plan(heads).arms
         runs = self.train(arms, seeds, heads)
         keys = [(arm, seed) for seed in seeds for arm in arms]
-        asked: dict[Key, Of] = {key: runs.get(key, key) for key in keys}
-        missing = [of for of in asked.values() if not self.has_results(of)]
+        found = {key: runs.get(key) or self.untrained(*key) for key in keys}
+        missing = [head for head in found.values() if not self.has_results(head)]
         side_by_side(self.results, missing, "evaluating")
-        return {key: self.results(of) for key, of in asked.items()}
+        return {key: self.results(head) for key, head in found.items()}
 
     def table(
         self, arms: Sequence[str] = (), seeds: Sequence[int] = (), heads: bool = False

@@ -15,7 +15,6 @@ import math
 import pickle
 import time
 from contextlib import nullcontext
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -27,8 +26,7 @@ from torch import Tensor, nn
 from torch.nn import functional as fn
 from torch.nn.parallel import DistributedDataParallel
 
-from dagf.console import progress
-from dagf.datasets.training_sets import TrainingSet
+from dagf.datasets.benchmark import TrainingSet
 from dagf.devices import on_device
 from dagf.distributed import Group, process_group
 from dagf.errors import UserError
@@ -38,58 +36,39 @@ from dagf.model.network import RetrievalNet
 from dagf.retrieval.metrics import evaluate, mean_average_precision
 from dagf.study.config import RunConfig, TrainSpec
 from dagf.study.provenance import machine
-from dagf.study.runs import Run, RunStore
-from dagf.study.sampling import LandmarkSampler, Sampler, TupleSampler
+from dagf.study.runs import Run, RunStore, Untrained
+from dagf.study.sampling import LandmarkSampler, TupleSampler
 from dagf.study.sources import ImageSource, MapSource, Source
 
 CLIP = 5.0  # largest gradient norm: one bad batch at a high rate must not decide a run
 
 
 def train(
-    config: RunConfig,
-    data: TrainingSet,
-    store: RunStore,
-    cache: Path,
-    weights: Path | None = None,
-    bar: bool = True,
+    config: RunConfig, data: TrainingSet, store: RunStore, cache: Path, weights: Path | None = None
 ) -> Run:
     """Return the run of `config`: found in the store, resumed where it was killed, or trained.
 
     cache: the folder of feature maps, for frozen backbones. weights: the file that
     `config.backbone.weights` names by its hash.
 
-    Raises `UserError` when the loss is no longer finite, with the step and what to change.
+    Raises `UserError` when the gradient is no longer finite, with the step and what to change.
     """
     group = process_group()
     with store.claim(config) if group.rank == 0 else nullcontext():
         group.wait()  # the first process has the lock: what the store says is the same for all
         run = store.find(config)
         if run is None:
-            torch.manual_seed(config.seed)
-            net = on_device(initial_network(config, store, weights))
-            source = make_source(config, data, net, cache)
-            _Loop(config, data, net, source, store.folder(config), group).run(bar)
+            start = (config.variant, config.backbone, config.seed, config.start, store, weights)
+            net = on_device(Untrained(*start).network())
+            source: Source = (
+                MapSource(data, config.image, net, config.start_id, cache)
+                if config.frozen
+                else ImageSource(data, config.image, config.train.augmentation)
+            )
+            _Loop(config, data, net, source, store.folder(config), group).run()
             run = Run(store.folder(config))
         group.wait()
         return run
-
-
-def initial_network(
-    config: RunConfig, store: RunStore, weights: Path | None = None
-) -> RetrievalNet:
-    """Return the network before its first step: a fresh head on the backbone to start from."""
-    spec = replace(config.backbone, weights=str(weights)) if weights else config.backbone
-    net = RetrievalNet(spec, config.variant)
-    if config.start:
-        store.get(config.start.partition("-")[0]).load_backbone(net)
-    return net
-
-
-def make_source(config: RunConfig, data: TrainingSet, net: RetrievalNet, cache: Path) -> Source:
-    """Return the source that a configuration asks for."""
-    if config.frozen:
-        return MapSource(data, config.image, net, config.start_id, cache)
-    return ImageSource(data, config.image, config.train.augmentation)
 
 
 class Objective(nn.Module):
@@ -101,16 +80,15 @@ class Objective(nn.Module):
 
     def __init__(self, extract: nn.Module, spec: TrainSpec, classes: int, dimensions: int) -> None:
         super().__init__()
-        self.extract = extract
+        self.extract, self.mixed = extract, spec.precision == "bfloat16"
         self.loss = make_loss(spec.loss, classes, dimensions, spec.loss_options)
         self.miner = make_miner(spec.miner, spec.miner_options) if spec.miner else None
-        self.precision = None if spec.precision == "float32" else getattr(torch, spec.precision)
 
     def forward(
         self, batch: Tensor, labels: Tensor, pairs: tuple[Tensor, ...] | None = None
     ) -> Tensor:
         """Input (B, ., H, W), landmarks (B,), pairs to learn from where given -> the loss."""
-        with torch.autocast(batch.device.type, self.precision) if self.precision else nullcontext():
+        with torch.autocast(batch.device.type, torch.bfloat16, enabled=self.mixed):
             descriptors = self.extract(batch)
         mined = self.miner(descriptors, labels) if self.miner else pairs
         return self.loss(descriptors, labels, mined)
@@ -149,128 +127,115 @@ class _Loop:
     ) -> None:
         self.config, self.data, self.net, self.source = config, data, net, source
         self.folder, self.group, self.spec = folder, group, config.train
-        self.labels = np.array(data.labels)
-        self.sampler: Sampler = (
+        self.labels, self.device = torch.tensor(data.labels), next(net.parameters()).device
+        self.sampler = (
             TupleSampler(data, self.spec, config.seed, source, group)
             if self.spec.mining
-            else LandmarkSampler(self.labels, self.spec, config.seed, group)
+            else LandmarkSampler(np.array(data.labels), self.spec, config.seed, group)
         )
-        self.device = next(net.parameters()).device
-        self.objective = Objective(
-            source.trained(net), self.spec, data.landmarks, net.dimensions
-        ).to(self.device)
-        groups = _groups(self.objective, self.spec.weight_decay)
-        self.optimizer = torch.optim.AdamW(groups, self.spec.rate)
-        half = self.spec.precision == "float16"
-        self.scaler = torch.amp.GradScaler(self.device.type, enabled=half)
+        trained, classes = source.trained(net), data.landmarks
+        self.objective = Objective(trained, self.spec, classes, net.dimensions).to(self.device)
+        # Decay of matrices and filters only: it would pull norms, biases, p and theta off.
+        parameters = [one for one in self.objective.parameters() if one.requires_grad]
+        groups: list[dict[str, Any]] = [
+            {"params": [one for one in parameters if one.ndim >= 2]},
+            {"params": [one for one in parameters if one.ndim < 2], "weight_decay": 0.0},
+        ]
+        self.optimizer = torch.optim.AdamW(groups, weight_decay=self.spec.weight_decay)
         self.curves: list[dict[str, float]] = []
-        self.seconds = 0.0
-        self.state = folder / "state.pt"
+        self.seconds, self.state = 0.0, folder / "state.pt"
 
-    def run(self, bar: bool) -> None:
+    def run(self) -> None:
         """Train what is left, validate after every epoch, keep the best, write the record last."""
         if self.state.exists():
             self._resume()
-        model: nn.Module = self.objective
-        if self.group.size > 1:
-            model = DistributedDataParallel(self.objective)
-        epochs = range(len(self.curves), self.spec.epochs)
-        shown = progress(epochs, f"training {self.config.id}", unit="epoch") if bar else epochs
-        for epoch in shown:
+        several = self.group.size > 1
+        model = DistributedDataParallel(self.objective) if several else self.objective
+        for epoch in range(len(self.curves), self.spec.epochs):
             started = time.monotonic()
             loss = self._epoch(model, epoch)
             if self.group.rank == 0:
-                self._validate_and_keep(epoch, loss, started)
+                self._validate_and_keep(epoch, loss)
+                self.seconds += time.monotonic() - started
+                self._save_state()
             self.group.wait()
         if self.group.rank == 0:
             self._finish()
 
     def _epoch(self, model: nn.Module, epoch: int) -> float:
+        """Train for one epoch; return its mean loss."""
         self.sampler.start(epoch, self.net)
         losses = []
         for step in range(epoch * self.spec.steps, (epoch + 1) * self.spec.steps):
             for group in self.optimizer.param_groups:
                 group["lr"] = learning_rate(self.spec, step)
             self.optimizer.zero_grad()
-            losses += [self._backward(model, step, part) for part in range(self.spec.accumulate)]
-            self.scaler.unscale_(self.optimizer)
-            nn.utils.clip_grad_norm_(self.objective.parameters(), CLIP)
-            self.scaler.step(self.optimizer)
-            self.scaler.update()
-        if not all(torch.isfinite(parameter).all() for parameter in self.objective.parameters()):
-            raise self._diverged("a weight is no longer finite", step)
+            for part in range(self.spec.accumulate):
+                loss = self._loss(model, step, step * self.spec.accumulate + part)
+                torch.autograd.backward(loss / self.spec.accumulate)
+                losses.append(loss.item())
+            norm = nn.utils.clip_grad_norm_(self.objective.parameters(), CLIP)
+            if not torch.isfinite(norm):
+                raise UserError(
+                    f"run {self.config.id} diverged at step {step + 1} of "
+                    f"{self.spec.epochs * self.spec.steps}: lower train.rate (now "
+                    f"{self.spec.rate:g}) or the loss's scale. The last good epoch is kept"
+                )
+            self.optimizer.step()
         mean = torch.tensor(np.mean(losses), dtype=torch.float64, device=self.device)
         return self.group.total(mean).item() / self.group.size
 
-    def _backward(self, model: nn.Module, step: int, part: int) -> float:
-        """Add the gradients of one of a step's batches; return its loss."""
-        number = step * self.spec.accumulate + part
-        torch.manual_seed(_stream(self.config.seed, number, self.group.rank))
+    def _loss(self, model: nn.Module, step: int, number: int) -> Tensor:
+        """Return the loss of batch `number`, one of a step's."""
+        stream = np.random.SeedSequence([self.config.seed, number, self.group.rank])
+        torch.manual_seed(int(stream.generate_state(1)[0]))  # of neighbours unrelated
         rows, weight, pairs = self.sampler.draw(number)
         batch = shrink(self.source.batch(rows), self.spec, step)
         batch = batch.to(self.device, memory_format=torch.channels_last)
-        self.net.train()
-        labels = torch.from_numpy(self.labels[rows]).to(self.device)
         places = pairs and tuple(torch.from_numpy(one).to(self.device) for one in pairs)
-        last = part + 1 == self.spec.accumulate  # the processes average their gradients once a step
-        alone = isinstance(model, DistributedDataParallel) and not last
-        with model.no_sync() if alone else nullcontext():  # type: ignore[operator]
-            loss = weight * model(batch, labels, places)
-            if not torch.isfinite(loss):
-                raise self._diverged(f"the loss is {loss.item()}", step)
-            self.scaler.scale(loss / self.spec.accumulate).backward()
-        return loss.item()
+        self.net.train()
+        return weight * model(batch, self.labels[rows].to(self.device), places)
 
-    def _diverged(self, what: str, step: int) -> UserError:
-        steps = self.spec.epochs * self.spec.steps
-        return UserError(
-            f"run {self.config.id} diverged: {what} at step {step + 1} of {steps}; lower train.rate"
-            f" (now {self.spec.rate:g}) or the loss's scale. What the last good epoch left is kept"
-        )
-
-    def _validate_and_keep(self, epoch: int, loss: float, started: float) -> None:
+    def _validate_and_keep(self, epoch: int, loss: float) -> None:
         benchmark, setting = self.data.validation, self.data.validation.middle
         per_query = evaluate(benchmark, self.source.validate(self.net), [setting])
         score = float(mean_average_precision(per_query, setting.name))
-        rate = learning_rate(self.spec, (epoch + 1) * self.spec.steps - 1)
-        best = max((row["validation_mAP"] for row in self.curves), default=-math.inf)
-        self.curves.append(
-            {"epoch": epoch + 1, "loss": loss, "validation_mAP": score, "rate": rate}
-        )
-        if score > best:
+        if score > max((row["validation_mAP"] for row in self.curves), default=-math.inf):
             weights = self.net.state_dict()
             with atomic_path(self.folder / "weights.safetensors") as temporary:
                 save_file({key: one.cpu().contiguous() for key, one in weights.items()}, temporary)
-        self.seconds += time.monotonic() - started
-        self._save_state()
+        rate = learning_rate(self.spec, (epoch + 1) * self.spec.steps - 1)
+        row = {"epoch": epoch + 1, "loss": loss, "validation_mAP": score, "rate": rate}
+        self.curves.append(row)
 
     def _save_state(self) -> None:
         state = {"run": self.config.id, "curves": self.curves, "seconds": self.seconds}
-        for name in ("objective", "optimizer", "scaler"):
-            state[name] = getattr(self, name).state_dict()
+        state |= {
+            "objective": self.objective.state_dict(),
+            "optimizer": self.optimizer.state_dict(),
+        }
         buffer = io.BytesIO()  # torch's own writer says nothing of a full disk
         torch.save(state, buffer)
         with atomic_path(self.state) as temporary:
             temporary.write_bytes(buffer.getbuffer())
 
     def _resume(self) -> None:
+        again = "delete it, training starts again"
         try:
             state = torch.load(self.state, map_location="cpu", weights_only=True)
         except (RuntimeError, ValueError, EOFError, KeyError, pickle.UnpicklingError) as error:
-            raise UserError(f"{self.state} is broken: delete it, training starts again") from error
+            raise UserError(f"{self.state} is broken: {again}") from error
         if state["run"] != self.config.id:
-            raise UserError(
-                f"{self.state} is of another run, {state['run']}: delete it, training starts again"
-            )
-        for name in ("objective", "optimizer", "scaler"):
-            getattr(self, name).load_state_dict(state[name])
+            raise UserError(f"{self.state} is of another run, {state['run']}: {again}")
+        self.objective.load_state_dict(state["objective"])
+        self.optimizer.load_state_dict(state["optimizer"])
         self.curves, self.seconds = state["curves"], state["seconds"]
 
     def _finish(self) -> None:
         with atomic_path(self.folder / "curves.csv") as path:
             pd.DataFrame(self.curves).to_csv(path, index=False)
         best = max(self.curves, key=lambda row: row["validation_mAP"])
-        record: dict[str, Any] = {
+        record = {
             "run": self.config.id,
             "variant": self.config.variant.title,
             "seed": self.config.seed,
@@ -287,17 +252,3 @@ class _Loop:
         }
         write_json(self.folder / "record.json", record)
         self.state.unlink(missing_ok=True)
-
-
-def _stream(*numbers: int) -> int:
-    """A seed from several numbers, so that neighbouring steps and ranks are unrelated."""
-    return int(np.random.SeedSequence(numbers).generate_state(1)[0])
-
-
-def _groups(module: nn.Module, decay: float) -> list[dict[str, Any]]:
-    """Weight decay for matrices and filters only: it would pull norms, biases, p and theta off."""
-    trained = [parameter for parameter in module.parameters() if parameter.requires_grad]
-    return [
-        {"params": [p for p in trained if p.ndim >= 2], "weight_decay": decay},
-        {"params": [p for p in trained if p.ndim < 2], "weight_decay": 0.0},
-    ]

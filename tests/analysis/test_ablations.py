@@ -100,7 +100,7 @@ def test_draws_by_hand() -> None:
 def test_the_tables_of_a_real_grid(toy: Study) -> None:
     cells = grid(toy)
     means = grid_means(cells).set_index(["pooling", "windows", "mask"])["mAP"]
-    per_query = [toy.results(("gem", seed)).per_query for seed in toy.profile.seeds]
+    per_query = [toy.results(toy.untrained("gem", seed)).per_query for seed in toy.profile.seeds]
     assert means["GeM", "1", "none"] == pytest.approx(
         np.mean([mean_average_precision(one, "Medium") for one in per_query])
     )
@@ -178,11 +178,11 @@ def test_the_pyramid_is_the_same_runs_at_more_sizes(toy: Study, trained: list[Ru
 def test_a_pyramid_of_heads_goes_through_the_images(toy: Study) -> None:
     """Cached maps are of one size only."""
     study = replace(toy.smaller(1), profile=replace(toy.profile, scales=(1.0, 0.5)))
-    found = study.results(("mac", 0)).per_query
-    net = MultiScale(study.untrained("mac", 0), (1.0, 0.5))
+    found = study.results(study.untrained("mac", 0)).per_query
+    net = MultiScale(study.untrained("mac", 0).network(), (1.0, 0.5))
     expected = evaluate(study.test, benchmark_scores(net, study.test, study.profile.image)[0])
     assert np.allclose(found["AP"], expected["AP"])
-    plain = toy.seed_maps(0).scores(toy.untrained("mac", 0).head)
+    plain = toy.test_maps(toy.bare(0)).scores(toy.untrained("mac", 0).network().head)
     assert not np.allclose(found["AP"], evaluate(toy.test, plain)["AP"])
 
 

@@ -111,7 +111,7 @@ def test_a_combination_is_judged_as_its_arm_is(
     toy: Study, cells: pd.DataFrame, fields: tuple[str, str, str], arm: str
 ) -> None:
     for seed in toy.profile.seeds:
-        scores = toy.seed_maps(seed).scores(toy.untrained(arm, seed).head)
+        scores = toy.test_maps(toy.bare(seed)).scores(toy.untrained(arm, seed).network().head)
         expected = evaluate(toy.test, scores, [toy.test.settings[1]])
         keys = ["windows", "mask", "pooling", "seed"]
         found = cells.set_index(keys).loc[[(*fields, seed)]].sort_values("query")
@@ -121,7 +121,7 @@ def test_a_combination_is_judged_as_its_arm_is(
 
 
 def test_every_window_set_is_a_variant_of_the_network(toy: Study) -> None:
-    maps = toy.seed_maps(0).queries
+    maps = toy.test_maps(toy.bare(0)).queries
     vectors = pooled(maps)
     for name, (kind, windows) in WINDOW_SETS.items():
         for pooling, network in (("SPoC", SPoC()), ("GeM", GeM())):
@@ -150,8 +150,8 @@ def test_each_seed_draws_masks_of_its_own(
     toy: Study, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Else the interval over seeds would not hold the chance of the draws."""
-    maps = toy.seed_maps(0)
-    monkeypatch.setattr(Study, "seed_maps", lambda *_: maps)
+    maps = toy.test_maps(toy.bare(0))
+    monkeypatch.setattr(Study, "test_maps", lambda *_: maps)
     monkeypatch.setattr(Study, "prepare", lambda *_: None)
     same = grid(replace(toy, cache=tmp_path)).pivot(
         index=["mask", "windows", "draw", "pooling", "query"], columns="seed", values="AP"
@@ -173,7 +173,8 @@ def test_it_is_kept_by_what_it_depends_on(
         patched.setattr(module, "_evaluate", lambda *_: pytest.fail("it was there"))
         pd.testing.assert_frame_equal(grid(toy), cells)
     monkeypatch.setattr(module, "_evaluate", counted)
-    monkeypatch.setattr(Study, "backbone_id", lambda *_: "of a file")
+    bare = {seed: toy.bare(seed) for seed in (0, 1)}
+    monkeypatch.setattr(Study, "bare", lambda _, seed: bare[seed])
     study = replace(toy, cache=tmp_path)
     larger = replace(study, profile=replace(toy.profile, image=ImageSpec(40)))
     for one, setting in (
@@ -190,7 +191,7 @@ def test_it_is_kept_by_what_it_depends_on(
 
 def by_hand(toy: Study, name: str, mask: torch.nn.Module) -> Iterator[float]:
     kind, window = ("max", 1) if name == "1" else (name.split()[0], int(name.split()[1]))
-    for _, batch in toy.seed_maps(1).database.batches(1):
+    for _, batch in toy.test_maps(toy.bare(1)).database.batches(1):
         scaled = (
             fn.max_pool2d(batch, window, 1) if kind == "max" else fn.avg_pool2d(batch, window, 1)
         )

@@ -30,9 +30,9 @@ from dagf.analysis.localise import (
     random_cams,
     worst_images,
 )
+from dagf.datasets.benchmark import TrainingSet
 from dagf.datasets.images import ImageSpec, load_image, to_input
 from dagf.datasets.toytown import load_mask, toytown_records
-from dagf.datasets.training_sets import TrainingSet
 from dagf.errors import UserError
 from dagf.model.backbone import BackboneSpec
 from dagf.model.network import RetrievalNet

@@ -191,7 +191,8 @@ def test_the_gain_of_a_method_is_paired_by_query() -> None:
 def whitened_by_hand(study: Study, arm: str, seed: int, size: int) -> float:
     """The training maps described and whitened, image by image."""
     heads = VARIANTS[arm].trainable
-    net = study.run(arm, seed, heads=True).network() if heads else study.untrained(arm, seed)
+    head = study.run(arm, seed, heads=True) if heads else study.untrained(arm, seed)
+    net = head.network()
 
     def extracted(maps: FeatureMaps) -> NDArray[np.float32]:
         found = {}
@@ -200,8 +201,8 @@ def whitened_by_hand(study: Study, arm: str, seed: int, size: int) -> float:
                 found[int(rows[0])] = net.head(batch)[0].numpy()
         return np.stack([found[row] for row in range(len(found))])
 
-    maps = study.seed_maps(seed)
-    whiten = pca_whitening(extracted(study.training_maps(seed)), size)
+    maps = study.test_maps(study.bare(seed))
+    whiten = pca_whitening(extracted(study.training_maps(study.bare(seed)).train), size)
     scores = whiten(extracted(maps.queries)) @ whiten(extracted(maps.database)).T
     return mean_average_precision(evaluate(study.test, scores), "Medium")
 

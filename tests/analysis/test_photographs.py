@@ -252,8 +252,8 @@ def test_heads_on_real_photographs(products: Study, cut: Path) -> None:
         assert table["mAP"][arm] > np.mean(chance)
         assert (
             run.network().backbone.state_dict().keys()
-            == study.untrained(arm).backbone.state_dict().keys()
+            == study.untrained(arm).network().backbone.state_dict().keys()
         )
     backbones = [run.network().backbone.state_dict() for run in study.train().values()]
-    fresh = study.untrained("gem").backbone.state_dict()
+    fresh = study.untrained("gem").network().backbone.state_dict()
     assert all(backbone[key].equal(fresh[key]) for backbone in backbones for key in fresh)

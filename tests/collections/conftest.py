@@ -5,10 +5,10 @@ from pathlib import Path
 
 import pytest
 
+from dagf.datasets.benchmark import TrainingSet
 from dagf.paths import ROOT
 from dagf.study import parallel
 from dagf.study.runs import Run
-from dagf.study.sources import TrainingSet
 from tests.fixtures import Workshop, configured, write_photographs
 
 

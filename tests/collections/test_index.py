@@ -27,6 +27,7 @@ from dagf.collections.index import (
     open_study_images,
 )
 from dagf.datasets.batches import image_batches
+from dagf.datasets.benchmark import TrainingSet
 from dagf.datasets.images import ImageSpec
 from dagf.devices import bfloat16_pays
 from dagf.distributed import SINGLE
@@ -38,7 +39,6 @@ from dagf.model.variants import variant
 from dagf.retrieval import extract as shards_of_lists
 from dagf.retrieval.extract import SHARDS, Extracted, extract, extract_shards, for_inference
 from dagf.study.runs import Run
-from dagf.study.sources import TrainingSet
 from dagf.study.study import Study
 from tests.commands import dagf, fine, refused
 from tests.fixtures import Workshop, configured, mobilenet, photograph

@@ -118,7 +118,9 @@ def test_kept_examples_show_what_the_mask_keeps(toy: Study, arm: str, pictures: 
     filled = [line for line in lines if line[0].images]
     hard = [query.labels["hard"][0] for query in toy.test.queries if len(query.labels["hard"])]
     assert len(filled) == min(pictures, len(hard))
-    seen = look(toy.untrained(arm), toy.test.root / toy.test.database[hard[0]], toy.profile.image)
+    seen = look(
+        toy.untrained(arm).network(), toy.test.root / toy.test.database[hard[0]], toy.profile.image
+    )
     assert np.array_equal(filled[0][0].images[0].get_array(), seen.pixels)
     for ax, window, kept, share in zip(
         filled[0][1:], windows, seen.kept, seen.kept_fraction, strict=True

@@ -13,8 +13,8 @@ from matplotlib import pyplot as plt
 from matplotlib.figure import Figure
 
 from dagf.analysis.localise import pixel_auc
+from dagf.datasets.benchmark import TrainingSet
 from dagf.datasets.toytown import load_mask
-from dagf.datasets.training_sets import TrainingSet
 from dagf.model.network import RetrievalNet
 from dagf.retrieval.metrics import evaluate
 from dagf.show import figures, gallery
@@ -146,7 +146,7 @@ def test_browsing_toytown(toytown: Study, net: RetrievalNet) -> None:
     assert toytown.toytown is not None
     for made in (gallery.tour(toytown, queries=9), gallery.nuisances(toytown.toytown)):
         figures.show(made, "alt", "caption")
-    shown, scores, order = gallery.ranking(toytown, ("dagf", 0), [0, 1], top=4)
+    shown, scores, order = gallery.ranking(toytown, toytown.untrained("dagf"), [0, 1], top=4)
     figures.show(shown, "alt", "caption")
     assert scores.shape == (2, 11)
     assert order.shape == (2, 4)

@@ -113,8 +113,8 @@ def test_arms_without_parameters_are_used_as_they_are_on_the_backbone_of_each_se
     assert set(toy.train(heads=True)) == {(arm, seed) for arm in HEADS for seed in (0, 1)}
     for arm in PLAIN:
         for seed in (0, 1):
-            net = toy.untrained(arm, seed)
-            scores = toy.seed_maps(seed).scores(net.head)
+            net = toy.untrained(arm, seed).network()
+            scores = toy.test_maps(toy.bare(seed)).scores(net.head)
             pd.testing.assert_frame_equal(found[arm, seed].per_query, evaluate(toy.test, scores))
             pd.testing.assert_frame_equal(found[arm, seed].positions, positions(toy.test, scores))
             backbone = toy.backbone_config(seed)

@@ -13,7 +13,7 @@ from pathlib import Path
 import nbformat
 import pytest
 
-from dagf.datasets.training_sets import TrainingSet
+from dagf.datasets.benchmark import TrainingSet
 from dagf.paths import ROOT
 from dagf.retrieval.extract import SHARDS
 from dagf.study.runs import RunStore

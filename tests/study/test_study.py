@@ -40,7 +40,7 @@ def test_arms_share_the_backbone_of_their_seed(
     assert [config.variant.title for config in backbones] == ["SPoC", "SPoC"]
     assert len(arms) == 4
     assert {(config.seed, config.start) for config in arms} == {
-        (config.seed, study.backbone_id(config.seed)) for config in backbones
+        (config.seed, study.bare(config.seed).backbone_id) for config in backbones
     }
     rows = {(row["arm"], row["seed"]) for row in table.to_dict("records")}
     assert rows == {(arm, seed) for arm in ("spoc", "dagf") for seed in (0, 1)}
@@ -114,13 +114,13 @@ def test_heads_on_a_frozen_backbone_and_a_folder(
         images = [load_image(file, ImageSpec(32, "squash")) for file in study.training.files]
         with torch.inference_mode():
             maps = torch.relu(net.backbone(to_input(torch.stack(images))))
-        learned_from = study.training_maps(seed).take(np.arange(len(images)))
+        learned_from = study.training_maps(study.bare(seed)).batch(np.arange(len(images)))
         assert torch.allclose(
             learned_from, maps, rtol=2e-3, atol=2e-3
         )  # the maps are this backbone's, not another's
-        off_the_shelf = study.untrained("spoc", seed).backbone.state_dict()
+        off_the_shelf = study.bare(seed).network().backbone.state_dict()
         assert all(off_the_shelf[key].equal(value) for key, value in kept.items())
-    assert len({study.backbone_id(seed) for seed in (0, 1)}) == 2
+    assert len({study.bare(seed).backbone_id for seed in (0, 1)}) == 2
 
 
 FROZEN = {"arm_training": None, "heads": {"training": PROFILE["arm_training"]}}
@@ -149,7 +149,10 @@ def test_nothing_is_taken_for_that_of_a_backbone_with_other_weights(
     study = open_study(profile(arms=["gem"], seeds=[0], **changes))
     first, backbone = study.run("gem"), study.backbone_config(0)
     assert backbone is not None
-    before, maps = study.results(first).per_query, study.training_maps(0).take(np.arange(2))
+    before, maps = (
+        study.results(first).per_query,
+        study.training_maps(study.bare(0)).batch(np.arange(2)),
+    )
     folder = study.store.folder(backbone)
     weights, record = folder / "weights.safetensors", read_json(folder / "record.json")
     moved = load_file(weights)
@@ -160,7 +163,7 @@ def test_nothing_is_taken_for_that_of_a_backbone_with_other_weights(
     assert second.id != first.id
     assert second.config.start.partition("-")[0] == first.config.start.partition("-")[0]
     assert not study.results(second).per_query.equals(before)
-    assert not study.training_maps(0).take(np.arange(2)).equal(maps)
+    assert not study.training_maps(study.bare(0)).batch(np.arange(2)).equal(maps)
 
 
 def test_results_are_those_of_the_weights(project: Path, profile: Callable[..., str]) -> None:
@@ -197,7 +200,7 @@ def test_weights_are_named_by_their_content(
     assert all(kept[f"backbone.{key}"].equal(value) for key, value in backbone.state_dict().items())
     (tmp_path / "two.pth").write_bytes(b"")
     with pytest.raises(UserError, match=r"two\.pth"):
-        two.untrained("gem")
+        two.untrained("gem").network()
 
 
 def test_off_the_shelf(
@@ -215,7 +218,7 @@ def test_off_the_shelf(
     assert list(table["arm"]) == ["gem", "spoc"]
     per_query = study.untrained_results("gem").per_query
     assert per_query.equals(study.untrained_results("gem").per_query)
-    net = study.untrained("gem")
+    net = study.untrained("gem").network()
     assert not net.training
     scores = benchmark_scores(net, study.test, study.profile.image)[0]
     assert per_query["AP"].mean() == pytest.approx(
@@ -224,7 +227,9 @@ def test_off_the_shelf(
     with pytest.raises(UserError, match="dagf has an attention that must be trained first"):
         study.untrained_results("dagf")
     monkeypatch.setitem(VARIANTS, "gem", replace(VARIANTS["gem"], windows=(1, 2)))
-    assert not study.has_results(("gem", 0))  # the name now stands for another descriptor
+    assert not study.has_results(
+        study.untrained("gem")
+    )  # the name now stands for another descriptor
     assert list(summary(table)["method"]) == ["GeM", "SPoC"]
 
 
