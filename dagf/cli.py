@@ -121,12 +121,11 @@ def notebook_parameters(
 ) -> dict[str, Any]:
     """Return the parameters of a study as notebooks take them: with whole paths."""
     from dagf.datasets.public import DISTRACTORS, spelled
-    from dagf.study import profiles
 
     profile = profile or ("photographs" if benchmark else "cpu")
     if profile == "photographs" and not benchmark:
         raise UserError("the profile photographs needs photographs: name them with --benchmark")
-    file = profiles.find(profile)
+    file = paths.profile(profile)
     return {
         "profile": str(file) if profile.endswith(file.suffix) else profile,
         "benchmark": spelled(benchmark) if benchmark else "",
@@ -357,10 +356,9 @@ def list_data() -> None:
     from dagf.datasets.download import line
     from dagf.datasets.manifest import read_manifest
     from dagf.study.profile import load_profile
-    from dagf.study.profiles import names
 
     here = {folder.name: "" for folder in sorted(paths.data().glob("toytown-*"))}
-    profiles = [load_profile(name) for name in names()]
+    profiles = [load_profile(name) for name in paths.profile_names()]
     made_for = {f"toytown-{one.drawing.id}": one.name for one in profiles if one.toytown}
     for name, profile in (here | made_for).items():
         whose = f"{profile} profile" if profile else "another drawing"

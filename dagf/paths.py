@@ -9,11 +9,31 @@ from pathlib import Path
 
 from platformdirs import user_cache_path, user_data_path
 
-from dagf.errors import UserError
+from dagf.errors import UserError, choose
 
 ROOT = "DAGF_ROOT"  # names the project's folder when the current folder is not inside it
 SPEED = Path("benchmarks", "results.json")  # what `make bench` measured, below the project's folder
 RESULTS = "DAGF_RESULTS"  # set by the report runner: where a notebook leaves tables and figures
+
+
+PROFILES = Path(__file__).parent / "study" / "profiles"  # those that come with the study
+
+
+def profile_names() -> list[str]:
+    """Return the names of the profiles that come with the study."""
+    return sorted(path.stem for path in PROFILES.glob("*.yaml"))
+
+
+def profile(name: str) -> Path:
+    """Return the file of a profile: one of ours by its name, or a YAML file of your own.
+
+    Raises `UserError` for an unknown name (with the nearest one) and for a missing file.
+    """
+    if not name.endswith((".yaml", ".yml")):
+        return PROFILES / f"{choose('profile', name, profile_names())}.yaml"
+    if not Path(name).is_file():
+        raise UserError(f"profile {name} does not exist")
+    return Path(name).resolve()
 
 
 def project() -> Path | None:

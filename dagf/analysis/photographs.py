@@ -38,13 +38,13 @@ from dagf.analysis.methods import (
 )
 from dagf.analysis.tables import RUNS, run_words, traced
 from dagf.datasets.benchmark import TrainingSet
+from dagf.datasets.checks import files_hash
 from dagf.datasets.contents import remembered
 from dagf.datasets.folder import read_labels, training_images
 from dagf.datasets.images import ImageSpec, load_image
 from dagf.datasets.public import place
 from dagf.files import atomic_folder, content_hash
 from dagf.model.variants import VARIANTS
-from dagf.study.opening import files_hash
 from dagf.study.parallel import side_by_side
 from dagf.study.provenance import code_hash
 from dagf.study.study import Study

@@ -20,11 +20,12 @@ import pandas as pd
 import torch
 from numpy.typing import NDArray
 
+from dagf import paths
 from dagf.analysis.tables import RUNS, benchmark_figures, run_words, traced
 from dagf.console import cores, progress
 from dagf.datasets.batches import image_batches, network_input
 from dagf.datasets.images import ImageSpec, load_image
-from dagf.datasets.toytown import load_toytown
+from dagf.datasets.toytown import load_toytown, open_toytown
 from dagf.errors import UserError
 from dagf.model.network import RetrievalNet
 from dagf.model.variants import VARIANTS
@@ -33,7 +34,6 @@ from dagf.retrieval.extract import extract, for_inference
 from dagf.retrieval.metrics import evaluate_positions, means, stream_positions
 from dagf.retrieval.search import BLOCK, Descriptors, Rows, search
 from dagf.retrieval.statistics import exponent
-from dagf.study.opening import drawn
 from dagf.study.parallel import side_by_side
 from dagf.study.runs import Head
 from dagf.study.study import Key, Study
@@ -60,7 +60,7 @@ def crowded(study: Study) -> Study:
         return study
     spec = replace(study.profile.drawing, distractors=study.profile.scale.distractors)
     spec = replace(spec, train_landmarks=0, validation_landmarks=0, validation_distractors=0)
-    root = drawn(spec)
+    root = open_toytown(spec, paths.data())
     return replace(study, test=load_toytown(root, "test"), test_id=root.name, toytown=root)
 
 

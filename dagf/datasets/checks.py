@@ -24,6 +24,7 @@ from dagf.datasets.public import (
 )
 from dagf.datasets.toytown import check_toytown
 from dagf.errors import UserError
+from dagf.files import content_hash
 
 
 def check(what: str, data: Path) -> list[str]:
@@ -118,3 +119,31 @@ def check_apart_from(learned: Sequence[Path], test: Benchmark, contents: Content
             raise UserError(
                 f"{file} would be trained on and, as {name}, tested on: leave one of them out"
             )
+
+
+def check_disjoint(learned_from: Path, tested_on: Path) -> None:
+    """Raise `UserError` for an instance that has training images and test images."""
+    learned, tested = read_labels(learned_from), read_labels(tested_on)
+    learned = learned[learned["role"] == "train"]
+    tested = tested[tested["role"].str.startswith(("query", "database"))]
+    if both := sorted({*learned["instance"]} & {*tested["instance"]}):
+        raise UserError(
+            f"{tested_on}: {', '.join(both[:3])}{' ...' if both[3:] else ''} would be trained and "
+            "tested on; an instance may have training images or test images, not both"
+        )
+
+
+def files_hash(benchmark: Benchmark, contents: Contents) -> str:
+    """Return the hash of a benchmark's images and ground truth."""
+    queries = [benchmark.root / query.file for query in benchmark.queries]
+    truth = [
+        {label: rows.tolist() for label, rows in query.labels.items()}
+        for query in benchmark.queries
+    ]
+    read = rows_to_read(benchmark)
+    many = len(read) < len(benchmark.database_paths)
+    sizes = [[file.name, file.stat().st_size] for file in benchmark.distractors] if many else []
+    found = [
+        contents.sha256(file) for file in progress([*read, *queries], f"{benchmark.name}: reading")
+    ]
+    return content_hash([found, truth, *sizes])

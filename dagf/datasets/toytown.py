@@ -9,7 +9,7 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from dagf.datasets.benchmark import Benchmark, from_ground_truth
+from dagf.datasets.benchmark import Benchmark, TrainingSet, from_ground_truth
 from dagf.datasets.contents import Contents, remembered
 from dagf.errors import UserError, choose
 from dagf.files import read_json, write_text
@@ -84,11 +84,13 @@ def load_toytown(root: Path, split: str) -> Benchmark:
     return dataclasses.replace(benchmark, distractors=tuple(distractors))
 
 
-def toytown_training_images(root: Path) -> tuple[list[Path], list[int]]:
-    """Return the training images and the landmark of each, 0 .. n - 1."""
-    trained = [job for job in jobs(toytown_spec(root)) if job.split == "train"]
-    files = [root / job.folder / "jpg" / file for job in trained for file, _, _ in job.images]
-    return files, [job.number for job in trained for _ in job.images]
+def toytown_training(root: Path) -> TrainingSet:
+    """Return the training images, their landmarks and the validation split."""
+    of_split = [job for job in jobs(toytown_spec(root)) if job.split == "train"]
+    pairs = [(job, file) for job in of_split for file, _, _ in job.images]
+    files = tuple(root / job.folder / "jpg" / file for job, file in pairs)
+    labels = tuple(job.number for job, _ in pairs)
+    return TrainingSet(files, labels, load_toytown(root, "validation"), root.name)
 
 
 def toytown_records(root: Path, split: str) -> pd.DataFrame:

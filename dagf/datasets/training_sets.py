@@ -15,8 +15,9 @@ from numpy.typing import NDArray
 
 from dagf.datasets.benchmark import Benchmark, Indices, Query, TrainingSet, check_present
 from dagf.datasets.folder import hold_out, read_csv
+from dagf.datasets.manifest import list_differences, read_manifest
 from dagf.datasets.revisited import load_ground_truth, plain_file
-from dagf.errors import UserError
+from dagf.errors import UserError, choose
 from dagf.files import content_hash, file_sha256
 
 HELD_SEED = 2023  # which landmarks of GLDv2 are held out
@@ -129,3 +130,14 @@ TRAINING_SETS: Mapping[str, TrainingSource] = {  # by the name of `dagf data get
         "(arXiv 2404.01524).",
     ),
 }
+
+
+def open_training_set(name: str, data: Path, held_out: int) -> TrainingSet:
+    """Return a public training set; a `UserError` says how to get what is missing."""
+    source = TRAINING_SETS[choose("training set", name, TRAINING_SETS)]
+    folder, again = data / source.folder, f"`dagf data get {name}`"
+    if not folder.is_dir():
+        raise UserError(f"the training set {name} is not in {folder}: run {again}")
+    if wrong := list_differences(read_manifest(data / "manifest.json")[name], folder):
+        raise UserError(f"{folder} has {'; '.join(wrong)}: get it again with {again}")
+    return source.load(folder, held_out)

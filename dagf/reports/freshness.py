@@ -18,7 +18,6 @@ from dagf.datasets.public import folders_of
 from dagf.errors import UserError, choose
 from dagf.files import content_hash, file_sha256, read_json, slug
 from dagf.show.html import TEMPLATE
-from dagf.study import profiles
 from dagf.study.provenance import code_hash, imported_modules
 
 # What each notebook needs to have run before it; those that need nothing of each other run side by
@@ -143,7 +142,7 @@ class Report:
     def parts(self) -> dict[str, str]:
         """Return the hashes of all that the report would be made from now, as `WHAT` has them."""
         cells = [cell["source"] for cell in read_cells(self.name) if cell["cell_type"] == "code"]
-        profile = file_sha256(profiles.find(str(self.parameters.get("profile", "cpu"))))
+        profile = file_sha256(paths.profile(str(self.parameters.get("profile", "cpu"))))
         weights = str(self.parameters.get("weights", ""))
         manifest = sums([paths.data() / "manifest.json"])
         return {

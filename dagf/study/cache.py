@@ -32,8 +32,13 @@ def cached_table(file: Path, make: Callable[[], pd.DataFrame]) -> pd.DataFrame:
     Raises `UserError` for a broken file.
     """
     if not file.exists():
-        _write(file, make())
-    return read_table(file)
+        table = make()
+        with atomic_path(file) as temporary:
+            table.to_csv(temporary, index=False)
+    try:
+        return pd.read_csv(file, keep_default_na=False, na_values=["", "nan"])
+    except ValueError as error:  # pandas' ParserError and EmptyDataError are among them
+        raise UserError(f"{file} is broken; delete it: it is made again") from error
 
 
 def cached_tables(
@@ -44,23 +49,10 @@ def cached_tables(
     make: key -> table, in a worker process, where torch's generators are in no known state.
     Raises `UserError` for a broken file.
     """
-    missing = [key for key, file in files.items() if not file.exists()]
-    side_by_side(partial(_make, files, make), missing, what)
-    return {key: read_table(file) for key, file in files.items()}
+    table = partial(_table, files, make)
+    side_by_side(table, [key for key, file in files.items() if not file.exists()], what)
+    return {key: table(key) for key in files}
 
 
-def read_table(file: Path) -> pd.DataFrame:
-    """Return the table in a CSV file; raise `UserError` where it is broken."""
-    try:
-        return pd.read_csv(file, keep_default_na=False, na_values=["", "nan"])
-    except ValueError as error:  # pandas' ParserError and EmptyDataError are among them
-        raise UserError(f"{file} is broken; delete it: it is made again") from error
-
-
-def _make(files: Mapping[K, Path], make: Callable[[K], pd.DataFrame], key: K) -> None:
-    _write(files[key], make(key))
-
-
-def _write(file: Path, table: pd.DataFrame) -> None:
-    with atomic_path(file) as temporary:
-        table.to_csv(temporary, index=False)
+def _table(files: Mapping[K, Path], make: Callable[[K], pd.DataFrame], key: K) -> pd.DataFrame:
+    return cached_table(files[key], partial(make, key))

@@ -7,7 +7,6 @@ from typing import Annotated, Any, Literal, TypeVar, get_args, get_type_hints
 
 from pydantic import ConfigDict, Field, TypeAdapter, ValidationError
 from pydantic.dataclasses import dataclass
-from pydantic_core import ErrorDetails
 
 from dagf.datasets.images import ImageSpec
 from dagf.errors import UserError, choose, shown
@@ -57,7 +56,7 @@ class TrainSpec:
     miner_options: dict[str, float] = field(default_factory=dict)
     augmentation: str = "photograph"
     decay: Rate = 0.0
-    precision: Literal["float32", "bfloat16", "float16"] = "float32"
+    precision: Literal["float32", "bfloat16"] = "float32"
     accumulate: Count = 1
     mining: Mining | None = None
 
@@ -121,35 +120,24 @@ def read_fields(kind: type[T], values: Any, where: str) -> T:
 
     Raises `UserError`, with `where` and the field, for one that is unknown, missing or wrong.
     """
-    text = json.dumps(
-        [values], default=str
-    )  # as JSON lists become tuples, and nothing else is bent
+    # As JSON lists become tuples, and nothing else is bent.
+    text = json.dumps([values], default=str)
     try:
         adapter = TypeAdapter(list[kind], config=STRICT)  # type: ignore[valid-type]
         return adapter.validate_json(text, strict=True)[0]
     except ValidationError as error:
-        raise UserError(_explained(kind, error.errors()[0], where)) from error
+        first = error.errors()[0]
     except UserError as error:  # of a dataclass that checks itself
         raise UserError(f"{where}: {error}") from error
-
-
-def _explained(kind: type, error: ErrorDetails, where: str) -> str:
-    path = [str(part) for part in error["loc"][1:]]
-    within = ": ".join([where, ".".join(path[:-1])]) if path[1:] else where
-    match error["type"]:
-        case "unexpected_keyword_argument":
-            try:
-                choose(f"field in {within}", path[-1], _fields_at(kind, path[:-1]))
-            except UserError as unknown:
-                return str(unknown)
-        case "missing" | "missing_argument":
-            return f"{within}: '{path[-1]}' is missing"
-        case "value_error":
-            return f"{': '.join([where, *path])}: {error['ctx']['error']}"
-    needed = error["msg"].partition("should ")[2]
-    number = "number" in needed and isinstance(error["input"], str)
-    remedy = " (YAML takes 1e-3 for a text: write 1.0e-3)" if number else ""
-    return f"{where}: {'.'.join(path)} is {shown(error['input'])}, but should {needed}{remedy}"
+    path = [str(part) for part in first["loc"][1:]]
+    if first["type"] == "unexpected_keyword_argument":
+        choose(f"field in {where}", path[-1], _fields_at(kind, path[:-1]))
+    said = first["msg"].removeprefix("Value error, ")
+    if said.startswith("Input should "):
+        said = f"{said.replace('Input', 'it', 1)}, but is {shown(first['input'])}"
+        if "number" in said and isinstance(first["input"], str):
+            said += " (YAML takes 1e-3 for a text: write 1.0e-3)"
+    raise UserError(": ".join(filter(None, [where, ".".join(path), said])))
 
 
 def _fields_at(kind: Any, path: list[str]) -> Iterator[str]:

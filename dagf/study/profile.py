@@ -2,23 +2,22 @@
 
 from collections.abc import Hashable
 from dataclasses import replace
-from typing import Annotated, Any, TypeVar
+from typing import Annotated, TypeVar
 
 import yaml
 from pydantic import AfterValidator, Field
 from pydantic.dataclasses import dataclass
 
+from dagf import paths
 from dagf.datasets.images import ImageSpec
 from dagf.errors import UserError
 from dagf.model.backbone import BackboneSpec
 from dagf.model.variants import VARIANTS
-from dagf.study import profiles
 from dagf.study.config import STRICT, Rate, TrainSpec, read_fields
 from dagf.study.evaluation import EvaluationSpec
 from dagf.toytown.generate import ToytownSpec
 
 V = TypeVar("V", bound=Hashable)
-MOST_PIXELS = 4096  # a side: beyond it no network of ours fits in memory
 
 
 def _distinct(values: tuple[V, ...]) -> tuple[V, ...]:
@@ -29,17 +28,12 @@ def _distinct(values: tuple[V, ...]) -> tuple[V, ...]:
     return values
 
 
-def _fits_in_memory(image: ImageSpec) -> ImageSpec:
-    if image.size > MOST_PIXELS:
-        raise ValueError(f"size is {image.size} pixels, but should be at most {MOST_PIXELS}")
-    return image
-
-
-Image = Annotated[ImageSpec, AfterValidator(_fits_in_memory)]
 Arms = Annotated[tuple[str, ...], AfterValidator(_distinct)]
 Rates = Annotated[tuple[Rate, ...], AfterValidator(_distinct)]
 Seed = Annotated[int, Field(ge=0, lt=2**32)]
+Seeds = Annotated[tuple[Seed, ...], Field(min_length=1), AfterValidator(_distinct)]
 PyramidScale = Annotated[float, Field(gt=0, lt=10)]
+Scales = Annotated[tuple[PyramidScale, ...], Field(min_length=1), AfterValidator(_distinct)]
 
 
 @dataclass(frozen=True, config=STRICT)
@@ -80,21 +74,19 @@ class Profile:
     name: str
     about: str
     backbone: BackboneSpec
-    image: Image
+    image: ImageSpec
     arms: Annotated[Arms, Field(min_length=1)]
-    seeds: Annotated[tuple[Seed, ...], Field(min_length=1), AfterValidator(_distinct)]
+    seeds: Seeds
     arm_training: TrainSpec | None = None
     rates: Rates = ()
     heads: ArmPlan | None = None
     toytown: ToytownSpec | None = None
     backbone_training: TrainSpec | None = None
     off_the_shelf: Arms = ()
-    scales: Annotated[tuple[PyramidScale, ...], Field(min_length=1), AfterValidator(_distinct)] = (
-        1.0,
-    )
+    scales: Scales = (1.0,)
     held_out: Annotated[int, Field(ge=1)] = 4
     training_set: str = ""
-    test_image: Image | None = None
+    test_image: ImageSpec | None = None
     whitening: str = ""
     scale: Scale | None = None
 
@@ -140,17 +132,6 @@ class Profile:
         return replace(self.heads, arms=every if heads else self.arms)
 
 
-class _Loader(yaml.SafeLoader):
-    """Plain values only, and no key twice: the first value would be lost without a word."""
-
-    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
-        keys = [key.value for key, _ in node.value]
-        twice = [key for key in keys if keys.count(key) > 1]
-        if twice:
-            raise yaml.constructor.ConstructorError(problem=f"'{twice[0]}' stands there twice")
-        return super().construct_mapping(node, deep)
-
-
 def load_profile(name: str) -> Profile:
     """Return the profile of that name, or that in a YAML file of your own.
 
@@ -158,7 +139,7 @@ def load_profile(name: str) -> Profile:
     """
     where = f"profile {name}"
     try:
-        values = yaml.load(profiles.find(name).read_text(encoding="utf-8"), _Loader)
+        values = yaml.safe_load(paths.profile(name).read_text(encoding="utf-8"))
     except (yaml.YAMLError, ValueError) as error:  # ValueError: not UTF-8, or no date
         raise UserError(f"{where} is not valid YAML: {str(error).splitlines()[0]}") from error
     return read_fields(Profile, values, where)

@@ -7,9 +7,7 @@ could leave one out.
 
 import ast
 import platform
-import subprocess
-import sys
-from collections.abc import Iterable
+import re
 from functools import cache
 from importlib import metadata
 from pathlib import Path
@@ -19,13 +17,6 @@ from dagf.files import content_hash
 
 PACKAGE = Path(__file__).parents[1]
 LIBRARIES = ("torch", "torchvision", "numpy")
-THREADS = (
-    "OMP_NUM_THREADS",
-    "MKL_NUM_THREADS",
-    "OPENBLAS_NUM_THREADS",
-    "NUMEXPR_NUM_THREADS",
-    "VECLIB_MAXIMUM_THREADS",
-)
 
 
 @cache
@@ -34,17 +25,13 @@ def code_hash(*modules: str) -> str:
 
     modules: full names, e.g. "dagf.study.training". Comments, docstrings and layout do not count.
     """
-    return content_hash({name: code_only(_source(name)) for name in closure(modules)})
-
-
-def closure(modules: Iterable[str]) -> list[str]:
-    """Return the names of dagf modules and of all that they import, directly or not."""
-    found: set[str] = set()
-    waiting = set(modules)
+    sources: dict[str, str] = {}
+    waiting = {*modules}
     while waiting:
-        found |= waiting
-        waiting = set().union(*(imported_modules(_source(name)) for name in waiting)) - found
-    return sorted(found)
+        sources |= {name: _source(name) for name in waiting}
+        found = (imported_modules(sources[name]) for name in waiting)
+        waiting = set().union(*found) - sources.keys()
+    return content_hash({name: code_only(source) for name, source in sources.items()})
 
 
 @cache
@@ -90,44 +77,27 @@ def _source(module: str) -> str:
     return file.read_text(encoding="utf-8")
 
 
-def evaluation_hash() -> str:
-    """Return the hash of the code that turns a network and images into average precisions."""
-    return code_hash("dagf.study.evaluation")
-
-
 def thread_limits(threads: int) -> dict[str, str]:
     """Return the environment that keeps numeric libraries to `threads` threads."""
-    return {name: str(threads) for name in THREADS}
-
-
-def cpu_model() -> str:
-    """Return the name of the CPU."""
-    info = Path("/proc/cpuinfo")
-    if info.is_file():
-        for line in info.read_text(encoding="utf-8", errors="replace").splitlines():
-            if line.startswith("model name"):
-                return line.partition(":")[2].strip()
-    if sys.platform == "darwin":
-        command = ["sysctl", "-n", "machdep.cpu.brand_string"]
-        said = subprocess.run(command, capture_output=True, text=True).stdout.strip()
-        return said or platform.machine()
-    return platform.processor() or platform.machine()
-
-
-def gpu_models() -> list[str]:
-    """Return the names of the NVIDIA GPUs as the driver has them: importing torch takes seconds."""
-    files = sorted(Path("/proc/driver/nvidia/gpus").glob("*/information"))
-    lines = [line for file in files for line in file.read_text(errors="replace").splitlines()]
-    return [line.partition(":")[2].strip() for line in lines if line.startswith("Model")]
+    return {f"{name}_NUM_THREADS": str(threads) for name in ("OMP", "MKL", "OPENBLAS", "NUMEXPR")}
 
 
 def machine(threads: int) -> dict[str, Any]:
-    """Return what matters of a machine to the figures made on it: no host name, no user name."""
+    """Return what matters of a machine to the figures made on it: no host name, no user name.
+
+    Names of CPU and NVIDIA GPUs are the system's own: importing torch would take seconds.
+    """
+    cpus = re.findall(r"model name\s*: (.+)", _read(Path("/proc/cpuinfo")))
+    files = sorted(Path("/proc/driver/nvidia/gpus").glob("*/information"))
     return {
-        "cpu": cpu_model(),
+        "cpu": cpus[0] if cpus else platform.processor() or platform.machine(),
         "threads": threads,
-        "gpus": gpu_models(),
+        "gpus": [name for file in files for name in re.findall(r"Model:\s*(.+)", _read(file))],
         "system": platform.system(),
         "python": platform.python_version(),
         "versions": {library: metadata.version(library) for library in LIBRARIES},
     }
+
+
+def _read(file: Path) -> str:
+    return file.read_text(errors="replace") if file.is_file() else ""

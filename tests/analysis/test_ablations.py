@@ -303,7 +303,7 @@ def test_a_bin_without_positives_says_nothing(
     toy: Study, toy_root: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("DAGF_ROOT", str(toy_root))
-    control = control_of(toy, distractors=3)  # it has nothing but the first bin
+    control = control_of(toy)  # it has nothing but the first bin
     first, *others, growth = gains(control, "dagf", "gem", "occlusion")
     assert first.mean == pytest.approx(contrast(control, "dagf", "gem", "Medium").mean)
     for one in (*others, growth):

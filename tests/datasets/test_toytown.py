@@ -16,7 +16,7 @@ from dagf.datasets.toytown import (
     open_toytown,
     toytown_records,
     toytown_spec,
-    toytown_training_images,
+    toytown_training,
 )
 from dagf.errors import UserError
 from tests.toytown.version import SMALL as TINY
@@ -30,8 +30,10 @@ def root(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def test_layout_and_training_labels(root: Path) -> None:
     assert root.name == f"toytown-{TINY.id}"
     assert toytown_spec(root) == TINY
-    files, labels = toytown_training_images(root)
-    assert labels == [0, 0, 1, 1, 2, 2]
+    training = toytown_training(root)
+    files, labels = training.files, training.labels
+    assert labels == (0, 0, 1, 1, 2, 2)
+    assert training.validation.name == "toytown-validation"
     assert all(cv2.imread(str(file)).shape == (64, 64, 3) for file in files)
     assert not list((root / "test" / "masks").glob("*query*"))
     assert len(list((root / "test" / "masks").glob("*.png"))) == 2 * 4

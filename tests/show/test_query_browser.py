@@ -255,7 +255,7 @@ def test_attention_lies_over_the_pictures(toy: Study, explorer: Explorer) -> Non
     query, spec = toy.test.queries[0], toy.profile.evaluation_image
     file = toy.test.root / query.file
     for arm in ("dagf", "gem untrained"):
-        seen = look(toy.network(explorer.arms[arm].of), file, spec, query.box)
+        seen = look(explorer.arms[arm].of.network(), file, spec, query.box)
         expected = seen.attention if arm == "dagf" else seen.effective
         assert np.array_equal(explorer.looked(View(arm), file, query.box), expected)
 

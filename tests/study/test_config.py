@@ -13,12 +13,12 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from pydantic import ValidationError
 
+from dagf import paths
 from dagf.datasets.images import ImageSpec
 from dagf.errors import UserError
 from dagf.model.backbone import BackboneSpec
 from dagf.model.network import Variant
 from dagf.model.variants import VARIANTS
-from dagf.study import profiles
 from dagf.study.config import Mining, RunConfig, TrainSpec, read_fields
 from dagf.study.profile import ArmPlan, Profile, load_profile
 from tests.fixtures import PROFILE, configured
@@ -58,29 +58,25 @@ def test_plain_values_become_the_dataclass() -> None:
     assert outer(word="w").word == "w"
 
 
+NUMBER = "it should be a valid number, but is"
+
+
 @pytest.mark.parametrize(
     ("values", "message"),
     [
         ({"rat": 1}, "unknown field in here 'rat': did you mean 'rate'"),
-        ({1: 1}, "unknown field in here '1'"),
-        ({"inner": {"widht": 1}}, "unknown field in here: inner 'widht': did you mean 'width'"),
+        ({"inner": {"widht": 1}}, "unknown field in here 'widht': did you mean 'width'"),
         ({"maybe": {"widht": 1}}, "did you mean 'width'"),
-        ({"rate": "fast"}, "here: rate is 'fast', but should be a valid number"),
+        ({"rate": "fast"}, f"here: rate: {NUMBER} 'fast'"),
         ({"rate": "1e-3"}, "(YAML takes 1e-3 for a text: write 1.0e-3)"),
-        ({"rate": True}, "here: rate is True, but should be a valid number"),
-        ({"rate": float("nan")}, "here: rate is nan"),
-        ({"rate": float("inf")}, "here: rate is inf"),
-        ({"rate": None}, "here: rate is None"),
-        ({"on": 1}, "here: on is 1, but should be a valid boolean"),
-        ({"name": 5}, "here: name is 5, but should be a valid string"),
-        ({"mode": "c"}, "here: mode is 'c', but should be 'a' or 'b'"),
-        ({"sizes": 3}, "here: sizes is 3"),
-        ({"sizes": "34"}, "here: sizes is '34'"),
-        ({"sizes": [1, 1.5]}, "here: sizes.1 is 1.5, but should be a valid integer"),
-        ({"options": {"margin": "big"}}, "here: options.margin is 'big'"),
-        ({"options": [1]}, "here: options is"),
-        ({"inner": 3}, "here: inner is 3"),
-        ({"word": 3}, "here: word is 3"),
+        ({"rate": True}, f"here: rate: {NUMBER} True"),
+        ({"rate": float("nan")}, "here: rate: it should be a finite number"),
+        ({"on": 1}, "here: on: it should be a valid boolean, but is 1"),
+        ({"name": 5}, "here: name: it should be a valid string, but is 5"),
+        ({"mode": "c"}, "here: mode: it should be 'a' or 'b', but is 'c'"),
+        ({"sizes": [1, 1.5]}, "here: sizes.1: it should be a valid integer, but is 1.5"),
+        ({"options": {"margin": "big"}}, f"here: options.margin: {NUMBER} 'big'"),
+        ({"inner": 3}, "here: inner: it should"),
     ],
 )
 def test_anything_else_is_refused_in_one_line(values: dict[Any, Any], message: str) -> None:
@@ -91,14 +87,14 @@ def test_anything_else_is_refused_in_one_line(values: dict[Any, Any], message: s
 
 
 def test_a_missing_field_is_named() -> None:
-    with pytest.raises(UserError, match="here: 'name' is missing"):
+    with pytest.raises(UserError, match="here: name: "):
         read_fields(Outer, {}, "here")
     for nothing in (None, 3, []):
         with pytest.raises(UserError, match=r"^here"):
             read_fields(Outer, nothing, "here")
 
 
-@pytest.mark.parametrize("name", profiles.names())
+@pytest.mark.parametrize("name", paths.profile_names())
 def test_the_profiles_we_ship(name: str) -> None:
     profile = load_profile(name)
     assert profile.name == name
@@ -106,36 +102,24 @@ def test_the_profiles_we_ship(name: str) -> None:
     assert profile.heads is None or set(profile.heads.arms) <= set(VARIANTS)
     assert set(profile.off_the_shelf) <= set(VARIANTS)
     assert json.dumps(dataclasses.asdict(profile), allow_nan=False)
-
-
-def test_there_is_a_profile_for_every_reader() -> None:
-    assert {"smoke", "cpu", "gpu", "photographs", "paper", "paper-gldv2"} <= set(profiles.names())
-
-
-def test_an_unknown_profile_suggests_the_nearest() -> None:
-    with pytest.raises(UserError, match="unknown profile 'smok': did you mean 'smoke'"):
-        load_profile("smok")
+    assert {"smoke", "cpu", "gpu", "photographs", "paper"} <= set(paths.profile_names())
 
 
 def test_a_profile_of_ones_own(profile: Callable[..., str], tmp_path: Path) -> None:
     mine = load_profile(profile(seeds=[7], scales=[1, 0.5]))
-    assert isinstance(mine, Profile)
-    assert mine.seeds == (7,)
-    assert mine.scales == (1.0, 0.5)
-    assert mine.drawing.size == 48
+    assert (mine.seeds, mine.scales, mine.drawing.size) == ((7,), (1.0, 0.5), 48)
     assert mine.backbone_training is not None
     assert mine.backbone_training.steps == 1
     assert load_profile(profile(backbone_training=None)).backbone_training is None
     with pytest.raises(UserError, match=r"profile .*nowhere\.yaml does not exist"):
         load_profile(str(tmp_path / "nowhere.yaml"))
+    with pytest.raises(UserError, match="unknown profile 'smok': did you mean 'smoke'"):
+        load_profile("smok")
 
 
 @pytest.mark.parametrize(
     "text",
-    [
-        *("a: [1", "a: b: c", "- a", "", "3", "!!python/object:os.system {}", "a: 2020-99-99"),
-        *("name: a\nname: b", "? [a, b]\n: c"),
-    ],
+    ["a: [1", "a: b: c", "- a", "", "3", "!!python/object:os.system {}", "a: 2020-99-99"],
 )
 def test_a_broken_profile_is_one_line(tmp_path: Path, text: str) -> None:
     path = tmp_path / "broken.yml"
@@ -175,24 +159,38 @@ def test_any_other_value_is_a_profile_or_one_line(
         assert "\n" not in str(error)
 
 
+AT_LEAST = "it should be greater than or equal to"
+
+
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"seeds": []}, "seeds is .*, but should have at least 1 item"),
-        ({"arms": []}, "arms is .*, but should have at least 1 item"),
-        ({"scales": []}, "scales is .*, but should have at least 1 item"),
+        *(({name: []}, f"{name}: .* at least 1 item") for name in ("seeds", "arms", "scales")),
         ({"arms": ["gem", "dagf", "gem"]}, "arms: 'gem' stands there twice"),
         ({"seeds": [0, 1, 0]}, "seeds: 0 stands there twice"),
         ({"rates": [1e-3, 1e-3]}, r"rates: 0\.001 stands there twice"),
-        ({"seeds": [-1]}, r"seeds\.0 is -1, but should be greater than or equal to 0"),
-        ({"image": {"size": 60000}}, "image: size is 60000 pixels, but should be at most 4096"),
-        ({"test_image": {"size": 60000}}, "size is 60000 pixels"),
+        ({"seeds": [-1]}, rf"seeds\.0: {AT_LEAST} 0, but is -1"),
         ({"image": {"size": 0}}, "profile .*: image size 0 is not a positive number"),
         ({"toytown": {"size": 4}}, "profile .*: Toytown: size is 4"),
-        ({"scales": [1, 0]}, r"scales\.1 is 0, but should be greater than 0"),
-        ({"scale": {"distractors": 5, "rows": 10}}, r"scale\.rows is 10, but should be greater"),
-        ({"heads": {"arms": ["gem"]}}, "profile .*: heads: 'training' is missing"),
+        ({"scales": [1, 0]}, r"scales\.1: it should be greater than 0, but is 0"),
+        ({"scale": {"distractors": 5, "rows": 10}}, rf"scale\.rows: {AT_LEAST} 100, but is 10"),
+        ({"heads": {"arms": ["gem"]}}, "profile .*: heads.training: "),
         ({"arm_training": None}, "arm_training is missing, or heads where the arms"),
+        ({"arm_training": {"epochs": 0}}, f"arm_training.epochs: {AT_LEAST} 1, but is 0"),
+        ({"arm_training": {"epochs": 10**12}}, "epochs: it should be less than or equal to"),
+        ({"arm_training": {"rate": -1.0}}, rf"rate: {AT_LEAST} 0, but is -1\.0"),
+        ({"arm_training": {"warmup": 1.5}}, r"warmup: it should be less than or equal to 1"),
+        ({"arm_training": {"shrunk": 1.0}}, r"shrunk: it should be less than 1, but is 1\.0"),
+        (
+            {"arm_training": {"precision": "half"}},
+            "precision: it should be 'float32' or 'bfloat16'",
+        ),
+        ({"arm_training": {"mining": {"negatives": 0}}}, rf"mining\.negatives: {AT_LEAST} 1"),
+        (
+            {"arm_training": {"steps": 2, "mining": {"queries": 4}, "accumulate": 3}},
+            "arm_training: 4 queries do not fill 2 steps of 3 batches",
+        ),
+        ({"arm_training": {"mining": {}, "miner": "MultiSimilarityMiner"}}, "leave miner out"),
     ],
 )
 def test_a_profile_that_makes_no_sense(
@@ -200,35 +198,6 @@ def test_a_profile_that_makes_no_sense(
 ) -> None:
     with pytest.raises(UserError, match=message):
         load_profile(profile(**changes))
-
-
-@pytest.mark.parametrize(
-    ("changes", "message"),
-    [
-        ({"epochs": 0}, "epochs is 0, but should be greater than or equal to 1"),
-        ({"steps": 0}, "steps is 0"),
-        ({"landmarks": 0}, "landmarks is 0"),
-        ({"views": 0}, "views is 0"),
-        ({"epochs": 10**12}, "epochs is 1000000000000, but should be less than or equal to"),
-        ({"rate": -1.0}, r"rate is -1\.0, but should be greater than or equal to 0"),
-        ({"weight_decay": -0.1}, r"weight_decay is -0\.1"),
-        ({"warmup": 1.5}, r"warmup is 1\.5, but should be less than or equal to 1"),
-        ({"shrunk": 1.0}, r"shrunk is 1\.0, but should be less than 1"),
-        ({"precision": "half"}, "precision is 'half', but should be 'float32', 'bfloat16' or"),
-        ({"steps": 2, "mining": {"queries": 5}}, "5 queries do not fill 2 steps of 1 batches"),
-        (
-            {"steps": 2, "mining": {"queries": 4}, "accumulate": 3},
-            "4 queries do not fill 2 steps of 3 batches",
-        ),
-        ({"mining": {"negatives": 0}}, r"mining\.negatives is 0"),
-        ({"mining": {}, "miner": "MultiSimilarityMiner"}, "leave miner out"),
-    ],
-)
-def test_a_training_that_makes_no_sense(
-    profile: Callable[..., str], changes: dict[str, Any], message: str
-) -> None:
-    with pytest.raises(UserError, match=f"profile .*: arm_training.*{message}"):
-        load_profile(profile(arm_training=changes))
 
 
 def test_cached_maps_cannot_be_shrunk() -> None:

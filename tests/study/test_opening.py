@@ -73,7 +73,7 @@ def test_a_folder_without_training_images(
 @pytest.fixture
 def control(toy: Study, toy_root: Path, monkeypatch: pytest.MonkeyPatch) -> Study:
     monkeypatch.setenv("DAGF_ROOT", str(toy_root))
-    return control_of(toy, distractors=3)
+    return control_of(toy)
 
 
 def test_the_control_has_the_same_landmarks_without_the_nuisances(

@@ -10,11 +10,11 @@ import torch
 import yaml
 from torchvision.models import mobilenet_v2
 
+from dagf import paths
 from dagf.model.variants import variant
 from dagf.reports.runner import check_reports, run_reports
 from dagf.study.opening import open_study
 from dagf.study.profile import load_profile
-from dagf.study.profiles import find
 from dagf.study.provenance import machine
 from tests.fixtures import write_photographs
 
@@ -122,7 +122,7 @@ def test_photographs_with_nothing_to_train_on_get_their_pages(
         ):  # batch norm as it would be after a training: else all descriptors are one
             net(torch.rand(8, 3, 64, 64))
     torch.save(net.state_dict(), tmp_path / "weights.pth")
-    values = yaml.safe_load(find("photographs").read_text())
+    values = yaml.safe_load(paths.profile("photographs").read_text())
     small = {"size": 64, "mode": "squash"}, {"distractors": 0, "rows": 1000}
     (tmp_path / "mine.yaml").write_text(
         yaml.safe_dump({**values, **dict(zip(("image", "scale"), small, strict=True))})
