@@ -11,7 +11,7 @@ from typing import Annotated, Any, Literal
 import pandas as pd
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
 
-from dagf.datasets.benchmark import LABELS, Benchmark, from_ground_truth
+from dagf.datasets.benchmark import LABELS, Benchmark, Query, from_ground_truth
 from dagf.datasets.revisited import load_ground_truth, plain_file
 from dagf.errors import UserError
 from dagf.files import read_json
@@ -182,29 +182,25 @@ def count_differences(benchmark: Benchmark, expected: Counts) -> list[str]:
         for key, count in found.items()
         if count != getattr(expected, key)
     ]
-
-    def tell(numbers: list[int], what: str) -> None:
-        if numbers:
-            names = ", ".join(f"number {n} ({queries[n].file})" for n in numbers[:3])
-            wrong.append(f"{what}, as {names}")
-
+    odd: dict[str, set[int]] = {}  # what -> the queries that are so
     for label in LABELS if not wrong else ():
         if getattr(expected, label):
             without = {n for n, one in enumerate(queries) if not len(one.labels.get(label, ()))}
-            differ = sorted(without ^ {*expected.without.get(label, ())})
-            tell(differ, f"other queries without {label}")
+            odd[f"other queries without {label}"] = without ^ {*expected.without.get(label, ())}
     # Searched for uncropped it would find more, and could not be compared with any other figure.
-    whole = [n for n, query in enumerate(queries) if expected.boxes and query.box is None]
-    tell(whole, f"{len(whole)} queries without a box")
+    whole = {n for n, query in enumerate(queries) if query.box is None}
+    odd["queries without a box"] = whole if expected.boxes else set()
     row = {file: index for index, file in enumerate(benchmark.database)}
-    others = []
-    for n, query in enumerate(queries):
-        own, label = row.get(query.file), ""
-        if own is not None:
-            labels = query.labels.items()
-            label = next((label for label, rows in labels if own in rows), "no label")
-        if label != expected.own:
-            others.append(n)
+
+    def own(query: Query) -> str:
+        labels = (label for label, rows in query.labels.items() if row[query.file] in rows)
+        return next(labels, "no label") if query.file in row else ""
+
     where = f"labelled {expected.own} for itself" if expected.own else "outside the database"
-    tell(others, f"{len(others)} queries that are not {where}")
+    strange = {n for n, query in enumerate(queries) if own(query) != expected.own}
+    odd[f"queries that are not {where}"] = strange
+    for what, numbers in odd.items():
+        if numbers:
+            names = ", ".join(f"number {n} ({queries[n].file})" for n in sorted(numbers)[:3])
+            wrong.append(f"{len(numbers)} {what}, as {names}")
     return wrong

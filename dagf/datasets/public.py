@@ -55,28 +55,28 @@ def load_oxford(name: str, home: Path) -> Benchmark:
 def _text_truth(folder: Path, root: Path) -> dict[str, Any]:
     """Return imlist, qimlist and gnd from QUERY_query.txt, _good, _ok and _junk of `folder`.
 
-    'ok' is good and ok together. The database is what lies in `root`, without Paris's corrupt
-    files.
+    'ok' is good and ok together. The database is what lies in `root` or has a label, without
+    Paris's corrupt files.
     """
-    images = sorted({path.stem for path in root.glob("*.jpg")} - CORRUPT)
-    row = {image: index for index, image in enumerate(images)}
-    queries, entries = [], []
-    for path in sorted(folder.glob("*_query.txt")):
-        try:
+    queries, images = [], {path.stem for path in root.glob("*.jpg")}
+    entries: list[dict[str, Any]] = []
+    try:
+        for path in sorted(folder.glob("*_query.txt")):
             name, *box = path.read_text("utf-8").split()
             good, ok, junk = (
                 set(path.with_name(path.name.replace("_query", f"_{label}")).read_text().split())
                 for label in ("good", "ok", "junk")
             )
-            parts = {"ok": (good | ok) - CORRUPT, "junk": junk - CORRUPT}
-            entry = {label: [row[image] for image in part] for label, part in parts.items()}
-            entries.append({"bbx": [float(word) for word in box], **entry})
-        except KeyError as error:
-            raise UserError(f"{path}: {error} is not in {root}: unpack all of it there") from None
-        except (OSError, ValueError) as error:
-            raise UserError(f"cannot read {path} or its labels ({error}): get it again") from None
-        queries.append(name.removeprefix("oxc1_"))  # Oxford's queries have it, and nothing else
-    return {"imlist": images, "qimlist": queries, "gnd": entries}
+            queries.append(name.removeprefix("oxc1_"))  # Oxford's queries have it, and nothing else
+            entries.append({"bbx": [*map(float, box)], "ok": good | ok, "junk": junk})
+            images |= good | ok | junk
+    except (OSError, ValueError) as error:
+        raise UserError(f"cannot read {path} or its labels ({error}): get it again") from None
+    row = {image: index for index, image in enumerate(sorted(images - CORRUPT))}
+    for entry in entries:
+        for label in ("ok", "junk"):
+            entry[label] = [row[image] for image in entry[label] - CORRUPT]
+    return {"imlist": [*row], "qimlist": queries, "gnd": entries}
 
 
 def load_holidays(name: str, home: Path) -> Benchmark:

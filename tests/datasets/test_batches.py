@@ -45,10 +45,6 @@ def test_every_file_comes_once_in_batches_of_one_size(files: list[Path], batch: 
         assert torch.equal(seen[row], load_image(path, SPEC))
 
 
-def test_no_files_no_batches() -> None:
-    assert list(image_batches([], SPEC)) == []
-
-
 def test_crops_go_with_their_files(files: list[Path]) -> None:
     boxes: list[Box | None] = [
         (1.0, 2.0, 13.0 + row % 3, 15.0) if row % 2 else None for row in range(len(files))

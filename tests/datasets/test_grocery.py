@@ -8,11 +8,11 @@ from pathlib import Path
 
 import pytest
 
-from dagf.datasets.folder import load_folder, read_labels, training_images, validation_split
+from dagf.datasets.folder import read_labels
 from dagf.datasets.grocery import grocery_labels
 from dagf.datasets.public import open_benchmark
 from dagf.errors import UserError
-from tests.datasets.sets import MANIFEST, write_grocery, write_set
+from tests.datasets.sets import MANIFEST, write_grocery
 
 PACKED = re.compile(r"images/(test_|val_|iconic_|)(.+)_(\d+|Iconic)\.jpg")
 
@@ -41,22 +41,6 @@ def test_a_small_copy(tmp_path: Path) -> None:
         "test Anjou_002",
         "test Anjou_004",
     ]
-
-
-def test_it_is_a_folder_like_any_other(tmp_path: Path) -> None:
-    write_set("grocery", tmp_path)
-    made = open_benchmark("grocery", tmp_path)
-    assert {key: len(rows) for key, rows in made.query_sets.items()} == {
-        "query": 4,
-        "query-iconic": 2,
-    }
-    plain = load_folder(tmp_path / "test" / "grocery")
-    assert (plain.name, plain.database) == ("grocery", made.database)
-    files, labels = training_images(tmp_path / "test" / "grocery")
-    assert [file.parent.name for file in files] == ["Arla-Sour-Milk"] * 2 + ["Oatly-Oat-Milk"] * 4
-    assert labels == [0, 0, 1, 1, 1, 1]
-    kept, _, held = validation_split(tmp_path / "test" / "grocery", 1, seed=0)
-    assert len(kept) + len(held.files) == 6
 
 
 def test_the_rows_are_those_of_the_measured_labels(shared_data: Path, tmp_path: Path) -> None:
@@ -121,11 +105,4 @@ def test_a_wrong_list_is_named(tmp_path: Path, file: str, text: str | None, why:
     if text is not None:
         (tmp_path / "dataset" / file).write_text(text)
     with pytest.raises(UserError, match=rf"dataset is no whole copy of .*{why}.*: get it again"):
-        read_labels(tmp_path)
-
-
-def test_a_missing_photograph_is_named(tmp_path: Path) -> None:
-    write_grocery(tmp_path, pixels=False)
-    (tmp_path / "dataset" / "val.txt").write_text("val/Packages/Juice/x_001.jpg, 28, 19\n")
-    with pytest.raises(UserError, match=r"dataset names 1 images .*, as .*x_001\.jpg"):
         read_labels(tmp_path)

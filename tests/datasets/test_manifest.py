@@ -96,7 +96,7 @@ def test_which_queries_lack_a_label_is_checked(
     counts = SETS[name].expected.benchmark
     assert counts
     (wrong,) = count_differences(from_ground_truth(name, shared_data, truth), counts)
-    assert re.match(rf"other queries without {label}, as number 0 .*, number {index} ", wrong)
+    assert re.match(rf"2 other queries without {label}, as number 0 .*, number {index} ", wrong)
 
 
 def test_a_query_without_a_box_and_one_in_the_database_are_named(tmp_path: Path) -> None:

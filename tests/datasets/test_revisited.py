@@ -17,17 +17,6 @@ TRUTH = {
     "qimlist": ["q"],
     "gnd": [{"bbx": [1, 2.5, 300, 70000], "easy": [0], "hard": [2], "junk": []}],
 }
-MALICIOUS = {
-    "GLOBAL": b"cos\nsystem\n.",
-    "STACK_GLOBAL": b"\x80\x04\x8c\x02os\x8c\x06system\x93.",
-    "INST": b"(S'true'\nios\nsystem\n.",
-    "REDUCE": b"\x80\x02}}R.",
-    "OBJ": b"(}o.",
-    "NEWOBJ": b"\x80\x02}}\x81.",
-    "EXT1": b"\x80\x02\x82\x01.",
-    "PERSID": b"Pid\n.",
-    "BINPERSID": b"}Q.",
-}
 
 
 def write(path: Path, data: bytes) -> Path:
@@ -60,13 +49,6 @@ def test_code_in_a_pickle_never_runs(tmp_path: Path, protocol: int) -> None:
     with pytest.raises(UserError, match=r"it asks for .*, which may run code"):
         load_ground_truth(write(tmp_path / "gnd_x.pkl", data))
     assert not fired.exists()
-
-
-@pytest.mark.parametrize("opcode", MALICIOUS)
-def test_no_opcode_builds_an_object(tmp_path: Path, opcode: str) -> None:
-    with pytest.raises(UserError, match=r"gnd_x\.pkl is no pickle of plain data") as caught:
-        load_ground_truth(write(tmp_path / "gnd_x.pkl", MALICIOUS[opcode]))
-    assert "\n" not in str(caught.value)
 
 
 @pytest.mark.parametrize(

@@ -9,13 +9,10 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
 
 from dagf.datasets import unpack as module
 from dagf.datasets.unpack import unpack
 from dagf.errors import UserError
-from tests.hostile import FEW, damaged, read_or_refuse, tree
 
 PHOTO = os.urandom(3000)
 Entry = tuple[str, bytes, str]  # name; content, or where a link points; "", "link", "device"
@@ -132,20 +129,3 @@ def test_a_broken_archive_is_one_line(tmp_path: Path, out: Path, kind: str) -> N
         with pytest.raises(UserError, match=r"cannot be unpacked \(.*\): delete it") as caught:
             unpack(archive, out)
         assert "\n" not in str(caught.value)
-
-
-@pytest.mark.parametrize("kind", MAKERS)
-@FEW
-@given(st.data())
-def test_a_damaged_archive_is_read_or_refused(
-    tmp_path: Path, kind: str, data: st.DataObject
-) -> None:
-    entries: list[Entry] = [("d/a.jpg", b"photo" * 40, ""), ("d/b.txt", bytes(900), "")]
-    archive = tmp_path / "a"
-    good = MAKERS[kind](archive, entries).read_bytes()
-    archive.write_bytes(data.draw(damaged(good)))
-    out = tmp_path / "out" / os.urandom(4).hex()
-    out.mkdir(parents=True)
-    before = tree(tmp_path)
-    read_or_refuse(lambda: unpack(archive, out), archive)
-    assert all(name.startswith(f"out/{out.name}/") for name in tree(tmp_path) - before)
