@@ -13,11 +13,13 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as fn
 
+REDUCTION = 8  # of a bottleneck
+
 
 class Reading(nn.Module):
-    """A reading of the spatial attention, made for C channels: F -> (B, 1, H, W).
+    """A reading of the spatial attention, made for C channels: F (B, C, H, W) -> (B, 1, H, W).
 
-    learned: whether it has parameters and gives scores, which an activation turns into weights;
+    learned: whether it has parameters and gives scores e, which an activation turns into weights a;
     without parameters it gives the weights themselves.
     """
 
@@ -39,15 +41,14 @@ class RegionEvaluator(Reading):
     attention of NAN (Yang et al., CVPR 2017) and APANet (Zhu et al., ACM MM 2018).
     """
 
-    def __init__(self, channels: int, reduction: int = 8) -> None:
+    def __init__(self, channels: int) -> None:
         super().__init__(channels)
-        self.squeeze = nn.Linear(channels, max(1, channels // reduction))
+        self.squeeze = nn.Linear(channels, max(1, channels // REDUCTION))
         self.relate = nn.Linear(self.squeeze.out_features, channels, bias=False)
         self.bias = nn.Parameter(torch.zeros(()))
         nn.init.zeros_(self.relate.weight)
 
     def forward(self, features: Tensor) -> Tensor:
-        """F of shape (B, C, H, W) -> scores e of shape (B, 1, H, W)."""
         evaluator = self.relate(torch.tanh(self.squeeze(features.mean((2, 3)))))
         return _inner_product(evaluator, features) + self.bias
 
@@ -70,7 +71,6 @@ class ChannelRelation(Reading):
         self.bias = nn.Parameter(torch.zeros(()))
 
     def forward(self, features: Tensor) -> Tensor:
-        """F of shape (B, C, H, W) -> scores e of shape (B, 1, H, W)."""
         rows = fn.normalize(features.flatten(2), dim=2)
         relation = torch.softmax(rows @ rows.transpose(1, 2) / self.log_temperature.exp(), dim=2)
         evaluator = (relation @ features.mean((2, 3)).unsqueeze(2)).squeeze(2)
@@ -85,31 +85,27 @@ class GatedReadout(Reading):
     Ancestors: SE (Hu et al., CVPR 2018) and CBAM (Woo et al., ECCV 2018).
     """
 
-    def __init__(self, channels: int, reduction: int = 8) -> None:
+    def __init__(self, channels: int) -> None:
         super().__init__(channels)
-        self.squeeze = nn.Linear(channels, max(1, channels // reduction), bias=False)
+        self.squeeze = nn.Linear(channels, max(1, channels // REDUCTION), bias=False)
         self.excite = nn.Linear(self.squeeze.out_features, channels, bias=False)
         self.readout = nn.Parameter(torch.zeros(channels))
         self.bias = nn.Parameter(torch.zeros(()))
 
     def forward(self, features: Tensor) -> Tensor:
-        """F of shape (B, C, H, W) -> scores e of shape (B, 1, H, W)."""
         gate = torch.sigmoid(self.excite(fn.relu(self.squeeze(features.mean((2, 3))))))
         return torch.einsum("bc,bchw->bhw", self.readout * gate, features).unsqueeze(1) + self.bias
 
 
 class FeatureNorm(Reading):
-    """Reading E, without parameters: the weight is the length of the local feature.
+    """Reading E, without parameters: the length of the local feature, as in HOW (ECCV 2020).
 
-        a_ij = (sum_c f_ijc^2 + 1e-10)^{1/2}
-
-    As in HOW (Tolias et al., ECCV 2020).
+    a_ij = (sum_c f_ijc^2 + 1e-10)^{1/2}
     """
 
     learned = False
 
     def forward(self, features: Tensor) -> Tensor:
-        """F of shape (B, C, H, W) -> weights a > 0 of shape (B, 1, H, W)."""
         return (features.square().sum(1, keepdim=True) + 1e-10).sqrt()
 
 
@@ -124,7 +120,6 @@ class CroWWeight(Reading):
     learned = False
 
     def forward(self, features: Tensor) -> Tensor:
-        """F of shape (B, C, H, W) -> weights a >= 0 of shape (B, 1, H, W)."""
         return crow_weight(features)
 
 

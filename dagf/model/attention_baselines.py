@@ -14,6 +14,16 @@ from timm.layers.squeeze_excite import SEModule
 from torch import Tensor, nn
 from torch.nn import functional as fn
 
+REDUCTION = 8  # of GLAM's 1x1 convolutions
+
+
+def attend(query: Tensor, key: Tensor, value: Tensor) -> Tensor:
+    """Return what each of N queries takes of M values: sum_j softmax_j <k_j, q_i> v_j.
+
+    query (B, D, N), key (B, D, M), value (B, E, M) -> (B, E, N).
+    """
+    return value @ torch.softmax(key.transpose(1, 2) @ query, dim=1)
+
 
 class SOLAR(nn.Module):
     """Second-order attention: each cell is completed by those it resembles (Ng et al., ECCV 2020).
@@ -24,35 +34,29 @@ class SOLAR(nn.Module):
     starts at zero, so that a fresh network equals one without.
     """
 
-    def __init__(self, channels: int, reduction: int = 2) -> None:
+    def __init__(self, channels: int) -> None:
         super().__init__()
-        middle = max(1, channels // reduction)
+        middle = max(1, channels // 2)
         self.f, self.g = (nn.Sequential(*_normed(channels, middle), nn.ReLU()) for _ in range(2))
         self.h = nn.Conv2d(channels, middle, 1)
         self.v = nn.Conv2d(middle, channels, 1)
         for parameter in self.v.parameters():
             nn.init.zeros_(parameter)
 
-    def relations(self, features: Tensor) -> Tensor:
-        """F -> how much each cell takes from each, (B, HW, HW); every row is a soft-max."""
-        query, key = self.f(features).flatten(2), self.g(features).flatten(2)
-        return torch.softmax(query.transpose(1, 2) @ key / math.sqrt(query.shape[1]), dim=2)
-
     def forward(self, features: Tensor) -> Tensor:
-        """F of shape (B, C, H, W) -> F' of the same shape."""
-        mixed = self.h(features).flatten(2) @ self.relations(features).transpose(1, 2)
-        return features + self.v(mixed.unflatten(2, features.shape[2:]))
+        f, g, h = (one(features).flatten(2) for one in (self.f, self.g, self.h))
+        z = attend(f / math.sqrt(f.shape[1]), g, h)
+        return features + self.v(z.reshape(*z.shape[:2], *features.shape[2:]))
 
 
 class LocalChannel(nn.Module):
-    """GLAM's local channel attention, as ECA's: A = sigmoid(conv_k(GAP F)), k = 3 channels."""
+    """GLAM's local channel attention, as ECA's: A = sigmoid(conv_3(GAP F)), (B, C, 1, 1)."""
 
     def __init__(self) -> None:
         super().__init__()
         self.near = _over_channels()
 
     def forward(self, features: Tensor) -> Tensor:
-        """F of shape (B, C, H, W) -> A of shape (B, C, 1, 1)."""
         gate = torch.sigmoid(self.near(features.mean((2, 3)).unsqueeze(1)))
         return gate.transpose(1, 2).unsqueeze(3)
 
@@ -60,13 +64,13 @@ class LocalChannel(nn.Module):
 class LocalSpatial(nn.Module):
     """GLAM's local spatial attention: context around each cell, from 1x1 to 7x7.
 
-    With X = conv_1(F) in R^{C/8}, A = conv_1([X, conv_3(X), conv_5(X), conv_7(X)]); 5x5 and 7x7 are
-    3x3 convolutions dilated by 2 and 3.
+    With X = conv_1(F) in R^{C/8}, A = conv_1([X, conv_3(X), conv_5(X), conv_7(X)]), (B, 1, H, W);
+    5x5 and 7x7 are 3x3 convolutions dilated by 2 and 3. A has any sign, as nothing follows.
     """
 
-    def __init__(self, channels: int, reduction: int = 8) -> None:
+    def __init__(self, channels: int) -> None:
         super().__init__()
-        middle = max(1, channels // reduction)
+        middle = max(1, channels // REDUCTION)
         self.squeeze = nn.Conv2d(channels, middle, 1)
         self.around = nn.ModuleList(
             nn.Conv2d(middle, middle, 3, padding=d, dilation=d) for d in (1, 2, 3)
@@ -74,7 +78,6 @@ class LocalSpatial(nn.Module):
         self.readout = nn.Conv2d(4 * middle, 1, 1)
 
     def forward(self, features: Tensor) -> Tensor:
-        """F of shape (B, C, H, W) -> A of shape (B, 1, H, W), of any sign, as nothing follows."""
         squeezed = self.squeeze(features)
         around = [context(squeezed) for context in self.around]
         return self.readout(torch.cat([squeezed, *around], dim=1))
@@ -83,8 +86,9 @@ class LocalSpatial(nn.Module):
 class GlobalChannel(nn.Module):
     """GLAM's global channel attention: each channel attends to all channels.
 
-    With q, k = sigmoid(conv_3(GAP F)) in R^C, G_c = sum_d A_dc F_d, where A_dc = softmax_d(k_d
-    q_c).
+    With q, k = sigmoid(conv_3(GAP F)) in R^C,
+
+        G_c = sum_d A_dc F_d,    A_dc = softmax_d(k_d q_c)
     """
 
     def __init__(self) -> None:
@@ -92,11 +96,10 @@ class GlobalChannel(nn.Module):
         self.query, self.key = _over_channels(), _over_channels()
 
     def forward(self, features: Tensor) -> Tensor:
-        """F of shape (B, C, H, W) -> G of the same shape."""
         average = features.mean((2, 3)).unsqueeze(1)
         query, key = torch.sigmoid(self.query(average)), torch.sigmoid(self.key(average))
-        attention = torch.softmax(key.transpose(1, 2) @ query, dim=1)
-        return torch.einsum("bdc,bdhw->bchw", attention, features)
+        planes = features.flatten(2).transpose(1, 2)
+        return attend(query, key, planes).transpose(1, 2).reshape(features.shape)
 
 
 class GlobalSpatial(nn.Module):
@@ -107,18 +110,17 @@ class GlobalSpatial(nn.Module):
         G_i = u(sum_j A_ji v_j),    A_ji = softmax_j <k_j, q_i>
     """
 
-    def __init__(self, channels: int, reduction: int = 8) -> None:
+    def __init__(self, channels: int) -> None:
         super().__init__()
-        middle = max(1, channels // reduction)
+        middle = max(1, channels // REDUCTION)
         self.query, self.value = nn.Conv2d(channels, middle, 1), nn.Conv2d(channels, middle, 1)
         self.key = nn.Conv2d(channels, middle, 1, bias=False)  # a bias would cancel in the soft-max
         self.expand = nn.Conv2d(middle, channels, 1)
 
     def forward(self, features: Tensor) -> Tensor:
-        """F of shape (B, C, H, W) -> G of the same shape."""
         query, key, value = (one(features).flatten(2) for one in (self.query, self.key, self.value))
-        mixed = value @ torch.softmax(key.transpose(1, 2) @ query, dim=1)
-        return self.expand(mixed.unflatten(2, features.shape[2:]))
+        mixed = attend(query, key, value)
+        return self.expand(mixed.reshape(*mixed.shape[:2], *features.shape[2:]))
 
 
 class GLAM(nn.Module):
@@ -136,7 +138,6 @@ class GLAM(nn.Module):
         self.fusion = nn.Parameter(torch.zeros(3))
 
     def forward(self, features: Tensor) -> Tensor:
-        """F of shape (B, C, H, W) -> F' of the same shape."""
         local_map = self.local_channel(features) * features + features
         local_map = self.local_spatial(features) * local_map + local_map
         global_map = self.global_channel(features) * features
@@ -159,7 +160,6 @@ class DELF(nn.Module):
         self.score = nn.Conv2d(channels, 1, 1)
 
     def forward(self, features: Tensor) -> Tensor:
-        """F of shape (B, C, H, W) -> F' of the same shape, each local feature of length a_ij."""
         embedded = self.embed(features)
         return fn.softplus(self.score(torch.relu(embedded))) * fn.normalize(embedded, dim=1)
 
@@ -180,8 +180,7 @@ BASELINES: dict[str, Callable[[int], nn.Module]] = {  # each takes the number of
     "delf": DELF,
     # SE (Hu et al., CVPR 2018): F' = sigmoid(W2 relu(W1 GAP F)) * F
     "se": SEModule,
-    # CBAM (Woo et al., ECCV 2018): channels from mean and maximum, then cells from a 7x7
-    # convolution
+    # CBAM (Woo et al., ECCV 2018): channels from mean and maximum, then cells by a convolution
     "cbam": CbamModule,
     # ECA (Wang et al., CVPR 2020): F' = sigmoid(conv_k(GAP F)) * F, k growing with log C
     "eca": EcaModule,

@@ -8,12 +8,12 @@ learns from nothing on two cores. A backbone maps images (B, 3, H, W), normalise
 import pickle
 import warnings
 from dataclasses import dataclass
-from pathlib import Path
 
 import torch
 import torchvision
 from safetensors.torch import load_file
 from torch import Tensor, nn
+from torchvision.models import list_models
 from torchvision.models.feature_extraction import create_feature_extractor
 
 from dagf.errors import UserError, choose
@@ -39,13 +39,8 @@ class BackboneSpec:
 
 # Families of torchvision whose `features` end with the last map, or with a max pooling after it.
 WITH_FEATURES = (
-    "alexnet",
-    "convnext",
-    "densenet",
-    "efficientnet",
-    "mobilenet",
-    "squeezenet",
-    "vgg",
+    *("alexnet", "convnext", "densenet", "efficientnet"),
+    *("mobilenet", "squeezenet", "vgg"),
 )
 
 
@@ -54,16 +49,10 @@ class SmallBackbone(nn.Sequential):
 
     channels = 128
 
-    def __init__(
-        self, widths: tuple[int, ...] = (32, 48, 96, 128), strides: tuple[int, ...] = (2, 2, 1, 1)
-    ) -> None:
-        stem = nn.Sequential(
-            nn.Conv2d(3, widths[0], 3, 2, 1, bias=False), nn.BatchNorm2d(widths[0]), nn.ReLU()
-        )
-        inputs = (widths[0], *widths[:-1])
-        super().__init__(
-            stem, *(_Residual(*stage) for stage in zip(inputs, widths, strides, strict=True))
-        )
+    def __init__(self) -> None:
+        stages = (32, 32, 2), (32, 48, 2), (48, 96, 1), (96, 128, 1)
+        stem = nn.Sequential(*_normed(3, 32, 3, 2), nn.ReLU())
+        super().__init__(stem, *(_Residual(*stage) for stage in stages))
 
 
 class _Residual(nn.Module):
@@ -72,23 +61,20 @@ class _Residual(nn.Module):
     def __init__(self, inputs: int, outputs: int, stride: int) -> None:
         super().__init__()
         self.branch = nn.Sequential(
-            nn.Conv2d(inputs, outputs, 3, stride, 1, bias=False),
-            nn.BatchNorm2d(outputs),
-            nn.ReLU(),
-            nn.Conv2d(outputs, outputs, 3, 1, 1, bias=False),
-            nn.BatchNorm2d(outputs),
+            *_normed(inputs, outputs, 3, stride), nn.ReLU(), *_normed(outputs, outputs, 3)
         )
-        same = stride == 1 and inputs == outputs
-        self.shortcut: nn.Module = (
-            nn.Identity()
-            if same
-            else nn.Sequential(
-                nn.Conv2d(inputs, outputs, 1, stride, bias=False), nn.BatchNorm2d(outputs)
-            )
-        )
+        self.shortcut: nn.Module = nn.Identity()
+        if stride > 1 or inputs != outputs:
+            self.shortcut = nn.Sequential(*_normed(inputs, outputs, 1, stride))
 
     def forward(self, x: Tensor) -> Tensor:
         return torch.relu(self.branch(x) + self.shortcut(x))
+
+
+def _normed(inputs: int, outputs: int, size: int, stride: int = 1) -> tuple[nn.Module, nn.Module]:
+    """Return a convolution that keeps the map's size at stride 1, and its batch norm."""
+    convolution = nn.Conv2d(inputs, outputs, size, stride, size // 2, bias=False)
+    return convolution, nn.BatchNorm2d(outputs)
 
 
 class _Cut(nn.Module):
@@ -110,48 +96,34 @@ def make_backbone(spec: BackboneSpec) -> tuple[nn.Module, int]:
 
     Raise `UserError` for an unknown network or node, and for weights that do not fit.
     """
-    if spec.name == "small":
-        small = SmallBackbone()
+    name = choose("backbone", spec.name, ["small", *list_models(module=torchvision.models)])
+    if name == "small":
         if spec.cut or spec.weights == "imagenet":
             raise UserError(
                 "backbone small has no node to cut at and no ImageNet weights; "
                 "leave backbone.cut and .weights out"
             )
-        if spec.pretrained:
-            _load_weights(small, Path(spec.weights))
-        return small, SmallBackbone.channels
-    name = choose(
-        "backbone", spec.name, ["small", *torchvision.models.list_models(module=torchvision.models)]
-    )
+        return _with_weights(SmallBackbone(), spec.weights), SmallBackbone.channels
     try:
-        network = torchvision.models.get_model(
-            name, weights="DEFAULT" if spec.weights == "imagenet" else None
-        )
+        pretrained = "DEFAULT" if spec.weights == "imagenet" else None
+        network = torchvision.models.get_model(name, weights=pretrained)
     except OSError as error:
         raise UserError(
             f"the ImageNet weights of {name} could not be downloaded ({error}); "
             "give a file of weights instead (--weights FILE)"
         ) from error
-    if spec.weights not in ("none", "imagenet"):
-        _load_weights(network, Path(spec.weights))
-    backbone = _cut(network, name, spec.cut)
-    with torch.inference_mode():
-        shape = backbone.eval()(torch.zeros(1, 3, 64, 64)).shape
-    if len(shape) != 4:
-        raise UserError(
-            f"node '{spec.cut}' of {name} is not a feature map but of shape {tuple(shape)}"
-        )
-    return backbone, shape[1]
-
-
-def _cut(network: nn.Module, name: str, node: str) -> nn.Module:
-    node = node or default_cut(network, name)
+    node = spec.cut or default_cut(network, name)
     if not node:
         raise UserError(
             f"backbone {name} has no default cut; name a node, e.g. backbone.cut: features.10"
         )
     choose(f"node of {name}", node, [path for path, _ in network.named_modules() if path])
-    return _Cut(network, node)
+    backbone = _Cut(_with_weights(network, spec.weights), node)
+    with torch.inference_mode():
+        shape = backbone.eval()(torch.zeros(1, 3, 64, 64)).shape
+    if len(shape) != 4:
+        raise UserError(f"node '{node}' of {name} is not a feature map but of shape {tuple(shape)}")
+    return backbone, shape[1]
 
 
 def default_cut(network: nn.Module, name: str) -> str:
@@ -162,23 +134,19 @@ def default_cut(network: nn.Module, name: str) -> str:
     return next((node for node in ("layer4", "trunk_output") if hasattr(network, node)), "")
 
 
-def _load_weights(network: nn.Module, path: Path) -> None:
-    read = load_file if path.suffix == ".safetensors" else _load_tensors
+def _with_weights(network: nn.Module, weights: str) -> nn.Module:
+    """Return the network with the weights of a file, if `weights` names one."""
+    if weights in ("none", "imagenet"):
+        return network
     try:
-        network.load_state_dict(read(path))
-    except FileNotFoundError as error:
-        raise UserError(f"weights file {path} does not exist") from error
-    except pickle.UnpicklingError as error:  # torch's own text advises to run the code in it
-        raise UserError(
-            f"weights file {path} is refused: it is damaged or holds more than tensors; "
-            "save the state dict alone"
-        ) from error
+        tensors = weights.endswith(".safetensors")
+        state = load_file(weights) if tensors else torch.load(weights, "cpu", weights_only=True)
+        network.load_state_dict(state)
     except Exception as error:  # torch and safetensors raise many kinds, some of many lines
-        reason = " ".join(str(error).split()) or type(error).__name__
+        reason = " ".join(str(error).split())[:300] or type(error).__name__
+        if isinstance(error, pickle.UnpicklingError):  # whose text advises to run the code in it
+            reason = "it is damaged or holds more than tensors; save the state dict alone"
         raise UserError(
-            f"weights file {path} does not fit {type(network).__name__}: {reason[:300]}"
+            f"weights file {weights} does not fit {type(network).__name__}: {reason}"
         ) from error
-
-
-def _load_tensors(path: Path) -> dict[str, Tensor]:
-    return torch.load(path, "cpu", weights_only=True)
+    return network

@@ -37,9 +37,7 @@ class TupleContrastiveLoss(losses.ContrastiveLoss):  # type: ignore[misc]  # the
 OWN = {"TupleContrastiveLoss": TupleContrastiveLoss}
 
 
-def make_loss(
-    name: str, classes: int, dimensions: int, options: Mapping[str, Any] | None = None
-) -> nn.Module:
+def make_loss(name: str, classes: int, dimensions: int, /, **options: Any) -> nn.Module:
     """Return the loss of that class name, e.g. 'CosFaceLoss' (the additive-margin soft-max).
 
     Classification losses get their number of classes and dimensions from here; their weights are
@@ -49,30 +47,21 @@ def make_loss(
     return _make("loss", vars(losses) | OWN, name, options, known)
 
 
-def make_miner(name: str, options: Mapping[str, Any] | None = None) -> nn.Module:
+def make_miner(name: str, /, **options: Any) -> nn.Module:
     """Return the miner of that class name: (embeddings, labels) -> pairs or triplets."""
     return _make("miner", vars(miners), name, options, {})
 
 
-def _make(
-    kind: str,
-    classes: Mapping[str, Any],
-    name: str,
-    options: Mapping[str, Any] | None,
-    known: Mapping[str, Any],
-) -> nn.Module:
+Named = Mapping[str, Any]
+
+
+def _make(kind: str, classes: Named, name: str, options: Named, known: Named) -> nn.Module:
     choose(kind, name, [key for key, value in classes.items() if inspect.isclass(value)])
-    made = classes[name]
-    accepted = {
-        parameter
-        for base in made.__mro__
-        if base not in (nn.Module, object)
-        for parameter in inspect.signature(base.__init__).parameters
-    } - {"self", "args", "kwargs"}
-    for option in options or {}:
-        choose(f"option of {name}", option, accepted)
-    given = {key: value for key, value in known.items() if key in accepted}
+    bases = [base for base in classes[name].__mro__ if base not in (nn.Module, object)]
+    accepted = set().union(*(inspect.signature(base.__init__).parameters for base in bases))
+    for option in options:
+        choose(f"option of {name}", option, accepted - {"self", "args", "kwargs"})
     try:
-        return made(**given, **(options or {}))
+        return classes[name](**{key: known[key] for key in known if key in accepted}, **options)
     except TypeError as error:
         raise UserError(f"{kind} {name} cannot be made from these options: {error}") from error

@@ -115,18 +115,13 @@ class AttentiveHead(nn.Module):
     def __init__(self, channels: int, variant: Variant) -> None:
         super().__init__()
         self.baseline = BASELINES[variant.baseline](channels) if variant.baseline else None
-        self.spatial = (
-            SpatialAttention(channels, variant.spatial, variant.activation)
-            if variant.spatial
-            else None
-        )
-        self.residual = variant.residual
+        self.spatial: nn.Module | None = None
+        if variant.spatial:
+            self.spatial = SpatialAttention(channels, variant.spatial, variant.activation)
         self.channel = ChannelAttention(channels) if variant.channel else None
-        self.order = variant.order
-        pooling = POOLINGS[variant.pooling].for_channels(channels)
-        self.scale_and_mask = ScaleAndMask(
-            pooling, variant.windows, variant.window_kind, variant.mask
-        )
+        self.residual, self.order = variant.residual, variant.order
+        pooling, windows = POOLINGS[variant.pooling](channels), variant.windows
+        self.scale_and_mask = ScaleAndMask(pooling, windows, variant.window_kind, variant.mask)
         self.dimensions = pooling.multiple * channels
 
     def inspect(self, feature_map: Tensor) -> Inspection:

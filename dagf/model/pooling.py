@@ -2,7 +2,6 @@
 
 from collections.abc import Iterator
 from fractions import Fraction
-from typing import Self
 
 import torch
 from torch import Tensor, nn
@@ -12,7 +11,7 @@ from dagf.model.attention import crow_weight
 
 
 class Pooling(nn.Module):
-    """What the poolings have in common.
+    """A pooling of maps of C channels, with `kept` over the kept cells only (None: every cell).
 
     multiple: the vector has `multiple` * C numbers. learned: whether it has parameters. additive:
     whether it grows in proportion to the map, so that the contributions of its cells add up.
@@ -24,17 +23,14 @@ class Pooling(nn.Module):
     additive = True
     any_size = True
 
-    @classmethod
-    def for_channels(cls, channels: int) -> Self:
-        """Return the pooling of a map of that many channels."""
-        return cls()
+    def __init__(self, channels: int = 0) -> None:
+        super().__init__()
 
 
 class MAC(Pooling):
     """Maximum of each channel (Tolias et al., ICLR 2016). A MAX-Mask leaves it as it is."""
 
     def forward(self, features: Tensor, kept: Tensor | None = None) -> Tensor:
-        """(B, C, H, W) -> (B, C); `kept` is a boolean (B, 1, H, W), None for every cell."""
         return _only(features, kept).amax((2, 3))
 
 
@@ -42,25 +38,20 @@ class SPoC(Pooling):
     """Mean of each channel (Babenko & Lempitsky, ICCV 2015; without its centre prior)."""
 
     def forward(self, features: Tensor, kept: Tensor | None = None) -> Tensor:
-        """(B, C, H, W) -> (B, C); with `kept` the mean over the kept cells only."""
         return _mean(features, kept)
 
 
 class GeM(Pooling):
-    """Generalised mean (mean max(F, eps)^p)^{1/p}, p learned from 3.
-
-    Radenovic et al., TPAMI 2019, eq. 2.
-    """
+    """Generalised mean (mean max(F, eps)^p)^{1/p}, p learned (Radenovic et al., 2019, eq. 2)."""
 
     learned = True
 
-    def __init__(self, p: float = 3.0, eps: float = 1e-6) -> None:
-        super().__init__()
+    def __init__(self, channels: int = 0, p: float = 3.0, eps: float = 1e-6) -> None:
+        super().__init__(channels)
         self.p = nn.Parameter(torch.tensor(p))
         self.eps = eps
 
     def forward(self, features: Tensor, kept: Tensor | None = None) -> Tensor:
-        """(B, C, H, W) -> (B, C); with `kept` the mean is over the kept cells only."""
         powers = features.clamp(min=self.eps).pow(self.p)
         return _mean(powers, kept).pow(1.0 / self.p)
 
@@ -68,30 +59,25 @@ class GeM(Pooling):
 class RMAC(Pooling):
     """Regional maxima: the sum of the L2-normalised MAC of the map and of each of its regions.
 
-    Tolias et al., ICLR 2016. The regions are those of `rmac_regions`. The published pipeline
-    whitens each regional vector before the sum; here whitening comes after the descriptor, as for
-    every other method.
+    Tolias et al., ICLR 2016. The regions are those of `rmac_regions`; cells that are not kept count
+    as 0. The published pipeline whitens each regional vector before the sum; here whitening comes
+    after the descriptor, as for every other method.
     """
 
     additive = False
     any_size = False
 
-    def __init__(self, levels: int = 3) -> None:
-        super().__init__()
-        self.levels = levels
-
     def forward(self, features: Tensor, kept: Tensor | None = None) -> Tensor:
-        """(B, C, H, W) -> (B, C); cells that are not kept count as 0."""
         features = _only(features, kept)
         height, width = features.shape[2:]
         maxima = [features.amax((2, 3))]
-        for top, left, side in rmac_regions(height, width, self.levels):
+        for top, left, side in rmac_regions(height, width):
             maxima.append(features[:, :, top : top + side, left : left + side].amax((2, 3)))
         return fn.normalize(torch.stack(maxima), dim=2).sum(0)
 
 
-def rmac_regions(height: int, width: int, levels: int = 3) -> Iterator[tuple[int, int, int]]:
-    """Yield R-MAC's square regions (top, left, side) on a map of that size, level by level.
+def rmac_regions(height: int, width: int) -> Iterator[tuple[int, int, int]]:
+    """Yield R-MAC's square regions (top, left, side) on a map of that size, on three levels.
 
     With w = min(H, W), level l has windows of side floor(2w / (l + 1)), l along the short side and
     l + m - 1 along the long one, evenly spaced; m in {2..7} is the number of w x w windows along
@@ -101,7 +87,7 @@ def rmac_regions(height: int, width: int, levels: int = 3) -> Iterator[tuple[int
     short, long = sorted((height, width))
     overlaps = {m: 1 - Fraction(long - short, short * (m - 1)) for m in range(2, 8)}
     steps = min(overlaps, key=lambda m: abs(overlaps[m] - Fraction(2, 5)))
-    for level in range(1, levels + 1):
+    for level in (1, 2, 3):
         side = 2 * short // (level + 1)
         if side == 0:
             return
@@ -125,11 +111,10 @@ class CroW(Pooling):
 
     Kalantidis et al., ECCV Workshops 2016. nz_c is the share of cells at which channel c is not 0,
     a the spatial weight of `dagf.model.attention.crow_weight`. A channel that is 0 everywhere gets
-    0.
+    0; cells that are not kept count as 0 in both weights.
     """
 
     def forward(self, features: Tensor, kept: Tensor | None = None) -> Tensor:
-        """(B, C, H, W) -> (B, C); cells that are not kept count as 0, in both weights."""
         features = _only(features, kept)
         pooled = (crow_weight(features) * features).sum((2, 3))
         share = (features > 0).to(features.dtype).mean((2, 3))
@@ -137,32 +122,26 @@ class CroW(Pooling):
 
 
 class NetVLAD(Pooling):
-    """Residuals to K learned centres, each cell soft-assigned (Arandjelovic et al., CVPR 2016).
+    """Residuals to 16 learned centres, each cell soft-assigned (Arandjelovic et al., CVPR 2016).
 
         x = f_ij / |f_ij|,    a_k(x) = softmax_k <w_k, x>
         V_k = sum_ij a_k(x) (x - c_k),    v = (V_k / |V_k|)_k
 
-    w_k starts at alpha c_k and is learned apart from c_k. The paper takes the centres from a
+    w_k starts at 100 c_k and is learned apart from c_k. The paper takes the centres from a
     k-means over the training features; a constructor has none, so they start as random directions
     of rectified features.
     """
 
+    multiple = 16
     learned = True
     additive = False
 
-    def __init__(self, channels: int, clusters: int = 16, alpha: float = 100.0) -> None:
-        super().__init__()
-        self.multiple = clusters
-        self.centres = nn.Parameter(fn.normalize(torch.randn(clusters, channels).relu()))
-        self.assignment = nn.Parameter(alpha * self.centres.detach())
-
-    @classmethod
-    def for_channels(cls, channels: int) -> Self:
-        """Return the pooling of a map of that many channels."""
-        return cls(channels)
+    def __init__(self, channels: int) -> None:
+        super().__init__(channels)
+        self.centres = nn.Parameter(fn.normalize(torch.randn(self.multiple, channels).relu()))
+        self.assignment = nn.Parameter(100.0 * self.centres.detach())
 
     def forward(self, features: Tensor, kept: Tensor | None = None) -> Tensor:
-        """(B, C, H, W) -> (B, K * C), centre by centre; with `kept` summed over the kept cells."""
         cells = fn.normalize(features.flatten(2), dim=1)
         shares = torch.softmax(self.assignment @ cells, dim=1)
         if kept is not None:

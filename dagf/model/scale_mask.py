@@ -7,7 +7,6 @@ our reading.
 """
 
 from collections.abc import Callable
-from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -39,7 +38,10 @@ class ScaleFilters(nn.Module):
 
 
 class Mask(nn.Module):
-    """What the masks share. repeatable: whether the same map always keeps the same cells."""
+    """A non-negative map (B, C, H, W) -> the kept cells, boolean (B, 1, H, W), None for every cell.
+
+    repeatable: whether the same map always keeps the same cells.
+    """
 
     repeatable = True
 
@@ -53,7 +55,6 @@ class MaxMask(Mask):
     """
 
     def forward(self, features: Tensor) -> Tensor:
-        """A non-negative map (B, C, H, W) -> the kept cells, boolean (B, 1, H, W)."""
         features = features.detach()
         peak = features.amax((2, 3), keepdim=True)
         kept = ((features == peak) & (peak > 0)).any(1, keepdim=True)
@@ -67,7 +68,6 @@ class SumMask(Mask):
     """
 
     def forward(self, features: Tensor) -> Tensor:
-        """A non-negative map (B, C, H, W) -> the kept cells, boolean (B, 1, H, W)."""
         total = features.detach().sum(1, keepdim=True)
         return total >= total.flatten(1).quantile(0.5, dim=1).view(-1, 1, 1, 1)
 
@@ -82,23 +82,17 @@ class RandomMask(Mask):
 
     repeatable = False
 
-    def __init__(self) -> None:
-        super().__init__()
-        self.max_mask = MaxMask()
-
     def forward(self, features: Tensor) -> Tensor:
-        """A non-negative map (B, C, H, W) -> the kept cells, boolean (B, 1, H, W)."""
-        model = self.max_mask(features)
-        # a random order of the cells
-        rank = torch.rand(model.shape, device=model.device).flatten(1).argsort(1)
-        return (rank < model.flatten(1).sum(1, keepdim=True)).view(model.shape)
+        model = MaxMask()(features)
+        place = torch.rand(model.shape, device=model.device).flatten(1).argsort(1)  # of each cell
+        return (place < model.flatten(1).sum(1, keepdim=True)).view(model.shape)
 
 
 class NoMask(Mask):
     """Keep every cell: the scheme without its MAX-Mask."""
 
     def forward(self, features: Tensor) -> None:
-        """A map -> None, which poolings take as "every cell"."""
+        return None
 
 
 MASKS: dict[str, type[Mask]] = {
@@ -107,13 +101,6 @@ MASKS: dict[str, type[Mask]] = {
     "sum": SumMask,
     "random": RandomMask,
 }
-
-
-class Scaled(NamedTuple):
-    """A unit descriptor (B, D), and for each window the kept cells (None: all)."""
-
-    descriptor: Tensor
-    kept: list[Tensor | None]
 
 
 class ScaleAndMask(nn.Module):
@@ -135,12 +122,12 @@ class ScaleAndMask(nn.Module):
         self.mask = MASKS[mask]()
         self.pooling = pooling
 
-    def forward(self, features: Tensor) -> Scaled:
-        """A non-negative map (B, C, H, W) -> `Scaled`."""
+    def forward(self, features: Tensor) -> tuple[Tensor, list[Tensor | None]]:
+        """A non-negative map -> unit descriptors (B, D), and for each window the kept cells."""
         scales = self.filters(features)
         kept = [self.mask(scale) for scale in scales]
         pooled = [
             fn.normalize(self.pooling(scale, cells))
             for scale, cells in zip(scales, kept, strict=True)
         ]
-        return Scaled(fn.normalize(torch.stack(pooled).sum(0)), kept)
+        return fn.normalize(torch.stack(pooled).sum(0)), kept

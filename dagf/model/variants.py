@@ -5,11 +5,15 @@ off.
 """
 
 from dataclasses import replace
+from functools import partial
 
 from dagf.errors import choose
 from dagf.model.network import Variant
 
-DAGF = Variant("DAGF", spatial="evaluator", channel=True, windows=(1, 2, 3), mask="max")
+spatial = partial(Variant, spatial="evaluator")
+both = partial(Variant, spatial="evaluator", channel=True)
+scaled = partial(Variant, windows=(1, 2, 3), mask="max")
+DAGF = both("DAGF", windows=(1, 2, 3), mask="max")
 
 VARIANTS: dict[str, Variant] = {
     # other aggregations
@@ -27,43 +31,25 @@ VARIANTS: dict[str, Variant] = {
     "cbam": Variant("GeM + CBAM", baseline="cbam"),
     "eca": Variant("GeM + ECA", baseline="eca"),
     # the spatial attention and its readings
-    "spatial": Variant("GeM + spatial", spatial="evaluator"),
+    "spatial": spatial("GeM + spatial"),
     "spatial-gram": Variant("GeM + spatial (gram)", spatial="gram"),
     "spatial-gate": Variant("GeM + spatial (gate)", spatial="gate"),
     "spatial-norm": Variant("GeM + spatial (norm)", spatial="norm", activation="none"),
     "spatial-crow": Variant("GeM + spatial (CroW)", spatial="crow", activation="none"),
-    "spatial-softplus": Variant(
-        "GeM + spatial (softplus)", spatial="evaluator", activation="softplus"
-    ),
-    "spatial-softmax": Variant(
-        "GeM + spatial (softmax)", spatial="evaluator", activation="softmax"
-    ),
-    "spatial-residual": Variant("GeM + spatial (residual)", spatial="evaluator", residual=True),
+    "spatial-softplus": spatial("GeM + spatial (softplus)", activation="softplus"),
+    "spatial-softmax": spatial("GeM + spatial (softmax)", activation="softmax"),
+    "spatial-residual": spatial("GeM + spatial (residual)", residual=True),
     # the channel attention, and the two together
     "channel": Variant("GeM + channel", channel=True),
-    "attention": Variant("GeM + spatial + channel", spatial="evaluator", channel=True),
-    "channel-spatial": Variant(
-        "GeM + spatial + channel (channel first)",
-        spatial="evaluator",
-        channel=True,
-        order="channel-spatial",
-    ),
-    "parallel": Variant(
-        "GeM + spatial + channel (parallel)", spatial="evaluator", channel=True, order="parallel"
-    ),
+    "attention": both("GeM + spatial + channel"),
+    "channel-spatial": both("GeM + spatial + channel (channel first)", order="channel-spatial"),
+    "parallel": both("GeM + spatial + channel (parallel)", order="parallel"),
     # the scale and mask scheme
     "windows": Variant("GeM + scales", windows=(1, 2, 3)),
     "mask": Variant("GeM + mask", mask="max"),
-    "scale-mask": Variant("GeM + scale and mask", windows=(1, 2, 3), mask="max"),
-    "scale-mask-average": Variant(
-        "GeM + scale and mask (average windows)",
-        windows=(1, 2, 3),
-        window_kind="average",
-        mask="max",
-    ),
-    "scale-mask-spoc": Variant(
-        "SPoC + scale and mask", pooling="spoc", windows=(1, 2, 3), mask="max"
-    ),
+    "scale-mask": scaled("GeM + scale and mask"),
+    "scale-mask-average": scaled("GeM + scale and mask (average windows)", window_kind="average"),
+    "scale-mask-spoc": scaled("SPoC + scale and mask", pooling="spoc"),
     # the whole, and the whole with one choice made otherwise
     "dagf": DAGF,
     "dagf-average": replace(DAGF, title="DAGF (average windows)", window_kind="average"),

@@ -81,8 +81,8 @@ class Objective(nn.Module):
     def __init__(self, extract: nn.Module, spec: TrainSpec, classes: int, dimensions: int) -> None:
         super().__init__()
         self.extract, self.mixed = extract, spec.precision == "bfloat16"
-        self.loss = make_loss(spec.loss, classes, dimensions, spec.loss_options)
-        self.miner = make_miner(spec.miner, spec.miner_options) if spec.miner else None
+        self.loss = make_loss(spec.loss, classes, dimensions, **spec.loss_options)
+        self.miner = make_miner(spec.miner, **spec.miner_options) if spec.miner else None
 
     def forward(
         self, batch: Tensor, labels: Tensor, pairs: tuple[Tensor, ...] | None = None

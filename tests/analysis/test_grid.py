@@ -131,7 +131,7 @@ def test_every_window_set_is_a_variant_of_the_network(toy: Study) -> None:
                 scheme = ScaleAndMask(network, windows, kind, mask)
                 for rows, batch in maps.batches():  # crops of several sizes
                     with torch.inference_mode():
-                        assert np.allclose(found[rows], scheme(batch).descriptor, atol=1e-6)
+                        assert np.allclose(found[rows], scheme(batch)[0], atol=1e-6)
 
 
 def test_one_row_a_combination_draw_seed_and_query(toy: Study, cells: pd.DataFrame) -> None:

@@ -18,7 +18,7 @@ def embeddings(seed: int = 0) -> Tensor:
 def test_the_additive_margin_softmax_by_hand() -> None:
     """-log e^{s (cos_y - m)} / (e^{s (cos_y - m)} + sum_{c != y} e^{s cos_c}), averaged."""
     scale, margin = 8.0, 0.35
-    loss = make_loss("CosFaceLoss", 3, 5, {"scale": scale, "margin": margin})
+    loss = make_loss("CosFaceLoss", 3, 5, scale=scale, margin=margin)
     assert loss.W.shape == (5, 3)
     total, vectors = 0.0, embeddings()
     for vector, label in zip(vectors.tolist(), LABELS.tolist(), strict=True):
@@ -44,7 +44,7 @@ def test_the_contrastive_loss_by_hand() -> None:
             elif i != j:
                 far.append(max(0.0, 1.5 - distance))
     expected = sum(near) / len(near) + sum(far) / len([value for value in far if value > 0])
-    loss = make_loss("ContrastiveLoss", 2, 2, {"pos_margin": 0, "neg_margin": 1.5})
+    loss = make_loss("ContrastiveLoss", 2, 2, pos_margin=0, neg_margin=1.5)
     assert loss(vectors, torch.tensor(labels)).item() == pytest.approx(expected, rel=1e-5)
 
 
@@ -61,7 +61,7 @@ def test_the_contrastive_loss_of_tuples_by_hand() -> None:
             expected += max(0.0, margin - math.dist(rows[query], rows[negative])) ** 2 / 2
             pairs[2].append(query)
             pairs[3].append(negative)
-    loss = make_loss("TupleContrastiveLoss", 2, 3, {"neg_margin": margin})
+    loss = make_loss("TupleContrastiveLoss", 2, 3, neg_margin=margin)
     labels, places = torch.arange(8), tuple(map(torch.tensor, pairs))
     assert loss(vectors, labels, places).item() == pytest.approx(expected / 2, rel=1e-5)
     with pytest.raises(UserError, match="did you mean 'TupleContrastiveLoss'"):
@@ -101,7 +101,7 @@ def test_losses_by_name(name: str) -> None:
 
 
 def test_a_miner_picks_pairs_for_a_loss() -> None:
-    miner = make_miner("MultiSimilarityMiner", {"epsilon": 0.5})
+    miner = make_miner("MultiSimilarityMiner", epsilon=0.5)
     assert miner.epsilon == 0.5
     pairs = miner(embeddings(), LABELS)
     assert len(pairs) == 4
@@ -120,11 +120,11 @@ def test_misspelt_names_and_options_are_suggested() -> None:
     with pytest.raises(
         UserError, match="unknown option of CosFaceLoss 'margn': did you mean 'margin'"
     ):
-        make_loss("CosFaceLoss", 3, 5, {"margn": 1})
+        make_loss("CosFaceLoss", 3, 5, margn=1)
     with pytest.raises(
         UserError, match="unknown option of MultiSimilarityMiner 'epsilom': did you mean 'epsilon'"
     ):
-        make_miner("MultiSimilarityMiner", {"epsilom": 1})
+        make_miner("MultiSimilarityMiner", epsilom=1)
 
 
 def test_a_loss_that_needs_more_is_one_line() -> None:

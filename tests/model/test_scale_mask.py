@@ -158,39 +158,39 @@ def test_windows_against_the_slow_loop(kind: str, size: tuple[int, int]) -> None
 @pytest.mark.parametrize("pooling", POOLINGS)
 def test_one_window_without_mask_is_plain_pooling(pooling: str) -> None:
     features = noise(3, 5, 4, 6)
-    made = POOLINGS[pooling].for_channels(5)
-    found, expected = ScaleAndMask(made, windows=(1,), mask="none")(features), made(features)
-    torch.testing.assert_close(found.descriptor, expected / expected.norm(dim=1, keepdim=True))
-    assert found.kept == [None]
+    made = POOLINGS[pooling](5)
+    (found, kept), expected = ScaleAndMask(made, (1,), "max", "none")(features), made(features)
+    torch.testing.assert_close(found, expected / expected.norm(dim=1, keepdim=True))
+    assert kept == [None]
 
 
 @pytest.mark.parametrize("pooling", POOLINGS)
 @pytest.mark.parametrize("kind", WINDOW_KINDS)
 def test_each_scale_is_normalised_before_the_sum(pooling: str, kind: str) -> None:
     features = noise(2, 6, 7, 5)
-    made = POOLINGS[pooling].for_channels(6)
-    found = ScaleAndMask(made, (1, 2, 3), kind)(features)
+    made = POOLINGS[pooling](6)
+    found, kept_cells = ScaleAndMask(made, (1, 2, 3), kind, "max")(features)
     total = torch.zeros(2, 6 * made.multiple)
-    for scale, kept in zip(ScaleFilters((1, 2, 3), kind)(features), found.kept, strict=True):
+    for scale, kept in zip(ScaleFilters((1, 2, 3), kind)(features), kept_cells, strict=True):
         assert kept is not None
         assert torch.equal(kept, slow_mask(scale))
         for image in range(2):
             vector = made(scale[image : image + 1], kept[image : image + 1])[0]
             total[image] += vector / vector.norm()
-    torch.testing.assert_close(found.descriptor, total / total.norm(dim=1, keepdim=True))
+    torch.testing.assert_close(found, total / total.norm(dim=1, keepdim=True))
 
 
 @given(tied, st.sampled_from(sorted(WINDOW_KINDS)), st.sampled_from(sorted(MASKS)))
 def test_unit_length_whatever_the_map(values: np.ndarray, kind: str, mask: str) -> None:
-    found = ScaleAndMask(GeM(), (1, 2, 3), kind, mask)(torch.from_numpy(values))
-    torch.testing.assert_close(found.descriptor.norm(dim=1), torch.ones(len(values)))
+    found, _ = ScaleAndMask(GeM(), (1, 2, 3), kind, mask)(torch.from_numpy(values))
+    torch.testing.assert_close(found.norm(dim=1), torch.ones(len(values)))
 
 
 def test_the_descriptor_does_not_turn_with_the_map() -> None:
     features, scheme = noise(2, 6, 7, 5), ScaleAndMask(GeM())
-    expected = scheme(features).descriptor
+    expected = scheme(features)[0]
     for turned in (features.rot90(1, (2, 3)), features.flip(3), features.flip(2)):
-        torch.testing.assert_close(scheme(turned).descriptor, expected)
+        torch.testing.assert_close(scheme(turned)[0], expected)
 
 
 def test_a_shift_matters_less_to_larger_max_windows() -> None:
