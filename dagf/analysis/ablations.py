@@ -14,7 +14,7 @@ from dagf.datasets.toytown import toytown_records
 from dagf.devices import on_device
 from dagf.errors import UserError
 from dagf.model.variants import VARIANTS
-from dagf.retrieval.metrics import evaluate, means, subset_ap
+from dagf.retrieval.metrics import average_precision, evaluate, means, ranks_of
 from dagf.retrieval.statistics import paired_bootstrap
 from dagf.study.evaluation import evaluation_descriptors
 from dagf.study.study import Study
@@ -163,7 +163,7 @@ def points_by_bin(study: Study, positions: pd.DataFrame, nuisance: str) -> pd.Da
     columns = {}
     for name, low, high in BINS[nuisance]:
         above = right[(values >= low) & (values < high)].groupby("query")["above"]
-        found = above.apply(lambda rows: 100 * subset_ap(rows.to_numpy()))
+        found = above.apply(lambda rows: 100 * average_precision(ranks_of(rows.to_numpy())))
         columns[name] = found.reindex(range(len(study.test.queries)))
     return pd.DataFrame(columns)
 

@@ -5,14 +5,13 @@ evaluated as it is and under every whitening of a small grid, on the validation 
 test; which whitening and which number of neighbours is shown is chosen on the former alone.
 """
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any, NamedTuple
 
 import numpy as np
 import pandas as pd
-from numpy.typing import NDArray
 
 from dagf.analysis.contrasts import Contrast, contrast_of, contrast_table, spread
 from dagf.analysis.duplicates import alike, without
@@ -21,9 +20,8 @@ from dagf.datasets.benchmark import Benchmark, TrainingSet
 from dagf.devices import on_device
 from dagf.errors import UserError
 from dagf.model.variants import VARIANTS
-from dagf.retrieval import rerank
-from dagf.retrieval.extract import extract
 from dagf.retrieval.metrics import evaluate
+from dagf.retrieval.rerank import RERANKINGS
 from dagf.retrieval.search import Descriptors, similarities
 from dagf.retrieval.statistics import Interval, paired_bootstrap, t_interval
 from dagf.retrieval.whitening import Whitening, pca_whitening
@@ -33,7 +31,6 @@ from dagf.study.runs import Head
 from dagf.study.study import Study
 
 Heads = Mapping[int, Head]  # trained heads, or untrained ones, by seed
-Rerank = Callable[[Descriptors, Descriptors, int], NDArray[np.floating]]
 
 NONE = "none"  # no whitening, no re-ranking
 VALIDATION, TEST = "validation", "test"  # parts of a study
@@ -74,8 +71,7 @@ def descriptors_of(study: Study, head: Head, part: str) -> tuple[Descriptors, ..
     """Return a head's descriptors of the training images, and of the rows and queries of a part."""
     encode, learned = on_device(head.network()).head, study.training_maps(head)
     maps = learned.validation if part == VALIDATION else study.test_maps(head)
-    known = extract(encode, learned.train.batches(), learned.train.count)
-    return known, *maps.extract(encode)
+    return learned.train.extract(encode), *maps.extract(encode)
 
 
 def benchmark_of(study: Study, part: str) -> Benchmark:
@@ -304,26 +300,6 @@ def whitening_table(study: Study, arms: Sequence[str]) -> pd.DataFrame:
             row["as it is" if name == NONE else name] = str(t_interval(one.points(first).mean()))
         rows.append(row | {RUNS: one.runs})
     return traced(rows)
-
-
-def _expanded(database: Descriptors, queries: Descriptors, count: int, alpha: float) -> Any:
-    return similarities(database, rerank.expand_queries(database, queries, count, alpha))
-
-
-RERANKINGS: dict[str, Rerank] = {  # database, queries, neighbours -> scores; all else as published
-    "AQE": lambda rows, queries, k: _expanded(rows, queries, k, 0),
-    "α-QE": lambda rows, queries, k: _expanded(rows, queries, k, 3),
-    "α-QE + DBA": lambda rows, queries, k: _expanded(
-        rerank.augment_database(rows, k, 3), queries, k, 3
-    ),
-    "diffusion": lambda rows, queries, k: rerank.diffusion(rows, queries, k, min(10, k)),
-    "k-reciprocal": lambda rows, queries, k: rerank.k_reciprocal(
-        rows, queries, k, max(1, round(k * 6 / 20))
-    ),
-    "SuperGlobal": lambda rows, queries, k: rerank.superglobal(
-        rows, queries, min(400, len(rows)), k
-    ),
-}
 
 
 def reranking_table(study: Study, shown: Sequence[Method]) -> pd.DataFrame:

@@ -12,7 +12,7 @@ from dataclasses import asdict, dataclass, replace
 from fnmatch import fnmatch
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from filelock import FileLock
@@ -34,7 +34,6 @@ from dagf.retrieval.ann import Index, build_index
 from dagf.retrieval.extract import (
     SHARD,
     SHARDS,
-    Extracted,
     Precision,
     ShardedDescriptors,
     extract,
@@ -62,6 +61,14 @@ FIRST = 200  # test images of a study
 
 Ranking = list[tuple[str, float]]  # files with their cosines, best first
 Hashes = Sequence[str]  # of the contents of images
+
+
+class Extracted(NamedTuple):
+    """What came of an extraction. made: images encoded now. seconds: of all of it."""
+
+    descriptors: ShardedDescriptors
+    made: int
+    seconds: float
 
 
 @dataclass(frozen=True)

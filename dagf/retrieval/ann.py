@@ -2,8 +2,7 @@
 
 The leading principal components, turned at random so that none outweighs the others; inverted lists
 over a coarse quantiser; product-quantised residuals (Jegou et al., PAMI 2011) in four bits, whose
-tables fit into registers (Andre et al., VLDB 2015). `dagf.retrieval.search.search` is the exact
-oracle for its recall.
+tables fit into registers (Andre et al., VLDB 2015).
 """
 
 from collections.abc import Iterator
@@ -16,7 +15,7 @@ import numpy as np
 from dagf.console import progress
 from dagf.errors import UserError
 from dagf.files import atomic_path
-from dagf.retrieval.search import BLOCK, Descriptors, Found, Indices, Rows, Scores
+from dagf.retrieval.search import BLOCK, Descriptors, Found, Rows
 
 FEW = 50_000  # rows up to which an exact search takes well under a second
 SEEN = 64  # training rows for each list: FAISS asks for 39 to 256
@@ -50,24 +49,22 @@ class Index:
     def search(self, queries: Descriptors, k: int, database: Rows | None = None) -> Found:
         """Return about the k most similar rows, best first: scores (Q, k) and row numbers (Q, k).
 
-        With `database`, the rows that the index was made of, the best `SHORTLIST` (at least k) are
-        looked up and scored exactly; without, the scores are those of the codes. Where fewer are
-        found: score -infinity and row -1.
+        database: the rows that the index was made of, to score the best `SHORTLIST` exactly; None:
+        by their codes alone. Where fewer are found: score -infinity and row -1.
         """
         k = min(k, len(self))
-        if database is None:
-            scores, rows = self.faiss.search(queries, k)
-            scores = np.where(rows < 0, -np.inf, scores)
-        else:
-            rows = self.faiss.search(queries, min(max(k, SHORTLIST), len(self)))[1]
-            scores = _exact(database, queries, rows)
+        count = k if database is None else min(max(k, SHORTLIST), len(self))
+        scores, rows = self.faiss.search(queries, count)
+        if database is not None:
+            known = (database[near].astype(np.float32) for near in np.maximum(rows, 0))
+            scores = np.stack([near @ query for near, query in zip(known, queries, strict=True)])
+        scores = np.where(rows < 0, -np.inf, scores)
         order = np.lexsort((rows, -scores), axis=1)[:, :k]
         return np.take_along_axis(scores, order, 1), np.take_along_axis(rows, order, 1)
 
     def save(self, path: Path) -> None:
         """Write the index to one file, atomically."""
-        # Not by FAISS itself: where the disk is full, it would leave the last bytes out and say
-        # nothing.
+        # FAISS itself would leave the last bytes out where the disk is full, and say nothing.
         with atomic_path(path) as temporary, temporary.open("wb") as stream:
             faiss.write_index(self.faiss, faiss.PyCallbackIOWriter(stream.write))  # type: ignore[attr-defined]
 
@@ -85,9 +82,8 @@ class Index:
 def build_index(database: Rows) -> Index:
     """Return an index of `database` (N, D), as `index_factory` says.
 
-    Rows are added a block at a time, so that the memory needed beyond the index is that of the
-    training rows: `SEEN` a list, taken evenly from all. FAISS's own seeds are fixed: built twice,
-    it is the same.
+    Memory beyond the index: the training rows, `SEEN` a list, taken evenly from all. FAISS's seeds
+    are fixed: built twice, it is the same.
     """
     factory = index_factory(*database.shape)
     index = faiss.index_factory(database.shape[1], factory, faiss.METRIC_INNER_PRODUCT)
@@ -105,14 +101,5 @@ def build_index(database: Rows) -> Index:
 
 
 def _blocks(database: Rows, what: str) -> Iterator[Descriptors]:
-    """Yield the rows in single precision, a block at a time and with a progress bar."""
     for start in progress(range(0, len(database), BLOCK), what, unit="block"):
         yield np.ascontiguousarray(database[start : start + BLOCK], np.float32)
-
-
-def _exact(database: Rows, queries: Descriptors, rows: Indices) -> Scores:
-    scores = np.full(rows.shape, -np.inf, np.float32)
-    for line, found, query in zip(scores, rows, queries, strict=True):
-        there = found >= 0
-        line[there] = database[found[there]].astype(np.float32) @ query
-    return scores

@@ -1,28 +1,32 @@
 """Descriptors of images, at several scales, in memory or in shards on disk.
 
-A shard holds the descriptors of `SHARD` files, in the order of the list. It is named by the hash of
-all that decides them: the network and its scales, the image size, the precision, and the contents
-of its files. So a job that was killed goes on with the shards that are missing, and a photograph
-that was changed has its own shard made anew.
+A shard holds the descriptors of `SHARD` files. It is named by the hash of all that decides them,
+the contents of its files included: a job that was killed goes on with the shards that are missing,
+and a photograph that was changed has its own shard made anew.
 """
 
 import copy
-import time
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any, Literal, NamedTuple, TypeVar
+from typing import Any, Literal, TypeVar
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from torch import Tensor, fx, nn
+from torch import Tensor, nn
+from torch.fx.experimental.optimization import fuse
 from torch.nn import functional as fn
-from torch.nn.utils.fusion import fuse_conv_bn_eval
 
 from dagf.console import progress
-from dagf.datasets.batches import Batch, image_batches, network_input, query_batches
+from dagf.datasets.batches import (
+    Batch,
+    database_batches,
+    image_batches,
+    network_input,
+    query_batches,
+)
 from dagf.datasets.benchmark import Benchmark
 from dagf.datasets.images import ImageSpec, load_image
 from dagf.distributed import SINGLE, Group
@@ -41,14 +45,12 @@ READERS = 4  # threads that read and hash files
 class MultiScale(nn.Module):
     """A network at several image scales: the mean of the unit descriptors, normalised again.
 
-    scales: factors of the image's sides, e.g. (1, 2**-0.5, 0.5) of cnnimageretrieval. All scales
-    are made from one decoded image.
+    scales: factors of the image's sides, e.g. (1, 2**-0.5, 0.5) of cnnimageretrieval.
     """
 
     def __init__(self, network: nn.Module, scales: tuple[float, ...] = (1.0,)) -> None:
         super().__init__()
-        self.network = network
-        self.scales = scales
+        self.network, self.scales = network, scales
 
     def forward(self, images: Tensor) -> Tensor:
         """(B, 3, H, W) -> unit descriptors (B, D)."""
@@ -67,13 +69,13 @@ def for_inference(encode: M, half: bool = False) -> M:
     """Return a copy of a module with networks in it that gives the same descriptors faster.
 
     In the backbone of every `RetrievalNet` the batch norms become part of the convolutions before
-    them, and weights lie channels last. The copy is in evaluation mode and has no gradients. half:
-    the backbone works in bfloat16, the head in float32 as always.
+    them; weights lie channels last, without gradients. half: the backbone works in bfloat16, the
+    head in float32 as always.
     """
     encode = copy.deepcopy(encode).eval().requires_grad_(False)
     for module in list(encode.modules()):
         if isinstance(module, RetrievalNet):
-            folded = fold_batch_norms(module.backbone)
+            folded = fuse(module.backbone, inplace=True)
             module.backbone = _Half(folded) if half else folded
     return encode.to(memory_format=torch.channels_last)
 
@@ -90,67 +92,23 @@ class _Half(nn.Module):
             return self.backbone(images)
 
 
-class _Tracer(fx.Tracer):
-    """Follow a backbone down to PyTorch's layers and torchvision's operators."""
-
-    def is_leaf_module(self, m: nn.Module, module_qualified_name: str) -> bool:
-        operator = m.__module__.startswith("torchvision.ops") and not isinstance(m, nn.Sequential)
-        return operator or super().is_leaf_module(m, module_qualified_name)
-
-
-def fold_batch_norms(backbone: nn.Module) -> fx.GraphModule:
-    """Return a backbone whose convolutions have taken in the batch norms after them.
-
-    What stands otherwise (before its convolution, after a sum, a convolution that is read twice)
-    stays as it is. The modules of `backbone` serve in the result and must not be used any more.
-    """
-    graph = _Tracer().trace(backbone)
-    modules = dict(backbone.named_modules())
-    called = [str(node.target) for node in graph.nodes if node.op == "call_module"]
-    for node in list(graph.nodes):
-        before = node.args[0] if node.op == "call_module" and node.args else None
-        if not isinstance(before, fx.Node) or before.op != "call_module" or len(before.users) > 1:
-            continue
-        name, norm_name = str(before.target), str(node.target)
-        convolution, norm = modules[name], modules[norm_name]
-        alone = called.count(name) == called.count(norm_name) == 1
-        if alone and isinstance(convolution, nn.Conv2d) and isinstance(norm, nn.BatchNorm2d):
-            backbone.set_submodule(name, fuse_conv_bn_eval(convolution, norm))
-            node.replace_all_uses_with(before)
-            graph.erase_node(node)
-    return fx.GraphModule(backbone, graph)
-
-
 def extract(
     encode: nn.Module, batches: Iterable[Batch], count: int, what: str = "extracting"
 ) -> Descriptors:
     """Return the descriptors (count, D), float32, of batches that cover `count` rows.
 
     encode: images or feature maps (B, ., H, W) -> unit descriptors (B, D), run on the device of its
-    parameters, in evaluation mode and without gradients.
+    parameters in evaluation mode. They stay there until the end: fetching waits for a GPU.
     """
-    out = np.empty((0, 0), np.float32)
-    parts = _encoded(encode.eval(), batches)
-    for rows, found in progress(parts, what, count, amount=lambda part: len(part[0])):
-        if not out.size:
-            out = np.empty((count, found.shape[1]), np.float32)
-        out[rows] = found
-    return out
-
-
-def _encoded(
-    encode: nn.Module, batches: Iterable[Batch]
-) -> Iterator[tuple[NDArray[np.int64], Descriptors]]:
-    device = next((parameter.device for parameter in encode.parameters()), torch.device("cpu"))
-    running: tuple[NDArray[np.int64], Tensor] | None = None
-    for rows, images in batches:
-        with torch.inference_mode():
+    encode.eval()
+    device = next((one.device for one in encode.parameters()), torch.device("cpu"))
+    out = torch.empty(0, 0)
+    with torch.inference_mode():
+        for rows, images in progress(batches, what, count, amount=lambda batch: len(batch[0])):
             found = encode(network_input(images, device)).float()
-        if running:  # fetched once the next batch is on its way: fetching waits for a GPU
-            yield running[0], running[1].cpu().numpy()
-        running = rows, found
-    if running:
-        yield running[0], running[1].cpu().numpy()
+            out = out if len(out) else found.new_empty(count, found.shape[1])
+            out[torch.from_numpy(rows)] = found
+        return out.cpu().numpy()
 
 
 def benchmark_scores(
@@ -158,13 +116,12 @@ def benchmark_scores(
 ) -> tuple[NDArray[np.float32], Descriptors, Descriptors]:
     """Return similarities (queries, rows), and the descriptors of database and queries.
 
-    Queries are cropped to their boxes. They come from a copy of `encode` (`for_inference`), in
-    float32.
+    Queries are cropped to their boxes. A copy of `encode` extracts: see `for_inference`.
     """
     encode, name = for_inference(encode), benchmark.name
-    files, asked = benchmark.database_paths, query_batches(benchmark, spec)
-    database = extract(encode, image_batches(files, spec), len(files), f"{name}: database")
-    queries = extract(encode, asked, len(benchmark.queries), f"{name}: queries")
+    images, crops = database_batches(benchmark, spec), query_batches(benchmark, spec)
+    database = extract(encode, images, len(benchmark.database_paths), f"{name}: database")
+    queries = extract(encode, crops, len(benchmark.queries), f"{name}: queries")
     return similarities(database, queries), database, queries
 
 
@@ -172,7 +129,6 @@ class ShardedDescriptors:
     """Descriptors (N, D) in shards on disk, float16 or float32: only what is asked for is read.
 
     names: of the files in `folder`, in the order of their rows; all but the last have as many rows.
-
     Raises `UserError` for a shard that is missing or broken.
     """
 
@@ -213,38 +169,26 @@ class ShardedDescriptors:
             ) from error
 
 
-class Extracted(NamedTuple):
-    """What came of an extraction. made: images encoded now. seconds: of all of it."""
-
-    descriptors: ShardedDescriptors
-    made: int
-    seconds: float
-
-
 def extract_shards(
     encode: nn.Module,
     about: Any,
     files: Sequence[Path],
     spec: ImageSpec,
     folder: Path,
-    precision: Precision = "float32",
     group: Group = SINGLE,
-) -> Extracted:
+) -> ShardedDescriptors:
     """Return the descriptors of `files`, having made the shards that `folder` lacks.
 
     encode: images -> unit descriptors (B, D). about: what names it and its scales, as JSON can hold
-    it. Of several processes number r makes the shards r, r + size, ...: they need the same files
-    and one folder.
-
-    Raises `UserError` for an image that cannot be read; finished shards stay.
+    it. Several processes need the same files and one folder. Raises `UserError` for an image that
+    cannot be read; finished shards stay.
     """
-    started = time.perf_counter()
     contents = hashes(files, group)
     parts = [slice(first, first + SHARD) for first in range(0, len(files), SHARD)]
-    names = [shard_name(about, contents[part], spec, precision) for part in parts]
+    names = [shard_name(about, contents[part], spec) for part in parts]
     shards = {name: files[part] for name, part in zip(names, parts, strict=True)}
-    made = make_shards(encode, shards, spec, folder, precision, group)
-    return Extracted(ShardedDescriptors(folder, names), made, time.perf_counter() - started)
+    make_shards(encode, shards, spec, folder, group=group)
+    return ShardedDescriptors(folder, names)
 
 
 def make_shards(
@@ -255,10 +199,9 @@ def make_shards(
     precision: Precision = "float32",
     group: Group = SINGLE,
 ) -> int:
-    """Make those of `shards` that `folder` lacks; return how many images that took.
+    """Make those of `shards` (name -> images) that `folder` lacks; return how many images it took.
 
-    shards: name -> the images. Processes share the shards, and wait for each other. Raises as
-    `extract_shards` does.
+    Processes share the shards, and wait for each other. Raises as `extract_shards` does.
     """
     mine = list(shards.items())[group.rank :: group.size]
     missing = {name: part for name, part in mine if not is_whole(folder / name, len(part))}
@@ -269,7 +212,9 @@ def make_shards(
     return sum(group.gather(sum(map(len, missing.values()))))
 
 
-def shard_name(about: Any, contents: Sequence[str], spec: ImageSpec, precision: Precision) -> str:
+def shard_name(
+    about: Any, contents: Sequence[str], spec: ImageSpec, precision: Precision = "float32"
+) -> str:
     """Return the name of the shard of the images with these `hashes`."""
     return SHARDS.replace("*", content_hash([about, asdict(spec), precision, contents], 16))
 

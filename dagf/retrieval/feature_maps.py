@@ -25,7 +25,6 @@ class FeatureMaps:
 
     One array (n, C, H, W) for each size of map, opened memory-mapped. Half precision moves a
     descriptor by about 1e-4 of its length, far below what separates two arms.
-
     Raises `UserError` for a folder that is damaged, or not whole.
     """
 
@@ -54,6 +53,10 @@ class FeatureMaps:
         ((numbers, maps),) = self.groups
         return torch.from_numpy(maps[np.searchsorted(numbers, rows)].astype(np.float32))
 
+    def extract(self, head: nn.Module) -> Descriptors:
+        """Return the descriptors (count, D) under a head: maps (B, C, H, W) -> (B, D)."""
+        return extract(head, self.batches(), self.count)
+
 
 def cache_maps(
     backbone: nn.Module, batches: Iterable[Batch], count: int, folder: Path
@@ -66,22 +69,21 @@ def cache_maps(
     folder.parent.mkdir(parents=True, exist_ok=True)
     with FileLock(folder.with_name(f".{folder.name}.lock")):
         if not folder.exists():
-            _store_maps(backbone, batches, count, folder)
+            _store_maps(backbone.eval(), batches, count, folder)
     return FeatureMaps(folder)
 
 
 def _store_maps(backbone: nn.Module, batches: Iterable[Batch], count: int, folder: Path) -> None:
-    backbone.eval()
     device = next(backbone.parameters()).device
-    parts: dict[tuple[int, ...], list[tuple[Indices, NDArray[np.float16]]]] = {}
+    batches = progress(batches, "feature maps", count, amount=lambda batch: len(batch[0]))
+    groups: dict[tuple[int, ...], list[tuple[Indices, NDArray[np.float16]]]] = {}
     with torch.inference_mode():
-        batches = progress(batches, "feature maps", count, amount=lambda batch: len(batch[0]))
         for rows, images in batches:
             maps = torch.relu(backbone(network_input(images, device))).half().cpu().contiguous()
-            parts.setdefault(tuple(maps.shape[1:]), []).append((rows, maps.numpy()))
+            groups.setdefault(tuple(maps.shape[1:]), []).append((rows, maps.numpy()))
     with atomic_folder(folder) as temporary:
         order = []
-        for number, group in enumerate(parts.values()):
+        for number, group in enumerate(groups.values()):
             rows, stored = (np.concatenate(part) for part in zip(*group, strict=True))
             sort = np.argsort(rows)
             np.save(temporary / f"maps-{number}.npy", stored[sort])
@@ -96,17 +98,13 @@ class BenchmarkMaps:
     database: FeatureMaps
     queries: FeatureMaps
 
-    def extract(self, encode: nn.Module) -> tuple[Descriptors, Descriptors]:
-        """Return the descriptors (N, D) of database + distractors and (Q, D) of the queries.
+    def extract(self, head: nn.Module) -> tuple[Descriptors, Descriptors]:
+        """Return the descriptors (N, D) of database + distractors and (Q, D) of the queries."""
+        return self.database.extract(head), self.queries.extract(head)
 
-        encode: a head: maps (B, C, H, W) -> unit descriptors (B, D).
-        """
-        database = extract(encode, self.database.batches(), self.database.count)
-        return database, extract(encode, self.queries.batches(), self.queries.count)
-
-    def scores(self, encode: nn.Module) -> Scores:
-        """Return the similarities (Q, N) under a head, as for `extract`."""
-        return similarities(*self.extract(encode))
+    def scores(self, head: nn.Module) -> Scores:
+        """Return the similarities (Q, N) under a head."""
+        return similarities(*self.extract(head))
 
 
 def cache_benchmark(

@@ -5,11 +5,10 @@ scikit-learn or torchmetrics. Ties are pessimistic: at equal score a negative st
 positive, so that neither the order of the database nor a constant descriptor can earn anything.
 
 All follows from the ranks of a query's few labelled images, and a rank is a count of negatives. So
-the exact AP among millions of distractors needs no ranking: they pass by in blocks and are counted
-(`stream_positions`).
+the exact AP among millions of distractors needs no ranking: they pass by in blocks and are counted.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
 import numpy as np
 import pandas as pd
@@ -26,21 +25,23 @@ CUTS = (1, 5, 10)
 def positive_ranks(scores: Scores, positives: Indices, junk: Indices) -> Indices:
     """Return the 0-based ranks of the positives, ascending, in the ranking without junk.
 
-    scores: (N,), one for each database row. A positive's rank is the number of positives above it
-    plus the number of negatives that score at least as high.
+    scores: (N,), one for each database row.
     """
     negatives = np.delete(scores, np.concatenate([positives, junk]))
-    return _ranks(_negatives_above(scores[positives], negatives))
+    return ranks_of(_negatives_above(scores[positives], negatives))
+
+
+def ranks_of(above: Indices) -> Indices:
+    """Return the ranks of images (n,), ascending: the positives above one, and the negatives.
+
+    above: (n,), for each how many negatives score at least as high, in any order.
+    """
+    return np.arange(len(above)) + np.sort(above)
 
 
 def _negatives_above(scores: Scores, negatives: Scores) -> Indices:
-    """Return for each of `scores` how many negatives score at least as high."""
     in_order = np.sort(negatives)
     return len(in_order) - np.searchsorted(in_order, scores, side="left")
-
-
-def _ranks(above: Indices) -> Indices:
-    return np.arange(len(above)) + np.sort(above)
 
 
 def average_precision(ranks: Indices) -> float:
@@ -68,23 +69,6 @@ def precision_at(ranks: Indices, k: int) -> float:
     return float((ranks < cut).sum() / cut)
 
 
-def found_of_four(ranks: Indices) -> int:
-    """Return UKBench's score of a query: how many of its four positives are the first four.
-
-    ranks: (4,), as in `average_precision`; the query itself is among the positives.
-    """
-    return int((ranks < 4).sum())
-
-
-def subset_ap(above: Indices) -> float:
-    """Return the AP with some labelled images as positives, all other labelled ones as junk.
-
-    above: (n,), the column of `positions` at these images of one query, in any order. Of the
-    positives in falling order of score the j-th has rank j + above_j.
-    """
-    return average_precision(_ranks(above))
-
-
 def positions(benchmark: Benchmark, scores: Scores) -> pd.DataFrame:
     """Return where every labelled image stands among the negatives: what decides all measures.
 
@@ -97,12 +81,9 @@ def positions(benchmark: Benchmark, scores: Scores) -> pd.DataFrame:
     finite.
     """
     _check_shape(benchmark, scores.shape)
-    _check_finite(scores)
-    above = []
-    for query, line in zip(benchmark.queries, scores, strict=True):
-        negatives = np.delete(line, query.labelled)
-        above.append(_negatives_above(line[query.labelled], negatives))
-    return _position_table(benchmark, above)
+    pairs = zip(scores, benchmark.queries, strict=True)
+    known = [line[query.labelled] for line, query in pairs]
+    return _positions(benchmark, known, [(0, scores.copy())])
 
 
 def stream_positions(
@@ -116,23 +97,16 @@ def stream_positions(
     """
     _check_shape(benchmark, (len(queries), len(database)))
     labelled = [query.labelled for query in benchmark.queries]
-    scores = [np.empty(len(rows), np.float32) for rows in labelled]
-    above = [np.zeros(len(rows), np.int64) for rows in labelled]
+    known = [np.empty(len(rows), np.float32) for rows in labelled]
     # The labelled rows' scores, from the blocks in which they are met again: products of their own
     # could differ in the last bit, and a negative of equal score would pass by.
     for first in np.unique(np.concatenate([np.empty(0, np.int64), *labelled]) // BLOCK * BLOCK):
         last = min(first + BLOCK, len(database))
         for start, part in similarity_blocks(database, queries, device, first, last):
-            for line, rows, known in zip(part, labelled, scores, strict=True):
-                inside = (rows >= start) & (rows < start + len(line))
-                known[inside] = line[rows[inside] - start]
-    for start, part in similarity_blocks(database, queries, device):
-        _check_finite(part)
-        for line, rows, known, count in zip(part, labelled, scores, above, strict=True):
-            here = rows[(rows >= start) & (rows < start + len(line))]
-            line[here - start] = -np.inf  # no negative, so it stands above none
-            count += _negatives_above(known, line)
-    return _position_table(benchmark, above)
+            for line, rows, scores in zip(part, labelled, known, strict=True):
+                inside = (rows >= start) & (rows < last)
+                scores[inside] = line[rows[inside] - start]
+    return _positions(benchmark, known, similarity_blocks(database, queries, device))
 
 
 def _check_shape(benchmark: Benchmark, shape: tuple[int, ...]) -> None:
@@ -144,24 +118,29 @@ def _check_shape(benchmark: Benchmark, shape: tuple[int, ...]) -> None:
         )
 
 
-def _check_finite(scores: Scores) -> None:
-    if not np.isfinite(scores).all():
-        raise UserError(
-            "the descriptors hold NaN or infinity: the network is broken or has diverged"
-        )
-
-
-def _position_table(benchmark: Benchmark, above: Sequence[Indices]) -> pd.DataFrame:
-    queries = benchmark.queries
-    labels = [label for query in queries for label, rows in query.labels.items() for _ in rows]
-    counts = [len(query.labelled) for query in queries]
+def _positions(
+    benchmark: Benchmark, known: Sequence[Scores], blocks: Iterable[tuple[int, Scores]]
+) -> pd.DataFrame:
+    """known: the scores of each query's labelled rows. blocks: of all rows; they are written to."""
+    labelled = [query.labelled for query in benchmark.queries]
+    above = [np.zeros(len(rows), np.int64) for rows in labelled]
+    for start, part in blocks:
+        if not np.isfinite(part).all():
+            raise UserError(
+                "the descriptors hold NaN or infinity: the network is broken or has diverged"
+            )
+        for line, rows, scores, count in zip(part, labelled, known, above, strict=True):
+            here = rows[(rows >= start) & (rows < start + len(line))]
+            line[here - start] = -np.inf  # no negative, so it stands above none
+            count += _negatives_above(scores, line)
+    labels = (one.labels.items() for one in benchmark.queries)
     columns = {
-        "query": np.repeat(np.arange(len(queries)), counts),
-        "row": np.concatenate([np.empty(0, np.int64), *(query.labelled for query in queries)]),
-        "label": np.array(labels, object),
-        "above": np.concatenate([np.empty(0, np.int64), *above]),
+        "query": np.repeat(np.arange(len(labelled)), [*map(len, labelled)]),
+        "row": np.concatenate(labelled),
+        "label": [label for items in labels for label, rows in items for _ in rows],
+        "above": np.concatenate(above),
     }
-    return pd.DataFrame(columns)
+    return pd.DataFrame(columns).astype({"label": object})
 
 
 def evaluate(
@@ -179,28 +158,26 @@ def evaluate_positions(
     where: from `positions` or `stream_positions`. One row a query and setting: setting, query_set,
     query (its index), file, cluster, positives, AP, P@1, P@5, P@10; the measures lie in [0, 1], NaN
     for a query without positives. Where the benchmark has groups of four (`Benchmark.fours`), also
-    N-S, 0 to 4.
+    N-S: how many of a query's four are the first four.
     """
-    clusters = benchmark.clusters()
-    labels = dict(list(where.groupby("query")))
+    clusters, fours = benchmark.clusters(), benchmark.fours
     rows = []
     for setting in settings or benchmark.settings:
+        above = where[where["label"].isin(setting.positive)].groupby("query")["above"]
+        found = {number: ranks_of(one.to_numpy()) for number, one in above}
         for number, query in enumerate(benchmark.queries):
-            found = labels.get(number, where[:0])
-            ranks = _ranks(found["above"][found["label"].isin(setting.positive)].to_numpy(np.int64))
-            rows.append(
-                {
-                    "setting": setting.name,
-                    "query_set": query.query_set,
-                    "query": number,
-                    "file": query.file,
-                    "cluster": int(clusters[number]),
-                    "positives": len(ranks),
-                    "AP": average_precision(ranks),
-                    **{f"P@{k}": precision_at(ranks, k) for k in CUTS},
-                    **({"N-S": found_of_four(ranks)} if benchmark.fours else {}),
-                }
-            )
+            ranks = found.get(number, np.empty(0, np.int64))
+            row = {
+                "setting": setting.name,
+                "query_set": query.query_set,
+                "query": number,
+                "file": query.file,
+                "cluster": int(clusters[number]),
+                "positives": len(ranks),
+                "AP": average_precision(ranks),
+            }
+            row |= {f"P@{k}": precision_at(ranks, k) for k in CUTS}
+            rows.append(row | ({"N-S": int((ranks < 4).sum())} if fours else {}))
     return pd.DataFrame(rows)
 
 
@@ -212,8 +189,7 @@ def means(per_query: pd.DataFrame) -> pd.DataFrame:
     """
     counted = per_query[per_query["positives"] > 0]
     groups = counted.groupby(["query_set", "setting"], sort=False)
-    table = 100 * groups[["AP", *(f"P@{k}" for k in CUTS)]].mean()
-    table.columns = pd.Index(["mAP", *(f"mP@{k}" for k in CUTS)])
+    table = 100 * groups[["AP", *(f"P@{k}" for k in CUTS)]].mean().add_prefix("m")
     if "N-S" in counted:
         table = table.assign(**{"N-S": groups["N-S"].mean()})
     return table.assign(queries=groups.size())

@@ -1,13 +1,13 @@
 """Re-ranking: what the neighbours of a query, and theirs, add to its ranking.
 
-Query and database-side expansion give other descriptors, to be searched as usual. Diffusion,
-k-reciprocal encoding and SuperGlobal give scores (Q, N). Everywhere rows are unit descriptors,
-equal similarities put the lower row first, and a row is never its own neighbour unless it is said
-to be. A query that also stands in the database is found there like any other row. The parameters
-that are constants here are those of the papers.
+Everything in `RERANKINGS` gives scores (Q, N) from a database, queries and a number of neighbours.
+Everywhere rows are unit descriptors, equal similarities put the lower row first, and a row is never
+its own neighbour unless it is said to be. A query that also stands in the database is found there
+like any other row. The parameters that are constants here are those of the papers.
 """
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -22,10 +22,10 @@ Scores = NDArray[np.float64]
 Sparse = Any  # scipy has no types
 
 CHUNK = 256  # rows or queries at once, which bounds the memory
-GAMMA, FLOW = 3, 0.99  # of diffusion
+GAMMA, FLOW, SOURCES = 3, 0.99, 10  # of diffusion; SOURCES: rows that a query feeds
 TOLERANCE = 1e-10  # of the right-hand side's length: the order of small scores counts, too
-LAMBDA = 0.3  # of k-reciprocal encoding
-BETA = 0.15  # of SuperGlobal
+LAMBDA, AVERAGED = 0.3, 6 / 20  # of k-reciprocal encoding; AVERAGED: k2 / k1
+BETA, TOP = 0.15, 400  # of SuperGlobal; TOP: rows that are ranked anew
 
 
 def expand_queries(
@@ -36,10 +36,7 @@ def expand_queries(
     Radenovic et al., TPAMI 2019. alpha = 0 weights all k alike, dissimilar ones too: average query
     expansion (Chum et al., ICCV 2007). Gives (Q, D). Where a sum cancels out, the query stays.
     """
-    out = np.empty_like(queries)
-    for some in _chunks(len(queries)):
-        out[some] = _expanded(database, queries[some], *search(database, queries[some], k), alpha)
-    return out
+    return _expanded(database, queries, *search(database, queries, k), alpha)
 
 
 def augment_database(database: Descriptors, k: int, alpha: float) -> Descriptors:
@@ -48,11 +45,7 @@ def augment_database(database: Descriptors, k: int, alpha: float) -> Descriptors
     As in `expand_queries`, over the k nearest *other* rows: x itself counts once, with weight 1
     (Turcot and Lowe, ICCV workshops 2009; Arandjelovic and Zisserman, CVPR 2012). Gives (N, D).
     """
-    out = np.empty_like(database)
-    scores, rows = _neighbours(database, k)
-    for some in _chunks(len(database)):
-        out[some] = _expanded(database, database[some], scores[some], rows[some], alpha)
-    return out
+    return _expanded(database, database, *_neighbours(database, k), alpha)
 
 
 def _chunks(count: int) -> Iterator[slice]:
@@ -60,16 +53,14 @@ def _chunks(count: int) -> Iterator[slice]:
 
 
 def _expanded(
-    database: Descriptors,
-    rows: Descriptors,
-    scores: NDArray[np.float32],
-    near: Indices,
-    alpha: float,
+    database: Descriptors, rows: Descriptors, scores: Descriptors, near: Indices, alpha: float
 ) -> Descriptors:
-    weights = np.maximum(scores, 0) ** np.float32(alpha)
-    sums = rows + np.einsum("nk,nkd->nd", weights, database[near])
-    lengths = np.linalg.norm(sums, axis=1, keepdims=True)
-    return np.where(lengths > 1e-6, sums / np.maximum(lengths, 1e-6), rows)
+    out, weights = rows.copy(), np.maximum(scores, 0) ** np.float32(alpha)
+    for some in _chunks(len(rows)):
+        sums = rows[some] + np.einsum("nk,nkd->nd", weights[some], database[near[some]])
+        lengths = np.linalg.norm(sums, axis=1, keepdims=True)
+        np.divide(sums, lengths, out=out[some], where=lengths > 1e-6)
+    return out
 
 
 def _neighbours(rows: Descriptors, k: int) -> Found:
@@ -84,40 +75,41 @@ def _neighbours(rows: Descriptors, k: int) -> Found:
     return scores, numbers
 
 
-def diffusion(
-    database: Descriptors, queries: Descriptors, k: int = 50, query_k: int = 10
-) -> Scores:
+def expansion(
+    database: Descriptors, queries: Descriptors, k: int, alpha: float = 3, augment: bool = False
+) -> NDArray[np.float32]:
+    """Return the similarities (Q, N) of expanded queries; augment: to an augmented database."""
+    if augment:
+        database = augment_database(database, k, alpha)
+    return similarities(database, expand_queries(database, queries, k, alpha))
+
+
+def diffusion(database: Descriptors, queries: Descriptors, k: int = 50) -> Scores:
     """Return how much of a query's similarity flows to each row over the graph, (Q, N).
 
     Iscen et al., CVPR 2017. A_ij = max(s_ij, 0)^gamma where i and j are among each other's k
     nearest, else 0; S = D^-1/2 A D^-1/2 with D the degrees; y holds max(s, 0)^gamma at the query's
-    `query_k` nearest rows; the scores are f of (I - alpha S) f = y, by conjugate gradients. A row
-    without a mutual neighbour keeps f = y. All rows that no path joins to the query's nearest have
-    f = 0: so that they do not tie, they get their similarity minus 2, hence follow below in the
-    order of plain search. Memory O(N k), beside the scores.
+    `SOURCES` nearest rows (at most k); the scores are f of (I - alpha S) f = y, by conjugate
+    gradients. A row without a mutual neighbour keeps f = y. Memory O(N k), beside the scores.
 
     Ours: the system is solved to convergence over the whole graph (public code stops after some
-    iterations and may cut the graph), and so is what becomes of the rows that nothing reaches.
+    iterations and may cut the graph). Rows that no path joins to the query's nearest have f = 0: so
+    that they do not tie, they get their similarity minus 2 and follow in the order of plain search.
     """
-    graph = _affinity(*_neighbours(database, k))
+    scores, rows = _neighbours(database, k)
+    directed = _incidence(rows, np.maximum(scores, 0, dtype=float) ** GAMMA)
+    graph = directed.minimum(directed.T).tocsr()  # 0 but where both name each other
+    graph.eliminate_zeros()
     inverse = sparse.diags_array(np.where(graph.sum(1) > 0, graph.sum(1), np.inf) ** -0.5)
     system = sparse.eye_array(len(database)) - FLOW * (inverse @ graph @ inverse)
     _, part = connected_components(graph, directed=False)
     out = similarities(database, queries).astype(float) - 2.0
-    for line, scores, rows in zip(out, *search(database, queries, query_k), strict=True):
+    for line, scores, rows in zip(out, *search(database, queries, min(SOURCES, k)), strict=True):
         sources = np.zeros(len(database))
         sources[rows] = np.maximum(scores, 0, dtype=float) ** GAMMA
         fed = np.isin(part, part[sources > 0])
         line[fed] = cg(system, sources, rtol=TOLERANCE, atol=0.0)[0][fed]
     return out
-
-
-def _affinity(scores: NDArray[np.float32], rows: Indices) -> Sparse:
-    directed = _incidence(rows, np.maximum(scores, 0, dtype=float) ** GAMMA)
-    # 0 but where both name each other, and exactly symmetric.
-    mutual = directed.minimum(directed.T).tocsr()
-    mutual.eliminate_zeros()
-    return mutual
 
 
 def _incidence(lists: Indices, values: Scores | None = None) -> Sparse:
@@ -127,12 +119,12 @@ def _incidence(lists: Indices, values: Scores | None = None) -> Sparse:
     return sparse.csr_array((data, lists.ravel(), np.arange(0, lists.size + 1, k)), (count, count))
 
 
-def k_reciprocal(database: Descriptors, queries: Descriptors, k1: int = 20, k2: int = 6) -> Scores:
+def k_reciprocal(database: Descriptors, queries: Descriptors, k: int = 20) -> Scores:
     """Return one minus the distance of k-reciprocal encodings: similarities (Q, N), at most 1.
 
     Zhong et al., CVPR 2017. R(i, k): the rows that have i, and that i has, among the k nearest; i
-    itself is in it. R*(i): R(i, k1) with every R(j, k1/2) of a j in R(i, k1) of which more than two
-    thirds lie in R(i, k1). V_i: exp(-d_ij) over R*(i), summing to 1, then averaged over i and its
+    itself is in it. R*(i): R(i, k) with every R(j, k/2) of a j in R(i, k) of which more than two
+    thirds lie in R(i, k). V_i: exp(-d_ij) over R*(i), summing to 1, then averaged over i and its
     k2 - 1 nearest. The distance is (1 - lambda) times Jaccard's of V_q and V_i plus lambda d_qi;
     d_ij = |x_i - x_j|^2 divided by its largest value from i.
 
@@ -142,13 +134,12 @@ def k_reciprocal(database: Descriptors, queries: Descriptors, k1: int = 20, k2: 
     Memory: V is sparse.
     """
     plain = similarities(database, queries)
-    rows, size = np.vstack([database, queries]), len(database)
+    rows, size, k2 = np.vstack([database, queries]), len(database), max(1, round(k * AVERAGED))
     least = np.concatenate([(rows[some] @ rows.T).min(1) for some in _chunks(len(rows))])
     farthest = np.maximum(2 - 2 * least.astype(float), 1e-12)  # not 0 where all rows are equal
-    nearest = np.hstack([np.arange(len(rows))[:, None], _neighbours(rows, k1)[1]])
-    encoded = _encoded(rows, _reciprocal(nearest, k1), farthest)
-    if k2 > 1:
-        encoded = (_incidence(nearest[:, :k2]) @ encoded / k2).tocsr()
+    nearest = np.hstack([np.arange(len(rows))[:, None], _neighbours(rows, k)[1]])
+    encoded = _encoded(rows, _reciprocal(nearest, k), farthest)
+    encoded = (_incidence(nearest[:, :k2]) @ encoded / k2).tocsr()
     columns = encoded[:size].tocsc()
     apart = np.maximum(2 - 2 * plain.astype(float), 0) / farthest[size:, None]
     out = np.empty(plain.shape)
@@ -187,8 +178,8 @@ def _encoded(rows: Descriptors, members: Sparse, farthest: Scores) -> Sparse:
     return (sparse.diags_array(1 / out.sum(1)) @ out).tocsr()
 
 
-def superglobal(database: Descriptors, queries: Descriptors, top: int = 400, k: int = 9) -> Scores:
-    """SuperGlobal's re-ranking of each query's `top` rows (Shao et al., ICCV 2023): scores (Q, N).
+def superglobal(database: Descriptors, queries: Descriptors, k: int = 9) -> Scores:
+    """SuperGlobal's re-ranking of each query's `TOP` rows (Shao et al., ICCV 2023): scores (Q, N).
 
     Each of them is refined by its k nearest among them, x' = (x + sum_j w_j x_j) / (1 + sum_j w_j)
     with w_j = beta max(s_j, 0). The expanded query e is the channel-wise maximum of the k + 1
@@ -198,7 +189,7 @@ def superglobal(database: Descriptors, queries: Descriptors, top: int = 400, k: 
     that may point apart.
     """
     out = similarities(database, queries).astype(float)
-    tops = search(database, queries, top)[1]
+    tops = search(database, queries, TOP)[1]
     for line, query, best in zip(out, queries, tops, strict=True):
         rows = database[best]
         scores, near = _neighbours(rows, k)
@@ -208,9 +199,19 @@ def superglobal(database: Descriptors, queries: Descriptors, top: int = 400, k: 
         before = refined @ query
         expanded = refined[np.argsort(-before, kind="stable")[: k + 1]].max(0)
         after = (before + refined @ expanded) / 2
-        rest = np.ones(len(database), bool)
-        rest[best] = False
-        if rest.any():
+        rest = np.delete(np.arange(len(database)), best)
+        if len(rest):
             line[rest] += after.min() - line[rest].max() - 1
         line[best] = after
     return out
+
+
+Rerank = Callable[[Descriptors, Descriptors, int], NDArray[np.floating]]
+RERANKINGS: dict[str, Rerank] = {  # database, queries, neighbours -> scores
+    "AQE": partial(expansion, alpha=0),
+    "α-QE": expansion,
+    "α-QE + DBA": partial(expansion, augment=True),
+    "diffusion": diffusion,
+    "k-reciprocal": k_reciprocal,
+    "SuperGlobal": superglobal,
+}

@@ -8,17 +8,15 @@ from scipy import stats
 
 CONFIDENCE = 0.95  # of every interval
 DRAWS = 10_000  # of a bootstrap, and of sign patterns where there are more
-DIGITS = (
-    12  # of sums, relative to that of the absolute values: what is equal but for rounding is equal
-)
+DIGITS = 12  # of sums relative to that of the absolute values: what is left is rounding
 
 
 class Interval(NamedTuple):
-    """A mean and the ends of its interval, in the unit of the values."""
+    """A mean and the ends of its interval, in the unit of the values; NaN where there is none."""
 
     mean: float
-    low: float
-    high: float
+    low: float = float("nan")
+    high: float = float("nan")
 
     def __str__(self) -> str:
         return f"{self.mean:.1f} [{self.low:.1f}, {self.high:.1f}]"
@@ -39,13 +37,13 @@ def t_interval(values: ArrayLike) -> Interval:
     sample = np.asarray(values, float)
     mean = float(sample.mean())
     if len(sample) < 2:
-        return Interval(mean, float("nan"), float("nan"))
-    half = float(_quantile(len(sample) - 1) * stats.sem(sample))
+        return Interval(mean)
+    return _student(mean, float(stats.sem(sample)), len(sample) - 1)
+
+
+def _student(mean: float, error: float, freedom: float) -> Interval:
+    half = float(stats.t.ppf((1 + CONFIDENCE) / 2, freedom)) * error
     return Interval(mean, mean - half, mean + half)
-
-
-def _quantile(freedom: float) -> float:
-    return float(stats.t.ppf((1 + CONFIDENCE) / 2, freedom))
 
 
 def _cluster_sums(values: NDArray[np.float64], clusters: ArrayLike) -> NDArray[np.float64]:
@@ -64,7 +62,7 @@ def paired_bootstrap(differences: ArrayLike, clusters: ArrayLike) -> Interval:
     sums, sizes = (_cluster_sums(part, clusters) for part in (values, np.ones(len(values))))
     mean = float(values.mean()) if len(values) else float("nan")
     if len(sums) < 2:
-        return Interval(mean, float("nan"), float("nan"))
+        return Interval(mean)
     found = stats.bootstrap(
         (sums, sizes),
         lambda sums, sizes, axis: sums.sum(axis) / sizes.sum(axis),
@@ -124,7 +122,7 @@ def two_way(differences: ArrayLike, clusters: ArrayLike) -> tuple[Interval, floa
     _, sizes = np.unique(np.asarray(clusters), return_counts=True)
     count, seeds = len(sizes), table.shape[1]
     if min(count, seeds) < 2:
-        return Interval(mean, float("nan"), float("nan")), float("nan")
+        return Interval(mean), float("nan")
     # A cluster counts by its size: the mean is a ratio of sums over clusters, linearised here.
     sums = [_cluster_sums(column - mean, clusters) for column in table.T]
     cells = np.stack(sums, axis=1) * count / len(table)
@@ -141,9 +139,7 @@ def two_way(differences: ArrayLike, clusters: ArrayLike) -> tuple[Interval, floa
     error = float(np.sqrt(variance))
     if error <= 10**-DIGITS * np.abs(table).max():  # rounding alone
         return Interval(mean, mean, mean), float(mean == 0)
-    half = _quantile(freedom) * error
-    p_value = float(2 * stats.t.sf(abs(mean) / error, freedom))
-    return Interval(mean, mean - half, mean + half), p_value
+    return _student(mean, error, freedom), float(2 * stats.t.sf(abs(mean) / error, freedom))
 
 
 def holm(p_values: ArrayLike) -> NDArray[np.float64]:

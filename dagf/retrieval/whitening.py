@@ -50,9 +50,8 @@ class Whitened:
     whitening: Whitening
 
     @property
-    def shape(self) -> tuple[int, int]:
-        """(N, d)."""
-        return len(self.rows), len(self.whitening.projection)
+    def shape(self) -> tuple[int, ...]:
+        return len(self), len(self.whitening.projection)
 
     def __len__(self) -> int:
         return len(self.rows)
@@ -68,23 +67,26 @@ def pca_whitening(
 
     descriptors: (N, D), of any length. dimensions: d, by default min(N - 1, D). power: 1/2 is full
     whitening (Jegou and Chum, ECCV 2012), less is APANet's power whitening (Zhu et al., ACM MM
-    2018), 0 is PCA alone.
-
-    Raises `UserError` for descriptors that are too few for `dimensions`, or all alike.
+    2018), 0 is PCA alone. Raises `UserError` for too few descriptors, or all alike.
     """
-    values = np.asarray(descriptors, float)
-    kept = _dimensions(values, dimensions)
+    values = _varied(descriptors)
+    count, size = values.shape
+    most = min(count - 1, size)
+    kept = dimensions or most
+    if kept > most:
+        raise UserError(
+            f"{count} descriptors of {size} dimensions cannot be whitened to {kept}: "
+            "give more, or choose fewer"
+        )
     mean = values.mean(0)
     centred = values - mean
-    variances, directions = _eigen(centred.T @ centred / (len(values) - 1))
+    variances, directions = _eigen(centred.T @ centred / (count - 1))
     # A floor rather than an addend: directions that do vary are whitened exactly.
     scales = np.maximum(variances, RIDGE * variances[0])[:kept] ** -power
     return Whitening(mean, scales[:, None] * directions[:kept])
 
 
-def learned_whitening(
-    descriptors: ArrayLike, pairs: Indices, dimensions: int | None = None
-) -> Whitening:
+def learned_whitening(descriptors: ArrayLike, pairs: Indices) -> Whitening:
     """Whiten what differs *within* matching pairs, then PCA (Mikolajczyk, Matas, ICCV 2007).
 
     As in Radenovic et al., TPAMI 2019 (cnnimageretrieval's `whitenlearn`): m is the mean of the
@@ -92,13 +94,10 @@ def learned_whitening(
     second moment of P1 (x - m) over all rows x, largest first, and P = V^T P1. So P S P^T = I.
 
     descriptors: (N, D), of any length. pairs: (M, 2), row numbers of a query and of its positive.
-
-    Raises `UserError` for fewer pairs than D, for then the ridge alone would scale the other
-    directions.
+    Raises `UserError` for fewer pairs than D: the ridge alone would scale the other directions.
     """
-    values = np.asarray(descriptors, float)
+    values = _varied(descriptors)
     size = values.shape[1]
-    kept = _dimensions(values, dimensions)
     if len(pairs) < size:
         raise UserError(
             f"{len(pairs)} matching pairs cannot whiten {size} dimensions: give at least {size}"
@@ -110,23 +109,16 @@ def learned_whitening(
     root = np.linalg.cholesky(within + RIDGE * np.linalg.norm(within, 2) * np.eye(size))
     turned = solve_triangular(root, (values - mean).T, lower=True)
     _, directions = _eigen(turned @ turned.T / len(values))
-    return Whitening(mean, directions[:kept] @ solve_triangular(root, np.eye(size), lower=True))
+    return Whitening(mean, directions @ solve_triangular(root, np.eye(size), lower=True))
 
 
-def _dimensions(values: Matrix, dimensions: int | None) -> int:
+def _varied(descriptors: ArrayLike) -> Matrix:
+    values = np.asarray(descriptors, float)
     if (values == values[:1]).all():
         raise UserError(
             "all descriptors are equal: the network has collapsed, there is nothing to whiten"
         )
-    count, size = values.shape
-    most = min(count - 1, size)
-    kept = most if dimensions is None else dimensions
-    if not 1 <= kept <= most:
-        raise UserError(
-            f"{count} descriptors of {size} dimensions cannot be whitened to {kept}: "
-            "give more, or choose fewer"
-        )
-    return kept
+    return values
 
 
 def _eigen(matrix: Matrix) -> tuple[Matrix, Matrix]:

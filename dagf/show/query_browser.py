@@ -22,7 +22,7 @@ from numpy.typing import NDArray
 
 from dagf.analysis.cam import Plane, look
 from dagf.analysis.grid import WINDOW_SETS
-from dagf.analysis.methods import COUNTS, NONE, RERANKINGS
+from dagf.analysis.methods import COUNTS, NONE
 from dagf.console import headless
 from dagf.datasets.benchmark import Box, Setting
 from dagf.devices import on_device
@@ -31,6 +31,7 @@ from dagf.model.network import RetrievalNet, Variant
 from dagf.model.scale_mask import ScaleAndMask
 from dagf.model.variants import VARIANTS
 from dagf.retrieval.metrics import evaluate
+from dagf.retrieval.rerank import RERANKINGS
 from dagf.retrieval.search import Descriptors, similarities
 from dagf.show.figures import VERDICTS
 from dagf.show.html import or_mistake, templates

@@ -70,9 +70,8 @@ def evaluation_descriptors(
     """
     encode, image = for_inference(MultiScale(network, spec.scales)), spec.image
     about: Any = [name, spec.scales]
-    rows = extract_shards(
-        encode, about, benchmark.database_paths, image, folder, group=process_group()
-    ).descriptors
+    files = benchmark.database_paths
+    rows = extract_shards(encode, about, files, image, folder, process_group())
     batches, count = query_batches(benchmark, image), len(benchmark.queries)
     queries = extract(encode, batches, count, f"{benchmark.name}: queries")
     if not spec.whitening:

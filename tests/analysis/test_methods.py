@@ -17,7 +17,6 @@ from dagf.analysis.methods import (
     CHOSEN,
     GEM,
     NONE,
-    RERANKINGS,
     TEST,
     UNTRAINED,
     VALIDATION,
@@ -39,8 +38,7 @@ from dagf.errors import UserError
 from dagf.model.variants import VARIANTS
 from dagf.retrieval.feature_maps import FeatureMaps
 from dagf.retrieval.metrics import evaluate, mean_average_precision
-from dagf.retrieval.rerank import diffusion, expand_queries, k_reciprocal, superglobal
-from dagf.retrieval.search import similarities
+from dagf.retrieval.rerank import RERANKINGS
 from dagf.retrieval.statistics import Interval, t_interval
 from dagf.retrieval.whitening import pca_whitening
 from dagf.study.config import RunConfig
@@ -248,19 +246,6 @@ def test_re_ranking_has_a_row_a_method_and_the_plain_search(study: Study) -> Non
     assert sorted(study.cache.glob("methods-*")) == kept
 
 
-def by_hand(name: str, database: Any, queries: Any, count: int) -> Any:
-    """With the parameters of the papers written out."""
-    match name:
-        case "AQE":
-            return similarities(database, expand_queries(database, queries, count, 0))
-        case "diffusion":
-            return diffusion(database, queries, count, count)
-        case "k-reciprocal":
-            return k_reciprocal(database, queries, count, {2: 1, 5: 2}[count])
-        case _:
-            return superglobal(database, queries, len(database), count)
-
-
 def test_the_count_of_the_best_held_out_map_is_used_on_the_test(
     study: Study, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -269,12 +254,12 @@ def test_the_count_of_the_best_held_out_map_is_used_on_the_test(
     table = reranking_table(study, shown).set_index(["whitening", "re-ranking"])
     assert study.training is not None
     benchmarks = {VALIDATION: study.training.validation, TEST: study.test}
-    for name in ("AQE", "diffusion", "k-reciprocal", "SuperGlobal"):
+    for name in RERANKINGS:
         row, figures = table.loc[(NONE, name)], {}
         for part, benchmark in benchmarks.items():
             _, *pair = descriptors_of(study, ("mac", study.profile.seeds[0]), part)
             for count in (2, 5):
-                found = evaluate(benchmark, by_hand(name, *pair, count))
+                found = evaluate(benchmark, RERANKINGS[name](*pair, count))
                 figures[part, count] = mean_average_precision(found, benchmark.middle.name)
         best = max((2, 5), key=lambda count: figures[VALIDATION, count])
         assert row["neighbours"] == best

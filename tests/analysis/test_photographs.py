@@ -12,10 +12,11 @@ from PIL import Image
 
 from dagf.analysis import ablations, photographs
 from dagf.analysis.ablations import CUT_WINDOWS
-from dagf.analysis.methods import NONE, RERANKINGS, gems
+from dagf.analysis.methods import NONE, gems
 from dagf.analysis.photographs import all_tables, fewer, of_role, unlabelled, write_views
 from dagf.datasets.folder import training_images
 from dagf.retrieval.metrics import evaluate, mean_average_precision
+from dagf.retrieval.rerank import RERANKINGS
 from dagf.study.opening import open_study
 from dagf.study.study import Study
 from tests.fixtures import photograph, write_photographs

@@ -20,6 +20,7 @@ from dagf.collections.encoders import OFF_THE_SHELF, Encoder, of_run
 from dagf.collections.index import (
     CONTENTS,
     Collection,
+    Extracted,
     build,
     extract_changes,
     find_images,
@@ -37,7 +38,7 @@ from dagf.model.backbone import BackboneSpec
 from dagf.model.network import RetrievalNet
 from dagf.model.variants import variant
 from dagf.retrieval import extract as shards_of_lists
-from dagf.retrieval.extract import SHARDS, Extracted, extract, extract_shards, for_inference
+from dagf.retrieval.extract import SHARDS, extract, extract_shards, for_inference
 from dagf.study.runs import Run
 from dagf.study.study import Study
 from tests.commands import dagf, fine, refused
@@ -401,7 +402,7 @@ def test_a_first_extraction_is_that_of_extract(
 ) -> None:
     found = extracted(files, folder)
     other = extract_shards(Sampler(), ABOUT, files, SPEC, tmp_path / "other")
-    assert (found.made, found.descriptors.names) == (11, other.descriptors.names)
+    assert (found.made, found.descriptors.names) == (11, other.names)
     assert {path.name for path in folder.iterdir()} == {CONTENTS, *found.descriptors.names}
 
 

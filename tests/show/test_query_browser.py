@@ -12,13 +12,13 @@ from IPython.display import HTML
 
 from dagf.analysis.cam import look
 from dagf.analysis.grid import WINDOW_SETS
-from dagf.analysis.methods import RERANKINGS
 from dagf.console import HEADLESS
 from dagf.datasets.images import load_image, to_input
 from dagf.errors import UserError
 from dagf.model.network import AttentiveHead
 from dagf.model.variants import DAGF, VARIANTS
 from dagf.retrieval.metrics import evaluate, means
+from dagf.retrieval.rerank import RERANKINGS
 from dagf.retrieval.search import similarities
 from dagf.show import query_browser
 from dagf.show.query_browser import OWN, Browser, Explorer, View, offered, page, start
