@@ -27,8 +27,8 @@ from dagf.retrieval.metrics import (
     positions,
     positive_ranks,
     precision_at,
-    stream_positions,
     ranks_of,
+    stream_positions,
 )
 
 from .neighbourhoods import Array, blocks_of
@@ -76,13 +76,13 @@ def rankings(draw: st.DrawFn) -> tuple[list[float], set[int], set[int]]:
     return scores, sets[0], sets[1]
 
 
-def ranks_of(scores: Sequence[float], positives: set[int], junk: set[int]) -> Rows:
+def ranked(scores: Sequence[float], positives: set[int], junk: set[int]) -> Rows:
     return positive_ranks(np.array(scores), rows(*sorted(positives)), rows(*sorted(junk)))
 
 
 @given(rankings())
 def test_average_precision_is_oxfords(ranking: tuple[list[float], set[int], set[int]]) -> None:
-    ranks = ranks_of(*ranking)
+    ranks = ranked(*ranking)
     assert ranks.tolist() == [
         rank for rank, positive in enumerate(ranked_kinds(*ranking)) if positive
     ]
@@ -93,27 +93,7 @@ def test_average_precision_is_oxfords(ranking: tuple[list[float], set[int], set[
 def test_precision_at_is_the_protocols(
     ranking: tuple[list[float], set[int], set[int]], k: int
 ) -> None:
-    assert precision_at(ranks_of(*ranking), k) == slow_precision_at(ranked_kinds(*ranking), k)
-
-
-@given(rankings(), st.randoms(use_true_random=False))
-def test_the_order_of_the_database_does_not_matter(
-    ranking: tuple[list[float], set[int], set[int]], chance: random.Random
-) -> None:
-    scores, positives, junk = ranking
-    order = list(range(len(scores)))
-    chance.shuffle(order)
-    moved = [{order.index(row) for row in some} for some in (positives, junk)]
-    assert ranks_of([scores[row] for row in order], *moved).tolist() == ranks_of(*ranking).tolist()
-
-
-@given(rankings())
-def test_junk_and_a_rising_map_of_the_scores_do_not_matter(
-    ranking: tuple[list[float], set[int], set[int]],
-) -> None:
-    scores, positives, junk = ranking
-    without = [99.0 if row in junk else 3 * score - 1 for row, score in enumerate(scores)]
-    assert ranks_of(without, positives, junk).tolist() == ranks_of(*ranking).tolist()
+    assert precision_at(ranked(*ranking), k) == slow_precision_at(ranked_kinds(*ranking), k)
 
 
 @given(rankings())
@@ -122,9 +102,9 @@ def test_a_constant_descriptor_earns_the_least(
 ) -> None:
     scores, positives, junk = ranking
     negatives = len(scores) - len(positives) - len(junk)
-    ranks = ranks_of([0.5] * len(scores), positives, junk)
+    ranks = ranked([0.5] * len(scores), positives, junk)
     assert ranks.tolist() == list(range(negatives, negatives + len(positives)))
-    assert average_precision(ranks) <= average_precision(ranks_of(*ranking)) + 1e-12
+    assert average_precision(ranks) <= average_precision(ranked(*ranking)) + 1e-12
 
 
 def test_average_precision_by_hand() -> None:
@@ -189,30 +169,18 @@ def test_the_three_settings_by_hand() -> None:
 def test_means_leave_out_queries_without_positives() -> None:
     per_query = evaluate(TINY, SCORES)
     table = means(per_query)
-    assert table["queries"].to_dict() == {
-        ("query", "Easy"): 2,
-        ("query", "Medium"): 2,
-        ("other", "Medium"): 1,
-        ("query", "Hard"): 1,
-        ("other", "Hard"): 1,
-    }
+    assert list(table["queries"].items()) == [  # in the order of the ground truth
+        (("query", "Easy"), 2),
+        (("query", "Medium"), 2),
+        (("other", "Medium"), 1),
+        (("query", "Hard"), 1),
+        (("other", "Hard"), 1),
+    ]
     assert table["mAP"]["query", "Easy"] == pytest.approx(25)
     assert table["mAP"]["other", "Hard"] == pytest.approx(10)
     assert table["mP@1"]["query", "Medium"] == pytest.approx(50)
     assert mean_average_precision(per_query, "Medium") == pytest.approx(50 * (19 / 24 + 1 / 4))
     assert mean_average_precision(per_query, "Medium", "other") == pytest.approx(10)
-
-
-def test_means_keep_the_order_of_sets_and_settings() -> None:
-    """Tables show them as the ground truth has them, whatever the alphabet says."""
-    order = [
-        ("query", "Easy"),
-        ("query", "Medium"),
-        ("other", "Medium"),
-        ("query", "Hard"),
-        ("other", "Hard"),
-    ]
-    assert means(evaluate(TINY, SCORES)).index.tolist() == order
 
 
 def test_a_mean_over_nothing_is_refused() -> None:
@@ -235,9 +203,8 @@ def test_scores_of_another_benchmark_are_refused(shape: tuple[int, int]) -> None
 
 @pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf])
 def test_broken_scores_are_refused(value: float) -> None:
-    for look in (evaluate, positions):
-        with pytest.raises(UserError, match="the descriptors hold NaN or infinity"):
-            look(TINY, np.where(np.eye(3, 6, dtype=bool), value, SCORES))
+    with pytest.raises(UserError, match="the descriptors hold NaN or infinity"):
+        positions(TINY, np.where(np.eye(3, 6, dtype=bool), value, SCORES))
 
 
 # --- any part of the labelled images ------------------------------------------------------------
@@ -290,8 +257,7 @@ def test_positions_by_hand() -> None:
         "label": ["easy", "hard", "junk", "hard", "easy", "junk", "junk"],
         "above": [1, 0, 0, 4, 1, 0, 0],
     }
-    assert subset_ap(rows(4, 0)) == subset_ap(rows(0, 4)) == average_precision(rows(0, 5))
-    assert np.isnan(subset_ap(rows()))
+    assert ranks_of(rows(4, 0)).tolist() == [0, 5]
 
 
 def test_a_query_without_labels_has_no_positions() -> None:
@@ -392,18 +358,6 @@ def slow_found(scores: list[int], group: int) -> int:
     return sum(row // 4 == group for row in order[:4])
 
 
-@given(
-    st.integers(1, 4).flatmap(
-        lambda n: st.lists(st.integers(0, 5), min_size=4 * n, max_size=4 * n)
-    ),
-    st.integers(0, 3),
-)
-def test_found_of_four_is_the_loops(scores: list[int], group: int) -> None:
-    group %= len(scores) // 4
-    ranks = positive_ranks(np.array(scores, float), np.arange(4) + 4 * group, np.empty(0, np.int64))
-    assert found_of_four(ranks) == slow_found(scores, group)
-
-
 @settings(deadline=None)
 @given(st.integers(1, 3), st.randoms(use_true_random=False))
 def test_the_mean_is_shown_for_groups_of_four_and_counts_up_to_four(
@@ -411,9 +365,10 @@ def test_the_mean_is_shown_for_groups_of_four_and_counts_up_to_four(
 ) -> None:
     made = fours(groups)
     scores = [[chance.randint(0, 9) for _ in made.database] for _ in made.queries]
-    table = means(evaluate(made, np.array(scores, float)))
-    expected = np.mean([slow_found(row, query // 4) for query, row in enumerate(scores)])
-    assert table["N-S"]["query", "Classic"] == pytest.approx(expected)
+    per_query = evaluate(made, np.array(scores, float))
+    expected = [slow_found(row, query // 4) for query, row in enumerate(scores)]
+    assert per_query["N-S"].tolist() == expected
+    assert means(per_query)["N-S"]["query", "Classic"] == pytest.approx(np.mean(expected))
     perfect = np.equal.outer(np.arange(4 * groups) // 4, np.arange(4 * groups) // 4).astype(float)
     assert means(evaluate(made, perfect))["N-S"].tolist() == [4]
 
@@ -476,17 +431,6 @@ def test_rankings_of_the_published_sets_are_evaluated_as_by_the_loop(
                     assert abs(found[f"P@{k}"] - slow_precision_at(kinds, k)) < 1e-12
             else:
                 assert np.isnan(found["AP"])
-
-
-def test_two_queries_of_roxford_have_no_easy_positive(oxford: Benchmark) -> None:
-    per_query = evaluate(oxford, np.random.default_rng(0).random((70, 4993)))
-    easy = per_query[per_query["setting"] == "Easy"]
-    assert easy["query"][easy["positives"] == 0].tolist() == [11, 66]
-    assert means(per_query)["queries"].to_dict() == {
-        ("query", "Easy"): 68,
-        ("query", "Medium"): 70,
-        ("query", "Hard"): 70,
-    }
 
 
 def test_distractors_are_negatives(oxford: Benchmark) -> None:
