@@ -20,13 +20,7 @@ from torch.fx.experimental.optimization import fuse
 from torch.nn import functional as fn
 
 from dagf.console import progress
-from dagf.datasets.batches import (
-    Batch,
-    database_batches,
-    image_batches,
-    network_input,
-    query_batches,
-)
+from dagf.datasets.batches import Batch, image_batches, network_input, query_batches
 from dagf.datasets.benchmark import Benchmark
 from dagf.datasets.images import ImageSpec, load_image
 from dagf.distributed import SINGLE, Group
@@ -119,8 +113,8 @@ def benchmark_scores(
     Queries are cropped to their boxes. A copy of `encode` extracts: see `for_inference`.
     """
     encode, name = for_inference(encode), benchmark.name
-    images, crops = database_batches(benchmark, spec), query_batches(benchmark, spec)
-    database = extract(encode, images, len(benchmark.database_paths), f"{name}: database")
+    files, crops = benchmark.database_paths, query_batches(benchmark, spec)
+    database = extract(encode, image_batches(files, spec), len(files), f"{name}: database")
     queries = extract(encode, crops, len(benchmark.queries), f"{name}: queries")
     return similarities(database, queries), database, queries
 
