@@ -2,7 +2,11 @@
 
 import multiprocessing
 import os
+import signal
+import threading
+import time
 from collections.abc import Callable, Iterable, Iterator
+from functools import cache
 from typing import TypeVar
 
 from tqdm.auto import tqdm
@@ -19,6 +23,18 @@ def headless() -> bool:
 def cores() -> int:
     """Return the number of CPU cores that this process may use."""
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+@cache
+def end_with(parent: int) -> None:
+    """End this process when its parent is gone: nobody waits for its work."""
+
+    def watch() -> None:
+        while os.getppid() == parent:
+            time.sleep(0.5)
+        os.kill(os.getpid(), signal.SIGTERM)  # a notebook's kernel is stopped on this signal
+
+    threading.Thread(target=watch, daemon=True).start()
 
 
 def progress(

@@ -4,6 +4,7 @@ import io
 import os
 from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import nbformat
@@ -16,9 +17,10 @@ from dagf.datasets import download as downloads
 from dagf.datasets.download import get
 from dagf.datasets.manifest import DataSet
 from dagf.errors import UserError, place_fault
-from dagf.files import read_json, write_json
+from dagf.files import write_json
 from dagf.paths import ROOT
-from dagf.reports import freshness, runner, worker
+from dagf.reports import runner
+from dagf.reports.freshness import Report
 from dagf.retrieval import extract as extraction
 from dagf.study import parallel
 from dagf.study.opening import open_study
@@ -28,7 +30,8 @@ from tests.reports.notebooks import write_notebook
 
 SPEC = ToytownSpec(48, 2, 2, 1, 1, 3, distractors=3, validation_distractors=2)
 EXECUTED = nbformat.v4.new_notebook(
-    cells=[nbformat.v4.new_markdown_cell("# A page\n\nWhat it says.")]
+    cells=[nbformat.v4.new_markdown_cell("# A page\n\nWhat it says.")],
+    metadata={"kernelspec": {"name": "python3", "language": "python"}},
 )
 FIRST_PHOTOS = 30  # of which there is a collection before
 
@@ -94,35 +97,36 @@ def study(folder: Path, profile: str) -> None:
 class Told:
     """A notebook's process that has done its work at once: what is made of it is tried here."""
 
-    returncode = 0
+    exitcode = 0
 
-    def __init__(self, command: list[str], **_: Any) -> None:
-        stage = Path(command[-1])
-        nbformat.write(EXECUTED, stage / "executed.ipynb")
+    def __init__(self, target: Any, args: tuple[Report, Path, int, int]) -> None:
+        self.report, self.stage = args[:2]
+
+    def start(self) -> None:
+        nbformat.write(EXECUTED, self.stage / "executed.ipynb")
         for kind, name in (("tables", "main.json"), ("figures", "main.svg")):
-            (stage / "results" / kind).mkdir()
-            (stage / "results" / kind / name).write_text('{"columns": ["a"], "rows": [[2]]}')
-        job = read_json(stage / "job.json")
-        record = {"notebook": job["notebook"], "parts": job["parts"], "content": "c0ffee"}
-        report = freshness.plan(job["notebook"], job["parameters"])
-        worker.publish(report, stage, {**record, "warning_lines": 0})
+            (self.stage / "results" / kind).mkdir()
+            result = self.stage / "results" / kind / name
+            result.write_text('{"columns": ["a"], "rows": [[2]], "alt": ""}')
+        record = {"notebook": self.report.name, "parts": self.report.parts(), "content": "c0ffee"}
+        record |= {"parameters": self.report.parameters, "dagf": "1", "warning_lines": 0}
+        runner.publish(self.report, self.stage, record)
 
-    def poll(self) -> int:
-        return 0
+    def join(self) -> None:
+        pass
 
 
 def report(folder: Path) -> None:
     """Make the report of a notebook that has changed since the last report."""
     os.environ[ROOT] = str(folder)
-    runner.subprocess.Popen = Told  # type: ignore[misc, assignment]
-    runner.POLL = 0.0
+    runner.CONTEXT = SimpleNamespace(Process=Told)  # type: ignore[assignment]
     runner.run_reports({"profile": "cpu"}, jobs=1, stream=io.StringIO())
 
 
 def make_project(folder: Path) -> None:
-    """A project with two notebooks."""
+    """A project with two notebooks and the overview."""
     (folder / "data").mkdir(parents=True)
-    for name in ("01_data_and_protocol", "02_training"):
+    for name in ("00_overview", "01_data_and_protocol", "02_training"):
         write_notebook(folder / "notebooks" / f"{name}.ipynb", "1 + 1")
 
 

@@ -6,11 +6,12 @@ decides nothing (comments, docstrings, the last kernel of a notebook) is not amo
 
 import ast
 import os
-import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+
+import papermill
 
 from dagf import paths
 from dagf.datasets.contents import remembered
@@ -20,8 +21,8 @@ from dagf.files import content_hash, file_sha256, read_json, slug
 from dagf.show.html import TEMPLATE
 from dagf.study.provenance import code_hash, imported_modules
 
-# What each notebook needs to have run before it; those that need nothing of each other run side by
-# side. 07 measures time, so nothing runs beside it.
+# What each notebook needs to have run before it, which stands above it; those that need nothing of
+# each other run side by side. 07 measures time, so nothing runs beside it.
 ORDER: Mapping[str, tuple[str, ...]] = {
     "01_data_and_protocol": (),
     "02_training": (),
@@ -39,23 +40,9 @@ ORDER: Mapping[str, tuple[str, ...]] = {
 OVERVIEW = "00_overview"  # it runs when all others are done: it reads their records
 # The records, below the project's folder, that a page shows beside what its notebook computes.
 SPEED = (str(paths.SPEED),)
-SHOWS: Mapping[str, tuple[str, ...]] = {
-    "04_scale_and_mask_ablation": SPEED,
-    "07_large_scale": SPEED,
-}
+SHOWS = {"04_scale_and_mask_ablation": SPEED, "07_large_scale": SPEED}
 SHOWS_ON_TOYTOWN = {"06_benchmark_tables": ("data/published.csv", "reports/photographs/*.json")}
-OUTPUT = (
-    "DAGF_OUTPUT"  # set by the runner: the folder of the reports that a notebook becomes part of
-)
-WHAT = {  # the parts of a content hash, in the words of a person
-    "notebook": "the notebook, or one that it builds on, was changed",
-    "code": "the code that it uses was changed",
-    "publishing": "the code or the template of the pages was changed",
-    "parameters": "it was made with other parameters",
-    "data": "the data was changed",
-    "weights": "the weights were changed",
-    "records": "the records that it shows were changed",
-}
+OUTPUT = "DAGF_OUTPUT"  # set by the runner: the folder of the reports that a notebook belongs to
 
 
 @dataclass(frozen=True)
@@ -74,11 +61,6 @@ class Output:
         """The folder of the HTML, the index, figures/ and provenance/."""
         return self.root / "photographs" / self.photographs if self.photographs else self.root
 
-    @property
-    def tables(self) -> Path:
-        """The folder of the result tables."""
-        return self.root / ("photographs" if self.photographs else "tables")
-
     def page(self, name: str) -> Path:
         """Return the HTML file of a notebook; that of the overview is the index."""
         return self.pages / ("index.html" if name == OVERVIEW else f"{name}.html")
@@ -94,13 +76,12 @@ class Output:
 
     def records(self) -> list[dict[str, Any]]:
         """Return the records of the reports that are there, in their order, but the index."""
-        found = [self.record(name) for name in ORDER]
-        return [record for record in found if record]
+        return [record for name in ORDER if (record := self.record(name))]
 
     def result(self, kind: str, name: str) -> Path:
         """Return where the result file `name` of the kind "tables" or "figures" goes."""
-        if kind == "tables":
-            return self.tables / (f"{self.photographs}.{name}" if self.photographs else name)
+        if self.photographs and kind == "tables":
+            return self.root / "photographs" / f"{self.photographs}.{name}"
         return self.pages / kind / name
 
     def link(self, path: Path) -> str:
@@ -122,12 +103,10 @@ def output_for(parameters: Mapping[str, Any], folder: Path | None = None) -> Out
     root = Path(given) if given else paths.root() / "reports" / (slug(profile) if apart else "")
     if not benchmark:
         return Output(root)
-    name = Path(benchmark).resolve().name
+    whole = Path(benchmark).resolve().name
     # What a slug cannot hold (a name in other letters) is told apart by its hash.
-    plain = name.isascii() and re.search("[a-z0-9_]", name.lower())
-    name = slug(name) if plain else f"{slug(name)}-{content_hash(name, 6)}"
-    name = name if profile in ("cpu", "smoke") else f"{name}-{slug(profile)}"
-    return Output(root, name)
+    name = slug(whole) if whole.isascii() else f"{slug(whole)}-{content_hash(whole, 6)}"
+    return Output(root, name if profile in ("cpu", "smoke") else f"{name}-{slug(profile)}")
 
 
 @dataclass(frozen=True)
@@ -136,24 +115,23 @@ class Report:
 
     name: str
     parameters: dict[str, Any]
-    helps: dict[str, str]  # the comment beside each parameter
     output: Output
 
     def parts(self) -> dict[str, str]:
-        """Return the hashes of all that the report would be made from now, as `WHAT` has them."""
-        cells = [cell["source"] for cell in read_cells(self.name) if cell["cell_type"] == "code"]
-        profile = file_sha256(paths.profile(str(self.parameters.get("profile", "cpu"))))
-        weights = str(self.parameters.get("weights", ""))
-        manifest = sums([paths.data() / "manifest.json"])
-        return {
-            "notebook": content_hash([what_counts(one) for one in upstream(self.name)]),
-            "code": code_hash(*sorted(imported_modules("\n".join(cells)))),
-            "publishing": content_hash([code_hash("dagf.reports.page"), sums(TEMPLATE.iterdir())]),
-            "parameters": content_hash([self.shown_parameters, profile]),
-            "data": content_hash([manifest, self._photographs()]),
-            "weights": file_sha256(Path(weights)) if weights else "",
-            "records": content_hash(sums(self._records())),
+        """Return the hashes of all that the report would be made from now, by their names."""
+        code = "\n".join(source for kind, source, _ in cells(self.name) if kind == "code")
+        profile, weights = (self.parameters.get(one, "") for one in ("profile", "weights"))
+        manifest = paths.data() / "manifest.json"
+        decides = {
+            "notebooks": [cells(one) for one in upstream(self.name)],
+            "code": code_hash(*sorted(imported_modules(code))),
+            "template": [code_hash("dagf.reports.page"), sums(TEMPLATE.iterdir())],
+            "parameters": [self.shown_parameters, sums([paths.profile(profile)])],
+            "data": [sums([manifest]), self._photographs()],
+            "weights": sums([Path(weights)]),
+            "records": sums(self._records()),
         }
+        return {part: content_hash(value) for part, value in decides.items()}
 
     def staleness(self) -> str:
         """Return why the report is not what its sources would give now; "" when it is fresh."""
@@ -165,10 +143,11 @@ class Report:
             )
         if not record or not self.output.page(self.name).is_file():
             return "there is no report yet"
-        now, then = self.parts(), record.get("parts", {})
-        changed = [WHAT[part] for part in now if then.get(part) != now[part]]
+        then = record["parts"]
+        changed = [part for part, now in self.parts().items() if then.get(part) != now]
         gone = [file for file in record["files"] if not (self.output.pages / file).is_file()]
-        return "; ".join(changed + [f"{file} is missing" for file in gone[:1]])
+        words = {"changed": changed, "missing": gone}
+        return "; ".join(f"{word}: {', '.join(what)}" for word, what in words.items() if what)
 
     @property
     def shown_parameters(self) -> dict[str, Any]:
@@ -177,8 +156,9 @@ class Report:
         def shown(value: Any) -> Any:
             if isinstance(value, list):
                 return [shown(item) for item in value]
-            whole = isinstance(value, str) and Path(value).is_absolute()
-            return Path(value).name if whole else value
+            return (
+                Path(value).name if isinstance(value, str) and Path(value).is_absolute() else value
+            )
 
         return {key: shown(value) for key, value in self.parameters.items()}
 
@@ -190,49 +170,40 @@ class Report:
         known = folder.relative_to(root) if folder.is_relative_to(root) else folder
         return content_hash(str(known)) if self.output.photographs else ""
 
-    def _records(self) -> list[Path]:
+    def _records(self) -> Iterable[Path]:
         """Return the files of records that the page shows."""
         if self.name == OVERVIEW:
-            own, pages = self.output.record_file(OVERVIEW), self.output.pages
-            folders = [pages / one for one in ("provenance", "figures", "photographs")]
-            files = [file for one in (self.output.tables, *folders) for file in one.glob("*.*")]
-            return [file for file in files if file != own]
-        patterns = SHOWS.get(self.name, ())
-        if not self.parameters.get("benchmark"):
-            patterns += SHOWS_ON_TOYTOWN.get(self.name, ())
+            tables = self.output.result("tables", "any").parent
+            pages = (self.output.pages / one for one in ("provenance", "figures", "photographs"))
+            files = {file for folder in (tables, *pages) for file in folder.glob("*.*")}
+            return files - {self.output.record_file(OVERVIEW)}
+        toytown = () if self.output.photographs else SHOWS_ON_TOYTOWN.get(self.name, ())
+        patterns = (*SHOWS.get(self.name, ()), *toytown)
         return [file for pattern in patterns for file in paths.root().glob(pattern)]
 
     def _photographs(self) -> list[str]:
         """Return the hash of each folder of photographs that the notebook reads."""
         named = [self.parameters.get("benchmark"), self.parameters.get("train_on")]
         named += self.parameters.get("distractors", [])
-        data = paths.data()
-        folders = [folders_of(one, data) or [Path(one)] for one in named if one]
+        data, found = paths.data(), list[str]()
         contents = remembered(data)
-        hashes = [contents.folder_hash(one) for several in folders for one in several]
+        for one in filter(None, named):
+            found += map(contents.folder_hash, folders_of(one, data) or [Path(one)])
         contents.save()
-        return hashes
+        return found
 
 
 def plan(name: str, given: Mapping[str, Any], folder: Path | None = None) -> Report:
     """Return the report of a notebook with all parameters that its tagged cell declares.
 
-    They are those `given`, and the declared defaults of the others. Raises `UserError` for one that
+    They are those `given`, and the declared defaults of the others. Raise `UserError` for one that
     is not declared: papermill would only warn. folder: of the reports, as `output_for` takes it.
     """
-    tagged = [cell for cell in read_cells(name) if "parameters" in cell["metadata"].get("tags", ())]
-    if len(tagged) != 1:
-        raise UserError(f"{name} needs one cell tagged 'parameters', it has {len(tagged)}")
-    source = tagged[0]["source"]
-    values, helps = dict[str, Any](), dict[str, str]()
-    for line in ast.parse(source).body:
-        if isinstance(line, ast.AnnAssign) and line.value:
-            key = ast.unparse(line.target)
-            values[key] = ast.literal_eval(line.value)
-            helps[key] = source.splitlines()[line.lineno - 1].partition("#")[2].strip()
+    declared = papermill.inspect_notebook(str(notebook_path(name)))
+    values = {key: ast.literal_eval(one["default"]) for key, one in declared.items()}
     for key, value in given.items():
         values[choose(f"parameter of {name}", key, values)] = value
-    return Report(name, values, helps, output_for(values, folder))
+    return Report(name, values, output_for(values, folder))
 
 
 def notebooks() -> list[str]:
@@ -245,28 +216,20 @@ def notebook_path(name: str) -> Path:
     return paths.root() / "notebooks" / f"{name}.ipynb"
 
 
-def read_cells(name: str) -> list[dict[str, Any]]:
-    """Return the cells of a notebook, each with its `source` as one text."""
-    cells = read_json(notebook_path(name))["cells"]
-    return [{**cell, "source": "".join(cell["source"])} for cell in cells]
+def cells(name: str) -> list[tuple[str, str, list[str]]]:
+    """Return what of a notebook counts: the type, source and tags of its cells, no output."""
+    found = read_json(notebook_path(name))["cells"]
+    return [
+        (one["cell_type"], "".join(one["source"]), one["metadata"].get("tags")) for one in found
+    ]
+
+
+def upstream(name: str) -> list[str]:
+    """Return `name` and all notebooks that it builds on."""
+    found = {name}.union(*map(upstream, ORDER.get(name, ())))
+    return [one for one in notebooks() if one in found]
 
 
 def sums(files: Iterable[Path]) -> dict[str, str]:
     """Return the sha256 of each of the `files` that exist, by its name."""
     return {file.name: file_sha256(file) for file in sorted(files) if file.is_file()}
-
-
-def upstream(name: str) -> list[str]:
-    """Return `name` and all notebooks that it builds on."""
-    found = [name]
-    for one in found:
-        found += [need for need in ORDER.get(one, ()) if need not in found]
-    return [one for one in found if notebook_path(one).is_file()]
-
-
-def what_counts(name: str) -> list[Any]:
-    """Return what of a notebook counts: its cells, not their ids, outputs or the last kernel."""
-    return [
-        [cell["cell_type"], cell["source"], sorted(cell["metadata"].get("tags", []))]
-        for cell in read_cells(name)
-    ]

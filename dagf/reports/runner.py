@@ -1,40 +1,45 @@
-"""The report runner: papermill runs each notebook whose report is not fresh, in its own process.
+"""Run notebooks, each whose report is not fresh in a process of its own, and publish their pages.
 
     run_reports({"profile": "cpu"})                       # -> reports/*.html
     check_reports({"profile": "cpu"})                     # -> what of it is stale, and why
 
-Nothing of an earlier report is touched before its notebook has run to the end.
+Nothing of an earlier report is touched before its notebook has run to the end. Then its page and
+its results are put in their places, each at once or not at all, and the record, which says that
+they are there, last.
 """
 
+import multiprocessing
 import os
 import shutil
-import subprocess
 import sys
 import time
 from collections.abc import Mapping, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor, wait
 from dataclasses import dataclass, field
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
+from textwrap import indent
 from typing import Any, TextIO
 
 import filelock
+import papermill
+from papermill.exceptions import PapermillExecutionError
+from tqdm import tqdm
 
 import dagf
 from dagf import paths
-from dagf.console import HEADLESS, cores
+from dagf.console import HEADLESS, cores, end_with
 from dagf.errors import UserError, choose
-from dagf.files import slug, write_json
-from dagf.reports.freshness import (
-    ORDER,
-    OUTPUT,
-    OVERVIEW,
-    Report,
-    notebooks,
-    output_for,
-    plan,
-)
-from dagf.study.provenance import thread_limits
+from dagf.files import atomic_path, content_hash, read_json, slug, write_json, write_text
+from dagf.reports.freshness import ORDER, OUTPUT, OVERVIEW, Report, notebook_path, notebooks, plan
+from dagf.reports.page import render_page
+from dagf.study.provenance import PACKAGE, machine, thread_limits
 
+EXECUTED, ERROR = "executed.ipynb", "error.txt"  # what a run leaves in its stage
+CONTEXT = multiprocessing.get_context("spawn")
 POLL = 0.2  # seconds between two looks at the running notebooks
+# What a table on photographs says of its run: the page stays on the machine, the table does not.
+MEASURED = ("notebook", "parameters", "content", "date", "cpu", "threads", "gpus", "versions")
 
 
 def run_reports(
@@ -53,156 +58,223 @@ def run_reports(
     notebook fails its earlier report stays as it was, those that build on it are not run, and a
     `UserError` says what failed once all others are done.
     """
-    began, chosen = time.monotonic(), [one for one in _chosen(only) if one != OVERVIEW]
-    reports = [plan(name, parameters, output) for name in chosen]
-    overview = [plan(OVERVIEW, parameters, output)] if OVERVIEW in notebooks() else []
-    out = output_for(parameters, output)
-    board = Board(stream or sys.stdout, max(map(len, ORDER)))
-    stages = paths.scratch() / "reports" / slug(os.path.relpath(out.pages, paths.root()))
+    began, overview = time.monotonic(), plan(OVERVIEW, parameters, output)
+    reports = [one for one in _planned(parameters, only, output) if one.name != OVERVIEW]
+    pages = os.path.relpath(overview.output.pages, paths.root())
+    stages = paths.scratch() / "reports" / slug(pages)
     stages.mkdir(parents=True, exist_ok=True)
     try:
         with filelock.FileLock(f"{stages}.lock", timeout=0):
             todo = [one for one in reports if force or one.staleness()]
+            side_by_side = max(1, min(jobs or min(2, cores()), len(todo)))
+            runner = Runner(stages, side_by_side, stream or sys.stdout)
             for one in reports:
                 if one not in todo:
-                    board.say(one.name, "fresh, kept")
-            side_by_side = max(1, min(jobs or min(2, cores()), len(todo)))
-            failures = Runner(stages, board, side_by_side).run(todo)
-            late = [one for one in overview if force or one.staleness()]
-            failures += Runner(stages, board, 1).run(late)
+                    runner.say(one.name, "fresh, kept")
+            runner.run(todo)
+            runner.run([overview] if force or overview.staleness() else [])
     except filelock.Timeout as error:
         raise UserError(
             "these reports are being made by another run: wait for it, or name another --output"
         ) from error
-    if failures:
-        raise UserError("\n\n".join(failures))
-    took = clock(time.monotonic() - began)
-    board.say("total", f"{took}, {len(todo)} run, {len(reports) - len(todo)} kept")
-    return out.page(OVERVIEW)
+    if runner.failures:
+        raise UserError("\n\n".join(filter(None, runner.failures.values())))
+    kept = len(reports) - len(todo)
+    runner.say("total", f"{clock(began)}, {len(todo)} run, {kept} kept")
+    return overview.output.page(OVERVIEW)
 
 
 def check_reports(
     parameters: Mapping[str, Any], only: Sequence[str] = (), *, output: Path | None = None
 ) -> dict[str, str]:
     """Return the reports that are missing or not what their sources would give now, and why."""
-    found = {name: plan(name, parameters, output).staleness() for name in _chosen(only)}
-    return {name: reason for name, reason in found.items() if reason}
+    reports = _planned(parameters, only, output)
+    return {one.name: reason for one in reports if (reason := one.staleness())}
 
 
-def _chosen(only: Sequence[str]) -> list[str]:
+def _planned(given: Mapping[str, Any], only: Sequence[str], output: Path | None) -> list[Report]:
     known = notebooks()
     if not known:
         raise UserError(f"no notebook of the study is in {paths.root() / 'notebooks'}")
     wanted = {choose("notebook", Path(name).name.removesuffix(".ipynb"), known) for name in only}
-    return [name for name in known if name in wanted or not wanted]
+    return [plan(name, given, output) for name in known if name in wanted or not wanted]
 
 
 @dataclass
 class Runner:
-    """Runs notebooks, several side by side, each in a process of its own."""
+    """Runs notebooks, several side by side, and says how they end."""
 
     stages: Path
-    board: "Board"
     jobs: int
-    running: dict[str, tuple[Report, subprocess.Popen[bytes], float]] = field(default_factory=dict)
+    stream: TextIO
+    running: dict[str, tuple[Any, float]] = field(default_factory=dict)  # its process, its start
+    failures: dict[str, str] = field(default_factory=dict)  # why; "" if it was not run for another
 
-    def run(self, todo: Sequence[Report]) -> list[str]:
-        """Run each of `todo` after those that it needs, unless one of these failed; what failed."""
-        waiting, failures = {one.name: one for one in todo}, dict[str, str]()
-        try:
-            while waiting or self.running:
-                for name in list(waiting):
-                    needs = set(ORDER.get(name, ()))
-                    if needs & failures.keys():
-                        failures[waiting.pop(name).name] = ""  # nothing to say of it but this
-                        self.board.say(name, "not run")
-                    elif len(self.running) < self.jobs and not needs & {*waiting, *self.running}:
-                        self._start(waiting.pop(name))
-                self.board.show({name: began for name, (_, _, began) in self.running.items()})
-                time.sleep(POLL)
-                for name in list(self.running):
-                    if self.running[name][1].poll() is not None:
-                        failures |= self._finish(*self.running.pop(name))
-        finally:
-            for _, process, _ in self.running.values():
-                process.terminate()  # its kernel ends with it
-                process.wait()
-        return [failure for failure in failures.values() if failure]
+    def say(self, name: str, what: str) -> None:
+        """Write a line that stays."""
+        tqdm.write(f"{name:<{max(map(len, ORDER))}}  {what}", self.stream)
 
-    def _start(self, report: Report) -> None:
-        stage, threads = self.stages / report.name, max(1, cores() // self.jobs)
+    def run(self, todo: Sequence[Report]) -> None:
+        """Run each of `todo` after those that it needs, unless one of these failed.
+
+        On a terminal the last line shows what runs now, and since when.
+        """
+        made, terminal = dict[str, Future[None]](), self.stream.isatty()
+        with (
+            tqdm(bar_format="{desc}", file=self.stream, leave=False, disable=not terminal) as line,
+            ThreadPoolExecutor(self.jobs) as pool,
+        ):
+            for report in todo:  # what waits for another cannot block it: that one began before it
+                needs = [made[one] for one in ORDER.get(report.name, ()) if one in made]
+                made[report.name] = pool.submit(self._make, report, needs)
+            try:
+                while wait(made.values(), POLL).not_done:
+                    running = [(name, began) for name, (_, began) in [*self.running.items()]]
+                    words = [f"{name}  running {clock(began)}" for name, began in running]
+                    width = shutil.get_terminal_size().columns - 1
+                    line.set_description_str("   ".join(words)[:width])
+            finally:
+                pool.shutdown(wait=False, cancel_futures=True)
+                for process, _ in list(self.running.values()):
+                    process.terminate()  # its kernel ends with it
+        for one in made.values():
+            one.result()
+
+    def _make(self, report: Report, needs: Sequence[Future[None]]) -> None:
+        name, stage = report.name, self.stages / report.name
+        wait(needs)
+        if self.failures.keys() & ORDER.get(name, ()):
+            self.failures[name] = ""
+            self.say(name, "not run")
+            return
         shutil.rmtree(stage, ignore_errors=True)
         (stage / "results").mkdir(parents=True)
-        job = {"notebook": report.name, "parameters": report.parameters, "parts": report.parts()}
-        write_json(stage / "job.json", {**job, "threads": threads})
-        package = str(Path(dagf.__file__).resolve().parents[1])
-        environment = {
-            **os.environ,
-            **thread_limits(threads),
-            HEADLESS: "1",
-            paths.ROOT: str(paths.root()),
-            paths.RESULTS: str(stage / "results"),
-            OUTPUT: str(report.output.root.resolve()),
-            "PYTHONHASHSEED": "0",
-            "PYTHONPATH": os.pathsep.join([package, os.environ.get("PYTHONPATH", package)]),
-            # The start-up files of the person at the keyboard stay out.
-            "IPYTHONDIR": str(stage / "ipython"),
-            "JUPYTER_RUNTIME_DIR": str(stage / "runtime"),
-        }
-        command = [sys.executable, "-m", "dagf.reports.worker", str(stage)]
-        with (stage / "log.txt").open("wb") as log:
-            process = subprocess.Popen(
-                command, env=environment, stdin=subprocess.DEVNULL, stdout=log, stderr=log
-            )
-        self.board.say(report.name, "started", plain_only=True)
-        self.running[report.name] = report, process, time.monotonic()
-
-    def _finish(
-        self, report: Report, process: subprocess.Popen[bytes], began: float
-    ) -> dict[str, str]:
-        """Say how a notebook ended; return its failure by its name, if it failed."""
-        name, stage, took = report.name, self.stages / report.name, clock(time.monotonic() - began)
-        if process.returncode == 0:
+        arguments = (report, stage, max(1, cores() // self.jobs), os.getpid())
+        process, began = CONTEXT.Process(target=make_report, args=arguments), time.monotonic()
+        self.say(name, "started")
+        process.start()
+        self.running[name] = process, began
+        process.join()
+        del self.running[name]
+        if process.exitcode == 0:
             lines = report.output.record(name)["warning_lines"]
-            self.board.say(name, f"done {took}" + f", {lines} lines of warnings" * (lines > 0))
+            self.say(name, f"done {clock(began)}" + f", {lines} lines of warnings" * (lines > 0))
             shutil.rmtree(stage, ignore_errors=True)
-            return {}
-        self.board.say(name, f"FAILED {took}")
-        reason = f"its process ended with status {process.returncode}"
-        if (stage / "error.txt").is_file():
-            reason = (stage / "error.txt").read_text(encoding="utf-8")
-        elif process.returncode < 0:
-            reason = f"killed by signal {-process.returncode}; most often memory was not enough"
-        log = stage / ("executed.ipynb" if (stage / "executed.ipynb").is_file() else "log.txt")
-        return {name: f"{name}.ipynb: {reason}\n(the whole error is in {paths.relative(log)})"}
+            return
+        self.say(name, f"FAILED {clock(began)}")
+        reason = f"it was killed ({process.exitcode}); most often memory was not enough"
+        if (stage / ERROR).is_file():
+            reason = (stage / ERROR).read_text(encoding="utf-8")
+        whole = f"(the whole error is in {paths.relative(stage)})"
+        self.failures[name] = f"{name}.ipynb: {reason}\n{whole}"
 
 
-def clock(seconds: float) -> str:
-    """Return seconds as 00:31 or 1:02:03."""
-    minutes, rest = divmod(round(seconds), 60)
-    hours, minutes = divmod(minutes, 60)
-    return f"{hours}:{minutes:02}:{rest:02}" if hours else f"{minutes:02}:{rest:02}"
+def clock(began: float) -> timedelta:
+    """Return the time since `began`, in whole seconds."""
+    return timedelta(seconds=round(time.monotonic() - began))
 
 
-@dataclass
-class Board:
-    """The progress of a run: a line a notebook; on a terminal the last line shows what runs now."""
+def make_report(report: Report, stage: Path, threads: int, parent: int) -> None:
+    """Run a notebook in this process, which ends with its `parent`, and publish its report.
 
-    stream: TextIO
-    width: int
+    It leaves the notebook as it ran, what it printed, and why it failed in the folder `stage`.
+    """
+    log = os.open(stage / "log.txt", os.O_WRONLY | os.O_CREAT)
+    os.dup2(log, 1)
+    os.dup2(log, 2)
+    end_with(parent)
+    package = str(PACKAGE.parent)
+    os.environ |= {
+        **thread_limits(threads),
+        HEADLESS: "1",
+        paths.ROOT: str(paths.root()),
+        paths.RESULTS: str(stage / "results"),
+        OUTPUT: str(report.output.root.resolve()),
+        "PYTHONHASHSEED": "0",
+        "PYTHONPATH": os.pathsep.join([package, os.environ.get("PYTHONPATH", package)]),
+        # The start-up files of the person at the keyboard stay out.
+        "IPYTHONDIR": str(stage / "ipython"),
+        "JUPYTER_RUNTIME_DIR": str(stage / "runtime"),
+    }
+    try:
+        publish(report, stage, execute(report, stage, threads))
+    except Exception as error:  # whatever it was, the runner has to print it
+        write_text(stage / ERROR, describe(error))
+        sys.exit(1)
 
-    def say(self, name: str, what: str, plain_only: bool = False) -> None:
-        """Write a line that stays."""
-        if not (plain_only and self.stream.isatty()):
-            self._write(f"{name:<{self.width}}  {what}\n")
 
-    def show(self, began: Mapping[str, float]) -> None:
-        """Write the line that is written over: what runs now, and since when."""
-        if self.stream.isatty() and began:
-            now = time.monotonic()
-            line = "   ".join(f"{name}  running {clock(now - at)}" for name, at in began.items())
-            self._write(line[: shutil.get_terminal_size().columns - 1])
+def execute(report: Report, stage: Path, threads: int) -> dict[str, Any]:
+    """Run the notebook of a report; return the record of its run."""
+    began, parts = time.monotonic(), report.parts()
+    notebook = papermill.execute_notebook(
+        str(notebook_path(report.name)),
+        str(stage / EXECUTED),
+        parameters=report.parameters,
+        kernel_name="python3",  # the notebook may name a kernel that this machine lacks
+        language="python",
+        cwd=str(paths.root() / "notebooks"),
+        progress_bar=False,
+        start_timeout=300,  # on a busy machine a kernel takes its time
+        request_save_on_cell_execute=False,
+    )
+    outputs = [output for cell in notebook.cells for output in cell.get("outputs", [])]
+    warned = [output.text for output in outputs if output.get("name") == "stderr"]
+    return {
+        "notebook": report.name,
+        "dagf": dagf.__version__,
+        "parameters": report.shown_parameters,
+        "place": report.place,
+        "content": content_hash(parts),
+        "parts": parts,
+        "seconds": round(time.monotonic() - began, 1),
+        "date": datetime.now(UTC).strftime("%Y-%m-%d %H:%M UTC"),
+        "peak_memory_mb": peak_memory_mb(),
+        "warning_lines": "".join(warned).count("\n"),
+        **machine(threads),
+    }
 
-    def _write(self, text: str) -> None:
-        self.stream.write(f"\r\x1b[K{text}" if self.stream.isatty() else text)
-        self.stream.flush()
+
+def publish(report: Report, stage: Path, record: dict[str, Any]) -> None:
+    """Publish what a notebook left in `stage`; take away what it no longer makes."""
+    output, name = report.output, report.name
+    files = sorted(stage.glob("results/*/*.*"))
+    results = {file: output.result(file.parent.name, file.name) for file in files}
+    record["files"] = [output.link(place) for place in results.values()]
+    siblings = [one for one in notebooks() if one != OVERVIEW]
+    if name == OVERVIEW:  # it leads to those that are there
+        siblings = [one for one in siblings if output.page(one).is_file()]
+    about = {**record, "siblings": siblings}
+    page, record["title"], record["summary"] = render_page(stage / EXECUTED, about, paths.root())
+    for file, place in results.items():
+        if output.photographs and file.suffix == ".json":
+            measured = {key: record[key] for key in MEASURED}
+            words = {"measured": {"photographs": output.photographs, **measured}}
+            write_json(place, read_json(file) | words)
+        else:
+            with atomic_path(place) as temporary:
+                shutil.copyfile(file, temporary)
+    write_text(output.page(name), page)
+    earlier = set(output.record(name).get("files", ()))
+    write_json(output.record_file(name), record)
+    for link in earlier.difference(*(one["files"] for one in output.records())):
+        (output.pages / link).unlink(missing_ok=True)
+
+
+def describe(error: Exception) -> str:
+    """Return what went wrong in a notebook for the person who ran it, without a traceback."""
+    if not isinstance(error, PapermillExecutionError):
+        return f"{type(error).__name__}: {error}"
+    if error.ename == "UserError":  # written for people already
+        return str(error.evalue)
+    source = indent(error.source.strip(), "    ")
+    return f"cell [{error.exec_count}]\n{source}\n{error.ename}: {error.evalue}"
+
+
+def peak_memory_mb() -> int | None:
+    """Return the most memory that the kernel, or one of its own children, held."""
+    if sys.platform == "win32":
+        return None
+    import resource  # Windows has none
+
+    peak = resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss
+    return round(peak / (2**20 if sys.platform == "darwin" else 2**10))

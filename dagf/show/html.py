@@ -16,6 +16,7 @@ from dagf.analysis.tables import RUNS, split
 from dagf.errors import UserError
 
 TEMPLATE = Path(__file__).parent / "template"
+NOTHING = "<p><em>Nothing to show: no notebook left a record of it.</em></p>"
 
 
 def templates() -> jinja2.Environment:
@@ -51,6 +52,8 @@ def with_script(page: str) -> str:
 
 def table(frame: pd.DataFrame, caption: str, digits: int = 1) -> HTML:
     """Return a table for a notebook; where the mouse rests on a row, the row's runs are shown."""
+    if frame.empty:
+        return HTML(NOTHING)
     plain, runs = split(frame)
     body = (
         plain.astype(object)

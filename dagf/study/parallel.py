@@ -1,17 +1,14 @@
 """Jobs of one thread each, side by side: the same results on any number of cores."""
 
 import os
-import threading
-import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from functools import lru_cache
 from typing import TypeVar
 
 import torch
 from joblib import Parallel, delayed
 
-from dagf.console import HEADLESS, cores, progress
+from dagf.console import HEADLESS, cores, end_with, progress
 from dagf.distributed import process_group
 
 J = TypeVar("J")
@@ -38,21 +35,9 @@ def side_by_side(work: Callable[[J], object], jobs: Sequence[J], what: str) -> N
 
 def _in_worker(work: Callable[[J], object], job: J, parent: int) -> None:
     os.environ[HEADLESS] = "1"  # the bar is the parent's
-    _follow(parent)
+    end_with(parent)
     with one_thread():
         work(job)
-
-
-@lru_cache(maxsize=1)
-def _follow(parent: int) -> None:
-    """End this worker when the process that started it is gone: nobody waits for its work."""
-
-    def watch() -> None:
-        while os.getppid() == parent:
-            time.sleep(0.5)
-        os._exit(1)
-
-    threading.Thread(target=watch, daemon=True).start()
 
 
 @contextmanager
