@@ -1,8 +1,6 @@
 """A network and a benchmark -> descriptors -> ranks of the labelled images -> average precision."""
 
-from collections.abc import Mapping
 from dataclasses import dataclass
-from itertools import combinations
 from pathlib import Path
 from typing import Any
 
@@ -25,7 +23,6 @@ from dagf.retrieval.whitening import Whitened, Whitening, learned_whitening
 
 SEEN = 1000  # rows by which a collapsed network is known
 LEAST = 1e-6  # a difference between two descriptors that single precision can tell
-ENOUGH = 200  # labelled images that two arms cannot rank alike by chance
 
 
 @dataclass(frozen=True)
@@ -104,21 +101,3 @@ def ranked(what: str, test: Benchmark, rows: Rows, queries: Descriptors) -> pd.D
             "at a lower rate, or from other weights"
         )
     return stream_positions(test, rows, queries, device=device())
-
-
-def alike(positions: Mapping[tuple[str, int], pd.DataFrame]) -> list[str]:
-    """Return a line for each two arms that rank every labelled image alike with every seed.
-
-    That may be true (a mask that drops nothing) or a mistake (one network under two names), which
-    is for the reader to see. positions: by (arm, seed). Few images, or a perfect ranking, prove
-    nothing.
-    """
-    above: dict[str, list[int]] = {}
-    for (arm, _), where in sorted(positions.items()):
-        above.setdefault(arm, []).extend(where["above"])
-    return [
-        f"the arms {one} and {other} rank all {len(above[one])} labelled images alike: what sets "
-        "them apart does nothing here, or they are one network under two names"
-        for one, other in combinations(above, 2)
-        if above[one] == above[other] and len(above[one]) >= ENOUGH and any(above[one])
-    ]

@@ -62,11 +62,6 @@ class Run:
         return pd.read_csv(self.folder / "curves.csv")
 
     @property
-    def seed(self) -> int:
-        """The seed that it was trained with."""
-        return self.config.seed
-
-    @property
     def frozen(self) -> bool:
         """Whether its backbone stayed as it was, so that cached maps serve it."""
         return self.config.frozen

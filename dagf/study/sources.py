@@ -1,7 +1,7 @@
 """What a training step reads: augmented images, or cached maps for a head on a frozen backbone.
 
-Both sources give batches, the descriptors of training images, the part of the network that is
-trained (input -> descriptors), and the scores (queries, rows) of the validation benchmark.
+Both give batches, the descriptors of training images, and the scores (queries, rows) of the
+validation benchmark.
 """
 
 from collections.abc import Callable, Iterator, Sequence
@@ -11,7 +11,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 from torchvision.transforms import v2
 
 from dagf.datasets.batches import image_batches
@@ -66,9 +66,6 @@ class ImageSource:
         parts = ((part, to_input(self._images(rows[part]))) for part in _parts(len(rows)))
         return extract(net, parts, len(rows), "mining")
 
-    def trained(self, net: RetrievalNet) -> nn.Module:
-        return net
-
     def validate(self, net: RetrievalNet) -> Scores:
         return benchmark_scores(net, self.data.validation, self.image)[0]
 
@@ -96,9 +93,6 @@ class MapSource:
         parts = ((part, self.train.take(rows[part])) for part in _parts(len(rows)))
         return extract(net.head, parts, len(rows), "mining")
 
-    def trained(self, net: RetrievalNet) -> nn.Module:
-        return net.head
-
     def validate(self, net: RetrievalNet) -> Scores:
         return self.validation.scores(net.head)
 
@@ -106,5 +100,5 @@ class MapSource:
 Source = ImageSource | MapSource
 
 
-def _parts(count: int, size: int = 64) -> Iterator[Indices]:
-    return (np.arange(start, min(start + size, count)) for start in range(0, count, size))
+def _parts(count: int) -> Iterator[Indices]:
+    return iter(np.array_split(np.arange(count), range(64, count, 64)))

@@ -25,7 +25,7 @@ from dagf.retrieval.metrics import evaluate_positions, means
 from dagf.retrieval.search import Descriptors, Rows
 from dagf.study.cache import cached_table, table_file
 from dagf.study.config import RunConfig, TrainSpec
-from dagf.study.evaluation import Results, alike, evaluation_descriptors, ranked
+from dagf.study.evaluation import Results, evaluation_descriptors, ranked
 from dagf.study.parallel import side_by_side
 from dagf.study.profile import ArmPlan, Profile
 from dagf.study.provenance import code_hash
@@ -326,18 +326,15 @@ class Study:
     ) -> pd.DataFrame:
         """Return a row for each arm, seed, query set and setting: mAP, mP@k (per cent), run."""
         found = self.evaluate(arms, seeds, heads)
-        for line in alike({key: results.positions for key, results in found.items()}):
-            print(f"Note: {line}.")  # in a notebook it stands above the table
         rows = [
             _means(arm, results).assign(seed=seed, run=results.run)
             for (arm, seed), results in found.items()
         ]
         return pd.concat(rows, ignore_index=True)
 
-    def off_the_shelf_table(self, arms: Sequence[str] = ()) -> pd.DataFrame:
-        """Return the same for untrained arms (the profile's, unless named): no seed and no run."""
-        arms = arms or self.profile.off_the_shelf
-        rows = [_means(arm, self.untrained_results(arm)) for arm in arms]
+    def off_the_shelf_table(self) -> pd.DataFrame:
+        """Return the same for the profile's untrained arms: no seed and no run."""
+        rows = [_means(arm, self.untrained_results(arm)) for arm in self.profile.off_the_shelf]
         return pd.concat(rows, ignore_index=True)
 
 

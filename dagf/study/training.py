@@ -133,7 +133,7 @@ class _Loop:
             if self.spec.mining
             else LandmarkSampler(np.array(data.labels), self.spec, config.seed, group)
         )
-        trained, classes = source.trained(net), data.landmarks
+        trained, classes = net.head if config.frozen else net, data.landmarks
         self.objective = Objective(trained, self.spec, classes, net.dimensions).to(self.device)
         # Decay of matrices and filters only: it would pull norms, biases, p and theta off.
         parameters = [one for one in self.objective.parameters() if one.requires_grad]

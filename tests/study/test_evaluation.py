@@ -2,7 +2,6 @@
 
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -12,9 +11,8 @@ from dagf.datasets.images import ImageSpec
 from dagf.errors import UserError
 from dagf.retrieval.extract import benchmark_scores
 from dagf.retrieval.metrics import evaluate, positions
-from dagf.study import evaluation
 from dagf.study.cache import cached_table, cached_tables, table_file
-from dagf.study.evaluation import ENOUGH, alike, ranked
+from dagf.study.evaluation import ranked
 from dagf.study.study import Study
 
 pytestmark = pytest.mark.usefixtures("one_process")
@@ -48,34 +46,6 @@ def test_what_differs_a_little_has_not_collapsed(toy: Study) -> None:
     with pytest.raises(UserError, match=r"some: every image"):
         ranked("some", toy.test, rows, queries)
     assert len(ranked("some", toy.test, rows, queries + np.float32(1e-4)))
-
-
-def table(*above: int) -> pd.DataFrame:
-    return pd.DataFrame({"above": above})
-
-
-def test_an_arm_that_equals_another_is_named() -> None:
-    many = np.arange(ENOUGH) % 7
-    same = {(arm, seed): table(*(many + seed)) for arm in ("gem", "dagf") for seed in (0, 1)}
-    (line,) = alike(same)
-    assert line.startswith(f"the arms dagf and gem rank all {2 * ENOUGH} labelled images alike")
-    assert not alike({**same, ("dagf", 1): table(*(many + 2))})  # one seed apart
-    # Few labelled images prove nothing, nor does a perfect ranking.
-    assert not alike({key: value.head(3) for key, value in same.items()})
-    assert not alike({key: table(*np.zeros(ENOUGH, int)) for key in same})
-
-
-def test_a_table_of_equal_arms_says_so(
-    toy: Study, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
-    monkeypatch.setattr(evaluation, "ENOUGH", 1)
-    assert len(toy.table())
-    assert capsys.readouterr().out == ""
-    results = toy.evaluate()
-    mixed: Any = {key: results["gem", key[1]] for key in results}
-    monkeypatch.setattr(Study, "evaluate", lambda *_: mixed)
-    assert len(toy.table())
-    assert "Note: the arms dagf and gem rank all" in capsys.readouterr().out
 
 
 def made(key: int) -> pd.DataFrame:

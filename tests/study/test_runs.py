@@ -1,7 +1,9 @@
 """The run store: found by configuration or by the first digits; what is broken is named."""
 
+import io
 import re
 import shutil
+from collections.abc import Callable
 from dataclasses import asdict, replace
 from pathlib import Path
 
@@ -13,14 +15,8 @@ from dagf.errors import UserError
 from dagf.files import write_json
 from dagf.model.backbone import BackboneSpec
 from dagf.model.network import RetrievalNet
-from dagf.study import training
 from dagf.study.runs import Run, RunStore
 from tests.fixtures import Workshop, configured
-
-
-def pretended(store: RunStore, *names: str) -> None:
-    for name in names:
-        write_json(store.root / name / "record.json", {})
 
 
 @pytest.fixture
@@ -34,6 +30,7 @@ def test_find_gives_finished_runs_only(finished: Run) -> None:
     store = RunStore(finished.folder.parent)
     assert store.find(configured()) == finished
     assert store.find(configured(seed=5)) is None
+    assert RunStore(store.root / "nowhere").all() == []
     assert store.all() == [finished]
     assert store.folder(configured()) == finished.folder
     assert finished.id == configured().id
@@ -48,27 +45,17 @@ def test_what_a_kill_after_the_record_left_is_cleared_away(workshop: Workshop) -
 
 def test_get_takes_the_first_digits(tmp_path: Path) -> None:
     store = RunStore(tmp_path)
-    pretended(store, "aa11", "aa22", "bb33")
+    for name in ("aa11", "aa22", "bb33"):
+        write_json(tmp_path / name / "record.json", {})
     (tmp_path / "cc44").mkdir()  # not finished
     assert store.get("bb33").id == store.get("b").id == "bb33"
     assert store.get("aa1").id == "aa11"
     with pytest.raises(UserError, match=r"found aa11, aa22$"):
         store.get("aa")
-
-
-@pytest.mark.parametrize("wrong", ["cc44", "zz", "", "*", "../"])
-def test_any_other_name_is_one_line(tmp_path: Path, wrong: str) -> None:
-    store = RunStore(tmp_path / "runs")
-    pretended(store, "aa11")
-    (store.root / "cc44").mkdir()
-    said = re.escape(f"run '{wrong}': expected one finished run in {store.root}, found none")
-    with pytest.raises(UserError, match=f"{said}$"):
-        store.get(wrong)
-
-
-def test_an_empty_store_has_no_runs(tmp_path: Path) -> None:
-    assert RunStore(tmp_path / "nowhere").all() == []
-    assert RunStore(tmp_path / "nowhere").find(configured()) is None
+    for wrong in ("cc44", "zz", "", "*", "../"):
+        said = f"run '{wrong}': expected one finished run in {store.root}, found none"
+        with pytest.raises(UserError, match=f"{re.escape(said)}$"):
+            store.get(wrong)
 
 
 def test_the_network_comes_back(finished: Run) -> None:
@@ -105,36 +92,12 @@ def test_a_pretrained_backbone_keeps_its_batch_norms_though_its_file_is_gone(
     assert not net.train().backbone.training
 
 
-@pytest.mark.parametrize("file", ["config.json", "record.json"])
-def test_a_file_of_another_run_is_named(copy: Run, workshop: Workshop, file: str) -> None:
+def test_a_configuration_of_another_run_is_named(copy: Run, workshop: Workshop) -> None:
     other = workshop.train(configured(epochs=1, steps=1, seed=1))
-    shutil.copy(other.folder / file, copy.folder)
-    with pytest.raises(UserError, match=rf"{file} is .* run.*: delete its folder and train again"):
+    shutil.copy(other.folder / "config.json", copy.folder)
+    said = rf"config\.json is of another run, {other.id}: delete its folder and train again"
+    with pytest.raises(UserError, match=said):
         copy.network()
-
-
-@pytest.mark.parametrize("spoil", ["gone", "cut", "another network", "a pickle"])
-def test_weights_that_are_not_those_of_the_record_are_named(copy: Run, spoil: str) -> None:
-    weights = copy.folder / "weights.safetensors"
-    whole = weights.read_bytes()
-    if spoil == "gone":
-        weights.unlink()
-    elif spoil == "cut":
-        weights.write_bytes(whole[: len(whole) // 2])
-    elif spoil == "another network":
-        save_file({"x": torch.zeros(1)}, weights)
-    else:
-        torch.save({"x": torch.zeros(1)}, weights)
-    with pytest.raises(UserError, match=re.escape(str(weights))) as caught:
-        copy.network()
-    assert "\n" not in str(caught.value)
-
-
-def test_missing_curves_are_named(copy: Run) -> None:
-    assert list(copy.curves) == ["epoch", "loss", "validation_mAP", "rate"]
-    (copy.folder / "curves.csv").unlink()
-    with pytest.raises(UserError, match=r"cannot read .*curves\.csv: delete its folder"):
-        _ = copy.curves
 
 
 @pytest.mark.parametrize("text", ["", "{", "[]", '{"variant": {}}', '{"more": 1}'])
@@ -144,22 +107,27 @@ def test_a_broken_configuration_is_one_line(copy: Run, text: str) -> None:
         copy.network()
 
 
+@pytest.mark.parametrize("spoil", [Path.unlink, lambda file: save_file({"x": torch.ones(1)}, file)])
+def test_weights_that_are_not_those_of_the_record_are_named(
+    copy: Run, spoil: Callable[[Path], object]
+) -> None:
+    spoil(copy.folder / "weights.safetensors")
+    with pytest.raises(UserError, match=r"weights\.safetensors is not what was trained: put it"):
+        copy.network()
+
+
+CONFIG = configured(epochs=2, steps=1)
+
+
 @pytest.fixture
-def stopped(workshop: Workshop, monkeypatch: pytest.MonkeyPatch) -> Path:
+def stopped(workshop: Workshop) -> Path:
     """The checkpoint of a training that was stopped before its end."""
-
-    def stop(*_: object) -> None:
-        raise KeyboardInterrupt
-
-    with monkeypatch.context() as patched:
-        patched.setattr(training._Loop, "_finish", stop)
-        with pytest.raises(KeyboardInterrupt):
-            workshop.train(configured(epochs=2, steps=1))
-    return workshop.store.folder(configured(epochs=2, steps=1)) / "state.pt"
+    workshop.interrupt(CONFIG, after=1)
+    return workshop.store.folder(CONFIG) / "state.pt"
 
 
 def test_a_checkpoint_of_another_run_is_named(workshop: Workshop, stopped: Path) -> None:
-    second = configured(epochs=2, steps=1, seed=1)
+    second = replace(CONFIG, seed=1)
     state = workshop.store.folder(second) / "state.pt"
     state.parent.mkdir()
     shutil.copy(stopped, state)
@@ -168,24 +136,23 @@ def test_a_checkpoint_of_another_run_is_named(workshop: Workshop, stopped: Path)
         workshop.train(second)
 
 
-@pytest.mark.parametrize("content", [b"", b"no checkpoint", None])
-def test_a_broken_checkpoint_is_named(
-    workshop: Workshop, stopped: Path, content: bytes | None
+class Code:
+    """Runs when it is unpickled."""
+
+    def __reduce__(self) -> tuple[object, ...]:
+        return Path.touch, (Path("fired"),)
+
+
+def test_a_broken_checkpoint_is_named_and_runs_no_code(
+    workshop: Workshop, stopped: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    whole = stopped.read_bytes()
-    stopped.write_bytes(whole[: len(whole) // 2] if content is None else content)
-    with pytest.raises(UserError, match=r"state\.pt is broken: delete it, training starts again"):
-        workshop.train(configured(epochs=2, steps=1))
+    monkeypatch.chdir(tmp_path)
+    whole, code = stopped.read_bytes(), io.BytesIO()
+    torch.save({"run": Code()}, code)
+    for content in (b"", b"no checkpoint", whole[: len(whole) // 2], code.getvalue()):
+        stopped.write_bytes(content)
+        with pytest.raises(UserError, match=r"state\.pt is broken: delete it, training starts"):
+            workshop.train(CONFIG)
+    assert not Path("fired").exists()
     stopped.unlink()
-    assert len(workshop.train(configured(epochs=2, steps=1)).curves) == 2
-
-
-def test_a_checkpoint_runs_no_code(workshop: Workshop, stopped: Path, tmp_path: Path) -> None:
-    class Code:
-        def __reduce__(self) -> tuple[object, ...]:
-            return Path.touch, (tmp_path / "fired",)
-
-    torch.save({"run": Code()}, stopped)
-    with pytest.raises(UserError, match=r"state\.pt is broken"):
-        workshop.train(configured(epochs=2, steps=1))
-    assert not (tmp_path / "fired").exists()
+    assert len(workshop.train(CONFIG).curves) == 2
