@@ -66,17 +66,9 @@ side_by_side(meet, "abc", "meeting")
 def test_processes_of_torchrun_do_each_job_together(tmp_path: Path) -> None:
     """In worker processes of their own each of them could be at another job."""
     (tmp_path / "job.py").write_text(SHARED)
-    launcher = [
-        sys.executable,
-        "-m",
-        "torch.distributed.run",
-        "--standalone",
-        "--nproc-per-node",
-        "2",
-    ]
-    ran = subprocess.run(
-        [*launcher, "job.py"], cwd=tmp_path, capture_output=True, text=True, timeout=120
-    )
+    words = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2", "job.py"]
+    command = [sys.executable, *words]
+    ran = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=120)
     assert ran.returncode == 0, ran.stderr
     met = (tmp_path / "met.txt").read_text().splitlines()
     assert met == [str([(name, 0), (name, 1)]) for name in "abc"]

@@ -51,12 +51,12 @@ def other_docstrings(text: str) -> str:
     return re.sub(r'^( *)"""[A-Z]', r'\1"""Also: a', text, flags=re.MULTILINE)
 
 
-BOTH, NEITHER = {TRAINING, EVALUATION}, set[str]()
+BOTH, RUNS, NEITHER = {TRAINING, EVALUATION}, {TRAINING}, set[str]()
 RENAMED = {
     **dict.fromkeys(("model/pooling.py", "model/backbone.py", "retrieval/feature_maps.py"), BOTH),
     # Validation mAP chooses epoch and learning rate: a mended AP must not meet old choices.
     **dict.fromkeys(("datasets/images.py", "datasets/batches.py", "retrieval/metrics.py"), BOTH),
-    **dict.fromkeys(("model/losses.py", "study/sampling.py", "study/sources.py"), {TRAINING}),
+    **dict.fromkeys(("model/losses.py", "study/sampling.py", "study/sources.py"), RUNS),
     "retrieval/whitening.py": {EVALUATION},
     "datasets/training_sets.py": {EVALUATION},
     **dict.fromkeys(("cli.py", "__init__.py", "model/variants.py", "toytown/scene.py"), NEITHER),

@@ -24,7 +24,6 @@ from dagf.study import parallel
 from dagf.study.config import RunConfig
 from dagf.study.opening import open_study
 from dagf.study.runs import RunStore
-from dagf.study.study import Study
 from tests.fixtures import FOLDER, PROFILE
 
 pytestmark = pytest.mark.usefixtures("one_process")
@@ -52,6 +51,51 @@ def test_arms_share_the_backbone_of_their_seed(
     assert trained == []
 
 
+def test_another_pyramid_is_evaluated_again_but_not_trained(
+    project: Path, profile: Callable[..., str], trained: list[RunConfig]
+) -> None:
+    study = open_study(profile(arms=["spoc"], seeds=[0]))
+    run = study.run("spoc")
+    trained.clear()
+    other = open_study(profile(arms=["spoc"], seeds=[0], scales=[1.0, 0.7071]))
+    assert other.run("spoc") == run
+    assert trained == []
+    assert study.has_results(run) and other.has_results(run)
+    assert len(list((study.cache / "results").glob("per-query-*.csv"))) == 2
+
+
+SQUEEZE = {"name": "squeezenet1_1", "cut": "features.7"}
+
+
+@pytest.mark.parametrize("backbone", [{"name": "small"}, SQUEEZE])
+def test_heads_on_a_frozen_backbone_and_a_folder(
+    project: Path, profile: Callable[..., str], photographs: Path, backbone: Mapping[str, str]
+) -> None:
+    torch.set_num_threads(2)
+    study = open_study(profile(**FOLDER, backbone=dict(backbone)), str(photographs))
+    assert study.training is not None
+    assert study.training.landmarks == 2
+    table = study.table()
+    assert torch.get_num_threads() == 2
+    assert (len(table), set(table["setting"])) == (4, {"Classic"})
+    for (_, seed), run in study.train().items():
+        assert run.record["machine"]["threads"] == 1
+        net, bare = run.network(), study.bare(seed)
+        fresh = bare.network().backbone.state_dict()
+        assert all(fresh[key].equal(one) for key, one in net.backbone.state_dict().items())
+        scores = benchmark_scores(net, study.test, study.profile.image)[0]
+        found = study.results(run).per_query["AP"]  # through the cached maps, in half precision
+        expected = evaluate(study.test, scores)["AP"]
+        assert np.allclose(found, expected, atol=0.35)
+        assert found.mean() == pytest.approx(expected.mean(), abs=0.05)
+        images = [load_image(file, ImageSpec(32, "squash")) for file in study.training.files]
+        with torch.inference_mode():
+            maps = torch.relu(net.backbone(to_input(torch.stack(images))))
+        learned_from = study.training_maps(bare).batch(np.arange(len(images)))
+        assert torch.allclose(learned_from, maps, rtol=2e-3, atol=2e-3)
+    assert len({study.bare(seed).backbone_id for seed in (0, 1)}) == 2
+
+
 def test_only_what_changed_is_trained_again(
     project: Path,
     profile: Callable[..., str],
@@ -70,57 +114,9 @@ def test_only_what_changed_is_trained_again(
     monkeypatch.setitem(VARIANTS, "dagf", replace(VARIANTS["dagf"], title="another title"))
     open_study(profile(**small, about="other words", arms=["dagf"])).train()
     assert trained == []
-    open_study(
-        profile(**small, arm_training={"epochs": 1, "steps": 2, "landmarks": 3, "views": 2})
-    ).train()
+    longer = {"epochs": 1, "steps": 2, "landmarks": 3, "views": 2}
+    open_study(profile(**small, arm_training=longer)).train()
     assert len(trained) == 2  # the arms, not the backbone
-
-
-def test_another_pyramid_is_evaluated_again_but_not_trained(
-    project: Path, profile: Callable[..., str], trained: list[RunConfig]
-) -> None:
-    study = open_study(profile(arms=["spoc"], seeds=[0]))
-    run = study.run("spoc")
-    trained.clear()
-    other = open_study(profile(arms=["spoc"], seeds=[0], scales=[1.0, 0.7071]))
-    assert other.run("spoc") == run
-    assert trained == []
-    assert study.has_results(run) and other.has_results(run)
-    assert len(list((study.cache / "results").glob("per-query-*.csv"))) == 2
-
-
-@pytest.mark.parametrize(
-    "backbone", [{"name": "small"}, {"name": "squeezenet1_1", "cut": "features.7"}]
-)
-def test_heads_on_a_frozen_backbone_and_a_folder(
-    project: Path, profile: Callable[..., str], photographs: Path, backbone: Mapping[str, str]
-) -> None:
-    study = open_study(profile(**FOLDER, backbone=dict(backbone), seeds=[0, 1]), str(photographs))
-    assert study.training is not None
-    assert study.training.landmarks == 2
-    table = study.table()
-    assert len(table) == 4
-    assert set(table["setting"]) == {"Classic"}
-    for (_, seed), run in study.train().items():
-        net = run.network()
-        kept, fresh = (made.backbone.state_dict() for made in (net, _fresh(study, run.config)))
-        assert all(kept[key].equal(fresh[key]) for key in kept), seed
-        scores = benchmark_scores(net, study.test, study.profile.image)[0]
-        per_query = study.results(run).per_query  # through the cached maps, in half precision
-        assert np.allclose(per_query["AP"], evaluate(study.test, scores)["AP"], atol=0.35)
-        assert per_query["AP"].mean() == pytest.approx(
-            evaluate(study.test, scores)["AP"].mean(), abs=0.05
-        )
-        images = [load_image(file, ImageSpec(32, "squash")) for file in study.training.files]
-        with torch.inference_mode():
-            maps = torch.relu(net.backbone(to_input(torch.stack(images))))
-        learned_from = study.training_maps(study.bare(seed)).batch(np.arange(len(images)))
-        assert torch.allclose(
-            learned_from, maps, rtol=2e-3, atol=2e-3
-        )  # the maps are this backbone's, not another's
-        off_the_shelf = study.bare(seed).network().backbone.state_dict()
-        assert all(off_the_shelf[key].equal(value) for key, value in kept.items())
-    assert len({study.bare(seed).backbone_id for seed in (0, 1)}) == 2
 
 
 FROZEN = {"arm_training": None, "heads": {"training": PROFILE["arm_training"]}}
@@ -176,11 +172,6 @@ def test_results_are_those_of_the_weights(project: Path, profile: Callable[..., 
     assert not study.has_results(run)
 
 
-def _fresh(study: Study, config: RunConfig) -> Any:
-    torch.manual_seed(config.seed)
-    return RetrievalNet(config.backbone, config.variant)
-
-
 def test_weights_are_named_by_their_content(
     project: Path, profile: Callable[..., str], photographs: Path, tmp_path: Path
 ) -> None:
@@ -216,30 +207,14 @@ def test_off_the_shelf(
     study = open_study(name, str(photographs), weights=backbone_weights)
     table = study.off_the_shelf_table()
     assert list(table["arm"]) == ["gem", "spoc"]
-    per_query = study.untrained_results("gem").per_query
-    assert per_query.equals(study.untrained_results("gem").per_query)
-    net = study.untrained("gem").network()
-    assert not net.training
+    assert list(summary(table)["method"]) == ["GeM", "SPoC"]
+    net, found = study.untrained("gem").network(), study.untrained_results("gem").per_query["AP"]
     scores = benchmark_scores(net, study.test, study.profile.image)[0]
-    assert per_query["AP"].mean() == pytest.approx(
-        evaluate(study.test, scores)["AP"].mean(), abs=0.05
-    )
+    assert found.mean() == pytest.approx(evaluate(study.test, scores)["AP"].mean(), abs=0.05)
     with pytest.raises(UserError, match="dagf has an attention that must be trained first"):
         study.untrained_results("dagf")
     monkeypatch.setitem(VARIANTS, "gem", replace(VARIANTS["gem"], windows=(1, 2)))
-    assert not study.has_results(
-        study.untrained("gem")
-    )  # the name now stands for another descriptor
-    assert list(summary(table)["method"]) == ["GeM", "SPoC"]
-
-
-def test_a_run_trained_alone_has_one_thread_too(
-    project: Path, profile: Callable[..., str], photographs: Path
-) -> None:
-    torch.set_num_threads(2)
-    run = open_study(profile(**FOLDER, seeds=[0]), str(photographs)).run("gem")
-    assert run.record["machine"]["threads"] == 1
-    assert torch.get_num_threads() == 2
+    assert not study.has_results(study.untrained("gem"))  # the name is another descriptor's now
 
 
 @pytest.mark.study
