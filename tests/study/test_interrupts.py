@@ -10,7 +10,6 @@ from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 
-import nbformat
 import pytest
 
 from dagf.datasets.benchmark import TrainingSet
@@ -18,6 +17,7 @@ from dagf.paths import ROOT
 from dagf.retrieval.extract import SHARDS
 from dagf.study.runs import RunStore
 from tests.fixtures import PROFILE, Workshop, configured, write_photographs
+from tests.reports.notebooks import write_notebook
 
 LINE = "dagf: stopped; start the same command again to go on from here"
 pytestmark = [
@@ -85,11 +85,8 @@ class Job:
         _, said = self.process.communicate(timeout=300)
         assert self.process.returncode == 130, said
         self._wait(lambda: not left(self.root))
-        lines = [
-            line
-            for line in said.replace("\r", "\n").splitlines()
-            if line.strip() and "%|" not in line
-        ]
+        lines = said.replace("\r", "\n").splitlines()
+        lines = [line for line in lines if line.strip() and "%|" not in line]
         assert len(lines) == 1, said
         return lines[0].removeprefix("\x1b[K")
 
@@ -156,14 +153,8 @@ def test_train(root: Path) -> None:
 
 def test_report(root: Path) -> None:
     """The notebook's kernel has workers of its own."""
-    cells = [
-        nbformat.v4.new_markdown_cell("# First\n\nWhat it asks."),
-        nbformat.v4.new_code_cell(PARAMETERS, metadata={"tags": ["parameters"]}),
-        nbformat.v4.new_code_cell(NOTEBOOK),
-    ]
-    nbformat.write(
-        nbformat.v4.new_notebook(cells=cells), root / "notebooks" / "01_data_and_protocol.ipynb"
-    )
+    notebook = root / "notebooks" / "01_data_and_protocol.ipynb"
+    write_notebook(notebook, NOTEBOOK, tagged=(PARAMETERS,))
     (root / "data").mkdir()
 
     def sleeping() -> bool:
