@@ -1,7 +1,7 @@
 """From files to batches of images of equal size, decoded ahead of the network that reads them."""
 
 import os
-from collections import deque
+from collections import defaultdict, deque
 from collections.abc import Generator, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import closing
@@ -33,17 +33,21 @@ def image_batches(
     reader of the batches works; at most about (`AHEAD` + `WAITING` + 1) * `batch` decoded images
     are held. boxes: crops in pixels of the upright image, None for the whole.
     """
-    waiting: dict[tuple[int, ...], list[tuple[int, Tensor]]] = {}
+    waiting = defaultdict[tuple[int, ...], list[tuple[int, Tensor]]](list)
+
+    def released(shape: tuple[int, ...]) -> Batch:
+        rows, images = zip(*waiting.pop(shape), strict=True)
+        return np.array(rows), torch.stack(images)
+
     with closing(_decoded(files, spec, boxes or [None] * len(files), AHEAD * batch)) as images:
         for row, image in enumerate(images):
-            group = waiting.setdefault(tuple(image.shape), [])
-            group.append((row, image))
-            if len(group) == batch:
-                yield _stack(waiting.pop(tuple(image.shape)))
+            waiting[*image.shape].append((row, image))
+            if len(waiting[*image.shape]) == batch:
+                yield released(tuple(image.shape))
             if sum(map(len, waiting.values())) > WAITING * batch:  # many sizes: release the largest
-                yield _stack(waiting.pop(max(waiting, key=lambda shape: len(waiting[shape]))))
-    for group in waiting.values():
-        yield _stack(group)
+                yield released(max(waiting, key=lambda shape: len(waiting[shape])))
+    for shape in [*waiting]:
+        yield released(shape)
 
 
 def _decoded(
@@ -70,11 +74,6 @@ def decoders() -> int:
     LOCAL_WORLD_SIZE, the number of processes on this machine.
     """
     return max(2, cores() // int(os.environ.get("LOCAL_WORLD_SIZE", "1")))
-
-
-def _stack(group: list[tuple[int, Tensor]]) -> Batch:
-    rows, images = zip(*group, strict=True)
-    return np.array(rows), torch.stack(images)
 
 
 def network_input(images: Tensor, device: torch.device) -> Tensor:

@@ -3,6 +3,7 @@
 `check` is `dagf data check`; the others are also asked when a study is opened.
 """
 
+from collections import defaultdict
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -79,11 +80,10 @@ def copies(test: Benchmark, contents: Contents, first: int = 0) -> list[str]:
     truth calls junk for the query is no copy of it, nor is the query's own file where it has a
     label, as in the classic protocols.
     """
-    files = rows_to_read(test)
-    sha256 = contents.sha256
-    rows: dict[str, list[int]] = {}
+    files, sha256 = rows_to_read(test), contents.sha256
+    rows = defaultdict[str, list[int]](list)
     for row in range(first, len(files)):
-        rows.setdefault(sha256(files[row]), []).append(row)
+        rows[sha256(files[row])].append(row)
     lines: dict[tuple[str, ...], str] = {}  # one of two rows that are alike is told
     for query in test.queries:
         file, labelled = test.root / query.file, set(query.labelled.tolist())

@@ -44,23 +44,16 @@ class Contents:
         """
         if not folder.is_dir():
             return ""
-        files = {
-            path.relative_to(folder): path for path in sorted(folder.rglob("*")) if path.is_file()
-        }
+        files = [path for path in sorted(folder.rglob("*")) if path.is_file()]
         truth = {path for pattern in TRUTH for path in folder.glob(pattern)}
-        known_by_size = len(files) > MANY
-        return content_hash(
-            [
-                [
-                    name.as_posix(),
-                    path.stat().st_size
-                    if known_by_size and path not in truth
-                    else self.sha256(path),
-                ]
-                for name, path in files.items()
-                if not any(part.startswith(".") for part in name.parts)
-            ]
-        )
+        known = []
+        for path in files:
+            name = path.relative_to(folder)
+            if not any(part.startswith(".") for part in name.parts):
+                by_size = len(files) > MANY and path not in truth
+                content = path.stat().st_size if by_size else self.sha256(path)
+                known.append([name.as_posix(), content])
+        return content_hash(known)
 
     def save(self) -> None:
         """Remember what was found; where nothing can be written, files are read again."""

@@ -186,9 +186,9 @@ def test_a_missing_file_is_named(tmp_path: Path) -> None:
         load_image(tmp_path / "a.jpg")
 
 
-def test_broken_exif_is_ignored(tmp_path: Path) -> None:
-    path = tmp_path / "a.jpg"
-    save(quarters(), path, exif=b"Exif\0\0MM\0*\0\0\0\x08\0\x05\x01\x12\0\x03")
+@pytest.mark.parametrize("broken", [b"MM\0*\0\0\0\x08\0\x05\x01\x12\0\x03", b"no header of a TIFF"])
+def test_broken_exif_is_ignored(tmp_path: Path, broken: bytes) -> None:
+    path = save(quarters(), tmp_path / "a.jpg", exif=b"Exif\0\0" + broken)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # as outside tests, where PIL's remarks are not shown
         assert load_image(path).shape == (3, 24, 40)

@@ -226,16 +226,6 @@ def test_our_holidays_rule_gives_the_published_ground_truth(
     assert labels(made) == labels(published)
 
 
-def test_a_full_ukbench_has_every_count(tmp_path: Path) -> None:
-    (tmp_path / "full").mkdir()
-    for number in range(10200):
-        (tmp_path / "full" / f"ukbench{number:05d}.jpg").touch()
-    made = load_ukbench("ukbench", tmp_path)
-    check_counts(made, SETS)
-    assert made.fours
-    assert [made.queries[4001].labels["ok"].tolist()] == [[4000, 4001, 4002, 4003]]
-
-
 def test_distractors_of_a_public_set_or_of_a_folder(tmp_path: Path) -> None:
     home = tmp_path / "distractors" / "revisitop1m"
     for name in ("r1m", "oxford100k"):

@@ -128,9 +128,3 @@ def test_a_broken_clean_list_names_the_file(tmp_path: Path, line: str, message: 
     (tmp_path / "train_clean.csv").write_text("\n".join(lines) + "\n")
     with pytest.raises(UserError, match=rf"train_clean\.csv.*{message}"):
         load_gldv2(tmp_path, held_out=2)
-
-
-def test_too_many_landmarks_held_out(tmp_path: Path) -> None:
-    write_gldv2(tmp_path)
-    with pytest.raises(UserError, match="cannot hold 6 of the 6 training instances"):
-        load_gldv2(tmp_path, held_out=6)
