@@ -20,7 +20,7 @@ from torch import nn
 from benchmarks.extraction import SCALES, SPEC
 from benchmarks.int8 import in_eight_bits
 from benchmarks.timing import Figure, ratio, seconds
-from dagf.collections.encoders import Encoder, off_the_shelf
+from dagf.collections.encoders import Encoder, open_encoder
 from dagf.collections.index import own_whitening
 from dagf.datasets import images
 from dagf.datasets.batches import image_batches, network_input, query_batches
@@ -86,7 +86,7 @@ def figures(folder: Path, weights: Path) -> Iterator[Figure]:
         }
         yield {"what": f"{name}: judged", "mAP": per_query(encode, benchmark, spec)}
     yield from reduced_decoding(plain, benchmark)
-    yield from whitened_on_itself(off_the_shelf(str(weights)), benchmark)
+    yield from whitened_on_itself(open_encoder(weights=str(weights)), benchmark)
 
 
 def whitened_on_itself(encoder: Encoder, benchmark: Benchmark) -> Iterator[Figure]:

@@ -259,15 +259,13 @@ def extract(
     it goes on where it was; later it extracts only from images that are new or were changed.
     Several processes: docs/distributed.md.
     """
-    from dagf.collections.encoders import of_run, off_the_shelf
+    from dagf.collections.encoders import open_encoder
     from dagf.collections.index import build, find_images
 
     if run_id is not None and weights:
         raise UserError("a run has weights of its own: leave out --weights, or --run")
     files = find_images(images)  # before the weights, which may have to be downloaded
-    file = existing_file(weights) if weights else ""
-    encoder = off_the_shelf(file) if run_id is None else of_run(run_id)
-    found = build(files, encoder, output, precision)
+    found = build(files, open_encoder(run_id or "", weights or ""), output, precision)
     rate = f"{found.seconds:.1f} s, {found.made / found.seconds:.1f} images/s"
     say(f"{len(found.descriptors)} images in {output}: {found.made} extracted in {rate}")
 

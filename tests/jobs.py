@@ -11,7 +11,7 @@ import nbformat
 
 from dagf.analysis.tables import keep_table
 from dagf.collections import index as collection_index
-from dagf.collections.encoders import of_run
+from dagf.collections.encoders import open_encoder
 from dagf.collections.index import Collection, build
 from dagf.datasets import download as downloads
 from dagf.datasets.download import get
@@ -72,7 +72,7 @@ def extract(folder: Path, home: str, run: str, photos: str) -> None:
     """Bring a collection that knows the first of the photographs up to all of them."""
     os.environ[ROOT] = home
     collection_index.SHARD = extraction.SHARD = 8
-    build(sorted(Path(photos).glob("*.jpg")), of_run(run), folder / "index")
+    build(sorted(Path(photos).glob("*.jpg")), open_encoder(run), folder / "index")
 
 
 def index(folder: Path, home: str, photos: str) -> None:

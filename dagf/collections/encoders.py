@@ -11,7 +11,7 @@ from pathlib import Path
 from dagf import paths
 from dagf.datasets.images import ImageSpec
 from dagf.errors import UserError
-from dagf.files import content_hash
+from dagf.files import content_hash, existing_file
 from dagf.model.network import RetrievalNet
 from dagf.model.variants import variant
 from dagf.study.profile import load_profile
@@ -64,11 +64,9 @@ class Encoder:
     def check_suits(self, files: Sequence[Path]) -> None:
         """Raise `UserError` where a run that learned from drawings gets other images than those."""
         learned_from = RunStore(paths.runs()).get(self.run).config.data if self.run else ""
-        if not learned_from.startswith(DRAWN):
-            return
         drawings = (paths.data() / learned_from).resolve()
         other = next((file for file in files if not file.resolve().is_relative_to(drawings)), None)
-        if other is not None:
+        if other and learned_from.startswith(DRAWN):
             raise UserError(
                 f"run {self.run} learned from drawings (Toytown) and knows nothing of photographs "
                 f"such as {other}: leave --run out, or name a run of `dagf train dagf --benchmark "
@@ -76,18 +74,16 @@ class Encoder:
             )
 
 
-def of_run(run_id: str) -> Encoder:
-    """Return the encoder of a trained run, by the first digits of its id."""
-    run = RunStore(paths.runs()).get(run_id)
-    return Encoder(run.id, "", run.config.image, _content(run.id, run.network()))
+def open_encoder(run: str = "", weights: str = "") -> Encoder:
+    """Return the encoder of a trained run, by the first digits of its id; '' for the one off the
+    shelf, on the weights of a file or ('') torchvision's.
 
-
-def off_the_shelf(weights: str = "") -> Encoder:
-    """Return the encoder with which nothing is trained; its weights are a file or torchvision's.
-
-    Raises `UserError` for weights that are missing or do not fit, or cannot be downloaded.
+    Raises `UserError` for an unknown run, and for weights that are missing or do not fit.
     """
-    weights = str(Path(weights).resolve()) if weights else ""
+    if run:
+        found = RunStore(paths.runs()).get(run)
+        return Encoder(found.id, "", found.config.image, _content(found.id, found.network()))
+    weights = existing_file(weights) if weights else ""
     image = load_profile("photographs").image
     return Encoder("", weights, image, _content("", _network("", weights)))
 

@@ -49,7 +49,7 @@ def write_onnx(run: Run, path: Path) -> Exported:
     """Write a run as the ONNX file `path`: `images` (B, 3, H, W) -> unit `descriptors` (B, D).
 
     Images are float32, normalised as by `to_input`; how, and what the run is, stands in the
-    metadata of the file (`about`).
+    metadata of the file.
 
     Raises `UserError` for a missing package, a variant that no such graph can hold, an operator
     that ONNX lacks, and descriptors that differ by more than `tolerance`; nothing is written then.
@@ -60,24 +60,39 @@ def write_onnx(run: Run, path: Path) -> Exported:
             f"dagf export needs {', '.join(missing)}: pip install -c constraints.txt -e '.[export]'"
         )
     variant, net = run.config.variant, run.network()
-    reason = impossible(variant)
-    if reason:
-        raise UserError(f"run {run.id} ({variant.title}) cannot be exported: {reason}")
+    cannot = f"run {run.id} ({variant.title}) cannot be exported"
+    if reason := impossible(variant):
+        raise UserError(f"{cannot}: {reason}")
     least = smallest_side(net, max(variant.windows))
     try:
         program = _program(net, least)
     except torch.onnx.OnnxExporterError as error:
-        raise UserError(
-            f"run {run.id} ({variant.title}) cannot be exported: {_cause(error)}"
-        ) from error
-    program.model.metadata_props.update(about(run, net.dimensions, least))
+        cause: BaseException = error
+        while cause.__cause__ is not None:  # the exporter wraps it in pages of advice
+            cause = cause.__cause__
+        raise UserError(f"{cannot}: {str(cause).splitlines()[0][:300]}") from error
+    program.model.metadata_props.update(
+        {
+            "run": run.id,
+            "dagf": dagf.__version__,
+            "variant": variant.title,
+            "backbone": run.config.backbone.name,
+            "input": f"{INPUT}: float32 (batch, 3, height, width), RGB, each channel "
+            "(value / 255 - mean) / std",
+            "output": f"{OUTPUT}: float32 (batch, {net.dimensions}), unit length",
+            "mean": json.dumps(IMAGENET_MEAN),
+            "std": json.dumps(IMAGENET_STD),
+            "image": json.dumps(asdict(run.config.image)),
+            "smallest_side": str(least),
+        }
+    )
     with atomic_path(path) as temporary:
         program.save(temporary, external_data=False)
         found, bound = difference(net, temporary, least), tolerance(variant)
         if not found <= bound:  # written so that NaN fails it
             raise UserError(
-                f"run {run.id} ({variant.title}): as ONNX its descriptors differ by {found:.1e}, "
-                f"more than {bound:g}; {path} was not written: try the versions of constraints.txt"
+                f"{cannot}: as ONNX its descriptors differ by {found:.1e}, more than {bound:g}; "
+                f"{path} was not written: try the versions of constraints.txt"
             )
     return Exported(net.dimensions, least, found)
 
@@ -96,34 +111,17 @@ def impossible(variant: Variant) -> str:
     return ""
 
 
-def about(run: Run, dimensions: int, least: int) -> dict[str, str]:
-    """Return the metadata of the file: name -> text, JSON where it is no plain text."""
-    config = run.config
-    return {
-        "run": run.id,
-        "dagf": dagf.__version__,
-        "variant": config.variant.title,
-        "backbone": config.backbone.name,
-        "input": f"{INPUT}: float32 (batch, 3, height, width), RGB, each channel "
-        "(value / 255 - mean) / std",
-        "output": f"{OUTPUT}: float32 (batch, {dimensions}), unit length",
-        "mean": json.dumps(IMAGENET_MEAN),
-        "std": json.dumps(IMAGENET_STD),
-        "image": json.dumps(asdict(config.image)),
-        "smallest_side": str(least),
-    }
-
-
+@torch.inference_mode()
 def smallest_side(net: RetrievalNet, window: int) -> int:
     """Return the smallest side of an image whose map is not smaller than the largest window.
 
     The network cuts a window to a smaller map (`ScaleFilters`); a graph, of one form, does not.
     """
-    with torch.inference_mode():
-        for side in count(SMALLEST):
-            if min(net.backbone(torch.zeros(1, 3, side, side)).shape[2:]) >= window:
-                break
-    return side
+    return next(
+        side
+        for side in count(SMALLEST)
+        if min(net.backbone(torch.zeros(1, 3, side, side)).shape[2:]) >= window
+    )
 
 
 def _program(net: RetrievalNet, least: int) -> torch.onnx.ONNXProgram:
@@ -146,6 +144,7 @@ def _program(net: RetrievalNet, least: int) -> torch.onnx.ONNXProgram:
     return program
 
 
+@torch.inference_mode()
 def difference(net: RetrievalNet, file: Path, least: int) -> float:
     """Return the largest difference between network and graph, over two sizes and batches."""
     import onnxruntime  # optional
@@ -154,10 +153,8 @@ def difference(net: RetrievalNet, file: Path, least: int) -> float:
     found = []
     for shape in ((1, least, 2 * least + 5), (3, least + 77, least + 18)):
         images = _pictures(*shape)
-        with torch.inference_mode():
-            expected = net(images).numpy()
         (descriptors,) = session.run([OUTPUT], {INPUT: images.numpy()})
-        found.append(np.abs(descriptors - expected).max())
+        found.append(np.abs(descriptors - net(images).numpy()).max())
     return float(np.max(found))
 
 
@@ -167,10 +164,3 @@ def _pictures(batch: int, height: int, width: int) -> Tensor:
     coarse = torch.rand(batch, 3, height // 8 + 1, width // 8 + 1, generator=random)
     fine = fn.interpolate(coarse, (height, width), mode="bilinear")
     return to_input((255 * fine).to(torch.uint8))
-
-
-def _cause(error: BaseException) -> str:
-    """Return the first line of the error at the root: the exporter wraps it in pages of advice."""
-    while error.__cause__ is not None:
-        error = error.__cause__
-    return (str(error) or type(error).__name__).split("\n")[0][:300]

@@ -9,8 +9,7 @@ import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, nullcontext
 from dataclasses import asdict, dataclass, replace
-from fnmatch import fnmatch
-from functools import cached_property
+from functools import cached_property, lru_cache, partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -20,7 +19,7 @@ from numpy.typing import NDArray
 from torch import nn
 
 from dagf import paths
-from dagf.collections.encoders import Encoder, of_run, off_the_shelf
+from dagf.collections.encoders import Encoder, open_encoder
 from dagf.console import progress
 from dagf.datasets.batches import image_batches
 from dagf.datasets.benchmark import Box
@@ -46,7 +45,6 @@ from dagf.retrieval.extract import (
 from dagf.retrieval.search import BLOCK, Rows, search
 from dagf.retrieval.whitening import Whitened, Whitening, pca_whitening
 from dagf.study.config import read_fields
-from dagf.study.study import Study
 
 INDEX, CONTENTS = "index.json", "contents.json"
 NEAR = "near-*.faiss"
@@ -57,7 +55,6 @@ DIMENSIONS = 128
 POWER = 0.0
 ENOUGH = 100  # images, whose mean says what all of them have in common
 LARGE = 100_000  # images from which on half the disk counts for more than the fourth decimal
-FIRST = 200  # test images of a study
 
 Ranking = list[tuple[str, float]]  # files with their cosines, best first
 Hashes = Sequence[str]  # of the contents of images
@@ -137,14 +134,14 @@ class Collection:
         return self.descriptors.folder / NEAR.replace("*", content_hash(self.descriptors.names, 16))
 
     def check(self) -> None:
-        """Raise `UserError` for a descriptor that is none: broken weights give NaN or zeros."""
+        """Raise `UserError` for descriptors that are none: broken weights give NaN or zeros."""
         for start in range(0, len(self.files), BLOCK):
-            rows = self.descriptors[start : start + BLOCK].astype(np.float32)
-            bad = ~(np.abs(np.linalg.norm(rows, axis=1) - 1) < 1e-2)  # NaN is no number below
-            if bad.any():
+            norms = np.linalg.norm(
+                self.descriptors[start : start + BLOCK].astype(np.float32), axis=1
+            )
+            if not np.allclose(norms, 1, atol=1e-2):  # NaN is close to nothing
                 raise UserError(
-                    f"{self.encoder.title} gives no descriptor of "
-                    f"{self.files[start + int(bad.argmax())]}: name other weights, or a run"
+                    f"{self.encoder.title} gives no descriptors: name other weights, or a run"
                 )
 
     def save(self) -> None:
@@ -185,30 +182,12 @@ def own_whitening(descriptors: NDArray[np.floating]) -> Whitening:
     return pca_whitening(descriptors, dimensions, POWER)
 
 
-def open_folder(photos: str, run: str = "", weights: str = "") -> Collection:
-    """Open the collection of a folder of photographs, after extracting what is new in it.
+def open_images(title: str, files: Sequence[Path], run: str = "", weights: str = "") -> Collection:
+    """Open the collection of images that is kept in the data folder, after extracting what is new.
 
-    run: the trained run to extract with; '' for the encoder off the shelf, with `weights`. It is
-    kept in the data folder.
+    title: tells it from others. run, weights: as of `open_encoder`.
     """
-    folder = Path(photos).expanduser()
-    files = find_images([folder])
-    encoder = of_run(run) if run else off_the_shelf(weights)
-    return _open(str(folder.resolve()), files, encoder)
-
-
-def open_study_images(study: Study, run: str = "") -> Collection:
-    """Open the collection of the first test images of a study.
-
-    They are extracted by DAGF as it was trained in the study, or off the shelf without training.
-    """
-    if not run and study.training:
-        run = study.run("dagf").id
-    encoder = of_run(run) if run else off_the_shelf(str(study.weights or ""))
-    return _open(f"{study.title} {study.test_id}", study.test.database_paths[:FIRST], encoder)
-
-
-def _open(title: str, files: Sequence[Path], encoder: Encoder) -> Collection:
+    encoder = open_encoder(run, weights)
     folder = paths.data() / "collections" / content_hash([title, encoder.content])
     build(files, encoder, folder)
     return Collection.load(folder)
@@ -273,25 +252,27 @@ def extract_changes(
     """Return what `dagf.retrieval.extract.extract_shards` does; extract only new contents.
 
     They are extracted first, in shards of their own, which a stopped job finds again, also where
-    the list of files has changed since. Rows in single precision also serve for half.
+    the list of files has changed since.
     """
     started = time.perf_counter()
 
-    def name(images: Hashes, precision: Precision = precision) -> str:
-        return shard_name(about, images, spec, precision)
+    def named(images: Hashes) -> list[tuple[str, Hashes]]:
+        """Return the name and the images of each shard."""
+        parts = [images[first : first + SHARD] for first in range(0, len(images), SHARD)]
+        return [(shard_name(about, part, spec, precision), part) for part in parts]
 
     images = hashes(files, group)
-    names = [name(part) for part in _parts(images)]
-    wanted = dict(zip(names, _parts(images), strict=True))
-    listed = _listed(folder)
+    names, wanted = [name for name, _ in named(images)], dict(named(images))
+    listed: dict[str, Hashes] = {}
+    if (folder / CONTENTS).exists():
+        listed = read_json(folder / CONTENTS)
     known = {
         shard: part
         for shard, part in (listed | wanted).items()
-        if shard in (name(part), name(part, "float32")) and is_whole(folder / shard, len(part))
+        if shard in dict(named(part)) and is_whole(folder / shard, len(part))
     }
     rows = _rows(known)
-    new = [image for image in dict.fromkeys(images) if image not in rows]
-    fresh = {name(part): part for part in _parts(new)}
+    fresh = dict(named([image for image in dict.fromkeys(images) if image not in rows]))
     group.wait()  # until all have seen what is there
     if group.rank == 0:
         write_json(folder / CONTENTS, listed | fresh | wanted)
@@ -299,18 +280,16 @@ def extract_changes(
     shards = {shard: [file[image] for image in part] for shard, part in fresh.items()}
     made = make_shards(encode, shards, spec, folder, precision, group)
     rows |= _rows(fresh)
+    opened = lru_cache(maxsize=8)(partial(np.load, mmap_mode="r"))  # of many shards
     copied = [shard for shard in wanted if shard not in known and shard not in fresh]
     for shard in progress(copied[group.rank :: group.size], "arranging", unit="shard"):
+        places = [rows[image] for image in wanted[shard]]
         with atomic_path(folder / shard) as temporary:
-            np.save(temporary, _copied(folder, [rows[image] for image in wanted[shard]], precision))
+            np.save(temporary, np.stack([opened(folder / other)[row] for other, row in places]))
     group.wait()
     if group.rank == 0:
         write_json(folder / CONTENTS, wanted)
     return Extracted(ShardedDescriptors(folder, names), made, time.perf_counter() - started)
-
-
-def _parts(images: Hashes) -> Iterator[Hashes]:
-    return (images[first : first + SHARD] for first in range(0, len(images), SHARD))
 
 
 def _rows(shards: Mapping[str, Hashes]) -> dict[str, tuple[str, int]]:
@@ -318,35 +297,11 @@ def _rows(shards: Mapping[str, Hashes]) -> dict[str, tuple[str, int]]:
     return {image: (shard, row) for shard, part in shards.items() for row, image in enumerate(part)}
 
 
-def _copied(
-    folder: Path, places: Sequence[tuple[str, int]], precision: Precision
-) -> NDArray[np.floating]:
-    """Return the rows (N, D) at `places`; of the shards that hold them one is open at a time."""
-    rows: dict[int, NDArray[np.floating]] = {}
-    for shard in dict.fromkeys(shard for shard, _ in places):
-        held = np.load(folder / shard)
-        mine = {number: row for number, (one, row) in enumerate(places) if one == shard}
-        rows |= {number: held[row].copy() for number, row in mine.items()}
-    return np.stack([rows[number] for number in range(len(places))]).astype(precision)
-
-
-def _listed(folder: Path) -> dict[str, Hashes]:
-    """Return the images of each shard in a folder, finished or begun; {} where it is no collection.
-
-    Names alone do not tell: somebody else's `index.json` would be written over.
-    """
-    if not (folder / CONTENTS).is_file():
-        return {}
-    listed = read_json(folder / CONTENTS)
-    ours = isinstance(listed, dict) and all(fnmatch(shard, SHARDS) for shard in listed)
-    return listed if ours else {}
-
-
 @contextmanager
 def _claimed(folder: Path) -> Iterator[None]:
     """Hold the folder of a collection for this job alone: a second one waits until it is done."""
     other = next(folder.glob("[!.]*"), None)
-    if other and not _listed(folder):
+    if other and not (folder / CONTENTS).is_file():
         raise UserError(
             f"{folder} holds something else ({other.name}): name a new folder with --output"
         )

@@ -6,7 +6,6 @@ of the query makes the two alike (`dagf.analysis.cam.contributions`).
 
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 import pandas as pd
 from IPython.display import HTML
@@ -18,7 +17,9 @@ from dagf.console import progress
 from dagf.datasets.benchmark import Box
 from dagf.files import write_text
 from dagf.show.html import style, templates
-from dagf.show.pictures import Pixels, address, heated, lit, thumbnail
+from dagf.show.pictures import Pixels, address, boxed, heated, lit, thumbnail, upright_size
+
+OUTSIDE = 0.35  # of its light is left to a picture outside the part that is searched for
 
 
 def table(ranking: Ranking) -> pd.DataFrame:
@@ -29,59 +30,60 @@ def table(ranking: Ranking) -> pd.DataFrame:
 
 def show(collection: Collection, query: Path, ranking: Ranking, box: Box | None = None) -> HTML:
     """Return results with their reasons, for a notebook."""
-    return HTML(_render("found.html.j2", _shown(collection, query, ranking, box)))
-
-
-def beside(
-    collection: Collection,
-    query: Path,
-    ranking: Ranking,
-    box: Box | None,
-    picture: Pixels,
-    why: bool = False,
-) -> str:
-    """Return results as HTML beside a picture of the query in which its part is lit."""
-    shown = _shown(collection, query, ranking, box, why)
-    shown["query"]["picture"] = address(picture)
-    return _render("found.html.j2", shown | {"beside": True})
+    return HTML(render(collection, query, ranking, box))
 
 
 def write_page(
     page: Path, collection: Collection, query: Path, ranking: Ranking, box: Box | None = None
 ) -> None:
     """Write results with their reasons as one file that needs nothing beside it."""
-    shown = _shown(collection, query, ranking, box)
-    shown |= {"style": style(), "version": dagf.__version__, "images": len(collection.files)}
-    write_text(page, _render("search.html.j2", shown))
+    write_text(page, render(collection, query, ranking, box, template="search.html.j2"))
 
 
-def _render(template: str, values: dict[str, Any]) -> str:
-    html: str = templates().get_template(template).render(values)
-    return html.encode("utf-8", "replace").decode()  # a file's name may be no text at all
-
-
-def _shown(
-    collection: Collection, query: Path, ranking: Ranking, box: Box | None, why: bool = True
-) -> dict[str, Any]:
-    """Return what the templates show; pictures are addresses of themselves."""
+def render(
+    collection: Collection,
+    query: Path,
+    ranking: Ranking,
+    box: Box | None = None,
+    why: bool = True,
+    template: str = "found.html.j2",
+) -> str:
+    """Return results as HTML beside the query, in which its part is lit; why: with reasons."""
     matches = [
-        {"rank": rank, "score": cosine, "file": file, "name": Path(file).name}
+        {"score": cosine, "file": file, "name": Path(file).name}
         | {"picture": address(thumbnail(Path(file)))}
-        for rank, (file, cosine) in enumerate(ranking, 1)
+        for file, cosine in ranking
     ]
     if why:
         reasons = progress(_reasons(collection, query, ranking, box), "explaining", len(ranking))
-        matches = [match | why for match, why in zip(matches, reasons, strict=True)]
-    picture = address(thumbnail(query, box))
-    return {
-        "query": {"file": str(query), "name": query.name, "picture": picture, "cropped": box},
-        "beside": False,
-        "matches": matches,
-        "why": why,
-        "encoder": collection.encoder.title,
-        "whitened": collection.whitening is not None,
-        "attention": collection.network.head.spatial is not None,
-    }
+        matches = [match | reason for match, reason in zip(matches, reasons, strict=True)]
+    html: str = (
+        templates()
+        .get_template(template)
+        .render(
+            query={"file": str(query), "name": query.name, "picture": address(_part(query, box))},
+            cropped=box,
+            matches=matches,
+            why=why,
+            encoder=collection.encoder.title,
+            whitened=collection.whitening is not None,
+            attention=collection.network.head.spatial is not None,
+            style=style(),
+            version=dagf.__version__,
+            images=len(collection.files),
+        )
+    )
+    return html.encode("utf-8", "replace").decode()  # a file's name may be no text at all
+
+
+def _part(photo: Path, box: Box | None) -> Pixels:
+    """Return a photograph in which a box of it is lit."""
+    pixels = thumbnail(photo)
+    if box is None:
+        return pixels
+    x1, y1, x2, y2 = box
+    factor = pixels.shape[1] / upright_size(photo)[0]
+    return boxed(pixels, (x1 * factor, y1 * factor, x2 * factor, y2 * factor), OUTSIDE)
 
 
 def _reasons(

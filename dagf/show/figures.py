@@ -11,10 +11,7 @@ import numpy as np
 import pandas as pd
 from IPython.display import HTML
 from matplotlib import pyplot as plt
-from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from matplotlib.patches import Rectangle
-from numpy.typing import NDArray
 
 from dagf import paths
 from dagf.analysis.contrasts import Contrast
@@ -37,10 +34,13 @@ COLOURS = {
     "spatial": ORANGE,
     "channel": SKY,
     "attention": PURPLE,
+    "exact": BLUE,
+    "index": RED,
 }
 VERDICTS = {"right": GREEN, "wrong": RED, "junk": GREY}
 STYLE: Any = {  # matplotlib types the keys of rcParams one by one
     "figure.dpi": 110,
+    "figure.constrained_layout.use": True,
     "savefig.bbox": "tight",
     "font.size": 10,
     "axes.spines.top": False,
@@ -85,35 +85,43 @@ def kept(
     return table(frame, f"{title}. {caption}", digits)
 
 
+def _panels(count: int, width: float, height: float, share: bool = True) -> tuple[Figure, Any]:
+    """Return a figure with so many panels of a size (inches) side by side, and their axes."""
+    size = (width * count, height)
+    figure, axes = plt.subplots(1, count, figsize=size, sharey=share, squeeze=False)
+    return figure, axes[0]
+
+
 @matplotlib.rc_context(STYLE)
-def contact_sheet(pictures: Sequence[NDArray[Any]], columns: int) -> Figure:
-    """Show pictures (H, W, 3) side by side."""
-    rows = -(-len(pictures) // columns)
-    figure, axes = plt.subplots(rows, columns, figsize=(columns * 1.2, rows * 1.38), squeeze=False)
-    for number, ax in enumerate(axes.flat):
-        ax.axis("off")
-        if number < len(pictures):
-            ax.imshow(pictures[number])
-    figure.tight_layout(pad=0.3)
+def lines(
+    table: pd.DataFrame, x: str, y: str, panel: str, share: bool = True, **scales: Any
+) -> Figure:
+    """Plot `y` against `x`: a panel for each value of `panel`, a line for each arm and seed.
+
+    table: has the columns arm and seed, too. share: whether all panels have one axis of `y`.
+    """
+    panels = table[panel].unique()
+    figure, axes = _panels(len(panels), 3.4, 3.2, share)
+    for ax, name in zip(axes, panels, strict=True):
+        for arm, part in table[table[panel] == name].groupby("arm", sort=False):
+            seeds = part.pivot(index=x, columns="seed", values=y)
+            title = VARIANTS[str(arm)].title if arm in VARIANTS else arm
+            names = [title, *[None] * (seeds.shape[1] - 1)]
+            ax.plot(seeds, marker=".", color=colour(str(arm)), label=names)
+        ax.set(title=name, xlabel=x, **scales)
+    axes[0].set_ylabel(y)
+    axes[0].legend(frameon=False)
     return figure
 
 
-@matplotlib.rc_context(STYLE)
 def training_curves(curves: Mapping[tuple[str, int], pd.DataFrame]) -> Figure:
     """Plot loss and validation mAP against epochs, one line a run; (arm, seed) -> its curves."""
-    figure, (left, right) = plt.subplots(1, 2, figsize=(8.5, 3.2))
-    named: set[str] = set()
-    for (arm, _), curve in curves.items():
-        label = None if arm in named else VARIANTS[arm].title
-        named.add(arm)
-        left.plot(curve["epoch"], curve["loss"], color=colour(arm), label=label, marker=".")
-        right.plot(curve["epoch"], curve["validation_mAP"], color=colour(arm), marker=".")
-    left.set(xlabel="epoch", ylabel="training loss")
-    right.set(xlabel="epoch", ylabel="validation mAP (%)")
-    for ax in (left, right):
+    names = {"loss": "training loss", "validation_mAP": "validation mAP (%)"}
+    table = pd.concat(curves, names=["arm", "seed"]).reset_index().rename(columns=names)
+    long = table.melt(["arm", "seed", "epoch"], [*names.values()], "curve", "")
+    figure = lines(long, "epoch", "", "curve", share=False)
+    for ax in figure.axes:
         ax.xaxis.get_major_locator().set_params(integer=True)
-    left.legend(frameon=False)
-    figure.tight_layout()
     return figure
 
 
@@ -124,23 +132,19 @@ def arms_by_setting(results: pd.DataFrame, settings: Sequence[str]) -> Figure:
     results: columns arm, seed, setting, mAP.
     """
     arms = list(dict.fromkeys(results["arm"]))
-    size = (2.9 * len(settings) + 1, 0.5 * len(arms) + 1.2)
-    figure, axes = plt.subplots(1, len(settings), figsize=size, sharey=True, squeeze=False)
-    for ax, setting in zip(axes[0], settings, strict=True):
+    figure, axes = _panels(len(settings), 3.2, 0.5 * len(arms) + 1.2)
+    for ax, setting in zip(axes, settings, strict=True):
         part = results[results["setting"] == setting]
         for height, arm in enumerate(arms):
             values = part.loc[part["arm"] == arm, "mAP"].to_numpy(float)
             mean, low, high = t_interval(values)
             style: Any = {"color": colour(arm)}
-            if np.isfinite(low):
-                ax.plot([low, high], [height, height], linewidth=5, alpha=0.3, **style)
-            heights = np.full(len(values), height)
-            ax.plot(values, heights, "o", markersize=4, alpha=0.7, **style)
+            ax.plot([low, high], [height, height], linewidth=5, alpha=0.3, **style)
+            ax.plot(values, np.full(len(values), height), "o", markersize=4, alpha=0.7, **style)
             ax.plot(mean, height, "|", markersize=16, markeredgewidth=2.5, **style)
         ax.set(title=setting, xlabel="mAP (%)")
-    axes[0][0].set_yticks(range(len(arms)), [VARIANTS[arm].title for arm in arms])
-    axes[0][0].invert_yaxis()
-    figure.tight_layout()
+    axes[0].set_yticks(range(len(arms)), [VARIANTS[arm].title for arm in arms])
+    axes[0].invert_yaxis()
     return figure
 
 
@@ -150,25 +154,22 @@ def heat_maps(table: pd.DataFrame, down: str, along: str, value: str, panel: str
 
     All panels have one scale of colours.
     """
-    panels = list(dict.fromkeys(table[panel]))
+    panels = table[panel].unique()
     low, high = table[value].min(), table[value].max()
-    size = (4.2 * len(panels), 3.6)
-    figure, axes = plt.subplots(1, len(panels), figsize=size, sharey=True, squeeze=False)
-    scale: Any = {"cmap": "cividis", "vmin": low, "vmax": high}
-    for ax, name in zip(axes[0], panels, strict=True):
+    figure, axes = _panels(len(panels), 4.2, 3.6)
+    for ax, name in zip(axes, panels, strict=True):
         part = table[table[panel] == name]
-        rows, columns = (list(dict.fromkeys(part[key])) for key in (down, along))
-        fields = part.set_index([down, along])[value].unstack().loc[rows, columns].to_numpy()
-        picture = ax.pcolormesh(fields, edgecolors="white", linewidth=1, **scale)
-        for (y, x), field in np.ndenumerate(fields):
+        rows, columns = part[down].unique(), part[along].unique()
+        fields = part.pivot(index=down, columns=along, values=value).loc[rows, columns]
+        picture = ax.imshow(fields, cmap="cividis", vmin=low, vmax=high, aspect="auto")
+        for (y, x), field in np.ndenumerate(fields.to_numpy()):
             ink = "w" if field < (low + high) / 2 else "k"
-            ax.text(x + 0.5, y + 0.5, f"{field:.1f}", ha="center", va="center", color=ink)
+            ax.text(x, y, f"{field:.1f}", ha="center", va="center", color=ink)
         ax.set(title=name, xlabel=along)
-        ax.set_xticks(np.arange(len(columns)) + 0.5, columns)
-        ax.set_yticks(np.arange(len(rows)) + 0.5, rows)
-    axes[0][0].set_ylabel(down)
-    axes[0][0].invert_yaxis()
-    figure.colorbar(picture, ax=axes[0].tolist(), label=f"{value} (%)")
+        ax.set_xticks(range(len(columns)), columns)
+        ax.set_yticks(range(len(rows)), rows)
+    axes[0].set_ylabel(down)
+    figure.colorbar(picture, ax=axes.tolist(), label=f"{value} (%)")
     return figure
 
 
@@ -178,100 +179,19 @@ def gains(contrasts: Sequence[Contrast]) -> Figure:
 
     The `setting` of a contrast reads 'nuisance: bin'.
     """
-    split: dict[str, list[tuple[str, Contrast]]] = {}
-    for one in contrasts:
-        nuisance, _, label = one.setting.partition(": ")
-        split.setdefault(nuisance, []).append((label, one))
-    figure, axes = plt.subplots(
-        1, len(split), figsize=(3.2 * len(split) + 0.6, 2.8), sharey=True, squeeze=False
-    )
-    for ax, (name, part) in zip(axes[0], split.items(), strict=True):
-        for x, (_, one) in enumerate(part):
+    names = [one.setting.partition(": ")[::2] for one in contrasts]
+    panels = list(dict.fromkeys(nuisance for nuisance, _ in names))
+    figure, axes = _panels(len(panels), 3.4, 2.8)
+    for ax, panel in zip(axes, panels, strict=True):
+        part = [
+            one for one, (nuisance, _) in zip(contrasts, names, strict=True) if nuisance == panel
+        ]
+        for x, one in enumerate(part):
             ax.plot([x, x], [one.joint.low, one.joint.high], color=RED, linewidth=3, alpha=0.5)
             ax.plot(x, one.mean, "o", color=RED)
         ax.axhline(0, color="black", linewidth=0.8)
-        labels = [label.replace(" minus ", "\n− ") for label, _ in part]
-        ax.set_xticks(range(len(part)), labels, fontsize=8)
-        ax.set_title(name)
-    axes[0][0].set_ylabel("difference (mAP points)")
-    figure.tight_layout()
-    return figure
-
-
-def overlay(
-    ax: Axes, pixels: NDArray[np.uint8], plane: NDArray[Any] | None, title: str = ""
-) -> None:
-    """Show a picture, darkened, under a heat map that is scaled to its own range."""
-    ax.axis("off")
-    ax.set_title(title, fontsize=7, pad=2)
-    ax.imshow(pixels)
-    if plane is not None:
-        extent = (-0.5, pixels.shape[1] - 0.5, pixels.shape[0] - 0.5, -0.5)
-        ax.imshow(plane, cmap="magma", alpha=0.6, extent=extent)
-
-
-def kept_cells(
-    ax: Axes, pixels: NDArray[np.uint8], kept: NDArray[np.bool_] | None, window: int, title: str
-) -> None:
-    """Show a picture, dark where a mask drops cells; a cell stands at the centre of its window."""
-    ax.axis("off")
-    ax.set_title(title, fontsize=7, pad=2)
-    ax.imshow(pixels)
-    if kept is None:
-        return
-    height, width = pixels.shape[:2]
-    cell_h, cell_w = height / (kept.shape[0] + window - 1), width / (kept.shape[1] + window - 1)
-    margin_h, margin_w = cell_h * (window - 1) / 2, cell_w * (window - 1) / 2
-    shade = np.zeros((*kept.shape, 4))
-    shade[..., 3] = np.where(kept, 0.0, 0.72)
-    extent = (margin_w - 0.5, width - margin_w - 0.5, height - margin_h - 0.5, margin_h - 0.5)
-    ax.imshow(shade, extent=extent, interpolation="nearest")
-    ax.set(xlim=(-0.5, width - 0.5), ylim=(height - 0.5, -0.5))
-
-
-def frame(ax: Axes, verdict: str) -> None:
-    """Frame a picture: right, wrong or junk, in colour and line style."""
-    style = {"right": "-", "wrong": "--", "junk": ":"}[verdict]
-    box = Rectangle(
-        (0, 0), 1, 1, transform=ax.transAxes, fill=False, color=VERDICTS[verdict], lw=3, ls=style
-    )
-    box.set_clip_on(False)
-    ax.add_patch(box)
-
-
-@matplotlib.rc_context(STYLE)
-def distractor_curve(found: pd.DataFrame, settings: Sequence[str]) -> Figure:
-    """Plot mAP of the first query set against distractors, a line an arm and seed.
-
-    found: as `dagf.analysis.scale.curve` gives it. No distractors stand at the left end.
-    """
-    found = found[found["query_set"] == found["query_set"].iloc[0]]
-    size = (3.4 * len(settings), 3.2)
-    figure, axes = plt.subplots(1, len(settings), figsize=size, sharey=True, squeeze=False)
-    for ax, setting in zip(axes[0], settings, strict=True):
-        for arm, part in found[found["setting"] == setting].groupby("arm", sort=False):
-            lines = part.pivot(index="distractors", columns="seed", values="mAP")
-            label = [VARIANTS[str(arm)].title, *[None] * (lines.shape[1] - 1)]
-            ax.plot(lines, marker=".", color=colour(str(arm)), label=label)
-        ax.set_xscale("symlog", linthresh=100, linscale=0.5)
-        ax.set(title=setting, xlabel="distractors")
-    axes[0][0].set_ylabel("mAP (%)")
-    axes[0][0].legend(frameon=False)
-    figure.tight_layout()
-    return figure
-
-
-@matplotlib.rc_context(STYLE)
-def search_costs(costs: pd.DataFrame) -> Figure:
-    """Plot seconds and megabytes against rows, exact search and index, on logarithmic axes.
-
-    costs: as `dagf.analysis.scale.search_costs` gives them.
-    """
-    figure, axes = plt.subplots(1, 2, figsize=(8, 3.2))
-    for ax, unit, label in zip(axes, ("s", "MB"), ("seconds, all queries", "MB"), strict=True):
-        for kind, style in (("exact", {"color": BLUE}), ("index", {"color": RED, "ls": "--"})):
-            ax.plot(costs["rows"], costs[f"{kind} {unit}"], marker="o", label=kind, **style)
-        ax.set(xscale="log", yscale="log", xlabel="rows", ylabel=label)
-    axes[0].legend(frameon=False)
-    figure.tight_layout()
+        bins = [label.replace(" minus ", "\n− ") for nuisance, label in names if nuisance == panel]
+        ax.set_xticks(range(len(part)), bins, fontsize=8)
+        ax.set_title(panel)
+    axes[0].set_ylabel("difference (mAP points)")
     return figure

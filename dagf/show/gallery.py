@@ -2,13 +2,12 @@
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import matplotlib
 import numpy as np
 import pandas as pd
 from matplotlib import pyplot as plt
-from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
 from numpy.typing import NDArray
@@ -16,18 +15,52 @@ from numpy.typing import NDArray
 from dagf.analysis.cam import CamTarget, Look, grad_cam, look
 from dagf.analysis.localise import cam_targets, landmark_mask, maps_of, pixel_auc
 from dagf.console import progress
-from dagf.datasets.benchmark import Benchmark, Box, Query
+from dagf.datasets.benchmark import Benchmark, Box, Query, Setting
 from dagf.datasets.images import load_image, to_input
 from dagf.datasets.toytown import toytown_records
 from dagf.devices import on_device
 from dagf.model.network import RetrievalNet
 from dagf.retrieval.search import similarities
-from dagf.show.figures import BLUE, STYLE, contact_sheet, frame, kept_cells, overlay
+from dagf.show.figures import BLUE, STYLE, VERDICTS
+from dagf.show.pictures import Pixels, boxed, heated, kept_cells, outlined
 from dagf.study.runs import Head
 from dagf.study.study import Study
 from dagf.toytown.scene import STREAMS, photograph
 
-VERDICT = {"easy": "right", "hard": "right", "ok": "right", "junk": "junk"}
+EDGES = {"right": "-", "wrong": "--", "junk": ":"}  # of a frame, beside its colour
+LOCALISED = ("region evaluator", "effective weight", "MAX-Mask cells", "Grad-CAM", "feature norm")
+
+
+class Tile(NamedTuple):
+    """A picture (H, W, 3) of a grid: its title, and the verdict that frames it ('' for none)."""
+
+    pixels: Pixels
+    title: str = ""
+    verdict: str = ""
+
+
+@matplotlib.rc_context({**STYLE, "axes.grid": False})
+def grid(lines: Sequence[Sequence[Tile | None]]) -> Figure:
+    """Show lines of pictures; None leaves a gap."""
+    columns = max(map(len, lines))
+    size = (1.25 * columns, 1.45 * len(lines))
+    figure, axes = plt.subplots(len(lines), columns, figsize=size, squeeze=False)
+    for ax in axes.flat:
+        ax.axis("off")
+    for line, tiles in zip(axes, lines, strict=True):
+        for ax, tile in zip(line, tiles, strict=False):
+            if tile:
+                ax.imshow(tile.pixels)
+                ax.set_title(tile.title, fontsize=7, pad=2)
+            if tile and tile.verdict:
+                style: Any = {"edgecolor": VERDICTS[tile.verdict], "ls": EDGES[tile.verdict]}
+                box = Rectangle((0, 0), 1, 1, transform=ax.transAxes, fill=False, lw=3, **style)
+                ax.add_patch(box).set_clip_on(False)
+    return figure
+
+
+def _read(file: Path, box: Box | None = None) -> Pixels:
+    return load_image(file, box=box).permute(1, 2, 0).numpy()
 
 
 def counts(study: Study) -> pd.DataFrame:
@@ -53,17 +86,11 @@ def label_counts(benchmark: Benchmark) -> pd.DataFrame:
     rows = []
     for setting in benchmark.settings:
         relevance = [query.relevance(setting) for query in benchmark.queries]
-        found = [len(positive) for positive, _ in relevance]
-        rows.append(
-            {
-                "setting": setting.name,
-                "positive labels": " + ".join(setting.positive),
-                "junk labels": " + ".join(setting.junk),
-                "queries that count": sum(number > 0 for number in found),
-                "positives": sum(found),
-                "junk": sum(len(junk) for _, junk in relevance),
-            }
-        )
+        positives = np.array([len(positive) for positive, _ in relevance])
+        row = {"setting": setting.name, "positive labels": " + ".join(setting.positive)}
+        row |= {"junk labels": " + ".join(setting.junk)}
+        row |= {"queries that count": (positives > 0).sum(), "positives": positives.sum()}
+        rows.append(row | {"junk": sum(len(junk) for _, junk in relevance)})
     return pd.DataFrame(rows)
 
 
@@ -72,47 +99,31 @@ def label_of(query: Query, row: int) -> str:
     return next((name for name, rows in query.labels.items() if row in rows), "")
 
 
-def found(query: Query, rows: NDArray[np.int64]) -> int:
-    """Return how many of some database rows are right for a query."""
-    return sum(VERDICT.get(label_of(query, int(row))) == "right" for row in rows)
+def verdict(query: Query, row: int, setting: Setting) -> str:
+    """Return what a database row is for a query under a setting: 'right', 'wrong' or 'junk'."""
+    label = label_of(query, row)
+    return "right" if label in setting.positive else "junk" if label in setting.junk else "wrong"
 
 
-@matplotlib.rc_context(STYLE)
-def tour(study: Study, queries: int = 4, each: int = 2) -> Figure:
-    """Show some queries with their boxes, database images of every label, and distractors."""
-    test = study.test
-    labels = [name for name in VERDICT if any(name in query.labels for query in test.queries)]
-    columns = 1 + each * (len(labels) + 1)
-    count = min(queries, len(test.queries))
-    chosen = np.linspace(0, len(test.queries) - 1, count).round().astype(int)
-    size = (1.15 * columns, 1.3 * count)
-    figure, axes = plt.subplots(count, columns, figsize=size, squeeze=False)
-    for ax in axes.flat:
-        ax.axis("off")
-    for line, number in zip(axes, chosen, strict=True):
+def tour(study: Study) -> Figure:
+    """Show four queries with their boxes, two database images of every label, and distractors."""
+    test, lines = study.test, []
+    labels = dict.fromkeys(name for query in test.queries for name in query.labels)
+    chosen = np.linspace(0, len(test.queries) - 1, min(4, len(test.queries))).round().astype(int)
+    for number in chosen.tolist():
         query = test.queries[number]
-        _picture(line[0], test.root / query.file, "query")
-        if query.box:
-            x1, y1, x2, y2 = query.box
-            line[0].add_patch(
-                Rectangle((x1, y1), x2 - x1, y2 - y1, fill=False, color="#f0e442", lw=1.5)
-            )
-        for place, name in enumerate(labels):
-            first = 1 + each * place
-            for ax, row in zip(
-                line[first : first + each], query.labels.get(name, ()), strict=False
-            ):
-                _picture(ax, test.root / test.database[row], name)
-        others = test.distractors[number * each : (number + 1) * each]
-        for ax, file in zip(line[-each:], others, strict=False):
-            _picture(ax, file, "distractor")
-    figure.tight_layout(pad=0.3)
-    return figure
-
-
-def _picture(ax: Axes, file: Path, title: str, box: Box | None = None) -> None:
-    ax.imshow(load_image(file, box=box).permute(1, 2, 0).numpy())
-    ax.set_title(title, fontsize=7, pad=2)
+        pixels = _read(test.root / query.file)
+        line: list[Tile | None] = [Tile(boxed(pixels, query.box) if query.box else pixels, "query")]
+        shown = {
+            name: [test.root / test.database[row] for row in query.labels.get(name, ())[:2]]
+            for name in labels
+        }
+        shown["distractor"] = list(test.distractors[2 * number : 2 * number + 2])
+        for name, files in shown.items():
+            tiles = [Tile(_read(file), name) for file in files]
+            line += [*tiles, *[None] * (2 - len(tiles))]
+        lines.append(line)
+    return grid(lines)
 
 
 @matplotlib.rc_context(STYLE)
@@ -131,51 +142,47 @@ def nuisances(root: Path) -> Figure:
         ax.hist(database[column], bins=24, color=BLUE)
         ax.set_xlabel(label)
     axes[0].set_ylabel("images")
-    figure.tight_layout()
     return figure
 
 
-def with_and_without(study: Study, landmarks: int = 9) -> Figure:
+def with_and_without(study: Study) -> Figure:
     """Show Toytown's first test landmarks, and below them the same ones in the control version."""
     spec = study.profile.drawing
-    shown = range(min(landmarks, spec.test_landmarks))
-    pictures = [
-        photograph(spec.seed, STREAMS["test"], landmark, 1, spec.size, nuisances=nuisances).image
-        for nuisances in (True, False)
-        for landmark in shown
-    ]
-    return contact_sheet(pictures, columns=len(shown))
+    seed, stream, shown = spec.seed, STREAMS["test"], range(min(9, spec.test_landmarks))
+    return grid(
+        [
+            [
+                Tile(photograph(seed, stream, one, 1, spec.size, nuisances=full).image)
+                for one in shown
+            ]
+            for full in (True, False)
+        ]
+    )
 
 
-@matplotlib.rc_context(STYLE)
 def ranking(
-    study: Study, of: Head, queries: list[int], top: int = 6
+    study: Study, of: Head, queries: list[int]
 ) -> tuple[Figure, NDArray[np.float32], NDArray[np.int64]]:
-    """Show the first results of some queries as a grid, framed by right, wrong and junk.
+    """Show the first six results of some queries, framed by right, wrong and junk.
 
     Returns the figure, the scores (queries, rows) of all test queries, and the rows shown
-    (len(queries), top).
+    (len(queries), 6).
     """
     test = study.test
     rows, descriptors = study.descriptors(of)
     scores = similarities(rows[:], descriptors)
-    top = min(top, scores.shape[1])
-    order = np.argsort(-scores[queries], axis=1, kind="stable")[:, :top]
-    size = (1.2 * (top + 1), 1.4 * len(queries))
-    figure, axes = plt.subplots(len(queries), top + 1, figsize=size, squeeze=False)
-    for line, number, shown in zip(axes, queries, order, strict=True):
+    order = np.argsort(-scores[queries], axis=1, kind="stable")[:, :6]
+    lines = []
+    for number, shown in zip(queries, order.tolist(), strict=True):
         query = test.queries[number]
-        _picture(line[0], test.root / query.file, "query (its crop)", query.box)
-        for ax, row in zip(line[1:], shown, strict=True):
-            _picture(ax, test.database_paths[row], f"{scores[number, row]:.2f}")
-            frame(ax, VERDICT.get(label_of(query, int(row)), "wrong"))
-    for ax in axes.flat:
-        ax.axis("off")
-    figure.tight_layout(pad=0.5)
-    return figure, scores, order
+        line = [Tile(_read(test.root / query.file, query.box), "query (its crop)")]
+        for row in shown:
+            score, framed = f"{scores[number, row]:.2f}", verdict(query, row, test.middle)
+            line.append(Tile(_read(test.database_paths[row]), score, framed))
+        lines.append(line)
+    return grid(lines), scores, order
 
 
-@matplotlib.rc_context(STYLE)
 def explained(
     study: Study, net: RetrievalNet, query: int, scores: NDArray[np.float32], rows: list[int]
 ) -> Figure:
@@ -198,50 +205,46 @@ def explained(
         """Return the target; the negative itself has nothing to be told apart from."""
         return CamTarget(positive, nothing if row == wrong else negative)
 
-    plane = grad_cam(net, file, spec, against(results[0].descriptor, rows[0]), shown.box)
-    lines = [("query", first, plane)]
+    def line(name: str, seen: Look, cam: NDArray[np.float32]) -> list[Tile]:
+        attention = Tile(seen.pixels, "no attention")
+        if seen.attention is not None:
+            attention = Tile(heated(seen.pixels, seen.attention), "attention a")
+        effective = Tile(heated(seen.pixels, seen.effective), "effective a·|f|")
+        tiles = [Tile(seen.pixels, name), attention, effective, *_kept(net, seen)]
+        return [*tiles, Tile(heated(seen.pixels, cam), "Grad-CAM")]
+
+    cam = grad_cam(net, file, spec, against(results[0].descriptor, rows[0]), shown.box)
+    lines = [line("query", first, cam)]
     for row, seen in zip(rows, results, strict=True):
-        plane = grad_cam(net, files[row], spec, against(first.descriptor, row))
-        lines.append((f"{label_of(shown, row) or 'wrong'}, {scores[query, row]:.2f}", seen, plane))
-    columns = 4 + len(first.kept)
-    size = (1.3 * columns, 1.45 * len(lines))
-    figure, axes = plt.subplots(len(lines), columns, figsize=size, squeeze=False)
-    for line, (name, seen, cam) in zip(axes, lines, strict=True):
-        overlay(line[0], seen.pixels, None, name)
-        words = "no attention" if seen.attention is None else "attention a"
-        overlay(line[1], seen.pixels, seen.attention, words)
-        overlay(line[2], seen.pixels, seen.effective, "effective a·|f|")
-        _kept(line[3:-1], net, seen, "kept, ")
-        overlay(line[-1], seen.pixels, cam, "Grad-CAM")
-    figure.tight_layout(pad=0.3)
-    return figure
+        cam = grad_cam(net, files[row], spec, against(first.descriptor, row))
+        name = f"{label_of(shown, row) or 'wrong'}, {scores[query, row]:.2f}"
+        lines.append(line(name, seen, cam))
+    return grid(lines)
 
 
-def _kept(line: Sequence[Axes], net: RetrievalNet, seen: Look, prefix: str = "") -> None:
-    """Show the kept cells of each window."""
+def _kept(net: RetrievalNet, seen: Look) -> list[Tile]:
+    """Return what is kept of an image at each window."""
     windows = net.head.scale_and_mask.filters.windows
-    for ax, k, kept, share in zip(line, windows, seen.kept, seen.kept_fraction, strict=True):
-        kept_cells(ax, seen.pixels, kept, k, f"{prefix}{k}×{k}: {share:.0%}")
+    return [
+        Tile(
+            seen.pixels if kept is None else kept_cells(seen.pixels, kept, window),
+            f"{window}×{window} keeps {share:.0%}",
+        )
+        for window, kept, share in zip(windows, seen.kept, seen.kept_fraction, strict=True)
+    ]
 
 
-@matplotlib.rc_context(STYLE)
-def kept_examples(study: Study, arm: str, pictures: int = 6) -> Figure:
-    """Show images of evenly spaced queries, with the cells that an untrained arm's mask keeps."""
-    net, test = study.untrained(arm).network(), study.test
+def kept_examples(study: Study, arm: str) -> Figure:
+    """Show images of six queries, two a line, with the cells that an untrained arm's mask keeps."""
+    net, test, spec = study.untrained(arm).network(), study.test, study.profile.evaluation_image
     right = [rows for query in test.queries if len(rows := query.relevance(test.settings[-1])[0])]
-    numbers = np.linspace(0, len(right) - 1, min(pictures, len(right))).round().astype(int)
-    columns, lines = 1 + len(net.head.scale_and_mask.filters.windows), -(-len(numbers) // 2)
-    size = (1.25 * 2 * columns, 1.4 * lines)
-    figure, axes = plt.subplots(lines, 2 * columns, figsize=size, squeeze=False)
-    for ax in axes.flat:
-        ax.axis("off")
-    for line, number in zip(axes.reshape(2 * lines, columns), numbers, strict=False):
-        file = test.root / test.database[right[number][0]]
-        seen = look(net, file, study.profile.evaluation_image)
-        overlay(line[0], seen.pixels, None)
-        _kept(list(line[1:]), net, seen)
-    figure.tight_layout(pad=0.3)
-    return figure
+    numbers = np.linspace(0, len(right) - 1, min(6, len(right))).round().astype(int)
+    files = [test.root / test.database[right[number][0]] for number in numbers]
+    lines: list[list[Tile]] = [[] for _ in files[::2]]
+    for number, file in enumerate(files):
+        seen = look(net, file, spec)
+        lines[number // 2] += [Tile(seen.pixels), *_kept(net, seen)]
+    return grid(lines)
 
 
 def kept_fractions(net: RetrievalNet, files: list[Path], study: Study) -> pd.DataFrame:
@@ -259,30 +262,24 @@ def kept_fractions(net: RetrievalNet, files: list[Path], study: Study) -> pd.Dat
     )
 
 
-LOCALISED = ("region evaluator", "effective weight", "MAX-Mask cells", "Grad-CAM", "feature norm")
-
-
-@matplotlib.rc_context(STYLE)
 def against_masks(study: Study, net: RetrievalNet, files: Sequence[str]) -> Figure:
     """Show test database images line by line: the landmark's outline, and maps with their AUC."""
-    net, columns = on_device(net), 2 + len(LOCALISED)
-    targets, spec = cam_targets(study, net), study.profile.evaluation_image
-    size = (1.45 * columns, 1.8 * len(files))
-    figure, axes = plt.subplots(len(files), columns, figsize=size, squeeze=False)
-    for file, line in zip(files, axes, strict=True):
+    net, spec = on_device(net), study.profile.evaluation_image
+    targets, lines = cam_targets(study, net), []
+    for file in files:
         number = study.test.database.index(file)
         image = load_image(study.test.root / file, spec)[None]
         mask = landmark_mask(study, file, image)
         maps = maps_of(net, to_input(image), [targets[number]], [number])
         pixels = image[0].permute(1, 2, 0).numpy()
-        overlay(line[0], pixels, None, Path(file).stem)
-        overlay(line[1], pixels, None, f"landmark, {mask.mean():.0%}")
-        if mask.any() and not mask.all():
-            line[1].contour(mask, levels=[0.5], colors="#f0e442", linewidths=1)
-        for ax, name in zip(line[2:], LOCALISED, strict=True):
-            plane = maps[name][0] if name in maps else None
-            score = "none" if plane is None else f"AUC {pixel_auc(plane, mask):.0%}"
-            overlay(ax, pixels, plane, f"{name}\n{score}")
-    figure.tight_layout(pad=0.3)
+        line = [Tile(pixels, Path(file).stem)]
+        line.append(Tile(outlined(pixels, mask), f"landmark, {mask.mean():.0%}"))
+        for name in LOCALISED:
+            if name in maps:
+                score = f"{name}\nAUC {pixel_auc(maps[name][0], mask):.0%}"
+                line.append(Tile(heated(pixels, maps[name][0]), score))
+            else:
+                line.append(Tile(pixels, f"{name}\nnone"))
+        lines.append(line)
     net.cpu()
-    return figure
+    return grid(lines)

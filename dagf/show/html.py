@@ -3,7 +3,7 @@
 import base64
 import hashlib
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from html import escape
 from pathlib import Path
 from typing import Any
@@ -13,7 +13,6 @@ import pandas as pd
 from IPython.display import HTML
 
 from dagf.analysis.tables import RUNS, split
-from dagf.errors import UserError
 
 TEMPLATE = Path(__file__).parent / "template"
 NOTHING = "<p><em>Nothing to show: no notebook left a record of it.</em></p>"
@@ -78,11 +77,3 @@ def record_table(record: Mapping[str, Any]) -> HTML:
     frame = frame.assign(**{RUNS: record[RUNS]}) if RUNS in record else frame
     photographs = record["measured"]["photographs"] + ": " if "measured" in record else ""
     return table(frame, f"{photographs}{record['title']}. {record['caption']}")
-
-
-def or_mistake(make: Callable[[], str]) -> str:
-    """Return the HTML that `make` returns, or the line of the `UserError` that it raises."""
-    try:
-        return make()
-    except UserError as error:
-        return f"<p>{escape(str(error))}</p>"
