@@ -12,6 +12,7 @@ import pandas as pd
 from IPython.display import HTML
 from matplotlib import pyplot as plt
 from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator
 
 from dagf import paths
 from dagf.analysis.contrasts import Contrast
@@ -121,7 +122,7 @@ def training_curves(curves: Mapping[tuple[str, int], pd.DataFrame]) -> Figure:
     long = table.melt(["arm", "seed", "epoch"], [*names.values()], "curve", "")
     figure = lines(long, "epoch", "", "curve", share=False)
     for ax in figure.axes:
-        ax.xaxis.get_major_locator().set_params(integer=True)
+        ax.xaxis.set_major_locator(MaxNLocator(integer=True))
     return figure
 
 

@@ -25,7 +25,6 @@ from dagf.analysis.grid import WINDOW_SETS
 from dagf.analysis.methods import COUNTS, NONE
 from dagf.console import headless
 from dagf.datasets.benchmark import Box
-from dagf.devices import on_device
 from dagf.errors import UserError, choose
 from dagf.model.network import RetrievalNet, Variant
 from dagf.model.scale_mask import ScaleAndMask
@@ -198,7 +197,7 @@ class Explorer:
         net.head.scale_and_mask = ScaleAndMask(
             pooling, made_of.windows, made_of.window_kind, made_of.mask
         )
-        return on_device(net.eval())
+        return net.eval()
 
     def _extract(self, arm: str, made_of: Variant) -> tuple[Descriptors, Descriptors]:
         of = self.arms[arm]
@@ -206,7 +205,7 @@ class Explorer:
             rows, queries = self.study.descriptors(of)
             return np.asarray(rows[:], np.float32), queries
         backbone = of.backbone_id if isinstance(of, Run) else self.study.backbone_id(of[1])
-        net = self._network(arm, made_of)
+        net = self._make_network(arm, made_of)  # not that of `looked`: this one may move to a GPU
         return self.study.test_maps(net, backbone).extract(net.head)
 
     def _compare(self, view: View) -> NDArray[np.floating]:
@@ -249,7 +248,7 @@ def start(study: Study, query: int = 0, views: Sequence[View] = ()) -> HTML | wi
     """
     explorer, test = Explorer(study), study.test
     if not 0 <= query < len(test.queries):
-        raise UserError(f"query {query}: {study.title} has {len(test.queries)}, numbered from 0")
+        raise UserError(f"query {query}: {study.title} has {len(test.queries)} queries, from 0")
     if not views:
         names = [name for name in FIRST if name in explorer.arms]
         views = [View(name) for name in list(dict.fromkeys([*names, *explorer.arms]))[:2]]

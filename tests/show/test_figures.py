@@ -1,4 +1,4 @@
-"""Figures of the ablations: a panel, field or bar for each value, where it belongs."""
+"""Figures: a panel, line, field or bar for each value, where it belongs."""
 
 from collections.abc import Iterator
 from itertools import product
@@ -7,30 +7,16 @@ import numpy as np
 import pandas as pd
 import pytest
 from matplotlib import pyplot as plt
-from matplotlib.axes import Axes
-from matplotlib.collections import QuadMesh
 
-from dagf.analysis import ablations
-from dagf.analysis.cam import look
 from dagf.analysis.contrasts import Contrast
-from dagf.analysis.grid import NAMES, WINDOW_SETS, grid
-from dagf.model.variants import variant
 from dagf.retrieval.statistics import Interval
-from dagf.show import figures, gallery
-from dagf.study.study import Study
-
-pytestmark = pytest.mark.usefixtures("one_process")
+from dagf.show import figures
 
 
 @pytest.fixture(autouse=True)
 def figures_are_closed() -> Iterator[None]:
     yield
     plt.close("all")
-
-
-def fields(ax: Axes) -> np.ndarray:
-    (mesh,) = [made for made in ax.collections if isinstance(made, QuadMesh)]
-    return np.asarray(mesh.get_array()).reshape(mesh.get_coordinates().shape[0] - 1, -1)
 
 
 def labels(texts: object) -> list[str]:
@@ -52,27 +38,17 @@ def test_a_heat_map_has_a_panel_a_pooling_and_a_field_a_combination() -> None:
     for ax, pooling in zip(panels, poolings, strict=True):
         assert (ax.get_xlabel(), labels(ax.get_xticklabels())) == ("mask", list(masks))
         expected = [[values[pooling, name, mask] for mask in masks] for name in names]
-        assert np.array_equal(fields(ax), expected)
+        (picture,) = ax.images
+        assert np.array_equal(picture.get_array(), expected)
         written = {text.get_position(): text.get_text() for text in ax.texts}
         assert written == {
-            (x + 0.5, y + 0.5): f"{values[pooling, name, mask]:.1f}"
+            (x, y): f"{values[pooling, name, mask]:.1f}"
             for (y, name), (x, mask) in product(enumerate(names), enumerate(masks))
         }
-        (mesh,) = ax.collections
-        assert mesh.get_clim() == (0, 77)  # one scale of colours for all panels
+        assert picture.get_clim() == (0, 77)  # one scale of colours for all panels
         assert ax.get_ylim()[0] > ax.get_ylim()[1]  # the first row on top
     dark = [text.get_color() for ax in panels for text in ax.texts]
     assert dark == ["w"] * 6 + ["k"] * 6  # white on dark fields
-
-
-def test_the_heat_map_of_a_real_grid(toy: Study) -> None:
-    means = ablations.grid_means(grid(toy))
-    shown = figures.heat_maps(means, "windows", "mask", "mAP", "pooling")
-    assert len(shown.axes) == 3
-    for ax in shown.axes[:2]:
-        assert fields(ax).shape == (len(WINDOW_SETS), len(set(NAMES)))
-        assert not np.isnan(fields(ax)).any()
-    assert "<img" in figures.show(shown, "alt", "caption").data
 
 
 def gain(setting: str, mean: float) -> Contrast:
@@ -91,9 +67,7 @@ def test_gains_have_a_panel_a_nuisance_and_a_bar_a_bin() -> None:
     assert [ax.get_title() for ax in shown.axes] == ["clutter", "scale"]
     for number, ax in enumerate(shown.axes):
         assert labels(ax.get_xticklabels()) == ["below 5 %", "above 20 %", "worst\n− mildest"]
-        bars = [
-            line for line in ax.lines if len(line.get_xdata()) == 2 and line.get_linewidth() == 3
-        ]
+        bars = [line for line in ax.lines if line.get_linewidth() == 3]
         points = [line for line in ax.lines if line.get_marker() == "o"]
         assert len(bars) == len(points) == len(bins)
         for place, (point, bar) in enumerate(zip(points, bars, strict=True)):
@@ -107,28 +81,37 @@ def test_gains_have_a_panel_a_nuisance_and_a_bar_a_bin() -> None:
     assert "<img" in figures.show(shown, "alt", "caption").data
 
 
-@pytest.mark.parametrize(("arm", "pictures"), [("scale-mask", 3), ("mask", 9), ("gem", 1)])
-def test_kept_examples_show_what_the_mask_keeps(toy: Study, arm: str, pictures: int) -> None:
-    shown = gallery.kept_examples(toy, arm, pictures)
-    windows = variant(arm).windows
-    lines = [
-        shown.axes[start : start + 1 + len(windows)]
-        for start in range(0, len(shown.axes), 1 + len(windows))
+def test_lines_have_a_panel_a_value_and_a_line_a_seed() -> None:
+    rows = [
+        (arm, seed, setting, count, score - seed - np.log10(count))
+        for arm, score in (("gem", 80), ("exact", 60))
+        for seed in (0, 1)
+        for setting in ("Easy", "Hard")
+        for count in (100, 10, 1)
     ]
-    filled = [line for line in lines if line[0].images]
-    hard = [query.labels["hard"][0] for query in toy.test.queries if len(query.labels["hard"])]
-    assert len(filled) == min(pictures, len(hard))
-    seen = look(
-        toy.untrained(arm).network(), toy.test.root / toy.test.database[hard[0]], toy.profile.image
-    )
-    assert np.array_equal(filled[0][0].images[0].get_array(), seen.pixels)
-    for ax, window, kept, share in zip(
-        filled[0][1:], windows, seen.kept, seen.kept_fraction, strict=True
-    ):
-        assert ax.get_title() == f"{window}×{window}: {share:.0%}"
-        assert len(ax.images) == (1 if kept is None else 2)
-        if kept is not None:
-            assert np.array_equal(
-                ax.images[1].get_array()[..., 3] == 0, kept
-            )  # what is kept is not darkened
-    assert "<img" in figures.show(shown, "alt", "caption").data
+    table = pd.DataFrame(rows, columns=["arm", "seed", "setting", "count", "mAP"])
+    shown = figures.lines(table, "count", "mAP", "setting", xscale="log")
+    assert [ax.get_title() for ax in shown.axes] == ["Easy", "Hard"]
+    for ax in shown.axes:
+        assert [list(line.get_xdata()) for line in ax.lines] == [[1, 10, 100]] * 4
+        expected = [[start, start - 1, start - 2] for start in (80, 79, 60, 59)]
+        assert sorted((list(line.get_ydata()) for line in ax.lines), reverse=True) == expected
+        assert (ax.get_xscale(), ax.get_xlabel()) == ("log", "count")
+    assert labels(shown.axes[0].get_legend().get_texts()) == ["GeM", "exact"]
+
+
+def test_curves_and_arms() -> None:
+    curve = pd.DataFrame({"epoch": [1, 2], "loss": [3.0, 2.0], "validation_mAP": [10.0, 20.0]})
+    shown = figures.training_curves({("dagf", 0): curve, ("dagf", 1): curve, ("gem", 0): curve})
+    assert [ax.get_title() for ax in shown.axes] == ["training loss", "validation mAP (%)"]
+    for ax, values in zip(shown.axes, ([3, 2], [10, 20]), strict=True):
+        assert [list(line.get_ydata()) for line in ax.lines] == [values] * 3
+    assert labels(shown.axes[0].get_legend().get_texts()) == ["DAGF", "GeM"]
+    names = ["arm", "seed", "setting", "mAP"]
+    rows = [("dagf", 0, "Easy", 40.0), ("dagf", 1, "Easy", 44.0), ("gem", 0, "Easy", 38.0)]
+    results = pd.DataFrame([*rows, ("gem", 0, "Hard", 9.0)], columns=names)
+    (ax,) = figures.arms_by_setting(results, ["Easy"]).axes
+    assert labels(ax.get_yticklabels()) == ["DAGF", "GeM"]
+    dots = [list(line.get_xdata()) for line in ax.lines if line.get_marker() == "o"]
+    assert dots == [[40, 44], [38]]
+    assert "<img" in figures.show(ax.figure, "alt", "caption").data

@@ -1,8 +1,9 @@
-"""Static figures and grids: what is shown is what was computed, with words, to the byte."""
+"""Grids and tables: what is shown is what was computed, with words, to the byte."""
 
 import base64
 import re
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import bs4
@@ -12,12 +13,17 @@ import pytest
 from matplotlib import pyplot as plt
 from matplotlib.figure import Figure
 
+from dagf.analysis.cam import enlarge, look
 from dagf.analysis.localise import pixel_auc
-from dagf.datasets.benchmark import TrainingSet
+from dagf.datasets.benchmark import CLASSIC
+from dagf.datasets.images import load_image, to_input
 from dagf.datasets.toytown import load_mask
+from dagf.datasets.training_sets import TrainingSet
 from dagf.model.network import RetrievalNet
-from dagf.retrieval.metrics import evaluate
+from dagf.model.variants import variant
 from dagf.show import figures, gallery
+from dagf.show.gallery import Tile
+from dagf.show.pictures import kept_cells
 from dagf.study.opening import open_study
 from dagf.study.runs import Run
 from dagf.study.study import Study
@@ -48,9 +54,7 @@ def line() -> Figure:
 
 
 def picture() -> Figure:
-    figure, ax = plt.subplots()
-    figures.overlay(ax, np.full((8, 8, 3), 90, np.uint8), np.eye(4), "over")
-    return figure
+    return gallery.grid([[Tile(np.full((8, 8, 3), 90, np.uint8), "over")]])
 
 
 @pytest.mark.parametrize(("made", "kind"), [(line, "svg"), (picture, "png")])
@@ -85,50 +89,17 @@ def test_tables() -> None:
     assert "1.0" in figures.record_table(record).data
 
 
-def test_plots_of_results(finished: Run) -> None:
-    results = pd.DataFrame(
-        [
-            ("dagf", 0, "Easy", 40.0),
-            ("dagf", 1, "Easy", 44.0),
-            ("gem", 0, "Easy", 38.0),
-            ("gem", 0, "Hard", 9.0),
-        ],
-        columns=["arm", "seed", "setting", "mAP"],
-    )
-    shown = figures.arms_by_setting(results[results["setting"] == "Easy"], ["Easy"])
-    assert [label.get_text() for label in shown.axes[0].get_yticklabels()] == ["DAGF", "GeM"]
-    curves = {
-        ("dagf", 0): finished.curves,
-        ("dagf", 1): finished.curves,
-        ("gem", 0): finished.curves,
+def test_a_grid_has_gaps_titles_and_frames() -> None:
+    pixels = np.zeros((5, 7, 3), np.uint8)
+    tiles = [Tile(pixels, verdict, verdict) for verdict in ("right", "wrong", "junk")]
+    figure = gallery.grid([[None, *tiles], [Tile(pixels, "alone")]])
+    assert [ax.get_title() for ax in figure.axes[:5]] == ["", "right", "wrong", "junk", "alone"]
+    assert [len(ax.images) for ax in figure.axes] == [0, 1, 1, 1, 1, 0, 0, 0]
+    frames = {
+        (one.get_linestyle(), one.get_edgecolor()) for ax in figure.axes for one in ax.patches
     }
-    plotted = figures.training_curves(curves)
-    assert [text.get_text() for text in plotted.axes[0].get_legend().get_texts()] == ["DAGF", "GeM"]
-    assert len(plotted.axes[1].lines) == 3
-    for figure in (shown, plotted):
-        assert "<img" in figures.show(figure, "alt", "caption").data
-
-
-def test_sheets_overlays_and_frames() -> None:
-    pixels = [np.zeros((5, 7, 3), np.uint8)] * 3
-    sheet = figures.contact_sheet(pixels, columns=2)
-    assert len(sheet.axes) == 4
-    assert sum(bool(ax.images) for ax in sheet.axes) == 3
-    figure, axes = plt.subplots(1, 2)
-    figures.kept_cells(axes[0], np.zeros((32, 32, 3), np.uint8), np.eye(3, dtype=bool), 2, "kept")
-    assert list(axes[0].images[1].get_extent()) == [
-        3.5,
-        27.5,
-        27.5,
-        3.5,
-    ]  # of 4 cells of 8 pixels, half a one in
-    figures.kept_cells(axes[1], np.zeros((32, 32, 3), np.uint8), None, 1, "all")
-    assert len(axes[1].images) == 1
-    for verdict in ("right", "wrong", "junk"):
-        figures.frame(axes[1], verdict)
-    assert len({(patch.get_linestyle(), patch.get_edgecolor()) for patch in axes[1].patches}) == 3
-    for made in (sheet, figure):
-        figures.show(made, "alt", "caption")
+    assert len(frames) == 3 and not figure.axes[4].patches
+    figures.show(figure, "alt", "caption")
 
 
 @pytest.mark.study
@@ -144,14 +115,18 @@ def test_browsing_toytown(toytown: Study, net: RetrievalNet) -> None:
         labels["positives"]["Easy"] + labels["positives"]["Hard"] == labels["positives"]["Medium"]
     )
     assert toytown.toytown is not None
-    for made in (gallery.tour(toytown, queries=9), gallery.nuisances(toytown.toytown)):
+    for made in (
+        gallery.tour(toytown),
+        gallery.nuisances(toytown.toytown),
+        gallery.with_and_without(toytown),
+    ):
         figures.show(made, "alt", "caption")
-    shown, scores, order = gallery.ranking(toytown, toytown.untrained("dagf"), [0, 1], top=4)
+    shown, scores, order = gallery.ranking(toytown, ("dagf", 0), [0, 1])
     figures.show(shown, "alt", "caption")
     assert scores.shape == (2, 11)
-    assert order.shape == (2, 4)
+    assert order.shape == (2, 6)
     for number, rows in enumerate(order):
-        assert np.array_equal(scores[number, rows], np.sort(scores[number])[::-1][:4])
+        assert np.array_equal(scores[number, rows], np.sort(scores[number])[::-1][:6])
     best = [int(row) for row in np.argsort(-scores[0])[:2]]
     figures.show(gallery.explained(toytown, net, 0, scores, best), "alt", "caption")
     worst = next(
@@ -160,8 +135,9 @@ def test_browsing_toytown(toytown: Study, net: RetrievalNet) -> None:
         if not gallery.label_of(toytown.test.queries[0], int(row))
     )
     shown = gallery.explained(toytown, net, 0, scores, [worst])  # a ranking that a negative leads
-    cams = [shown.axes[number].images[1].get_array() for number in (6, 13)]
-    assert all(np.ptp(cam) > 0.5 for cam in cams)
+    for number in (6, 13):  # a constant map is one colour of heat
+        over, plain = (shown.axes[one].images[0].get_array() for one in (number, number // 7 * 7))
+        assert np.ptp(over.astype(float) - 0.4 * plain) > 100
     figures.show(shown, "alt", "caption")
     files = toytown.test.database_paths[:3]
     kept = gallery.kept_fractions(net, files, toytown)
@@ -173,11 +149,10 @@ def test_browsing_toytown(toytown: Study, net: RetrievalNet) -> None:
 def test_what_is_right(data: TrainingSet) -> None:
     query = data.validation.queries[1]
     rows = query.labels["ok"]
-    assert gallery.label_of(query, int(rows[0])) == "ok"
-    assert gallery.label_of(query, 0) == ""
-    assert gallery.found(query, np.array([0, *rows[:2]])) == 2
-    scores = np.zeros((len(data.validation.queries), len(data.validation.database_paths)))
-    assert len(evaluate(data.validation, scores)) == 3
+    assert [gallery.label_of(query, int(row)) for row in (rows[0], 0)] == ["ok", ""]
+    query = replace(query, labels=query.labels | {"junk": np.array([0])})
+    verdicts = [gallery.verdict(query, int(row), CLASSIC) for row in (rows[0], 0, 10**6)]
+    assert verdicts == ["right", "junk", "wrong"]
 
 
 def test_a_table_names_the_runs_of_its_rows() -> None:
@@ -189,34 +164,6 @@ def test_a_table_names_the_runs_of_its_rows() -> None:
     assert again == figures.table(frame, "T. C").data
 
 
-def test_the_curve_over_distractors_is_of_the_first_query_set() -> None:
-    names = ["query_set", "arm", "seed", "setting", "distractors", "mAP"]
-    sets, counts = (("query", 5), ("query-plain", 9)), (0, 100, 1000)
-    rows = [
-        (name, "gem", seed, "Medium", count, 80 - seed - drop * np.log10(count + 1))
-        for name, drop in sets for seed in (0, 1) for count in counts
-    ]  # fmt: skip
-    figure = figures.distractor_curve(pd.DataFrame(rows, columns=names), ["Medium"])
-    lines = figure.axes[0].lines
-    assert [list(line.get_xdata()) for line in lines] == [list(counts)] * 2
-    for seed, line in enumerate(lines):
-        expected = [80 - seed - 5 * np.log10(count + 1) for count in counts]
-        assert list(line.get_ydata()) == pytest.approx(expected)
-    (name,) = figure.axes[0].get_legend().get_texts()
-    assert name.get_text() == "GeM"
-    plt.close(figure)
-
-
-def test_costs_are_drawn_on_logarithmic_axes() -> None:
-    columns = ["rows", "exact s", "exact MB", "index s", "index MB"]
-    costs = pd.DataFrame([(10, 1, 2, 3, 4), (100, 5, 6, 7, 8)], columns=columns)
-    figure = figures.search_costs(costs)
-    drawn = [[list(line.get_ydata()) for line in ax.lines] for ax in figure.axes]
-    assert drawn == [[[1, 5], [3, 7]], [[2, 6], [4, 8]]]
-    assert {ax.get_yscale() for ax in figure.axes} == {"log"}
-    plt.close(figure)
-
-
 @pytest.mark.study
 def test_maps_stand_beside_the_outline_of_the_landmark(toytown: Study, net: RetrievalNet) -> None:
     files = toytown.test.database[2:0:-1]
@@ -224,6 +171,26 @@ def test_maps_stand_beside_the_outline_of_the_landmark(toytown: Study, net: Retr
     assert len(shown.axes) == 2 * 7
     assert toytown.toytown is not None
     for file, ax in zip(files, (shown.axes[6], shown.axes[13]), strict=True):
-        score = pixel_auc(ax.images[1].get_array(), load_mask(toytown.toytown, "test", file))
+        image = to_input(load_image(toytown.test.root / file))[None]
+        norm = net.inspect(image).features.detach().norm(dim=1, keepdim=True)
+        plane = enlarge(norm, tuple(image.shape[2:]))
+        score = pixel_auc(plane, load_mask(toytown.toytown, "test", file))
         assert ax.get_title() == f"feature norm\nAUC {score:.0%}"
     figures.show(shown, "alt", "caption")
+
+
+@pytest.mark.parametrize("arm", ["scale-mask", "mask", "gem"])
+def test_kept_examples_show_what_the_mask_keeps(toy: Study, arm: str, one_process: None) -> None:
+    shown = gallery.kept_examples(toy, arm)
+    windows = variant(arm).windows
+    hard = [query.labels["hard"][0] for query in toy.test.queries if len(query.labels["hard"])]
+    filled = [ax for ax in shown.axes if ax.images]
+    assert len(filled) == min(6, len(hard)) * (1 + len(windows))
+    seen = look(toy.untrained(arm), toy.test.root / toy.test.database[hard[0]], toy.profile.image)
+    assert np.array_equal(filled[0].images[0].get_array(), seen.pixels)
+    shares = zip(filled[1:], windows, seen.kept, seen.kept_fraction, strict=False)
+    for ax, window, kept, share in shares:
+        assert ax.get_title() == f"{window}×{window} keeps {share:.0%}"
+        expected = seen.pixels if kept is None else kept_cells(seen.pixels, kept, window)
+        assert np.array_equal(ax.images[0].get_array(), expected)
+    assert "<img" in figures.show(shown, "alt", "caption").data

@@ -6,7 +6,17 @@ import numpy as np
 from matplotlib import colormaps
 from PIL import Image
 
-from dagf.show.pictures import DARK, heated, lit, thumbnail
+from dagf.show.pictures import (
+    DARK,
+    DROPPED,
+    YELLOW,
+    boxed,
+    heated,
+    kept_cells,
+    lit,
+    outlined,
+    thumbnail,
+)
 from tests.fixtures import photograph
 
 GREY = np.full((4, 6, 3), 200, np.uint8)
@@ -40,3 +50,25 @@ def test_thumbnails_have_a_sane_size(tmp_path: Path) -> None:
     assert thumbnail(large, (10, 20, 40, 40)).shape == (20, 30, 3)  # not enlarged
     Image.new("RGB", (7, 5)).save(small)
     assert thumbnail(small).shape == (5, 7, 3)
+
+
+def test_dropped_cells_are_dark_at_the_centre_of_their_windows() -> None:
+    """Four cells of 8 pixels a side have 3 x 3 windows of two: each is centred between cells."""
+    pixels = np.full((32, 32, 3), 100, np.uint8)
+    shown = kept_cells(pixels, np.eye(3, dtype=bool), 2)[..., 0]
+    light = np.where(np.eye(3), 100, round(100 * DROPPED))
+    assert np.array_equal(shown[4:28, 4:28], light.repeat(8, 0).repeat(8, 1))
+    assert np.array_equal(shown[0, 4:28], shown[4, 4:28])  # as the nearest one
+    assert kept_cells(pixels, np.ones((4, 4), bool), 1).min() == 100
+
+
+def test_a_part_is_outlined_and_the_rest_dimmed() -> None:
+    pixels = np.full((20, 40, 3), 100, np.uint8)
+    shown = boxed(pixels, (9.8, 2.2, 30, 18), outside=0.35)
+    expected = np.full((20, 40, 3), 35)
+    expected[2:18, 10:30] = YELLOW
+    expected[3:17, 11:29] = 100
+    assert np.array_equal(shown, expected)
+    assert np.array_equal(boxed(pixels, (-5, -5, 99, 99))[1:-1, 1:-1], pixels[1:-1, 1:-1])
+    nothing = np.zeros((20, 40), bool)
+    assert np.array_equal(outlined(pixels, nothing), pixels)
