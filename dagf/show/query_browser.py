@@ -25,10 +25,11 @@ from dagf.analysis.grid import WINDOW_SETS
 from dagf.analysis.methods import COUNTS, NONE
 from dagf.console import headless
 from dagf.datasets.benchmark import Box
+from dagf.devices import on_device
 from dagf.errors import UserError, choose
 from dagf.model.network import RetrievalNet, Variant
 from dagf.model.scale_mask import ScaleAndMask
-from dagf.model.variants import VARIANTS, variant
+from dagf.model.variants import VARIANTS
 from dagf.retrieval.metrics import evaluate
 from dagf.retrieval.rerank import RERANKINGS
 from dagf.retrieval.search import Descriptors, similarities
@@ -157,7 +158,7 @@ class Explorer:
     def made_of(self, view: View) -> Variant:
         """Return what the head of a view is made of."""
         of = self.arms[choose("arm", view.arm, self.arms)]
-        made_of = of.config.variant if isinstance(of, Run) else variant(of[0])
+        made_of = of.config.variant if isinstance(of, Run) else of.variant
         if not self.changeable and (view.windows, view.mask) != (OWN, OWN):
             raise UserError(
                 f"profile {self.study.profile.name} extracts at several scales or whitens: there "
@@ -204,9 +205,8 @@ class Explorer:
         if made_of == self.made_of(View(arm)):  # just as the study extracts, to the bit
             rows, queries = self.study.descriptors(of)
             return np.asarray(rows[:], np.float32), queries
-        backbone = of.backbone_id if isinstance(of, Run) else self.study.backbone_id(of[1])
-        net = self._make_network(arm, made_of)  # not that of `looked`: this one may move to a GPU
-        return self.study.test_maps(net, backbone).extract(net.head)
+        net = on_device(self._make_network(arm, made_of))  # not that of `looked`, which stays here
+        return self.study.test_maps(of).extract(net.head)
 
     def _compare(self, view: View) -> NDArray[np.floating]:
         """Return (queries, rows): all queries, as their mean and k-reciprocal need them."""

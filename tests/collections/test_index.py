@@ -16,7 +16,7 @@ import torch
 from torch import Tensor, nn
 
 from dagf.collections import index as module
-from dagf.collections.encoders import OFF_THE_SHELF, Encoder, of_run
+from dagf.collections.encoders import OFF_THE_SHELF, Encoder, open_encoder
 from dagf.collections.index import (
     CONTENTS,
     Collection,
@@ -24,8 +24,7 @@ from dagf.collections.index import (
     build,
     extract_changes,
     find_images,
-    open_folder,
-    open_study_images,
+    open_images,
 )
 from dagf.datasets.batches import image_batches
 from dagf.datasets.benchmark import TrainingSet
@@ -40,7 +39,6 @@ from dagf.model.variants import variant
 from dagf.retrieval import extract as shards_of_lists
 from dagf.retrieval.extract import SHARDS, extract, extract_shards, for_inference
 from dagf.study.runs import Run
-from dagf.study.study import Study
 from tests.commands import dagf, fine, refused
 from tests.fixtures import Workshop, configured, mobilenet, photograph
 
@@ -77,7 +75,7 @@ def shards(folder: Path) -> dict[str, int]:
 
 def test_a_folder_holds_shards_and_their_index(home: Path, run: Run, index: Path) -> None:
     found = Collection.load(index)
-    assert found.encoder == of_run(run.id) and found.encoder.image.size == 32
+    assert found.encoder == open_encoder(run.id) and found.encoder.image.size == 32
     assert found.files == tuple(map(str, sorted((home / "photos").rglob("*.jpg"))))
     names = found.descriptors.names
     assert len(names) == 5
@@ -114,12 +112,12 @@ def test_an_approximate_search_builds_its_index_once(
     (near,) = index.glob("near-*.faiss")
     built = near.stat().st_mtime_ns
     assert fine(*told, "--top", 3) == "".join(exact.splitlines(True)[:3])
-    build(find_images([home / "photos"]), of_run(run.id), index)
+    build(find_images([home / "photos"]), open_encoder(run.id), index)
     assert near.stat().st_mtime_ns == built
     near.write_bytes(b"no index")
     assert f"{near.name} is missing, or no whole FAISS index" in refused(*told)
     (photos / "jpg" / "other-1.jpg").unlink()
-    build(find_images([photos]), of_run(run.id), index)
+    build(find_images([photos]), open_encoder(run.id), index)
     assert not near.exists()  # it was of other rows
     assert "other-1.jpg" not in fine(*told, "--top", 99)
 
@@ -167,7 +165,7 @@ def test_half_precision_is_chosen_or_comes_with_size(
     half = Collection.load(out)
     assert half.descriptors.dtype == np.float16
     assert half.search(query, 1) == [(str(query), pytest.approx(1, abs=1e-2))]
-    files, encoder = find_images([home / "photos"]), of_run(run.id)
+    files, encoder = find_images([home / "photos"]), open_encoder(run.id)
     monkeypatch.setattr(module, "LARGE", 37)
     assert build(files, encoder, tmp_path / "large").descriptors.dtype == np.float16
     again = build(files, encoder, tmp_path / "large", "float32")
@@ -183,21 +181,16 @@ def test_images_are_found_in_folders_and_among_files(photos: Path) -> None:
     assert found == [photos / "deep" / "er" / "A.PNG", photos / "jpg" / "1-0.jpg"]
 
 
-@pytest.mark.study
-def test_what_08_opens(
-    toy: Study, toy_root: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+def test_images_are_opened_by_their_title_and_encoder(
+    photos: Path, run: Run, weights: Path
 ) -> None:
-    """A folder of photographs, or the first test images of a study by its own DAGF."""
-    monkeypatch.setenv("DAGF_ROOT", str(toy_root))
-    collection = open_study_images(toy)
-    assert collection.files == tuple(map(str, toy.test.database_paths))
-    assert collection.encoder == of_run(toy.run("dagf").id)
-    for number in range(3):
-        (tmp_path / "photos").mkdir(exist_ok=True)
-        photograph(number, 0, 40).save(tmp_path / "photos" / f"{number}.png")
-    own = open_folder(str(tmp_path / "photos"), weights=str(mobilenet(tmp_path / "m.pth", 5)))
-    assert own.files == tuple(str(tmp_path / "photos" / f"{number}.png") for number in range(3))
-    assert own.encoder.run == "" and own.descriptors.folder != collection.descriptors.folder
+    files = find_images([photos / "jpg" / "1-0.jpg", photos / "jpg" / "2-0.jpg"])
+    trained, own = open_images("some", files, run.id), open_images("some", files, "", str(weights))
+    assert trained.files == own.files == tuple(map(str, files))
+    assert (trained.encoder.run, own.encoder.run) == (run.id, "")
+    again, other = (open_images(title, files, run.id) for title in ("some", "others"))
+    folders = [one.descriptors.folder for one in (trained, own, again, other)]
+    assert folders[0] == folders[2] and len(set(folders)) == 3
 
 
 # --- encoders -----------------------------------------------------------------------------------
@@ -213,7 +206,7 @@ def test_a_run_of_drawings_is_refused_for_photographs(
     assert "leave --run out, or name a run of `dagf train dagf --benchmark PHOTOS`" in said
     assert not out.exists()
     drawings = Path(shutil.copytree(photos, home / "data" / drawn.id))
-    assert build(find_images([drawings]), of_run(run.id), out).made == 37
+    assert build(find_images([drawings]), open_encoder(run.id), out).made == 37
     assert "learned from drawings" in refused("extract", "--run", run.id, drawings, photos)
     assert Collection.load(out).search(drawings / "jpg" / "5-0.jpg", 1)
     said = refused("search", photos / "jpg" / "5-0.jpg", "--index", out)
@@ -259,7 +252,7 @@ def test_weights_that_give_no_numbers_are_named(
     torch.save(values, tmp_path / "bad.pth")
     told = dagf("extract", *files, "--weights", tmp_path / "bad.pth", "--output", out)
     assert told.exit_code == 2
-    assert f"with bad.pth gives no descriptor of {files[0]}: name other weights" in told.stderr
+    assert "with bad.pth gives no descriptors: name other weights" in told.stderr
     assert (out / "index.json").read_bytes() == before
     assert str(files[2]) in fine("search", files[2], "--index", out, "--top", 1)
 
@@ -292,7 +285,7 @@ def test_a_broken_shard_is_named_and_made_again(home: Path, run: Run, index: Pat
     shard.write_bytes(shard.read_bytes()[:-1])
     said = refused("search", home / "photos" / "jpg" / "5-0.jpg", "--index", index)
     assert f"{shard.name} is missing or broken" in said
-    assert 0 < build(find_images([home / "photos"]), of_run(run.id), index).made <= 8
+    assert 0 < build(find_images([home / "photos"]), open_encoder(run.id), index).made <= 8
     assert len(Collection.load(index).files) == 37
 
 
@@ -325,24 +318,6 @@ def test_nothing_else_is_written_over(home: Path, run: Run, photos: Path) -> Non
         said = refused("extract", "--run", run.id, home / "photos", "--output", place)
         assert str(place) in said and words in said
     assert {path: path.stat().st_mtime_ns for path in photos.rglob("*")} == files
-
-
-@pytest.mark.parametrize(
-    "mine",
-    [
-        {"index.json": '{"files": [], "encoder": "mine", "shards": []}'},
-        {"contents.json": '{"chapter": ["mine"]}'},
-        {"shard-0123456789abcdef.npy": "mine"},
-    ],
-)
-def test_what_has_only_the_names_of_a_collection_is_left_alone(
-    home: Path, run: Run, tmp_path: Path, mine: dict[str, str]
-) -> None:
-    for name, text in mine.items():
-        (tmp_path / name).write_text(text)
-    said = refused("extract", "--run", run.id, home / "photos", "--output", tmp_path)
-    assert f"{tmp_path} holds something else ({next(iter(mine))}): name a new folder" in said
-    assert {path.name: path.read_text() for path in tmp_path.iterdir()} == mine
 
 
 # --- changes ------------------------------------------------------------------------------------
@@ -451,14 +426,10 @@ def test_two_files_of_one_content_are_extracted_once(files: list[Path], folder: 
     assert extracted([*files, *files, files[3]], folder).made == 11
 
 
-def test_another_encoder_size_or_finer_precision_extracts_all(
-    files: list[Path], folder: Path
-) -> None:
+def test_another_encoder_size_or_precision_extracts_all(files: list[Path], folder: Path) -> None:
     extracted(files, folder)
     assert extracted(files, folder, "another").made == 11
-    assert extracted(files, folder, "another", "float16").made == 0
-    assert extracted(files[:2], folder, "a third", "float16").made == 2
-    assert extracted(files[:2], folder, "a third").made == 2
+    assert extracted(files, folder, "another", "float16").made == 11
     spec = ImageSpec(20, "squash")
     assert extract_changes(Sampler(), ABOUT, files, spec, folder, "float32", SINGLE).made == 11
 
@@ -496,25 +467,25 @@ def test_an_image_that_cannot_be_read_is_named(files: list[Path], folder: Path) 
 def test_a_collection_is_brought_up_to_date(run: Run, photos: Path, index: Path) -> None:
     """The copies have the contents that the collection knows; then two of them are taken away."""
     before = shards(index)
-    assert build(find_images([photos]), of_run(run.id), index).made == 0
+    assert build(find_images([photos]), open_encoder(run.id), index).made == 0
     assert shards(index) == before
     assert Collection.load(index).files == tuple(map(str, find_images([photos])))
     for name in ("other-0.jpg", "other-1.jpg"):
         (photos / "jpg" / name).unlink()
     (index / ".shard-0123.npy.abc.npy").write_bytes(b"half")  # as a killed job leaves it
-    assert build(find_images([photos]), of_run(run.id), index).made == 0
+    assert build(find_images([photos]), open_encoder(run.id), index).made == 0
     after = shards(index)
     assert len(before.items() & after.items()) == 4 and len(after) == 5
     assert {path.name for path in index.iterdir()} == {"index.json", CONTENTS, ".lock", *after}
     assert len(Collection.load(index).files) == 35
     (index / "index.json").unlink()  # as a job leaves it that was stopped before its first index
-    assert build(find_images([photos]), of_run(run.id), index).made == 0
+    assert build(find_images([photos]), open_encoder(run.id), index).made == 0
 
 
 def test_another_run_replaces_all(home: Path, data: TrainingSet, index: Path) -> None:
     before = shards(index)
     other = Workshop(home / "data", data).train(configured("spoc", epochs=1))
-    assert build(find_images([home / "photos"]), of_run(other.id), index).made == 37
+    assert build(find_images([home / "photos"]), open_encoder(other.id), index).made == 37
     assert len(shards(index)) == 5 and before.keys().isdisjoint(shards(index))
     assert Collection.load(index).encoder.run == other.id
 
@@ -532,7 +503,7 @@ def test_an_image_that_cannot_be_read_leaves_the_index_and_what_is_done(
     assert Collection.load(index).files == before.files
     assert len(shards(index)) == 5 + 2  # the third has the bad one
     bad.write_bytes(whole)
-    assert build(find_images([photos]), of_run(run.id), index).made == 37 - 16
+    assert build(find_images([photos]), open_encoder(run.id), index).made == 37 - 16
     assert len(shards(index)) == 5
 
 

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from dagf.collections.encoders import Encoder, of_run
+from dagf.collections.encoders import Encoder, open_encoder
 from dagf.collections.index import Collection, build, find_images
 from dagf.collections.page import table, write_page
 from dagf.show.pictures import SIDE
@@ -28,7 +28,7 @@ def index(home: Path, run: Run, tmp_path_factory: pytest.TempPathFactory) -> Pat
     (folder / "photos").mkdir()
     for number, name in enumerate((ODD, "a.jpg", "b.jpg", "c.jpg", "d.jpg")):
         photograph(number, 0).save(folder / "photos" / name)
-    build(find_images([folder / "photos"]), of_run(run.id), folder / "index")
+    build(find_images([folder / "photos"]), open_encoder(run.id), folder / "index")
     return folder / "index"
 
 
@@ -48,7 +48,7 @@ def test_a_page_shows_what_was_found_and_why(index: Path, tmp_path: Path) -> Non
     pictures = soup.select("img")
     assert len(pictures) == 1 + 3 * 4 and all(picture["alt"] for picture in pictures)
     decoded = [_decoded(picture["src"]) for picture in pictures]
-    assert decoded[0].size == (28, 26)
+    assert decoded[0].size == (32, 32)
     assert all(max(picture.size) <= SIDE for picture in decoded)
     light = [np.asarray(picture).mean() for picture in decoded[1:]]
     assert all(here < whole for whole, here in zip(light[::4], light[2::4], strict=True))

@@ -15,10 +15,9 @@ from matplotlib.figure import Figure
 
 from dagf.analysis.cam import enlarge, look
 from dagf.analysis.localise import pixel_auc
-from dagf.datasets.benchmark import CLASSIC
+from dagf.datasets.benchmark import CLASSIC, TrainingSet
 from dagf.datasets.images import load_image, to_input
 from dagf.datasets.toytown import load_mask
-from dagf.datasets.training_sets import TrainingSet
 from dagf.model.network import RetrievalNet
 from dagf.model.variants import variant
 from dagf.show import figures, gallery
@@ -121,7 +120,7 @@ def test_browsing_toytown(toytown: Study, net: RetrievalNet) -> None:
         gallery.with_and_without(toytown),
     ):
         figures.show(made, "alt", "caption")
-    shown, scores, order = gallery.ranking(toytown, ("dagf", 0), [0, 1])
+    shown, scores, order = gallery.ranking(toytown, toytown.untrained("dagf"), [0, 1])
     figures.show(shown, "alt", "caption")
     assert scores.shape == (2, 11)
     assert order.shape == (2, 6)
@@ -186,7 +185,9 @@ def test_kept_examples_show_what_the_mask_keeps(toy: Study, arm: str, one_proces
     hard = [query.labels["hard"][0] for query in toy.test.queries if len(query.labels["hard"])]
     filled = [ax for ax in shown.axes if ax.images]
     assert len(filled) == min(6, len(hard)) * (1 + len(windows))
-    seen = look(toy.untrained(arm), toy.test.root / toy.test.database[hard[0]], toy.profile.image)
+    seen = look(
+        toy.untrained(arm).network(), toy.test.root / toy.test.database[hard[0]], toy.profile.image
+    )
     assert np.array_equal(filled[0].images[0].get_array(), seen.pixels)
     shares = zip(filled[1:], windows, seen.kept, seen.kept_fraction, strict=False)
     for ax, window, kept, share in shares:

@@ -49,7 +49,7 @@ def test_only_what_is_there_is_offered(
     assert set(explorer.arms) == {"gem", "dagf"} | heads | plain
     assert explorer.arms["dagf"] == toy.run("dagf")
     assert explorer.arms["dagf head"] == toy.run("dagf", heads=True)
-    assert explorer.arms["gem untrained"] == ("gem", 0)
+    assert explorer.arms["gem untrained"] == toy.untrained("gem", 0)
     assert View("dagf head").title == "DAGF, head on a frozen backbone"
     for name in explorer.arms:
         explorer.rank(0, View(name), "Medium")
@@ -113,7 +113,7 @@ def test_ap_is_the_studys_own(arm: str, toy: Study, explorer: Explorer) -> None:
 
 @pytest.mark.parametrize("setting", ["Easy", "Hard"])
 def test_results_are_ranked_and_framed(setting: str, toy: Study, explorer: Explorer) -> None:
-    rows, queries = toy.descriptors(("gem", 0))
+    rows, queries = toy.descriptors(toy.untrained("gem", 0))
     files = toy.test.database_paths
     right, other = ("easy", "hard") if setting == "Easy" else ("hard", "easy")
     verdicts = {right: "right", other: "junk", "junk": "junk", "": "wrong"}
@@ -140,7 +140,7 @@ def test_other_windows_and_masks_keep_what_was_learned(
     net = run.network()
     head = AttentiveHead(net.channels, made_of)
     head.load_state_dict(net.head.state_dict())
-    expected = evaluate(toy.test, toy.seed_maps(0).scores(head.eval()))
+    expected = evaluate(toy.test, toy.test_maps(toy.bare(0)).scores(head.eval()))
     view = View("dagf head", windows, mask)
     for _, row in expected.iterrows():
         found = explorer.rank(row["query"], view, row["setting"]).ap
@@ -172,7 +172,7 @@ def test_the_maps_of_an_arm_that_was_trained_whole_are_of_its_own_backbone(
 
 @pytest.mark.parametrize("name", RERANKINGS)
 def test_rerankings_are_those_of_the_library(name: str, toy: Study, explorer: Explorer) -> None:
-    rows, queries = toy.descriptors(("gem", 0))
+    rows, queries = toy.descriptors(toy.untrained("gem", 0))
     scores = RERANKINGS[name](rows[:], queries, 5)
     view = View("gem untrained", reranking=name, neighbours=5)
     ranking = explorer.rank(1, view, "Medium", top=6)
@@ -248,7 +248,7 @@ def test_attention_lies_over_the_pictures(toy: Study, explorer: Explorer) -> Non
     query, spec = toy.test.queries[0], toy.profile.evaluation_image
     file = toy.test.root / query.file
     for arm in ("dagf", "gem untrained"):
-        seen = look(toy.network(explorer.arms[arm]), file, spec, query.box)
+        seen = look(explorer.arms[arm].network(), file, spec, query.box)
         expected = seen.attention if arm == "dagf" else seen.effective
         assert np.array_equal(explorer.looked(View(arm), file, query.box), expected)
 
