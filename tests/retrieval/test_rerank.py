@@ -206,52 +206,10 @@ def test_superglobal_ranks_the_top_anew_and_leaves_the_rest(
 # --- and of one ------------------------------------------------------------
 
 
-@FEW
-@given(SEEDS)
-def test_what_adds_nothing_is_plain_search(seed: int) -> None:
-    database, queries = sets(seed)
-    plain = similarities(database, queries)
-    np.testing.assert_allclose(expand_queries(database, queries, 0, 3), queries, atol=1e-6)
-    np.testing.assert_allclose(augment_database(database, 0, 3), database, atol=1e-6)
-    with constants(LAMBDA=1):
-        assert np.array_equal(k_reciprocal(database, queries).argmax(1), plain.argmax(1))
-
-
 def test_a_query_and_its_opposite_do_not_cancel_out() -> None:
     database, queries = np.float32([[-1, 0], [0, 1]]), np.float32([[1, 0]])
     assert expand_queries(database, queries, 2, 3).tolist() == [[1, 0]]
     assert expand_queries(database[:1], queries, 1, 0).tolist() == [[1, 0]]
-
-
-def cliques() -> tuple[Array, Array]:
-    """Two tight groups, rows 0-5 and 6-11; the query lies by the first, nearer to row 6 than 5."""
-    chance = np.random.default_rng(0)
-    groups = np.repeat(np.eye(2, 8), 6, axis=0) + 0.05 * chance.standard_normal((12, 8))
-    groups[5, 1] -= 0.6
-    return unit(groups), unit(np.array([[1, 0.7, 0, 0, 0, 0, 0, 0.0]]))
-
-
-def test_diffusion_keeps_two_cliques_apart(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(module, "SOURCES", 3)
-    database, queries = cliques()
-    plain, found = similarities(database, queries)[0], diffusion(database, queries, k=5)[0]
-    assert plain[5] < plain[6:].min()  # plain search puts the whole other clique before it
-    assert found[:6].min() > 0 > found[6:].max()
-    assert falling(found)[6:] == falling(np.where(np.arange(12) < 6, 2, plain))[6:]
-
-
-def test_diffusion_leaves_a_row_without_neighbours_its_own_similarity(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    monkeypatch.setattr(module, "SOURCES", 1)
-    database = np.eye(4, dtype=np.float32)
-    database[1] = unit(np.array([[1, 0.1, 0, 0]]))
-    queries = unit(np.array([[0, 0, 1, 0.5], [-1.0, 0, 0, 0]]))
-    found = diffusion(database, queries, k=2)
-    np.testing.assert_allclose(found[0], [-2, -2, queries[0, 2] ** 3, queries[0, 3] - 2], atol=1e-6)
-    np.testing.assert_allclose(
-        found[1], similarities(database, queries)[1] - 2
-    )  # nothing near: plain search
 
 
 # --- every one ------------------------------------------------------------

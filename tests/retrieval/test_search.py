@@ -50,16 +50,6 @@ def test_search_is_a_sort_with_ties_to_the_lower_row(
     assert np.array_equal(scores, np.take_along_axis(queries @ both.T, rows, 1))
 
 
-@pytest.mark.parametrize("block", [1, 7, 499, 500, 65536])
-def test_blocks_do_not_matter(block: int) -> None:
-    database, queries = unit(500), unit(9, seed=1)
-    with blocks_of(block):
-        scores, rows = search(database, queries, 20)
-    assert rows.dtype == np.int64
-    assert np.array_equal(rows, by_sorting(database, queries, 20))
-    np.testing.assert_allclose(scores, np.take_along_axis(queries @ database.T, rows, 1), atol=1e-6)
-
-
 def test_a_database_smaller_than_k_gives_all_its_rows() -> None:
     scores, rows = search(unit(3), unit(2, seed=1), 10)
     assert scores.shape == (2, 3)

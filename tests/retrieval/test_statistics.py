@@ -27,13 +27,6 @@ def test_the_t_interval_is_scipys() -> None:
     assert (found.low, found.high) == pytest.approx((low, high))
 
 
-def test_one_seed_has_no_interval() -> None:
-    found = t_interval([41.5])
-    assert found.mean == 41.5
-    assert np.isnan(found.low)
-    assert np.isnan(found.high)
-
-
 def test_an_interval_prints_short() -> None:
     assert str(Interval(41.26, 39.0, 43.449)) == "41.3 [39.0, 43.4]"
 
@@ -67,35 +60,13 @@ def test_equal_differences_have_no_width() -> None:
     assert paired_bootstrap([2.5] * 6, [0, 0, 1, 2, 2, 2]) == Interval(2.5, 2.5, 2.5)
 
 
-def test_copies_in_a_cluster_are_no_new_evidence() -> None:
-    values = np.random.default_rng(4).normal(0, 1, 20)
-    single = paired_bootstrap(values, np.arange(20))
-    copied = paired_bootstrap(np.repeat(values, 5), np.repeat(np.arange(20), 5))
-    naive = paired_bootstrap(np.repeat(values, 5), np.arange(100))
-    assert (copied.low, copied.high) == pytest.approx((single.low, single.high))
-    assert naive.high - naive.low < 0.6 * (single.high - single.low)
-
-
-def test_the_interval_covers_about_as_often_as_it_says() -> None:
-    """200 experiments of 40 queries with a true difference of 1; bootstraps are a little short."""
-    chance = np.random.default_rng(8)
-    found = [paired_bootstrap(chance.normal(1, 2, 40), np.arange(40)) for _ in range(200)]
-    covered = np.mean([interval.low <= 1 <= interval.high for interval in found])
-    assert 0.88 <= covered <= 0.98
-
-
-def test_no_difference_at_all_says_nothing() -> None:
+def test_too_little_says_nothing() -> None:
     assert np.isnan(paired_bootstrap([], [])).all()
+    for alone in (paired_bootstrap([1.0, 2.0, 3.0], [7, 7, 7]), t_interval([2.0])):
+        assert alone.mean == 2 and np.isnan(alone[1:]).all()
     assert np.isnan(sign_flip([], []))
     assert np.isnan(sign_flip([1.0, np.nan, 2.0], [0, 1, 2]))
     assert np.isnan(sign_flip([1.0, 2.0], [3, 3]))
-
-
-def test_one_cluster_has_no_interval() -> None:
-    found = paired_bootstrap([1.0, 2.0, 3.0], [7, 7, 7])
-    assert found.mean == pytest.approx(2)
-    assert np.isnan(found.low)
-    assert np.isnan(found.high)
 
 
 # --- seeds and clusters at once ------------------------------------------------------------
