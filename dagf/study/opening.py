@@ -24,6 +24,8 @@ from dagf.toytown.generate import ToytownSpec
 
 VALIDATION_SEED = 2023  # which instances of a photograph folder are held out
 CONTROL_DISTRACTORS = 1000  # at most
+# Maps and results are named by this code, too: a changed decoder must not meet old maps.
+CACHED_BY = ("dagf.study.evaluation", "dagf.retrieval.feature_maps")
 
 
 def open_study(
@@ -48,8 +50,7 @@ def open_study(
     file = Path(weights) if weights else None
     if file and not file.is_file():
         raise UserError(f"weights file {weights} does not exist")
-    # Maps and results are named by the code, too: a changed decoder must not meet old maps.
-    cache = paths.cache() / code_hash("dagf.study.evaluation")
+    cache = paths.cache() / code_hash(*CACHED_BY)
     open_with = partial(Study, chosen, store=RunStore(paths.runs()), cache=cache, weights=file)
     training = None
     if chosen.training_set:

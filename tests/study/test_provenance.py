@@ -8,9 +8,11 @@ from pathlib import Path
 import pytest
 
 from dagf.study import provenance
+from dagf.study.opening import CACHED_BY
 from dagf.study.provenance import code_hash, code_only, imported_modules
 
-TRAINING, EVALUATION = "dagf.study.training", "dagf.study.evaluation"
+TRAINING, EVALUATION = "training", "evaluation"
+MODULES = {TRAINING: ("dagf.study.training",), EVALUATION: CACHED_BY}
 
 
 @pytest.fixture
@@ -24,7 +26,7 @@ def changed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Callabl
 
     def names() -> dict[str, str]:
         code_hash.cache_clear()
-        return {name: code_hash(name) for name in (TRAINING, EVALUATION)}
+        return {name: code_hash(*modules) for name, modules in MODULES.items()}
 
     before = names()
 
