@@ -72,16 +72,6 @@ def test_other_faults_of_the_work_stay_what_they_are(tmp_path: Path) -> None:
     assert names(tmp_path) == []
 
 
-@pytest.mark.skipif(os.geteuid() == 0, reason="root may write anywhere")
-def test_a_read_only_folder(tmp_path: Path) -> None:
-    closed = tmp_path / "closed"
-    closed.mkdir(mode=0o555)
-    with pytest.raises(UserError, match=r"cannot write .*a\.txt: Permission denied"):
-        write_text(closed / "a.txt", "x")
-    with pytest.raises(UserError, match="Permission denied"), atomic_folder(closed / "a"):
-        pass
-
-
 def test_a_folder_appears_whole_or_not_at_all(tmp_path: Path) -> None:
     folder = tmp_path / "data"
     with pytest.raises(ZeroDivisionError), atomic_folder(folder) as temporary:

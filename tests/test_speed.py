@@ -104,11 +104,6 @@ def test_figures_are_told_as_they_come(capsys: pytest.CaptureFixture[str]) -> No
     assert capsys.readouterr().out == "               2.0 s  b\n"
 
 
-def test_roads_are_a_step_where_weights_are_named(tmp_path: Path) -> None:
-    assert "faster roads" not in bench.steps(tmp_path, None)
-    assert len(bench.steps(tmp_path, tmp_path)) == len(bench.steps(None, None)) + 1
-
-
 def test_an_enlarged_benchmark_is_the_same_one(tmp_path: Path) -> None:
     benchmark = load_folder(write_photographs(tmp_path / "photos", views=3))
     boxed = replace(benchmark.queries[0], box=(1.0, 2.0, 20.0, 30.0))
@@ -118,10 +113,6 @@ def test_an_enlarged_benchmark_is_the_same_one(tmp_path: Path) -> None:
     assert larger.queries[0].box == (4.0, 8.0, 80.0, 120.0)
     with Image.open(larger.root / larger.database[0]) as image:
         assert image.size == (128, 128)
-
-
-def test_the_usual_trapezoid() -> None:
-    assert searching.usual_ap([0, 2, 5]) == pytest.approx((1 + 7 / 12 + 9 / 20) / 3)
 
 
 def test_shown_says_what_is_wanted() -> None:

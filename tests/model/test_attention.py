@@ -3,15 +3,13 @@ import math
 import numpy as np
 import pytest
 import torch
-from hypothesis import given
-from hypothesis import strategies as st
-from hypothesis.extra.numpy import arrays
 from numpy.typing import NDArray
-from torch import Tensor, nn
+from torch import nn
 
 from dagf.model.attention import ACTIVATIONS, READINGS, ChannelAttention, SpatialAttention
 from dagf.model.pooling import GeM
 from dagf.model.scale_mask import ScaleAndMask
+from tests.model.modules import gradients_are_right, moved, some_map
 
 Array = NDArray[np.float64]
 LEARNED = [name for name, reading in READINGS.items() if reading.learned]
@@ -22,31 +20,6 @@ PAIRS = [
     for name in ACTIVATIONS
     if name != "none" or reading in PARAMETER_FREE
 ]
-# small whole numbers, so that dead cells and dead maps occur
-tied = arrays(
-    np.float64, st.tuples(*[st.integers(1, n) for n in (2, 4, 4, 5)]), elements=st.integers(0, 3)
-)
-
-
-def some_map(
-    batch: int = 2, channels: int = 16, height: int = 3, width: int = 4, seed: int = 0
-) -> Tensor:
-    """A rectified map in float64, with a dead channel and a dead cell."""
-    values = torch.randn(
-        batch, channels, height, width, generator=torch.Generator().manual_seed(seed)
-    ).relu()
-    values[0, 1] = 0
-    values[:, :, 1, 2] = 0
-    return values.double()
-
-
-def stirred(module: nn.Module, seed: int = 1) -> nn.Module:
-    """The module in float64 with every parameter moved off its start."""
-    source = torch.Generator().manual_seed(seed)
-    with torch.no_grad():
-        for parameter in module.parameters():
-            parameter += 0.3 * torch.randn(parameter.shape, generator=source)
-    return module.double()
 
 
 def parameters(module: nn.Module) -> dict[str, Array]:
@@ -130,15 +103,10 @@ def weights_of(scores: Array, activation: str) -> Array:
     return np.exp(scores) / np.exp(scores).mean()
 
 
-@pytest.mark.parametrize("reading", READINGS)
-def test_learned_is_what_has_parameters(reading: str) -> None:
-    assert READINGS[reading].learned == bool(list(READINGS[reading](8).parameters()))
-
-
 @pytest.mark.parametrize(("reading", "activation"), PAIRS)
 def test_the_weights_are_those_of_the_formula(reading: str, activation: str) -> None:
-    features = some_map()
-    module = stirred(SpatialAttention(16, reading, activation))
+    features = some_map(2, 16, 3, 4)
+    module = moved(SpatialAttention(16, reading, activation))
     found = module(features)
     assert found.shape == (2, 1, 3, 4)
     for image, weights in zip(features.numpy(), found.detach().numpy(), strict=True):
@@ -155,7 +123,7 @@ def test_the_bottleneck_is_an_eighth() -> None:
 @pytest.mark.parametrize("reading", ["evaluator", "gate"])
 @pytest.mark.parametrize("activation", ["sigmoid", "softplus", "softmax"])
 def test_a_fresh_network_equals_one_without_attention(reading: str, activation: str) -> None:
-    features = some_map(height=6, width=5) + 0.01  # away from GeM's clamp
+    features = some_map(2, 16, 6, 5) + 0.01  # away from GeM's clamp
     attention = SpatialAttention(16, reading, activation).double()(features)
     assert torch.equal(attention, attention[:1, :, :1, :1].expand_as(attention))
     head = ScaleAndMask(GeM().double())
@@ -166,22 +134,9 @@ def test_a_fresh_network_equals_one_without_attention(reading: str, activation: 
 
 @pytest.mark.parametrize("reading", LEARNED)
 def test_a_dead_cell_gets_the_bias_not_zero(reading: str) -> None:
-    module = stirred(SpatialAttention(16, reading))
+    module = moved(SpatialAttention(16, reading))
     expected = torch.sigmoid(module.evaluate.bias)
-    torch.testing.assert_close(module(some_map())[:, 0, 1, 2], expected.expand(2))
-
-
-@given(tied, st.integers(-3, 3))
-def test_what_a_scale_does_to_the_readings_without_parameters(values: Array, power: int) -> None:
-    features, scale = torch.from_numpy(values), 2.0**power
-    norm, crow = (SpatialAttention(1, reading, "none") for reading in ("norm", "crow"))
-    torch.testing.assert_close(norm(scale * features), scale * norm(features), rtol=1e-9, atol=1e-4)
-    torch.testing.assert_close(crow(scale * features), crow(features))
-    live = features.flatten(1).any(1)
-    torch.testing.assert_close(
-        crow(features).pow(4).sum((1, 2, 3)), live.double()
-    )  # the squares of S / |S|
-    assert torch.equal(crow(features) == 0, features.sum(1, keepdim=True) == 0)
+    torch.testing.assert_close(module(some_map(2, 16, 3, 4))[:, 0, 1, 2], expected.expand(2))
 
 
 @pytest.mark.parametrize("reading", PARAMETER_FREE)
@@ -194,43 +149,10 @@ def test_a_dead_map_has_finite_weights_and_gradients(reading: str) -> None:
     assert torch.isfinite(features.grad).all()
 
 
-def test_softmax_weights_have_mean_one_whatever_the_scores() -> None:
-    scores = 50 * torch.randn(3, 1, 4, 5, generator=torch.Generator().manual_seed(0)).double()
-    weights = ACTIVATIONS["softmax"](scores)
-    torch.testing.assert_close(weights.mean((1, 2, 3)), torch.ones(3).double())
-    assert (weights >= 0).all()
-    assert weights.flatten(1).argmax(1).tolist() == scores.flatten(1).argmax(1).tolist()
-
-
-def checked(module: nn.Module, features: Tensor) -> bool:
-    """Whether the gradients of the map and of every parameter are the numeric ones."""
-    named = dict(module.named_parameters())
-
-    def call(image: Tensor, *values: Tensor) -> Tensor:
-        return torch.func.functional_call(module, dict(zip(named, values, strict=True)), (image,))
-
-    inputs = [
-        features.requires_grad_(),
-        *(value.detach().clone().requires_grad_() for value in named.values()),
-    ]
-    return torch.autograd.gradcheck(call, inputs)
-
-
-@pytest.mark.parametrize(("reading", "activation"), PAIRS)
-def test_gradients(reading: str, activation: str) -> None:
-    features = torch.rand(2, 5, 2, 3, generator=torch.Generator().manual_seed(0)).double() + 0.1
-    assert checked(stirred(SpatialAttention(5, reading, activation)), features)
-
-
-def test_gradients_of_the_channel_vector() -> None:
-    features = torch.rand(2, 5, 2, 3, generator=torch.Generator().manual_seed(0)).double()
-    assert checked(stirred(ChannelAttention(5)), features)
-
-
 @pytest.mark.parametrize(("reading", "activation"), PAIRS)
 def test_dead_channels_and_cells_give_no_broken_gradient(reading: str, activation: str) -> None:
-    features = some_map().float().requires_grad_()
-    module = stirred(SpatialAttention(16, reading, activation)).float()
+    features = some_map(2, 16, 3, 4).float().requires_grad_()
+    module = moved(SpatialAttention(16, reading, activation)).float()
     module(features).sum().backward()
     assert features.grad is not None
     assert torch.isfinite(features.grad).all()
@@ -241,7 +163,7 @@ def test_dead_channels_and_cells_give_no_broken_gradient(reading: str, activatio
 
 
 def test_channel_weights_start_at_one_and_stay_positive() -> None:
-    module, features = ChannelAttention(16).double(), some_map()
+    module, features = ChannelAttention(16).double(), some_map(2, 16, 3, 4)
     torch.testing.assert_close(module.weights, torch.ones(16).double(), rtol=0, atol=1e-7)
     torch.testing.assert_close(module(features), features, rtol=1e-6, atol=0)
     with torch.no_grad():
@@ -250,3 +172,12 @@ def test_channel_weights_start_at_one_and_stay_positive() -> None:
     expected = [math.log1p(math.exp(theta)) for theta in module.theta.tolist()]
     for channel, weight in enumerate(expected):
         torch.testing.assert_close(module(features)[:, channel], weight * features[:, channel])
+
+
+@pytest.mark.parametrize(("reading", "activation"), PAIRS)
+def test_gradients(reading: str, activation: str) -> None:
+    assert gradients_are_right(moved(SpatialAttention(5, reading, activation)), (2, 5, 2, 3))
+
+
+def test_gradients_of_the_channel_vector() -> None:
+    assert gradients_are_right(moved(ChannelAttention(5)), (2, 5, 2, 3))

@@ -31,23 +31,6 @@ def test_the_additive_margin_softmax_by_hand() -> None:
     assert loss(vectors, LABELS).item() == pytest.approx(total / 6, rel=1e-5)
 
 
-def test_the_contrastive_loss_by_hand() -> None:
-    """Mean distance of positive pairs, plus mean violation of the margin of negative pairs."""
-    vectors = torch.tensor([[1.0, 0], [0.6, 0.8], [0, 1], [-1, 0]])
-    labels = [0, 0, 1, 1]
-    near, far = [], []
-    for i in range(4):
-        for j in range(4):
-            distance = math.dist(vectors[i].tolist(), vectors[j].tolist())
-            if i != j and labels[i] == labels[j]:
-                near.append(distance)
-            elif i != j:
-                far.append(max(0.0, 1.5 - distance))
-    expected = sum(near) / len(near) + sum(far) / len([value for value in far if value > 0])
-    loss = make_loss("ContrastiveLoss", 2, 2, pos_margin=0, neg_margin=1.5)
-    assert loss(vectors, torch.tensor(labels)).item() == pytest.approx(expected, rel=1e-5)
-
-
 def test_the_contrastive_loss_of_tuples_by_hand() -> None:
     """1/2 d^2 for a positive, 1/2 max(0, margin - d)^2 for negatives; the mean over two tuples."""
     vectors = nn.functional.normalize(torch.randn(8, 3, generator=torch.Generator().manual_seed(3)))

@@ -2,8 +2,6 @@ from dataclasses import replace
 
 import pytest
 import torch
-from hypothesis import given
-from hypothesis import strategies as st
 from torch import Tensor, nn
 
 from dagf.errors import UserError
@@ -60,17 +58,6 @@ def test_the_baseline_keeps_all_and_weighs_by_length() -> None:
     torch.testing.assert_close(found.effective_weight, found.features.norm(dim=1, keepdim=True))
 
 
-def test_spatial_attention_comes_first() -> None:
-    """The evaluator sees the map before the channel weights do."""
-    head = stirred(AttentiveHead(16, variant("dagf")))
-    before = head.inspect(images(2, 16, 6, 5))
-    with torch.no_grad():
-        head.channel.theta.add_(torch.linspace(-2, 2, 16))
-    after = head.inspect(images(2, 16, 6, 5))
-    assert torch.equal(after.attention, before.attention)
-    assert not torch.allclose(after.descriptor, before.descriptor)
-
-
 @pytest.mark.parametrize("size", [(1, 1), (1, 33), (17, 9), (96, 64)])
 def test_images_of_any_size(size: tuple[int, int]) -> None:
     net = RetrievalNet(BackboneSpec("small"), variant("dagf")).eval()
@@ -86,15 +73,6 @@ def test_images_of_a_batch_do_not_see_each_other() -> None:
     batch = images(3, 3, 40, 48)
     with torch.inference_mode():
         torch.testing.assert_close(net(batch)[1:2], net(batch[1:2]), rtol=0, atol=1e-5)
-
-
-def test_the_state_comes_back() -> None:
-    net = stirred(RetrievalNet(BackboneSpec("small"), variant("dagf")))
-    net(images(4, 3, 32, 32))  # moves the batch norms
-    copy = RetrievalNet(BackboneSpec("small"), variant("dagf"))
-    assert not torch.allclose(copy.eval()(images(2, 3, 32, 32)), net.eval()(images(2, 3, 32, 32)))
-    copy.load_state_dict(net.state_dict())
-    assert torch.equal(copy(images(2, 3, 32, 32)), net(images(2, 3, 32, 32)))
 
 
 # --- how the modules are put together
@@ -137,47 +115,6 @@ def test_the_attended_map_is_that_of_the_formula(order: str, residual: bool) -> 
         head.channel.theta.fill_(torch.tensor(1.0).expm1().log())
     found = head.inspect(feature_map)
     torch.testing.assert_close(found.effective_weight, found.attended.norm(dim=1, keepdim=True))
-
-
-def test_the_residual_form_adds_the_map() -> None:
-    plain, added = (
-        stirred(AttentiveHead(8, replace(variant("spatial"), residual=on))) for on in (False, True)
-    )
-    added.load_state_dict(plain.state_dict())
-    feature_map = images(2, 8, 3, 4)
-    assert torch.equal(plain.inspect(feature_map).attention, added.inspect(feature_map).attention)
-    expected = plain.inspect(feature_map).attended + feature_map.relu()
-    torch.testing.assert_close(added.inspect(feature_map).attended, expected)
-
-
-def test_at_the_start_in_parallel_is_the_residual_form() -> None:
-    """For w = 1: a F + w F = a F + F."""
-    feature_map = images(2, 8, 3, 4)
-    found, expected = (
-        AttentiveHead(8, variant(name)).inspect(feature_map)
-        for name in ("parallel", "spatial-residual")
-    )
-    torch.testing.assert_close(found.attended, expected.attended)
-
-
-@given(st.integers(0, 99))
-def test_the_order_is_a_matter_of_parameters_for_the_evaluator(seed: int) -> None:
-    """q of W2, W1 on w F is q of diag(w) W2, W1 diag(w) on F: both orders can be one function."""
-    first, second = (stirred(AttentiveHead(8, replace(BOTH, order=order))) for order in ORDERS[:2])
-    feature_map, weights = images(2, 8, 3, 4, seed=seed), second.channel.weights.detach()
-    assert not torch.allclose(
-        first.inspect(feature_map).attention, second.inspect(feature_map).attention
-    )
-    with torch.no_grad():
-        first.load_state_dict(second.state_dict())
-        first.spatial.evaluate.squeeze.weight.mul_(weights)
-        first.spatial.evaluate.relate.weight.mul_(weights.unsqueeze(1))
-    torch.testing.assert_close(
-        first.inspect(feature_map).attention, second.inspect(feature_map).attention
-    )
-    torch.testing.assert_close(
-        first.inspect(feature_map).descriptor, second.inspect(feature_map).descriptor
-    )
 
 
 @pytest.mark.parametrize("name", BASELINES)

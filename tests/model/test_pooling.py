@@ -8,7 +8,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch import Tensor
 
-from dagf.model.pooling import MAC, POOLINGS, RMAC, CroW, GeM, NetVLAD, Pooling, SPoC, rmac_regions
+from dagf.model.pooling import MAC, POOLINGS, RMAC, GeM, NetVLAD, Pooling, SPoC, rmac_regions
+from tests.model.modules import gradients_are_right
 
 PLAIN = ("mac", "spoc", "gem")  # channel by channel
 
@@ -128,14 +129,6 @@ def test_against_the_slow_loop(name: str, kept: Tensor | None) -> None:
     torch.testing.assert_close(made(name)(maps(), kept), slow(name, maps(), kept))
 
 
-@pytest.mark.parametrize("name", POOLINGS)
-def test_what_is_not_kept_does_not_matter(name: str) -> None:
-    pooling, kept = made(name), some_kept()
-    other = torch.where(kept, maps(), torch.tensor([9.0, 4, 1, 2]).double().view(1, 4, 1, 1))
-    torch.testing.assert_close(pooling(other, kept), pooling(maps(), kept))
-    assert not torch.allclose(pooling(other), pooling(maps()))
-
-
 @pytest.mark.parametrize("size", [(1, 1), (1, 6), (2, 3), (9, 2), (7, 7)])
 @pytest.mark.parametrize("name", POOLINGS)
 def test_maps_of_any_size(name: str, size: tuple[int, int]) -> None:
@@ -171,30 +164,6 @@ def test_gem_starts_at_three() -> None:
     assert GeM().eps == 1e-6
 
 
-@pytest.mark.parametrize("kept", [None, some_kept()], ids=["all", "kept"])
-def test_a_scale_goes_through_gem_with_its_clamp(kept: Tensor | None) -> None:
-    """GeM_eps(w F) = w GeM_{eps/w}(F), also where the clamp acts (the dead channel)."""
-    for weight in (0.25, 3.0):
-        found = GeM(eps=1e-2).double()(weight * maps(), kept)
-        torch.testing.assert_close(found, weight * GeM(eps=1e-2 / weight).double()(maps(), kept))
-        assert not torch.allclose(found, weight * GeM(eps=1e-2).double()(maps(), kept))
-
-
-@pytest.mark.parametrize("name", ["mac", "spoc"])
-def test_a_scale_of_each_channel_goes_through(name: str) -> None:
-    weights = torch.tensor([0.5, 2.0, 3.0, 7.0]).double()
-    pooled = made(name)(maps() * weights.view(1, -1, 1, 1))
-    torch.testing.assert_close(pooled, weights * made(name)(maps()))
-
-
-@pytest.mark.parametrize(
-    ("name", "power"), [("mac", 1), ("spoc", 1), ("rmac", 0), ("crow", 1), ("netvlad", 0)]
-)
-def test_a_scale_of_the_map_goes_through(name: str, power: int) -> None:
-    """R-MAC and NetVLAD normalise inside, so they do not even see it."""
-    torch.testing.assert_close(made(name)(5 * maps()), 5**power * made(name)(maps()))
-
-
 def test_single_precision_is_finite_on_dead_and_large_maps() -> None:
     features = torch.zeros(1, 2, 4, 4)
     features[0, 1] = 1000
@@ -211,22 +180,8 @@ def test_single_precision_is_finite_on_dead_and_large_maps() -> None:
 @pytest.mark.parametrize("kept", [None, some_kept()], ids=["all", "kept"])
 @pytest.mark.parametrize("name", POOLINGS)
 def test_gradients(name: str, kept: Tensor | None) -> None:
-    features = (
-        torch.rand(2, 4, 3, 5, generator=torch.Generator().manual_seed(2))
-        .double()
-        .add(0.1)
-        .requires_grad_()
-    )
-    pooling = made(name)
-    named = dict(pooling.named_parameters())
-
-    def call(image: Tensor, *values: Tensor) -> Tensor:
-        return torch.func.functional_call(
-            pooling, dict(zip(named, values, strict=True)), (image, kept)
-        )
-
-    inputs = [features, *(value.detach().clone().requires_grad_() for value in named.values())]
-    assert torch.autograd.gradcheck(call, inputs)
+    rest = [] if kept is None else [kept]
+    assert gradients_are_right(made(name), (2, 4, 3, 5), *rest)
 
 
 # --- R-MAC
@@ -257,14 +212,6 @@ def test_the_regions_by_hand(height: int, width: int, counts: dict[int, int]) ->
     assert {side: sides.count(side) for side in sides} == counts
 
 
-def test_the_places_of_the_regions_by_hand() -> None:
-    assert list(rmac_regions(3, 3)) == [
-        *[(0, 0, 3)],
-        *[(0, 0, 2), (0, 1, 2), (1, 0, 2), (1, 1, 2)],
-        *[(top, left, 1) for top in range(3) for left in range(3)],
-    ]
-
-
 @given(st.integers(1, 40), st.integers(1, 40))
 def test_the_regions_of_any_map(height: int, width: int) -> None:
     found = list(rmac_regions(height, width))
@@ -285,16 +232,6 @@ def test_a_constant_map_has_as_many_unit_vectors_as_regions() -> None:
 # --- CroW and NetVLAD
 
 
-def test_crow_favours_rare_channels() -> None:
-    features = torch.zeros(1, 3, 2, 2)
-    features[0, 0] = 1  # everywhere: log(1.25 / 1)
-    features[0, 1, 0, 0] = 1  # at one of four cells: log(1.25 / 0.25); the third nowhere
-    total = torch.tensor([[2.0, 1], [1, 1]])
-    weight = (total / total.norm()).sqrt()
-    expected = [math.log(1.25) * float(weight.sum()), math.log(5) * float(weight[0, 0]), 0.0]
-    torch.testing.assert_close(CroW()(features), torch.tensor([expected]))
-
-
 def test_netvlad_starts_assigned_to_the_nearest_centre() -> None:
     torch.manual_seed(0)
     pooling = NetVLAD(32)
@@ -309,10 +246,3 @@ def test_netvlad_starts_assigned_to_the_nearest_centre() -> None:
     torch.testing.assert_close(
         pooling(at_centre + 0.02)[0, 64:96], residual / residual.norm(), rtol=0, atol=1e-4
     )
-
-
-@given(st.integers(1, 6))
-def test_each_centre_of_netvlad_counts_alike(cells: int) -> None:
-    vector = made("netvlad", 24)(maps((3, 24, cells, 2)))
-    lengths = vector.view(3, 16, 24).norm(dim=2)
-    torch.testing.assert_close(lengths, torch.ones_like(lengths))

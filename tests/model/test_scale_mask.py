@@ -54,19 +54,6 @@ def test_the_mask_against_the_slow_loop(values: np.ndarray) -> None:
     assert found.flatten(1).any(1).all()
 
 
-def test_the_mask_by_hand() -> None:
-    features = torch.tensor([[[[1.0, 5], [5, 0]], [[0, 0], [0, 0]], [[0, 0], [0, 2]]]])
-    assert masked(features)[0, 0].tolist() == [[False, True], [True, True]]
-    assert masked(features[:, 1:2])[0, 0].tolist() == [
-        [True, True],
-        [True, True],
-    ]  # all dead: all kept
-    assert masked(features[:, 1:])[0, 0].tolist() == [
-        [False, False],
-        [False, True],
-    ]  # the dead one has no say
-
-
 @given(tied)
 def test_the_mask_turns_with_the_map(values: np.ndarray) -> None:
     """True of ties as well only because all of them are kept."""
@@ -184,22 +171,3 @@ def test_each_scale_is_normalised_before_the_sum(pooling: str, kind: str) -> Non
 def test_unit_length_whatever_the_map(values: np.ndarray, kind: str, mask: str) -> None:
     found, _ = ScaleAndMask(GeM(), (1, 2, 3), kind, mask)(torch.from_numpy(values))
     torch.testing.assert_close(found.norm(dim=1), torch.ones(len(values)))
-
-
-def test_the_descriptor_does_not_turn_with_the_map() -> None:
-    features, scheme = noise(2, 6, 7, 5), ScaleAndMask(GeM())
-    expected = scheme(features)[0]
-    for turned in (features.rot90(1, (2, 3)), features.flip(3), features.flip(2)):
-        torch.testing.assert_close(scheme(turned)[0], expected)
-
-
-def test_a_shift_matters_less_to_larger_max_windows() -> None:
-    """What the filters are for: a cell's move changes no max window that holds both places."""
-    features = torch.zeros(1, 1, 5, 5)
-    features[0, 0, 2, 2] = 1
-    moved = features.roll(1, 3)
-    overlap = {
-        k: float((ScaleFilters((k,))(features)[0] * ScaleFilters((k,))(moved)[0]).sum())
-        for k in (1, 2, 3)
-    }
-    assert overlap == {1: 0.0, 2: 2.0, 3: 6.0}

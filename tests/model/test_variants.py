@@ -96,16 +96,6 @@ def test_what_a_variant_leaves_out_stays_off(name: str) -> None:
     assert torch.isfinite(feature_map.grad).all()
 
 
-@pytest.mark.parametrize("size", [(2, 3), (7, 5), (1, 1)])
-@pytest.mark.parametrize("name", VARIANTS)
-def test_every_variant_describes_maps_of_any_size(name: str, size: tuple[int, int]) -> None:
-    head = stirred(AttentiveHead(32, VARIANTS[name])).eval()
-    found = head.inspect(images(3, 32, *size))
-    assert found.descriptor.shape == (3, head.dimensions)
-    assert found.effective_weight.shape == (3, 1, *size)
-    torch.testing.assert_close(found.descriptor.norm(dim=1), torch.ones(3))
-
-
 @pytest.mark.parametrize("name", VARIANTS)
 def test_gradients_reach_every_parameter(name: str) -> None:
     torch.manual_seed(0)
