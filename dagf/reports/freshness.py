@@ -165,10 +165,9 @@ class Report:
     @property
     def place(self) -> str:
         """The place of the photographs as a hash: two folders may have one name, "" for none."""
-        folder, root = Path(self.parameters.get("benchmark", "")), paths.root()
-        # A project that is moved takes its folders with it.
-        known = folder.relative_to(root) if folder.is_relative_to(root) else folder
-        return content_hash(str(known)) if self.output.photographs else ""
+        folder = self.parameters.get("benchmark")
+        # Seen from the project: one that is moved takes its folders with it.
+        return content_hash(os.path.relpath(folder, paths.root())) if folder else ""
 
     def _records(self) -> Iterable[Path]:
         """Return the files of records that the page shows."""

@@ -76,19 +76,15 @@ def test_pages_results_and_records_are_made_in_the_order_of_the_needs(made: Path
 
 
 @pytest.mark.study
-def test_a_second_run_with_nothing_changed_runs_nothing(project: Path) -> None:
+def test_a_second_run_runs_nothing_and_if_it_must_it_gives_the_same_bytes(project: Path) -> None:
     before, out = reports(project), io.StringIO()
     run_reports({"profile": "cpu"}, stream=out)
     assert out.getvalue().count("fresh, kept") == 2 and "0 run, 2 kept" in out.getvalue()
     assert reports(project) == before
     assert check_reports({"profile": "cpu"}) == {}
-
-
-@pytest.mark.study
-def test_two_runs_give_the_same_bytes(project: Path) -> None:
-    before = reports(project)
     run_reports({"profile": "cpu"}, ["02_training"], force=True, stream=io.StringIO())
-    assert reports(project)["reports/02_training.html"] == before["reports/02_training.html"]
+    page = "reports/02_training.html"
+    assert reports(project)[page] == before[page]
 
 
 @pytest.mark.study
@@ -115,13 +111,9 @@ def test_a_kill_in_mid_run_changes_nothing(project: Path) -> None:
     with pytest.raises(UserError, match=r"02_training.ipynb: it was killed \(-9\)"):
         run_reports({}, jobs=1, stream=io.StringIO())
     assert but_overview(reports(project)) == but_overview(before)
-
-
-@pytest.mark.study
-def test_a_result_that_is_no_longer_made_is_taken_away(project: Path) -> None:
     write_notebook(project / "notebooks" / "02_training.ipynb", "1")
     run_reports({}, ["02_training"], stream=io.StringIO())
-    assert not (project / "reports" / "tables" / "main.json").exists()
+    assert not (project / "reports" / "tables" / "main.json").exists()  # it is no longer made
 
 
 @pytest.mark.study
@@ -140,22 +132,10 @@ def test_pages_on_photographs_stay_apart_from_their_tables(project: Path) -> Non
     assert {name: after[name] for name in before} == before
     assert not any(str(project.parent).encode() in content for content in after.values())
     assert check_reports(given, ["02_training"]) == {}
-
-
-@pytest.mark.study
-def test_two_folders_of_one_name_do_not_replace_each_others_tables(project: Path) -> None:
-    one, two = ({"benchmark": str(project.parent / name / "photos")} for name in ("one", "two"))
-    for folder in (one, two):
-        Path(folder["benchmark"]).mkdir(parents=True)
-    run_reports(one, ["02_training"], stream=io.StringIO())
-    before = reports(project)
-    message = r"photographs/photos holds the reports on another folder of that name.*--output"
-    with pytest.raises(UserError, match=message):
-        run_reports(two, ["02_training"], stream=io.StringIO())
-    mine = project / "mine"
-    run_reports(two, ["02_training"], output=mine, stream=io.StringIO())
-    assert reports(project) == before
-    assert "The 02_training" in (mine / "photographs" / "photos" / "index.html").read_text()
+    other = {"benchmark": str(photographs.parent / "other" / "My Photos")}  # its tables would go
+    with pytest.raises(UserError, match=r"the reports on another folder of that name.*--output"):
+        check_reports(other)
+    assert check_reports(other, ["02_training"], output=project / "mine")
 
 
 def test_unknown_notebooks_are_refused_with_the_nearest_known(project: Path) -> None:
