@@ -1,22 +1,19 @@
-"""The tables of the ablations: windows and masks, the pyramid, bins of the nuisances, floors."""
+"""The tables of the ablations: heads, the pyramid, bins of the nuisances, floors."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
+from typing import Any
 
 import numpy as np
 import pandas as pd
 
 from dagf.analysis.contrasts import Contrast, contrast_of, runs_of, summary
-from dagf.analysis.grid import filters_of, grid, kept_fractions, of_first_set
 from dagf.analysis.tables import benchmark_figures, one_set
 from dagf.datasets.benchmark import Benchmark
 from dagf.datasets.toytown import toytown_records
-from dagf.devices import on_device
 from dagf.errors import UserError
 from dagf.model.variants import VARIANTS
 from dagf.retrieval.metrics import average_precision, evaluate, means, ranks_of
-from dagf.retrieval.statistics import paired_bootstrap
-from dagf.study.evaluation import evaluation_descriptors
 from dagf.study.study import Study
 
 LADDER = ("gem", "spatial", "channel", "attention", "scale-mask", "dagf")
@@ -33,8 +30,8 @@ BINS: Mapping[str, tuple[tuple[str, float, float], ...]] = {
     "scale": (("above 30 %", 0.30, 1.01), ("15 to 30 %", 0.15, 0.30), ("below 15 %", 0.0, 0.15)),
 }
 GROWTH = "worst minus mildest"
-CUT_WINDOWS = ("1", "max 1, 2, 3", "average 1, 2, 3")  # of `cut_table`
-EARLIER = {"mobilenet_v2": "features.13"}  # fewer channels and more cells than the default cut
+DRAWS = 5  # of random scores
+PYRAMID_DISTRACTORS = 500  # a pyramid is costly
 
 
 def trained_heads(study: Study, arms: Sequence[str]) -> list[str]:
@@ -49,84 +46,22 @@ def plain(arm: str) -> str:
     return "spoc" if VARIANTS[arm].pooling == "spoc" else "gem"
 
 
-def grid_means(cells: pd.DataFrame) -> pd.DataFrame:
-    """Return the mAP (%) of each (pooling, windows, mask) of `grid`: over draws, queries, seeds."""
-    right = of_first_set(cells)
-    found = 100 * right.groupby(["pooling", "windows", "mask"], sort=False)["AP"].mean()
-    return found.rename("mAP").reset_index()
+def pyramid_table(study: Study, arms: Sequence[str], scales: tuple[float, ...]) -> pd.DataFrame:
+    """Return `summary` of end-to-end arms at one image size and with an image pyramid, two seeds.
 
-
-def draw_table(cells: pd.DataFrame) -> pd.DataFrame:
-    """Return GeM's mAP (%) under the MAX-Mask beside the range of the random mask's draws."""
-    right = of_first_set(cells[cells["pooling"] == "GeM"])
-    by_draw = 100 * right.groupby(["windows", "mask", "draw"])["AP"].mean()
-    rows = []
-    for windows in dict.fromkeys(right["windows"]):
-        none, most = (by_draw[windows, mask].iloc[0] for mask in ("none", "max"))
-        random = by_draw[windows, "random"]
-        row = {"windows": windows, "no mask": none, "MAX-Mask": most, "random: least": random.min()}
-        rows.append(row | {"random: mean": random.mean(), "random: most": random.max()})
-    return pd.DataFrame(rows)
-
-
-def cut_table(study: Study, cut: str) -> pd.DataFrame:
-    """Return windows x masks on the study's backbone and on the same one cut earlier, at `cut`.
-
-    There the MAX-Mask keeps fewer cells. Untrained; mAP (%) a query set and pooling, and kept, the
-    share of cells, mean over the windows. In the row of the MAX-Mask the differences from no mask
-    and from the random mask (mean of its draws), in GeM's points of the first query set, with the
-    bootstrap interval over clusters of queries.
+    Among the first `PYRAMID_DISTRACTORS` distractors.
     """
-    rows = []
-    for node in dict.fromkeys((study.backbone.cut, cut)):
-        backbone = replace(study.profile.backbone, cut=node)
-        profile = replace(study.profile, backbone=backbone, seeds=study.profile.seeds[:1])
-        one = replace(study, profile=profile, training=None)  # nothing is trained here
-        cells, shares = grid(one, one.test.middle.name), kept_fractions(one, profile.seeds[0])
-        cells = cells[cells["windows"].isin(CUT_WINDOWS) & (cells["positives"] > 0)]
-        for (windows, mask), part in cells.groupby(["windows", "mask"], sort=False):
-            windows, mask = str(windows), str(mask)
-            names = [f"{kind} {size}" if size > 1 else "1" for kind, size in filters_of(windows)]
-            kept = shares[shares["window"].isin(names)].mean(numeric_only=True)
-            share = {"none": 100.0, "sum": kept["SUM-mask"]}.get(mask, kept["MAX-Mask"])
-            row = {"cut": node, "windows": windows, "mask": mask, "kept, %": round(share, 1)}
-            for name, asked in study.test.query_sets.items():
-                right = 100 * part[part["query"].isin(asked)].groupby("pooling")["AP"].mean()
-                row |= {
-                    f"{name}, {pooling}": round(right[pooling], 1) for pooling in ("SPoC", "GeM")
-                }
-            row |= {"− none": "", "− random": ""}
-            rows.append(row | (_mask_gains(study, cells, windows) if mask == "max" else {}))
-    return pd.DataFrame(rows)
-
-
-def _mask_gains(study: Study, cells: pd.DataFrame, windows: str) -> dict[str, str]:
-    part = of_first_set(cells[(cells["windows"] == windows) & (cells["pooling"] == "GeM")])
-    points = 100 * part.pivot_table("AP", "query", "mask")  # the mean over the draws
-    gains, clusters = {}, study.test.clusters()[points.index]
-    for other in ("none", "random"):
-        gains[f"− {other}"] = paired_bootstrap(points["max"] - points[other], clusters).signed
-    return gains
-
-
-def pyramid_table(
-    study: Study, arms: Sequence[str], scales: tuple[float, ...], distractors: int = 500
-) -> pd.DataFrame:
-    """Return `summary` of end-to-end arms at one image size and with an image pyramid.
-
-    On two seeds and fewer distractors, for it is costly.
-    """
-    small, seeds, parts = study.smaller(distractors), study.profile.seeds[:2], []
+    small, parts = study.smaller(PYRAMID_DISTRACTORS), []
     for name, chosen in (("one size", (1.0,)), ("pyramid", scales)):
         one = replace(small, profile=replace(small.profile, scales=chosen))
-        parts.append(summary(one.table(arms, seeds)).assign(images=name))
+        parts.append(summary(one.table(arms, study.profile.seeds[:2])).assign(images=name))
     return pd.concat(parts, ignore_index=True)
 
 
 def head_costs(arms: Sequence[str]) -> pd.DataFrame:
     """Return the cost of each head's forward pass as a multiple of GeM's, by `make bench`."""
-    ratios = {one["head"]: one["ratio"] for one in benchmark_figures() if "head" in one}
-    rows = [{"head": VARIANTS[arm].title, "cost": ratios[arm]} for arm in arms if arm in ratios]
+    measured = benchmark_figures().dropna(subset="head").set_index("head")["ratio"]
+    rows = [(VARIANTS[arm].title, measured[arm]) for arm in arms if arm in measured]
     return pd.DataFrame(rows, columns=["head", "cost"])
 
 
@@ -178,12 +113,10 @@ def gains(
         - points_by_bin(study, results[baseline, seed].positions, nuisance)
         for seed in study.profile.seeds
     }
-    gained = {
-        name: pd.DataFrame({seed: frame[name] for seed, frame in by_seed.items()})
-        for name, _, _ in BINS[nuisance]
-    }
-    mildest, *_, worst = gained.values()
-    gained[GROWTH] = worst - mildest
+    by_bin: Any = pd.concat(by_seed, axis=1).swaplevel(axis=1)  # (bin, seed)
+    bins = [name for name, _, _ in BINS[nuisance]]
+    gained = {name: by_bin[name] for name in bins}
+    gained[GROWTH] = by_bin[bins[-1]] - by_bin[bins[0]]
     clusters, titles = study.test.clusters(), (VARIANTS[arm].title, VARIANTS[baseline].title)
     runs = runs_of(study, arm, baseline, heads=heads)
     return [
@@ -195,39 +128,33 @@ def gains(
 def bin_counts(study: Study) -> pd.DataFrame:
     """Return how many positives of Medium are in each bin."""
     positives = [query.relevance(study.test.middle)[0] for query in study.test.queries]
-    table, rows = records(study).iloc[np.unique(np.concatenate(positives))], []
-    for nuisance, bins in BINS.items():
-        for name, low, high in bins:
-            count = int(((table[nuisance] >= low) & (table[nuisance] < high)).sum())
-            rows.append({"nuisance": nuisance, "bin": name, "positives": count})
-    return pd.DataFrame(rows)
+    table = records(study).iloc[np.unique(np.concatenate(positives))]
+    rows = [
+        (nuisance, name, int(table[nuisance].between(low, high, inclusive="left").sum()))
+        for nuisance, bins in BINS.items()
+        for name, low, high in bins
+    ]
+    return pd.DataFrame(rows, columns=["nuisance", "bin", "positives"])
 
 
-def chance(test: Benchmark, draws: int = 5) -> pd.DataFrame:
-    """Return the mAP (%) of random scores, mean of `draws`: one row a query set and setting."""
+def chance(test: Benchmark) -> pd.DataFrame:
+    """Return the mAP (%) of random scores, mean of `DRAWS`: one row a query set and setting."""
     rng, shape = np.random.default_rng(0), (len(test.queries), len(test.database_paths))
-    found = pd.DataFrame(
-        {draw: means(evaluate(test, rng.random(shape)))["mAP"] for draw in range(draws)}
-    )
-    return found.mean(axis=1).rename("mAP").reset_index()
-
-
-def untrained_backbone(study: Study) -> pd.DataFrame:
-    """Return the same of GeM on the first seed's backbone before its first step."""
-    gem = replace(study, profile=replace(study.profile, backbone_training=None)).untrained("gem")
-    net, folder, spec = on_device(gem.network()), study.cache / "shards", study.profile.evaluation
-    rows, queries = evaluation_descriptors(net, gem.weights_id, study.test, spec, folder)
-    return means(evaluate(study.test, queries @ rows[:].T))["mAP"].reset_index()
+    found = [means(evaluate(test, rng.random(shape)))["mAP"] for _ in range(DRAWS)]
+    return pd.concat(found, axis=1).mean(axis=1).rename("mAP").reset_index()
 
 
 def floors(study: Study) -> pd.DataFrame:
     """Return what a trained arm must leave behind, as rows like those of `summary`.
 
-    Random scores, and GeM on an untrained backbone where the backbone is trained here.
+    Random scores; and where the backbone is trained here, GeM on that of the first seed before its
+    first step.
     """
     found = [chance(study.test).assign(method="random scores", seeds="")]
     if study.profile.backbone_training:
-        found.append(untrained_backbone(study).assign(method="GeM, untrained backbone", seeds=1))
+        bare = replace(study, profile=replace(study.profile, backbone_training=None))
+        table = means(bare.results(bare.untrained("gem")).per_query)["mAP"].reset_index()
+        found.append(table.assign(method="GeM, untrained backbone", seeds=1))
     table = pd.concat(found).rename(columns={"query_set": "query set"})
     table["mAP"] = table["mAP"].map("{:.1f}".format)
     index = ["query set", "method", "seeds"]

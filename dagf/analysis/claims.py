@@ -5,41 +5,32 @@ from typing import NamedTuple
 import pandas as pd
 
 from dagf.analysis.contrasts import Contrast, cells
-from dagf.analysis.registered import FAMILY, beside, family, gem_levels, primary
-from dagf.analysis.tables import RUNS, traced
+from dagf.analysis.registered import ENDS, FAMILY, Member, beside, family, gem_levels, primary
+from dagf.analysis.tables import RUNS
 from dagf.study.study import Study
 
 LEVEL = 0.05  # of Holm's p
-ABOVE, BEFORE = "above zero", "before correction"
-ASIDE = "exploratory"
-EXPECTED = "no gain is expected here, and it decides nothing"
-MEASURED_ON = {  # which networks the contrasts of a group compare
-    "primary": "trained end to end",
-    "rivals": "trained heads on frozen maps",
-    "modules": "trained heads on frozen maps",
-    "masks": "untrained heads on frozen maps",
-    "nuisances": "trained end to end",
-    "control": "trained end to end",
-    "attention maps": "attention maps of DAGF, trained end to end",
-}
+ABOVE = "above zero"
 
 
 class Claim(NamedTuple):
     """A sentence of the abstract (or of this study) and the contrasts that decide it.
 
     group: of the secondary family, or 'primary'. places: of its contrasts; empty: all of them.
-    asides: whether what stands beside the group is shown, too.
+    asides: the places of those that are shown, too, and decide nothing.
     """
 
     sentence: str
     group: str
     places: tuple[int, ...] = ()
-    asides: bool = False
+    asides: tuple[int, ...] = ()
 
 
 CLAIMS = (
     Claim("The whole network is better than plain GeM: the primary contrast", "primary"),
-    Claim("DAGF's head is better than every other descriptor and attention", "rivals", asides=True),
+    Claim(
+        "DAGF's head is better than every other descriptor and attention", "rivals", asides=(-1,)
+    ),
     Claim("Spatial attention by the region evaluator helps", "modules", (0,)),
     Claim("Channel attention by a trainable vector helps", "modules", (1,)),
     Claim("The two attentions are complementary: better than either alone", "modules", (2, 3)),
@@ -47,7 +38,7 @@ CLAIMS = (
     Claim(
         "The MAX-Mask takes out what is meaningless: better than no mask, and than dropping as "
         "many places at random",
-        *("masks", (1, 2, 3), True),
+        *("masks", (1, 2, 3), (-1,)),
     ),
     Claim(
         "Against clutter and occlusion: the gain over GeM grows with them, and is above zero "
@@ -62,7 +53,7 @@ CLAIMS = (
     Claim(
         "The gain over GeM comes from clutter, occlusion and scale: larger than on drawings "
         "without them (the control)",
-        *("control", (0,), True),
+        *("control", (0,), (1,)),
     ),
     Claim(
         "The attention lies on the landmark: more than the mere strength of the features (feature "
@@ -80,49 +71,22 @@ NOT_TESTABLE = {
 }
 
 
-class Effect(NamedTuple):
-    """A contrast under a claim, and what it shows.
+def result(one: Member) -> str:
+    """Return 'above zero', 'below zero' or 'no difference shown'.
 
-    result: 'above zero', 'below zero' (both with 'before correction' if Holm's p over the whole
-    family is not below `LEVEL`) or 'no difference shown'. Asides, which decide nothing, say so.
+    The first two with 'before correction' where Holm's p is not below `LEVEL`.
     """
-
-    contrast: Contrast
-    result: str
-    late: bool = False
-    decides: bool = True
+    if one.contrast.verdict == "no difference shown":
+        return one.contrast.verdict
+    return f"{one.contrast.verdict} zero" + ("" if one.adjusted < LEVEL else ", before correction")
 
 
-def effects(study: Study) -> dict[Claim, list[Effect]]:
-    """Return each claim with its contrasts, those last that stand beside it and decide nothing."""
-    others, members, whole = beside(study), family(study), primary(study)
-    groups = {"primary": [Effect(whole, _result(whole, 0.0))]}
-    for one in members:
-        found = Effect(one.contrast, _result(one.contrast, one.adjusted), one.late)
-        groups.setdefault(one.group, []).append(found)
-    _, still = groups["control"]
-    still = still._replace(result=f"{still.result}; {EXPECTED}", decides=False)
-    asides = {"control": [still]}
-    for group, contrasts in others.items():
-        asides[group] = [Effect(one, _aside(one), decides=False) for one in contrasts]
-    shown = dict[Claim, list[Effect]]()
-    for claim in CLAIMS:
-        own = groups[claim.group]
-        shown[claim] = [own[place] for place in claim.places or range(len(own))]
-        shown[claim] += asides[claim.group] if claim.asides else []
-    return shown
-
-
-def _result(found: Contrast, p: float) -> str:
-    """What a contrast shows. p: as Holm adjusts it; 0 for the primary one, which stands alone."""
-    if found.verdict == "no difference shown":
-        return found.verdict
-    return f"{found.verdict} zero" + ("" if p < LEVEL else f", {BEFORE}")
-
-
-def _aside(found: Contrast) -> str:
-    corrected = "" if found.verdict == "no difference shown" else ", uncorrected"
-    return f"{_result(found, 0.0)}{corrected}, {ASIDE}"
+def aside(one: Member) -> str:
+    """Return the result of what decides nothing, which it says."""
+    if one.place >= 0:
+        return f"{result(one)}; no gain is expected here, and it decides nothing"
+    shown = one.contrast.verdict != "no difference shown"
+    return result(one) + (", uncorrected" if shown else "") + ", exploratory"
 
 
 def claim_table(study: Study) -> pd.DataFrame:
@@ -131,46 +95,50 @@ def claim_table(study: Study) -> pd.DataFrame:
     verdict: 'supported' if every contrast that decides it is above zero after Holm, else 'not
     supported'. †: added after a look at the test split.
     """
-    levels, setting = gem_levels(study), study.test.middle.name
-    rows = []
-    for claim, found in effects(study).items():
-        held = all(one.result == ABOVE for one in found if one.decides)
-        measured = MEASURED_ON[claim.group]
+    members = [Member("primary", 0, primary(study)), *family(study), *beside(study)]
+    levels, rows = gem_levels(study), []
+    for claim in CLAIMS:
+        group, about = [one for one in members if one.group == claim.group], FAMILY.get(claim.group)
+        decide = [one for one in group if one.place in (claim.places or range(len(group)))]
+        results = [(one, result(one)) for one in decide]
+        held = all(words == ABOVE for _, words in results)
+        results += [(one, aside(one)) for one in group if one.place in claim.asides]
+        measured = about.measured if about else ENDS
         level = f" (GeM: {levels[measured]:.1f} mAP)" if measured in levels else ""
-        notebook = FAMILY[claim.group].notebook if claim.group in FAMILY else "06_benchmark_tables"
-        for one in found:
-            on = "" if one.contrast.setting == setting else f", {one.contrast.setting}"
+        for one, words in results:
             row = {
                 "claim": claim.sentence,
                 "verdict": "supported" if held else "not supported",
                 "measured on": measured + level,
-                "contrast": _minus(one.contrast) + on + (" †" if one.late else ""),
+                "contrast": in_words(one.contrast, study) + (" †" if one.late else ""),
                 "difference [95 %]": one.contrast.joint.signed,
-                "result": one.result,
-                "report": notebook,
+                "result": words,
+                "report": about.notebook if about else "06_benchmark_tables",
                 RUNS: one.contrast.runs,
             }
             rows.append(row)
-    return traced([*rows, NOT_TESTABLE])
+    return pd.DataFrame([*rows, NOT_TESTABLE])
 
 
-def _minus(found: Contrast) -> str:
-    """The two sides of a contrast, in brackets where they are names of several words."""
+def in_words(found: Contrast, study: Study) -> str:
+    """Return the two sides of a contrast, in brackets where their names are of several words."""
     sides = (f"({side})" if " " in side else side for side in (found.what, found.minus))
-    return " minus ".join(sides)
+    on = "" if found.setting == study.test.middle.name else f", {found.setting}"
+    return " minus ".join(sides) + on
 
 
 def family_table(study: Study) -> pd.DataFrame:
     """Return the secondary family: a row a contrast, with Holm's p over the whole family."""
-    return traced(
+    rows = [
         {
             "group": one.group,
             "what": one.contrast.what + (" †" if one.late else ""),
             "minus": one.contrast.minus,
             "on": one.contrast.setting,
-            **cells(one.contrast, {"result": _result(one.contrast, one.adjusted)}),
+            **cells(one.contrast, {"result": result(one)}),
             "p (Holm)": f"{one.adjusted:.3f}",
             RUNS: one.contrast.runs,
         }
         for one in family(study)
-    )
+    ]
+    return pd.DataFrame(rows)

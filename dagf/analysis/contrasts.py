@@ -8,7 +8,7 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from dagf.analysis.tables import RUNS, one_set, run_words, traced
+from dagf.analysis.tables import RUNS, one_set, run_words
 from dagf.model.variants import VARIANTS
 from dagf.retrieval.statistics import Interval, paired_bootstrap, sign_flip, t_interval, two_way
 from dagf.study.study import Study
@@ -30,31 +30,29 @@ def summary(results: pd.DataFrame) -> pd.DataFrame:
         row: dict[str, Any] = {"query set": query_set, "method": VARIANTS[str(arm)].title}
         row |= {"seeds": part["seed"].nunique()} if "seed" in part else {}
         for setting, values in part.groupby("setting", sort=False)["mAP"]:
-            one = f"{values.mean():.1f}" if len(values) == 1 else str(t_interval(values))
-            row[str(setting)] = one
+            row[str(setting)] = spread(values)
         runs = zip(part["seed"], part["run"], strict=True) if "run" in part else ()
         rows.append(row | {RUNS: run_words(runs)})
-    return one_set(traced(rows))
+    return one_set(pd.DataFrame(rows))
 
 
 def ranked(table: pd.DataFrame, setting: str) -> pd.DataFrame:
     """Sort a table of `summary`: within each query set the best mean under `setting` first."""
-    order = table.assign(mean=-table[setting].str.split().str[0].astype(float))
-    if "query set" not in table:
-        return table.loc[order.sort_values("mean", kind="stable").index].reset_index(drop=True)
-    order["set"] = pd.factorize(table["query set"])[0]
-    return table.loc[order.sort_values(["set", "mean"]).index].reset_index(drop=True)
+    sets = pd.factorize(table["query set"])[0] if "query set" in table else 0
+    means = table[setting].str.split().str[0].astype(float)
+    order = pd.DataFrame({"set": sets, "mean": -means}).sort_values(["set", "mean"], kind="stable")
+    return table.loc[order.index].reset_index(drop=True)
 
 
 @dataclass(frozen=True)
 class Contrast:
     """One thing minus another on the same queries and seeds, in points of the score `setting`.
 
-    joint: the interval over seeds and clusters of queries at once, and `p_joint` of that test
-    (`two_way`). Beside it each source of chance alone: over_seeds, the t-interval of the seeds'
-    differences; over_queries, the bootstrap over clusters of queries, of the differences averaged
-    over seeds, and `p_queries` of the sign-flip test that flips whole clusters. runs: the trained
-    runs of both, as text.
+    joint: the interval over seeds and clusters of queries at once (`two_way`). Beside it each
+    source of chance alone: over_seeds, the t-interval of the seeds' differences; over_queries, the
+    bootstrap over clusters of queries, of the differences averaged over seeds. p: the larger one of
+    `two_way` and of the sign-flip test that flips whole clusters; NaN where one of them could not
+    be tested. runs: the trained runs of both, as text.
     """
 
     what: str
@@ -67,24 +65,13 @@ class Contrast:
     joint: Interval
     over_seeds: Interval
     over_queries: Interval
-    p_joint: float
-    p_queries: float
+    p: float
     runs: str = ""
-
-    @property
-    def mean(self) -> float:
-        """The mean difference."""
-        return self.joint.mean
-
-    @property
-    def p(self) -> float:
-        """The larger of the two p-values; NaN where one of them could not be tested."""
-        return float(np.maximum(self.p_joint, self.p_queries))
 
     @property
     def verdict(self) -> str:
         """'above' or 'below' if all three intervals exclude 0, else 'no difference shown'."""
-        intervals = (self.joint, self.over_seeds, self.over_queries)
+        intervals = self.joint, self.over_seeds, self.over_queries
         if all(interval.low > 0 for interval in intervals):
             return "above"
         below = all(interval.high < 0 for interval in intervals)
@@ -111,7 +98,8 @@ def contrast_of(
     names = what, minus, setting, query_set
     counts = differences.shape[1], len(differences), len(np.unique(member))
     alone = t_interval(differences.mean(axis=0)), paired_bootstrap(by_query, member)
-    return Contrast(*names, *counts, joint, *alone, p_joint, sign_flip(by_query, member), runs)
+    p = float(np.maximum(p_joint, sign_flip(by_query, member)))
+    return Contrast(*names, *counts, joint, *alone, p, runs)
 
 
 def points(
@@ -122,19 +110,15 @@ def points(
     query_set: the first, unless named. Queries without positives are left out.
     """
     results, query_set = study.evaluate(arms, heads=heads), query_set or study.test.first_set
-    seeds = study.profile.seeds
+
+    def of_run(per_query: pd.DataFrame) -> "pd.Series[float]":
+        chosen = (per_query["setting"] == setting) & (per_query["query_set"] == query_set)
+        return 100 * per_query[chosen & (per_query["positives"] > 0)].set_index("query")["AP"]
+
     return [
-        pd.DataFrame(
-            {seed: _points(results[arm, seed].per_query, setting, query_set) for seed in seeds}
-        )
+        pd.DataFrame({seed: of_run(results[arm, seed].per_query) for seed in study.profile.seeds})
         for arm in arms
     ]
-
-
-def _points(per_query: pd.DataFrame, setting: str, query_set: str) -> "pd.Series[float]":
-    asked = (per_query["setting"] == setting) & (per_query["query_set"] == query_set)
-    chosen = per_query[asked & (per_query["positives"] > 0)]
-    return 100 * chosen.set_index("query")["AP"]
 
 
 def contrast(
@@ -183,7 +167,7 @@ def contrast_table(contrasts: Sequence[Contrast]) -> pd.DataFrame:
         | {RUNS: one.runs}
         for one in contrasts
     ]
-    return one_set(traced(rows))
+    return one_set(pd.DataFrame(rows))
 
 
 def ranking_words(study: Study) -> str:

@@ -67,11 +67,9 @@ def duplicate_counts(benchmark: Benchmark) -> pd.DataFrame:
     for number, query in enumerate(benchmark.queries):
         positive[number, query.relevance(benchmark.middle)[0]] = True
     for least in ALIKE:
-        near = likeness >= least
-        for name, asked in benchmark.query_sets.items():
-            row = {"alike from": least, "query set": name, "queries": len(asked)}
-            row["with a near-duplicate"] = int(near[asked].any(1).sum())
-            row["positives"] = int(positive[asked].sum())
-            row["positives junked"] = int((near & positive)[asked].sum())
-            rows.append({**row, "others junked": int((near & ~positive)[asked].sum())})
-    return pd.DataFrame(rows)
+        for name, queries in benchmark.query_sets.items():
+            near, right = likeness[queries] >= least, positive[queries]
+            counts = near.any(1).sum(), right.sum(), (near & right).sum(), (near & ~right).sum()
+            rows.append((least, name, len(queries), *map(int, counts)))
+    columns = ["alike from", "query set", "queries", "with a near-duplicate", "positives"]
+    return pd.DataFrame(rows, columns=[*columns, "positives junked", "others junked"])

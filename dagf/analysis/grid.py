@@ -6,6 +6,7 @@ training), for which the masked mean of `dagf.model.pooling` is one matrix produ
 """
 
 from collections.abc import Sequence
+from dataclasses import replace
 from functools import partial
 
 import numpy as np
@@ -18,6 +19,7 @@ from torch.nn import functional as fn
 from dagf.model.scale_mask import MASKS, ScaleFilters
 from dagf.retrieval.feature_maps import FeatureMaps
 from dagf.retrieval.metrics import evaluate
+from dagf.retrieval.statistics import paired_bootstrap
 from dagf.study.cache import cached_tables, table_file
 from dagf.study.provenance import code_hash
 from dagf.study.study import Study
@@ -33,6 +35,8 @@ WINDOW_SETS: dict[str, tuple[str, tuple[int, ...]]] = {
     "average 1, 2, 3": ("average", (1, 2, 3)),
     "average 3": ("average", (3,)),
 }
+CUT_WINDOWS = ("1", "max 1, 2, 3", "average 1, 2, 3")  # of `cut_table`
+EARLIER = {"mobilenet_v2": "features.13"}  # fewer channels and more cells than the default cut
 NAMES = ("none", "max", "sum", *["random"] * DRAWS)  # the masks, in the order of `masks_of`
 Filter = tuple[str, int]  # kind and size of a window; one cell is the "max" of itself
 Pooled = dict[tuple[Filter, str], NDArray[np.float32]]
@@ -47,18 +51,14 @@ def grid(study: Study, setting: str = "Medium") -> pd.DataFrame:
     # one backbone, one seed
     seeds = study.profile.seeds if study.profile.backbone_training else study.profile.seeds[:1]
     study.prepare(seeds)
-    image, code = study.profile.evaluation_image, code_hash("dagf.analysis.grid")
+    decides = (
+        study.test_id,
+        study.profile.evaluation_image,
+        setting,
+        code_hash("dagf.analysis.grid"),
+    )
     files = {
-        seed: table_file(
-            study.cache,
-            "grid",
-            study.bare(seed).backbone_id,
-            seed,
-            study.test_id,
-            image,
-            setting,
-            code,
-        )
+        seed: table_file(study.cache, "grid", study.bare(seed).backbone_id, seed, *decides)
         for seed in seeds
     }
     found = cached_tables(files, partial(_evaluate, study, setting), "windows x masks")
@@ -77,23 +77,6 @@ def filters_of(windows: str) -> list[Filter]:
 
 
 FILTERS = list(dict.fromkeys(one for windows in WINDOW_SETS for one in filters_of(windows)))
-
-
-def kept_fractions(study: Study, seed: int) -> pd.DataFrame:
-    """Return the mean share of cells (per cent) that MAX- and SUM-mask keep, a row a window.
-
-    The mean is over the test database, distractors included.
-    """
-    maps, rows = study.test_maps(study.bare(seed)).database, []
-    for kind, size in FILTERS:
-        shares = {"MAX-Mask": list[Tensor](), "SUM-mask": list[Tensor]()}
-        for _, batch in maps.batches():
-            (scaled,) = ScaleFilters((size,), kind)(batch)
-            for found, name in zip(shares.values(), ("max", "sum"), strict=True):
-                found.append(MASKS[name]()(scaled).float().mean((1, 2, 3)))
-        means = {name: 100 * float(torch.cat(found).mean()) for name, found in shares.items()}
-        rows.append({"window": f"{kind} {size}" if size > 1 else "1", **means})
-    return pd.DataFrame(rows)
 
 
 def _evaluate(study: Study, setting: str, seed: int) -> pd.DataFrame:
@@ -154,8 +137,75 @@ def masks_of(maps: Tensor) -> Tensor:
     return torch.cat(kept, dim=1).flatten(2)
 
 
-def masked_means(maps: Tensor, masks: Tensor, power: float, eps: float = 1e-6) -> Tensor:
-    """Return (mean over the kept cells of max(F, eps)^p)^{1/p} as unit vectors (B, masks, C)."""
-    powers = maps.flatten(2) if power == 1 else maps.flatten(2).clamp(min=eps).pow(power)
+def masked_means(maps: Tensor, masks: Tensor, power: float) -> Tensor:
+    """Return (mean over the kept cells of max(F, 1e-6)^p)^{1/p} as unit vectors (B, masks, C)."""
+    powers = maps.flatten(2) if power == 1 else maps.flatten(2).clamp(min=1e-6).pow(power)
     means = torch.einsum("bcn,bmn->bmc", powers, masks) / masks.sum(2, keepdim=True)
     return fn.normalize(means if power == 1 else means.pow(1 / power), dim=2)
+
+
+def draw_table(cells: pd.DataFrame) -> pd.DataFrame:
+    """Return GeM's mAP (%) under the MAX-Mask beside the range of the random mask's draws."""
+    right = of_first_set(cells[cells["pooling"] == "GeM"])
+    by_draw = 100 * right.groupby(["windows", "mask", "draw"], sort=False)["AP"].mean()
+    found = by_draw.groupby(["windows", "mask"], sort=False).agg(["min", "mean", "max"])
+    none, most, random = (found.xs(mask, level="mask") for mask in ("none", "max", "random"))
+    columns = {"no mask": none["mean"], "MAX-Mask": most["mean"], "random: least": random["min"]}
+    columns |= {"random: mean": random["mean"], "random: most": random["max"]}
+    return pd.DataFrame(columns).loc[none.index].reset_index()
+
+
+def kept_fractions(study: Study, seed: int) -> pd.DataFrame:
+    """Return the mean share of cells (per cent) that MAX- and SUM-mask keep, a row a window.
+
+    The mean is over the test database, distractors included.
+    """
+    maps, rows = study.test_maps(study.bare(seed)).database, []
+    for kind, size in FILTERS:
+        filters, shares = ScaleFilters((size,), kind), []
+        for _, batch in maps.batches():
+            (scaled,) = filters(batch)
+            kept = [MASKS[name]()(scaled).float().mean((1, 2, 3)) for name in ("max", "sum")]
+            shares.append(torch.stack(kept, 1))
+        most, total = (100 * torch.cat(shares).mean(0)).tolist()
+        window = f"{kind} {size}" if size > 1 else "1"
+        rows.append({"window": window, "MAX-Mask": most, "SUM-mask": total})
+    return pd.DataFrame(rows)
+
+
+def cut_table(study: Study, cut: str) -> pd.DataFrame:
+    """Return windows x masks on the study's backbone and on the same one cut earlier, at `cut`.
+
+    There the MAX-Mask keeps fewer cells. Untrained; mAP (%) a query set and pooling, and kept, the
+    share of cells, mean over the windows. In the row of the MAX-Mask the differences from no mask
+    and from the random mask (mean of its draws), in GeM's points of the first query set, with the
+    bootstrap interval over clusters of queries.
+    """
+    rows = []
+    for node in dict.fromkeys((study.backbone.cut, cut)):
+        backbone = replace(study.profile.backbone, cut=node)
+        profile = replace(study.profile, backbone=backbone, seeds=study.profile.seeds[:1])
+        one = replace(study, profile=profile, training=None)  # nothing is trained here
+        cells, shares = grid(one, one.test.middle.name), kept_fractions(one, profile.seeds[0])
+        cells = cells[cells["windows"].isin(CUT_WINDOWS) & (cells["positives"] > 0)]
+        for key, part in cells.groupby(["windows", "mask"], sort=False):
+            windows, mask = map(str, key)
+            names = [f"{kind} {size}" if size > 1 else "1" for kind, size in filters_of(windows)]
+            kept = shares[shares["window"].isin(names)].mean(numeric_only=True)
+            share = {"none": 100.0, "sum": kept["SUM-mask"]}.get(mask, kept["MAX-Mask"])
+            row = {"cut": node, "windows": windows, "mask": mask, "kept, %": round(share, 1)}
+            for name, queries in study.test.query_sets.items():
+                right = 100 * part[part["query"].isin(queries)].groupby("pooling")["AP"].mean()
+                row |= {f"{name}, {pooling}": round(right[pooling], 1) for pooling in POWERS}
+            for other in ("none", "random"):
+                gain = _gain(study, cells, windows, other) if mask == "max" else ""
+                row[f"− {other}"] = gain
+            rows.append(row)
+    return pd.DataFrame(rows)
+
+
+def _gain(study: Study, cells: pd.DataFrame, windows: str, other: str) -> str:
+    part = of_first_set(cells[(cells["windows"] == windows) & (cells["pooling"] == "GeM")])
+    points = 100 * part.pivot_table("AP", "query", "mask")  # the mean over the draws
+    clusters = study.test.clusters()[points.index]
+    return paired_bootstrap(points["max"] - points[other], clusters).signed

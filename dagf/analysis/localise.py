@@ -10,8 +10,7 @@ benchmark to say.
 
 from collections.abc import Sequence
 from dataclasses import replace
-from functools import partial, reduce
-from pathlib import Path
+from functools import partial
 
 import numpy as np
 import pandas as pd
@@ -28,7 +27,7 @@ from dagf.datasets.images import to_input
 from dagf.datasets.toytown import load_mask, toytown_records
 from dagf.devices import on_device
 from dagf.errors import UserError
-from dagf.model.network import Inspection, RetrievalNet
+from dagf.model.network import RetrievalNet
 from dagf.retrieval.extract import benchmark_scores
 from dagf.retrieval.statistics import paired_bootstrap
 from dagf.study.cache import cached_tables, table_file
@@ -60,21 +59,25 @@ def maps_of(
     without spatial attention has no "region evaluator", one without MAX-Mask no "MAX-Mask cells".
     Not to be called in `torch.inference_mode`.
     """
-    images = images.to(next(net.parameters()).device)
     with torch.no_grad():
-        seen = net.inspect(images)
-    norm = seen.features.norm(dim=1, keepdim=True)
-    height, width = images.shape[2:]
-    maps = {name: cells[:, 0].cpu().numpy() for name, cells in _attentions(seen).items()}
+        seen = net.inspect(images.to(next(net.parameters()).device))
+    cells, kept = (
+        {"region evaluator": seen.attention},
+        [one for one in seen.kept if one is not None],
+    )
+    cells["effective weight"] = seen.effective_weight
+    cells["channel-weighted response"] = seen.attended.norm(dim=1, keepdim=True)
+    cells["MAX-Mask cells"] = kept_share(kept, seen.features.shape[2:]) if kept else None
+    maps = {name: one[:, 0].cpu().numpy() for name, one in cells.items() if one is not None}
     maps |= cams(net, seen.features, targets)
-    maps["feature norm"] = norm[:, 0].cpu().numpy()
-    maps["centre prior"] = np.repeat(centre_prior(height, width)[None], len(images), 0)
-    noise = [np.random.default_rng([SEED, k]).random(norm.shape[2:]) for k in numbers]
-    maps["random map"] = np.stack(noise)
+    maps["feature norm"] = seen.features.norm(dim=1).cpu().numpy()
+    size = images.shape[2], images.shape[3]
+    maps["centre prior"] = np.repeat(centre_prior(*size)[None], len(images), 0)
+    shape = seen.features.shape[2:]
+    maps["random map"] = np.stack([np.random.default_rng([SEED, k]).random(shape) for k in numbers])
     maps["random CAM"] = random_cams(seen.features, numbers)
     return {
-        name: scale_cam_image(scale_cam_image(planes, (width, height)))
-        for name, planes in maps.items()
+        name: scale_cam_image(scale_cam_image(planes, size[::-1])) for name, planes in maps.items()
     }
 
 
@@ -90,18 +93,7 @@ def random_cams(features: Tensor, numbers: Sequence[int]) -> Plane:
     return planes
 
 
-def _attentions(seen: Inspection) -> dict[str, Tensor]:
-    """What one forward pass shows: name -> cells (B, 1, h, w)."""
-    maps = {} if seen.attention is None else {"region evaluator": seen.attention}
-    maps["effective weight"] = seen.effective_weight
-    maps["channel-weighted response"] = seen.attended.norm(dim=1, keepdim=True)
-    kept = [cells for cells in seen.kept if cells is not None]
-    if kept:
-        maps["MAX-Mask cells"] = kept_share(kept, (seen.features.shape[2], seen.features.shape[3]))
-    return maps
-
-
-def kept_share(kept: Sequence[Tensor], size: tuple[int, int]) -> Tensor:
+def kept_share(kept: Sequence[Tensor], size: Sequence[int]) -> Tensor:
     """Lay the kept cells of windows k, (B, 1, h-k+1, w-k+1) boolean, on the map: (B, 1, h, w).
 
     A cell gets the share that is kept of the k x k windows that cover it; of that, the mean over
@@ -114,10 +106,9 @@ def kept_share(kept: Sequence[Tensor], size: tuple[int, int]) -> Tensor:
         return fn.conv_transpose2d(cells, cells.new_ones(1, 1, *window))
 
     shares = [
-        covering(cells.float()) / covering(torch.ones_like(cells, dtype=torch.float32))
-        for cells in kept
+        covering(cells) / covering(torch.ones_like(cells)) for cells in map(Tensor.float, kept)
     ]
-    return reduce(torch.add, shares) / len(shares)
+    return torch.stack(shares).mean(0)
 
 
 def centre_prior(height: int, width: int) -> Plane:
@@ -159,6 +150,9 @@ def energy_inside(plane: Plane, mask: Mask) -> float:
     return float(plane[mask].sum(dtype=np.float64) / total) if total else float("nan")
 
 
+SCORES = {"AUC": pixel_auc, "pointing": pointing, "energy": energy_inside}
+
+
 def cam_targets(study: Study, net: RetrievalNet) -> list[CamTarget]:
     """Return a target for each image of the test database.
 
@@ -166,13 +160,12 @@ def cam_targets(study: Study, net: RetrievalNet) -> list[CamTarget]:
     image of another landmark. So Grad-CAM is told what to look for, which attention is not.
     """
     test = replace(study.test, distractors=())
-    scores, rows, asked = benchmark_scores(net, test, study.profile.evaluation_image)
+    scores, rows, queries = benchmark_scores(net, test, study.profile.evaluation_image)
     targets: dict[int, CamTarget] = {}
-    for number, query in enumerate(test.queries):
-        own = np.concatenate(list(query.labels.values()))
-        others = np.setdiff1d(np.arange(len(rows)), own)
-        mistake = others[scores[number, others].argmax()]
-        targets |= dict.fromkeys(own.tolist(), CamTarget(asked[number], rows[mistake]))
+    for query, own, found in zip(queries, test.queries, scores, strict=True):
+        others = np.setdiff1d(np.arange(len(rows)), own.labelled)
+        mistake = others[found[others].argmax()]
+        targets |= dict.fromkeys(own.labelled.tolist(), CamTarget(query, rows[mistake]))
     return [targets[row] for row in range(len(rows))]
 
 
@@ -183,21 +176,23 @@ def localisation(study: Study, net: RetrievalNet) -> pd.DataFrame:
     and area, the mask's share of the image: all 0..1. Raises `UserError` for photographs, which
     have no masks.
     """
-    records = toytown_records(_toytown(study), "test").query("role == 'database'")
+    if study.toytown is None:
+        raise UserError(f"{study.title} has no masks of its landmarks: only Toytown has")
+    records = toytown_records(study.toytown, "test").query("role == 'database'")
+    about = records[["file", "landmark", "difficulty", "scale"]].to_dict("records")
     net, spec = on_device(net), study.profile.evaluation_image
     targets, scored = cam_targets(study, net), []
     numbers = {file: number for number, file in enumerate(study.test.database)}
-    batches = image_batches([study.test.root / file for file in records["file"]], spec, batch=BATCH)
-    about = records[["file", "landmark", "difficulty", "scale"]]
-    steps = progress(batches, "maps", len(records), amount=lambda batch: len(batch[0]))
-    for places, images in steps:
-        rows = about.iloc[places].to_dict("records")
+    batches = image_batches([study.test.root / row["file"] for row in about], spec, batch=BATCH)
+    for places, images in progress(batches, "maps", len(about), amount=lambda one: len(one[0])):
+        rows = [about[place] for place in places]
         chosen = [numbers[row["file"]] for row in rows]
         masks = [landmark_mask(study, row["file"], images) for row in rows]
-        asked = [targets[number] for number in chosen]
-        for name, planes in maps_of(net, to_input(images), asked, chosen).items():
+        maps = maps_of(net, to_input(images), [targets[number] for number in chosen], chosen)
+        for name, planes in maps.items():
             for row, plane, mask in zip(rows, planes, masks, strict=True):
-                scored.append(row | {"map": name} | _scores(plane, mask))
+                scores = {title: score(plane, mask) for title, score in SCORES.items()}
+                scored.append({**row, "map": name, **scores, "area": float(mask.mean())})
     net.cpu()
     return pd.DataFrame(scored)
 
@@ -218,26 +213,18 @@ def _localise(study: Study, run: Run) -> pd.DataFrame:
     return localisation(study, run.network())
 
 
-def _toytown(study: Study) -> Path:
-    if study.toytown is None:
-        raise UserError(f"{study.title} has no masks of its landmarks: only Toytown has")
-    return study.toytown
-
-
 def landmark_mask(study: Study, file: str, images: Tensor) -> Mask:
     """Return an image's mask at the size (H, W) of the network's input, by nearest pixel."""
-    mask = torch.from_numpy(load_mask(_toytown(study), "test", file))
+    assert study.toytown is not None
+    mask = torch.from_numpy(load_mask(study.toytown, "test", file))
     resized = fn.interpolate(mask[None, None].float(), size=images.shape[2:], mode="nearest-exact")
     return resized[0, 0].bool().numpy()
 
 
-def _scores(plane: Plane, mask: Mask) -> dict[str, float]:
-    return {
-        "AUC": pixel_auc(plane, mask),
-        "pointing": pointing(plane, mask),
-        "energy": energy_inside(plane, mask),
-        "area": float(mask.mean()),
-    }
+def small_masks(frame: pd.DataFrame) -> pd.DataFrame:
+    """Return `localisation` with energy and area of small masks only (NaN of others)."""
+    small = frame["area"] <= SMALL
+    return frame.assign(energy=frame["energy"].where(small), area=frame["area"].where(small))
 
 
 def localisation_summary(frame: pd.DataFrame) -> pd.DataFrame:
@@ -247,14 +234,12 @@ def localisation_summary(frame: pd.DataFrame) -> pd.DataFrame:
     area for the energy.
     """
     rows = []
-    for name, part in frame.groupby("map", sort=False):
-        scored, small = part.dropna(subset="AUC"), part[part["area"] <= SMALL]
-        mean, low, high = paired_bootstrap(100 * scored["AUC"], scored["landmark"])
-        row = {"map": name, "pixel AUC (%)": mean, "low": low, "high": high}
-        row["pointing (%)"] = 100 * part["pointing"].mean()
-        row["energy inside (%)"] = 100 * small["energy"].mean()
-        rows.append({**row, "area (%)": 100 * small["area"].mean()})
-    return pd.DataFrame(rows)
+    for name, part in small_masks(frame).groupby("map", sort=False):
+        scored, means = part.dropna(subset="AUC"), 100 * part[["pointing", "energy", "area"]].mean()
+        auc = paired_bootstrap(100 * scored["AUC"], scored["landmark"])
+        rows.append((name, *auc, *means))
+    names = ["pixel AUC (%)", "low", "high", "pointing (%)", "energy inside (%)", "area (%)"]
+    return pd.DataFrame(rows, columns=["map", *names])
 
 
 def by_difficulty(frame: pd.DataFrame) -> pd.DataFrame:
@@ -262,16 +247,7 @@ def by_difficulty(frame: pd.DataFrame) -> pd.DataFrame:
 
     One row a map, in per cent: columns 'AUC, easy', ..., 'energy, junk'.
     """
-    small = frame.assign(energy=frame["energy"].where(frame["area"] <= SMALL))
-    table = pd.DataFrame({"map": frame["map"].unique()})
-    for score in ("AUC", "pointing", "energy"):
-        means = 100 * small.pivot_table(score, "map", "difficulty", dropna=False)
-        means = means.reindex(index=table["map"], columns=list(DIFFICULTIES))
-        for difficulty in DIFFICULTIES:
-            table[f"{score}, {difficulty}"] = means[difficulty].to_numpy()
-    return table
-
-
-def worst_images(frame: pd.DataFrame, map_name: str, count: int) -> list[str]:
-    """Return the files in which a map has its lowest pixel AUC, the worst first."""
-    return frame[frame["map"] == map_name].nsmallest(count, "AUC")["file"].tolist()
+    table = 100 * small_masks(frame).pivot_table([*SCORES], "map", "difficulty")
+    columns = pd.MultiIndex.from_product([SCORES, DIFFICULTIES])
+    table = table.reindex(index=frame["map"].unique(), columns=columns)
+    return table.set_axis(columns.map(", ".join), axis=1).rename_axis("map").reset_index()

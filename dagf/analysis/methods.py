@@ -8,6 +8,7 @@ test; which whitening and which number of neighbours is shown is chosen on the f
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
+from itertools import product
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -15,7 +16,7 @@ import pandas as pd
 
 from dagf.analysis.contrasts import Contrast, contrast_of, contrast_table, spread
 from dagf.analysis.duplicates import alike, without
-from dagf.analysis.tables import RUNS, run_words, traced
+from dagf.analysis.tables import RUNS, run_words
 from dagf.datasets.benchmark import Benchmark, TrainingSet
 from dagf.devices import on_device
 from dagf.errors import UserError
@@ -50,7 +51,7 @@ def training_of(study: Study) -> TrainingSet:
 
 
 def whitenings(
-    known: Descriptors, sizes: Sequence[float] = SIZES, powers: Sequence[float] = POWERS
+    known: Descriptors, sizes: Sequence[float] = SIZES
 ) -> Iterator[tuple[str, Whitening | None]]:
     """Yield (name, whitening) of each size and power, learned from descriptors (N, D); first none.
 
@@ -61,7 +62,7 @@ def whitenings(
     span, _ = np.linalg.qr((known - known.mean(0)).astype(float).T)
     most, mean = min(len(known) - 1, known.shape[1]), known.mean(0).astype(float)
     kept = sorted({min(int(size if size > 1 else size * most), most) for size in sizes})
-    for power in powers:
+    for power in POWERS:
         projection = pca_whitening(known @ span, kept[-1], power).projection @ span.T
         for size in kept:
             yield f"{size}-d, power {power}", Whitening(mean, projection[:size])
@@ -91,10 +92,9 @@ class Trial(NamedTuple):
     whitening: str = ""
     points: tuple[tuple[str, int], ...] = ((NONE, 0),)
     sizes: tuple[float, ...] = SIZES
-    powers: tuple[float, ...] = POWERS
 
 
-def evaluated(study: Study, asked: Sequence[tuple[Heads, Trial]]) -> list[pd.DataFrame]:
+def evaluated(study: Study, trials: Sequence[tuple[Heads, Trial]]) -> list[pd.DataFrame]:
     """Return for each (heads, trial) the evaluated queries of all seeds; kept in the cache.
 
     Columns: whitening, reranking, neighbours, query_set, query (its index), positives, AP and P@1
@@ -102,23 +102,23 @@ def evaluated(study: Study, asked: Sequence[tuple[Heads, Trial]]) -> list[pd.Dat
     """
     profile, data = study.profile, [study.test_id, training_of(study).id]
     decides = data, profile.image, profile.evaluation_image, code_hash("dagf.analysis.methods")
-    files = {}
-    for heads, trial in asked:
-        for head in heads.values():
-            name = head.weights_id
-            files[head, trial] = table_file(study.cache, "methods", name, trial, *decides)
+    files = {
+        (head, trial): table_file(study.cache, "methods", head.weights_id, trial, *decides)
+        for heads, trial in trials
+        for head in heads.values()
+    }
     found = cached_tables(files, partial(_evaluate, study), "whitening and re-ranking")
     return [
         pd.concat([found[head, trial].assign(seed=seed) for seed, head in heads.items()])
-        for heads, trial in asked
+        for heads, trial in trials
     ]
 
 
-def _evaluate(study: Study, asked: tuple[Head, Trial]) -> pd.DataFrame:
-    head, trial = asked
+def _evaluate(study: Study, key: tuple[Head, Trial]) -> pd.DataFrame:
+    head, trial = key
     known, rows, queries = descriptors_of(study, head, trial.part)
     benchmark, found = benchmark_of(study, trial.part), []
-    for name, whiten in whitenings(known, trial.sizes, trial.powers):
+    for name, whiten in whitenings(known, trial.sizes):
         if trial.whitening in ("", name):
             pair = (whiten(rows), whiten(queries)) if whiten else (rows, queries)
             for reranking, count in trial.points:
@@ -134,8 +134,8 @@ def _evaluate(study: Study, asked: tuple[Head, Trial]) -> pd.DataFrame:
 class Method:
     """A descriptor as it is, or under the whitening that the held-out landmarks chose.
 
-    heads: by seed. validation: mAP in per cent, mean over seeds. per_query: as `evaluations` gives
-    it on the test, a column `seed` added. runs: as text.
+    heads: by seed. validation: mAP in per cent, mean over seeds. per_query: as `evaluated` gives it
+    on the test.
     """
 
     title: str
@@ -152,13 +152,12 @@ class Method:
     @property
     def runs(self) -> str:
         """The trained runs, as text."""
-        return run_words((seed, head.id) for seed, head in self.heads.items() if head.id)
+        return run_words((seed, head.id) for seed, head in self.heads.items())
 
     def points(self, queries: Sequence[int], measure: str = "AP") -> pd.DataFrame:
         """Return a measure in per cent (queries x seeds) of queries that have positives."""
-        chosen = self.per_query[self.per_query["positives"] > 0]
-        chosen = chosen[chosen["query"].isin(queries)]
-        return 100 * chosen.pivot(index="query", columns="seed", values=measure)
+        chosen = self.per_query["query"].isin(queries) & (self.per_query["positives"] > 0)
+        return 100 * self.per_query[chosen].pivot(index="query", columns="seed", values=measure)
 
     def minus(self, study: Study, other: "Method", query_set: str) -> Interval:
         """Return the mean difference in mAP points, its bootstrap over clusters of test queries."""
@@ -167,35 +166,27 @@ class Method:
         return paired_bootstrap(apart, study.test.clusters()[apart.index])
 
 
-def untrained_heads(study: Study, arms: Sequence[str]) -> dict[str, Heads]:
-    """Return the untrained heads of arms by title, on the backbone of each seed."""
-    study.prepare(study.profile.seeds)
-    return {VARIANTS[arm].title + UNTRAINED: _untrained(study, arm) for arm in arms}
-
-
-def _untrained(study: Study, arm: str) -> Heads:
+def heads_of(study: Study, arms: Sequence[str], trained: bool) -> dict[str, Heads]:
+    """Return the heads of arms by title and seed: trained, where they can be, or untrained."""
     seeds, own = study.profile.seeds, study.profile.backbone_training  # else they share one
-    return {seed: study.untrained(arm, seed if own else seeds[0]) for seed in seeds}
-
-
-def trained_heads(study: Study, arms: Sequence[str]) -> dict[str, Heads]:
-    """Return the trained heads of arms by title; those without parameters as they are."""
-    runs = study.train(arms, heads=True)
-    study.prepare(study.profile.seeds)
+    runs = study.train(arms, heads=True) if trained else {}
+    study.prepare(seeds)
     return {
-        VARIANTS[arm].title: {
-            seed: runs.get((arm, seed), head) for seed, head in _untrained(study, arm).items()
+        VARIANTS[arm].title + ("" if trained else UNTRAINED): {
+            seed: runs.get((arm, seed)) or study.untrained(arm, seed if own else seeds[0])
+            for seed in seeds
         }
         for arm in arms
     }
 
 
-def methods(study: Study, heads: Mapping[str, Heads]) -> list[Method]:
+def methods(study: Study, arms: Sequence[str], trained: bool) -> list[Method]:
     """Return each descriptor as it is, then whitened as is best on the held-out landmarks.
 
     One whitening for all seeds: that of the best mean validation mAP, the first in the grid where
     two are equal.
     """
+    heads = heads_of(study, arms, trained)
     held, test = (
         evaluated(study, [(one, Trial(part)) for one in heads.values()])
         for part in (VALIDATION, TEST)
@@ -212,15 +203,14 @@ def methods(study: Study, heads: Mapping[str, Heads]) -> list[Method]:
 
 def gems(study: Study) -> tuple[list[Method], Method]:
     """Return GeM {untrained, trained} x {as it is, whitened}, and the best on validation."""
-    heads = untrained_heads(study, ["gem"]) | trained_heads(study, ["gem"])
-    found = methods(study, heads)
+    found = [one for trained in (False, True) for one in methods(study, ["gem"], trained)]
     return found, max(found, key=lambda method: method.validation)
 
 
-def beside(study: Study) -> dict[str, Method]:
-    """Return what others are compared with: GeM off the shelf, and the chosen GeM if another."""
+def baselines(study: Study) -> dict[str, Method]:
+    """Return what others are compared with: the chosen GeM, and GeM off the shelf if another."""
     (plain, *_), chosen = gems(study)
-    return {GEM: plain} | ({CHOSEN: chosen} if chosen.name != plain.name else {})
+    return {CHOSEN: chosen} if chosen.name == plain.name else {CHOSEN: chosen, GEM: plain}
 
 
 def method_table(study: Study, shown: Sequence[Method]) -> pd.DataFrame:
@@ -229,21 +219,21 @@ def method_table(study: Study, shown: Sequence[Method]) -> pd.DataFrame:
     mAP: mean over seeds [95 % t-interval]; gains with their bootstrap intervals over clusters of
     test queries. 'both GeMs': the query sets on which these exclude 0 for both, on one side.
     """
-    others, (_, chosen), rows = beside(study), gems(study), []
+    others, rows = baselines(study), []
     for method in shown:
         row, sides = method_row(study, method), []
+        same = {title: other.name == method.name for title, other in others.items()}
         for query_set in study.test.query_sets:
-            apart = [method.minus(study, other, query_set) for other in others.values()]
-            for title, other, one in zip(others, others.values(), apart, strict=True):
-                same = other.name == method.name
-                row[f"{query_set} − {title}"] = "" if same else one.signed
-            own = method.name in {other.name for other in others.values()}
-            for side in ("above", "below") if not own else ():
-                if all(one.low > 0 if side == "above" else one.high < 0 for one in apart):
-                    sides.append(f"{side} on {query_set}")
-        row |= {"both GeMs": "; ".join(sides), CHOSEN: "yes" if method.name == chosen.name else ""}
-        rows.append(row | {RUNS: method.runs})
-    return traced(rows)
+            gained = [method.minus(study, other, query_set) for other in others.values()]
+            for title, one in zip(others, gained, strict=True):
+                row[f"{query_set} − {title}"] = "" if same[title] else one.signed
+            if all(one.low > 0 for one in gained):
+                sides.append(f"above on {query_set}")
+            if all(one.high < 0 for one in gained):
+                sides.append(f"below on {query_set}")
+        row["both GeMs"] = "" if any(same.values()) else "; ".join(sides)
+        rows.append(row | {CHOSEN: "yes" if same[CHOSEN] else "", RUNS: method.runs})
+    return pd.DataFrame(rows)
 
 
 def method_row(study: Study, method: Method) -> dict[str, Any]:
@@ -254,31 +244,28 @@ def method_row(study: Study, method: Method) -> dict[str, Any]:
     return row | {name: spread(method.points(queries).mean()) for name, queries in sets}
 
 
-def against_gem(study: Study, arm: str = "dagf") -> pd.DataFrame:
-    """Return a trained arm, as it is and whitened, minus the chosen GeM and GeM off the shelf.
+def against_gem(study: Study) -> pd.DataFrame:
+    """Return DAGF's head, as it is and whitened, minus the chosen GeM and GeM off the shelf.
 
     Paired by seed and query, with the mAP of both sides. A verdict on one of the GeMs says so.
     """
-    (plain, *_), chosen = gems(study)
-    others = {f"{CHOSEN} ({chosen.name})": chosen}
-    others |= {GEM: plain} if plain.name != chosen.name else {}
-    shown = methods(study, trained_heads(study, [arm]))
-    found, levels, verdicts = list[Contrast](), list[str](), list[str]()
+    others, shown = baselines(study), methods(study, ["dagf"], trained=True)
     clusters, setting = study.test.clusters(), study.test.middle.name
-    for query_set, queries in study.test.query_sets.items():
-        for method in shown:
-            both = []
-            for title, other in others.items():
-                one, two = method.points(queries), other.points(queries)
-                levels.append(f"{one.mean().mean():.1f} − {two.mean().mean():.1f}")
-                runs = [f"{side.title}: {side.runs}" for side in (method, other) if side.runs]
-                names = method.name, title, setting, query_set, "; ".join(runs)
-                both.append(contrast_of(one - two, clusters, *names))
-            agreed = len({one.verdict for one in both}) == 1
-            for apart in both:
-                alone = not agreed and apart.verdict in ("above", "below")
-                verdicts.append(apart.verdict + (" this GeM alone" if alone else ""))
-            found += both
+    found, levels, verdicts = list[Contrast](), list[str](), list[str]()
+    for query_set, method in product(study.test.query_sets, shown):
+        both = []
+        for title, other in others.items():
+            one, two = (side.points(study.test.query_sets[query_set]) for side in (method, other))
+            levels.append(f"{one.mean().mean():.1f} − {two.mean().mean():.1f}")
+            runs = [f"{side.title}: {side.runs}" for side in (method, other) if side.runs]
+            minus = f"{CHOSEN} ({other.name})" if title == CHOSEN else title
+            names = method.name, minus, setting, query_set, "; ".join(runs)
+            both.append(contrast_of(one - two, clusters, *names))
+        agreed = len({one.verdict for one in both}) == 1
+        for apart in both:
+            alone = not agreed and apart.verdict in ("above", "below")
+            verdicts.append(apart.verdict + (" this GeM alone" if alone else ""))
+        found += both
     table = contrast_table(found).drop(columns="setting").assign(verdict=verdicts)
     table.insert(list(table.columns).index("difference [95 %]"), "mAP", levels)
     return table
@@ -289,17 +276,16 @@ def whitening_table(study: Study, arms: Sequence[str]) -> pd.DataFrame:
 
     Mean over seeds [95 % t-interval]; all dimensions: those that so many images can whiten.
     """
-    heads, rows = trained_heads(study, arms), []
-    trial = Trial(TEST, sizes=(1.0, 0.5), powers=(0.5,))
-    found = evaluated(study, [(one, trial) for one in heads.values()])
+    heads, rows = heads_of(study, arms, trained=True), []
+    found = evaluated(study, [(one, Trial(TEST, sizes=(1.0, 0.5))) for one in heads.values()])
     first = study.test.query_sets[study.test.first_set]
     for (title, by_seed), table in zip(heads.items(), found, strict=True):
         row: dict[str, Any] = {"method": title, "seeds": len(by_seed)}
-        for name in (NONE, *reversed(table["whitening"].unique()[1:])):
+        for name in (NONE, *reversed(table["whitening"].unique()[-2:])):
             one = Method(title, name, by_seed, np.nan, table[table["whitening"] == name])
             row["as it is" if name == NONE else name] = str(t_interval(one.points(first).mean()))
         rows.append(row | {RUNS: one.runs})
-    return traced(rows)
+    return pd.DataFrame(rows)
 
 
 def reranking_table(study: Study, shown: Sequence[Method]) -> pd.DataFrame:
@@ -308,43 +294,40 @@ def reranking_table(study: Study, shown: Sequence[Method]) -> pd.DataFrame:
     One count for all seeds. mAP of each query set: mean over seeds [95 % t-interval], of untrained
     heads with the bootstrap over clusters of test queries; beside it the gain over no re-ranking.
     """
-    every = tuple((name, count) for name in RERANKINGS for count in neighbour_counts(study))
-    held = [(one.heads, Trial(VALIDATION, one.whitening, every)) for one in shown]
-    best = [_best(found) for found in evaluated(study, held)]
-    points = [tuple(chosen) for chosen in best]
-    pairs = zip(shown, points, strict=True)
-    test = evaluated(study, [(one.heads, Trial(TEST, one.whitening, some)) for one, some in pairs])
-    rows = []
-    for plain, chosen, table in zip(shown, best, test, strict=True):
-        rows.append(_rerank_row(study, plain, plain) | {"re-ranking": NONE, "neighbours": ""})
-        for (name, count), validation in chosen.items():
-            found = table[table["reranking"] == name]
-            one = replace(plain, validation=validation, per_query=found)
-            row = _rerank_row(study, one, plain)
-            rows.append(row | {"re-ranking": name, "neighbours": count})
-    return pd.DataFrame(rows)
-
-
-def neighbour_counts(study: Study) -> list[int]:
-    """Return those of `COUNTS` that validation and test have enough images for."""
-    parts = (training_of(study).validation, study.test)
-    smallest = min(len(one.database_paths) for one in parts)
+    smallest = min(len(benchmark_of(study, part).database_paths) for part in (VALIDATION, TEST))
     counts = [count for count in COUNTS if count < smallest]
     if not counts:
         raise UserError(f"{study.title} has too few images to re-rank: give it {COUNTS[0] + 1}")
-    return counts
+    every = tuple(product(RERANKINGS, counts))
+    held = evaluated(study, [(one.heads, Trial(VALIDATION, one.whitening, every)) for one in shown])
+    best = [_best(found) for found in held]
+    asked = [
+        (one.heads, Trial(TEST, one.whitening, tuple(chosen)))
+        for one, chosen in zip(shown, best, strict=True)
+    ]
+    rows = []
+    for plain, chosen, table in zip(shown, best, evaluated(study, asked), strict=True):
+        rows.append(_rerank_row(study, plain, plain, NONE, ""))
+        for (name, count), validation in chosen.items():
+            per_query = table[table["reranking"] == name]
+            one = replace(plain, validation=validation, per_query=per_query)
+            rows.append(_rerank_row(study, one, plain, name, count))
+    return pd.DataFrame(rows)
 
 
 def _best(per_query: pd.DataFrame) -> dict[tuple[str, int], float]:
     """Each re-ranking with its count of the best mean mAP (the smallest if equal) -> that mAP."""
     held = per_query[per_query["positives"] > 0]
     means = 100 * held.groupby(["reranking", "neighbours"], sort=False)["AP"].mean()
-    return {(name, int(means[name].idxmax())): float(means[name].max()) for name in RERANKINGS}
+    best = means.groupby("reranking", sort=False).idxmax()
+    return {(name, int(count)): float(means[name, count]) for name, count in best}
 
 
-def _rerank_row(study: Study, method: Method, plain: Method) -> dict[str, Any]:
+def _rerank_row(
+    study: Study, method: Method, plain: Method, name: str, count: int | str
+) -> dict[str, Any]:
     row: dict[str, Any] = {"method": method.title, "whitening": method.whitening}
-    row |= {"re-ranking": "", "neighbours": "", "validation": f"{method.validation:.1f}"}
+    row |= {"re-ranking": name, "neighbours": count, "validation": f"{method.validation:.1f}"}
     for query_set, queries in study.test.query_sets.items():
         points = method.points(queries)
         by_seed, by_query = points.mean(axis=0), points.mean(axis=1)

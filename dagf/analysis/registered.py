@@ -4,11 +4,11 @@ Everything here is computed from the run store. Contrasts that are not listed he
 wherever they are shown. What they say of the abstract: `dagf.analysis.claims`.
 """
 
-from collections.abc import Callable
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from typing import Any, NamedTuple
 
 import numpy as np
-import pandas as pd
 
 from dagf.analysis import ablations
 from dagf.analysis.contrasts import (
@@ -33,7 +33,8 @@ MODULES = (  # each attention alone against GeM, and both together against each 
     *(("spatial", "gem"), ("channel", "gem")),
     *(("attention", "spatial"), ("attention", "channel")),
 )
-SCHEMES = (  # (windows, mask) minus (windows, mask)
+Scheme = tuple[str, str]  # windows and mask, as `grid` names them
+SCHEMES: tuple[tuple[Scheme, Scheme], ...] = (  # one minus another
     (("max 1, 2, 3", "none"), ("1", "none")),
     (("1", "max"), ("1", "none")),
     (("1", "max"), ("1", "random")),
@@ -74,26 +75,24 @@ def interaction(study: Study) -> Contrast:
     return contrast_of(apart, study.test.clusters(), *names, setting, runs=runs)
 
 
-def masks(study: Study) -> list[Contrast]:
-    """Return windows and masks against fewer of them: untrained, on frozen maps, with GeM."""
-    return [scheme_contrast(study, *pair) for pair in SCHEMES]
+def masks(study: Study, schemes: Sequence[tuple[Scheme, Scheme]] = SCHEMES) -> list[Contrast]:
+    """Return windows and masks minus fewer of them: untrained, on frozen maps, with GeM.
+
+    Random masks are averaged over their draws.
+    """
+    setting, clusters, runs = study.test.middle.name, study.test.clusters(), backbone_words(study)
+    cells = of_first_set(grid(study, setting)).query("pooling == 'GeM'")
+    levels: Any = 100 * cells.pivot_table("AP", "query", ["windows", "mask", "seed"])
+    found = []
+    for one, other in schemes:
+        names = scheme_name(*one), scheme_name(*other)
+        apart = levels[one] - levels[other]
+        found.append(contrast_of(apart, clusters, *names, setting, runs=runs))
+    return found
 
 
-def scheme_contrast(study: Study, one: tuple[str, str], other: tuple[str, str]) -> Contrast:
-    """Return one (windows, mask) minus another under GeM; random masks averaged over draws."""
-    setting = study.test.middle.name
-    table = of_first_set(grid(study, setting)).query("pooling == 'GeM'")
-
-    def level(windows: str, mask: str) -> pd.DataFrame:
-        part = table[(table["windows"] == windows) & (table["mask"] == mask)]
-        return 100 * part.pivot_table("AP", "query", "seed", aggfunc="mean")
-
-    names, runs = (_scheme(*one), _scheme(*other)), backbone_words(study)
-    apart = level(*one) - level(*other)
-    return contrast_of(apart, study.test.clusters(), *names, setting, runs=runs)
-
-
-def _scheme(windows: str, mask: str) -> str:
+def scheme_name(windows: str, mask: str) -> str:
+    """Return what GeM under windows and a mask is called in tables."""
     wide = "" if windows == "1" else windows.replace("max", "max windows")
     return " + ".join(filter(None, ("GeM", wide, MASK_WORDS[mask])))
 
@@ -122,69 +121,79 @@ def controls(study: Study) -> list[Contrast]:
 
 
 def looks(study: Study) -> list[Contrast]:
-    """Return the region evaluator's three scores against exact masks minus those of other maps."""
-    table = localisations(study)
+    """Return the region evaluator's scores against exact masks minus those of other maps.
+
+    Paired by image and seed, landmarks as clusters.
+    """
+    table, found = localisations(study), []
     runs = run_words((seed, study.run("dagf", seed).id) for seed in study.profile.seeds)
-    return [_look(table, score, other, runs) for other in MAPS for score in SCORES]
+    for other in MAPS:
+        for score, title in SCORES.items():
+            part = table[table["area"] <= SMALL] if score == "energy" else table
+            scores: Any = 100 * part.pivot_table(score, ["landmark", "file"], ["map", "seed"])
+            apart = scores["region evaluator"] - scores[other]
+            landmarks = apart.index.get_level_values("landmark").to_numpy(np.int64)
+            apart, names = apart.reset_index(drop=True), ("region evaluator", other, title)
+            found.append(contrast_of(apart, landmarks, *names, runs=runs))
+    return found
 
 
-def _look(table: pd.DataFrame, score: str, other: str, runs: str) -> Contrast:
-    """One score of the region evaluator minus that of another map, paired by image and seed."""
-    table = table[table["area"] <= SMALL] if score == "energy" else table
-    scores = table.pivot_table(score, ["landmark", "file"], ["map", "seed"])
-    apart = 100 * (scores["region evaluator"] - scores[other])
-    clusters = apart.index.get_level_values("landmark").to_numpy(np.int64)
-    names = "region evaluator", other, SCORES[score]
-    return contrast_of(pd.DataFrame(apart).reset_index(drop=True), clusters, *names, runs=runs)
-
-
-@dataclass(frozen=True)
-class Group:
+class Group(NamedTuple):
     """A part of the secondary family.
 
-    late: the places of its contrasts that were added after a look at the test split.
+    measured: which networks its contrasts compare. late: the places of those that were added after
+    a look at the test split.
     """
 
     contrasts: Callable[[Study], list[Contrast]]
     notebook: str
+    measured: str
     late: frozenset[int] = frozenset()
 
 
+ENDS, HEADS = "trained end to end", "trained heads on frozen maps"
+UNTRAINED = "untrained heads on frozen maps"
 FAMILY = {
-    "rivals": Group(rivals, "06_benchmark_tables"),
-    "modules": Group(modules, "05_attention_ablation"),
-    "masks": Group(masks, "04_scale_and_mask_ablation"),
+    "rivals": Group(rivals, "06_benchmark_tables", HEADS),
+    "modules": Group(modules, "05_attention_ablation", HEADS),
+    "masks": Group(masks, "04_scale_and_mask_ablation", UNTRAINED),
     # the worst bins
-    "nuisances": Group(nuisances, "05_attention_ablation", frozenset({3, 4, 5})),
+    "nuisances": Group(nuisances, "05_attention_ablation", ENDS, frozenset({3, 4, 5})),
     # the second had been registered in words, but left out of the family
-    "control": Group(controls, "05_attention_ablation", frozenset({0, 1})),
+    "control": Group(controls, "05_attention_ablation", ENDS, frozenset({0, 1})),
     # all but the AUC against feature norm and centre prior
-    "attention maps": Group(looks, "03_attention_maps", frozenset(range(12)) - {0, 3}),
+    "attention maps": Group(
+        looks, "03_attention_maps", f"attention maps of DAGF, {ENDS}", frozenset(range(12)) - {0, 3}
+    ),
 }
 
 
-@dataclass(frozen=True)
-class Member:
-    """A contrast of the family; adjusted: its p under Holm's correction over the whole family."""
+class Member(NamedTuple):
+    """A contrast of a group.
+
+    place: in the group; -1 of what stands beside it. late: added after a look at the test split.
+    adjusted: its p under Holm's correction over the whole family; 0 of what is outside.
+    """
 
     group: str
+    place: int
     contrast: Contrast
-    late: bool
-    adjusted: float
+    late: bool = False
+    adjusted: float = 0.0
 
 
 def family(study: Study) -> list[Member]:
     """Return the registered secondary family, in its order."""
     found = [
-        (name, one, place in group.late)
+        Member(name, place, one, place in group.late)
         for name, group in FAMILY.items()
         for place, one in enumerate(group.contrasts(study))
     ]
-    adjusted = holm([one.p for _, one, _ in found])
-    return [Member(*one, float(p)) for one, p in zip(found, adjusted, strict=True)]
+    adjusted = holm([one.contrast.p for one in found])
+    return [one._replace(adjusted=float(p)) for one, p in zip(found, adjusted, strict=True)]
 
 
-def beside(study: Study) -> dict[str, list[Contrast]]:
+def beside(study: Study) -> list[Member]:
     """Return what a reader misses among the members of a group. Not registered: decides nothing.
 
     DAGF minus GeM as heads, beside the other rivals; the whole scheme minus its windows alone and
@@ -192,8 +201,8 @@ def beside(study: Study) -> dict[str, list[Contrast]]:
     """
     heads = replace(head_contrast(study, *PRIMARY), what="DAGF's head", minus="GeM's head")
     whole, windows, nothing = ("max 1, 2, 3", "max"), ("max 1, 2, 3", "none"), ("1", "none")
-    schemes = [scheme_contrast(study, whole, other) for other in (windows, nothing)]
-    return {"rivals": [heads], "masks": schemes}
+    schemes = masks(study, [(whole, windows), (whole, nothing)])
+    return [Member("rivals", -1, heads), *(Member("masks", -1, one) for one in schemes)]
 
 
 def gem_levels(study: Study) -> dict[str, float]:
@@ -202,8 +211,5 @@ def gem_levels(study: Study) -> dict[str, float]:
     ends, heads = (points(study, ["gem"], setting, heads=heads)[0] for heads in (False, True))
     cells = of_first_set(grid(study, setting))
     plain = cells.query("pooling == 'GeM' and windows == '1' and mask == 'none'")
-    return {
-        "trained end to end": float(ends.mean().mean()),
-        "trained heads on frozen maps": float(heads.mean().mean()),
-        "untrained heads on frozen maps": 100 * float(plain["AP"].mean()),
-    }
+    levels = ends.mean().mean(), heads.mean().mean(), 100 * plain["AP"].mean()
+    return dict(zip((ENDS, HEADS, UNTRAINED), map(float, levels), strict=True))

@@ -5,7 +5,7 @@ measure costs and the recall of an index; nothing is evaluated on them.
 """
 
 import statistics
-import time
+import timeit
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
@@ -21,7 +21,7 @@ import torch
 from numpy.typing import NDArray
 
 from dagf import paths
-from dagf.analysis.tables import RUNS, benchmark_figures, run_words, traced
+from dagf.analysis.tables import RUNS, one_set, run_words
 from dagf.console import cores, progress
 from dagf.datasets.batches import image_batches, network_input
 from dagf.datasets.images import ImageSpec, load_image
@@ -38,13 +38,13 @@ from dagf.study.parallel import side_by_side
 from dagf.study.runs import Head
 from dagf.study.study import Key, Study
 
-FIRST = 100  # distractors at the first step of the curve, and of the fit
+FIRST = 100  # distractors at the first step of the curve's fit
 TOP = 10  # neighbours, of which the recall is measured
 ROUNDS = 3
 SOME, TURNS = 256, 5  # images on which the stages are measured, and how often
-Extracted = tuple[
-    Rows, Descriptors
-]  # the rows (N, D) of a database on disk, and its queries (Q, D)
+ALL = "all, overlapped"  # of the stages
+MANY = 100_000_000  # images, of the outlook
+Extracted = tuple[Rows, Descriptors]  # rows (N, D) of a database on disk, and queries (Q, D)
 
 
 def crowded(study: Study) -> Study:
@@ -105,7 +105,7 @@ def curve(study: Study, sets: dict[Key, Extracted]) -> pd.DataFrame:
 
 def steps(most: int) -> list[int]:
     """Return 0, 100, 300, 1000, ... below `most`, and `most`."""
-    rising = (FIRST * 10 ** (number // 2) * (1, 3)[number % 2] for number in range(20))
+    rising = [step * 10**power for power in range(2, 9) for step in (1, 3)]
     return [0, *(count for count in rising if count < most), most] if most else [0]
 
 
@@ -115,26 +115,22 @@ def losses(found: pd.DataFrame, setting: str) -> pd.DataFrame:
     "lost per tenfold": mAP points, from the line through the curve over the logarithm of their
     number, from 100 on.
     """
-    rows = []
-    groups = found[found["setting"] == setting].groupby(["query_set", "method", "seed"], sort=False)
-    for (query_set, method, seed), one in groups:
-        rising = one.sort_values("distractors")
-        some = rising[rising["distractors"] >= FIRST]
-        row = {"query set": query_set, "method": method, "seed": seed}
-        row |= {"mAP without": rising["mAP"].iloc[0], "mAP among all": rising["mAP"].iloc[-1]}
-        line = (
-            np.polyfit(np.log10(some["distractors"]), some["mAP"], 1) if len(some) > 1 else [np.nan]
-        )
-        row |= {"lost per tenfold": -line[0]}
-        rows.append(row | {RUNS: run_words(zip(one["seed"], one["run"], strict=True))})
-    table = traced(rows)
-    return table if table["query set"].nunique() > 1 else table.drop(columns="query set")
+    rows, found = [], found[found["setting"] == setting]
+    for key, one in found.groupby(["query_set", "method", "seed"], sort=False):
+        one = one.sort_values("distractors")
+        some = one[one["distractors"] >= FIRST]
+        counts = np.log10(some["distractors"])
+        slope = np.polyfit(counts, some["mAP"], 1)[0] if len(some) > 1 else np.nan
+        row = dict(zip(("query set", "method", "seed"), key, strict=True))
+        row |= {"mAP without": one["mAP"].iloc[0], "mAP among all": one["mAP"].iloc[-1]}
+        runs = run_words(zip(one["seed"], one["run"], strict=True))
+        rows.append(row | {"lost per tenfold": -slope, RUNS: runs})
+    return one_set(pd.DataFrame(rows))
 
 
 def half_precision(study: Study, one: Extracted, setting: str) -> pd.DataFrame:
     """Return what rows in single and in half precision take, MB, and give, mAP in per cent."""
-    database, queries = one
-    kept = []
+    (database, queries), kept = one, []
     for kind in (np.float32, np.float16):
         rows: Descriptors = database[:].astype(kind)
         per_query = evaluate_positions(study.test, stream_positions(study.test, rows, queries))
@@ -149,16 +145,14 @@ def all_cores() -> Iterator[None]:
     before = torch.get_num_threads(), faiss.omp_get_max_threads()
     torch.set_num_threads(cores())
     faiss.omp_set_num_threads(cores())
-    try:
-        yield
-    finally:
-        torch.set_num_threads(before[0])
-        faiss.omp_set_num_threads(before[1])
+    yield
+    torch.set_num_threads(before[0])
+    faiss.omp_set_num_threads(before[1])
 
 
-def fitted_rows(known: Descriptors, count: int, path: Path, seed: int = 0) -> Descriptors:
+def fitted_rows(known: Descriptors, count: int, path: Path) -> Descriptors:
     """Return `count` unit rows in a mapped file: `known` (n, D), then draws from its Gaussian."""
-    chance = np.random.default_rng(seed)
+    chance = np.random.default_rng(0)
     values, vectors = np.linalg.eigh(np.cov(known, rowvar=False))
     turn = (np.sqrt(np.maximum(values, 0)) * vectors).T.astype(np.float32)
     made = np.lib.format.open_memmap(path, "w+", np.float32, (count, known.shape[1]))
@@ -180,28 +174,28 @@ def search_costs(known: Descriptors, queries: Descriptors, most: int) -> pd.Data
     """
     sizes = [size for size in (most // 100, most // 30, most // 10, most // 3, most) if size > TOP]
     with TemporaryDirectory() as folder, all_cores():
-        rows = fitted_rows(known, most, Path(folder) / "rows.npy")
+        rows = fitted_rows(known, most, Path(folder, "rows.npy"))
         found = [
-            _cost(rows[:size], queries, len(known), Path(folder))
+            _cost(rows[:size], queries, max(0, size - len(known)), Path(folder, "rows.faiss"))
             for size in progress(sizes, "searching", unit="size")
         ]
     return pd.DataFrame(found)
 
 
-def _cost(rows: Descriptors, queries: Descriptors, known: int, folder: Path) -> dict[str, Any]:
+def _cost(rows: Descriptors, queries: Descriptors, drawn: int, file: Path) -> dict[str, Any]:
     exact = search(rows, queries, TOP)[1]
-    built = seconds(lambda: build_index(rows).save(folder / "rows.faiss"))
-    index = Index.load(folder / "rows.faiss")
+    built = seconds(lambda: build_index(rows).save(file))
+    index = Index.load(file)
     scored = partial(index.search, queries, TOP, rows)
     return {
         "rows": len(rows),
-        "drawn": max(0, len(rows) - known),
-        "exact s": median_seconds(partial(search, rows, queries, TOP)),
+        "drawn": drawn,
+        "exact s": seconds(partial(search, rows, queries, TOP), ROUNDS),
         "exact MB": rows.nbytes / 1e6,
         "index": index_factory(*rows.shape),
         "build s": built,
-        "index MB": (folder / "rows.faiss").stat().st_size / 1e6,
-        "index s": median_seconds(scored),
+        "index MB": file.stat().st_size / 1e6,
+        "index s": seconds(scored, ROUNDS),
         "recall": recall(scored()[1], exact),
         "recall of codes": recall(index.search(queries, TOP)[1], exact),
     }
@@ -213,24 +207,16 @@ def recall(found: NDArray[np.int64], exact: NDArray[np.int64]) -> float:
     return 100 * float(np.mean([np.isin(one, other).mean() for one, other in pairs]))
 
 
-def median_seconds(work: Callable[[], object]) -> float:
-    """Return the median time of a few calls."""
-    return statistics.median(seconds(work) for _ in range(ROUNDS))
-
-
-def seconds(work: Callable[[], object]) -> float:
-    """Return how long one call takes."""
-    started = time.perf_counter()
-    work()
-    return time.perf_counter() - started
+def seconds(work: Callable[[], object], calls: int = 1) -> float:
+    """Return how long a call takes, the median of some calls."""
+    return statistics.median(timeit.repeat(work, repeat=calls, number=1))
 
 
 def growth(costs: pd.DataFrame) -> pd.DataFrame:
     """Return the p of c * rows^p of each cost; an index's over the sizes where it is not flat."""
-    lists = costs[costs["index"] != "Flat"]
-    parts = {"exact s": costs, "build s": lists, "index s": lists, "index MB": lists}
     rows = []
-    for name, part in parts.items():
+    for name in ("exact s", "build s", "index s", "index MB"):
+        part = costs if name == "exact s" else costs[costs["index"] != "Flat"]
         fitted = exponent(part["rows"], part[name]) if len(part) > 1 else np.nan
         rows.append({"cost": name, "exponent": fitted, "sizes": len(part)})
     return pd.DataFrame(rows)
@@ -244,57 +230,48 @@ def stages(net: RetrievalNet, files: Sequence[Path], spec: ImageSpec) -> pd.Data
     """
     files, fast = list(files[:SOME]), for_inference(net)
     device = next(fast.parameters()).device
+
+    def wait(found: Sequence[torch.Tensor]) -> None:
+        if found[0].is_cuda:  # a GPU answers before it has done its work
+            torch.cuda.synchronize()
+
     with all_cores(), torch.inference_mode():
         images = [batch for _, batch in image_batches(files, spec)]
         ready = [network_input(batch, device) for batch in images]
         maps = [fast.backbone(batch) for batch in ready]
         works: dict[str, Callable[[], object]] = {
             "decode and resize (one thread)": lambda: [load_image(file, spec) for file in files],
-            "normalise": lambda: _wait([network_input(batch, device) for batch in images]),
-            "backbone": lambda: _wait([fast.backbone(batch) for batch in ready]),
-            "attention, masks, pooling": lambda: _wait([fast.head(one) for one in maps]),
-            "all, overlapped": lambda: extract(fast, image_batches(files, spec), len(files)),
+            "normalise": lambda: wait([network_input(batch, device) for batch in images]),
+            "backbone": lambda: wait([fast.backbone(batch) for batch in ready]),
+            "attention, masks, pooling": lambda: wait([fast.head(one) for one in maps]),
+            ALL: lambda: extract(fast, image_batches(files, spec), len(files)),
         }
         rounds = [{name: seconds(work) for name, work in works.items()} for _ in range(TURNS)]
-    took = pd.DataFrame(rounds).median()
-    return pd.DataFrame({"stage": list(works), "ms per image": 1000 * took.to_numpy() / len(files)})
+    took = 1000 * pd.DataFrame(rounds).median() / len(files)
+    return took.rename_axis("stage").rename("ms per image").reset_index()
 
 
-def _wait(found: Sequence[torch.Tensor]) -> None:
-    """Wait until results are there: a GPU answers before it has done its work."""
-    if found[0].is_cuda:
-        torch.cuda.synchronize()
-
-
-def outlook(costs: pd.DataFrame, took: pd.DataFrame, images: int = 100_000_000) -> pd.DataFrame:
-    """Return what `images` images would take on this machine: what, figure, how computed."""
-    last = costs.iloc[-1]
-    more = images / last["rows"]
-    each = took.set_index("stage")["ms per image"]["all, overlapped"] / 1000
-    p = growth(costs).set_index("cost")["exponent"]
+def outlook(costs: pd.DataFrame, took: pd.DataFrame) -> pd.DataFrame:
+    """Return what `MANY` images would take on this machine: what, figure, how computed."""
+    last, p = costs.iloc[-1], growth(costs).set_index("cost")["exponent"]
+    more, linear = MANY / last["rows"], "linear in the rows"
+    each = took.set_index("stage")["ms per image"][ALL] / 1000
     # Every row is read and coded: less than 1 comes of the few, noisy sizes, and would be carried
     # over powers of ten.
     steep = round(p["build s"], 2) >= 1
-    linear = f"linear in the rows: no build grows by less (fitted: {p['build s']:.2f})"
-    building, why = (p["build s"], f"rows^{p['build s']:.2f}") if steep else (1.0, linear)
-    hours, finding = last["build s"] * more**building / 3600, p["index s"]
+    build = last["build s"] * more ** (p["build s"] if steep else 1.0) / 3600
+    why = f"{linear}: no build grows by less (fitted: {p['build s']:.2f})"
+    find = last["index s"] * more ** p["index s"]
     rows = [
-        ("extract all images", f"{each * images / 3600:,.0f} h", f"{1 / each:,.0f} images/s"),
+        ("extract all images", f"{each * MANY / 3600:,.0f} h", f"{1 / each:,.0f} images/s"),
         (
             "descriptors in half precision",
             f"{last['exact MB'] * more / 2000:,.0f} GB",
             "2 bytes a dimension",
         ),
-        ("exact search", f"{last['exact s'] * more:,.0f} s", "linear in the rows"),
-        ("index in memory", f"{last['index MB'] * more / 1000:,.1f} GB", "linear in the rows"),
-        ("build the index", f"{hours:,.1f} h", why),
-        ("search the index", f"{last['index s'] * more**finding:,.2f} s", f"rows^{finding:.2f}"),
+        ("exact search", f"{last['exact s'] * more:,.0f} s", linear),
+        ("index in memory", f"{last['index MB'] * more / 1000:,.1f} GB", linear),
+        ("build the index", f"{build:,.1f} h", f"rows^{p['build s']:.2f}" if steep else why),
+        ("search the index", f"{find:,.2f} s", f"rows^{p['index s']:.2f}"),
     ]
     return pd.DataFrame(rows, columns=["what", "figure", "from"])
-
-
-def benchmarks() -> pd.DataFrame:
-    """Return what `make bench` measured last: what, figure, wanted; empty without a record."""
-    columns = ["what", "figure", "wanted"]
-    rows = [[one[column] for column in columns] for one in benchmark_figures() if "head" not in one]
-    return pd.DataFrame(rows, columns=columns)

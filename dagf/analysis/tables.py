@@ -5,7 +5,7 @@ of a table keep them.
 """
 
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -32,13 +32,7 @@ PUBLISHED = (
     *("method", "dim", "dataset", "protocol", "metric", "value"),
     *("training_set", "source", "caveat", "note"),
 )
-ABOUT = {  # the columns of a published figure that name its row -> how a table calls them
-    "method": "method",
-    "dim": "dim",
-    "training_set": "trained on",
-    "caveat": "caveats",
-    "source": "source",
-}
+TOLD = {"training_set": "trained on", "caveat": "caveats", "source": "source"}  # as a table has it
 
 
 def run_words(runs: Iterable[tuple[int, str]]) -> str:
@@ -46,17 +40,10 @@ def run_words(runs: Iterable[tuple[int, str]]) -> str:
     return ", ".join(f"{run} (seed {seed})" for seed, run in dict.fromkeys(runs) if run)
 
 
-def traced(rows: Iterable[Mapping[str, Any]]) -> pd.DataFrame:
-    """Return the rows as a table, without the column `RUNS` where no row has a run."""
-    frame = pd.DataFrame(list(rows))
-    return frame if RUNS not in frame or frame[RUNS].any() else frame.drop(columns=RUNS)
-
-
 def split(frame: pd.DataFrame) -> tuple[pd.DataFrame, list[str]]:
-    """Return a table without the column `RUNS`, and that column row by row (empty without one)."""
-    if RUNS not in frame:
-        return frame, []
-    return frame.drop(columns=RUNS), frame[RUNS].fillna("").tolist()
+    """Return a table without the column `RUNS`, and its values; none where no row has a run."""
+    runs = frame[RUNS].fillna("").tolist() if RUNS in frame else []
+    return frame.drop(columns=RUNS, errors="ignore"), runs if any(runs) else []
 
 
 def one_set(table: pd.DataFrame) -> pd.DataFrame:
@@ -78,7 +65,7 @@ def keep_table(
     write_json(paths.table(f"{name}.json"), record | ({RUNS: runs} if runs else {}))
     write_text(paths.table(f"{name}.tex"), latex(plain, f"{title}. {caption}"))
     with atomic_path(paths.table(f"{name}.csv")) as path:
-        frame.to_csv(path, index=False)
+        (frame if runs else plain).to_csv(path, index=False)
 
 
 def latex(table: pd.DataFrame, caption: str) -> str:
@@ -102,11 +89,14 @@ def photograph_tables() -> list[dict[str, Any]]:
     return [read_json(file) for file in found if file in files]
 
 
-def benchmark_figures() -> list[dict[str, Any]]:
-    """Return the figures that `make bench` measured last; none where there is no record."""
+def benchmark_figures() -> pd.DataFrame:
+    """Return the figures that `make bench` measured last; none where there is no record.
+
+    Columns: what, figure, wanted; of the cost of heads also head and ratio (to GeM).
+    """
     record = paths.root() / paths.SPEED
-    figures: list[dict[str, Any]] = read_json(record)["figures"] if record.exists() else []
-    return figures
+    figures = read_json(record)["figures"] if record.exists() else []
+    return pd.DataFrame(figures, columns=["what", "figure", "wanted", "head", "ratio"])
 
 
 def read_published(path: Path | None = None) -> pd.DataFrame:
@@ -137,20 +127,14 @@ def published_table(
     One protocol is not named in the columns. Rows are in the order of the file; beside the figures
     stand what the method was trained on, the caveats and the source.
     """
-    chosen = published[
-        published["dataset"].isin(datasets)
-        & published["protocol"].isin(protocols)
-        & (published["metric"] == "mAP")
-    ]
-    rows = []
-    for about, part in chosen.groupby(list(ABOUT), sort=False):
-        row = dict(zip(ABOUT.values(), about, strict=True))
-        figures = part.set_index(["dataset", "protocol"])["value"]
-        for dataset in datasets:
-            for protocol in protocols:
-                name = f"{dataset} {protocol}" if len(protocols) > 1 else dataset
-                row[name] = figures.get((dataset, protocol), float("nan"))
-        rows.append(row)
-    told = [*ABOUT.values()][2:]
-    table = pd.DataFrame(rows)
-    return table[[*(column for column in table if column not in told), *told]]
+    names = {
+        (dataset, protocol): f"{dataset} {protocol}" if len(protocols) > 1 else dataset
+        for dataset in datasets
+        for protocol in protocols
+    }
+    keys = zip(published["dataset"], published["protocol"], strict=True)
+    named = published.rename(columns=TOLD).assign(column=[names.get(key, "") for key in keys])
+    chosen = named[(named["column"] != "") & (named["metric"] == "mAP")]
+    wide = chosen.pivot_table("value", ["method", "dim", *TOLD.values()], "column", sort=False)
+    columns = ["method", "dim", *names.values(), *TOLD.values()]
+    return wide.rename_axis(columns=None).reset_index().reindex(columns=columns)

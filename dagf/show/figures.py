@@ -189,7 +189,7 @@ def gains(contrasts: Sequence[Contrast]) -> Figure:
         ]
         for x, one in enumerate(part):
             ax.plot([x, x], [one.joint.low, one.joint.high], color=RED, linewidth=3, alpha=0.5)
-            ax.plot(x, one.mean, "o", color=RED)
+            ax.plot(x, one.joint.mean, "o", color=RED)
         ax.axhline(0, color="black", linewidth=0.8)
         bins = [label.replace(" minus ", "\n− ") for nuisance, label in names if nuisance == panel]
         ax.set_xticks(range(len(part)), bins, fontsize=8)
