@@ -30,7 +30,8 @@ def summary(results: pd.DataFrame) -> pd.DataFrame:
         row: dict[str, Any] = {"query set": query_set, "method": VARIANTS[str(arm)].title}
         row |= {"seeds": part["seed"].nunique()} if "seed" in part else {}
         for setting, values in part.groupby("setting", sort=False)["mAP"]:
-            row[str(setting)] = spread(values)
+            one = str(t_interval(values)) if len(values) > 1 else f"{values.iloc[0]:.1f}"
+            row[str(setting)] = one
         runs = zip(part["seed"], part["run"], strict=True) if "run" in part else ()
         rows.append(row | {RUNS: run_words(runs)})
     return one_set(pd.DataFrame(rows))

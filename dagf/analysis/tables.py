@@ -135,6 +135,10 @@ def published_table(
     keys = zip(published["dataset"], published["protocol"], strict=True)
     named = published.rename(columns=TOLD).assign(column=[names.get(key, "") for key in keys])
     chosen = named[(named["column"] != "") & (named["metric"] == "mAP")]
-    wide = chosen.pivot_table("value", ["method", "dim", *TOLD.values()], "column", sort=False)
-    columns = ["method", "dim", *names.values(), *TOLD.values()]
-    return wide.rename_axis(columns=None).reset_index().reindex(columns=columns)
+    about = ["method", "dim", *TOLD.values()]
+    rows = [
+        dict(zip(about, key, strict=True)) | part.set_index("column")["value"].to_dict()
+        for key, part in chosen.groupby(about, sort=False)
+    ]
+    table = pd.DataFrame(rows, columns=[*about, *names.values()])
+    return table[["method", "dim", *names.values(), *TOLD.values()]]

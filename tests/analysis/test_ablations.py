@@ -2,7 +2,6 @@
 
 from collections.abc import Callable
 from dataclasses import replace
-from itertools import product
 from pathlib import Path
 
 import numpy as np
@@ -17,10 +16,8 @@ from dagf.analysis.ablations import (
     BINS,
     bin_counts,
     chance,
-    draw_table,
     floors,
     gains,
-    grid_means,
     head_costs,
     points_by_bin,
     pyramid_table,
@@ -29,7 +26,6 @@ from dagf.analysis.ablations import (
     trial_table,
 )
 from dagf.analysis.contrasts import contrast
-from dagf.analysis.grid import grid
 from dagf.datasets.benchmark import Benchmark, Query, Setting
 from dagf.datasets.toytown import toytown_records
 from dagf.errors import UserError
@@ -50,66 +46,6 @@ from dagf.study.study import Study
 from tests.fixtures import FOLDER
 
 pytestmark = pytest.mark.usefixtures("one_process")
-
-
-def grid_rows(values: dict[tuple[str, str, str, int], float]) -> pd.DataFrame:
-    """Rows of the grid: (pooling, windows, mask, draw) -> AP of the first query and seed."""
-    rows = [
-        (*key, seed, query, value + 0.1 * query + 0.01 * seed, 2)
-        for (key, value), seed, query in product(values.items(), (0, 1), (0, 1))
-    ]
-    rows += [
-        (*key, seed, 2, float("nan"), 0) for key in values for seed in (0, 1)
-    ]  # a query without positives
-    names = ["pooling", "windows", "mask", "draw", "seed", "query", "AP", "positives"]
-    table = pd.DataFrame(rows, columns=names).assign(query_set="query")
-    return pd.concat(
-        [table, table.assign(query_set="query-plain", AP=0.9)]
-    )  # another set, which counts nowhere
-
-
-CELLS = grid_rows({
-    ("GeM", "1", "none", 0): 0.3, ("GeM", "1", "max", 0): 0.4, ("GeM", "max 3", "none", 0): 0.2,
-    ("GeM", "max 3", "max", 0): 0.1, ("SPoC", "1", "none", 0): 0.5, ("SPoC", "1", "max", 0): 0.6,
-    **{("GeM", "1", "random", draw): 0.1 * draw for draw in (1, 2, 4)},
-    **{("GeM", "max 3", "random", draw): 0.1 * draw for draw in (1, 2, 4)},
-    ("SPoC", "1", "random", 0): 0.9,
-})  # fmt: skip
-BESIDE = 5.5  # points: half of 0.1 for the second query, half of 0.01 for the second seed
-
-
-def test_grid_means_by_hand() -> None:
-    found = grid_means(CELLS).set_index(["pooling", "windows", "mask"])["mAP"]
-    assert len(found) == 9
-    assert found["GeM", "1", "none"] == pytest.approx(30 + BESIDE)
-    assert found["GeM", "1", "random"] == pytest.approx(
-        100 * 0.7 / 3 + BESIDE
-    )  # over the draws, too
-    assert found["SPoC", "1", "random"] == pytest.approx(90 + BESIDE)
-
-
-def test_draws_by_hand() -> None:
-    first, second = draw_table(CELLS).to_dict("records")
-    assert [first.pop("windows"), second.pop("windows")] == ["1", "max 3"]
-    draws = {"random: least": 10, "random: mean": 70 / 3, "random: most": 40}
-    for row, none, most in ((first, 30, 40), (second, 20, 10)):
-        expected = {"no mask": none, "MAX-Mask": most, **draws}
-        assert row == pytest.approx({name: value + BESIDE for name, value in expected.items()})
-
-
-def test_the_tables_of_a_real_grid(toy: Study) -> None:
-    cells = grid(toy)
-    means = grid_means(cells).set_index(["pooling", "windows", "mask"])["mAP"]
-    per_query = [toy.results(toy.untrained("gem", seed)).per_query for seed in toy.profile.seeds]
-    assert means["GeM", "1", "none"] == pytest.approx(
-        np.mean([mean_average_precision(one, "Medium") for one in per_query])
-    )
-    table = draw_table(cells).set_index("windows")
-    for windows in table.index:
-        row = table.loc[windows]
-        assert row["MAX-Mask"] == pytest.approx(means["GeM", windows, "max"])
-        assert row["random: least"] <= row["random: mean"] <= row["random: most"]
-        assert row["random: mean"] == pytest.approx(means["GeM", windows, "random"])
 
 
 def test_trials_by_hand() -> None:
@@ -158,8 +94,11 @@ def test_swept_keeps_the_order_asked_for(toy: Study) -> None:
         assert len(set(arms)) == len(arms)
 
 
-def test_the_pyramid_is_the_same_runs_at_more_sizes(toy: Study, trained: list[RunConfig]) -> None:
-    table = pyramid_table(toy, ("gem", "dagf"), scales=(1.0, 0.7), distractors=2)
+def test_the_pyramid_is_the_same_runs_at_more_sizes(
+    toy: Study, trained: list[RunConfig], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(ablations, "PYRAMID_DISTRACTORS", 2)
+    table = pyramid_table(toy, ("gem", "dagf"), scales=(1.0, 0.7))
     assert trained == []
     assert list(table["images"]) == ["one size", "one size", "pyramid", "pyramid"]
     assert list(table["method"]) == ["GeM", "DAGF"] * 2
@@ -289,12 +228,12 @@ def test_the_last_contrast_is_the_worst_bin_minus_the_first(toy: Study) -> None:
         ]
         gained = sum(by_seed) / 2
         for one, (name, _, _) in zip(found, bins, strict=False):
-            assert one.mean == pytest.approx(gained[name].mean(), nan_ok=True)
+            assert one.joint.mean == pytest.approx(gained[name].mean(), nan_ok=True)
             assert one.queries == gained[name].notna().sum()
         growth = (
             gained[bins[-1][0]] - gained[bins[0][0]]
         ).dropna()  # of the queries that have both
-        assert found[-1].mean == pytest.approx(growth.mean(), nan_ok=True)
+        assert found[-1].joint.mean == pytest.approx(growth.mean(), nan_ok=True)
         assert found[-1].queries == len(growth)
     assert contrast(toy, "dagf", "gem", "Medium").queries == len(toy.test.queries)
 
@@ -305,10 +244,10 @@ def test_a_bin_without_positives_says_nothing(
     monkeypatch.setenv("DAGF_ROOT", str(toy_root))
     control = control_of(toy)  # it has nothing but the first bin
     first, *others, growth = gains(control, "dagf", "gem", "occlusion")
-    assert first.mean == pytest.approx(contrast(control, "dagf", "gem", "Medium").mean)
+    assert first.joint.mean == pytest.approx(contrast(control, "dagf", "gem", "Medium").joint.mean)
     for one in (*others, growth):
         assert (one.queries, one.clusters) == (0, 0)
-        assert np.isnan([one.mean, one.p, *one.over_queries]).all()
+        assert np.isnan([*one.joint, one.p, *one.over_queries]).all()
         assert one.verdict == "no difference shown"
 
 
@@ -327,11 +266,12 @@ def test_photographs_have_no_records(
         records(replace(study, training=None))
 
 
-def test_chance_is_the_mean_over_all_orders() -> None:
+def test_chance_is_the_mean_over_all_orders(monkeypatch: pytest.MonkeyPatch) -> None:
     """One positive among three images: the APs 1, 1/4, 1/6 are equally likely."""
     query = Query("q.jpg", {"ok": np.array([0]), "junk": np.array([1])})
     test = Benchmark("made", Path(), ("a", "b", "c", "d"), (query,) * 300)
-    (row,) = chance(test, draws=20).to_dict("records")
+    monkeypatch.setattr(ablations, "DRAWS", 20)
+    (row,) = chance(test).to_dict("records")
     assert (row["query_set"], row["setting"]) == ("query", "Classic")
     assert row["mAP"] == pytest.approx(100 * (1 + 1 / 4 + 1 / 6) / 3, abs=1.5)
     assert chance(test).equals(chance(test))

@@ -76,15 +76,11 @@ def test_contrast_by_hand() -> None:
     assert found.over_queries.mean == pytest.approx(20)
     assert found.over_queries.low >= 15 - 1e-9
     assert found.over_queries.high <= 25 + 1e-9
-    assert found.mean == pytest.approx(20)
     assert found.verdict == "above"
-    joint, p_joint = two_way([[10, 20], [20, 30], [30, 10]], [0, 1, 2])
+    joint, _ = two_way([[10, 20], [20, 30], [30, 10]], [0, 1, 2])
     assert found.joint == pytest.approx(joint)
-    assert found.p_joint == pytest.approx(p_joint)
-    assert (
-        found.p_queries == 2 / 8
-    )  # of the eight sign patterns of three queries, these signs and their mirror image
-    assert found.p == found.p_queries
+    # Of the eight sign patterns of three queries, these signs and their mirror image.
+    assert found.p == 2 / 8
     (row,) = contrast_table([found]).to_dict("records")
     assert (row["what"], row["minus"], row["verdict"]) == ("DAGF", "GeM", found.verdict)
     assert row["difference [95 %]"] == joint.signed
@@ -116,8 +112,7 @@ def test_a_query_that_lacks_a_seed_is_left_out() -> None:
         "Hard",
         "query-2",
     )
-    assert found.p_joint == two_way([[1, 3], [3, 5]], [0, 1])[1]
-    assert found.p_queries == sign_flip([2, 4], [0, 1])
+    assert found.p == max(two_way([[1, 3], [3, 5]], [0, 1])[1], sign_flip([2, 4], [0, 1]))
 
 
 def test_queries_of_one_cluster_count_once() -> None:
@@ -125,19 +120,18 @@ def test_queries_of_one_cluster_count_once() -> None:
     together = contrast_of(apart, np.array([3, 3, 3, 8]), "a", "b", "Hard")
     assert (together.queries, together.clusters) == (4, 2)
     assert together.over_queries.low == -1  # the second landmark alone
-    assert together.p_queries == 1
+    assert together.p == 1
 
 
-def made(p_joint: float, p_queries: float) -> Contrast:
-    return Contrast(
-        "a", "b", "Medium", "query", 3, 9, 9, *[Interval(2, 1, 3)] * 3, p_joint, p_queries
-    )
-
-
-def test_the_p_value_is_the_larger_one_and_missing_if_one_is() -> None:
-    assert made(0.1, 0.2).p == made(0.2, 0.1).p == 0.2
-    assert np.isnan(made(nan, 0.2).p)
-    assert np.isnan(made(0.2, nan).p)
+@pytest.mark.parametrize("p_joint", [0.1, 0.4, nan])
+def test_the_p_value_is_the_larger_one_and_missing_if_one_is(
+    p_joint: float, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(contrasts, "two_way", lambda *_: (Interval(1, 0, 2), p_joint))
+    apart = pd.DataFrame({0: [1.0, 2, 3], 1: [1.0, 2, 3]})
+    found = contrast_of(apart, np.arange(3), "a", "b", "Hard")
+    expected = nan if np.isnan(p_joint) else max(p_joint, 0.25)
+    assert found.p == pytest.approx(expected, nan_ok=True)
 
 
 def test_ranked_by_the_mean_in_each_query_set() -> None:
@@ -165,10 +159,7 @@ def test_a_verdict_needs_every_interval(
     one: tuple[float, float], others: tuple[float, float], verdict: str, place: int
 ) -> None:
     intervals = [Interval(0, *(one if number == place else others)) for number in range(3)]
-    assert (
-        Contrast("dagf", "gem", "Medium", "query", 3, 9, 9, *intervals, 0.01, 0.01).verdict
-        == verdict
-    )
+    assert Contrast("dagf", "gem", "Medium", "query", 3, 9, 9, *intervals, 0.01).verdict == verdict
 
 
 @pytest.mark.parametrize(

@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator
 from dataclasses import replace
+from itertools import product
 from pathlib import Path
 
 import numpy as np
@@ -20,6 +21,7 @@ from dagf.analysis.grid import (
     NAMES,
     POWERS,
     WINDOW_SETS,
+    draw_table,
     filters_of,
     grid,
     kept_fractions,
@@ -32,7 +34,7 @@ from dagf.datasets.images import ImageSpec
 from dagf.model.pooling import GeM, SPoC
 from dagf.model.scale_mask import MaxMask, ScaleAndMask, SumMask
 from dagf.model.variants import VARIANTS, variant
-from dagf.retrieval.metrics import evaluate
+from dagf.retrieval.metrics import evaluate, mean_average_precision
 from dagf.study.study import Study
 
 pytestmark = pytest.mark.usefixtures("one_process")
@@ -224,3 +226,48 @@ def test_an_image_of_which_a_mask_keeps_dead_cells_only_resembles_nothing() -> N
         np.array([[0.0, 0.0], [3.0, 4.0]], np.float32),
     ]
     assert summed(parts) == pytest.approx(np.array([[0, 0], [0.6, 0.8]]))
+
+
+def grid_rows(values: dict[tuple[str, str, str, int], float]) -> pd.DataFrame:
+    """Rows of the grid: (pooling, windows, mask, draw) -> AP of the first query and seed."""
+    rows = [
+        (*key, seed, query, value + 0.1 * query + 0.01 * seed, 2)
+        for (key, value), seed, query in product(values.items(), (0, 1), (0, 1))
+    ]
+    rows += [
+        (*key, seed, 2, float("nan"), 0) for key in values for seed in (0, 1)
+    ]  # a query without positives
+    names = ["pooling", "windows", "mask", "draw", "seed", "query", "AP", "positives"]
+    table = pd.DataFrame(rows, columns=names).assign(query_set="query")
+    return pd.concat(
+        [table, table.assign(query_set="query-plain", AP=0.9)]
+    )  # another set, which counts nowhere
+
+
+CELLS = grid_rows({
+    ("GeM", "1", "none", 0): 0.3, ("GeM", "1", "max", 0): 0.4, ("GeM", "max 3", "none", 0): 0.2,
+    ("GeM", "max 3", "max", 0): 0.1, ("SPoC", "1", "none", 0): 0.5, ("SPoC", "1", "max", 0): 0.6,
+    **{("GeM", "1", "random", draw): 0.1 * draw for draw in (1, 2, 4)},
+    **{("GeM", "max 3", "random", draw): 0.1 * draw for draw in (1, 2, 4)},
+    ("SPoC", "1", "random", 0): 0.9,
+})  # fmt: skip
+BESIDE = 5.5  # points: half of 0.1 for the second query, half of 0.01 for the second seed
+
+
+def test_draws_by_hand() -> None:
+    first, second = draw_table(CELLS).to_dict("records")
+    assert [first.pop("windows"), second.pop("windows")] == ["1", "max 3"]
+    draws = {"random: least": 10, "random: mean": 70 / 3, "random: most": 40}
+    for row, none, most in ((first, 30, 40), (second, 20, 10)):
+        expected = {"no mask": none, "MAX-Mask": most, **draws}
+        assert row == pytest.approx({name: value + BESIDE for name, value in expected.items()})
+
+
+def test_the_draws_of_a_real_grid(toy: Study, cells: pd.DataFrame) -> None:
+    table = draw_table(cells).set_index("windows")
+    assert list(table.index) == [*WINDOW_SETS]
+    assert (table["random: least"] <= table["random: mean"]).all()
+    assert (table["random: mean"] <= table["random: most"]).all()
+    gem = [toy.results(toy.untrained("gem", seed)).per_query for seed in toy.profile.seeds]
+    means = [mean_average_precision(one, "Medium") for one in gem]
+    assert table["no mask"]["1"] == pytest.approx(np.mean(means))

@@ -28,7 +28,6 @@ from dagf.analysis.localise import (
     pixel_auc,
     pointing,
     random_cams,
-    worst_images,
 )
 from dagf.datasets.benchmark import TrainingSet
 from dagf.datasets.images import ImageSpec, load_image, to_input
@@ -294,7 +293,6 @@ def test_summaries_by_hand() -> None:
     assert graded["AUC, junk"][0] == pytest.approx(70)
     assert np.isnan(graded["energy, junk"][0])  # its mask covers more than a quarter
     assert graded[["AUC, hard", "pointing, hard", "energy, hard"]].isna().all(axis=None)
-    assert worst_images(FRAME, "m", 2) == ["c", "b"]
 
 
 @pytest.mark.study

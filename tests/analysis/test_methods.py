@@ -26,10 +26,9 @@ from dagf.analysis.methods import (
     descriptors_of,
     evaluated,
     gems,
+    heads_of,
     method_table,
     reranking_table,
-    trained_heads,
-    untrained_heads,
     whitening_table,
     whitenings,
 )
@@ -83,8 +82,8 @@ def test_whitenings_are_those_of_all_dimensions(count: int, size: int) -> None:
         right = pca_whitening(known, dimensions, power)(other)
         assert np.allclose(whiten(other) @ whiten(other).T, right @ right.T, atol=1e-5)
     most = min(count - 1, size)
-    names = [name for name, _ in whitenings(known, (1.0, 0.5, 99), (0.5,))]
-    assert names == [NONE, f"{most // 2}-d, power 0.5", f"{most}-d, power 0.5"]
+    names = [name for name, _ in whitenings(known, (1.0, 0.5, 99))]
+    assert names[3:] == [f"{most // 2}-d, power 0.5", f"{most}-d, power 0.5"]
 
 
 def per_query(validation: Sequence[float], test: Sequence[float], seed: int) -> pd.DataFrame:
@@ -108,7 +107,8 @@ def test_the_held_out_instances_alone_choose_the_whitening(
         lambda _, asked: [table[table["part"] == trial.part] for _, trial in asked],
     )  # fmt: skip
     study: Any = SimpleNamespace()
-    plain, whitened = methods.methods(study, {"GeM": {0: ("gem", 0), 1: ("gem", 1)}})
+    monkeypatch.setattr(methods, "heads_of", lambda *_: {"GeM": {0: None, 1: None}})
+    plain, whitened = methods.methods(study, ["gem"], trained=True)
     assert (plain.whitening, whitened.whitening) == (NONE, "one")
     assert (plain.name, whitened.name) == ("GeM", "GeM, whitened to one")
     assert (plain.validation, whitened.validation) == pytest.approx((90, 60))
@@ -120,8 +120,8 @@ def test_a_table_of_methods(study: Study) -> None:
     assert [one.title for one in found] == ["GeM, untrained"] * 2 + ["GeM"] * 2
     assert chosen.validation == max(one.validation for one in found)
     assert found[0].runs == "" and found[2].runs.count("(seed ") == 2
-    others = methods.methods(study, untrained_heads(study, ["mac", "scale-mask-spoc"]))
-    shown = [*found, *others, *methods.methods(study, trained_heads(study, ["dagf"]))]
+    others = methods.methods(study, ["mac", "scale-mask-spoc"], trained=False)
+    shown = [*found, *others, *methods.methods(study, ["dagf"], trained=True)]
     table = method_table(study, shown)
     assert list(table["method"][4:]) == [
         *["MAC, untrained"] * 2, *["SPoC + scale and mask, untrained"] * 2, *["DAGF"] * 2,
@@ -166,8 +166,7 @@ def test_a_verdict_on_one_of_the_two_gems_says_that_it_is_no_more(
     )
     study: Any = SimpleNamespace(test=of_test)
     monkeypatch.setattr(methods, "gems", lambda _: ([plain, chosen], chosen))
-    monkeypatch.setattr(methods, "methods", lambda *_: [middle, high])
-    monkeypatch.setattr(methods, "trained_heads", lambda *_: {})
+    monkeypatch.setattr(methods, "methods", lambda *_, **__: [middle, high])
     table = against_gem(study)
     assert list(table["minus"]) == ["chosen GeM (GeM)", "GeM off the shelf"] * 2
     assert list(table["mAP"]) == ["40.7 − 50.7", "40.7 − 30.7", "60.7 − 50.7", "60.7 − 30.7"]
@@ -228,7 +227,7 @@ def test_whitening_is_learned_on_training_images_under_each_head(
 
 
 def test_re_ranking_has_a_row_a_method_and_the_plain_search(study: Study) -> None:
-    shown = methods.methods(study, untrained_heads(study, ["mac", "gem"]))
+    shown = methods.methods(study, ["mac", "gem"], trained=False)
     table = reranking_table(study, shown)
     assert list(table["method"]) == [f"MAC{UNTRAINED}"] * 14 + [f"GeM{UNTRAINED}"] * 14
     assert list(table["re-ranking"]) == [NONE, *RERANKINGS] * 4
@@ -250,7 +249,7 @@ def test_the_count_of_the_best_held_out_map_is_used_on_the_test(
     study: Study, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(methods, "COUNTS", (2, 5, 1000))  # the last is more than there are
-    shown = methods.methods(study, untrained_heads(study, ["mac"]))
+    shown = methods.methods(study, ["mac"], trained=False)
     table = reranking_table(study, shown).set_index(["whitening", "re-ranking"])
     assert study.training is not None
     benchmarks = {VALIDATION: study.training.validation, TEST: study.test}
@@ -276,7 +275,7 @@ def test_a_permuted_test_changes_no_choice(study: Study, monkeypatch: pytest.Mon
         return whole(benchmark, scores, settings)
 
     def tables(one: Study) -> list[pd.DataFrame]:
-        shown = methods.methods(one, untrained_heads(one, ["mac", "spoc"]))
+        shown = methods.methods(one, ["mac", "spoc"], trained=False)
         return [method_table(one, shown), reranking_table(one, shown[2:])]
 
     first = tables(study)
@@ -289,7 +288,7 @@ def test_a_permuted_test_changes_no_choice(study: Study, monkeypatch: pytest.Mon
 
 
 def test_what_decides_an_evaluation_names_it(study: Study, tmp_path: Path) -> None:
-    heads = untrained_heads(study, ["mac"])[f"MAC{UNTRAINED}"]
+    heads = heads_of(study, ["mac"], trained=False)[f"MAC{UNTRAINED}"]
 
     def files(one: Study, **changes: Any) -> set[str]:
         evaluated(one, [(heads, Trial(**{"part": TEST, **changes}))])
@@ -301,7 +300,7 @@ def test_what_decides_an_evaluation_names_it(study: Study, tmp_path: Path) -> No
     assert files(study) == plain
     other = replace(study, test_id="other images")
     for count, (one, changes) in enumerate(
-        ((study, {"part": VALIDATION}), (study, {"powers": (0.1,)}), (other, {})), start=2
+        ((study, {"part": VALIDATION}), (study, {"sizes": (8,)}), (other, {})), start=2
     ):
         assert len(files(one, **changes)) == count
 

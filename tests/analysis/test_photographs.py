@@ -7,13 +7,11 @@ from typing import Any
 
 import numpy as np
 import pytest
-import torch
-from PIL import Image
 
-from dagf.analysis import ablations, photographs
-from dagf.analysis.ablations import CUT_WINDOWS
+from dagf.analysis import grid, photographs
+from dagf.analysis.grid import CUT_WINDOWS
 from dagf.analysis.methods import NONE, gems
-from dagf.analysis.photographs import all_tables, fewer, of_role, unlabelled, write_views
+from dagf.analysis.photographs import all_tables, fewer, trained_on
 from dagf.datasets.folder import training_images
 from dagf.retrieval.metrics import evaluate, mean_average_precision
 from dagf.retrieval.rerank import RERANKINGS
@@ -58,11 +56,11 @@ def test_every_table_has_its_rows(
     for name, few in arms.items():
         monkeypatch.setattr(photographs, name, few)
     assert "masks-earlier-cut" not in all_tables(study, folder)  # it has no earlier map to cut at
-    monkeypatch.setitem(ablations.EARLIER, study.backbone.name, "")
+    monkeypatch.setitem(grid.EARLIER, study.backbone.name, "")
     tables = all_tables(study, folder)
-    assert all(one.title and one.caption.endswith(".") for one in tables.values())
-    assert "Chosen on 2 held-out training instances" in tables["shelf-ablation"].caption
-    frames = {name: one.frame for name, one in tables.items()}
+    assert all(title and caption.endswith(".") for title, caption, _ in tables.values())
+    assert "Chosen on 2 held-out training instances" in tables["shelf-ablation"][1]
+    frames = {name: frame for name, (_, _, frame) in tables.items()}
 
     shelf, trained = frames["shelf-ablation"], frames["trained-ablation"]
     assert list(shelf["method"]) == ["MAC"] * 2 + ["GeM"] * 2
@@ -107,8 +105,8 @@ def test_every_table_has_its_rows(
 
     diverse = frames["diversity"]
     found = diverse.drop_duplicates("trained on").set_index("trained on")
-    assert found["images"].to_dict() == {"–": 0, "instances": 20, "sorts": 4, "no labels": 120}
-    assert found["classes"].to_dict() == {"–": 0, "instances": 4, "sorts": 2, "no labels": 20}
+    assert found["images"].to_dict() == {"–": 0, "instances": 20, "sorts": 4}
+    assert found["classes"].to_dict() == {"–": 0, "instances": 4, "sorts": 2}
 
     for name, count in (("reranking", 2), ("reranking-trained", 4)):
         assert len(frames[name]) == count * (1 + len(RERANKINGS))
@@ -134,33 +132,12 @@ def test_smaller_sets_lie_within_larger_ones(study: Study) -> None:
 
 
 def test_another_role_has_classes_of_its_own(study: Study, folder: Path) -> None:
-    sorts = of_role(study, folder, "train-sorts").training
+    sorts = trained_on(study, *training_images(folder, "train-sorts")).training
     assert sorts is not None
     assert study.training is not None
     assert sorts.files == tuple(training_images(folder, "train-sorts")[0])
     assert sorts.labels == (0, 0, 1, 1)
     assert sorts.id != study.training.id
-
-
-def test_augmented_views_are_always_the_same(study: Study, tmp_path: Path) -> None:
-    other = unlabelled(study, 2)
-    data, spec = other.training, other.plan(heads=True).training
-    assert data is not None
-    assert study.training is not None
-    assert data.labels == tuple(photo for photo in range(20) for _ in range(2))
-    assert (spec.landmarks, spec.views) == (2, 2)  # as many images in a step
-    names = ("3-0.jpg", "3-1.jpg")
-    first = [file.read_bytes() for file in data.files if file.name in names]
-    torch.manual_seed(99)
-    expected = torch.rand(1)
-    torch.manual_seed(99)
-    write_views(study.training.files, tmp_path, 32, 2, 3)
-    assert torch.rand(1) == expected  # the global generator goes on as if nothing had happened
-    assert [(tmp_path / name).read_bytes() for name in names] == first
-    assert first[0] != first[1]
-    with Image.open(tmp_path / names[0]) as image:
-        assert image.size == (32, 32)
-    assert unlabelled(study, 2).training == data
 
 
 PRODUCTS, ASKED = 4, ("Bravo-Orange-Juice", "Tropicana-Apple-Juice")

@@ -1,7 +1,6 @@
 """The registered contrasts: who is compared with whom, and each by hand on tiny inputs."""
 
 from collections.abc import Sequence
-from dataclasses import replace
 from itertools import product
 from types import SimpleNamespace
 from typing import Any
@@ -67,47 +66,28 @@ def per_query(points: Sequence[float]) -> pd.DataFrame:
 
 
 def test_the_registered_pairs() -> None:
-    assert registered.PRIMARY == ("dagf", "gem")
-    assert set(RIVALS) >= {
-        "mac",
-        "spoc",
-        "rmac",
-        "crow",
-        "netvlad",
-        "solar",
-        "glam",
-        "se",
-        "cbam",
-        "delf",
-    }
+    others = "mac spoc rmac crow netvlad solar glam se cbam delf"
+    assert registered.PRIMARY == ("dagf", "gem") and set(RIVALS) >= {*others.split()}
     assert {*RIVALS, *sum(MODULES, ())} <= set(VARIANTS)
-    assert (
-        VARIANTS["attention"].spatial
-        == VARIANTS["spatial"].spatial
-        == VARIANTS["dagf"].spatial
-        == "evaluator"
+    spatial, channel, both, dagf = (
+        VARIANTS[arm] for arm in ("spatial", "channel", "attention", "dagf")
     )
-    assert (VARIANTS["spatial"].channel, VARIANTS["channel"].spatial) == (False, None)
+    assert spatial.spatial == both.spatial == dagf.spatial == "evaluator"
+    assert (spatial.channel, channel.spatial) == (False, None)
 
 
 def test_primary_rivals_and_modules_ask_for_their_arms() -> None:
     study: Any = Pretended(dagf=[[0.7, 0.6], [0.6, 0.6]], se=[[0.5, 0.6], [0.5, 0.5]])
-    assert registered.primary(study).mean == pytest.approx(12.5)
+    assert registered.primary(study).joint.mean == pytest.approx(12.5)
     assert {*study.asked} == {(("dagf", "gem"), False)}  # end to end
-    assert [one.minus for one in registered.rivals(study)] == [
-        "SPoC",
-        "GeM + SE",
-    ]  # those that the sweep has
-    assert [one.mean for one in registered.rivals(study)] == pytest.approx([12.5, 10])
+    rivals = registered.rivals(study)  # those that are trained as heads
+    assert [one.minus for one in rivals] == ["SPoC", "GeM + SE"]
+    assert [one.joint.mean for one in rivals] == pytest.approx([12.5, 10])
     assert (("dagf", "spoc"), True) in study.asked
     study.asked.clear()
     registered.modules(study)
-    pairs = [
-        ("spatial", "gem"),
-        ("channel", "gem"),
-        ("attention", "spatial"),
-        ("attention", "channel"),
-    ]
+    pairs = [("spatial", "gem"), ("channel", "gem")]
+    pairs += [("attention", "spatial"), ("attention", "channel")]
     assert list(dict.fromkeys(study.asked)) == [(pair, True) for pair in pairs]
 
 
@@ -120,34 +100,10 @@ def test_the_interaction_by_hand() -> None:
     found = registered.interaction(study)
     first = [(0.9 - 0.4) - (0.6 - 0.4) - (0.5 - 0.4), (0.5 - 0.3) - (0.5 - 0.3) - (0.5 - 0.3)]
     second = [(0.8 - 0.4) - (0.6 - 0.4) - (0.5 - 0.4), (0.5 - 0.3) - (0.6 - 0.3) - (0.5 - 0.3)]
-    assert found.over_seeds == pytest.approx(
-        t_interval([100 * np.mean(first), 100 * np.mean(second)])
-    )
+    by_seed = t_interval([100 * np.mean(first), 100 * np.mean(second)])
+    assert found.over_seeds == pytest.approx(by_seed)
     assert (found.setting, found.queries) == ("Medium", 2)
     assert {*study.asked} == {(("attention", "spatial", "channel", "gem"), True)}
-
-
-def test_the_level_of_gem_in_each_comparison(monkeypatch: pytest.MonkeyPatch) -> None:
-    cells = pd.DataFrame(
-        {"query_set": "query", "positives": 3, "pooling": "GeM", "windows": "1", "mask": "none"},
-        [0],
-    )
-    cells = cells.assign(AP=0.25)
-    others = [
-        cells.assign(**{name: value}, AP=0.9)
-        for name, value in {"pooling": "SPoC", "mask": "max"}.items()
-    ]
-    monkeypatch.setattr(
-        registered,
-        "grid",
-        lambda *_: pd.concat([cells, *others, cells.assign(positives=0, AP=nan)]),
-    )
-    study: Any = Pretended(gem=[[0.4, 0.4], [0.2, 0.6]])
-    levels = registered.gem_levels(study)
-    assert levels.pop("untrained heads on frozen maps") == 25
-    names = ["trained end to end", "trained heads on frozen maps"]
-    assert levels == pytest.approx(dict.fromkeys(names, 40))
-    assert {*study.asked} == {(("gem",), False), (("gem",), True)}
 
 
 def test_the_family_in_its_order_and_what_was_added_after_a_look(
@@ -160,43 +116,39 @@ def test_the_family_in_its_order_and_what_was_added_after_a_look(
     assert list(FAMILY) == list(counts)
     for name, group in FAMILY.items():
         made = [SimpleNamespace(p=0.001 * (1 + place)) for place in range(counts[name])]
-        monkeypatch.setitem(FAMILY, name, replace(group, contrasts=lambda _, made=made: made))
+        monkeypatch.setitem(FAMILY, name, group._replace(contrasts=lambda _, made=made: made))
     study: Any = None
     members = registered.family(study)
-    assert [one.group for one in members] == [name for name in counts for _ in range(counts[name])]
+    assert [(one.group, one.place) for one in members] == [
+        (name, place) for name, count in counts.items() for place in range(count)
+    ]
     assert [one.adjusted for one in members] == list(holm([one.contrast.p for one in members]))
-    late = [(one.group, round(1000 * one.contrast.p) - 1) for one in members if one.late]
+    late = [(one.group, one.place) for one in members if one.late]
     worst, control = [("nuisances", place) for place in (3, 4, 5)], [("control", 0), ("control", 1)]
     maps = [("attention maps", place) for place in (1, 2, *range(4, 12))]
     assert late == [*worst, *control, *maps]
-    assert {name: group.notebook[:2] for name, group in FAMILY.items()} == {
-        "rivals": "06", "modules": "05", "masks": "04", "nuisances": "05", "control": "05",
-        "attention maps": "03",
-    }  # fmt: skip
+    assert [group.notebook[:2] for group in FAMILY.values()] == ["06", "05", "04", "05", "05", "03"]
 
 
 def test_masks_by_hand(monkeypatch: pytest.MonkeyPatch) -> None:
     """The random mask is the mean of its draws; SPoC and queries without positives are out."""
     one, three = "1", "max 1, 2, 3"
     points = {
-        (one, "none", 0): 0.3,
-        (one, "max", 0): 0.5,
-        (three, "none", 0): 0.4,
-        (three, "max", 0): 0.6,
-    }
+        (one, "none", 0): 0.3, (one, "max", 0): 0.5,
+        (three, "none", 0): 0.4, (three, "max", 0): 0.6,
+    }  # fmt: skip
     points |= {(one, "random", draw): 0.2 + 0.1 * draw for draw in range(3)}
     points |= {(three, "random", draw): 0.5 + 0.1 * draw for draw in range(3)}
     rows = [
         (*key, seed, query, value + 0.1 * query)
-        for key, value in points.items()
-        for seed, query in SEEN
+        for (key, value), seed, query in product(points.items(), (0, 1), (0, 1))
     ]
     table = pd.DataFrame(rows, columns=["windows", "mask", "draw", "seed", "query", "AP"])
     table = table.assign(pooling="GeM", positives=3, query_set="query")
     others = [table.assign(pooling="SPoC", AP=0.0), table.assign(query=7, positives=0, AP=nan)]
     others += [table.assign(query_set="query-2", AP=0.0)]
     monkeypatch.setattr(registered, "grid", lambda *_: pd.concat([table, *others]))
-    study: Any = Pretended()
+    study: Any = Pretended(dagf=[[0.7, 0.7], [0.7, 0.7]], gem=[[0.4, 0.4], [0.2, 0.6]])
     found = registered.masks(study)
     assert [(contrast.what, contrast.minus) for contrast in found] == [
         ("GeM + max windows 1, 2, 3", "GeM"),
@@ -204,20 +156,20 @@ def test_masks_by_hand(monkeypatch: pytest.MonkeyPatch) -> None:
         ("GeM + MAX-Mask", "GeM + random mask"),
         ("GeM + max windows 1, 2, 3 + MAX-Mask", "GeM + max windows 1, 2, 3 + random mask"),
     ]
-    assert [contrast.mean for contrast in found] == pytest.approx([10, 20, 20, 0], abs=1e-9)
+    assert [contrast.joint.mean for contrast in found] == pytest.approx([10, 20, 20, 0], abs=1e-9)
     assert {(contrast.seeds, contrast.queries) for contrast in found} == {(2, 2)}
-    assert {contrast.runs for contrast in found} == {
-        "backbones: backbone-0 (seed 0), backbone-1 (seed 1)"
-    }
-    beside = registered.beside(Pretended(dagf=[[0.7, 0.7], [0.7, 0.7]]))  # type: ignore[arg-type]
-    (heads,) = beside["rivals"]
-    assert (heads.what, heads.minus, heads.mean) == ("DAGF's head", "GeM's head", pytest.approx(20))
-    assert {one.what for one in beside["masks"]} == {"GeM + max windows 1, 2, 3 + MAX-Mask"}
-    minus = {one.minus: one.mean for one in beside["masks"]}
+    backbones = "backbones: backbone-0 (seed 0), backbone-1 (seed 1)"
+    assert {contrast.runs for contrast in found} == {backbones}
+
+    heads, *schemes = (member.contrast for member in registered.beside(study))
+    assert {member.place for member in registered.beside(study)} == {-1}
+    assert (heads.what, heads.minus) == ("DAGF's head", "GeM's head")
+    assert heads.joint.mean == pytest.approx(30)
+    assert {one.what for one in schemes} == {"GeM + max windows 1, 2, 3 + MAX-Mask"}
+    minus = {one.minus: one.joint.mean for one in schemes}
     assert minus == {"GeM + max windows 1, 2, 3": pytest.approx(20), "GeM": pytest.approx(30)}
-
-
-SEEN = tuple(product((0, 1), (0, 1)))  # seeds and queries
+    levels = [*registered.gem_levels(study).values()]
+    assert levels == pytest.approx([40, 40, 35])  # end to end, as heads, untrained
 
 
 def test_looks_by_hand(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -228,32 +180,25 @@ def test_looks_by_hand(monkeypatch: pytest.MonkeyPatch) -> None:
         (1, "c", 0.25): ((0.6, 0.7), (0.6, 0.5)),
         (1, "d", 0.0): ((nan, nan), (nan, nan)),
     }
+    others = ("feature norm", "centre prior", "Grad-CAM", "random map")
     rows = [
         (*key, seed, name, value, value / 2, value / 4)
         for key, seeds in points.items()
         for seed, (ours, norm) in enumerate(seeds)
-        for name, value in {
-            "region evaluator": ours,
-            "feature norm": norm,
-            "centre prior": norm + 0.1,
-            "Grad-CAM": norm - 0.1,
-            "random map": 0.5,
-            "x": 0,
-        }.items()
-    ]
+        for name, value in zip(
+            ("region evaluator", *others, "x"), (ours, norm, norm + 0.1, norm - 0.1, 0.5, 0.0),
+            strict=True,
+        )
+    ]  # fmt: skip
     names = ["landmark", "file", "area", "seed", "map", "AUC", "pointing", "energy"]
     table = pd.DataFrame(rows, columns=names).sample(frac=1, random_state=0)
     monkeypatch.setattr(registered, "localisations", lambda _: table)
     study: Any = Pretended()
     found = registered.looks(study)
-    others, scores = (
-        ("feature norm", "centre prior", "Grad-CAM", "random map"),
-        ("AUC", "pointing", "energy inside"),
-    )
-    assert [(one.what, one.minus) for one in found] == [
-        ("region evaluator", other) for other in others for _ in scores
+    scores = ("pixel AUC", "pointing", "energy inside")
+    assert [(one.what, one.minus, one.setting) for one in found] == [
+        ("region evaluator", other, score) for other in others for score in scores
     ]
-    assert [one.setting for one in found] == ["pixel AUC", "pointing", "energy inside"] * 4
     assert {one.runs for one in found} == {"dagf-0 (seed 0), dagf-1 (seed 1)"}
     norm, pointing, energy, centre, *_ = found
     by_seed = [100 * (0.4 + 0.1 - 0.1) / 3, 100 * (0.2 + 0.1 + 0.1) / 3]
@@ -263,10 +208,8 @@ def test_looks_by_hand(monkeypatch: pytest.MonkeyPatch) -> None:
     assert (norm.queries, norm.clusters, norm.seeds) == (3, 2, 2)
     alone = (100 * (-0.1 + 0.1) / 2, 100 * (0.4 + 0.1 + 0.2 + 0.1) / 4)  # landmark 1 and landmark 0
     assert norm.over_queries[1:] == pytest.approx(alone)
-    small = [
-        100 * (0.4 - 0.1) / 2 / 4,
-        100 * (0.2 + 0.1) / 2 / 4,
-    ]  # energy: of masks that cover a quarter at most
+    # Energy: of masks that cover a quarter at most.
+    small = [100 * (0.4 - 0.1) / 2 / 4, 100 * (0.2 + 0.1) / 2 / 4]
     assert energy.over_seeds == pytest.approx(t_interval(small))
     assert energy.queries == 2
 
@@ -281,8 +224,7 @@ def test_nuisances_take_the_growth_of_each_and_what_it_ends_in(
         places = ("first", "middle", "worst", "worst minus mildest")
         names = [f"{nuisance}: {place}" for place in places]
         return [
-            Contrast(arm, baseline, name, "query", 2, 2, 2, flat, flat, flat, 0.5, 0.5)
-            for name in names
+            Contrast(arm, baseline, name, "query", 2, 2, 2, flat, flat, flat, 0.5) for name in names
         ]
 
     monkeypatch.setattr(registered.ablations, "gains", gains)

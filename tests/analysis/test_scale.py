@@ -224,7 +224,7 @@ def test_costs_grow_by_their_exponents() -> None:
 
 def test_the_outlook_is_arithmetic() -> None:
     took = pd.DataFrame({"stage": ["backbone", "all, overlapped"], "ms per image": [0.9, 1.0]})
-    found = scale.outlook(table(), took, images=100_000_000).set_index("what")["figure"].to_dict()
+    found = scale.outlook(table(), took).set_index("what")["figure"].to_dict()
     assert found == {
         "extract all images": "28 h",  # 1e8 x 1 ms
         "descriptors in half precision": "26 GB",  # 512 MB x 100 / 2
@@ -242,7 +242,7 @@ def test_a_build_is_at_least_linear(fitted: float, monkeypatch: pytest.MonkeyPat
     found.loc["build s", "exponent"] = fitted
     monkeypatch.setattr(scale, "growth", lambda _: found.reset_index())
     took = pd.DataFrame({"stage": ["all, overlapped"], "ms per image": [1.0]})
-    row = scale.outlook(table(), took, images=100_000_000).set_index("what").loc["build the index"]
+    row = scale.outlook(table(), took).set_index("what").loc["build the index"]
     assert row["figure"] == "0.6 h"
     assert row["from"] == f"linear in the rows: no build grows by less (fitted: {fitted:.2f})"
 
@@ -250,7 +250,7 @@ def test_a_build_is_at_least_linear(fitted: float, monkeypatch: pytest.MonkeyPat
 def test_a_build_that_grows_faster_is_taken_at_its_word() -> None:
     took = pd.DataFrame({"stage": ["all, overlapped"], "ms per image": [1.0]})
     steep = table(**{"build s": [2.0, 2.0 * 10**1.5]})
-    row = scale.outlook(steep, took, images=100_000_000).set_index("what").loc["build the index"]
+    row = scale.outlook(steep, took).set_index("what").loc["build the index"]
     assert row["from"] == "rows^1.50"
     assert row["figure"] == "17.6 h"  # 63.2 s x 100^1.5
 

@@ -53,7 +53,7 @@ def test_a_heat_map_has_a_panel_a_pooling_and_a_field_a_combination() -> None:
 
 def gain(setting: str, mean: float) -> Contrast:
     joint, alone = Interval(mean, mean - 3, mean + 4), Interval(mean, mean - 1, mean + 2)
-    return Contrast("DAGF", "GeM", setting, "query", 5, 70, 70, joint, alone, alone, 0.1, 0.1)
+    return Contrast("DAGF", "GeM", setting, "query", 5, 70, 70, joint, alone, alone, 0.1)
 
 
 def test_gains_have_a_panel_a_nuisance_and_a_bar_a_bin() -> None:
