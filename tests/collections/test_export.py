@@ -34,7 +34,9 @@ from tests.model.test_network import stirred
 def run_of(root: Path, made_of: Variant) -> Run:
     """A run of the small backbone that was never trained; no module of it is the identity."""
     config = replace(configured(), variant=made_of)
-    with RunStore(root / "data" / "runs").claim(config) as folder:
+    store = RunStore(root / "data" / "runs")
+    folder = store.folder(config)
+    with store.claim(config):
         torch.manual_seed(0)
         save_file(
             stirred(RetrievalNet(BackboneSpec(), made_of)).state_dict(),
