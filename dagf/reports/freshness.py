@@ -41,7 +41,7 @@ OVERVIEW = "00_overview"  # it runs when all others are done: it reads their rec
 # The records, below the project's folder, that a page shows beside what its notebook computes.
 SPEED = (str(paths.SPEED),)
 SHOWS = {"04_scale_and_mask_ablation": SPEED, "07_large_scale": SPEED}
-SHOWS_ON_TOYTOWN = {"06_benchmark_tables": ("data/published.csv", "reports/photographs/*.json")}
+SHOWS_ON_TOYTOWN = {"06_benchmark_tables": ("data/published.csv", "reports/photographs/[!.]*.json")}
 OUTPUT = "DAGF_OUTPUT"  # set by the runner: the folder of the reports that a notebook belongs to
 
 
@@ -174,7 +174,7 @@ class Report:
         if self.name == OVERVIEW:
             tables = self.output.result("tables", "any").parent
             pages = (self.output.pages / one for one in ("provenance", "figures", "photographs"))
-            files = {file for folder in (tables, *pages) for file in folder.glob("*.*")}
+            files = {file for folder in (tables, *pages) for file in folder.glob("[!.]*.*")}
             return files - {self.output.record_file(OVERVIEW)}
         toytown = () if self.output.photographs else SHOWS_ON_TOYTOWN.get(self.name, ())
         patterns = (*SHOWS.get(self.name, ()), *toytown)

@@ -58,7 +58,7 @@ class Records:
     def photographs(self) -> HTML:
         """Return what was measured on photographs, maybe elsewhere, and links to the rest."""
         folder, tables, further = self.output.pages / "photographs", [], []
-        for file in sorted(folder.glob("*.*.json")):
+        for file in sorted(folder.glob("[!.]*.*.json")):
             photographs, _, kind = file.stem.rpartition(".")
             link = self.output.link(file)
             if kind in PHOTOGRAPH_TABLES:
@@ -77,7 +77,7 @@ class Records:
 
     def facts(self) -> HTML:
         """Return what the tables say of their data and training, and what the reports ran with."""
-        every, facts = self.output.result("tables", "*.json"), dict[str, str]()
+        every, facts = self.output.result("tables", "[!.]*.json"), dict[str, str]()
         for file in sorted(every.parent.glob(every.name)):
             facts |= read_json(file).get("facts", {})
         return _html("facts", facts, self.output.records())

@@ -10,6 +10,8 @@ distractors: list[str] = []  # more folders
 weights: str = ""
 seeds: int = 2  # how many <b>seeds</b>"""
 
+KERNEL = {"kernelspec": {"name": "python3", "language": "python", "display_name": "Python 3"}}
+
 
 def write_notebook(path: Path, *cells: str) -> None:
     """Write a notebook with a title, a cell of parameters, and code `cells`."""
@@ -17,5 +19,4 @@ def write_notebook(path: Path, *cells: str) -> None:
     made += [nbformat.v4.new_code_cell(PARAMETERS, metadata={"tags": ["parameters"]})]
     made += [nbformat.v4.new_code_cell(cell) for cell in cells]
     path.parent.mkdir(parents=True, exist_ok=True)
-    kernel = {"name": "python3", "language": "python", "display_name": "Python 3"}
-    nbformat.write(nbformat.v4.new_notebook(cells=made, metadata={"kernelspec": kernel}), path)
+    nbformat.write(nbformat.v4.new_notebook(cells=made, metadata=KERNEL), path)

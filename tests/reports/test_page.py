@@ -12,6 +12,7 @@ import pytest
 
 from dagf.reports.page import mathml, render_page
 from dagf.show.html import TEMPLATE
+from tests.reports.notebooks import KERNEL
 
 TEXT = r"""# A page about $\alpha$
 
@@ -82,8 +83,7 @@ def executed(tmp_path: Path) -> Path:
         ),
     ]
     path = tmp_path / "executed.ipynb"
-    kernel = {"name": "python3", "language": "python", "display_name": "Python 3"}
-    nbformat.write(nbformat.v4.new_notebook(cells=cells, metadata={"kernelspec": kernel}), path)
+    nbformat.write(nbformat.v4.new_notebook(cells=cells, metadata=KERNEL), path)
     return path
 
 
