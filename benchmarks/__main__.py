@@ -1,7 +1,7 @@
-"""Speed, as figures of one run on this machine: `make bench`, or `python -m benchmarks [PHOTOGRAPHS]`.
+"""Measure speed on this machine: `make bench`, or `python -m benchmarks [PHOTOGRAPHS]`.
 
-Machines are noisy, so a cost is a ratio of two things measured in turns in the same run, as the median of the paired
-ratios. The figures of the last run are kept in `benchmarks/results.json`.
+Machines are noisy, so a cost is the median ratio of two things measured in turns in the same run.
+`benchmarks/results.json` keeps the figures of the last run.
 """
 
 import os
@@ -30,7 +30,7 @@ RESULTS = Path(__file__).with_name("results.json")
 
 
 def dagf_against_gem(batch: int = 8, size: int = 224) -> Figure:
-    """A forward pass of the registered DAGF against GeM's, on one ResNet-18: what the three modules cost."""
+    """Time a forward pass of the registered DAGF against GeM's, on one ResNet-18."""
     torch.manual_seed(0)
     gem, dagf = (
         _placed(RetrievalNet(BackboneSpec("resnet18"), variant(arm))) for arm in ("gem", "dagf")
@@ -56,7 +56,7 @@ def modules() -> Iterator[Figure]:
 
 
 def heads_against_gem(batch: int = 32, channels: int = 128, cells: int = 12) -> Iterator[Figure]:
-    """Each head alone against GeM's, forward, on maps of the `cpu` profile's size: where the cost lies."""
+    """Time each head's forward pass against GeM's, on maps of the `cpu` profile's size."""
     maps = torch.relu(torch.randn(batch, channels, cells, cells)).to(
         memory_format=torch.channels_last
     )
@@ -79,9 +79,9 @@ print(time.perf_counter() - started)
 
 
 def toytown_speed() -> Figure:
-    """Images a second of the `cpu` profile's Toytown, JPEGs, masks and records written, on all cores.
+    """Time the drawing of the `cpu` profile's Toytown, with JPEGs, masks and records, on all cores.
 
-    In a process of its own: each worker imports what the main module imports, and this one needs PyTorch.
+    It runs in its own process: workers import what the main module imports, here PyTorch.
     """
     with tempfile.TemporaryDirectory() as folder:
         command = [sys.executable, "-c", DRAW, folder]
@@ -97,7 +97,7 @@ def toytown_speed() -> Figure:
 
 
 def shown(one: Figure) -> dict[str, str]:
-    """A figure in words: what, figure (a ratio, a speed, a time, a size; how it grows), and what is wanted of it."""
+    """Put a figure into words: what it is, its value (and how it grows), and its bounds."""
     if "times_as_fast" in one:
         figure = f"{one['times_as_fast']:.2f}x as fast"
     elif "ratio" in one:
@@ -110,9 +110,15 @@ def shown(one: Figure) -> dict[str, str]:
         figure = f"{one['seconds']:.1f} s" if "seconds" in one else f"{one['bytes'] / 1e6:.0f} MB"
     if "time_exponent" in one:
         peak = one["peak_bytes"][-1] / 2**20
-        figure += f"; time ~ N^{one['time_exponent']:.1f}, peak {peak:.0f} MiB ~ N^{one['memory_exponent']:.1f}"
+        figure += (
+            f"; time ~ N^{one['time_exponent']:.1f}"
+            f", peak {peak:.0f} MiB ~ N^{one['memory_exponent']:.1f}"
+        )
     if "offline_seconds" in one:
-        figure += f", offline {one['offline_seconds']:.2f} s, a query {1000 * one['query_seconds']:.1f} ms"
+        figure += (
+            f", offline {one['offline_seconds']:.2f} s"
+            f", a query {1000 * one['query_seconds']:.1f} ms"
+        )
     bounds = [
         f"{sign} {one[key]:g}" for key, sign in (("least", ">="), ("most", "<=")) if key in one
     ]
@@ -159,7 +165,8 @@ def measure(planned: dict[str, Callable[[], Iterable[Figure]]]) -> Iterator[Figu
 def main(photographs: Path | None, weights: Path | None) -> None:
     """Run everything (a quarter of an hour on two cores), print a line each, keep the figures.
 
-    PHOTOGRAPHS: a folder of JPEGs to extract; drawings stand in for it. With --weights it needs a labels.csv.
+    PHOTOGRAPHS: a folder of JPEGs to extract; drawings stand in for it. With --weights it needs a
+    labels.csv.
     """
     if weights and not photographs:
         raise click.UsageError("--weights are for a folder of photographs: name one")

@@ -1,9 +1,10 @@
-"""Extraction beside the field's usual loop and beside the limit, the backbone's bare forward at the same sizes.
+"""Compare extraction with the field's usual loop and with the limit, the backbone's bare forward.
 
-The usual loop is that of the field's repositories: one image at a time, float32, the photograph decoded in full,
-resized by PIL, scaled for each scale by `interpolate`, one forward a scale. It is kinder than much of that code, which
-decodes every photograph twice: decoding once is no merit of ours here. All three run in turns over the same
-photographs, a part of them after the other; a figure is the median over the parts.
+The usual loop is that of the field's repositories: one image at a time, float32, the photograph
+decoded in full, resized by PIL, scaled for each scale by `interpolate`, one forward a scale. Much
+of that code decodes every photograph twice; this loop decodes it once, so we gain nothing from
+that. All three run in turns over the same photographs, part by part; a figure is the median over
+the parts.
 """
 
 import statistics
@@ -102,9 +103,9 @@ def parts(files: Sequence[Path]) -> list[list[Path]]:
 
 
 def against_usual_and_limit(files: Sequence[Path], what: str, half: bool) -> list[Figure]:
-    """Two figures: how many times as fast as the usual loop, and which share of the limit's speed is reached.
+    """Measure the speed relative to the usual loop, and relative to the limit.
 
-    half: this project's backbone, and the limit's, work in bfloat16; the usual loop is in float32 all the same.
+    half: run this project's backbone and the limit's in bfloat16; the usual loop stays in float32.
     """
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     net = network().to(device)
@@ -144,7 +145,7 @@ def against_usual_and_limit(files: Sequence[Path], what: str, half: bool) -> lis
 
 
 def dagf_end_to_end(files: Sequence[Path], what: str, half: bool) -> Figure:
-    """Whole extractions of the same images with the registered DAGF over those with GeM, part by part in turns."""
+    """Time whole extractions with the registered DAGF against GeM's, part by part in turns."""
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     gem, dagf = (
         for_inference(MultiScale(network(arm=arm).to(device), SCALES), half)
@@ -160,7 +161,7 @@ def dagf_end_to_end(files: Sequence[Path], what: str, half: bool) -> Figure:
 
 
 def large_originals(folder: Path) -> list[Path]:
-    """Photographs of 12 megapixels, as a phone takes them: enlarged drawings with the grain of a sensor."""
+    """Make photographs of 12 megapixels, like a phone's: enlarged drawings with sensor noise."""
     chance, files = np.random.default_rng(0), []
     for number in range(LARGE):
         drawn = Image.fromarray(drawing(number, 256)).resize((4000, 3000))
@@ -172,7 +173,7 @@ def large_originals(folder: Path) -> list[Path]:
 
 
 def against_usual_on_large_originals() -> Figure:
-    """How many times as fast as the usual loop, which decodes all 12 megapixels, `dagf extract` is here."""
+    """Compare `dagf extract` with the usual loop, which decodes all 12 megapixels."""
     net, half = network().to("cuda" if torch.cuda.is_available() else "cpu"), bfloat16_pays()
     fast = for_inference(MultiScale(net, SCALES), half)
     with TemporaryDirectory() as folder:
@@ -183,7 +184,8 @@ def against_usual_on_large_originals() -> Figure:
             for _ in range(3)
         ]
     return {
-        "what": f"extraction against the usual loop, {LARGE} JPEGs of 12 megapixels, {PRECISION[half]}",
+        "what": f"extraction against the usual loop, {LARGE} JPEGs of 12 megapixels, "
+        f"{PRECISION[half]}",
         "times_as_fast": statistics.median(b / a for a, b in times),
         "least": 3.0,
         "seconds": statistics.median(a for a, _ in times),

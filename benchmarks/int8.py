@@ -1,7 +1,7 @@
-"""A backbone in integers of eight bits, by onnxruntime: PyTorch means to delete its own quantisation (its documentation).
+"""Quantise a backbone to int8 by onnxruntime, as PyTorch plans to delete its own quantisation.
 
-Weights have a scale a channel, activations one each, fitted to what they are on some photographs (their least and
-largest values). The head stays in float32. Weights that were trained for eight bits lose less by it than others.
+Weights have a scale a channel, activations one each, calibrated on their least and largest values
+on some photographs. The head stays in float32. Weights trained for int8 lose less than others.
 """
 
 import warnings
@@ -63,8 +63,8 @@ def in_eight_bits(encode: MultiScale, seen: Sequence[Path], spec: ImageSpec) -> 
         )
         backbone = encode.network.backbone
         program = torch.onnx.export(
-            backbone, (torch.zeros(EXAMPLE),), input_names=[INPUT], output_names=[OUTPUT], dynamic_shapes=(AXES,),
-            verbose=False,
+            backbone, (torch.zeros(EXAMPLE),), input_names=[INPUT], output_names=[OUTPUT],
+            dynamic_shapes=(AXES,), verbose=False,
         )  # fmt: skip
         program.save(whole, external_data=False)
         quant_pre_process(whole, ready, skip_symbolic_shape=True)

@@ -1,7 +1,8 @@
-"""How re-ranking scales: seconds and memory of every method, against one exact search over as many rows.
+"""Measure how re-ranking scales: time and memory of every method, against one exact search.
 
-The exponent is the slope of log seconds (of log bytes) over log rows. tracemalloc sees numpy's memory, not what
-PyTorch's sort or BLAS take for themselves; it slows small calls, so time and memory are measured in calls apart.
+The exponent is the slope of log seconds (of log bytes) over log rows. tracemalloc sees numpy's
+memory, not that of PyTorch's sort or BLAS; it slows small calls, so separate calls measure time and
+memory.
 """
 
 import tracemalloc
@@ -62,10 +63,11 @@ def peak_bytes(work: Work, database: Descriptors, queries: Descriptors) -> int:
 
 
 def scaling(sizes: tuple[int, ...] = SIZES) -> Iterator[Figure]:
-    """One figure a method: ratio (seconds / those of one exact search at the largest size), seconds and bytes by size.
+    """Give a figure a method: `ratio` to one exact search at the largest size, seconds, peak bytes.
 
-    time_exponent and memory_exponent over all sizes. For diffusion, what its two parts take: `offline_seconds` (the
-    graph, from a call without queries) and `query_seconds` (what one query adds), both at the largest size.
+    time_exponent and memory_exponent are over all sizes. Diffusion also has `offline_seconds` (the
+    graph, from a call without queries) and `query_seconds` (what one query adds), both at the
+    largest size.
     """
     sets = [clustered(count) for count in sizes]
     for name, work in METHODS.items():
@@ -73,7 +75,8 @@ def scaling(sizes: tuple[int, ...] = SIZES) -> Iterator[Figure]:
         took = [one["seconds"] for one in timed]
         memory = [peak_bytes(work, *one) for one in sets]
         figure: Figure = {
-            "what": f"{name} / one exact search, {sizes[-1]} rows x {DIMENSIONS}, {QUERIES} queries",
+            "what": f"{name} / one exact search, {sizes[-1]} rows x {DIMENSIONS}, "
+            f"{QUERIES} queries",
             "reranking": name,
             "rows": list(sizes),
             "ratio": timed[-1]["ratio"],

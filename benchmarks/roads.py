@@ -1,8 +1,8 @@
 """Faster roads on a CPU: what each gains in time, and what it costs in mAP on photographs.
 
-Each is compared with the extraction as it is (folded, channels last, float32), in turns over the same images. What is
-judged is MobileNetV2 with GeM off the shelf, at three scales; the times are those of that network, too. At last, what
-`dagf search --whiten` gains or costs.
+Each is compared with the extraction as it is (folded, channels last, float32), in turns over the
+same images. Times and mAP are those of MobileNetV2 with GeM off the shelf, at three scales. The
+last figures are what `dagf search --whiten` gains or costs.
 """
 
 import math
@@ -36,7 +36,7 @@ from dagf.retrieval.metrics import evaluate_positions, mean_average_precision, s
 ROUNDS = 5
 ENLARGED = 4  # times: photographs of the size that a phone takes, whose decoding is reduced
 BATCH = 16
-SEEN = 64  # photographs that the eight bits are fitted to: without labels, and others than those that are timed
+SEEN = 64  # photographs that int8 is calibrated on: without labels, and not those that are timed
 
 
 def per_query(encode: nn.Module, benchmark: Benchmark, spec: ImageSpec) -> float:
@@ -49,13 +49,13 @@ def per_query(encode: nn.Module, benchmark: Benchmark, spec: ImageSpec) -> float
 
 
 def compiled(encode: nn.Module) -> nn.Module:
-    """An encoder whose backbone torch.compile has compiled; the first call of each size takes its time."""
+    """Compile the encoder's backbone by torch.compile; the first call of each size is slow."""
     encode.network.backbone = torch.compile(encode.network.backbone)  # type: ignore[union-attr]
     return encode
 
 
 def figures(folder: Path, weights: Path) -> Iterator[Figure]:
-    """Two figures a road: its time over that of the extraction as it is, and its mAP on the folder's benchmark."""
+    """Measure each road: its time over the extraction's as it is, and its mAP on the folder."""
     net = MultiScale(
         RetrievalNet(BackboneSpec("mobilenet_v2", weights=str(weights)), variant("gem")), SCALES
     )
@@ -90,7 +90,7 @@ def figures(folder: Path, weights: Path) -> Iterator[Figure]:
 
 
 def whitened_on_itself(encoder: Encoder, benchmark: Benchmark) -> Iterator[Figure]:
-    """mAP of each query set, as `dagf search --plain` finds it and as `dagf search --whiten` does."""
+    """Measure each query set's mAP by `dagf search --plain` and by `dagf search --whiten`."""
     net, files = for_inference(encoder.network()), benchmark.database_paths
     rows = extract(net, image_batches(files, encoder.image), len(files))
     asked = extract(net, query_batches(benchmark, encoder.image), len(benchmark.queries))
@@ -108,7 +108,7 @@ def whitened_on_itself(encoder: Encoder, benchmark: Benchmark) -> Iterator[Figur
 
 
 def run(encode: nn.Module, files: list[Path], spec: ImageSpec) -> None:
-    """Describe the files of one size, without decoding in the way of what is measured."""
+    """Extract the files' descriptors in batches of one size."""
     for _, batch in image_batches(files, spec, batch=BATCH):
         with torch.inference_mode():
             encode(network_input(batch, torch.device("cpu")))
@@ -120,7 +120,7 @@ def _size(benchmark: Benchmark) -> tuple[int, int]:
 
 
 def reduced_decoding(encode: nn.Module, benchmark: Benchmark) -> list[Figure]:
-    """mAP on enlarged photographs, whose JPEGs are decoded at reduced size, and on the same decoded in full."""
+    """Measure mAP on enlarged photographs, their JPEGs decoded at reduced size and in full."""
     spec, what = (
         ImageSpec(max(_size(benchmark)) * 3 // 4),
         f"photographs {ENLARGED} times as large, decoded",
@@ -137,7 +137,7 @@ def reduced_decoding(encode: nn.Module, benchmark: Benchmark) -> list[Figure]:
 
 
 def enlarged(benchmark: Benchmark, folder: Path) -> Benchmark:
-    """The benchmark with its photographs `ENLARGED` times as large a side, as JPEGs below `folder`."""
+    """Enlarge the benchmark's photographs `ENLARGED` times a side, as JPEGs below `folder`."""
     for file in {*benchmark.database, *(query.file for query in benchmark.queries)}:
         with Image.open(benchmark.root / file) as opened:
             image = opened.convert("RGB")

@@ -1,8 +1,8 @@
-"""Exact search beside raw FAISS and beside the limit, the bare matrix product; and the Revisited evaluation among a
-million distractors beside the field's usual way.
+"""Compare exact search with raw FAISS and with the limit, and evaluation with the usual way.
 
-The usual way is that of the field's evaluation code: the whole matrix of scores, `np.argsort(-scores, axis=0)`, and a
-loop over each query's ranks under each of the three settings.
+The limit of search is the bare matrix product. The evaluation is Revisited's, among a million
+distractors. The usual way is that of the field's evaluation code: the whole matrix of scores,
+`np.argsort(-scores, axis=0)`, and a loop over each query's ranks under each of the three settings.
 """
 
 import tempfile
@@ -40,7 +40,7 @@ def unit_rows(path: Path, rows: int, seed: int = 0) -> Descriptors:
 
 
 def revisited_like(rows: int, seed: int = 1) -> Benchmark:
-    """ROxford's sizes: 70 queries over 4,993 images, about as many easy, hard and junk ones; then distractors."""
+    """Make a benchmark of ROxford's sizes (queries, images, easy, hard, junk), plus distractors."""
     chance = np.random.default_rng(seed)
     queries = []
     for _ in range(QUERIES):
@@ -52,7 +52,7 @@ def revisited_like(rows: int, seed: int = 1) -> Benchmark:
 
 
 def usual_evaluation(benchmark: Benchmark, scores: NDArray[np.float32]) -> list[float]:
-    """mAP under Easy, Medium and Hard from the scores (N, Q), as the field's evaluation code finds it."""
+    """Find mAP under Easy, Medium and Hard from the scores (N, Q), as the field's code does."""
     ranks = np.argsort(-scores, axis=0)
     found = []
     for setting in (EASY, MEDIUM, HARD):
@@ -77,7 +77,7 @@ def usual_ap(ranks: Sequence[int]) -> float:
 
 
 def anonymous_bytes() -> int:
-    """This process's memory that is no file's (Linux): what it has allocated, memory-mapped descriptors left out."""
+    """Read how much memory this process has allocated (Linux), without memory-mapped files."""
     lines = STATUS.read_text().splitlines()
     return next(int(line.split()[1]) * 1024 for line in lines if line.startswith("RssAnon"))
 
@@ -102,7 +102,7 @@ def peak_beyond(work: Callable[[], object]) -> int:
 
 
 def evaluation(database: Descriptors, queries: Descriptors) -> list[Figure]:
-    """The judging of 70 queries under three settings, the similarity product taken off both sides."""
+    """Time the evaluation of 70 queries under three settings, without the similarity product."""
     benchmark = revisited_like(len(database))
 
     def ours() -> pd.DataFrame:
@@ -121,7 +121,10 @@ def evaluation(database: Descriptors, queries: Descriptors) -> list[Figure]:
     usual = seconds(lambda: expected.extend(usual_evaluation(benchmark, scores)))
     found = means(ours())["mAP"].tolist()  # Easy, Medium, Hard
     assert np.allclose(found, expected, atol=1e-3), (found, expected)
-    what = f"judging {QUERIES} queries among {len(database)} rows / argsort and loop, the product apart"
+    what = (
+        f"judging {QUERIES} queries among {len(database)} rows / argsort and loop, "
+        "the product apart"
+    )
     memory = "the same, memory beyond the mapped descriptors, MB"
     return [
         {
@@ -149,16 +152,19 @@ def against_faiss(rows: Descriptors, queries: Descriptors) -> Figure:
 
 
 def against_product(rows: Descriptors, queries: Descriptors) -> Figure:
-    """Exact search against the limit, the bare product of the same sizes by the same library: the share of its speed.
+    """Compare exact search with the limit, the bare product of the same sizes by the same library.
 
-    The product writes all its scores, to memory that is there already; the search looks at a block of them at a time.
+    The product writes all scores to memory allocated before; the search reads a block at a time.
     """
     asked, known = torch.from_numpy(queries), torch.from_numpy(rows)
     scores = torch.empty(len(queries), len(rows))
     measured = ratio(
         partial(torch.mm, asked, known.T, out=scores), partial(search, rows, queries, TOP), ROUNDS
     )
-    what = f"exact search against the bare matrix product, {QUERIES} x {len(rows)} x {DIMENSIONS}, top {TOP}"
+    what = (
+        f"exact search against the bare matrix product, {QUERIES} x {len(rows)} x {DIMENSIONS}, "
+        f"top {TOP}"
+    )
     return {"what": what, **times_as_fast(measured)}
 
 

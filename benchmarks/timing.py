@@ -22,13 +22,13 @@ def seconds(work: Callable[[], object]) -> float:
 def ratio(
     work: Callable[[], object], reference: Callable[[], object], rounds: int = ROUNDS
 ) -> dict[str, float]:
-    """The median ratio of `work` to `reference`, measured in turns, and the median seconds of each."""
+    """Measure `work` and `reference` in turns: the median ratio, and the median seconds of each."""
     work(), reference()  # the first call allocates
     return median_ratio([(seconds(work), seconds(reference)) for _ in range(rounds)])
 
 
 def median_ratio(pairs: Sequence[tuple[float, float]]) -> dict[str, float]:
-    """Of pairs (seconds of the work, of its reference): the median ratio, and the median of each."""
+    """Take the median ratio of pairs (seconds of work, of reference), and the median of each."""
     return {
         "ratio": statistics.median(a / b for a, b in pairs),
         "seconds": statistics.median(a for a, _ in pairs),

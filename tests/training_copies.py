@@ -12,7 +12,7 @@ from tests.fixtures import photograph
 def write_sfm(
     folder: Path, clusters: int = 5, views: int = 4, name: str = "retrieval-SfM-120k"
 ) -> dict[str, Any]:
-    """NAME.pkl, its whitening split and `ims/`: `clusters` clusters to train on, two to validate on; the list."""
+    """Write NAME.pkl (`clusters` to train on, two for validation), its whitening split, `ims/`."""
     parts: dict[str, Any] = {}
     for part, numbers in (("train", range(clusters)), ("val", range(50, 52))):
         cids: list[str] = []
