@@ -88,9 +88,12 @@ def _make(one: DataSet, data: Path, say: Say) -> list[str]:
     """
     work, target = data / DOWNLOADS / one.name, data / one.folder
     whole = work / "whole"
-    whole.mkdir(parents=True, exist_ok=True)
+    work.parent.mkdir(parents=True, exist_ok=True)
     try:
         with FileLock(work.with_name(f"{work.name}.lock"), timeout=0):
+            if _holds_something(target):  # another process was done just before
+                return differences(one, target)
+            whole.mkdir(parents=True, exist_ok=True)
             done = read_json(whole / SOURCE) if (whole / SOURCE).is_file() else {}
             left = [file for file in one.files if file.file not in done]
             _check_room(work, one.name, left)

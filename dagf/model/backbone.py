@@ -8,6 +8,7 @@ learns from nothing on two cores. A backbone maps images (B, 3, H, W), normalise
 import pickle
 import warnings
 from dataclasses import dataclass
+from pathlib import Path
 
 import torch
 import torchvision
@@ -138,6 +139,8 @@ def _with_weights(network: nn.Module, weights: str) -> nn.Module:
     """Return the network with the weights of a file, if `weights` names one."""
     if weights in ("none", "imagenet"):
         return network
+    if not Path(weights).is_file():
+        raise UserError(f"weights file {weights} does not exist: check the spelling")
     try:
         tensors = weights.endswith(".safetensors")
         state = load_file(weights) if tensors else torch.load(weights, "cpu", weights_only=True)

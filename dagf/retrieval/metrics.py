@@ -140,7 +140,7 @@ def _positions(
         "label": [label for items in labels for label, rows in items for _ in rows],
         "above": np.concatenate(above),
     }
-    return pd.DataFrame(columns).astype({"label": object})
+    return pd.DataFrame(columns).astype({"label": str})
 
 
 def evaluate(

@@ -200,7 +200,7 @@ def test_the_real_corridor(shared_data: Path, tmp_path: Path) -> None:
     assert mean_average_precision(evaluate(made, -scores), "Classic") < 5
 
 
-@settings(suppress_health_check=[HealthCheck.function_scoped_fixture], deadline=None)
+@settings(suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(st.dictionaries(st.sampled_from(FILES), st.sets(st.sampled_from(FILES)), min_size=1))
 def test_any_pair_list_comes_out_as_it_went_in(photos: Path, pairs: dict[str, set[str]]) -> None:
     listing = table(

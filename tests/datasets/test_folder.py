@@ -164,9 +164,7 @@ def test_validation_holds_whole_instances_out(tmp_path: Path) -> None:
             assert [held.database[row] for row in query.labels["ok"]] == rest
 
 
-@settings(
-    suppress_health_check=[HealthCheck.function_scoped_fixture], max_examples=25, deadline=None
-)
+@settings(suppress_health_check=[HealthCheck.function_scoped_fixture], max_examples=25)
 @given(st.permutations(TRAIN), st.integers(1, 3), st.integers(0, 9))
 def test_validation_is_deterministic_and_disjoint(
     tmp_path: Path, lines: list[str], held_out: int, seed: int

@@ -283,9 +283,7 @@ def test_a_box_around_everything_is_no_box(width: int, height: int, size: int) -
     assert geometry(width, height, spec, (-infinity, -3.5, infinity, height + 0.7)) == whole
 
 
-@settings(
-    suppress_health_check=[HealthCheck.function_scoped_fixture], max_examples=60, deadline=None
-)
+@settings(suppress_health_check=[HealthCheck.function_scoped_fixture], max_examples=60)
 @given(st.integers(1, 70), st.integers(1, 70), st.data())
 def test_what_is_planned_is_what_comes(
     tmp_path: Path, width: int, height: int, data: st.DataObject

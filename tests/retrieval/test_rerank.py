@@ -24,7 +24,7 @@ from dagf.retrieval.search import similarities
 
 from .neighbourhoods import Array, Matrix, cosines, falling, sets, unit
 
-FEW = settings(max_examples=15, deadline=None)
+FEW = settings(max_examples=15)
 SEEDS = st.integers(0, 9999)
 Rerank = Callable[..., NDArray[np.floating]]
 

@@ -139,9 +139,7 @@ places = st.sampled_from(
         *(("toytown", "size"), ("image", "mode"), ("heads", "training"), ("scale", "rows")),
     ]
 )
-FEW = settings(
-    max_examples=150, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
-)
+FEW = settings(max_examples=150, suppress_health_check=[HealthCheck.function_scoped_fixture])
 
 
 @FEW

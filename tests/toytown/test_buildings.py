@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 from dagf.toytown.buildings import make_twin, parts_of, sample_building
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(seed=st.integers(0, 2**32 - 1), ordinary=st.booleans(), twin=st.booleans())
 def test_every_building_is_a_sound_body(seed: int, ordinary: bool, twin: bool) -> None:
     rng = np.random.default_rng(seed)

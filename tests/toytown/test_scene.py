@@ -85,7 +85,7 @@ def test_the_control_has_neither_clutter_nor_occlusion_nor_scale() -> None:
     assert np.abs(centres - 0.5).max() < 0.3
 
 
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=25)
 @given(
     landmark=st.integers(0, 5000),
     view=st.integers(0, 5000),
