@@ -137,7 +137,8 @@ def read_fields(kind: type[T], values: Any, where: str) -> T:
         said = f"{said.replace('Input', 'it', 1)}, but is {shown(first['input'])}"
         if "number" in said and isinstance(first["input"], str):
             said += " (YAML takes 1e-3 for a text: write 1.0e-3)"
-    raise UserError(": ".join(filter(None, [where, ".".join(path), said])))
+    lines = ": ".join(filter(None, [where, ".".join(path), said])).split("\n")
+    raise UserError(" ".join(lines))  # a key or a text of the file may hold the end of a line
 
 
 def _fields_at(kind: Any, path: list[str]) -> Iterator[str]:
