@@ -1,1 +1,1 @@
-"""What a notebook shows: figures, rankings, the query browser, and the live search."""
+"""What a notebook shows: figures, rankings and the query browser."""
