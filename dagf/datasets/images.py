@@ -40,6 +40,9 @@ warnings.filterwarnings("ignore", module=r"PIL\.")  # remarks on odd metadata
 _DRAFT_MARGIN = 2.0
 
 
+Truth = Literal["none", "cells", "pixels"]
+
+
 @dataclass(frozen=True)
 class ImageSpec:
     """The size that images are brought to.
@@ -47,12 +50,15 @@ class ImageSpec:
     "longest": the longest side becomes `size` pixels, the shape is kept, and smaller images are
     never enlarged. "squash": exactly `size` x `size`, whatever the shape, enlarged if need be
     (classification networks); a crop is squashed too. `resize_crop=False` leaves a query's crop in
-    its original pixels ("longest" only).
+    its original pixels ("longest" only). truth: what a perfect attention would know, of images that
+    have an exact mask (`exact_mask`): "cells" adds the mask as a fourth channel, "pixels" blanks
+    all that is not the landmark.
     """
 
     size: int
     mode: Literal["longest", "squash"] = "longest"
     resize_crop: bool = True
+    truth: Truth = "none"
 
     def __post_init__(self) -> None:
         if self.size < 1:
@@ -126,7 +132,32 @@ def load_image(path: Path, spec: ImageSpec | None = None, box: Box | None = None
             f"cannot decode {path} ({reason[:200]}): it is damaged or no image; get it again, "
             "convert it to JPEG or PNG, or leave it out"
         ) from None
-    return torch.from_numpy(pixels).permute(2, 0, 1).contiguous()
+    found = torch.from_numpy(pixels).permute(2, 0, 1).contiguous()
+    if spec is None or spec.truth == "none":
+        return found
+    return with_truth(found, exact_mask(path, found) if box is None else None, spec.truth)
+
+
+def exact_mask(path: Path, image: Tensor) -> Tensor | None:
+    """Return the share of each pixel of `image` that is landmark, uint8 (1, H, W); None if unknown.
+
+    Masks lie in `masks`, beside the folder of the image `path`, as PNG.
+    """
+    file = path.parents[1] / "masks" / f"{path.stem}.png"
+    if not file.is_file():
+        return None
+    with Image.open(file) as mask:
+        share = mask.convert("L").resize((image.shape[2], image.shape[1]), Image.Resampling.BOX)
+    return torch.from_numpy(np.array(share))[None]
+
+
+def with_truth(image: Tensor, mask: Tensor | None, truth: Truth) -> Tensor:
+    """Return an image uint8 (3, H, W) as `ImageSpec.truth` says; without a mask all counts."""
+    mask = torch.full_like(image[:1], 255) if mask is None else mask
+    if truth == "cells":
+        return torch.cat([image, mask])
+    blank = torch.tensor(IMAGENET_MEAN)[:, None, None] * 255  # 0 as network input
+    return torch.where(mask > 127, image, blank.to(torch.uint8))
 
 
 def _quarter_turned(image: Image.Image) -> bool:
@@ -186,9 +217,14 @@ def _eight_bits(image: Image.Image) -> Image.Image:
 
 
 def to_input(image: Tensor) -> Tensor:
-    """uint8 (..., 3, H, W) -> float32 of ImageNet mean 0 and standard deviation 1 per channel."""
+    """uint8 (..., 3, H, W) -> float32 of ImageNet mean 0 and standard deviation 1 per channel.
+
+    A fourth channel, an exact mask, becomes the share of each pixel that is landmark.
+    """
     mean, std = (
         torch.tensor(values, device=image.device)[:, None, None]
         for values in (IMAGENET_MEAN, IMAGENET_STD)
     )
-    return (image.float() / 255 - mean) / std
+    values = image.float() / 255
+    colours = (values[..., :3, :, :] - mean) / std
+    return colours if image.shape[-3] == 3 else torch.cat([colours, values[..., 3:, :, :]], -3)

@@ -55,7 +55,7 @@ def check_toytown(root: Path, contents: Contents) -> None:
         wanted.append(job.folder / "records.csv")
         for file, role, _ in job.images:
             wanted.append(job.folder / "jpg" / file)
-            if role in ("train", "database"):
+            if role != "query":
                 wanted.append(job.folder / "masks" / f"{Path(file).stem}.png")
     present = {path.relative_to(root) for path in root.rglob("*")}
     missing = [path for path in wanted if path not in present]

@@ -1,9 +1,11 @@
 """RetrievalNet: image -> feature map -> attended map -> kept cells at several scales -> vector."""
 
 from dataclasses import dataclass
+from typing import Literal
 
 import torch
 from torch import Tensor, nn
+from torch.nn import functional as fn
 
 from dagf.errors import UserError, choose
 from dagf.model.attention import ACTIVATIONS, READINGS, ChannelAttention, SpatialAttention
@@ -24,7 +26,9 @@ class Variant:
     vector is on. windows, window_kind: the scale filters (`WINDOW_KINDS`). mask: one of `MASKS`.
     pooling: one of `POOLINGS`. residual: whether spatial attention gives f + a f instead of a f.
     order: how the two attentions are put together (`ORDERS`). baseline: the attention of another
-    paper (`BASELINES`), None for none.
+    paper (`BASELINES`), None for none. truth: what a perfect attention would know, given with the
+    images (`dagf.datasets.images`): a ceiling. learned_as: the variant whose training it shares, ''
+    for its own.
 
     Raise `UserError` for a name that is not known, and for a learned score taken as a weight.
     """
@@ -40,6 +44,8 @@ class Variant:
     residual: bool = False
     order: str = "spatial-channel"
     baseline: str | None = None
+    truth: Literal["none", "cells", "pixels"] = "none"
+    learned_as: str = ""
 
     def __post_init__(self) -> None:
         choose("pooling", self.pooling, POOLINGS)
@@ -110,10 +116,14 @@ class AttentiveHead(nn.Module):
         parallel         F' + w * F
 
     In parallel the two maps are summed, as multiplying both weights in would be the cascade again.
+
+    A ceiling (`Variant.truth` "cells") has the exact mask in place of a learned attention: the
+    channel of the map after the backbone's C, where there is one.
     """
 
     def __init__(self, channels: int, variant: Variant) -> None:
         super().__init__()
+        self.channels, self.exact = channels, variant.truth == "cells"
         self.baseline = BASELINES[variant.baseline](channels) if variant.baseline else None
         self.spatial: nn.Module | None = None
         if variant.spatial:
@@ -125,7 +135,7 @@ class AttentiveHead(nn.Module):
         self.dimensions = pooling.multiple * channels
 
     def inspect(self, feature_map: Tensor) -> Inspection:
-        """Return every intermediate of one pass over the backbone's map (B, C, H, W).
+        """Return every intermediate of one pass over a map (B, C or C + 1, H, W).
 
         Negative activations (linear bottlenecks, SiLU, GELU backbones) are rectified first, as are
         those of a baseline: the evaluator's inner product, GeM and the masks are defined on F >= 0.
@@ -134,20 +144,25 @@ class AttentiveHead(nn.Module):
         """
         with torch.autocast(feature_map.device.type, enabled=False):
             half = feature_map.dtype in (torch.float16, torch.bfloat16)
-            features = torch.relu(feature_map.float() if half else feature_map)
+            rectified = torch.relu(feature_map.float() if half else feature_map)
+            features, exact = rectified[:, : self.channels], rectified[:, self.channels :]
             features = torch.relu(self.baseline(features)) if self.baseline else features
-            attended, attention, gain = self._attend(features)
+            attended, attention, gain = self._attend(features, exact)
             descriptor, kept = self.scale_and_mask(attended)
             weights = self.channel.weights if self.channel else None
         return Inspection(features, attention, weights, attended, gain, kept, descriptor)
 
     def forward(self, feature_map: Tensor) -> Tensor:
-        """The backbone's map (B, C, H, W) -> unit descriptors (B, `dimensions`)."""
+        """A map as `feature_map` gives it -> unit descriptors (B, `dimensions`)."""
         return self.inspect(feature_map).descriptor
 
-    def _attend(self, features: Tensor) -> tuple[Tensor, Tensor | None, Tensor | None]:
-        """F -> the attended map, the attention a and the gain of each cell."""
+    def _attend(
+        self, features: Tensor, exact: Tensor
+    ) -> tuple[Tensor, Tensor | None, Tensor | None]:
+        """F and the exact mask -> the attended map, the attention a and the gain of each cell."""
         channel = self.channel or nn.Identity()
+        if self.exact and exact.shape[1]:
+            return channel(exact * features), exact, exact
         if self.spatial is None:
             return channel(features), None, None
         attention = self.spatial(channel(features) if self.order == "channel-spatial" else features)
@@ -155,6 +170,18 @@ class AttentiveHead(nn.Module):
         if self.channel and self.order == "parallel":
             return gain * features + channel(features), attention, 1 + gain
         return channel(gain * features), attention, gain
+
+
+def feature_map(backbone: nn.Module, images: Tensor) -> Tensor:
+    """Return a backbone's map (B, C, h, w) of images (B, 3, H, W), normalised as ImageNet's.
+
+    A fourth channel of the images, an exact mask, becomes one of the map: its mean in each cell.
+    """
+    found = backbone(images[:, :3])
+    if images.shape[1] == 3:
+        return found
+    mask = fn.adaptive_avg_pool2d(images[:, 3:], found.shape[2:])
+    return torch.cat([found, mask.to(found.dtype)], 1)
 
 
 class RetrievalNet(nn.Module):
@@ -176,11 +203,15 @@ class RetrievalNet(nn.Module):
 
     def inspect(self, images: Tensor) -> Inspection:
         """Return every intermediate of one forward pass; images as `forward` takes them."""
-        return self.head.inspect(self.backbone(images))
+        return self.head.inspect(self.features(images))
+
+    def features(self, images: Tensor) -> Tensor:
+        """Return what the head reads (`feature_map`)."""
+        return feature_map(self.backbone, images)
 
     def forward(self, images: Tensor) -> Tensor:
-        """Images (B, 3, H, W), normalised as ImageNet's -> unit descriptors (B, D)."""
-        return self.head(self.backbone(images))
+        """Images, as `feature_map` takes them -> unit descriptors (B, D)."""
+        return self.head(self.features(images))
 
     def train(self, mode: bool = True) -> "RetrievalNet":
         """Set the mode; batch norms of a pretrained backbone stay as learned, as in the field."""

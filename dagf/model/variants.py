@@ -54,6 +54,13 @@ VARIANTS: dict[str, Variant] = {
     "dagf": DAGF,
     "dagf-average": replace(DAGF, title="DAGF (average windows)", window_kind="average"),
     "dagf-spoc": replace(DAGF, title="DAGF (SPoC)", pooling="spoc"),
+    # ceilings: what a perfect attention would reach, given the landmark's exact mask
+    "oracle": Variant("GeM + exact mask", truth="cells", learned_as="gem"),
+    "oracle-scale-mask": scaled(
+        "GeM + exact mask + scale and mask", truth="cells", learned_as="scale-mask"
+    ),
+    "oracle-pixels": Variant("GeM, all else blanked", truth="pixels", learned_as="gem"),
+    "oracle-trained": Variant("GeM trained with the exact mask", truth="cells"),
 }
 
 

@@ -16,6 +16,7 @@ from dagf.datasets.benchmark import Benchmark, Indices
 from dagf.datasets.images import ImageSpec
 from dagf.errors import UserError
 from dagf.files import atomic_folder, read_json, write_json
+from dagf.model.network import feature_map
 from dagf.retrieval.extract import extract
 from dagf.retrieval.search import Descriptors, Scores, similarities
 
@@ -79,7 +80,8 @@ def _store_maps(backbone: nn.Module, batches: Iterable[Batch], count: int, folde
     groups: dict[tuple[int, ...], list[tuple[Indices, NDArray[np.float16]]]] = {}
     with torch.inference_mode():
         for rows, images in batches:
-            maps = torch.relu(backbone(network_input(images, device))).half().cpu().contiguous()
+            found = torch.relu(feature_map(backbone, network_input(images, device)))
+            maps = found.half().cpu().contiguous()
             groups.setdefault(tuple(maps.shape[1:]), []).append((rows, maps.numpy()))
     with atomic_folder(folder) as temporary:
         order = []

@@ -6,7 +6,7 @@ validation benchmark.
 
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 
 import numpy as np
@@ -26,13 +26,22 @@ from dagf.retrieval.search import Descriptors, Scores
 
 # Bytes of decoded training images that are kept; larger sets are decoded batch by batch.
 KEEP_IN_MEMORY = 4 * 2**30
+
+
+class _Colours(v2.ColorJitter):  # type: ignore[misc]
+    """Colours of other light; an exact mask, the fourth channel, stays as it is."""
+
+    def forward(self, image: Tensor) -> Tensor:
+        return torch.cat([super().forward(image[:3]), image[3:]])
+
+
 # No mirror images: writing on a package and the plan of a building tell instances apart.
 AUGMENTATIONS: dict[str, Callable[[int], v2.Transform]] = {
     "none": lambda size: v2.Identity(),
     "photograph": lambda size: v2.Compose(
         [
             v2.RandomResizedCrop(size, scale=(0.6, 1.0), ratio=(0.85, 1.18), antialias=True),
-            v2.ColorJitter(brightness=0.3, contrast=0.3, saturation=0.2),
+            _Colours(brightness=0.3, contrast=0.3, saturation=0.2),
         ]
     ),
 }
@@ -43,7 +52,7 @@ class ImageSource:
 
     def __init__(self, data: TrainingSet, image: ImageSpec, augmentation: str) -> None:
         self.data, self.image = data, image
-        self.squashed = ImageSpec(image.size, "squash")  # a batch needs one size
+        self.squashed = replace(image, mode="squash")  # a batch needs one size
         augment = AUGMENTATIONS[choose("augmentation", augmentation, AUGMENTATIONS)]
         self.augment = augment(image.size)
         fits = len(data.files) * 3 * image.size**2 <= KEEP_IN_MEMORY
@@ -80,7 +89,7 @@ class MapSource:
         self, data: TrainingSet, image: ImageSpec, net: RetrievalNet, backbone_id: str, cache: Path
     ) -> None:
         folder = cache / content_hash([backbone_id, asdict(image), data.id])
-        squashed = image_batches(data.files, ImageSpec(image.size, "squash"))
+        squashed = image_batches(data.files, replace(image, mode="squash"))
         self.train = cache_maps(net.backbone, squashed, len(data.files), folder / "train")
         self.validation = cache_benchmark(net.backbone, data.validation, image, folder)
 

@@ -43,7 +43,7 @@ Record = dict[str, Any]
 
 @dataclass(frozen=True)
 class ToytownSpec:
-    """All values of a Toytown. Its images depend on `size`, `seed` and `nuisances`, not on counts.
+    """All values of a Toytown. Its images depend on size, seeds and `nuisances`, not on counts.
 
     Raises `UserError` for values that cannot be drawn.
     """
@@ -57,6 +57,7 @@ class ToytownSpec:
     distractors: int = 4000  # of the test split
     validation_distractors: int = 500
     seed: int = 2023
+    test_seed: int = 2023  # of the test split: another one draws landmarks that nobody has seen
     nuisances: bool = True  # False: the control, with no clutter, no occlusion, nearly one scale
 
     def __post_init__(self) -> None:
@@ -144,6 +145,7 @@ def _draw_all(spec: ToytownSpec, root: Path, workers: int | None) -> None:
         records[Path(split)] = []
     for split in WITH_QUERIES:
         (root / "distractors" / split / "jpg").mkdir(parents=True)
+        (root / "distractors" / split / "masks").mkdir()
         records[Path("distractors", split)] = []
     todo = jobs(spec)
     workers = workers or (os.cpu_count() or 1 if sum(len(job.images) for job in todo) >= FEW else 1)
@@ -186,7 +188,7 @@ def write_images(job: Job, root: Path) -> list[Record]:
         options = [cv2.IMWRITE_JPEG_QUALITY, shot.quality]
         jpeg = cv2.imencode(".jpg", shot.image[..., ::-1], options)[1]
         (root / job.folder / "jpg" / file).write_bytes(jpeg.tobytes())
-        if role in ("train", "database"):
+        if role != "query":  # whose box is what is searched for
             options = [cv2.IMWRITE_PNG_BILEVEL, 1, cv2.IMWRITE_PNG_COMPRESSION, 3]
             png = cv2.imencode(".png", shot.mask * np.uint8(255), options)[1]
             (root / job.folder / "masks" / f"{Path(file).stem}.png").write_bytes(png.tobytes())
@@ -204,7 +206,8 @@ def draw(job: Job, role: str, number: int) -> Photograph:
     stream, landmark, view = STREAMS[job.split], job.number, number
     if job.distractors:
         stream, landmark, view = STREAMS["distractors"], DISTRACTOR_START[job.split] + number, 0
-    return photograph(spec.seed, stream, landmark, view, spec.size, role, spec.nuisances)
+    seed = spec.test_seed if job.split == "test" else spec.seed
+    return photograph(seed, stream, landmark, view, spec.size, role, spec.nuisances)
 
 
 def _record(job: Job, file: str, role: str, shot: Photograph) -> Record:

@@ -317,3 +317,27 @@ def test_input_has_the_mean_and_deviation_of_imagenet() -> None:
     back = 255 * (found * std[:, None, None] + mean[:, None, None])
     assert torch.equal(back.round().to(torch.uint8), image)
     assert to_input((mean * 255).round().to(torch.uint8)[:, None, None]).abs().max() < 0.01
+
+
+def test_an_exact_mask_comes_with_the_image_or_blanks_the_rest(tmp_path: Path) -> None:
+    for folder in ("jpg", "masks"):
+        (tmp_path / folder).mkdir()
+    file, mask = tmp_path / "jpg" / "a.png", tmp_path / "masks" / "a.png"
+    Image.new("RGB", (8, 4), (10, 200, 30)).save(file)
+    landmark = Image.new("1", (8, 4))
+    landmark.paste(1, (4, 0, 8, 4))  # the right half
+    landmark.save(mask)
+    cells = load_image(file, ImageSpec(8, truth="cells"))
+    assert cells.shape == (4, 4, 8)
+    assert cells[3].tolist() == [[0] * 4 + [255] * 4] * 4
+    values = to_input(cells)
+    assert values[3].tolist() == [[0.0] * 4 + [1.0] * 4] * 4
+    torch.testing.assert_close(values[:3], to_input(cells[:3]))
+    pixels = load_image(file, ImageSpec(8, truth="pixels"))
+    assert pixels[:, 0, 4].tolist() == [10, 200, 30]
+    assert to_input(pixels)[:, 0, 0].abs().max() < 0.02  # the mean of ImageNet
+    # A query is cropped to its box, all of which counts; as does an image without a mask.
+    query = load_image(file, ImageSpec(8, truth="cells"), (0, 0, 4, 4))
+    assert query[3].min() == 255
+    mask.unlink()
+    assert load_image(file, ImageSpec(8, truth="cells"))[3].min() == 255

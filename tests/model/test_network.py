@@ -148,3 +148,20 @@ def test_misspelt_names_are_suggested(field: str, value: str, message: str) -> N
 def test_a_learned_score_is_not_taken_as_a_weight(reading: str) -> None:
     with pytest.raises(UserError, match=f"reading {reading} gives scores: it needs an activation"):
         Variant("x", spatial=reading, activation="none")
+
+
+def test_a_ceiling_weights_the_map_by_the_share_of_landmark_in_each_cell() -> None:
+    net = stirred(RetrievalNet(BackboneSpec("small"), variant("oracle"))).eval()
+    plain = RetrievalNet(BackboneSpec("small"), variant("gem")).eval()
+    plain.load_state_dict(net.state_dict())  # a mask has no parameters
+    photographs = images(2, 3, 32, 32)
+    mask = torch.zeros(2, 1, 32, 32)
+    mask[:, :, :8, 4:] = 1.0  # the first row of cells of 8 x 8 pixels, half of its first cell
+    found = net.inspect(torch.cat([photographs, mask], 1))
+    expected = torch.zeros(2, 1, 4, 4)
+    expected[:, :, 0] = torch.tensor([0.5, 1.0, 1.0, 1.0])
+    torch.testing.assert_close(found.attention, expected)
+    torch.testing.assert_close(found.attended, expected * plain.backbone(photographs))
+    assert torch.equal(net(photographs), plain(photographs))  # without a mask it is plain
+    blind = plain(torch.cat([photographs, mask], 1))  # what is no ceiling does not see the mask
+    torch.testing.assert_close(blind, plain(photographs))

@@ -57,7 +57,7 @@ def test_an_image_does_not_depend_on_how_many_others_there_are(root: Path, tmp_p
         for name, data in contents(root).items()
         if name in other and not name.endswith((".csv", ".json"))
     ]
-    assert len(shared) == 2 * 3 * 2 + 9 * 2 + 9 * 2 + 5 + 3  # train; validation; test; distractors
+    assert len(shared) == 2 * (2 * 3 + 9 + 9 + 5 + 3)  # train; validation; test; distractors
     mine = contents(root)
     assert all(mine[name] == other[name] for name in shared)
 

@@ -19,6 +19,7 @@ SMALL = ToytownSpec(
     distractors=5,
     validation_distractors=3,
     seed=11,
+    test_seed=11,
 )
 
 
