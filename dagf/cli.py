@@ -162,9 +162,9 @@ def report(
         raise UserError(f"{output} is no folder, and reports are several files: name another")
     parameters = notebook_parameters(**study)
     if not check:
-        click.echo(f"reports: {run_reports(parameters, only, force, jobs, output=output)}")
+        click.echo(f"reports: {run_reports(parameters, only, force, jobs, output)}")
         return
-    stale = check_reports(parameters, only, output=output)
+    stale = check_reports(parameters, only, output)
     lines = [f"{name}: {reason}" for name, reason in stale.items()]
     click.echo("\n".join([*lines, f"{len(stale)} stale" if stale else "all fresh"]))
     sys.exit(1 if stale else 0)

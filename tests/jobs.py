@@ -1,10 +1,8 @@
 """What processes of `tests.forks` do: each step of the study, on the smallest data."""
 
-import io
 import os
 from collections.abc import Callable
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 
 import nbformat
@@ -94,34 +92,23 @@ def study(folder: Path, profile: str) -> None:
     keep_table("main", table.round(6), "Main", "What was measured.")
 
 
-class Told:
-    """A notebook's process that has done its work at once: what is made of it is tried here."""
-
-    exitcode = 0
-
-    def __init__(self, target: Any, args: tuple[Report, Path, int, int]) -> None:
-        self.report, self.stage = args[:2]
-
-    def start(self) -> None:
-        nbformat.write(EXECUTED, self.stage / "executed.ipynb")
-        results = (("tables", "main.json"), ("figures", "main.svg"))
-        for kind, name in results if self.report.name != OVERVIEW else ():
-            (self.stage / "results" / kind).mkdir()
-            result = self.stage / "results" / kind / name
-            result.write_text('{"columns": ["a"], "rows": [[2]], "alt": ""}')
-        record = {"notebook": self.report.name, "parts": self.report.parts(), "content": "c0ffee"}
-        record |= {"parameters": self.report.parameters, "dagf": "1", "warning_lines": 0}
-        runner.publish(self.report, self.stage, record)
-
-    def join(self) -> None:
-        pass
+async def _told(report: Report, stage: Path, threads: int) -> dict[str, Any]:
+    """A notebook that has run at once: what is made of it is tried here."""
+    nbformat.write(EXECUTED, stage / "executed.ipynb")
+    results = (("tables", "main.json"), ("figures", "main.svg"))
+    for kind, name in results if report.name != OVERVIEW else ():
+        (stage / "results" / kind).mkdir()
+        result = stage / "results" / kind / name
+        result.write_text('{"columns": ["a"], "rows": [[2]], "alt": ""}')
+    record = {"notebook": report.name, "parts": report.parts(), "content": "c0ffee"}
+    return record | {"parameters": report.parameters, "dagf": "1", "warning_lines": 0}
 
 
 def report(folder: Path) -> None:
     """Make the report of a notebook that has changed since the last report."""
     os.environ[ROOT] = str(folder)
-    runner.CONTEXT = SimpleNamespace(Process=Told)  # type: ignore[assignment]
-    runner.run_reports({"profile": "cpu"}, jobs=1, stream=io.StringIO())
+    runner.execute = _told
+    runner.run_reports({"profile": "cpu"}, jobs=1)
 
 
 def make_project(folder: Path) -> None:

@@ -8,6 +8,7 @@ import ast
 import os
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
+from itertools import chain, takewhile
 from pathlib import Path
 from typing import Any
 
@@ -16,32 +17,27 @@ import papermill
 from dagf import paths
 from dagf.datasets.contents import remembered
 from dagf.datasets.public import folders_of
-from dagf.errors import UserError, choose
+from dagf.errors import choose
 from dagf.files import content_hash, file_sha256, read_json, slug
 from dagf.show.html import TEMPLATE
 from dagf.study.provenance import code_hash, imported_modules
 
-# What each notebook needs to have run before it, which stands above it; those that need nothing of
-# each other run side by side. 07 measures time, so nothing runs beside it.
-ORDER: Mapping[str, tuple[str, ...]] = {
-    "01_data_and_protocol": (),
-    "02_training": (),
-    "03_attention_maps": ("02_training",),
-    "04_scale_and_mask_ablation": ("02_training",),
-    "05_attention_ablation": ("02_training",),
-    "06_benchmark_tables": (
-        "03_attention_maps",
-        "04_scale_and_mask_ablation",
-        "05_attention_ablation",
-    ),
-    "07_large_scale": ("06_benchmark_tables",),
-    "08_search_your_photos": ("07_large_scale",),
-}
+# The notebooks, stage by stage: those of one run side by side, after all of the stages before, on
+# which they build. 07 measures time, so nothing runs beside it.
+STAGES = (
+    ("01_data_and_protocol", "02_training"),
+    ("03_attention_maps", "04_scale_and_mask_ablation", "05_attention_ablation"),
+    ("06_benchmark_tables",),
+    ("07_large_scale",),
+    ("08_search_your_photos",),
+)
 OVERVIEW = "00_overview"  # it runs when all others are done: it reads their records
-# The records, below the project's folder, that a page shows beside what its notebook computes.
-SPEED = (str(paths.SPEED),)
-SHOWS = {"04_scale_and_mask_ablation": SPEED, "07_large_scale": SPEED}
-SHOWS_ON_TOYTOWN = {"06_benchmark_tables": ("data/published.csv", "reports/photographs/[!.]*.json")}
+# The records, below the project's folder, that a page on Toytown shows beside what it computes.
+SHOWS = {
+    "04_scale_and_mask_ablation": (str(paths.SPEED),),
+    "06_benchmark_tables": ("data/published.csv", "reports/photographs/[!.]*.json"),
+    "07_large_scale": (str(paths.SPEED),),
+}
 OUTPUT = "DAGF_OUTPUT"  # set by the runner: the folder of the reports that a notebook belongs to
 
 
@@ -70,13 +66,13 @@ class Output:
         return self.pages / "provenance" / f"{name}.json"
 
     def record(self, name: str) -> dict[str, Any]:
-        """Return what is known about the run that made a page; {} where there is none."""
+        """Return the record of the run that made a page; {} where there is none."""
         file = self.record_file(name)
         return read_json(file) if file.is_file() else {}
 
     def records(self) -> list[dict[str, Any]]:
         """Return the records of the reports that are there, in their order, but the index."""
-        return [record for name in ORDER if (record := self.record(name))]
+        return [record for name in chain(*STAGES) if (record := self.record(name))]
 
     def result(self, kind: str, name: str) -> Path:
         """Return where the result file `name` of the kind "tables" or "figures" goes."""
@@ -89,15 +85,14 @@ class Output:
         return Path(os.path.relpath(path, self.pages)).as_posix()
 
 
-def output_for(parameters: Mapping[str, Any], folder: Path | None = None) -> Output:
+def output_for(profile: str = "cpu", benchmark: str = "", folder: Path | None = None) -> Output:
     """Return where the reports of a run go: in `folder` (or that of the run now), or in reports/.
 
     There the profile `cpu` has the folder itself and another profile a folder of its name, so
     that a smoke run never takes the place of a measurement. Photographs go to photographs/NAME
     (only a smoke run on them to smoke/photographs/NAME).
     """
-    profile = Path(str(parameters.get("profile", "cpu"))).stem  # it may be a file of one's own
-    benchmark = str(parameters.get("benchmark", ""))
+    profile = Path(profile).stem  # it may be a file of one's own
     apart = profile == "smoke" or (profile != "cpu" and not benchmark)
     given = folder or os.environ.get(OUTPUT)
     root = Path(given) if given else paths.root() / "reports" / (slug(profile) if apart else "")
@@ -120,15 +115,17 @@ class Report:
     def parts(self) -> dict[str, str]:
         """Return the hashes of all that the report would be made from now, by their names."""
         code = "\n".join(source for kind, source, _ in cells(self.name) if kind == "code")
-        profile, weights = (self.parameters.get(one, "") for one in ("profile", "weights"))
-        manifest = paths.data() / "manifest.json"
+        before = {*chain(*takewhile(lambda stage: self.name not in stage, STAGES))}
         decides = {
-            "notebooks": [cells(one) for one in upstream(self.name)],
+            "notebooks": [cells(one) for one in notebooks() if one in before | {self.name}],
             "code": code_hash(*sorted(imported_modules(code))),
             "template": [code_hash("dagf.reports.page"), sums(TEMPLATE.iterdir())],
-            "parameters": [self.shown_parameters, sums([paths.profile(profile)])],
-            "data": [sums([manifest]), self._photographs()],
-            "weights": sums([Path(weights)]),
+            "parameters": [
+                self.shown_parameters,
+                sums([paths.profile(self.parameters["profile"])]),
+            ],
+            "data": [sums([paths.data() / "manifest.json"]), self._photographs()],
+            "weights": sums([Path(self.parameters["weights"])]),
             "records": sums(self._records()),
         }
         return {part: content_hash(value) for part, value in decides.items()}
@@ -136,11 +133,6 @@ class Report:
     def staleness(self) -> str:
         """Return why the report is not what its sources would give now; "" when it is fresh."""
         record = self.output.record(self.name)
-        if record.get("place", self.place) != self.place:
-            raise UserError(
-                f"{self.output.pages} holds the reports on another folder of that name: name "
-                "another --output, or delete it if the folder was moved"
-            )
         if not record or not self.output.page(self.name).is_file():
             return "there is no report yet"
         then = record["parts"]
@@ -156,38 +148,28 @@ class Report:
         def shown(value: Any) -> Any:
             if isinstance(value, list):
                 return [shown(item) for item in value]
-            return (
-                Path(value).name if isinstance(value, str) and Path(value).is_absolute() else value
-            )
+            whole = isinstance(value, str) and Path(value).is_absolute()
+            return Path(value).name if whole else value
 
         return {key: shown(value) for key, value in self.parameters.items()}
-
-    @property
-    def place(self) -> str:
-        """The place of the photographs as a hash: two folders may have one name, "" for none."""
-        folder = self.parameters.get("benchmark")
-        # Seen from the project: one that is moved takes its folders with it.
-        return content_hash(os.path.relpath(folder, paths.root())) if folder else ""
 
     def _records(self) -> Iterable[Path]:
         """Return the files of records that the page shows."""
         if self.name == OVERVIEW:
-            tables = self.output.result("tables", "any").parent
-            pages = (self.output.pages / one for one in ("provenance", "figures", "photographs"))
-            files = {file for folder in (tables, *pages) for file in folder.glob("[!.]*.*")}
+            pages, tables = self.output.pages, self.output.result("tables", "any").parent
+            folders = {tables, *(pages / one for one in ("provenance", "figures", "photographs"))}
+            files = {file for folder in folders for file in folder.glob("[!.]*.*")}
             return files - {self.output.record_file(OVERVIEW)}
-        toytown = () if self.output.photographs else SHOWS_ON_TOYTOWN.get(self.name, ())
-        patterns = (*SHOWS.get(self.name, ()), *toytown)
+        patterns = () if self.output.photographs else SHOWS.get(self.name, ())
         return [file for pattern in patterns for file in paths.root().glob(pattern)]
 
     def _photographs(self) -> list[str]:
         """Return the hash of each folder of photographs that the notebook reads."""
-        named = [self.parameters.get("benchmark"), self.parameters.get("train_on")]
-        named += self.parameters.get("distractors", [])
-        data, found = paths.data(), list[str]()
+        of, data = self.parameters, paths.data()
+        named = filter(None, [of["benchmark"], of["train_on"], *of["distractors"]])
         contents = remembered(data)
-        for one in filter(None, named):
-            found += map(contents.folder_hash, folders_of(one, data) or [Path(one)])
+        folders = [one for name in named for one in folders_of(name, data) or [Path(name)]]
+        found = [contents.folder_hash(folder) for folder in folders]
         contents.save()
         return found
 
@@ -202,12 +184,12 @@ def plan(name: str, given: Mapping[str, Any], folder: Path | None = None) -> Rep
     values = {key: ast.literal_eval(one["default"]) for key, one in declared.items()}
     for key, value in given.items():
         values[choose(f"parameter of {name}", key, values)] = value
-    return Report(name, values, output_for(values, folder))
+    return Report(name, values, output_for(values["profile"], values["benchmark"], folder))
 
 
 def notebooks() -> list[str]:
     """Return the names of the notebooks that are there, in an order in which they can run."""
-    return [name for name in (*ORDER, OVERVIEW) if notebook_path(name).is_file()]
+    return [name for name in (*chain(*STAGES), OVERVIEW) if notebook_path(name).is_file()]
 
 
 def notebook_path(name: str) -> Path:
@@ -221,12 +203,6 @@ def cells(name: str) -> list[tuple[str, str, list[str]]]:
     return [
         (one["cell_type"], "".join(one["source"]), one["metadata"].get("tags")) for one in found
     ]
-
-
-def upstream(name: str) -> list[str]:
-    """Return `name` and all notebooks that it builds on."""
-    found = {name}.union(*map(upstream, ORDER.get(name, ())))
-    return [one for one in notebooks() if one in found]
 
 
 def sums(files: Iterable[Path]) -> dict[str, str]:

@@ -13,20 +13,15 @@ from pandas import DataFrame
 
 from dagf.analysis.tables import PHOTOGRAPH_TABLES, RUNS
 from dagf.files import read_json
-from dagf.reports.freshness import Output, output_for
+from dagf.reports.freshness import Output
 from dagf.show.html import NOTHING, record_table, templates
 
 CLAIMS = ("claim", "verdict", "measured on", "contrast", "difference [95 %]", "result", "report")
 
 
-def open_records(profile: str = "cpu", benchmark: str = "") -> "Records":
-    """Return the records of the reports of a profile, on Toytown or on a folder of photographs."""
-    return Records(output_for({"profile": profile, "benchmark": benchmark}))
-
-
 @dataclass(frozen=True)
 class Records:
-    """The records of a run's reports, and how they are shown."""
+    """The records of a run's reports (`dagf.reports.freshness.output_for`), as they are shown."""
 
     output: Output
 

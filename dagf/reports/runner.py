@@ -1,4 +1,4 @@
-"""Run notebooks, each whose report is not fresh in a process of its own, and publish their pages.
+"""Run notebooks, each whose report is not fresh in a kernel of its own, and publish their pages.
 
     run_reports({"profile": "cpu"})                       # -> reports/*.html
     check_reports({"profile": "cpu"})                     # -> what of it is stale, and why
@@ -8,36 +8,41 @@ its results are put in their places, each at once or not at all, and the record,
 they are there, last.
 """
 
-import multiprocessing
+import asyncio
 import os
+import re
 import shutil
-import sys
 import time
 from collections.abc import Mapping, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor, wait
-from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from textwrap import indent
-from typing import Any, TextIO
+from typing import Any
 
 import filelock
-import papermill
-from papermill.exceptions import PapermillExecutionError
-from tqdm import tqdm
+from nbclient import NotebookClient
+from nbclient.exceptions import CellExecutionError, DeadKernelError
+from papermill.iorw import load_notebook_node, write_ipynb
+from papermill.parameterize import parameterize_notebook
 
 import dagf
 from dagf import paths
-from dagf.console import HEADLESS, cores, end_with
+from dagf.console import HEADLESS, cores
 from dagf.errors import UserError, choose
 from dagf.files import atomic_path, content_hash, read_json, slug, write_json, write_text
-from dagf.reports.freshness import ORDER, OUTPUT, OVERVIEW, Report, notebook_path, notebooks, plan
+from dagf.reports.freshness import (
+    OUTPUT,
+    OVERVIEW,
+    STAGES,
+    Report,
+    notebook_path,
+    notebooks,
+    plan,
+)
 from dagf.reports.page import render_page
 from dagf.study.provenance import PACKAGE, machine, thread_limits
 
-EXECUTED, ERROR = "executed.ipynb", "error.txt"  # what a run leaves in its stage
-CONTEXT = multiprocessing.get_context("spawn")
-POLL = 0.2  # seconds between two looks at the running notebooks
+EXECUTED = "executed.ipynb"  # what a run leaves in its stage
 # What a table on photographs says of its run: the page stays on the machine, the table does not.
 MEASURED = ("notebook", "parameters", "content", "date", "cpu", "threads", "gpus", "versions")
 
@@ -47,45 +52,43 @@ def run_reports(
     only: Sequence[str] = (),
     force: bool = False,
     jobs: int | None = None,
-    *,
     output: Path | None = None,
-    stream: TextIO | None = None,
 ) -> Path:
-    """Bring the reports up to date, all or those named in `only`, then the index; return its path.
+    """Bring the reports up to date, all or those named in `only`, then the index; return its page.
 
     `force` runs fresh ones too. `jobs` notebooks run side by side (2 where there are two cores),
     each with its share of the cores. output: the folder of the reports (see `output_for`). Where a
-    notebook fails its earlier report stays as it was, those that build on it are not run, and a
-    `UserError` says what failed once all others are done.
+    notebook fails its earlier report stays as it was, later stages are not run but for the index,
+    and a `UserError` says what failed.
     """
-    began, overview = time.monotonic(), plan(OVERVIEW, parameters, output)
-    reports = [one for one in _planned(parameters, only, output) if one.name != OVERVIEW]
-    pages = os.path.relpath(overview.output.pages, paths.root())
-    stages = paths.scratch() / "reports" / slug(pages)
+    began, reports = time.monotonic(), _planned(parameters, only, output)
+    others = [one for one in reports if one.name != OVERVIEW]
+    index = [plan(OVERVIEW, parameters, output)] if OVERVIEW in notebooks() else []
+    last = (index or others)[-1]
+    stages = paths.scratch() / "reports" / slug(os.path.relpath(last.output.pages, paths.root()))
     stages.mkdir(parents=True, exist_ok=True)
     try:
         with filelock.FileLock(f"{stages}.lock", timeout=0):
-            todo = [one for one in reports if force or one.staleness()]
-            side_by_side = max(1, min(jobs or min(2, cores()), len(todo)))
-            runner = Runner(stages, side_by_side, stream or sys.stdout)
-            for one in reports:
+            todo = [one for one in others if force or one.staleness()]
+            for one in others:
                 if one not in todo:
-                    runner.say(one.name, "fresh, kept")
-            runner.run(todo)
-            runner.run([overview] if force or overview.staleness() else [])
+                    say(one.name, "fresh, kept")
+            jobs = max(1, min(jobs or min(2, cores()), len(todo)))
+            failures = asyncio.run(_run(todo, stages, jobs))
+            if index and (force or last.staleness()):  # it shows the records, which are new
+                failures += asyncio.run(_run(index, stages, 1))
     except filelock.Timeout as error:
         raise UserError(
             "these reports are being made by another run: wait for it, or name another --output"
         ) from error
-    if runner.failures:
-        raise UserError("\n\n".join(filter(None, runner.failures.values())))
-    kept = len(reports) - len(todo)
-    runner.say("total", f"{clock(began)}, {len(todo)} run, {kept} kept")
-    return overview.output.page(OVERVIEW)
+    if failures:
+        raise UserError("\n\n".join(failures))
+    say("total", f"{clock(began)}, {len(todo)} run, {len(others) - len(todo)} kept")
+    return last.output.page(last.name)
 
 
 def check_reports(
-    parameters: Mapping[str, Any], only: Sequence[str] = (), *, output: Path | None = None
+    parameters: Mapping[str, Any], only: Sequence[str] = (), output: Path | None = None
 ) -> dict[str, str]:
     """Return the reports that are missing or not what their sources would give now, and why."""
     reports = _planned(parameters, only, output)
@@ -100,73 +103,45 @@ def _planned(given: Mapping[str, Any], only: Sequence[str], output: Path | None)
     return [plan(name, given, output) for name in known if name in wanted or not wanted]
 
 
-@dataclass
-class Runner:
-    """Runs notebooks, several side by side, and says how they end."""
+async def _run(reports: Sequence[Report], folder: Path, jobs: int) -> list[str]:
+    """Run reports stage by stage, until one fails; return why, of each that failed."""
+    failures, free, threads = list[str](), asyncio.Semaphore(jobs), max(1, cores() // jobs)
+    # What nbclient leaves behind after Ctrl-C has nobody to hear of it.
+    asyncio.get_running_loop().set_exception_handler(lambda loop, context: None)
+    for stage in (*STAGES, (OVERVIEW,)):
+        due = [one for one in reports if one.name in stage]
+        if failures:
+            for one in due:
+                say(one.name, "not run")
+        else:
+            made = (_make(one, folder / one.name, free, threads) for one in due)
+            failures = [*filter(None, await asyncio.gather(*made))]
+    return failures
 
-    stages: Path
-    jobs: int
-    stream: TextIO
-    running: dict[str, tuple[Any, float]] = field(default_factory=dict)  # its process, its start
-    failures: dict[str, str] = field(default_factory=dict)  # why; "" if it was not run for another
 
-    def say(self, name: str, what: str) -> None:
-        """Write a line that stays."""
-        tqdm.write(f"{name:<{max(map(len, ORDER))}}  {what}", self.stream)
-
-    def run(self, todo: Sequence[Report]) -> None:
-        """Run each of `todo` after those that it needs, unless one of these failed.
-
-        On a terminal the last line shows what runs now, and since when.
-        """
-        made, terminal = dict[str, Future[None]](), self.stream.isatty()
-        with (
-            tqdm(bar_format="{desc}", file=self.stream, leave=False, disable=not terminal) as line,
-            ThreadPoolExecutor(self.jobs) as pool,
-        ):
-            for report in todo:  # what waits for another cannot block it: that one began before it
-                needs = [made[one] for one in ORDER.get(report.name, ()) if one in made]
-                made[report.name] = pool.submit(self._make, report, needs)
-            try:
-                while wait(made.values(), POLL).not_done:
-                    running = [(name, began) for name, (_, began) in [*self.running.items()]]
-                    words = [f"{name}  running {clock(began)}" for name, began in running]
-                    width = shutil.get_terminal_size().columns - 1
-                    line.set_description_str("   ".join(words)[:width])
-            finally:
-                pool.shutdown(wait=False, cancel_futures=True)
-                for process, _ in list(self.running.values()):
-                    process.terminate()  # its kernel ends with it
-        for one in made.values():
-            one.result()
-
-    def _make(self, report: Report, needs: Sequence[Future[None]]) -> None:
-        name, stage = report.name, self.stages / report.name
-        wait(needs)
-        if self.failures.keys() & ORDER.get(name, ()):
-            self.failures[name] = ""
-            self.say(name, "not run")
-            return
+async def _make(report: Report, stage: Path, free: asyncio.Semaphore, threads: int) -> str:
+    """Run the notebook of a report and publish it; return why it failed, "" where it did not."""
+    name = report.name
+    async with free:
         shutil.rmtree(stage, ignore_errors=True)
         (stage / "results").mkdir(parents=True)
-        arguments = (report, stage, max(1, cores() // self.jobs), os.getpid())
-        process, began = CONTEXT.Process(target=make_report, args=arguments), time.monotonic()
-        self.say(name, "started")
-        process.start()
-        self.running[name] = process, began
-        process.join()
-        del self.running[name]
-        if process.exitcode == 0:
-            lines = report.output.record(name)["warning_lines"]
-            self.say(name, f"done {clock(began)}" + f", {lines} lines of warnings" * (lines > 0))
-            shutil.rmtree(stage, ignore_errors=True)
-            return
-        self.say(name, f"FAILED {clock(began)}")
-        reason = f"it was killed ({process.exitcode}); most often memory was not enough"
-        if (stage / ERROR).is_file():
-            reason = (stage / ERROR).read_text(encoding="utf-8")
-        whole = f"(the whole error is in {paths.relative(stage)})"
-        self.failures[name] = f"{name}.ipynb: {reason}\n{whole}"
+        say(name, f"started at {datetime.now():%H:%M}")
+        began = time.monotonic()
+        try:
+            record = await execute(report, stage, threads)
+        except UserError as error:
+            say(name, f"FAILED {clock(began)}")
+            return f"{name}.ipynb: {error}\n(the whole error is in {paths.relative(stage)})"
+        publish(report, stage, record)
+        lines = record["warning_lines"]
+        say(name, f"done {clock(began)}" + f", {lines} lines of warnings" * (lines > 0))
+        shutil.rmtree(stage, ignore_errors=True)
+    return ""
+
+
+def say(name: str, what: str) -> None:
+    """Print what is to be said of a notebook."""
+    print(f"{name:<26}  {what}", flush=True)  # as wide as the longest name
 
 
 def clock(began: float) -> timedelta:
@@ -174,17 +149,19 @@ def clock(began: float) -> timedelta:
     return timedelta(seconds=round(time.monotonic() - began))
 
 
-def make_report(report: Report, stage: Path, threads: int, parent: int) -> None:
-    """Run a notebook in this process, which ends with its `parent`, and publish its report.
+async def execute(report: Report, stage: Path, threads: int) -> dict[str, Any]:
+    """Run the notebook of a report; return the record of its run.
 
-    It leaves the notebook as it ran, what it printed, and why it failed in the folder `stage`.
+    It leaves the notebook, as far as it ran, and what its kernel printed in the folder `stage`.
+    Raise `UserError` where it fails: with the cell, or the words of a mistake, and no traceback.
     """
-    log = os.open(stage / "log.txt", os.O_WRONLY | os.O_CREAT)
-    os.dup2(log, 1)
-    os.dup2(log, 2)
-    end_with(parent)
+    began, parts = time.monotonic(), report.parts()
+    kernel = {"kernel_name": "python3", "language": "python"}  # the named one may be lacking here
+    loaded = load_notebook_node(str(notebook_path(report.name)))
+    notebook = parameterize_notebook(loaded, report.parameters, **kernel)
     package = str(PACKAGE.parent)
-    os.environ |= {
+    environment = {
+        **os.environ,
         **thread_limits(threads),
         HEADLESS: "1",
         paths.ROOT: str(paths.root()),
@@ -192,43 +169,42 @@ def make_report(report: Report, stage: Path, threads: int, parent: int) -> None:
         OUTPUT: str(report.output.root.resolve()),
         "PYTHONHASHSEED": "0",
         "PYTHONPATH": os.pathsep.join([package, os.environ.get("PYTHONPATH", package)]),
-        # The start-up files of the person at the keyboard stay out.
-        "IPYTHONDIR": str(stage / "ipython"),
-        "JUPYTER_RUNTIME_DIR": str(stage / "runtime"),
+        "IPYTHONDIR": str(stage / "ipython"),  # the person's own start-up files stay out
     }
+    client = NotebookClient(notebook, timeout=None, startup_timeout=300, kernel_name="python3")
+    client.km = client.create_kernel_manager()
+    client.km.connection_file = str(stage / "kernel.json")
     try:
-        publish(report, stage, execute(report, stage, threads))
-    except Exception as error:  # whatever it was, the runner has to print it
-        write_text(stage / ERROR, describe(error))
-        sys.exit(1)
-
-
-def execute(report: Report, stage: Path, threads: int) -> dict[str, Any]:
-    """Run the notebook of a report; return the record of its run."""
-    began, parts = time.monotonic(), report.parts()
-    notebook = papermill.execute_notebook(
-        str(notebook_path(report.name)),
-        str(stage / EXECUTED),
-        parameters=report.parameters,
-        kernel_name="python3",  # the notebook may name a kernel that this machine lacks
-        language="python",
-        cwd=str(paths.root() / "notebooks"),
-        progress_bar=False,
-        start_timeout=300,  # on a busy machine a kernel takes its time
-        request_save_on_cell_execute=False,
-    )
+        with (stage / "log.txt").open("w") as log:
+            folder = str(paths.root() / "notebooks")
+            await client.async_start_new_kernel(env=environment, cwd=folder, stdout=log, stderr=log)
+        await client.async_start_new_kernel_client()
+        for number, cell in enumerate(notebook.cells):
+            await client.async_execute_cell(cell, number)
+        memory = peak_memory_mb(client.km)
+    except CellExecutionError as error:
+        if error.ename == "UserError":
+            raise UserError(error.evalue) from error
+        source = indent(cell.source.strip(), "    ")
+        raise UserError(
+            f"cell [{cell.execution_count}]\n{source}\n{error.ename}: {error.evalue}"
+        ) from error
+    except DeadKernelError as error:
+        raise UserError("it was killed; most often memory was not enough") from error
+    finally:
+        await client._async_cleanup_kernel()
+        write_ipynb(notebook, str(stage / EXECUTED))
     outputs = [output for cell in notebook.cells for output in cell.get("outputs", [])]
     warned = [output.text for output in outputs if output.get("name") == "stderr"]
     return {
         "notebook": report.name,
         "dagf": dagf.__version__,
         "parameters": report.shown_parameters,
-        "place": report.place,
         "content": content_hash(parts),
         "parts": parts,
         "seconds": round(time.monotonic() - began, 1),
         "date": datetime.now(UTC).strftime("%Y-%m-%d %H:%M UTC"),
-        "peak_memory_mb": peak_memory_mb(),
+        "peak_memory_mb": memory,
         "warning_lines": "".join(warned).count("\n"),
         **machine(threads),
     }
@@ -241,9 +217,8 @@ def publish(report: Report, stage: Path, record: dict[str, Any]) -> None:
     results = {file: output.result(file.parent.name, file.name) for file in files}
     record["files"] = [output.link(place) for place in results.values()]
     siblings = [one for one in notebooks() if one != OVERVIEW]
-    if name == OVERVIEW:  # it leads to those that are there
-        siblings = [one for one in siblings if output.page(one).is_file()]
-    about = {**record, "siblings": siblings}
+    there = [one for one in siblings if output.page(one).is_file()]
+    about = {**record, "siblings": there if name == OVERVIEW else siblings}
     page, record["title"], record["summary"] = render_page(stage / EXECUTED, about, paths.root())
     for file, place in results.items():
         if output.photographs and file.suffix == ".json":
@@ -260,21 +235,8 @@ def publish(report: Report, stage: Path, record: dict[str, Any]) -> None:
         (output.pages / link).unlink(missing_ok=True)
 
 
-def describe(error: Exception) -> str:
-    """Return what went wrong in a notebook for the person who ran it, without a traceback."""
-    if not isinstance(error, PapermillExecutionError):
-        return f"{type(error).__name__}: {error}"
-    if error.ename == "UserError":  # written for people already
-        return str(error.evalue)
-    source = indent(error.source.strip(), "    ")
-    return f"cell [{error.exec_count}]\n{source}\n{error.ename}: {error.evalue}"
-
-
-def peak_memory_mb() -> int | None:
-    """Return the most memory that the kernel, or one of its own children, held."""
-    if sys.platform == "win32":
-        return None
-    import resource  # Windows has none
-
-    peak = resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss
-    return round(peak / (2**20 if sys.platform == "darwin" else 2**10))
+def peak_memory_mb(kernel: Any) -> int | None:
+    """Return the most memory that a kernel held; None where the system has no such files."""
+    file = Path(f"/proc/{kernel.provisioner.pid}/status")
+    found = re.search(r"VmHWM:\s+(\d+)", file.read_text()) if file.is_file() else None
+    return round(int(found[1]) / 2**10) if found else None

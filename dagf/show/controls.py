@@ -16,7 +16,7 @@ def follow(
 
     controls: by the names of the arguments of `page`. shown: those that stand above it.
     """
-    result, status, log = widgets.HTML(), widgets.Label(), widgets.Output()
+    result, log = widgets.HTML(), widgets.Output()
     last: dict[str, Any] = {}
 
     def update(change: object = None) -> None:
@@ -25,18 +25,16 @@ def follow(
             return
         last.update(values)
         log.outputs = ()  # bars, and what no user has caused
-        status.value = "searching …"
         with log:
             try:
                 result.value = page(**values)
             except UserError as error:
                 result.value = f"<p>{escape(str(error))}</p>"
-        status.value = ""
 
     for control in controls.values():
         control.observe(update, "value")
     update()
-    return widgets.VBox([side_by_side([controls[name] for name in shown]), status, log, result])
+    return widgets.VBox([side_by_side([controls[name] for name in shown]), log, result])
 
 
 def side_by_side(parts: Sequence[widgets.Widget]) -> widgets.Box:

@@ -1,7 +1,5 @@
 """Plots in one style: a method has one colour everywhere, and each says in words what it shows."""
 
-import base64
-import html
 import io
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -19,8 +17,7 @@ from dagf.analysis.contrasts import Contrast
 from dagf.analysis.tables import keep_table
 from dagf.model.variants import VARIANTS
 from dagf.retrieval.statistics import t_interval
-from dagf.show.html import record_table as record_table
-from dagf.show.html import table as table
+from dagf.show.html import image, table
 
 # Okabe and Ito's colours, which people with any colour vision can tell apart.
 BLUE, ORANGE, GREEN, RED = "#0072B2", "#E69F00", "#009E73", "#D55E00"
@@ -54,11 +51,6 @@ STYLE: Any = {  # matplotlib types the keys of rcParams one by one
 }
 
 
-def colour(arm: str) -> str:
-    """Return the colour of a variant."""
-    return COLOURS.get(arm, GREY)
-
-
 @matplotlib.rc_context(STYLE)  # it decides how a figure is saved, too: salt, font, margin
 def show(figure: Figure, alt: str, caption: str, save: str = "") -> HTML:
     """Return the figure for a notebook: an image with a text alternative and a caption.
@@ -66,16 +58,12 @@ def show(figure: Figure, alt: str, caption: str, save: str = "") -> HTML:
     Photographs become PNG, line art SVG. `save` names it among the report's figures, too.
     """
     kind = "png" if any(axes.images for axes in figure.axes) else "svg"
-    metadata = {"Date": None} if kind == "svg" else {"Software": None}
     data = io.BytesIO()
-    figure.savefig(data, format=kind, metadata=metadata)
+    figure.savefig(data, format=kind, metadata={"Date" if kind == "svg" else "Software": None})
     plt.close(figure)
     if save:
         paths.figure(f"{save}.{kind}").write_bytes(data.getvalue())
-    mime = {"png": "image/png", "svg": "image/svg+xml"}[kind]
-    source = f"data:{mime};base64,{base64.b64encode(data.getvalue()).decode()}"
-    image = f'<img src="{source}" alt="{html.escape(alt)}">'
-    return HTML(f"<figure>{image}<figcaption>{html.escape(caption)}</figcaption></figure>")
+    return image(data.getvalue(), kind, alt, caption)
 
 
 def kept(
@@ -86,14 +74,19 @@ def kept(
     return table(frame, f"{title}. {caption}", digits)
 
 
-def _panels(count: int, width: float, height: float, share: bool = True) -> tuple[Figure, Any]:
-    """Return a figure with so many panels of a size (inches) side by side, and their axes."""
-    size = (width * count, height)
-    figure, axes = plt.subplots(1, count, figsize=size, sharey=share, squeeze=False)
-    return figure, axes[0]
-
-
 @matplotlib.rc_context(STYLE)
+def panels(
+    table: pd.DataFrame, by: str, width: float, height: float, share: bool = True
+) -> tuple[Figure, list[tuple[Any, pd.DataFrame]]]:
+    """Return a figure with a panel (width, height in inches) a value of `by`; its axes and rows."""
+    parts = dict(list(table.groupby(by, sort=False)))
+    size = (width * len(parts), height)
+    figure, [axes] = plt.subplots(1, len(parts), figsize=size, sharey=share, squeeze=False)
+    for ax, name in zip(axes, parts, strict=True):
+        ax.set_title(name)
+    return figure, list(zip(axes, parts.values(), strict=True))
+
+
 def lines(
     table: pd.DataFrame, x: str, y: str, panel: str, share: bool = True, **scales: Any
 ) -> Figure:
@@ -101,17 +94,16 @@ def lines(
 
     table: has the columns arm and seed, too. share: whether all panels have one axis of `y`.
     """
-    panels = table[panel].unique()
-    figure, axes = _panels(len(panels), 3.4, 3.2, share)
-    for ax, name in zip(axes, panels, strict=True):
-        for arm, part in table[table[panel] == name].groupby("arm", sort=False):
-            seeds = part.pivot(index=x, columns="seed", values=y)
-            title = VARIANTS[str(arm)].title if arm in VARIANTS else arm
-            names = [title, *[None] * (seeds.shape[1] - 1)]
-            ax.plot(seeds, marker=".", color=colour(str(arm)), label=names)
-        ax.set(title=name, xlabel=x, **scales)
-    axes[0].set_ylabel(y)
-    axes[0].legend(frameon=False)
+    figure, parts = panels(table, panel, 3.4, 3.2, share)
+    for ax, part in parts:
+        for arm in part["arm"].unique():
+            seeds = part[part["arm"] == arm].pivot(index=x, columns="seed", values=y)
+            title = VARIANTS[arm].title if arm in VARIANTS else arm
+            labels = [title, *[None] * (seeds.shape[1] - 1)]
+            ax.plot(seeds, marker=".", color=COLOURS.get(arm, GREY), label=labels)
+        ax.set(xlabel=x, **scales)
+    figure.axes[0].set_ylabel(y)
+    figure.axes[0].legend(frameon=False)
     return figure
 
 
@@ -126,73 +118,63 @@ def training_curves(curves: Mapping[tuple[str, int], pd.DataFrame]) -> Figure:
     return figure
 
 
-@matplotlib.rc_context(STYLE)
-def arms_by_setting(results: pd.DataFrame, settings: Sequence[str]) -> Figure:
+def arms_by_setting(results: pd.DataFrame) -> Figure:
     """Plot mAP of each arm: a dot a seed, the mean and its t-interval as a bar.
 
     results: columns arm, seed, setting, mAP.
     """
     arms = list(dict.fromkeys(results["arm"]))
-    figure, axes = _panels(len(settings), 3.2, 0.5 * len(arms) + 1.2)
-    for ax, setting in zip(axes, settings, strict=True):
-        part = results[results["setting"] == setting]
+    figure, parts = panels(results, "setting", 3.2, 0.5 * len(arms) + 1.2)
+    for ax, part in parts:
         for height, arm in enumerate(arms):
             values = part.loc[part["arm"] == arm, "mAP"].to_numpy(float)
             mean, low, high = t_interval(values)
-            style: Any = {"color": colour(arm)}
+            style: Any = {"color": COLOURS.get(arm, GREY)}
             ax.plot([low, high], [height, height], linewidth=5, alpha=0.3, **style)
             ax.plot(values, np.full(len(values), height), "o", markersize=4, alpha=0.7, **style)
             ax.plot(mean, height, "|", markersize=16, markeredgewidth=2.5, **style)
-        ax.set(title=setting, xlabel="mAP (%)")
-    axes[0].set_yticks(range(len(arms)), [VARIANTS[arm].title for arm in arms])
-    axes[0].invert_yaxis()
+        ax.set_xlabel("mAP (%)")
+    figure.axes[0].set_yticks(range(len(arms)), [VARIANTS[arm].title for arm in arms])
+    figure.axes[0].invert_yaxis()
     return figure
 
 
-@matplotlib.rc_context({**STYLE, "axes.grid": False})
 def heat_maps(table: pd.DataFrame, down: str, along: str, value: str, panel: str) -> Figure:
     """Plot a field a (`down`, `along`) with its value written in it, one panel a value of `panel`.
 
     All panels have one scale of colours.
     """
-    panels = table[panel].unique()
     low, high = table[value].min(), table[value].max()
-    figure, axes = _panels(len(panels), 4.2, 3.6)
-    for ax, name in zip(axes, panels, strict=True):
-        part = table[table[panel] == name]
+    figure, parts = panels(table, panel, 4.2, 3.6)
+    for ax, part in parts:
         rows, columns = part[down].unique(), part[along].unique()
         fields = part.pivot(index=down, columns=along, values=value).loc[rows, columns]
         picture = ax.imshow(fields, cmap="cividis", vmin=low, vmax=high, aspect="auto")
         for (y, x), field in np.ndenumerate(fields.to_numpy()):
             ink = "w" if field < (low + high) / 2 else "k"
             ax.text(x, y, f"{field:.1f}", ha="center", va="center", color=ink)
-        ax.set(title=name, xlabel=along)
+        ax.set_xlabel(along)
         ax.set_xticks(range(len(columns)), columns)
         ax.set_yticks(range(len(rows)), rows)
-    axes[0].set_ylabel(down)
-    figure.colorbar(picture, ax=axes.tolist(), label=f"{value} (%)")
+        ax.grid(False)
+    figure.axes[0].set_ylabel(down)
+    figure.colorbar(picture, ax=figure.axes, label=f"{value} (%)")
     return figure
 
 
-@matplotlib.rc_context(STYLE)
 def gains(contrasts: Sequence[Contrast]) -> Figure:
     """Plot differences by nuisance and bin, with the joint interval.
 
     The `setting` of a contrast reads 'nuisance: bin'.
     """
-    names = [one.setting.partition(": ")[::2] for one in contrasts]
-    panels = list(dict.fromkeys(nuisance for nuisance, _ in names))
-    figure, axes = _panels(len(panels), 3.4, 2.8)
-    for ax, panel in zip(axes, panels, strict=True):
-        part = [
-            one for one, (nuisance, _) in zip(contrasts, names, strict=True) if nuisance == panel
-        ]
-        for x, one in enumerate(part):
-            ax.plot([x, x], [one.joint.low, one.joint.high], color=RED, linewidth=3, alpha=0.5)
-            ax.plot(x, one.joint.mean, "o", color=RED)
+    rows = [(*one.setting.split(": "), *one.joint) for one in contrasts]
+    table = pd.DataFrame(rows, columns=["nuisance", "bin", "mean", "low", "high"])
+    figure, parts = panels(table, "nuisance", 3.4, 2.8)
+    for ax, part in parts:
+        for x, one in enumerate(part.itertuples()):
+            ax.plot([x, x], [one.low, one.high], color=RED, linewidth=3, alpha=0.5)
+            ax.plot(x, one.mean, "o", color=RED)
         ax.axhline(0, color="black", linewidth=0.8)
-        bins = [label.replace(" minus ", "\n− ") for nuisance, label in names if nuisance == panel]
-        ax.set_xticks(range(len(part)), bins, fontsize=8)
-        ax.set_title(panel)
-    axes[0].set_ylabel("difference (mAP points)")
+        ax.set_xticks(range(len(part)), part["bin"].str.replace(" minus ", "\n− "), fontsize=8)
+    figure.axes[0].set_ylabel("difference (mAP points)")
     return figure

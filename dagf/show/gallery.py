@@ -6,7 +6,6 @@ from typing import Any, NamedTuple
 
 import matplotlib
 import numpy as np
-import pandas as pd
 from matplotlib import pyplot as plt
 from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
@@ -14,14 +13,13 @@ from numpy.typing import NDArray
 
 from dagf.analysis.cam import CamTarget, Look, grad_cam, look
 from dagf.analysis.localise import cam_targets, landmark_mask, maps_of, pixel_auc
-from dagf.console import progress
-from dagf.datasets.benchmark import Benchmark, Box, Query, Setting
+from dagf.datasets.benchmark import Box, Query, Setting
 from dagf.datasets.images import load_image, to_input
 from dagf.datasets.toytown import toytown_records
 from dagf.devices import on_device
 from dagf.model.network import RetrievalNet
 from dagf.retrieval.search import similarities
-from dagf.show.figures import BLUE, STYLE, VERDICTS
+from dagf.show.figures import BLUE, STYLE, VERDICTS, panels
 from dagf.show.pictures import Pixels, boxed, heated, kept_cells, outlined
 from dagf.study.runs import Head
 from dagf.study.study import Study
@@ -39,7 +37,7 @@ class Tile(NamedTuple):
     verdict: str = ""
 
 
-@matplotlib.rc_context({**STYLE, "axes.grid": False})
+@matplotlib.rc_context(STYLE)
 def grid(lines: Sequence[Sequence[Tile | None]]) -> Figure:
     """Show lines of pictures; None leaves a gap."""
     columns = max(map(len, lines))
@@ -61,37 +59,6 @@ def grid(lines: Sequence[Sequence[Tile | None]]) -> Figure:
 
 def _read(file: Path, box: Box | None = None) -> Pixels:
     return load_image(file, box=box).permute(1, 2, 0).numpy()
-
-
-def counts(study: Study) -> pd.DataFrame:
-    """Return what the study is made of: one row a part, with images and landmarks (instances)."""
-    training, test = study.training, study.test
-    parts: dict[str, Sequence[Any]] = {}
-    if training:
-        kept = training.validation
-        parts |= {"training": training.files, "validation: queries": kept.queries}
-        parts |= {"validation: database": kept.database}
-        parts |= {"validation: distractors": kept.distractors}
-    parts |= {f"test: {name}": members for name, members in test.query_sets.items()}
-    parts |= {"test: database": test.database, "test: distractors": test.distractors}
-    table = pd.DataFrame({"part": [*parts], "images": [len(part) for part in parts.values()]})
-    if training:
-        landmarks = [training.landmarks, *[None] * (len(table) - 1)]
-        table["landmarks"] = pd.array(landmarks, dtype="Int64")
-    return table
-
-
-def label_counts(benchmark: Benchmark) -> pd.DataFrame:
-    """Return positives, junk and queries that count, under each setting of the benchmark."""
-    rows = []
-    for setting in benchmark.settings:
-        relevance = [query.relevance(setting) for query in benchmark.queries]
-        positives = np.array([len(positive) for positive, _ in relevance])
-        row = {"setting": setting.name, "positive labels": " + ".join(setting.positive)}
-        row |= {"junk labels": " + ".join(setting.junk)}
-        row |= {"queries that count": (positives > 0).sum(), "positives": positives.sum()}
-        rows.append(row | {"junk": sum(len(junk) for _, junk in relevance)})
-    return pd.DataFrame(rows)
 
 
 def label_of(query: Query, row: int) -> str:
@@ -126,38 +93,32 @@ def tour(study: Study) -> Figure:
     return grid(lines)
 
 
-@matplotlib.rc_context(STYLE)
 def nuisances(root: Path) -> Figure:
     """Plot how Toytown's nuisances are spread over the test database."""
-    records = toytown_records(root, "test")
-    database = records[records["role"] == "database"]
     shown = {
         "scale": "landmark's share of the image",
         "visible": "visible fraction of the landmark",
         "clutter": "share of the image that is clutter",
         "azimuth": "view angle (degrees)",
     }
-    figure, axes = plt.subplots(1, len(shown), figsize=(11, 2.4), sharey=True)
-    for ax, (column, label) in zip(axes, shown.items(), strict=True):
-        ax.hist(database[column], bins=24, color=BLUE)
-        ax.set_xlabel(label)
-    axes[0].set_ylabel("images")
+    database = toytown_records(root, "test").query("role == 'database'")
+    long = database[[*shown]].rename(columns=shown).melt()
+    figure, parts = panels(long, "variable", 2.75, 2.4)
+    for ax, part in parts:
+        ax.hist(part["value"], bins=24, color=BLUE)
+    figure.axes[0].set_ylabel("images")
     return figure
 
 
 def with_and_without(study: Study) -> Figure:
     """Show Toytown's first test landmarks, and below them the same ones in the control version."""
     spec = study.profile.drawing
-    seed, stream, shown = spec.seed, STREAMS["test"], range(min(9, spec.test_landmarks))
-    return grid(
-        [
-            [
-                Tile(photograph(seed, stream, one, 1, spec.size, nuisances=full).image)
-                for one in shown
-            ]
-            for full in (True, False)
-        ]
-    )
+    lines: list[list[Tile | None]] = [[], []]
+    for line, full in zip(lines, (True, False), strict=True):
+        for one in range(min(9, spec.test_landmarks)):
+            drawn = photograph(spec.seed, STREAMS["test"], one, 1, spec.size, nuisances=full)
+            line.append(Tile(drawn.image))
+    return grid(lines)
 
 
 def ranking(
@@ -192,46 +153,38 @@ def explained(
     negative; for the query: like its first result, and not like that negative.
     """
     test, spec, files = study.test, study.profile.evaluation_image, study.test.database_paths
-    shown = test.queries[query]
-    file = test.root / shown.file
-    first = look(net, file, spec, shown.box)
-    results = [look(net, files[row], spec) for row in rows]
+    asked = test.queries[query]
+    shown = [(test.root / asked.file, asked.box, "query")]
+    for row in rows:
+        name = f"{label_of(asked, row) or 'wrong'}, {scores[query, row]:.2f}"
+        shown.append((files[row], None, name))
+    looks = [look(net, file, spec, box) for file, box, _ in shown]
     order = np.argsort(-scores[query]).tolist()
-    wrong = next((row for row in order if not label_of(shown, row)), None)
-    nothing = np.zeros_like(first.descriptor)
+    wrong = next((row for row in order if not label_of(asked, row)), None)
+    nothing = np.zeros_like(looks[0].descriptor)
     negative = nothing if wrong is None else look(net, files[wrong], spec).descriptor
-
-    def against(positive: NDArray[np.float32], row: int) -> CamTarget:
-        """Return the target; the negative itself has nothing to be told apart from."""
-        return CamTarget(positive, nothing if row == wrong else negative)
-
-    def line(name: str, seen: Look, cam: NDArray[np.float32]) -> list[Tile]:
+    lines: list[list[Tile | None]] = []
+    for number, ((file, box, name), seen) in enumerate(zip(shown, looks, strict=True)):
+        like = looks[0 if number else 1].descriptor
+        row = rows[max(0, number - 1)]  # the negative itself has nothing to be told apart from
+        target = CamTarget(like, nothing if row == wrong else negative)
         attention = Tile(seen.pixels, "no attention")
         if seen.attention is not None:
             attention = Tile(heated(seen.pixels, seen.attention), "attention a")
         effective = Tile(heated(seen.pixels, seen.effective), "effective a·|f|")
-        tiles = [Tile(seen.pixels, name), attention, effective, *_kept(net, seen)]
-        return [*tiles, Tile(heated(seen.pixels, cam), "Grad-CAM")]
-
-    cam = grad_cam(net, file, spec, against(results[0].descriptor, rows[0]), shown.box)
-    lines = [line("query", first, cam)]
-    for row, seen in zip(rows, results, strict=True):
-        cam = grad_cam(net, files[row], spec, against(first.descriptor, row))
-        name = f"{label_of(shown, row) or 'wrong'}, {scores[query, row]:.2f}"
-        lines.append(line(name, seen, cam))
+        cam = Tile(heated(seen.pixels, grad_cam(net, file, spec, target, box)), "Grad-CAM")
+        lines.append([Tile(seen.pixels, name), attention, effective, *_kept(net, seen), cam])
     return grid(lines)
 
 
 def _kept(net: RetrievalNet, seen: Look) -> list[Tile]:
     """Return what is kept of an image at each window."""
     windows = net.head.scale_and_mask.filters.windows
-    return [
-        Tile(
-            seen.pixels if kept is None else kept_cells(seen.pixels, kept, window),
-            f"{window}×{window} keeps {share:.0%}",
-        )
-        for window, kept, share in zip(windows, seen.kept, seen.kept_fraction, strict=True)
-    ]
+    tiles = []
+    for window, kept, share in zip(windows, seen.kept, seen.kept_fraction, strict=True):
+        pixels = seen.pixels if kept is None else kept_cells(seen.pixels, kept, window)
+        tiles.append(Tile(pixels, f"{window}×{window} keeps {share:.0%}"))
+    return tiles
 
 
 def kept_examples(study: Study, arm: str) -> Figure:
@@ -247,21 +200,6 @@ def kept_examples(study: Study, arm: str) -> Figure:
     return grid(lines)
 
 
-def kept_fractions(net: RetrievalNet, files: list[Path], study: Study) -> pd.DataFrame:
-    """Return the mean share of cells that the mask keeps over some images, for each window."""
-    spec = study.profile.evaluation_image
-    shares = [look(net, file, spec).kept_fraction for file in progress(files, "cells")]
-    per_window = 100 * np.array(shares)
-    return pd.DataFrame(
-        {
-            "window": [f"{k} × {k}" for k in net.head.scale_and_mask.filters.windows],
-            "kept cells, mean (%)": per_window.mean(0),
-            "least (%)": per_window.min(0),
-            "most (%)": per_window.max(0),
-        }
-    )
-
-
 def against_masks(study: Study, net: RetrievalNet, files: Sequence[str]) -> Figure:
     """Show test database images line by line: the landmark's outline, and maps with their AUC."""
     net, spec = on_device(net), study.profile.evaluation_image
@@ -275,11 +213,10 @@ def against_masks(study: Study, net: RetrievalNet, files: Sequence[str]) -> Figu
         line = [Tile(pixels, Path(file).stem)]
         line.append(Tile(outlined(pixels, mask), f"landmark, {mask.mean():.0%}"))
         for name in LOCALISED:
-            if name in maps:
-                score = f"{name}\nAUC {pixel_auc(maps[name][0], mask):.0%}"
-                line.append(Tile(heated(pixels, maps[name][0]), score))
-            else:
-                line.append(Tile(pixels, f"{name}\nnone"))
+            plane = maps[name][0] if name in maps else None
+            score = "none" if plane is None else f"AUC {pixel_auc(plane, mask):.0%}"
+            shown = pixels if plane is None else heated(pixels, plane)
+            line.append(Tile(shown, f"{name}\n{score}"))
         lines.append(line)
     net.cpu()
     return grid(lines)

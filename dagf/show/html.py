@@ -38,15 +38,21 @@ def with_script(page: str) -> str:
     """Return a finished page with the script that sorts tables, and a policy against others."""
     script = (TEMPLATE / "sort.js").read_text(encoding="utf-8")
     digest = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
-    policy = (
-        "default-src 'none'; style-src 'unsafe-inline'; img-src data:; "
-        f"script-src 'sha256-{digest}'"
-    )
+    policy = "default-src 'none'; style-src 'unsafe-inline'; img-src data:; "
+    policy += f"script-src 'sha256-{digest}'"
     page = page.replace(
         "<head>", f'<head>\n<meta http-equiv="Content-Security-Policy" content="{policy}">', 1
     )
     before, end, after = page.rpartition("</body>")
     return f"{before}<script>{script}</script>\n{end}{after}"
+
+
+def image(data: bytes, kind: str, alt: str, caption: str = "") -> HTML:
+    """Return an image (kind: svg, png) as a figure of a page that holds it."""
+    mime = {"png": "image/png", "svg": "image/svg+xml"}[kind]
+    source = f"data:{mime};base64,{base64.b64encode(data).decode()}"
+    below = f"<figcaption>{escape(caption)}</figcaption>" if caption else ""
+    return HTML(f'<figure><img src="{source}" alt="{escape(alt)}">{below}</figure>')
 
 
 def table(frame: pd.DataFrame, caption: str, digits: int = 1) -> HTML:

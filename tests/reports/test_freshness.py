@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Callable
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -11,8 +12,10 @@ from dagf import paths
 from dagf.errors import UserError
 from dagf.files import write_json
 from dagf.reports import freshness
-from dagf.reports.freshness import ORDER, OVERVIEW, Output, output_for, plan
+from dagf.reports.freshness import OVERVIEW, STAGES, Output, output_for, plan
 from tests.reports.notebooks import write_notebook
+
+ORDER = [*chain(*STAGES)]
 
 
 @pytest.fixture
@@ -115,7 +118,7 @@ def test_a_report_is_stale_by_the_code_that_it_imports(
 def test_the_overview_is_stale_when_a_record_or_a_table_changes(root: Path) -> None:
     stale({})
     stale({})
-    output = output_for({})
+    output = output_for()
     for file in (output.record_file("02_training"), output.result("tables", "main.json")):
         value = json.loads(file.read_text()) if file.exists() else {}
         write_json(file, {**value, "seconds": 3})
@@ -155,7 +158,8 @@ def test_other_parameters_photographs_weights_and_profiles_make_a_report_stale(r
 def test_parameters_are_those_that_a_notebook_declares(root: Path) -> None:
     report = plan("02_training", {"profile": "smoke"})
     assert report.parameters == {
-        "profile": "smoke", "benchmark": "", "distractors": [], "weights": "", "seeds": 2
+        "profile": "smoke", "benchmark": "", "distractors": [], "weights": "", "train_on": "",
+        "seeds": 2,
     }  # fmt: skip
     with pytest.raises(UserError, match="unknown parameter of 02_training 'seed': did you mean"):
         plan("02_training", {"seed": 1})
@@ -179,5 +183,5 @@ def test_parameters_are_those_that_a_notebook_declares(root: Path) -> None:
     ],
 )
 def test_where_reports_go(root: Path, parameters: dict[str, Any], pages: str) -> None:
-    assert output_for(parameters).pages == root / pages
-    assert output_for({"profile": "smoke"}, Path("mine")) == Output(Path("mine"))
+    assert output_for(**parameters).pages == root / pages
+    assert output_for("smoke", folder=Path("mine")) == Output(Path("mine"))

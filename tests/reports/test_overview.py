@@ -9,7 +9,8 @@ import pytest
 
 from dagf.files import read_json, write_json
 from dagf.paths import ROOT
-from dagf.reports.overview import Records, open_records
+from dagf.reports.freshness import output_for
+from dagf.reports.overview import Records
 from dagf.show import html
 
 MAIN = {
@@ -44,7 +45,7 @@ CLAIMS = [
 def records(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Records:
     """A project with records of everything."""
     monkeypatch.setenv(ROOT, str(tmp_path))
-    found = open_records()
+    found = Records(output_for())
     write_json(found.output.result("tables", "main.json"), MAIN)
     write_json(
         found.output.result("tables", "claims.json"),
@@ -145,7 +146,7 @@ def test_a_part_of_the_records_is_shown_too(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv(ROOT, str(tmp_path))
-    empty = open_records("smoke", "/photos/town")
+    empty = Records(output_for("smoke", "/photos/town"))
     shown = [
         empty.table("main"), empty.figure("main"), empty.claims(), empty.photographs(),
         empty.reports(), html.table(empty.contrasts, "None"),

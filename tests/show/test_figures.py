@@ -109,9 +109,11 @@ def test_curves_and_arms() -> None:
     assert labels(shown.axes[0].get_legend().get_texts()) == ["DAGF", "GeM"]
     names = ["arm", "seed", "setting", "mAP"]
     rows = [("dagf", 0, "Easy", 40.0), ("dagf", 1, "Easy", 44.0), ("gem", 0, "Easy", 38.0)]
-    results = pd.DataFrame([*rows, ("gem", 0, "Hard", 9.0)], columns=names)
-    (ax,) = figures.arms_by_setting(results, ["Easy"]).axes
+    results = pd.DataFrame(
+        [*rows, ("gem", 0, "Hard", 9.0), ("dagf", 0, "Hard", 8.0)], columns=names
+    )
+    ax, hard = figures.arms_by_setting(results).axes
     assert labels(ax.get_yticklabels()) == ["DAGF", "GeM"]
     dots = [list(line.get_xdata()) for line in ax.lines if line.get_marker() == "o"]
-    assert dots == [[40, 44], [38]]
+    assert dots == [[40, 44], [38]] and hard.get_title() == "Hard"
     assert "<img" in figures.show(ax.figure, "alt", "caption").data

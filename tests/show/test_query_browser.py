@@ -19,6 +19,7 @@ from dagf.retrieval.metrics import evaluate, means
 from dagf.retrieval.rerank import RERANKINGS
 from dagf.retrieval.search import similarities
 from dagf.show import query_browser
+from dagf.show.pictures import address, heated, thumbnail
 from dagf.show.query_browser import OWN, TOP, Explorer, View, offered, start
 from dagf.study.config import RunConfig
 from dagf.study.opening import open_study
@@ -38,10 +39,7 @@ def live(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv(HEADLESS, raising=False)
 
 
-# --- what is offered ----------------------------------------------------------------------------
-
-
-def test_only_what_is_there_is_offered(
+def test_what_the_profile_trains_and_what_has_nothing_to_learn_is_offered(
     toy: Study, explorer: Explorer, trained: list[RunConfig]
 ) -> None:
     heads = {f"{arm} head" for arm in toy.plan(heads=True).arms if VARIANTS[arm].trainable}
@@ -53,50 +51,20 @@ def test_only_what_is_there_is_offered(
     assert View("dagf head").title == "DAGF, head on a frozen backbone"
     for name in explorer.arms:
         explorer.rank(0, View(name), "Medium")
-    assert trained == []
-
-
-def test_what_is_not_trained_yet_is_not_offered(
-    project: Path, profile: Callable[..., str], trained: list[RunConfig]
-) -> None:
-    study = open_study(profile(arms=["gem", "dagf"]))
-    with pytest.raises(UserError, match="nothing is trained under profile tiny"):
-        offered(study)
-    assert trained == []
-    study.run("gem")
-    names = set(offered(study))
-    assert "gem" in names and "dagf" not in names and "gem untrained" in names
-    study = open_study(profile(arms=["gem", "dagf"], rates=[1e-3, 1e-2]))
-    trained.clear()
-    assert "gem" not in offered(study)  # its rate is not chosen yet
-    assert trained == []
+    assert trained == []  # they are there already
 
 
 @pytest.mark.study
 def test_photographs(
-    project: Path,
-    profile: Callable[..., str],
-    photographs: Path,
-    backbone_weights: str,
-    trained: list[RunConfig],
+    project: Path, profile: Callable[..., str], photographs: Path, backbone_weights: str
 ) -> None:
     study = open_study(profile(**FOLDER, toytown=None), str(photographs), weights=backbone_weights)
-    assert "dagf" not in offered(study) and trained == []
-    study.train()
     explorer = Explorer(study)
     assert [name for name in explorer.arms if "untrained" not in name] == ["gem", "dagf"]
     run = study.run("dagf")
     for query, (_, per_query) in enumerate(study.results(run).per_query.iterrows()):
         assert explorer.rank(query, View("dagf"), per_query["setting"]).ap == per_query["AP"]
-    view = View("dagf", windows="1", mask="none")
-    assert explorer.rank(0, view, study.test.middle.name).ap <= 1
-    study = open_study(
-        profile(toytown=None, backbone_training=None), str(photographs), weights=backbone_weights
-    )
-    assert "dagf" not in offered(replace(study, training=None))
-
-
-# --- rankings -----------------------------------------------------------------------------------
+    assert all("untrained" in name for name in offered(replace(study, training=None)))
 
 
 @pytest.mark.parametrize("arm", ["dagf", "dagf head", "scale-mask untrained"])
@@ -104,27 +72,28 @@ def test_ap_is_the_studys_own(arm: str, toy: Study, explorer: Explorer) -> None:
     per_query = toy.results(explorer.arms[arm]).per_query
     averages = means(per_query)["mAP"]
     for (query, name), row in per_query.set_index(["query", "setting"]).iterrows():
-        ranking = explorer.rank(query, View(arm), name, top=3)
+        ranking = explorer.rank(query, View(arm), name)
         assert ranking.ap == pytest.approx(row["AP"], nan_ok=True)
         if (row["query_set"], name) in averages:
             assert 100 * ranking.mean == pytest.approx(averages[row["query_set"], name])
-        assert len(ranking.results) == 3
 
 
 @pytest.mark.parametrize("setting", ["Easy", "Hard"])
 def test_results_are_ranked_and_framed(setting: str, toy: Study, explorer: Explorer) -> None:
     rows, queries = toy.descriptors(toy.untrained("gem", 0))
-    files = toy.test.database_paths
     right, other = ("easy", "hard") if setting == "Easy" else ("hard", "easy")
     verdicts = {right: "right", other: "junk", "junk": "junk", "": "wrong"}
     for number, query in enumerate(toy.test.queries):
-        results = explorer.rank(number, View("gem untrained"), setting, top=1000).results
         cosines = similarities(rows[:], queries)[number].tolist()
-        order = sorted(range(len(files)), key=lambda row: (-cosines[row], row))
-        for result, row in zip(results, order, strict=True):
-            label = next((name for name, rows in query.labels.items() if row in rows), "")
-            assert (result.file, result.score) == (files[row], cosines[row])
-            assert (result.label, result.verdict) == (label, verdicts[label])
+        order = sorted(range(len(cosines)), key=lambda row: (-cosines[row], row))[:TOP]
+        found = explorer.rank(number, View("gem untrained"), setting).results
+        labels = [
+            next((name for name, rows in query.labels.items() if row in rows), "") for row in order
+        ]
+        assert found["score"].tolist() == [cosines[row] for row in order]
+        assert found["file"].tolist() == [toy.test.database_paths[row] for row in order]
+        assert found["label"].tolist() == labels
+        assert found["verdict"].tolist() == [verdicts[label] for label in labels]
 
 
 @pytest.mark.parametrize(
@@ -145,11 +114,11 @@ def test_other_windows_and_masks_keep_what_was_learned(
     for _, row in expected.iterrows():
         found = explorer.rank(row["query"], view, row["setting"]).ap
         assert found == pytest.approx(row["AP"], nan_ok=True)
-    plain = explorer.rank(0, View("dagf head"), "Medium", top=9).results
-    changed = explorer.rank(0, view, "Medium", top=9).results
-    assert [result.score for result in changed] != [result.score for result in plain]
     named = View("dagf head", "max 1, 2, 3", "max")  # its own, by name
-    assert explorer.rank(0, named, "Medium", top=9).results == plain
+    plain, changed, same = (
+        explorer.rank(0, one, "Medium").results for one in (View("dagf head"), view, named)
+    )
+    assert changed["score"].tolist() != plain["score"].tolist() and same.equals(plain)
 
 
 def test_the_maps_of_an_arm_that_was_trained_whole_are_of_its_own_backbone(
@@ -162,38 +131,38 @@ def test_the_maps_of_an_arm_that_was_trained_whole_are_of_its_own_backbone(
     net.head = head
     query, spec = toy.test.queries[0], toy.profile.evaluation_image
     files = [load_image(toy.test.root / query.file, spec, query.box)]
-    results = explorer.rank(0, View("dagf", mask="none"), "Medium", top=4).results
-    files += [load_image(result.file, spec) for result in results]
+    results = explorer.rank(0, View("dagf", mask="none"), "Medium").results
+    files += [load_image(file, spec) for file in results["file"]]
     with torch.inference_mode():
         first, *rows = (net.eval()(to_input(image)[None])[0].numpy() for image in files)
     cosines = [row @ first for row in rows]
-    assert [result.score for result in results] == pytest.approx(cosines, abs=1e-3)
+    assert results["score"].tolist() == pytest.approx(cosines, abs=1e-3)
 
 
 @pytest.mark.parametrize("name", RERANKINGS)
 def test_rerankings_are_those_of_the_library(name: str, toy: Study, explorer: Explorer) -> None:
     rows, queries = toy.descriptors(toy.untrained("gem", 0))
     scores = RERANKINGS[name](rows[:], queries, 5)
-    view = View("gem untrained", reranking=name, neighbours=5)
-    ranking = explorer.rank(1, view, "Medium", top=6)
+    ranking = explorer.rank(1, View("gem untrained", reranking=name, neighbours=5), "Medium")
     medium = evaluate(toy.test, scores).set_index(["query", "setting"])["AP"]
     assert ranking.ap == pytest.approx(medium[1, "Medium"], nan_ok=True)
-    assert [result.score for result in ranking.results] == sorted(scores[1], reverse=True)[:6]
+    assert ranking.results["score"].tolist() == sorted(scores[1], reverse=True)[:TOP]
 
 
-def test_what_does_not_exist_is_refused_in_one_line(toy: Study, explorer: Explorer) -> None:
-    mistakes = {
-        r"unknown windows 'max 9'": lambda: View("dagf", windows="max 9"),
-        r"unknown mask 'random'": lambda: View("dagf", mask="random"),
-        r"unknown reranking 'QE': did you mean 'AQE'": lambda: View("dagf", reranking="QE"),
-        r"query 99: Toytown has 4 queries": lambda: start(toy, 99),
-        r"query -1": lambda: start(toy, -1),
-        r"unknown arm 'dgaf': did you mean 'dagf'": lambda: start(toy, views=[View("dgaf")]),
-    }
-    for words, make in mistakes.items():
-        with pytest.raises(UserError, match=words) as error:
-            make()
-        assert "\n" not in str(error.value)
+@pytest.mark.parametrize(
+    ("mistake", "words"),
+    [
+        ({"views": [View("dagf", windows="max 9")]}, "unknown windows 'max 9'"),
+        ({"views": [View("dagf", mask="random")]}, "unknown mask 'random'"),
+        ({"views": [View("dagf", reranking="QE")]}, "unknown reranking 'QE': did you mean 'AQE'"),
+        ({"views": [View("dgaf")]}, "unknown arm 'dgaf': did you mean 'dagf'"),
+        ({"query": 99}, "query 99: Toytown has 4 queries"),
+        ({"query": -1}, "query -1"),
+    ],
+)
+def test_what_does_not_exist_is_refused(toy: Study, mistake: dict[str, object], words: str) -> None:
+    with pytest.raises(UserError, match=words):
+        start(toy, **mistake)  # type: ignore[arg-type]
 
 
 def test_under_several_scales_windows_and_masks_stay(toy: Study) -> None:
@@ -203,9 +172,6 @@ def test_under_several_scales_windows_and_masks_stay(toy: Study) -> None:
     assert ranking.ap == pytest.approx(per_query[0, "Medium"])
     with pytest.raises(UserError, match="several scales"):
         start(study, views=[View("gem", mask="sum")])
-
-
-# --- what is shown ------------------------------------------------------------------------------
 
 
 def test_headless_it_is_a_still_page(
@@ -218,7 +184,7 @@ def test_headless_it_is_a_still_page(
     assert html.count("<img") == 2 * (1 + TOP) and html.count("<figure>") == 2
     rankings = [explorer.rank(1, view, "Medium") for view in views]
     for verdict in ("right", "wrong", "junk"):
-        expected = sum(one.verdict == verdict for ranking in rankings for one in ranking.results)
+        expected = sum((ranking.results["verdict"] == verdict).sum() for ranking in rankings)
         assert html.count(f'<li class="{verdict}">') == html.count(f" · {verdict}") == expected
     for ranking in rankings:
         assert f"AP {100 * ranking.ap:.1f} %" in html
@@ -232,25 +198,22 @@ def test_a_query_without_positives_has_no_ap(toy: Study) -> None:
     nothing = np.empty(0, np.int64)
     first = replace(toy.test.queries[0], labels={"easy": nothing, "hard": nothing})
     test = replace(toy.test, queries=(first, *toy.test.queries[1:]))
-    explorer = Explorer(replace(toy, test=test))
-    assert np.isnan(explorer.rank(0, View("gem untrained"), "Medium").ap)
-    html = explorer.page([View("gem untrained")], 0, "Medium", attention=False)
+    html = Explorer(replace(toy, test=test)).page([View("gem untrained")], 0, "Medium", False)
     assert "no AP: nothing is right under Medium" in html
 
 
-def test_attention_lies_over_the_pictures(toy: Study, explorer: Explorer) -> None:
-    without, over = (
-        explorer.page([View("dagf")], 0, "Medium", attention) for attention in (False, True)
-    )
-    assert over.count("<img") == without.count("<img") == 1 + TOP
-    assert over.count("under a heat map") == 1 + TOP and "under a heat map" not in without
-    assert not {part.split('"')[0] for part in over.split('src="')[1:]} & set(without.split('"'))
-    query, spec = toy.test.queries[0], toy.profile.evaluation_image
-    file = toy.test.root / query.file
-    for arm in ("dagf", "gem untrained"):
-        seen = look(explorer.arms[arm].network(), file, spec, query.box)
-        expected = seen.attention if arm == "dagf" else seen.effective
-        assert np.array_equal(explorer.looked(View(arm), file, query.box), expected)
+@pytest.mark.parametrize("arm", ["dagf", "gem untrained"])
+def test_where_the_network_looks_lies_over_the_pictures(
+    arm: str, toy: Study, explorer: Explorer
+) -> None:
+    html = explorer.page([View(arm)], 0, "Medium", attention=True)
+    assert html.count("<img") == html.count("under a heat map") == 1 + TOP
+    query, net = toy.test.queries[0], explorer.arms[arm].network()
+    results = explorer.rank(0, View(arm), "Medium").results["file"]
+    for file, box in [(toy.test.root / query.file, query.box), *((file, None) for file in results)]:
+        seen = look(net, file, toy.profile.evaluation_image, box)
+        plane = seen.attention if arm == "dagf" else seen.effective
+        assert address(heated(thumbnail(file, box), plane)) in html
 
 
 def test_controls_change_what_they_are_beside(toy: Study, explorer: Explorer, live: None) -> None:
@@ -259,25 +222,21 @@ def test_controls_change_what_they_are_beside(toy: Study, explorer: Explorer, li
         {one.description: one for one in side.children[0].children} for side in sides.children
     )
 
-    def expected(
-        *views: View, query: int = 0, setting: str = "Medium", attention: bool = False
-    ) -> list[str]:
-        return [explorer.page([view], query, setting, attention) for view in views]
+    def check(*views: View, query: int = 0, setting: str = "Medium", over: bool = False) -> None:
+        shown = [side.children[-1].value for side in sides.children]
+        assert shown == [explorer.page([view], query, setting, over) for view in views]
 
-    def shown() -> list[str]:
-        return [side.children[-1].value for side in sides.children]
-
-    assert shown() == expected(View("dagf"), View("gem"))
+    check(View("dagf"), View("gem"))
     left["mask"].value, left["windows"].value = "none", "max 3"
-    assert shown() == expected(View("dagf", "max 3", "none"), View("gem"))
+    check(View("dagf", "max 3", "none"), View("gem"))
     right["reranking"].value, right["neighbours"].value = "diffusion", 5
     views = View("dagf", "max 3", "none"), View("gem", reranking="diffusion", neighbours=5)
-    assert shown() == expected(*views)
+    check(*views)
     for control, value in zip(shared.children, (2, "Easy", True), strict=True):
         control.value = value
-    assert shown() == expected(*views, query=2, setting="Easy", attention=True)
+    check(*views, query=2, setting="Easy", over=True)
     left["arm"].value = "mac untrained"
-    assert "MAC, untrained" in shown()[0]
+    check(replace(views[0], arm="mac untrained"), views[1], query=2, setting="Easy", over=True)
 
 
 def test_a_mistake_is_one_line_beside_its_control(toy: Study, live: None) -> None:
