@@ -179,7 +179,7 @@ def train(variant: str, seed: int | None, **study: Any) -> None:
 
     A trained one is not trained again. Several processes: docs/distributed.md.
     """
-    from dagf.study.opening import open_study
+    from dagf.study.study import open_study
 
     opened = open_study(**notebook_parameters(**study))
     run = opened.run(variant, seed)
@@ -220,7 +220,7 @@ def evaluate(
     if not variant:
         raise UserError("name a variant to evaluate, for instance: dagf evaluate dagf")
     from dagf.retrieval.metrics import means
-    from dagf.study.opening import open_study
+    from dagf.study.study import open_study
 
     opened = open_study(**notebook_parameters(**study))
     if off_the_shelf:
@@ -371,8 +371,8 @@ def list_data() -> None:
 def make_data(profile: str, control: bool) -> None:
     """Draw Toytown, the embedded benchmark, for a profile."""
     from dagf.datasets.toytown import open_toytown
-    from dagf.study.opening import control_spec
     from dagf.study.profile import load_profile
+    from dagf.study.study import control_spec
 
     spec = load_profile(profile).drawing
     made = open_toytown(control_spec(spec) if control else spec, paths.data())

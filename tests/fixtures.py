@@ -25,9 +25,8 @@ from dagf.model.network import RetrievalNet
 from dagf.model.variants import variant
 from dagf.study import parallel, study, training
 from dagf.study.config import Mining, RunConfig, TrainSpec
-from dagf.study.opening import open_study
 from dagf.study.runs import Run, RunStore
-from dagf.study.study import Study
+from dagf.study.study import Study, open_study
 from dagf.study.training import train
 
 TINY = TrainSpec(

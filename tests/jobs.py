@@ -21,7 +21,7 @@ from dagf.reports import runner
 from dagf.reports.freshness import OVERVIEW, Report
 from dagf.retrieval import extract as extraction
 from dagf.study import parallel
-from dagf.study.opening import open_study
+from dagf.study.study import open_study
 from dagf.toytown.generate import ToytownSpec, make_toytown
 from tests.fixtures import Workshop, configured, training_set
 from tests.reports.notebooks import KERNEL, write_notebook

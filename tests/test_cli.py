@@ -16,7 +16,7 @@ from safetensors.torch import load_file, save_file
 
 from dagf.cli import main
 from dagf.paths import ROOT
-from dagf.study import opening, parallel
+from dagf.study import parallel, study
 from tests.commands import dagf, fine, refused
 from tests.fixtures import PROFILE, write_photographs
 
@@ -193,7 +193,7 @@ def test_a_stop_by_the_keyboard_is_one_line(project: Path, monkeypatch: pytest.M
     def stop(**_: Any) -> None:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(opening, "open_study", stop)
+    monkeypatch.setattr(study, "open_study", stop)
     result = dagf("train", "gem")
     assert result.exit_code == 130
     assert result.stderr == "dagf: stopped; start the same command again to go on from here\n"

@@ -38,7 +38,7 @@ def trained_heads(study: Study, arms: Sequence[str]) -> list[str]:
     """Return those of `arms` that the profile trains as heads, in their order."""
     if not study.profile.heads or not study.training:
         return []
-    return [arm for arm in arms if arm in study.plan(heads=True).arms]
+    return [arm for arm in arms if arm in study.profile.plan(heads=True).arms]
 
 
 def plain(arm: str) -> str:

@@ -53,7 +53,7 @@ def grid(study: Study, setting: str = "Medium") -> pd.DataFrame:
     study.prepare(seeds)
     decides = (
         study.test_id,
-        study.profile.evaluation_image,
+        study.profile.evaluation.image,
         setting,
         code_hash("dagf.analysis.grid"),
     )

@@ -160,7 +160,7 @@ def cam_targets(study: Study, net: RetrievalNet) -> list[CamTarget]:
     image of another landmark. So Grad-CAM is told what to look for, which attention is not.
     """
     test = replace(study.test, distractors=())
-    scores, rows, queries = benchmark_scores(net, test, study.profile.evaluation_image)
+    scores, rows, queries = benchmark_scores(net, test, study.profile.evaluation.image)
     targets: dict[int, CamTarget] = {}
     for query, own, found in zip(queries, test.queries, scores, strict=True):
         others = np.setdiff1d(np.arange(len(rows)), own.labelled)
@@ -180,7 +180,7 @@ def localisation(study: Study, net: RetrievalNet) -> pd.DataFrame:
         raise UserError(f"{study.title} has no masks of its landmarks: only Toytown has")
     records = toytown_records(study.toytown, "test").query("role == 'database'")
     about = records[["file", "landmark", "difficulty", "scale"]].to_dict("records")
-    net, spec = on_device(net), study.profile.evaluation_image
+    net, spec = on_device(net), study.profile.evaluation.image
     targets, scored = cam_targets(study, net), []
     numbers = {file: number for number, file in enumerate(study.test.database)}
     batches = image_batches([study.test.root / row["file"] for row in about], spec, batch=BATCH)
@@ -200,7 +200,7 @@ def localisation(study: Study, net: RetrievalNet) -> pd.DataFrame:
 def localisations(study: Study) -> pd.DataFrame:
     """Return `localisation` of DAGF end to end, with the column `seed`; kept in the cache."""
     runs = {seed: study.run("dagf", seed) for seed in study.profile.seeds}
-    decides = study.test_id, study.profile.evaluation_image, code_hash("dagf.analysis.localise")
+    decides = study.test_id, study.profile.evaluation.image, code_hash("dagf.analysis.localise")
     files = {
         run: table_file(study.cache, "localisation", run.weights_id, *decides)
         for run in runs.values()

@@ -101,7 +101,7 @@ def evaluated(study: Study, trials: Sequence[tuple[Heads, Trial]]) -> list[pd.Da
     in [0, 1], seed.
     """
     profile, data = study.profile, [study.test_id, training_of(study).id]
-    decides = data, profile.image, profile.evaluation_image, code_hash("dagf.analysis.methods")
+    decides = data, profile.image, profile.evaluation.image, code_hash("dagf.analysis.methods")
     files = {
         (head, trial): table_file(study.cache, "methods", head.weights_id, trial, *decides)
         for heads, trial in trials

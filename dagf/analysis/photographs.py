@@ -69,7 +69,7 @@ def fewer(study: Study, instances: int) -> Study:
 
 def trained_on(study: Study, files: Sequence[Path], labels: Sequence[int]) -> Study:
     """Return the study with other training images on the same validation, as many in a step."""
-    validation, heads = training_of(study).validation, study.plan(heads=True)
+    validation, heads = training_of(study).validation, study.profile.plan(heads=True)
     contents = remembered(paths.data())
     hashes = [contents.sha256(file) for file in files]
     name = content_hash([files_hash(validation, contents), hashes, labels])
@@ -197,7 +197,8 @@ def all_tables(study: Study, folder: Path) -> dict[str, tuple[str, str, pd.DataF
         ),
         "diversity": (
             "What the heads were trained on",
-            f"{seeds} Loss: {study.plan(heads=True).training.loss}.", diversity(study, folder),
+            f"{seeds} Loss: {study.profile.plan(heads=True).training.loss}.",
+            diversity(study, folder),
         ),
         "reranking": (
             f"Re-ranking of descriptors off the shelf, {whole}", held,

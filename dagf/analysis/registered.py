@@ -24,8 +24,7 @@ from dagf.analysis.localise import SMALL, localisations
 from dagf.analysis.tables import run_words
 from dagf.model.variants import VARIANTS
 from dagf.retrieval.statistics import holm
-from dagf.study.opening import control_of
-from dagf.study.study import Study
+from dagf.study.study import Study, control_of
 
 PRIMARY = ("dagf", "gem")  # end to end
 RIVALS = ("mac", "spoc", "rmac", "crow", "netvlad", "solar", "glam", "delf", "se", "cbam", "eca")
@@ -57,7 +56,7 @@ def head_contrast(study: Study, arm: str, baseline: str) -> Contrast:
 
 def rivals(study: Study) -> list[Contrast]:
     """Return DAGF minus every other descriptor, as heads, each at its best validation trial."""
-    arms = [arm for arm in RIVALS if arm in study.plan(heads=True).arms]
+    arms = [arm for arm in RIVALS if arm in study.profile.plan(heads=True).arms]
     return [head_contrast(study, "dagf", arm) for arm in arms]
 
 

@@ -40,7 +40,7 @@ from dagf.reports.freshness import (
     plan,
 )
 from dagf.reports.page import render_page
-from dagf.study.provenance import PACKAGE, machine, thread_limits
+from dagf.study.provenance import PACKAGE, machine
 
 EXECUTED = "executed.ipynb"  # what a run leaves in its stage
 # What a table on photographs says of its run: the page stays on the machine, the table does not.
@@ -162,7 +162,7 @@ async def execute(report: Report, stage: Path, threads: int) -> dict[str, Any]:
     package = str(PACKAGE.parent)
     environment = {
         **os.environ,
-        **thread_limits(threads),
+        **{f"{name}_NUM_THREADS": str(threads) for name in ("OMP", "MKL", "OPENBLAS", "NUMEXPR")},
         HEADLESS: "1",
         paths.ROOT: str(paths.root()),
         paths.RESULTS: str(stage / "results"),

@@ -152,7 +152,7 @@ def explained(
     The Grad-CAM target is contrastive. For a result: like the query, and not like the best-scoring
     negative; for the query: like its first result, and not like that negative.
     """
-    test, spec, files = study.test, study.profile.evaluation_image, study.test.database_paths
+    test, spec, files = study.test, study.profile.evaluation.image, study.test.database_paths
     asked = test.queries[query]
     shown = [(test.root / asked.file, asked.box, "query")]
     for row in rows:
@@ -189,7 +189,7 @@ def _kept(net: RetrievalNet, seen: Look) -> list[Tile]:
 
 def kept_examples(study: Study, arm: str) -> Figure:
     """Show images of six queries, two a line, with the cells that an untrained arm's mask keeps."""
-    net, test, spec = study.untrained(arm).network(), study.test, study.profile.evaluation_image
+    net, test, spec = study.untrained(arm).network(), study.test, study.profile.evaluation.image
     right = [rows for query in test.queries if len(rows := query.relevance(test.settings[-1])[0])]
     numbers = np.linspace(0, len(right) - 1, min(6, len(right))).round().astype(int)
     files = [test.root / test.database[right[number][0]] for number in numbers]
@@ -202,7 +202,7 @@ def kept_examples(study: Study, arm: str) -> Figure:
 
 def against_masks(study: Study, net: RetrievalNet, files: Sequence[str]) -> Figure:
     """Show test database images line by line: the landmark's outline, and maps with their AUC."""
-    net, spec = on_device(net), study.profile.evaluation_image
+    net, spec = on_device(net), study.profile.evaluation.image
     targets, lines = cam_targets(study, net), []
     for file in files:
         number = study.test.database.index(file)

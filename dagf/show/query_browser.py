@@ -186,7 +186,7 @@ class Explorer:
         attention: whether the pictures lie under a heat map of where the network looks: of its
         attention, or of how strong its features are.
         """
-        shown, spec = self.study.test.queries[query], self.study.profile.evaluation_image
+        shown, spec = self.study.test.queries[query], self.study.profile.evaluation.image
         file, sides = self.study.test.root / shown.file, []
         for view in views:
             net = self.network(view.arm, view.windows, view.mask) if attention else None

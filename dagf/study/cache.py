@@ -2,7 +2,6 @@
 
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, is_dataclass
-from functools import partial
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -49,10 +48,9 @@ def cached_tables(
     make: key -> table, in a worker process, where torch's generators are in no known state.
     Raises `UserError` for a broken file.
     """
-    table = partial(_table, files, make)
+
+    def table(key: K) -> pd.DataFrame:
+        return cached_table(files[key], lambda: make(key))
+
     side_by_side(table, [key for key, file in files.items() if not file.exists()], what)
     return {key: table(key) for key in files}
-
-
-def _table(files: Mapping[K, Path], make: Callable[[K], pd.DataFrame], key: K) -> pd.DataFrame:
-    return cached_table(files[key], partial(make, key))

@@ -1,15 +1,13 @@
 """Every value that decides a trained network, and how such values are read from a file."""
 
-import json
-from collections.abc import Iterator
-from dataclasses import asdict, field, fields, is_dataclass
-from typing import Annotated, Any, Literal, TypeVar, get_args, get_type_hints
+from dataclasses import asdict, field
+from typing import Annotated, Any, Literal, TypeVar
 
 from pydantic import ConfigDict, Field, TypeAdapter, ValidationError
 from pydantic.dataclasses import dataclass
 
 from dagf.datasets.images import ImageSpec
-from dagf.errors import UserError, choose, shown
+from dagf.errors import UserError, shown
 from dagf.files import content_hash
 from dagf.model.backbone import BackboneSpec
 from dagf.model.network import Variant
@@ -37,9 +35,9 @@ class TrainSpec:
     the first `warmup` share of the steps, then a cosine to 0 or, with a `decay`, times exp(-decay)
     an epoch. shrunk: the share of the steps, from the first, whose images are shrunk to two thirds
     of their side: most is learned from them, in half the time (progressive resizing). augmentation:
-    a name of `dagf.study.sources.AUGMENTATIONS`. precision: of the network's forward and backward
+    a name of `dagf.study.sampling.AUGMENTATIONS`. precision: of the network's forward and backward
     pass. accumulate: batches whose gradients make one step. mining: an epoch's batches are its
-    tuples in equal parts, in place of landmarks and views (`dagf.study.mining`).
+    tuples in equal parts, in place of landmarks and views (`dagf.study.sampling`).
     """
 
     epochs: Count = 6
@@ -62,14 +60,18 @@ class TrainSpec:
 
     def __post_init__(self) -> None:
         """Raise `ValueError` for tuples that do not fill the batches, or are mined twice."""
-        batches = self.steps * self.accumulate
-        if self.mining and self.mining.queries % batches:
+        if self.mining and self.mining.queries % self.batches:
             raise ValueError(
                 f"{self.mining.queries} queries do not fill {self.steps} steps of {self.accumulate}"
                 " batches equally: queries must be a multiple of steps times accumulate"
             )
         if self.mining and self.miner:
             raise ValueError("mining chooses the pairs itself: leave miner out")
+
+    @property
+    def batches(self) -> int:
+        """The number of batches of an epoch."""
+        return self.steps * self.accumulate
 
 
 @dataclass(frozen=True, config=STRICT)
@@ -103,16 +105,11 @@ class RunConfig:
         del values["variant"]["title"]
         return content_hash(values)
 
-    @property
-    def start_id(self) -> str:
-        """What names the weights that the backbone starts from."""
-        return self.start or drawn_backbone(self.backbone, self.seed)
 
-
-def drawn_backbone(backbone: BackboneSpec, seed: int) -> str:
-    """Return what names a backbone that is trained nowhere: by its weights, or the seed of them."""
+def backbone_id(backbone: BackboneSpec, seed: int, start: str) -> str:
+    """Return what names the weights that a backbone starts from: a run's, a file's or a seed's."""
     values = asdict(backbone)
-    return content_hash(values if backbone.pretrained else [values, seed])
+    return start or content_hash(values if backbone.pretrained else [values, seed])
 
 
 def read_fields(kind: type[T], values: Any, where: str) -> T:
@@ -120,30 +117,17 @@ def read_fields(kind: type[T], values: Any, where: str) -> T:
 
     Raises `UserError`, with `where` and the field, for one that is unknown, missing or wrong.
     """
-    # As JSON lists become tuples, and nothing else is bent.
-    text = json.dumps([values], default=str)
     try:
         adapter = TypeAdapter(list[kind], config=STRICT)  # type: ignore[valid-type]
-        return adapter.validate_json(text, strict=True)[0]
+        return adapter.validate_python([values])[0]
     except ValidationError as error:
         first = error.errors()[0]
     except UserError as error:  # of a dataclass that checks itself
         raise UserError(f"{where}: {error}") from error
-    path = [str(part) for part in first["loc"][1:]]
+    path, said = ".".join(map(str, first["loc"][1:])), first["msg"].removeprefix("Value error, ")
     if first["type"] == "unexpected_keyword_argument":
-        choose(f"field in {where}", path[-1], _fields_at(kind, path[:-1]))
-    said = first["msg"].removeprefix("Value error, ")
-    if said.startswith("Input should "):
+        said = "there is no such field"
+    elif said.startswith("Input should "):
         said = f"{said.replace('Input', 'it', 1)}, but is {shown(first['input'])}"
-        if "number" in said and isinstance(first["input"], str):
-            said += " (YAML takes 1e-3 for a text: write 1.0e-3)"
-    lines = ": ".join(filter(None, [where, ".".join(path), said])).split("\n")
-    raise UserError(" ".join(lines))  # a key or a text of the file may hold the end of a line
-
-
-def _fields_at(kind: Any, path: list[str]) -> Iterator[str]:
-    """The names of the fields of the dataclass at a path of fields within another."""
-    for part in path:
-        hint = get_type_hints(kind)[part]
-        kind = next(one for one in (hint, *get_args(hint)) if is_dataclass(one))
-    return (one.name for one in fields(kind))
+    # A key or a text of the file may hold the end of a line.
+    raise UserError(" ".join(": ".join(filter(None, [where, path, said])).split("\n")))

@@ -1,8 +1,7 @@
 """Jobs of one thread each, side by side: the same results on any number of cores."""
 
 import os
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
 from typing import TypeVar
 
 import torch
@@ -18,34 +17,26 @@ def side_by_side(work: Callable[[J], object], jobs: Sequence[J], what: str) -> N
     """Do `work` for every job in worker processes on CPUs; on a GPU, or for one job, here.
 
     Here, too, where torchrun started this process: it shares each job with the others, which have
-    the same order. `work` leaves its result on disk and must be picklable. What a job raises, this
-    raises. Ctrl-C ends the workers at once.
+    the same order. `work` leaves its result on disk. What a job raises, this raises. Ctrl-C ends
+    the workers at once.
     """
-    workers = min(cores(), len(jobs))
+    workers, parent, before = min(cores(), len(jobs)), os.getpid(), torch.get_num_threads()
+
+    def alone(job: J) -> None:
+        if os.getpid() != parent:
+            os.environ[HEADLESS] = "1"  # the bar is the parent's
+            end_with(parent)
+        # More threads on CPUs change the last bits of trained weights.
+        torch.set_num_threads(before if torch.cuda.is_available() else 1)
+        try:
+            work(job)
+        finally:
+            torch.set_num_threads(before)
+
     if torch.cuda.is_available() or workers <= 1 or process_group().size > 1:
-        for job in progress(jobs, what, len(jobs), "run"):
-            with one_thread():
-                work(job)
-        return
-    pool = Parallel(workers, return_as="generator_unordered", batch_size=1, max_nbytes=None)
-    done = pool(delayed(_in_worker)(work, job, os.getpid()) for job in jobs)
+        done = map(alone, jobs)
+    else:
+        pool = Parallel(workers, return_as="generator_unordered", batch_size=1, max_nbytes=None)
+        done = pool(delayed(alone)(job) for job in jobs)
     for _ in progress(done, what, len(jobs), "run"):
         pass
-
-
-def _in_worker(work: Callable[[J], object], job: J, parent: int) -> None:
-    os.environ[HEADLESS] = "1"  # the bar is the parent's
-    end_with(parent)
-    with one_thread():
-        work(job)
-
-
-@contextmanager
-def one_thread() -> Iterator[None]:
-    """Compute with one thread on CPUs: more of them change the last bits of trained weights."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(before if torch.cuda.is_available() else 1)
-    try:
-        yield
-    finally:
-        torch.set_num_threads(before)

@@ -102,13 +102,8 @@ class Profile:
 
     @property
     def evaluation(self) -> EvaluationSpec:
-        """How the test images are described."""
+        """The size of the test images, and how they are described."""
         return EvaluationSpec(self.test_image or self.image, self.scales, self.whitening)
-
-    @property
-    def evaluation_image(self) -> ImageSpec:
-        """The size of the test images."""
-        return self.evaluation.image
 
     @property
     def drawing(self) -> ToytownSpec:

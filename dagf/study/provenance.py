@@ -16,7 +16,6 @@ from typing import Any
 from dagf.files import content_hash
 
 PACKAGE = Path(__file__).parents[1]
-LIBRARIES = ("torch", "torchvision", "numpy")
 
 
 @cache
@@ -28,7 +27,8 @@ def code_hash(*modules: str) -> str:
     sources: dict[str, str] = {}
     waiting = {*modules}
     while waiting:
-        sources |= {name: _source(name) for name in waiting}
+        files = {name: _file(name) for name in waiting}
+        sources |= {name: file.read_text("utf-8") for name, file in files.items() if file}
         found = (imported_modules(sources[name]) for name in waiting)
         waiting = set().union(*found) - sources.keys()
     return content_hash({name: code_only(source) for name, source in sources.items()})
@@ -71,33 +71,20 @@ def _file(module: str) -> Path | None:
     return next((file for file in files if file.is_file()), None)
 
 
-def _source(module: str) -> str:
-    file = _file(module)
-    assert file, f"{module} is no module of dagf"
-    return file.read_text(encoding="utf-8")
-
-
-def thread_limits(threads: int) -> dict[str, str]:
-    """Return the environment that keeps numeric libraries to `threads` threads."""
-    return {f"{name}_NUM_THREADS": str(threads) for name in ("OMP", "MKL", "OPENBLAS", "NUMEXPR")}
-
-
 def machine(threads: int) -> dict[str, Any]:
     """Return what matters of a machine to the figures made on it: no host name, no user name.
 
     Names of CPU and NVIDIA GPUs are the system's own: importing torch would take seconds.
     """
-    cpus = re.findall(r"model name\s*: (.+)", _read(Path("/proc/cpuinfo")))
-    files = sorted(Path("/proc/driver/nvidia/gpus").glob("*/information"))
+    gpus = sorted(Path("/proc/driver/nvidia/gpus").glob("*/information"))
+    files = [file for file in (Path("/proc/cpuinfo"), *gpus) if file.is_file()]
+    text = "\n".join(file.read_text(errors="replace") for file in files)
+    cpus = re.findall(r"model name\s*: (.+)", text)
     return {
         "cpu": cpus[0] if cpus else platform.processor() or platform.machine(),
         "threads": threads,
-        "gpus": [name for file in files for name in re.findall(r"Model:\s*(.+)", _read(file))],
+        "gpus": re.findall(r"^Model:\s*(.+)", text, re.MULTILINE),
         "system": platform.system(),
         "python": platform.python_version(),
-        "versions": {library: metadata.version(library) for library in LIBRARIES},
+        "versions": {name: metadata.version(name) for name in ("torch", "torchvision", "numpy")},
     }
-
-
-def _read(file: Path) -> str:
-    return file.read_text(errors="replace") if file.is_file() else ""

@@ -25,7 +25,7 @@ from dagf.errors import UserError
 from dagf.files import content_hash, file_sha256, read_json, write_json
 from dagf.model.backbone import BackboneSpec
 from dagf.model.network import RetrievalNet, Variant
-from dagf.study.config import RunConfig, drawn_backbone, read_fields
+from dagf.study.config import RunConfig, backbone_id, read_fields
 
 AGAIN = "delete its folder and train again"
 
@@ -74,7 +74,8 @@ class Run:
     @property
     def backbone_id(self) -> str:
         """What names the weights of its backbone, which many runs on a frozen one share."""
-        return self.config.start_id if self.frozen else self.weights_id
+        of = self.config
+        return backbone_id(of.backbone, of.seed, of.start) if of.frozen else self.weights_id
 
     def weights(self) -> dict[str, torch.Tensor]:
         """Return the tensors of its network; those that it was recorded with."""
@@ -93,12 +94,6 @@ class Run:
         net.keep_batch_norm = config.backbone.pretrained
         net.load_state_dict(self.weights())
         return net.eval()
-
-    def load_backbone(self, net: RetrievalNet) -> None:
-        """Give another network the backbone of this run."""
-        prefix, weights = "backbone.", self.weights()
-        own = {key: value for key, value in weights.items() if key.startswith(prefix)}
-        net.backbone.load_state_dict({key.removeprefix(prefix): own[key] for key in own})
 
 
 @dataclass(frozen=True)
@@ -173,15 +168,16 @@ class Untrained:
     @property
     def backbone_id(self) -> str:
         """What names the weights of its backbone."""
-        return self.start or drawn_backbone(self.backbone, self.seed)
+        return backbone_id(self.backbone, self.seed, self.start)
 
     def network(self) -> RetrievalNet:
         """Return the network, on the CPU and in evaluation mode; what is random is the seed's."""
+        start = self.store.get(self.start.partition("-")[0]).network() if self.start else None
         torch.manual_seed(self.seed)
         file = str(self.weights) if self.weights else self.backbone.weights
         net = RetrievalNet(replace(self.backbone, weights=file), self.variant)
-        if self.start:
-            self.store.get(self.start.partition("-")[0]).load_backbone(net)
+        if start:
+            net.backbone.load_state_dict(start.backbone.state_dict())
         return net.eval()
 
 

@@ -1,23 +1,109 @@
-"""Which images each batch of a training has, and which share of them each process takes.
+"""What a training step reads: which images each batch has, and as what.
 
-Every batch follows from (seed, number of the batch) and, where negatives are mined, from the
-weights at the start of its epoch: nothing is carried from batch to batch, so a killed run goes on
-with the batches of an unbroken one.
+They are read as augmented images or, for a head on a frozen backbone, as cached maps. Every batch
+follows from (seed, number of the batch) and, where negatives are mined, from the weights at the
+start of its epoch: nothing is carried from batch to batch, so a killed run goes on with the batches
+of an unbroken one.
 """
 
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import asdict, replace
+from functools import lru_cache
+from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
+import torch
+from torch import Tensor, nn
+from torchvision.transforms import v2
 
+from dagf.datasets.batches import image_batches
 from dagf.datasets.benchmark import Indices, TrainingSet
+from dagf.datasets.images import ImageSpec, load_image, to_input
 from dagf.distributed import SINGLE, Group
-from dagf.errors import UserError
+from dagf.errors import UserError, choose
+from dagf.files import content_hash
 from dagf.model.network import RetrievalNet
-from dagf.retrieval.search import Descriptors
+from dagf.retrieval.extract import benchmark_scores, extract
+from dagf.retrieval.feature_maps import cache_benchmark, cache_maps
+from dagf.retrieval.search import Descriptors, Scores
 from dagf.study.config import TrainSpec
-from dagf.study.sources import Source
 
+KEEP_IN_MEMORY = 4 * 2**30  # bytes of decoded training images
 BLOCK = 256  # queries whose similarities to the pool are in memory at once
+
+
+class _Colours(v2.ColorJitter):  # type: ignore[misc]
+    """Colours of other light; an exact mask, the fourth channel, stays as it is."""
+
+    def forward(self, image: Tensor) -> Tensor:
+        return torch.cat([super().forward(image[:3]), image[3:]])
+
+
+# No mirror images: writing on a package and the plan of a building tell instances apart.
+AUGMENTATIONS: dict[str, Callable[[int], v2.Transform]] = {
+    "none": lambda size: v2.Identity(),
+    "photograph": lambda size: v2.Compose(
+        [
+            v2.RandomResizedCrop(size, scale=(0.6, 1.0), ratio=(0.85, 1.18), antialias=True),
+            _Colours(brightness=0.3, contrast=0.3, saturation=0.2),
+        ]
+    ),
+}
+
+
+class ImageSource:
+    """The images of a training set, augmented, of which the whole network learns."""
+
+    def __init__(self, data: TrainingSet, image: ImageSpec, augmentation: str) -> None:
+        self.data, self.image = data, image
+        augment = AUGMENTATIONS[choose("augmentation", augmentation, AUGMENTATIONS)]
+        self.augment = augment(image.size)
+        squashed = replace(image, mode="squash")  # a batch needs one size
+        kept = lru_cache(KEEP_IN_MEMORY // (3 * image.size**2))
+        self.load = kept(lambda row: load_image(data.files[row], squashed))
+
+    def read(self, rows: Indices) -> Tensor:
+        """Return images (B, 3, S, S), uint8, not augmented."""
+        with ThreadPoolExecutor() as pool:
+            return torch.stack(list(pool.map(self.load, rows.tolist())))
+
+    def batch(self, rows: Indices) -> Tensor:
+        """Return network input (B, 3, S, S), each image augmented by torch's global generator."""
+        return to_input(torch.stack([self.augment(image) for image in self.read(rows)]))
+
+    def validate(self, net: nn.Module) -> Scores:
+        """Return the similarities (queries, rows) of the validation benchmark under a network."""
+        return benchmark_scores(net, self.data.validation, self.image)[0]
+
+
+class MapSource:
+    """Feature maps of a frozen backbone, computed once and shared by every head on it.
+
+    backbone_id: what names the weights of the backbone.
+    """
+
+    def __init__(
+        self, data: TrainingSet, image: ImageSpec, net: RetrievalNet, backbone_id: str, cache: Path
+    ) -> None:
+        folder = cache / content_hash([backbone_id, asdict(image), data.id])
+        squashed = image_batches(data.files, replace(image, mode="squash"))
+        self.train = cache_maps(net.backbone, squashed, len(data.files), folder / "train")
+        self.validation = cache_benchmark(net.backbone, data.validation, image, folder)
+
+    def read(self, rows: Indices) -> Tensor:
+        """Return maps (B, C, H, W)."""
+        return self.train.take(rows)
+
+    batch = read
+
+    def validate(self, head: nn.Module) -> Scores:
+        """Return the similarities (queries, rows) of the validation benchmark under a head."""
+        return self.validation.scores(head)
+
+
+Source = ImageSource | MapSource
 
 
 class Sample(NamedTuple):
@@ -46,83 +132,73 @@ def share(parts: Indices, group: Group) -> tuple[Indices, float]:
     return mine, len(mine) * group.size / len(parts)
 
 
-class LandmarkSampler:
-    """`landmarks` landmarks with `views` images each, drawn anew for every batch."""
-
-    def __init__(self, labels: Indices, spec: TrainSpec, seed: int, group: Group = SINGLE) -> None:
-        self.spec, self.seed, self.group = spec, seed, group
-        self.landmarks, starts = np.unique(np.sort(labels), return_index=True)
-        rows = np.split(np.argsort(labels, kind="stable"), starts[1:])  # of each, in their order
-        self.views = dict(zip(self.landmarks.tolist(), rows, strict=True))
-
-    def start(self, epoch: int, net: RetrievalNet) -> None:
-        """Prepare the batches of an epoch: nothing to do."""
-
-    def draw(self, number: int) -> Sample:
-        """Return this process's share of batch `number`, counted from the first of the training."""
-        rng = np.random.default_rng([self.seed, number])
-        rows = []
-        for landmark in rng.permutation(self.landmarks)[: self.spec.landmarks].tolist():
-            views = self.views[landmark]
-            rows.append(rng.choice(views, self.spec.views, replace=len(views) < self.spec.views))
-        mine, weight = share(np.array(rows), self.group)
-        return Sample(mine.ravel(), weight)
+def landmark_batches(
+    labels: Indices, spec: TrainSpec, seed: int, epoch: int, group: Group = SINGLE
+) -> Iterator[Sample]:
+    """Yield this process's share of an epoch's batches: `landmarks` of `views` images each."""
+    landmarks, starts = np.unique(np.sort(labels), return_index=True)
+    parts = np.split(np.argsort(labels, kind="stable"), starts[1:])  # of each, in their order
+    views = dict(zip(landmarks.tolist(), parts, strict=True))
+    for number in range(epoch * spec.batches, (epoch + 1) * spec.batches):
+        rng = np.random.default_rng([seed, number])
+        drawn = [
+            rng.choice(views[one], spec.views, replace=len(views[one]) < spec.views)
+            for one in rng.permutation(landmarks)[: spec.landmarks].tolist()
+        ]
+        mine, weight = share(np.array(drawn), group)
+        yield Sample(mine.ravel(), weight)
 
 
-class TupleSampler:
-    """Tuples with hard negatives (Radenovic, Tolias and Chum, TPAMI 2019), as many in every batch.
+def tuple_batches(
+    data: TrainingSet,
+    spec: TrainSpec,
+    seed: int,
+    epoch: int,
+    source: Source,
+    encode: nn.Module,
+    group: Group = SINGLE,
+) -> Iterator[Sample]:
+    """Yield the same, of tuples with hard negatives (Radenovic, Tolias and Chum, TPAMI 2019).
 
-    At the start of every epoch query-positive pairs and a pool of images are drawn, all are
-    described by the network as it is, and each query gets the images of the pool that lie nearest
-    to it, at most one of a cluster and none of its own.
+    Query-positive pairs and a pool of images are drawn and described by `encode`, what `source`
+    reads -> descriptors, as it is at the start of the epoch. Each query gets the images of the pool
+    that lie nearest to it, at most one of a cluster and none of its own. A batch has queries, each
+    followed by its positive and its negatives.
 
     Raises `UserError` where the training set has no or too few pairs.
     """
+    mining, pairs = spec.mining, np.array(data.pairs, np.int64).reshape(-1, 2)
+    assert mining is not None
+    if len(pairs) < mining.queries:
+        raise UserError(
+            f"the training set has {len(pairs)} query-positive pairs, fewer than the "
+            f"{mining.queries} of an epoch: lower train.mining.queries, or leave train.mining out "
+            "for a set without pairs"
+        )
+    rng, clusters = np.random.default_rng([seed, epoch]), np.array(data.labels)
+    pairs = pairs[rng.permutation(len(pairs))[: mining.queries]]
+    pool = rng.permutation(len(clusters))[: mining.pool]
+    vectors = _extract(source, encode, np.concatenate([pairs[:, 0], pool]), group)
+    queries, rest = vectors[: len(pairs)], vectors[len(pairs) :]
+    found = hardest(queries, clusters[pairs[:, 0]], rest, clusters[pool], mining.negatives)
+    for batch in np.split(np.column_stack([pairs, pool[found]]), spec.batches):
+        tuples, weight = share(batch, group)
+        first = np.arange(len(tuples)) * tuples.shape[1]
+        negatives = (first[:, None] + np.arange(2, tuples.shape[1])).ravel()
+        anchors = first.repeat(mining.negatives)
+        yield Sample(tuples.ravel(), weight, (first, first + 1, anchors, negatives))
 
-    def __init__(
-        self, data: TrainingSet, spec: TrainSpec, seed: int, source: Source, group: Group
-    ) -> None:
-        assert spec.mining is not None
-        self.mining, self.seed, self.source, self.group = spec.mining, seed, source, group
-        self.pairs = np.array(data.pairs, np.int64).reshape(-1, 2)
-        self.clusters = np.array(data.labels)
-        self.batches = spec.steps * spec.accumulate
-        if len(self.pairs) < self.mining.queries:
-            raise UserError(
-                f"the training set has {len(self.pairs)} query-positive pairs, fewer than the "
-                f"{self.mining.queries} of an epoch: lower train.mining.queries, or leave "
-                "train.mining out for a set without pairs"
-            )
-        self.tuples: Indices = np.empty((0, 2 + self.mining.negatives), np.int64)
 
-    def start(self, epoch: int, net: RetrievalNet) -> None:
-        """Mine the tuples of an epoch; `net` has the weights that it starts from."""
-        rng = np.random.default_rng([self.seed, epoch])
-        pairs = self.pairs[rng.permutation(len(self.pairs))[: self.mining.queries]]
-        pool = rng.permutation(len(self.clusters))[: self.mining.pool]
-        vectors = self._extract(net, np.concatenate([pairs[:, 0], pool]))
-        queries, rest = vectors[: len(pairs)], vectors[len(pairs) :]
-        own, clusters = self.clusters[pairs[:, 0]], self.clusters[pool]
-        negatives = pool[hardest(queries, own, rest, clusters, self.mining.negatives)]
-        self.tuples = np.column_stack([pairs, negatives])
-
-    def draw(self, number: int) -> Sample:
-        """Return this process's tuples of batch `number`: query, positive, negatives; the next."""
-        size, place = self.mining.queries // self.batches, number % self.batches
-        tuples, weight = share(self.tuples[place * size : (place + 1) * size], self.group)
-        queries = np.arange(len(tuples)) * tuples.shape[1]
-        negatives = (queries[:, None] + np.arange(2, tuples.shape[1])).ravel()
-        anchors = queries.repeat(self.mining.negatives)
-        return Sample(tuples.ravel(), weight, (queries, queries + 1, anchors, negatives))
-
-    def _extract(self, net: RetrievalNet, rows: Indices) -> Descriptors:
-        """Return the descriptors of training images, each process doing a part of them."""
-        rank, size = self.group.rank, self.group.size
-        parts = self.group.gather(self.source.extract(net, rows[rank::size]))
-        found = np.empty((len(rows), net.dimensions), np.float32)
-        for number, part in enumerate(parts):
-            found[number::size] = part
-        return found
+def _extract(source: Source, encode: nn.Module, rows: Indices, group: Group) -> Descriptors:
+    """Return the descriptors (len(rows), D) of training images, each process doing a part."""
+    mine = rows[group.rank :: group.size]
+    parts = np.array_split(np.arange(len(mine)), range(64, len(mine), 64))
+    batches = ((part, source.read(mine[part])) for part in parts)
+    shares = group.gather(extract(encode, batches, len(mine), "mining"))
+    found = np.empty((len(rows), shares[0].shape[1]), np.float32)
+    for rank, part in enumerate(shares):
+        found[rank :: group.size] = part
+    return found
 
 
 def hardest(

@@ -6,19 +6,28 @@ Every run comes from the run store and every evaluation from the cache: only wha
 made, in stages, the jobs of a stage side by side.
 """
 
+import sys
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
+from functools import partial
 from pathlib import Path
 
 import pandas as pd
 import torch
 
+from dagf import paths
 from dagf.datasets.benchmark import Benchmark, TrainingSet
-from dagf.datasets.training_sets import TRAINING_SETS
+from dagf.datasets.checks import check_apart_from, check_disjoint, copies, files_hash
+from dagf.datasets.contents import Contents, remembered
+from dagf.datasets.folder import has_labels, has_truth, read_labels, validation_split
+from dagf.datasets.public import open_benchmark, place
+from dagf.datasets.toytown import load_toytown, open_toytown, toytown_training
+from dagf.datasets.training_sets import TRAINING_SETS, open_training_set
 from dagf.devices import on_device
 from dagf.errors import UserError
-from dagf.files import content_hash, file_sha256
+from dagf.files import content_hash, existing_file, file_sha256
 from dagf.model.backbone import BackboneSpec
+from dagf.model.network import RetrievalNet
 from dagf.model.variants import VARIANTS, variant
 from dagf.retrieval.feature_maps import BenchmarkMaps, cache_benchmark
 from dagf.retrieval.metrics import evaluate_positions, means
@@ -27,19 +36,24 @@ from dagf.study.cache import cached_table, table_file
 from dagf.study.config import RunConfig, TrainSpec
 from dagf.study.evaluation import Results, evaluation_descriptors, ranked
 from dagf.study.parallel import side_by_side
-from dagf.study.profile import ArmPlan, Profile
+from dagf.study.profile import Profile, load_profile
 from dagf.study.provenance import code_hash
 from dagf.study.runs import Head, Run, RunStore, Untrained
-from dagf.study.sources import MapSource
+from dagf.study.sampling import MapSource
 from dagf.study.training import train
-from dagf.toytown.generate import VERSION
+from dagf.toytown.generate import VERSION, ToytownSpec
 
 Key = tuple[str, int]  # an arm and a seed
+VALIDATION_SEED = 2023  # which instances of a photograph folder are held out
+CONTROL_DISTRACTORS = 1000  # at most
+TRAINED_BY = "dagf.study.training"
+# Maps and results are named by this code, too: a changed decoder must not meet old maps.
+CACHED_BY = ("dagf.study.evaluation", "dagf.retrieval.feature_maps")
 
 
 @dataclass(frozen=True)
 class Study:
-    """A profile with its images: what every notebook opens first (`dagf.study.opening.open_study`).
+    """A profile with its images: what every notebook opens first (`open_study`).
 
     training is None for photographs without training images; then every arm is used off the shelf.
     test_id: the hash of the test images. weights: the file of the backbone's weights, where it has
@@ -93,10 +107,6 @@ class Study:
         test = replace(self.test, distractors=self.test.distractors[:distractors])
         return replace(self, test=test, test_id=f"{self.test_id}-{len(test.distractors)}")
 
-    def plan(self, heads: bool = False) -> ArmPlan:
-        """Return the arms, their training and the rates of their validation trials."""
-        return self.profile.plan(heads)
-
     # What decides a run.
 
     def _config(
@@ -104,8 +114,8 @@ class Study:
     ) -> RunConfig:
         if self.training is None:
             raise UserError(f"{self.test.name} has no images of the role 'train' to train on")
-        image, recipe = self.profile.image, code_hash("dagf.study.training")
-        about = variant(arm), self.backbone, image, spec, self.training.id, seed
+        image, data, recipe = self.profile.image, self.training.id, code_hash(TRAINED_BY)
+        about = variant(arm), self.backbone, image, spec, data, seed
         return RunConfig(*about, start, frozen, recipe)
 
     def backbone_config(self, seed: int) -> RunConfig | None:
@@ -116,12 +126,12 @@ class Study:
     def arm_config(
         self, arm: str, seed: int, heads: bool = False, rate: float | None = None
     ) -> RunConfig:
-        """Return the run of one arm and seed.
+        """Return the run of one arm and seed, at the plan's rate or another.
 
         All arms of a seed start from the same backbone, which is trained where it is missing, and
         get the same budget.
         """
-        frozen, spec = heads or self.profile.frozen, self.plan(heads).training
+        frozen, spec = heads or self.profile.frozen, self.profile.plan(heads).training
         if frozen and not variant(arm).trainable:
             raise UserError(
                 f"{arm} has nothing to train on a frozen backbone: use it off the shelf"
@@ -129,19 +139,16 @@ class Study:
         spec = spec if rate is None else replace(spec, rate=rate)
         return self._config(arm, seed, spec, self._start(seed), frozen)
 
-    def trial_configs(self, arm: str, heads: bool = False) -> dict[float, RunConfig]:
-        """Return an arm's validation trials by rate; none where there is no choice."""
-        rates = self.plan(heads).rates
-        return {rate: self.arm_config(arm, self.seed, heads, rate) for rate in rates}
+    def trial_configs(self, arm: str, heads: bool = False) -> list[RunConfig]:
+        """Return an arm's validation trials, one for each rate; none where there is no choice."""
+        rates = self.profile.plan(heads).rates
+        return [self.arm_config(arm, self.seed, heads, rate) for rate in rates]
 
     def chosen_config(self, arm: str, seed: int, heads: bool = False) -> RunConfig:
-        """Return the run of an arm and seed at the rate of its best trial, which must be there."""
-        scores = {
-            rate: self._trained(config).record["validation_mAP"]
-            for rate, config in self.trial_configs(arm, heads).items()
-        }
-        best = max(scores, key=lambda rate: scores[rate]) if scores else None
-        return self.arm_config(arm, seed, heads, best)
+        """Return the run of an arm and seed at the rate of its best trial; trials come first."""
+        trials = self._trained(self.trial_configs(arm, heads), "validation trials")
+        best = max(trials, key=lambda run: run.record["validation_mAP"], default=None)
+        return self.arm_config(arm, seed, heads, best.config.train.rate if best else None)
 
     # What trains: backbones, their maps, trials, arms.
 
@@ -150,24 +157,18 @@ class Study:
     ) -> dict[Key, Run]:
         """Return the runs of all arms and seeds (the plan's, unless named), by (arm, seed).
 
-        What is missing is trained and evaluated, each arm at the rate of its best trial. As heads,
-        arms without parameters have no run.
+        What is missing is trained, each arm at the rate of its best trial. As heads, arms without
+        parameters have no run.
         """
-        seeds, arms = seeds or self.profile.seeds, self._try_rates(arms, seeds, heads)
-        keys = [(arm, seed) for seed in seeds for arm in arms]
-        configs = {(arm, seed): self.chosen_config(arm, seed, heads) for arm, seed in keys}
-        runs = {key: self.store.find(config) for key, config in configs.items()}
-        missing = [
-            configs[key] for key, run in runs.items() if not run or not self.has_results(run)
-        ]
-        side_by_side(self._train_and_evaluate, missing, "training")
-        return {key: self._trained(config) for key, config in configs.items()}
+        seeds = seeds or self.profile.seeds
+        keys = [(arm, seed) for seed in seeds for arm in self._tried(arms, seeds, heads)]
+        configs = [self.chosen_config(arm, seed, heads) for arm, seed in keys]
+        return dict(zip(keys, self._trained(configs, "training"), strict=True))
 
     def run(self, arm: str, seed: int | None = None, heads: bool = False) -> Run:
         """Return the trained run of one arm (of the first seed, unless another is named)."""
-        seed = self.seed if seed is None else seed
-        self.arm_config(arm, seed, heads)  # refuses an arm that has nothing to train
-        return self.train([arm], [seed], heads)[arm, seed]
+        config = self.chosen_config(arm, self.seed if seed is None else seed, heads)
+        return self._trained([config], "training")[0]
 
     def trials(self, arms: Sequence[str] = (), heads: bool = False) -> pd.DataFrame:
         """Return a row for each validation trial, all on the first seed.
@@ -176,80 +177,72 @@ class Study:
         part: a trial that is not chosen is never evaluated on them.
         """
         rows = [
-            {
-                "arm": arm,
-                "method": VARIANTS[arm].title,
-                "rate": rate,
-                "validation mAP": self._trained(config).record["validation_mAP"],
-                "chosen": config == self.chosen_config(arm, self.seed, heads),
-                "run": config.id,
-            }
-            for arm in self._try_rates(arms, (), heads)
-            for rate, config in self.trial_configs(arm, heads).items()
-        ]
+            (arm, VARIANTS[arm].title, config.train.rate, run.record["validation_mAP"],
+             config == self.chosen_config(arm, self.seed, heads), run.id)
+            for arm in self._tried(arms, (), heads)
+            for config in self.trial_configs(arm, heads)
+            for run in self._trained([config], "validation trials")
+        ]  # fmt: skip
         columns = ["arm", "method", "rate", "validation mAP", "chosen", "run"]
         return pd.DataFrame(rows, columns=columns)
 
     def prepare(self, seeds: Sequence[int], maps: bool = True) -> None:
         """Train the backbones of the seeds, and make their feature maps, which heads share."""
         configs = [self.backbone_config(seed) for seed in dict.fromkeys(seeds)]
-        missing = [one for one in configs if one and not self.store.find(one)]
-        side_by_side(self._train, missing, "backbones")
+        self._trained([config for config in configs if config], "backbones")
         if maps and self.training:
             heads = {self._maps_folder(head): head for head in map(self.bare, seeds)}
             without = [head for folder, head in heads.items() if not folder.exists()]
             side_by_side(self._make_maps, without, "feature maps")
 
-    def _try_rates(self, arms: Sequence[str], seeds: Sequence[int], heads: bool) -> list[str]:
+    def _tried(self, arms: Sequence[str], seeds: Sequence[int], heads: bool) -> list[str]:
         """Return the arms that can be trained, once their validation trials are there."""
-        arms = [arm for arm in arms or self.plan(heads).arms if variant(arm).trainable or not heads]
+        arms = arms or self.profile.plan(heads).arms
+        arms = [arm for arm in arms if variant(arm).trainable or not heads]
         if arms:
             self.prepare([self.seed, *seeds], heads or self.profile.frozen)
-            configs = [one for arm in arms for one in self.trial_configs(arm, heads).values()]
-            missing = [config for config in configs if not self.store.find(config)]
-            side_by_side(self._train, missing, "validation trials")
+            configs = [config for arm in arms for config in self.trial_configs(arm, heads)]
+            self._trained(configs, "validation trials")
         return arms
 
-    def _train(self, config: RunConfig) -> Run:
+    def _trained(self, configs: Sequence[RunConfig], what: str) -> list[Run]:
+        """Return the runs of configurations; those that are missing are trained side by side."""
+        missing = [config for config in configs if not self.store.find(config)]
+        side_by_side(self._train, missing, what)
+        return [Run(self.store.folder(config)) for config in configs]
+
+    def _train(self, config: RunConfig) -> None:
         assert self.training is not None
-        return train(config, self.training, self.store, self.cache, self.weights)
-
-    def _trained(self, config: RunConfig) -> Run:
-        run = self.store.find(config)
-        assert run is not None
-        return run
-
-    def _train_and_evaluate(self, config: RunConfig) -> None:
-        self.results(self.store.find(config) or self._train(config))
+        train(config, self.training, self.store, self.cache, self.weights)
 
     def _start(self, seed: int) -> str:
-        """Return what names the trained backbone of a seed, which is trained if it is missing."""
-        if (config := self.backbone_config(seed)) is None:
-            return ""
-        if not self.store.find(config):
-            self.prepare([seed], maps=False)
-        return self._trained(config).weights_id
+        """Return what names the trained backbone of a seed; '' where none is trained."""
+        config = self.backbone_config(seed)
+        return self._trained([config], "backbones")[0].weights_id if config else ""
 
     # Feature maps.
 
     def untrained(self, arm: str, seed: int | None = None) -> Untrained:
         """Return an arm before its first step, on the backbone of a seed (of the first)."""
-        seed, made_of = self.seed if seed is None else seed, variant(arm)
-        start = self._start(seed)
-        return Untrained(made_of, self.backbone, seed, start, self.store, self.weights)
+        seed = self.seed if seed is None else seed
+        about = variant(arm), self.backbone, seed, self._start(seed)
+        return Untrained(*about, self.store, self.weights)
 
     def bare(self, seed: int) -> Untrained:
         """Return the backbone of a seed, under a head without parameters."""
         return self.untrained("spoc", seed)
 
     def _maps_folder(self, head: Head) -> Path:
-        image = asdict(self.profile.evaluation_image)
+        image = asdict(self.profile.evaluation.image)
         return self.cache / content_hash(["test", head.backbone_id, image, self.test_id])
 
     def test_maps(self, head: Head) -> BenchmarkMaps:
         """Return the feature maps of the test benchmark under a head's backbone."""
-        backbone, image = on_device(head.network()).backbone, self.profile.evaluation_image
-        return cache_benchmark(backbone, self.test, image, self._maps_folder(head))
+        return self._test_maps(head, on_device(head.network()))
+
+    def _test_maps(self, head: Head, net: RetrievalNet) -> BenchmarkMaps:
+        image, folder = self.profile.evaluation.image, self._maps_folder(head)
+        return cache_benchmark(net.backbone, self.test, image, folder)
 
     def training_maps(self, head: Head) -> MapSource:
         """Return the maps of training and validation images under a head's backbone."""
@@ -266,10 +259,9 @@ class Study:
     def descriptors(self, head: Head) -> tuple[Rows, Descriptors]:
         """Return the descriptors of test database (N, D) and queries (Q, D)."""
         net, spec = on_device(head.network()), self.profile.evaluation
-        maps = self.test_maps(head) if head.frozen and spec.single else None
         torch.manual_seed(0)  # of a random mask
-        if maps:
-            return maps.extract(net.head)
+        if head.frozen and spec.single:
+            return self._test_maps(head, net).extract(net.head)
         folder = self.cache / "shards"
         return evaluation_descriptors(net, head.weights_id, self.test, spec, folder)
 
@@ -313,7 +305,7 @@ class Study:
 
         As heads, an arm without parameters is used as it is on each seed's backbone.
         """
-        seeds, arms = seeds or self.profile.seeds, arms or self.plan(heads).arms
+        seeds, arms = seeds or self.profile.seeds, arms or self.profile.plan(heads).arms
         runs = self.train(arms, seeds, heads)
         keys = [(arm, seed) for seed in seeds for arm in arms]
         found = {key: runs.get(key) or self.untrained(*key) for key in keys}
@@ -341,3 +333,90 @@ class Study:
 def _means(arm: str, results: Results) -> pd.DataFrame:
     table = means(results.per_query).reset_index()
     return table.assign(arm=arm, method=VARIANTS[arm].title)
+
+
+def open_study(
+    profile: str = "cpu",
+    benchmark: str = "",
+    distractors: Sequence[str] = (),
+    weights: str = "",
+    train_on: str = "",
+) -> Study:
+    """Return the study of a profile on Toytown, or on photographs.
+
+    benchmark: a public set's name or a folder. distractors: public distractor sets, or folders,
+    whose images are added to the database. weights: a file with the backbone's weights. train_on:
+    the folder to train on, where it is not `benchmark` itself. A profile with a training set trains
+    on that one; without a `benchmark` it is evaluated on the set's validation split.
+
+    Raises `UserError` for anything that does not exist or does not fit, and for a photograph that
+    is trained and tested on; notes a query that is in the database under another name, and a copy
+    of a right image that counts as wrong, for published sets have such images.
+    """
+    chosen, data = load_profile(profile), paths.data()
+    file = Path(existing_file(weights)) if weights else None
+    cache = paths.cache() / code_hash(*CACHED_BY)
+    open_with = partial(Study, chosen, store=RunStore(paths.runs()), cache=cache, weights=file)
+    training = None
+    if chosen.training_set:
+        if train_on:
+            raise UserError(f"profile {profile} trains on {chosen.training_set}: no --train-on")
+        training = open_training_set(chosen.training_set, data, chosen.held_out)
+    if benchmark:
+        test, contents = open_benchmark(benchmark, data, distractors), remembered(data)
+        home, source = (place(what, data) for what in (benchmark, train_on or benchmark))
+        if has_labels(home):
+            check_disjoint(source, home)
+        if not training and (train_on or has_labels(source)):
+            training = photograph_training(source, chosen, contents)
+            if training:
+                held = training.validation
+                chosen_by = [held.root / file for file in held.files]
+                check_apart_from([*training.files, *chosen_by], test, contents)
+        # The public sets are as their authors made them, but not what was put behind them.
+        for line in copies(test, contents, 0 if has_truth(home) else len(test.database)):
+            note = f"Note: {line}: `dagf data check {benchmark}`"
+            print(note, file=sys.stderr)  # stdout may be JSON
+        sets = [[query.query_set, query.box] for query in test.queries]
+        test_id = content_hash([files_hash(test, contents), sets])
+        contents.save()
+        return open_with(training, test, test_id)
+    if distractors or train_on:
+        raise UserError("distractors and train_on belong to a benchmark of photographs; name it")
+    if training:
+        return open_with(training, training.validation, training.id)
+    root = open_toytown(chosen.drawing, data)
+    training = toytown_training(root)
+    return open_with(training, load_toytown(root, "test"), root.name, toytown=root)
+
+
+def photograph_training(folder: Path, profile: Profile, contents: Contents) -> TrainingSet | None:
+    """Return the training images of a folder, some instances held out for validation.
+
+    None where the folder has none.
+    """
+    if "train" not in read_labels(folder)["role"].tolist():
+        return None
+    files, labels, validation = validation_split(folder, profile.held_out, VALIDATION_SEED)
+    check_apart_from(files, validation, contents)
+    sums = [contents.sha256(file) for file in files]
+    everything = content_hash([files_hash(validation, contents), sums, labels])
+    return TrainingSet(tuple(files), tuple(labels), validation, everything)
+
+
+def control_spec(spec: ToytownSpec) -> ToytownSpec:
+    """Return the control of a Toytown: its test landmarks without clutter, occlusion and scale."""
+    none = {"train_landmarks": 0, "validation_landmarks": 0, "validation_distractors": 0}
+    few = min(CONTROL_DISTRACTORS, spec.distractors)
+    return replace(spec, nuisances=False, distractors=few, **none)
+
+
+def control_of(study: Study) -> Study:
+    """Return the same trained arms on the control Toytown.
+
+    Raises `UserError` for a study of photographs.
+    """
+    if study.toytown is None:
+        raise UserError("only Toytown has a control version of its images")
+    root = open_toytown(control_spec(study.profile.drawing), paths.data())
+    return replace(study, test=load_toytown(root, "test"), test_id=root.name, toytown=root)

@@ -15,6 +15,7 @@ import math
 import pickle
 import time
 from contextlib import nullcontext
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -37,8 +38,14 @@ from dagf.retrieval.metrics import evaluate, mean_average_precision
 from dagf.study.config import RunConfig, TrainSpec
 from dagf.study.provenance import machine
 from dagf.study.runs import Run, RunStore, Untrained
-from dagf.study.sampling import LandmarkSampler, TupleSampler
-from dagf.study.sources import ImageSource, MapSource, Source
+from dagf.study.sampling import (
+    ImageSource,
+    MapSource,
+    Sample,
+    Source,
+    landmark_batches,
+    tuple_batches,
+)
 
 CLIP = 5.0  # largest gradient norm: one bad batch at a high rate must not decide a run
 
@@ -58,10 +65,11 @@ def train(
         group.wait()  # the first process has the lock: what the store says is the same for all
         run = store.find(config)
         if run is None:
-            start = (config.variant, config.backbone, config.seed, config.start, store, weights)
-            net = on_device(Untrained(*start).network())
+            about = (config.variant, config.backbone, config.seed, config.start)
+            start = Untrained(*about, store, weights)
+            net = on_device(start.network())
             source: Source = (
-                MapSource(data, config.image, net, config.start_id, cache)
+                MapSource(data, config.image, net, start.backbone_id, cache)
                 if config.frozen
                 else ImageSource(data, config.image, config.train.augmentation)
             )
@@ -84,10 +92,8 @@ class Objective(nn.Module):
         self.loss = make_loss(spec.loss, classes, dimensions, **spec.loss_options)
         self.miner = make_miner(spec.miner, **spec.miner_options) if spec.miner else None
 
-    def forward(
-        self, batch: Tensor, labels: Tensor, pairs: tuple[Tensor, ...] | None = None
-    ) -> Tensor:
-        """Input (B, ., H, W), landmarks (B,), pairs to learn from where given -> the loss."""
+    def forward(self, batch: Tensor, labels: Tensor, pairs: tuple[Tensor, ...] | None) -> Tensor:
+        """Input (B, ., H, W), landmarks (B,), pairs to learn from or None -> the loss."""
         with torch.autocast(batch.device.type, torch.bfloat16, enabled=self.mixed):
             descriptors = self.extract(batch)
         mined = self.miner(descriptors, labels) if self.miner else pairs
@@ -113,28 +119,23 @@ def learning_rate(spec: TrainSpec, step: int) -> float:
     return spec.rate * 0.5 * (1 + math.cos(math.pi * (step - warm) / max(1, total - warm)))
 
 
+@dataclass
 class _Loop:
     """One run being trained. Only the process of rank 0 validates and writes."""
 
-    def __init__(
-        self,
-        config: RunConfig,
-        data: TrainingSet,
-        net: RetrievalNet,
-        source: Source,
-        folder: Path,
-        group: Group,
-    ) -> None:
-        self.config, self.data, self.net, self.source = config, data, net, source
-        self.folder, self.group, self.spec = folder, group, config.train
-        self.labels, self.device = torch.tensor(data.labels), next(net.parameters()).device
-        self.sampler = (
-            TupleSampler(data, self.spec, config.seed, source, group)
-            if self.spec.mining
-            else LandmarkSampler(np.array(data.labels), self.spec, config.seed, group)
-        )
-        trained, classes = net.head if config.frozen else net, data.landmarks
-        self.objective = Objective(trained, self.spec, classes, net.dimensions).to(self.device)
+    config: RunConfig
+    data: TrainingSet
+    net: RetrievalNet
+    source: Source
+    folder: Path
+    group: Group
+
+    def __post_init__(self) -> None:
+        self.spec, self.labels = self.config.train, torch.tensor(self.data.labels)
+        self.device = next(self.net.parameters()).device
+        learns: nn.Module = self.net.head if self.config.frozen else self.net
+        objective = Objective(learns, self.spec, self.data.landmarks, self.net.dimensions)
+        self.objective = objective.to(self.device)
         # Decay of matrices and filters only: it would pull norms, biases, p and theta off.
         parameters = [one for one in self.objective.parameters() if one.requires_grad]
         groups: list[dict[str, Any]] = [
@@ -143,7 +144,7 @@ class _Loop:
         ]
         self.optimizer = torch.optim.AdamW(groups, weight_decay=self.spec.weight_decay)
         self.curves: list[dict[str, float]] = []
-        self.seconds, self.state = 0.0, folder / "state.pt"
+        self.seconds, self.state = 0.0, self.folder / "state.pt"
 
     def run(self) -> None:
         """Train what is left, validate after every epoch, keep the best, write the record last."""
@@ -164,32 +165,37 @@ class _Loop:
 
     def _epoch(self, model: nn.Module, epoch: int) -> float:
         """Train for one epoch; return its mean loss."""
-        self.sampler.start(epoch, self.net)
+        spec, data, about = self.spec, self.data, (self.spec, self.config.seed, epoch)
+        samples = (
+            tuple_batches(data, *about, self.source, self.objective.extract, self.group)
+            if spec.mining
+            else landmark_batches(np.array(data.labels), *about, self.group)
+        )
         losses = []
-        for step in range(epoch * self.spec.steps, (epoch + 1) * self.spec.steps):
+        for step in range(epoch * spec.steps, (epoch + 1) * spec.steps):
             for group in self.optimizer.param_groups:
-                group["lr"] = learning_rate(self.spec, step)
+                group["lr"] = learning_rate(spec, step)
             self.optimizer.zero_grad()
-            for part in range(self.spec.accumulate):
-                loss = self._loss(model, step, step * self.spec.accumulate + part)
-                torch.autograd.backward(loss / self.spec.accumulate)
+            for number in range(step * spec.accumulate, (step + 1) * spec.accumulate):
+                loss = self._loss(model, step, number, next(samples))
+                torch.autograd.backward(loss / spec.accumulate)
                 losses.append(loss.item())
             norm = nn.utils.clip_grad_norm_(self.objective.parameters(), CLIP)
             if not torch.isfinite(norm):
                 raise UserError(
                     f"run {self.config.id} diverged at step {step + 1} of "
-                    f"{self.spec.epochs * self.spec.steps}: lower train.rate (now "
-                    f"{self.spec.rate:g}) or the loss's scale. The last good epoch is kept"
+                    f"{spec.epochs * spec.steps}: lower train.rate (now {spec.rate:g}) or the "
+                    "loss's scale. The last good epoch is kept"
                 )
             self.optimizer.step()
         mean = torch.tensor(np.mean(losses), dtype=torch.float64, device=self.device)
         return self.group.total(mean).item() / self.group.size
 
-    def _loss(self, model: nn.Module, step: int, number: int) -> Tensor:
+    def _loss(self, model: nn.Module, step: int, number: int, sample: Sample) -> Tensor:
         """Return the loss of batch `number`, one of a step's."""
         stream = np.random.SeedSequence([self.config.seed, number, self.group.rank])
         torch.manual_seed(int(stream.generate_state(1)[0]))  # of neighbours unrelated
-        rows, weight, pairs = self.sampler.draw(number)
+        rows, weight, pairs = sample
         batch = shrink(self.source.batch(rows), self.spec, step)
         batch = batch.to(self.device, memory_format=torch.channels_last)
         places = pairs and tuple(torch.from_numpy(one).to(self.device) for one in pairs)
@@ -198,7 +204,7 @@ class _Loop:
 
     def _validate_and_keep(self, epoch: int, loss: float) -> None:
         benchmark, setting = self.data.validation, self.data.validation.middle
-        per_query = evaluate(benchmark, self.source.validate(self.net), [setting])
+        per_query = evaluate(benchmark, self.source.validate(self.objective.extract), [setting])
         score = float(mean_average_precision(per_query, setting.name))
         if score > max((row["validation_mAP"] for row in self.curves), default=-math.inf):
             weights = self.net.state_dict()

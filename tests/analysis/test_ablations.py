@@ -41,8 +41,7 @@ from dagf.retrieval.metrics import (
 )
 from dagf.retrieval.statistics import t_interval
 from dagf.study.config import RunConfig
-from dagf.study.opening import control_of, open_study
-from dagf.study.study import Study
+from dagf.study.study import Study, control_of, open_study
 from tests.fixtures import FOLDER
 
 pytestmark = pytest.mark.usefixtures("one_process")

@@ -15,8 +15,7 @@ from dagf.analysis.contrasts import Contrast, contrast
 from dagf.analysis.registered import RIVALS, Member, controls
 from dagf.retrieval.statistics import Interval, holm
 from dagf.study.config import RunConfig
-from dagf.study.opening import control_of
-from dagf.study.study import Study
+from dagf.study.study import Study, control_of
 from tests.fixtures import TOY
 
 GROUPS = {"rivals": 3, "modules": 4, "masks": 4, "nuisances": 6, "control": 2, "attention maps": 12}

@@ -36,10 +36,9 @@ from dagf.errors import UserError
 from dagf.model.backbone import BackboneSpec
 from dagf.model.network import RetrievalNet
 from dagf.model.variants import variant
-from dagf.study.opening import open_study
 from dagf.study.profile import load_profile
 from dagf.study.runs import Run, RunStore
-from dagf.study.study import Study
+from dagf.study.study import Study, open_study
 from tests.bars import Bar, watch
 
 NAMES = [

@@ -41,8 +41,7 @@ from dagf.retrieval.rerank import RERANKINGS
 from dagf.retrieval.statistics import Interval, t_interval
 from dagf.retrieval.whitening import pca_whitening
 from dagf.study.config import RunConfig
-from dagf.study.opening import open_study
-from dagf.study.study import Study
+from dagf.study.study import Study, open_study
 from tests.fixtures import write_photographs
 
 pytestmark = pytest.mark.usefixtures("one_process")

@@ -15,8 +15,7 @@ from dagf.analysis.photographs import all_tables, fewer, trained_on
 from dagf.datasets.folder import training_images
 from dagf.retrieval.metrics import evaluate, mean_average_precision
 from dagf.retrieval.rerank import RERANKINGS
-from dagf.study.opening import open_study
-from dagf.study.study import Study
+from dagf.study.study import Study, open_study
 from tests.fixtures import photograph, write_photographs
 
 pytestmark = pytest.mark.usefixtures("one_process")
@@ -127,7 +126,7 @@ def test_smaller_sets_lie_within_larger_ones(study: Study) -> None:
     assert sets[1] is not None
     assert sorted(set(sets[1].labels)) == [0, 1]
     assert sets[1].validation is study.training.validation
-    spec = fewer(study, 1).plan(heads=True).training
+    spec = fewer(study, 1).profile.plan(heads=True).training
     assert (spec.landmarks, spec.views) == (1, 4)  # as many images in a step
 
 

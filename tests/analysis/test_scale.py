@@ -19,9 +19,8 @@ from dagf.model.network import RetrievalNet
 from dagf.model.variants import variant
 from dagf.retrieval.extract import benchmark_scores
 from dagf.retrieval.metrics import evaluate, mean_average_precision
-from dagf.study.opening import open_study
 from dagf.study.profile import Scale, load_profile
-from dagf.study.study import Study
+from dagf.study.study import Study, open_study
 from tests.fixtures import FOLDER, write_photographs
 from tests.pictures import save, smooth
 

@@ -15,7 +15,7 @@ from dagf.datasets.checks import check, check_apart_from, copies
 from dagf.datasets.contents import Contents
 from dagf.errors import UserError
 from dagf.files import write_json
-from dagf.study.opening import open_study
+from dagf.study.study import open_study
 from tests.datasets.sets import PICKLE, white, write_manifest, write_set
 from tests.fixtures import FOLDER, write_photographs
 

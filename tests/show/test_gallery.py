@@ -23,9 +23,8 @@ from dagf.model.variants import variant
 from dagf.show import figures, gallery, html
 from dagf.show.gallery import Tile
 from dagf.show.pictures import kept_cells
-from dagf.study.opening import open_study
 from dagf.study.runs import Run
-from dagf.study.study import Study
+from dagf.study.study import Study, open_study
 
 
 @pytest.fixture(scope="module")

@@ -22,8 +22,7 @@ from dagf.show import query_browser
 from dagf.show.pictures import address, heated, thumbnail
 from dagf.show.query_browser import OWN, TOP, Explorer, View, offered, start
 from dagf.study.config import RunConfig
-from dagf.study.opening import open_study
-from dagf.study.study import Study
+from dagf.study.study import Study, open_study
 from tests.fixtures import FOLDER
 
 pytestmark = pytest.mark.usefixtures("one_process")
@@ -42,7 +41,7 @@ def live(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_what_the_profile_trains_and_what_has_nothing_to_learn_is_offered(
     toy: Study, explorer: Explorer, trained: list[RunConfig]
 ) -> None:
-    heads = {f"{arm} head" for arm in toy.plan(heads=True).arms if VARIANTS[arm].trainable}
+    heads = {f"{arm} head" for arm in toy.profile.plan(heads=True).arms if VARIANTS[arm].trainable}
     plain = {f"{arm} untrained" for arm, made_of in VARIANTS.items() if not made_of.attentive}
     assert set(explorer.arms) == {"gem", "dagf"} | heads | plain
     assert explorer.arms["dagf"] == toy.run("dagf")
@@ -129,7 +128,7 @@ def test_the_maps_of_an_arm_that_was_trained_whole_are_of_its_own_backbone(
     head = AttentiveHead(net.channels, replace(run.config.variant, mask="none"))
     head.load_state_dict(net.head.state_dict())
     net.head = head
-    query, spec = toy.test.queries[0], toy.profile.evaluation_image
+    query, spec = toy.test.queries[0], toy.profile.evaluation.image
     files = [load_image(toy.test.root / query.file, spec, query.box)]
     results = explorer.rank(0, View("dagf", mask="none"), "Medium").results
     files += [load_image(file, spec) for file in results["file"]]
@@ -211,7 +210,7 @@ def test_where_the_network_looks_lies_over_the_pictures(
     query, net = toy.test.queries[0], explorer.arms[arm].network()
     results = explorer.rank(0, View(arm), "Medium").results["file"]
     for file, box in [(toy.test.root / query.file, query.box), *((file, None) for file in results)]:
-        seen = look(net, file, toy.profile.evaluation_image, box)
+        seen = look(net, file, toy.profile.evaluation.image, box)
         plane = seen.attention if arm == "dagf" else seen.effective
         assert address(heated(thumbnail(file, box), plane)) in html
 

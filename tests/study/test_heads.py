@@ -60,7 +60,7 @@ def test_the_best_trial_by_validation_is_trained_with_every_seed(toy: Study, hea
 
 def test_every_arm_with_parameters_gets_the_same_trials_on_the_first_seed_only(toy: Study) -> None:
     """And a trial that is not chosen never meets the test queries."""
-    budget = toy.plan(heads=True).training
+    budget = toy.profile.plan(heads=True).training
     runs = [run for run in toy.store.all() if run.config.frozen]
     assert all(replace(run.config.train, rate=budget.rate) == budget for run in runs)
     found = names([run.config for run in runs])
@@ -131,7 +131,7 @@ def test_changing_one_arm_trains_that_arm_only(
 def test_without_rates_there_are_no_trials_and_one_run_a_seed(
     own: Study, trained: list[RunConfig]
 ) -> None:
-    heads = replace(own.plan(heads=True), arms=("gem", "spoc"), rates=())
+    heads = replace(own.profile.plan(heads=True), arms=("gem", "spoc"), rates=())
     study = replace(own, profile=replace(own.profile, heads=heads, rates=()))
     trials = study.trials(heads=True)
     assert list(trials.columns) == ["arm", "method", "rate", "validation mAP", "chosen", "run"]
@@ -161,7 +161,7 @@ def test_a_random_mask_is_drawn_alike_whatever_was_drawn_before(
     monkeypatch.setitem(
         VARIANTS, "random", Variant("GeM + random mask", windows=(1, 2, 3), mask="random")
     )
-    heads = replace(own.plan(heads=True), arms=("random",), rates=())
+    heads = replace(own.profile.plan(heads=True), arms=("random",), rates=())
     study = replace(own, profile=replace(own.profile, heads=heads, seeds=(0,)))
     run = study.run("random", heads=True)
     first = study.results(run)

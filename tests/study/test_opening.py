@@ -12,8 +12,7 @@ from dagf.errors import UserError
 from dagf.retrieval.extract import benchmark_scores
 from dagf.retrieval.metrics import evaluate
 from dagf.study.config import RunConfig
-from dagf.study.opening import control_of, open_study
-from dagf.study.study import Study
+from dagf.study.study import Study, control_of, open_study
 from tests.fixtures import FOLDER, write_photographs
 
 pytestmark = pytest.mark.usefixtures("one_process")
@@ -22,7 +21,7 @@ pytestmark = pytest.mark.usefixtures("one_process")
 def test_what_a_study_cannot_be(
     project: Path, profile: Callable[..., str], photographs: Path
 ) -> None:
-    with pytest.raises(UserError, match=r"weights file .*nowhere\.pth does not exist"):
+    with pytest.raises(UserError, match=r"nowhere\.pth is no file"):
         open_study(profile(), weights=str(project / "nowhere.pth"))
     with pytest.raises(UserError, match="distractors and train_on belong to a benchmark of photo"):
         open_study(profile(), train_on=str(photographs))
@@ -33,7 +32,7 @@ def test_what_a_study_cannot_be(
         study.run("spok")
     with pytest.raises(UserError, match="only Toytown has a control version"):
         control_of(study)
-    for ask in (study.plan, study.trials, study.train, study.evaluate, study.table):
+    for ask in (study.trials, study.train, study.evaluate, study.table):
         with pytest.raises(UserError, match="profile tiny has no heads on frozen maps"):
             ask(heads=True)
 

@@ -15,10 +15,10 @@ from dagf.model.backbone import BackboneSpec
 from dagf.retrieval.extract import MultiScale, benchmark_scores, extract
 from dagf.retrieval.metrics import evaluate
 from dagf.retrieval.whitening import learned_whitening
-from dagf.study import opening
+from dagf.study import study as studies
 from dagf.study.config import Mining
-from dagf.study.opening import open_study
 from dagf.study.profile import Profile, load_profile
+from dagf.study.study import open_study
 from tests.commands import dagf, refused
 from tests.datasets.sets import write_manifest
 from tests.training_copies import write_gldv2, write_sfm
@@ -45,7 +45,7 @@ def paper(project: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     write_sfm(project / "data/train/retrieval-SfM-120k")
     write_gldv2(project / "data/train/gldv2")
     write_manifest(project / "data")
-    monkeypatch.setattr(opening, "load_profile", miniature)
+    monkeypatch.setattr(studies, "load_profile", miniature)
     return project
 
 

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 import torch
 from sklearn.metrics import roc_auc_score
-from torch import Tensor
+from torch import Tensor, nn
 
 from dagf.datasets.benchmark import Benchmark, Indices, Query, TrainingSet
 from dagf.datasets.images import ImageSpec
@@ -52,7 +52,7 @@ def benchmark() -> Benchmark:
 
 
 class PlantedMaps:
-    """A source of training batches, as `dagf.study.sources.MapSource`."""
+    """A source of training batches, as `dagf.study.sampling.MapSource`."""
 
     train, _ = planted(0)
     held_out, marked = planted(1)  # of other patterns
@@ -60,9 +60,9 @@ class PlantedMaps:
     def batch(self, rows: Indices) -> Tensor:
         return self.train[rows]
 
-    def validate(self, net: RetrievalNet) -> Scores:
+    def validate(self, head: nn.Module) -> Scores:
         with torch.inference_mode():
-            found = net.head.eval()(self.held_out).numpy()
+            found = head.eval()(self.held_out).numpy()
         return similarities(found[:-LANDMARKS], found[-LANDMARKS:])
 
 
@@ -79,7 +79,7 @@ def trained(arm: str, folder: Path) -> tuple[float, RetrievalNet]:
     if variant(arm).trainable:
         folder.mkdir()
         _Loop(config, data, net, source, folder, SINGLE).run()
-    per_query = evaluate(validation, source.validate(net), [validation.middle])
+    per_query = evaluate(validation, source.validate(net.head), [validation.middle])
     return float(mean_average_precision(per_query, validation.middle.name)), net
 
 

@@ -8,11 +8,11 @@ from pathlib import Path
 import pytest
 
 from dagf.study import provenance
-from dagf.study.opening import CACHED_BY
 from dagf.study.provenance import code_hash, code_only, imported_modules
+from dagf.study.study import CACHED_BY, TRAINED_BY
 
 TRAINING, EVALUATION = "training", "evaluation"
-MODULES = {TRAINING: ("dagf.study.training",), EVALUATION: CACHED_BY}
+MODULES = {TRAINING: (TRAINED_BY,), EVALUATION: CACHED_BY}
 
 
 @pytest.fixture
@@ -58,7 +58,7 @@ RENAMED = {
     **dict.fromkeys(("model/pooling.py", "model/backbone.py", "retrieval/feature_maps.py"), BOTH),
     # Validation mAP chooses epoch and learning rate: a mended AP must not meet old choices.
     **dict.fromkeys(("datasets/images.py", "datasets/batches.py", "retrieval/metrics.py"), BOTH),
-    **dict.fromkeys(("model/losses.py", "study/sampling.py", "study/sources.py"), RUNS),
+    **dict.fromkeys(("model/losses.py", "study/sampling.py", "study/training.py"), RUNS),
     "retrieval/whitening.py": {EVALUATION},
     "datasets/training_sets.py": {EVALUATION},
     **dict.fromkeys(("cli.py", "__init__.py", "model/variants.py", "toytown/scene.py"), NEITHER),

@@ -18,7 +18,7 @@ from dagf.datasets.contents import Contents
 from dagf.datasets.public import LOADERS
 from dagf.errors import UserError
 from dagf.reports.freshness import plan
-from dagf.study.opening import open_study
+from dagf.study.study import open_study
 from tests.commands import dagf, fine, refused
 from tests.datasets.sets import MANIFEST, SMALL, write_images, write_set
 from tests.datasets.test_unpack import make_tar, make_zip

@@ -15,7 +15,7 @@ from dagf.errors import UserError
 from dagf.files import write_json
 from dagf.model.backbone import BackboneSpec
 from dagf.model.network import RetrievalNet
-from dagf.study.runs import Run, RunStore
+from dagf.study.runs import Run, RunStore, Untrained
 from tests.fixtures import Workshop, configured
 
 
@@ -69,13 +69,14 @@ def test_the_network_comes_back(finished: Run) -> None:
         assert torch.equal(net(images), finished.network()(images))
 
 
-def test_another_network_gets_its_backbone_alone(finished: Run) -> None:
-    net = RetrievalNet(BackboneSpec(), configured().variant)
-    head = {key: value.clone() for key, value in net.head.state_dict().items()}
-    finished.load_backbone(net)
-    kept = finished.network().backbone.state_dict()
-    assert all(kept[key].equal(value) for key, value in net.backbone.state_dict().items())
-    assert all(head[key].equal(value) for key, value in net.head.state_dict().items())
+def test_another_arm_starts_from_its_backbone_alone(finished: Run) -> None:
+    store, other = RunStore(finished.folder.parent), configured("netvlad")
+    about = other.variant, other.backbone, 3
+    net = Untrained(*about, finished.weights_id, store).network()
+    kept, fresh = finished.network(), Untrained(*about, "", store).network()
+    for one, source in ((net.backbone, kept.backbone), (net.head, fresh.head)):
+        values = source.state_dict()
+        assert all(values[key].equal(value) for key, value in one.state_dict().items())
 
 
 def test_a_pretrained_backbone_keeps_its_batch_norms_though_its_file_is_gone(

@@ -1,21 +1,21 @@
 """Batches against slow ways of drawing landmarks and tuples; the shares of processes."""
 
-import time
 from typing import Any
 
 import numpy as np
 import pytest
+import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
 from dagf.datasets.benchmark import Indices, TrainingSet
+from dagf.datasets.images import ImageSpec, load_image, to_input
 from dagf.distributed import Group
 from dagf.errors import UserError
 from dagf.model.network import RetrievalNet
 from dagf.study.config import TrainSpec
 from dagf.study.runs import Untrained
-from dagf.study.sampling import LandmarkSampler, TupleSampler, hardest
-from dagf.study.sources import ImageSource, MapSource
+from dagf.study.sampling import ImageSource, MapSource, hardest, landmark_batches, tuple_batches
 from tests.fixtures import TUPLES, Workshop, configured
 
 LABELS = np.repeat(np.arange(5), [2, 3, 4, 5, 6])
@@ -34,44 +34,39 @@ def slow_draw(labels: Indices, spec: TrainSpec, seed: int, step: int) -> Indices
 few = st.integers(1, 6)
 
 
-@given(st.integers(0, 99), st.integers(0, 999), few, st.integers(1, 7), st.integers(0, 99))
+@given(st.integers(0, 99), st.integers(0, 99), few, st.integers(1, 7), st.integers(0, 99))
 def test_landmarks_are_drawn_as_they_always_were(
-    seed: int, step: int, landmarks: int, views: int, mix: int
+    seed: int, epoch: int, landmarks: int, views: int, mix: int
 ) -> None:
     labels = np.random.default_rng(mix).permutation(LABELS)
-    spec = TrainSpec(landmarks=landmarks, views=views)
-    rows, weight, pairs = LandmarkSampler(labels, spec, seed).draw(step)
-    assert (weight, pairs) == (1.0, None)
-    assert np.array_equal(rows, slow_draw(labels, spec, seed, step))
-    groups = labels[rows].reshape(-1, views)
-    assert (groups == groups[:, :1]).all()
-    assert len(set(groups[:, 0])) == len(groups) == min(landmarks, 5)
+    spec = TrainSpec(steps=3, accumulate=2, landmarks=landmarks, views=views)
+    batches = list(landmark_batches(labels, spec, seed, epoch))
+    assert len(batches) == 6
+    for number, (rows, weight, pairs) in enumerate(batches, 6 * epoch):
+        assert (weight, pairs) == (1.0, None)
+        assert np.array_equal(rows, slow_draw(labels, spec, seed, number))
+        groups = labels[rows].reshape(-1, views)
+        assert (groups == groups[:, :1]).all()
+        assert len(set(groups[:, 0])) == len(groups) == min(landmarks, 5)
 
 
 @given(st.integers(0, 99), few, st.integers(1, 4))
-def test_processes_share_the_landmarks_of_a_batch(step: int, landmarks: int, size: int) -> None:
-    spec = TrainSpec(landmarks=landmarks, views=2)
-    whole = LandmarkSampler(LABELS, spec, 3).draw(step)
+def test_processes_share_the_landmarks_of_a_batch(epoch: int, landmarks: int, size: int) -> None:
+    spec = TrainSpec(steps=1, landmarks=landmarks, views=2)
+    whole, *shares = (
+        landmark_batches(LABELS, spec, 3, epoch, group)
+        for group in (Group(), *(Group(rank, size) for rank in range(size)))
+    )
     if min(landmarks, 5) < size:
         with pytest.raises(UserError, match=f"cannot be shared by {size} processes"):
-            LandmarkSampler(LABELS, spec, 3, Group(0, size)).draw(step)
+            next(shares[0])
         return
-    samplers = [LandmarkSampler(LABELS, spec, 3, Group(rank, size)) for rank in range(size)]
-    shares = [sampler.draw(step) for sampler in samplers]
-    assert sorted(np.concatenate([share.rows for share in shares])) == sorted(whole.rows)
-    assert sum(len(set(LABELS[share.rows])) for share in shares) == min(landmarks, 5)
-    values = np.random.default_rng(step).random(len(LABELS))  # a loss that is a mean over images
-    averaged = np.mean([share.weight * values[share.rows].mean() for share in shares])
-    assert averaged == pytest.approx(values[whole.rows].mean())
-
-
-def test_a_batch_of_the_largest_set_costs_milliseconds() -> None:
-    """A search of 1.58 million labels for each landmark would take 0.1 s and more."""
-    sampler = LandmarkSampler(np.arange(1_580_470) % 81_313, TrainSpec(landmarks=64, views=1), 0)
-    started = time.process_time()
-    for step in range(20):
-        sampler.draw(step)
-    assert time.process_time() - started < 20 * 0.1
+    rows, parts = next(whole).rows, [next(share) for share in shares]
+    assert sorted(np.concatenate([part.rows for part in parts])) == sorted(rows)
+    assert sum(len(set(LABELS[part.rows])) for part in parts) == min(landmarks, 5)
+    values = np.random.default_rng(epoch).random(len(LABELS))  # a loss that is a mean over images
+    averaged = np.mean([part.weight * values[part.rows].mean() for part in parts])
+    assert averaged == pytest.approx(values[rows].mean())
 
 
 def slow_hardest(query: Any, own: int, pool: Any, clusters: Any, negatives: int) -> list[int]:
@@ -121,19 +116,16 @@ def test_tuples_of_an_epoch(paired: TrainingSet, workshop: Workshop) -> None:
 
     def tuples(seed: int, epoch: int) -> Indices:
         """The tuples of an epoch, from its two batches; seed: of the weights."""
-        sampler = TupleSampler(paired, spec, 0, source, Group())
-        sampler.start(epoch, network(workshop, seed))
-        found = []
-        for number in (2 * epoch, 2 * epoch + 1):
-            rows, weight, pairs = sampler.draw(number)
+        batches = list(tuple_batches(paired, spec, 0, epoch, source, network(workshop, seed)))
+        for _, weight, pairs in batches:
             assert weight == 1.0
             assert [part.tolist() for part in pairs or ()] == [
                 [0, 4], [1, 5], [0, 0, 4, 4], [2, 3, 6, 7],
             ]  # fmt: skip
-            found.append(rows.reshape(2, 4))  # a query, its positive, two negatives
-        return np.concatenate(found)
+        assert len(batches) == 2
+        return np.concatenate([rows for rows, *_ in batches]).reshape(4, 4)
 
-    found = tuples(0, 1)
+    found = tuples(0, 1)  # rows: a query, its positive, two negatives
     pairs = {(query, positive) for query, positive, *_ in found.tolist()}
     assert len(pairs) == 4  # every pair of the epoch once
     assert pairs <= set(paired.pairs)
@@ -145,14 +137,15 @@ def test_tuples_of_an_epoch(paired: TrainingSet, workshop: Workshop) -> None:
     assert not np.array_equal(found, other)
 
 
-def test_images_are_extracted_alike_from_memory_from_disk_and_from_maps(
-    data: TrainingSet, workshop: Workshop, monkeypatch: pytest.MonkeyPatch
+def test_maps_are_those_of_the_images_that_are_read(
+    paired: TrainingSet, workshop: Workshop
 ) -> None:
-    image, net, rows = configured().image, network(workshop), np.array([5, 3, 19, 5])
-    kept = ImageSource(data, image, "photograph").extract(net, rows)
-    monkeypatch.setattr("dagf.study.sources.KEEP_IN_MEMORY", 0)
-    read = ImageSource(data, image, "none")
-    assert read.pixels is None
-    assert np.array_equal(read.extract(net, rows), kept)
-    maps = MapSource(data, image, net, "some", workshop.cache)
-    assert np.allclose(maps.extract(net, rows), kept, atol=2e-3)  # kept in half precision
+    image, net, rows = configured().image, network(workshop), np.array([5, 3, 19])
+    images = ImageSource(paired, image, "photograph")
+    maps = MapSource(paired, image, net, "some", workshop.cache)
+    with torch.inference_mode():
+        expected = net(to_input(images.read(rows)))
+        found = net.head(maps.read(rows))
+    assert torch.allclose(found, expected, atol=2e-3)  # kept in half precision
+    squashed = [load_image(paired.files[row], ImageSpec(32, "squash")) for row in rows]
+    assert images.read(rows).equal(torch.stack(squashed))

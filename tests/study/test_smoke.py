@@ -13,9 +13,9 @@ from torchvision.models import mobilenet_v2
 from dagf import paths
 from dagf.model.variants import variant
 from dagf.reports.runner import check_reports, run_reports
-from dagf.study.opening import open_study
 from dagf.study.profile import load_profile
 from dagf.study.provenance import machine
+from dagf.study.study import open_study
 from tests.fixtures import write_photographs
 
 PROJECT = Path(__file__).parents[2]
