@@ -20,8 +20,6 @@ from dagf import paths
 from dagf.errors import UserError, place_fault
 from dagf.files import existing_file
 
-PATH = click.Path(path_type=Path)
-Names = tuple[str, ...]
 EXAMPLES = """\
 dagf report                                      the whole study on the embedded benchmark
 dagf report --check                              which reports are stale
@@ -44,9 +42,47 @@ dagf data check ~/photos                         files, counts, labels, boxes
 dagf data import PHOTOS                          a benchmark of other people's ground truth
 dagf data import PHOTOS --from index.csv --column file=path --column instance=landmark_id
 """
-SEEDS = click.IntRange(0, 2**32 - 1)
-seed_option = click.option("--seed", type=SEEDS, help="[the profile's first]")
-json_option = click.option("--json", "as_json", is_flag=True, help="Print JSON.")
+PATH = click.Path(path_type=Path)
+Names = tuple[str, ...]
+Precision = Literal["float16", "float32"]
+
+option, argument = click.option, click.argument
+seed_option = option("--seed", type=click.IntRange(0, 2**32 - 1), help="[the profile's first]")
+json_option = option("--json", "as_json", is_flag=True, help="Print JSON.")
+STUDY = {  # what names a study: a profile, and photographs with their weights
+    "--train-on": ("SET", "Train on this set or folder, not the benchmark."),
+    "--weights": ("FILE", "Weights of the backbone (.pth or .safetensors)."),
+    "--distractors": ("SET", "Add r1m, oxford100k or a folder's distractors."),
+    "--benchmark": ("SET", "A public set (roxford5k, ...) or folder of photos."),
+    "--profile": ("NAME", "smoke, cpu, gpu, photographs, paper or a YAML file."),
+}
+
+
+def study_options(command: Callable[..., Any]) -> Callable[..., Any]:
+    """Add the options of `STUDY`."""
+    for name, (metavar, text) in STUDY.items():
+        how: dict[str, Any] = {"multiple": True} if name == "--distractors" else {"default": ""}
+        command = option(name, metavar=metavar, help=text, **how)(command)
+    return command
+
+
+def study_parameters(
+    profile: str, benchmark: str, distractors: Names, weights: str, train_on: str
+) -> dict[str, Any]:
+    """Return the options of `STUDY` as notebooks take them: with whole paths."""
+    from dagf.datasets.public import DISTRACTORS, spelled
+
+    profile = profile or ("photographs" if benchmark else "cpu")
+    if profile == "photographs" and not benchmark:
+        raise UserError("the profile photographs needs photographs: name them with --benchmark")
+    file = paths.profile(profile)
+    return {
+        "profile": str(file) if profile.endswith(file.suffix) else profile,
+        "benchmark": spelled(benchmark) if benchmark else "",
+        "distractors": [spelled(name, DISTRACTORS, "distractor set") for name in distractors],
+        "weights": existing_file(weights) if weights else "",
+        "train_on": spelled(train_on) if train_on else "",
+    }
 
 
 class Command(click.Command):
@@ -74,8 +110,7 @@ class Commands(click.Group):
         except UserError as error:
             line, status = str(error), 2
         except OSError as error:
-            fault = place_fault(error)
-            if not fault:
+            if not (fault := place_fault(error)):
                 raise
             line, status = f"{error.filename or 'a file'}: {fault}; mend that, start again", 2
         except KeyboardInterrupt:
@@ -84,14 +119,9 @@ class Commands(click.Group):
         sys.exit(status)
 
 
-def first_process() -> bool:
-    """Whether this is the process of torchrun that prints and writes, or the only one."""
-    return os.environ.get("RANK", "0") == "0"
-
-
 def say(text: str, err: bool = False) -> None:
-    """Print, in the first process only."""
-    if first_process():
+    """Print, in the first process of torchrun only."""
+    if os.environ.get("RANK", "0") == "0":
         click.echo(text, err=err)
 
 
@@ -101,38 +131,10 @@ def say_table(table: Any, as_json: bool) -> None:
     say(table.to_json(orient="records", indent=1) if as_json else as_text)
 
 
-def study_options(command: Callable[..., Any]) -> Callable[..., Any]:
-    """Add the options that name a study: a profile, and photographs with their weights."""
-    options = {
-        "--train-on": ("SET", "Train on this set or folder, not the benchmark."),
-        "--weights": ("FILE", "Weights of the backbone (.pth or .safetensors)."),
-        "--distractors": ("SET", "Add r1m, oxford100k or a folder's distractors."),
-        "--benchmark": ("SET", "A public set (roxford5k, ...) or folder of photos."),
-        "--profile": ("NAME", "smoke, cpu, gpu, photographs, paper or a YAML file."),
-    }
-    for name, (metavar, text) in options.items():
-        how: dict[str, Any] = {"multiple": True} if name == "--distractors" else {"default": ""}
-        command = click.option(name, metavar=metavar, help=text, **how)(command)
-    return command
-
-
-def notebook_parameters(
-    profile: str, benchmark: str, distractors: Names, weights: str, train_on: str
-) -> dict[str, Any]:
-    """Return the parameters of a study as notebooks take them: with whole paths."""
-    from dagf.datasets.public import DISTRACTORS, spelled
-
-    profile = profile or ("photographs" if benchmark else "cpu")
-    if profile == "photographs" and not benchmark:
-        raise UserError("the profile photographs needs photographs: name them with --benchmark")
-    file = paths.profile(profile)
-    return {
-        "profile": str(file) if profile.endswith(file.suffix) else profile,
-        "benchmark": spelled(benchmark) if benchmark else "",
-        "distractors": [spelled(name, DISTRACTORS, "distractor set") for name in distractors],
-        "weights": existing_file(weights) if weights else "",
-        "train_on": spelled(train_on) if train_on else "",
-    }
+def check_ending(path: Path, *endings: str) -> None:
+    """Raise `UserError` for a file of another kind: a slip must not overwrite a photograph."""
+    if path.suffix.lower() not in endings:
+        raise UserError(f"{path} would be written: name a file that ends in {endings[0]}")
 
 
 @click.group(
@@ -147,11 +149,11 @@ def main() -> None:
 
 @main.command()
 @study_options
-@click.option("--only", multiple=True, metavar="NOTEBOOK", help="This notebook: 02_training, ...")
-@click.option("--force", is_flag=True, help="Run notebooks whose reports are fresh, too.")
-@click.option("--check", is_flag=True, help="Run nothing: list stale reports, status 1 if any.")
-@click.option("--jobs", type=click.IntRange(1), help="Notebooks run side by side.")
-@click.option("--output", type=PATH, help="Folder of the reports. [reports/]")
+@option("--only", multiple=True, metavar="NOTEBOOK", help="This notebook: 02_training, ...")
+@option("--force", is_flag=True, help="Run notebooks whose reports are fresh, too.")
+@option("--check", is_flag=True, help="Run nothing: list stale reports, status 1 if any.")
+@option("--jobs", type=click.IntRange(1), help="Notebooks run side by side.")
+@option("--output", type=PATH, help="Folder of the reports. [reports/]")
 def report(
     only: Names, force: bool, check: bool, jobs: int | None, output: Path | None, **study: Any
 ) -> None:
@@ -160,18 +162,18 @@ def report(
 
     if output and output.is_file():
         raise UserError(f"{output} is no folder, and reports are several files: name another")
-    parameters = notebook_parameters(**study)
+    parameters = study_parameters(**study)
     if not check:
-        click.echo(f"reports: {run_reports(parameters, only, force, jobs, output)}")
+        say(f"reports: {run_reports(parameters, only, force, jobs, output)}")
         return
     stale = check_reports(parameters, only, output)
     lines = [f"{name}: {reason}" for name, reason in stale.items()]
-    click.echo("\n".join([*lines, f"{len(stale)} stale" if stale else "all fresh"]))
+    say("\n".join([*lines, f"{len(stale)} stale" if stale else "all fresh"]))
     sys.exit(1 if stale else 0)
 
 
 @main.command()
-@click.argument("variant")
+@argument("variant")
 @study_options
 @seed_option
 def train(variant: str, seed: int | None, **study: Any) -> None:
@@ -181,7 +183,7 @@ def train(variant: str, seed: int | None, **study: Any) -> None:
     """
     from dagf.study.study import open_study
 
-    opened = open_study(**notebook_parameters(**study))
+    opened = open_study(**study_parameters(**study))
     run = opened.run(variant, seed)
     of = run.record
     say(
@@ -193,11 +195,11 @@ def train(variant: str, seed: int | None, **study: Any) -> None:
 
 
 @main.command()
-@click.argument("variant", default="")
+@argument("variant", default="")
 @study_options
 @seed_option
-@click.option("--off-the-shelf", is_flag=True, help="The pretrained backbone, nothing trained.")
-@click.option("--golden", is_flag=True, help="Check the evaluator; takes no VARIANT, no study.")
+@option("--off-the-shelf", is_flag=True, help="The pretrained backbone, nothing trained.")
+@option("--golden", is_flag=True, help="Check the evaluator; takes no VARIANT, no study.")
 @json_option
 def evaluate(
     variant: str, seed: int | None, off_the_shelf: bool, golden: bool, as_json: bool, **study: Any
@@ -207,6 +209,8 @@ def evaluate(
     With --golden: our evaluator on the descriptors that the authors of the Revisited protocol
     publish, beside their own figures; status 1 where one differs.
     """
+    from dagf.retrieval.metrics import means
+
     if golden:
         from dagf.analysis.golden import TIES, check_golden, verdict
 
@@ -219,10 +223,9 @@ def evaluate(
         sys.exit(int(not checked["equal"].all()))
     if not variant:
         raise UserError("name a variant to evaluate, for instance: dagf evaluate dagf")
-    from dagf.retrieval.metrics import means
     from dagf.study.study import open_study
 
-    opened = open_study(**notebook_parameters(**study))
+    opened = open_study(**study_parameters(**study))
     if off_the_shelf:
         results = opened.untrained_results(variant, seed)
     else:
@@ -236,21 +239,19 @@ def evaluate(
 
 
 @main.command()
-@click.argument("images", nargs=-1, required=True, type=PATH)
-@click.option("--run", "run_id", help="A run trained on photographs (its ID's first digits).")
-@click.option("--weights", metavar="FILE", help="Without a run: of MobileNetV2. [torchvision's]")
-@click.option("--output", default="photos.index", show_default=True, type=PATH, help="A folder.")
-@click.option(
+@argument("images", nargs=-1, required=True, type=PATH)
+@option("--run", default="", help="A run trained on photographs (its ID's first digits).")
+@option(
+    "--weights", default="", metavar="FILE", help="Without a run: of MobileNetV2. [torchvision's]"
+)
+@option("--output", default="photos.index", show_default=True, type=PATH, help="A folder.")
+@option(
     "--precision",
     type=click.Choice(["float16", "float32"]),
     help="Of the descriptors on disk. [float32; from 100,000 images on float16]",
 )
 def extract(
-    images: tuple[Path, ...],
-    run_id: str | None,
-    weights: str | None,
-    output: Path,
-    precision: Literal["float16", "float32"] | None,
+    images: tuple[Path, ...], run: str, weights: str, output: Path, precision: Precision | None
 ) -> None:
     """Descriptors of IMAGES (files and folders), kept in a folder for `dagf search`.
 
@@ -262,26 +263,26 @@ def extract(
     from dagf.collections.encoders import open_encoder
     from dagf.collections.index import build, find_images
 
-    if run_id is not None and weights:
+    if run and weights:
         raise UserError("a run has weights of its own: leave out --weights, or --run")
     files = find_images(images)  # before the weights, which may have to be downloaded
-    found = build(files, open_encoder(run_id or "", weights or ""), output, precision)
+    found = build(files, open_encoder(run, weights), output, precision)
     rate = f"{found.seconds:.1f} s, {found.made / found.seconds:.1f} images/s"
     say(f"{len(found.descriptors)} images in {output}: {found.made} extracted in {rate}")
 
 
 @main.command()
-@click.argument("photo", type=PATH)
-@click.option("--index", default="photos.index", show_default=True, type=PATH)
-@click.option("--crop", nargs=4, type=float, metavar="X1 Y1 X2 Y2", help="Search for this part.")
-@click.option("--top", default=10, show_default=True, type=click.IntRange(1))
-@click.option("--approximate", is_flag=True, help="Use a FAISS index, built the first time.")
-@click.option(
+@argument("photo", type=PATH)
+@option("--index", default="photos.index", show_default=True, type=PATH)
+@option("--crop", nargs=4, type=float, metavar="X1 Y1 X2 Y2", help="Search for this part.")
+@option("--top", default=10, show_default=True, type=click.IntRange(1))
+@option("--approximate", is_flag=True, help="Use a FAISS index, built the first time.")
+@option(
     "--whiten/--plain",
     default=None,
     help="Under PCA of the index itself, or not. [from 100 images on, without a run: --whiten]",
 )
-@click.option("--html", "page", type=PATH, help="Also write a page: what was found, and why.")
+@option("--html", type=PATH, help="Also write a page: what was found, and why.")
 @json_option
 def search(
     photo: Path,
@@ -290,7 +291,7 @@ def search(
     top: int,
     approximate: bool,
     whiten: bool | None,
-    page: Path | None,
+    html: Path | None,
     as_json: bool,
 ) -> None:
     """The images of an index most similar to PHOTO, with their cosine similarity.
@@ -301,26 +302,26 @@ def search(
     """
     from dagf.collections.index import Collection
 
-    if page:
-        check_ending(page, ".html", ".htm")
+    if html:
+        check_ending(html, ".html", ".htm")
     collection = Collection.load(index)
     if not approximate or whiten:
         collection = collection.whitened(whiten)
     found = collection.search(photo, top, crop, approximate)
-    if page and first_process():
+    if html and os.environ.get("RANK", "0") == "0":
         from dagf.collections.page import write_page
 
-        write_page(page, collection, photo, found, crop)
-        click.echo(f"what was found, and why: {page}", err=True)
+        write_page(html, collection, photo, found, crop)
+        say(f"what was found, and why: {html}", err=True)
     rows = [{"file": file, "score": round(score, 4)} for file, score in found]
     lines = [f"{score:.4f}  {file}" for file, score in found]
     say(json.dumps(rows, indent=1) if as_json else "\n".join(lines))
 
 
 @main.command()
-@click.argument("output", type=PATH)
-@click.option("--run", "run_id", required=True, help="The run to export (its ID's first digits).")
-def export(output: Path, run_id: str) -> None:
+@argument("output", type=PATH)
+@option("--run", required=True, help="The run to export (its ID's first digits).")
+def export(output: Path, run: str) -> None:
     """Write a trained run as the ONNX file OUTPUT, for batches and images of any size.
 
     It is compared with the network, by onnxruntime, before it is kept. Its metadata say how images
@@ -330,17 +331,11 @@ def export(output: Path, run_id: str) -> None:
     from dagf.study.runs import RunStore
 
     check_ending(output, ".onnx")
-    made = write_onnx(RunStore(paths.runs()).get(run_id), output)
-    click.echo(
+    made = write_onnx(RunStore(paths.runs()).get(run), output)
+    say(
         f"{output}: images (batch, 3, height, width) from {made.smallest_side} pixels a side on -> "
         f"descriptors (batch, {made.dimensions}); largest difference {made.difference:.0e}"
     )
-
-
-def check_ending(path: Path, *endings: str) -> None:
-    """Raise `UserError` for a file of another kind: a slip must not overwrite a photograph."""
-    if path.suffix.lower() not in endings:
-        raise UserError(f"{path} would be written: name a file that ends in {endings[0]}")
 
 
 @main.group()
@@ -355,19 +350,20 @@ def list_data() -> None:
     from dagf.datasets.manifest import read_manifest
     from dagf.study.profile import load_profile
 
-    here = {folder.name: "" for folder in sorted(paths.data().glob("toytown-*"))}
+    here = {folder.name: "another drawing" for folder in sorted(paths.data().glob("toytown-*"))}
     profiles = [load_profile(name) for name in paths.profile_names()]
-    made_for = {f"toytown-{one.drawing.id}": one.name for one in profiles if one.toytown}
-    for name, profile in (here | made_for).items():
-        whose = f"{profile} profile" if profile else "another drawing"
-        click.echo(f"{name}  {whose}, {'here' if name in here else 'not made'}")
+    made_for = {
+        f"toytown-{one.drawing.id}": f"{one.name} profile" for one in profiles if one.toytown
+    }
+    for name, whose in (here | made_for).items():
+        say(f"{name}  {whose}, {'here' if name in here else 'not made'}")
     for one in read_manifest(paths.manifest()).values():
-        click.echo(line(one, paths.data()))
+        say(line(one, paths.data()))
 
 
 @data.command("make")
-@click.option("--profile", default="cpu", show_default=True, help="Whose Toytown is drawn.")
-@click.option("--control", is_flag=True, help="Without clutter, occlusion and changing scale.")
+@option("--profile", default="cpu", show_default=True, help="Whose Toytown is drawn.")
+@option("--control", is_flag=True, help="Without clutter, occlusion and changing scale.")
 def make_data(profile: str, control: bool) -> None:
     """Draw Toytown, the embedded benchmark, for a profile."""
     from dagf.datasets.toytown import open_toytown
@@ -376,34 +372,34 @@ def make_data(profile: str, control: bool) -> None:
 
     spec = load_profile(profile).drawing
     made = open_toytown(control_spec(spec) if control else spec, paths.data())
-    click.echo(paths.relative(made))
+    say(paths.relative(made))
 
 
 @data.command("get")
-@click.argument("names", nargs=-1, required=True, metavar="NAME [NAME ...]")
-def get_data(names: tuple[str, ...]) -> None:
+@argument("names", nargs=-1, required=True, metavar="NAME [NAME ...]")
+def get_data(names: Names) -> None:
     """Download public data sets, and those that they need; a stopped download goes on."""
     from dagf.datasets.download import get
     from dagf.datasets.manifest import read_manifest
 
-    get(names, read_manifest(paths.manifest()), paths.data(), click.echo)
+    get(names, read_manifest(paths.manifest()), paths.data(), say)
 
 
 @data.command("check")
-@click.argument("what", metavar="NAME-OR-FOLDER")
+@argument("what", metavar="NAME-OR-FOLDER")
 def check_data(what: str) -> None:
     """Check a public set, Toytown, or a folder of photographs: files, counts, labels, boxes."""
     from dagf.datasets.checks import check
 
-    click.echo("\n".join(check(what, paths.data())))
+    say("\n".join(check(what, paths.data())))
 
 
 @data.command("import")
-@click.argument("folder", type=PATH)
-@click.option("--from", "listing", type=PATH, help="A CSV; without it, sub-folders are instances.")
-@click.option("--column", multiple=True, metavar="OURS=THEIRS", help="What the CSV calls a column.")
-@click.option("--force", is_flag=True, help="Replace the ground truth that the folder has.")
-def import_data(folder: Path, listing: Path | None, column: tuple[str, ...], force: bool) -> None:
+@argument("folder", type=PATH)
+@option("--from", "listing", type=PATH, help="A CSV; without it, sub-folders are instances.")
+@option("--column", multiple=True, metavar="OURS=THEIRS", help="What the CSV calls a column.")
+@option("--force", is_flag=True, help="Replace the ground truth that the folder has.")
+def import_data(folder: Path, listing: Path | None, column: Names, force: bool) -> None:
     """Make FOLDER a benchmark from other people's ground truth: folder names, a CSV or pairs.
 
     A CSV has the columns file and instance (and role), or query and positives (and junk), under any
@@ -412,10 +408,10 @@ def import_data(folder: Path, listing: Path | None, column: tuple[str, ...], for
     from dagf.datasets.convert import convert
 
     known = ("file", "instance", "role", "query", "positives", "junk")
-    columns = {}
-    for pair in column:
-        ours, _, theirs = pair.partition("=")
+    columns = {ours: theirs for ours, _, theirs in (pair.partition("=") for pair in column)}
+    for ours, theirs in columns.items():
         if ours not in known or not theirs:
-            raise UserError(f"--column {pair}: expected OURS=THEIRS, one of {', '.join(known)}")
-        columns[ours] = theirs
-    click.echo("\n".join(convert(folder, listing, columns, force)))
+            raise UserError(
+                f"--column {ours}={theirs}: expected OURS=THEIRS, one of {', '.join(known)}"
+            )
+    say("\n".join(convert(folder, listing, columns, force)))

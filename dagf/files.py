@@ -5,8 +5,8 @@ import hashlib
 import json
 import os
 import re
+import secrets
 import shutil
-import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -49,10 +49,27 @@ def slug(text: str) -> str:
 
 
 @contextmanager
-def _explained(path: Path) -> Iterator[None]:
-    """Turn an error of the disk or folder into a `UserError`; leave any other alone."""
+def atomic_path(path: Path) -> Iterator[Path]:
+    """Yield a hidden name beside `path` to write to; it takes the place of `path` on success.
+
+    A kill or a full disk in mid-write leaves the earlier file as it was. A fault of the disk or
+    folder becomes a `UserError`.
+    """
     try:
-        yield
+        path.parent.mkdir(parents=True, exist_ok=True)
+        temporary = path.with_name(f".{path.name}.{secrets.token_hex(4)}{path.suffix}")
+        try:
+            yield temporary
+            if temporary.is_file():
+                with temporary.open(
+                    "rb"
+                ) as written:  # a power cut must not leave a name on nothing
+                    os.fsync(written.fileno())
+            temporary.replace(path)
+        finally:
+            if temporary.is_dir():
+                shutil.rmtree(temporary, ignore_errors=True)
+            temporary.unlink(missing_ok=True)
     except Exception as error:
         if fault := place_fault(error):
             raise UserError(f"cannot write {path}: {fault}; nothing was changed there") from error
@@ -60,44 +77,16 @@ def _explained(path: Path) -> Iterator[None]:
 
 
 @contextmanager
-def atomic_path(path: Path) -> Iterator[Path]:
-    """Yield a temporary file beside `path` to write to; it takes the place of `path` on success.
-
-    A kill or a full disk in mid-write leaves the earlier file as it was.
-    """
-    with _explained(path):
-        path.parent.mkdir(parents=True, exist_ok=True)
-        handle, name = tempfile.mkstemp(path.suffix, f".{path.name}.", path.parent)
-        os.close(handle)
-        temporary = Path(name)
-        try:
-            yield temporary
-            temporary.chmod(0o644)  # mkstemp's 0600 is for secrets; results are to be read
-            with temporary.open("rb") as written:  # a power cut must not leave a name on nothing
-                os.fsync(written.fileno())
-            temporary.replace(path)
-        finally:
-            temporary.unlink(missing_ok=True)
-
-
-@contextmanager
 def atomic_folder(path: Path) -> Iterator[Path]:
-    """Yield a temporary folder beside `path` to fill; it is renamed to `path` on success.
+    """Yield a temporary folder to fill, likewise; `path` must not exist yet, unless empty.
 
-    `path` must not exist yet, unless as an empty folder. What a killed run left is removed by the
-    next one.
+    What a killed run left is removed by the next one.
     """
-    with _explained(path):
-        path.parent.mkdir(parents=True, exist_ok=True)
-        for left in path.parent.glob(f".{glob.escape(path.name)}.????????.part"):  # of mkdtemp
-            shutil.rmtree(left, ignore_errors=True)
-        temporary = Path(tempfile.mkdtemp(".part", f".{path.name}.", path.parent))
-        try:
-            temporary.chmod(0o755)
-            yield temporary
-            temporary.replace(path)
-        finally:
-            shutil.rmtree(temporary, ignore_errors=True)
+    for left in path.parent.glob(f".{glob.escape(path.name)}.????????"):
+        shutil.rmtree(left, ignore_errors=True)
+    with atomic_path(path) as temporary:
+        temporary.mkdir()
+        yield temporary
 
 
 def write_text(path: Path, text: str) -> None:

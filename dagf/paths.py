@@ -10,12 +10,11 @@ from pathlib import Path
 from platformdirs import user_cache_path, user_data_path
 
 from dagf.errors import UserError, choose
+from dagf.files import existing_file
 
 ROOT = "DAGF_ROOT"  # names the project's folder when the current folder is not inside it
 SPEED = Path("benchmarks", "results.json")  # what `make bench` measured, below the project's folder
 RESULTS = "DAGF_RESULTS"  # set by the report runner: where a notebook leaves tables and figures
-
-
 PROFILES = Path(__file__).parent / "study" / "profiles"  # those that come with the study
 
 
@@ -27,13 +26,11 @@ def profile_names() -> list[str]:
 def profile(name: str) -> Path:
     """Return the file of a profile: one of ours by its name, or a YAML file of your own.
 
-    Raises `UserError` for an unknown name (with the nearest one) and for a missing file.
+    Raise `UserError` for an unknown name (with the nearest one) and for a missing file.
     """
-    if not name.endswith((".yaml", ".yml")):
-        return PROFILES / f"{choose('profile', name, profile_names())}.yaml"
-    if not Path(name).is_file():
-        raise UserError(f"profile {name} does not exist")
-    return Path(name).resolve()
+    if name.endswith((".yaml", ".yml")):
+        return Path(existing_file(name))
+    return PROFILES / f"{choose('profile', name, profile_names())}.yaml"
 
 
 def project() -> Path | None:
@@ -84,17 +81,8 @@ def scratch() -> Path:
     return data() / "scratch"
 
 
-def table(name: str) -> Path:
-    """Return where a notebook writes the result table `name` ("main.json", "curves.csv")."""
-    return _result("tables", name)
-
-
-def figure(name: str) -> Path:
-    """Return where a notebook writes the result figure `name` ("main.svg")."""
-    return _result("figures", name)
-
-
-def _result(kind: str, name: str) -> Path:
+def result(kind: str, name: str) -> Path:
+    """Return where a notebook writes a result: of "tables" or "figures", e.g. "main.json"."""
     folder = Path(os.environ.get(RESULTS) or scratch()) / kind
     folder.mkdir(parents=True, exist_ok=True)
     return folder / name

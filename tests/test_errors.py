@@ -27,7 +27,6 @@ def test_a_value_in_a_message_is_short_and_one_line(value: object) -> None:
         (OSError(errno.ENOSPC, "No space left on device"), "No space left on device"),
         (OSError(errno.EACCES, os.strerror(errno.EACCES), "a"), "Permission denied"),
         (RuntimeError("write error in a.faiss: 3 != 7 (No space left on device)"), "No space left"),
-        (RuntimeError("I/O error: No space left on device (os error 28)"), "No space left"),
         (OSError("4096 requested and 512 written"), "the disk took only a part of it"),  # NumPy's
         (OSError("encoder error -2 when writing image file"), "the disk took only a part"),
         (FileNotFoundError(errno.ENOENT, "No such file", "a"), ""),

@@ -22,12 +22,12 @@ def test_inside_a_project_all_lies_in_it(root: Path, monkeypatch: pytest.MonkeyP
     assert paths.root() == root
     assert paths.runs() == root / "data" / "runs"
     assert paths.cache() == root / "data" / "cache"
-    assert paths.table("a.csv") == root / "data" / "scratch" / "tables" / "a.csv"
-    assert paths.table("a.csv").parent.is_dir()
+    assert paths.result("tables", "a.csv") == root / "data" / "scratch" / "tables" / "a.csv"
+    assert paths.result("tables", "a.csv").parent.is_dir()
     assert paths.relative(root / "reports" / "x.html") == "reports/x.html"
     assert paths.relative(root.parent / "x.html") == str(root.parent / "x.html")
     monkeypatch.setenv(paths.RESULTS, str(root / "stage"))
-    assert paths.figure("a.svg") == root / "stage" / "figures" / "a.svg"
+    assert paths.result("figures", "a.svg") == root / "stage" / "figures" / "a.svg"
 
 
 def test_a_project_can_be_named(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -62,9 +62,9 @@ def keep_table(
     cells = plain.astype(object).where(plain.notna(), None)  # JSON has no NaN
     record: dict[str, Any] = {"title": title, "caption": caption, **more}
     record |= {"columns": [str(column) for column in plain], "rows": cells.to_numpy().tolist()}
-    write_json(paths.table(f"{name}.json"), record | ({RUNS: runs} if runs else {}))
-    write_text(paths.table(f"{name}.tex"), latex(plain, f"{title}. {caption}"))
-    with atomic_path(paths.table(f"{name}.csv")) as path:
+    write_json(paths.result("tables", f"{name}.json"), record | ({RUNS: runs} if runs else {}))
+    write_text(paths.result("tables", f"{name}.tex"), latex(plain, f"{title}. {caption}"))
+    with atomic_path(paths.result("tables", f"{name}.csv")) as path:
         (frame if runs else plain).to_csv(path, index=False)
 
 

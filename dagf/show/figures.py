@@ -62,7 +62,7 @@ def show(figure: Figure, alt: str, caption: str, save: str = "") -> HTML:
     figure.savefig(data, format=kind, metadata={"Date" if kind == "svg" else "Software": None})
     plt.close(figure)
     if save:
-        paths.figure(f"{save}.{kind}").write_bytes(data.getvalue())
+        paths.result("figures", f"{save}.{kind}").write_bytes(data.getvalue())
     return image(data.getvalue(), kind, alt, caption)
 
 

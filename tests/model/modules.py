@@ -1,4 +1,4 @@
-"""Modules off their start, maps, and numeric gradients, for the tests of the model."""
+"""Maps, and modules off their start, for the tests of the model."""
 
 import torch
 from torch import Tensor, nn
@@ -19,16 +19,3 @@ def moved(module: nn.Module) -> nn.Module:
         for value in (*module.parameters(), *(one for one in module.buffers() if one.ndim)):
             value += 0.3 * torch.rand(value.shape, generator=source)
     return module.double().eval()
-
-
-def gradients_are_right(module: nn.Module, shape: tuple[int, ...], *rest: Tensor) -> bool:
-    """Whether the gradients of a positive map and of every parameter are the numeric ones."""
-    named = dict(module.named_parameters())
-
-    def call(image: Tensor, *values: Tensor) -> Tensor:
-        changed = dict(zip(named, values, strict=True))
-        return torch.func.functional_call(module, changed, (image, *rest))
-
-    features = torch.rand(shape, generator=torch.Generator().manual_seed(0)).double() + 0.1
-    inputs = [features, *(value.detach().clone() for value in named.values())]
-    return torch.autograd.gradcheck(call, [one.requires_grad_() for one in inputs])

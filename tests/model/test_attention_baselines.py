@@ -9,7 +9,7 @@ from torch import nn
 
 from dagf.model.attention_baselines import BASELINES, GLAM, SOLAR
 from dagf.model.network import AttentiveHead, Variant
-from tests.model.modules import gradients_are_right, moved, some_map
+from tests.model.modules import moved, some_map
 
 Parameters = dict[str, np.ndarray]
 Slow = Callable[[np.ndarray, Parameters], np.ndarray]
@@ -106,11 +106,8 @@ def slow_local_spatial(image: np.ndarray, p: Parameters) -> np.ndarray:
 def slow_global_channel(image: np.ndarray, p: Parameters) -> np.ndarray:
     average = image.mean((1, 2))
     query, key = along_channels(p, "query", average), along_channels(p, "key", average)
-    out = np.zeros_like(image)
-    for c, asked in enumerate(query):
-        for share, plane in zip(softmax([offered * asked for offered in key]), image, strict=True):
-            out[c] += share * plane
-    return out
+    shares = np.array([softmax([offered * asked for offered in key]) for asked in query])
+    return np.einsum("cd,dij->cij", shares, image)
 
 
 def slow_global_spatial(image: np.ndarray, p: Parameters) -> np.ndarray:
@@ -118,10 +115,8 @@ def slow_global_spatial(image: np.ndarray, p: Parameters) -> np.ndarray:
     for x in cells:
         query = linear(p, "query", x)
         shares = softmax([linear(p, "key", other) @ query for other in cells])
-        mixed = sum(
-            share * linear(p, "value", other) for share, other in zip(shares, cells, strict=True)
-        )
-        out.append(linear(p, "expand", mixed))
+        values = np.stack([linear(p, "value", other) for other in cells], 1)
+        out.append(linear(p, "expand", values @ shares))
     return np.stack(out, 1).reshape(image.shape)
 
 
@@ -178,28 +173,10 @@ def test_glam_starts_with_equal_parts_and_can_be_none() -> None:
     torch.testing.assert_close(module(some_map(*SHAPE)), some_map(*SHAPE))
 
 
-@pytest.mark.parametrize("name", ["se", "eca"])
-def test_a_channel_attention_scales_whole_channels(name: str) -> None:
-    features = some_map(*SHAPE) + 0.1
-    factor = made(name)(features) / features
-    torch.testing.assert_close(factor, factor[:, :, :1, :1].expand_as(factor))
-    assert factor.std() > 0.01
-    assert 0 < factor.min() < factor.max() < 1
-
-
-def test_cbam_scales_channels_and_then_cells() -> None:
-    module, features = made("cbam"), some_map(*SHAPE) + 0.1
-    factor = (module(features) / features).log()
-    rank = torch.linalg.matrix_rank(factor[0].flatten(1).exp(), rtol=1e-9)
-    assert rank == 1  # a factor of the channel times one of the cell
-    assert factor.max() < 0
-
-
 # --- all of them
 
 
-@pytest.mark.parametrize("channels", [4, 32, 96])
-@pytest.mark.parametrize("size", [(5, 7), (2, 3), (1, 1)])
+@pytest.mark.parametrize(("size", "channels"), [((5, 7), 4), ((2, 3), 96), ((1, 1), 32)])
 @pytest.mark.parametrize("name", BASELINES)
 def test_the_shape_stays_and_images_do_not_see_each_other(
     name: str, size: tuple[int, int], channels: int
@@ -218,8 +195,3 @@ def test_a_dead_map_is_no_accident(name: str) -> None:
     assert torch.isfinite(found).all()
     assert features.grad is not None
     assert torch.isfinite(features.grad).all()
-
-
-@pytest.mark.parametrize("name", BASELINES)
-def test_gradients(name: str) -> None:
-    assert gradients_are_right(made(name, 8), (2, 8, 2, 3))

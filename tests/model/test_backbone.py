@@ -23,19 +23,6 @@ from dagf.model.variants import variant
 
 from .test_network import images, stirred
 
-
-@pytest.fixture(scope="module")
-def backbone() -> Callable[[str], tuple[nn.Module, int]]:
-    made: dict[str, tuple[nn.Module, int]] = {}
-
-    def get(name: str) -> tuple[nn.Module, int]:
-        if name not in made:
-            made[name] = make_backbone(BackboneSpec(name))
-        return made[name]
-
-    return get
-
-
 BACKBONES = {
     "small": (128, 8),
     "resnet18": (512, 32),
@@ -49,37 +36,35 @@ BACKBONES = {
 
 
 @pytest.mark.parametrize("name", BACKBONES)
-def test_a_backbone_gives_a_map_that_grows_with_the_image(
-    backbone: Callable[[str], tuple[nn.Module, int]], name: str
-) -> None:
-    network, channels = backbone(name)
+def test_a_backbone_gives_a_map_that_grows_with_the_image(name: str) -> None:
+    network, channels = make_backbone(BackboneSpec(name))
     assert channels == BACKBONES[name][0]
     encode, stride = AttentiveHead(channels, variant("dagf")), BACKBONES[name][1]
     with torch.inference_mode():
         for height, width in [(64, 96), (131, 70)]:
             found = encode.inspect(network(images(1, 3, height, width)))
             assert found.features.shape[:2] == (1, channels)
-            assert abs(found.features.shape[2] - height / stride) <= 1.5
-            assert abs(found.features.shape[3] - width / stride) <= 1.5
+            assert found.features.shape[2] == pytest.approx(height / stride, abs=1.5)
+            assert found.features.shape[3] == pytest.approx(width / stride, abs=1.5)
             assert found.features.min() >= 0
             assert found.features.max() > 0
             torch.testing.assert_close(found.descriptor.norm(dim=1), torch.ones(1))
 
 
-def test_every_default_cut_is_the_last_map() -> None:
-    """For all of torchvision: only pooling and the classifier come after it."""
+def test_the_default_cut_of_each_family_is_its_last_map() -> None:
+    """Only pooling and the classifier come after it."""
     tails = {"avgpool", "classifier", "fc", "flatten", "dropout", "pool"}
+    names = torchvision.models.list_models(module=torchvision.models)
+    firsts = {re.match("[a-z]+", name)[0]: name for name in reversed(names)}
+    del firsts["regnet"]  # computes its widths, which no meta device can
     families = set()
-    for name in torchvision.models.list_models(module=torchvision.models):
-        if name.startswith("regnet"):  # computes its widths, which no meta device can
-            continue
+    for family, name in firsts.items():
         with torch.device("meta"), warnings.catch_warnings():
             warnings.simplefilter("ignore")
             network = torchvision.models.get_model(name, weights=None)
-        cut = default_cut(network, name)
-        if not cut:
+        if not (cut := default_cut(network, name)):
             continue
-        families.add(re.match("[a-z]+", name)[0])
+        families.add(family)
         order = [path for path, module in network.named_modules() if not list(module.children())]
         within = [at for at, path in enumerate(order) if f"{path}.".startswith(f"{cut}.")]
         for path in order[within[-1] + 1 :]:
@@ -99,14 +84,8 @@ def test_a_backbone_can_be_cut_earlier() -> None:
     [
         (BackboneSpec("resnet81"), "unknown backbone 'resnet81': did you mean 'resnet18'"),
         (BackboneSpec("smal"), "did you mean 'small'"),
-        (
-            BackboneSpec("resnet18", "layer9"),
-            "unknown node of resnet18 'layer9': did you mean 'layer",
-        ),
-        (
-            BackboneSpec("resnet18", "fc"),
-            r"node 'fc' of resnet18 is not a feature map but of shape \(1, 1000\)",
-        ),
+        (BackboneSpec("resnet18", "layer9"), "unknown node of resnet18 'layer9': did you mean"),
+        (BackboneSpec("resnet18", "fc"), r"node 'fc' .* but of shape \(1, 1000\)"),
         (BackboneSpec("mnasnet0_5"), "backbone mnasnet0_5 has no default cut; name a node"),
         (BackboneSpec("small", "3"), "backbone small has no node to cut at"),
         (BackboneSpec("small", weights="imagenet"), "backbone small has .* no ImageNet weights"),
@@ -123,9 +102,7 @@ def test_no_network_is_told_with_the_remedy(monkeypatch: pytest.MonkeyPatch) -> 
         raise OSError("no route to host")
 
     monkeypatch.setattr(torchvision.models, "get_model", offline)
-    with pytest.raises(
-        UserError, match=r"ImageNet weights of resnet18 .*no route to host.* give a file"
-    ):
+    with pytest.raises(UserError, match=r"ImageNet weights of resnet18 .*no route.* give a file"):
         make_backbone(BackboneSpec("resnet18", weights="imagenet"))
 
 
@@ -178,12 +155,8 @@ def test_weights_that_do_not_fit_are_one_line(tmp_path: Path) -> None:
 
 def test_batch_norms_of_a_pretrained_backbone_stay(tmp_path: Path) -> None:
     torch.save(SmallBackbone().state_dict(), tmp_path / "small.pth")
-    kept, free = (
-        RetrievalNet(BackboneSpec("small", weights=w), variant("gem"))
-        for w in (str(tmp_path / "small.pth"), "none")
-    )
-    for net, moves in ((kept, False), (free, True)):
-        net.train()
+    for weights, moves in ((str(tmp_path / "small.pth"), False), ("none", True)):
+        net = RetrievalNet(BackboneSpec("small", weights=weights), variant("gem")).train()
         before = {name: value.clone() for name, value in net.backbone.named_buffers()}
         net(images(4, 3, 32, 32))
         moved = any(
@@ -192,5 +165,4 @@ def test_batch_norms_of_a_pretrained_backbone_stay(tmp_path: Path) -> None:
         assert moved is moves
         assert net.backbone.training is moves
         assert net.head.training
-        assert all(parameter.requires_grad for parameter in net.backbone.parameters())
         assert not net.eval().training

@@ -47,72 +47,47 @@ def test_the_contrastive_loss_of_tuples_by_hand() -> None:
     loss = make_loss("TupleContrastiveLoss", 2, 3, neg_margin=margin)
     labels, places = torch.arange(8), tuple(map(torch.tensor, pairs))
     assert loss(vectors, labels, places).item() == pytest.approx(expected / 2, rel=1e-5)
-    with pytest.raises(UserError, match="did you mean 'TupleContrastiveLoss'"):
-        make_loss("TupelContrastiveLoss", 2, 3)
 
 
 @pytest.mark.parametrize(
-    "name",
-    [
-        *[
-            "CosFaceLoss",
-            "ArcFaceLoss",
-            "SubCenterArcFaceLoss",
-            "NormalizedSoftmaxLoss",
-            "ProxyAnchorLoss",
-        ],
-        *[
-            "ProxyNCALoss",
-            "SoftTripleLoss",
-            "TripletMarginLoss",
-            "MultiSimilarityLoss",
-            "NTXentLoss",
-            "CircleLoss",
-        ],
-    ],
+    "name", ["ArcFaceLoss", "ProxyAnchorLoss", "SoftTripleLoss", "TripletMarginLoss", "NTXentLoss"]
 )
 def test_losses_by_name(name: str) -> None:
     loss, vectors = make_loss(name, 3, 5), embeddings()
     assert type(loss).__name__ == name
-    value = loss(vectors, LABELS)
-    assert value.ndim == 0
-    assert torch.isfinite(value)
-    value.backward()
-    assert vectors.grad is not None
-    assert vectors.grad.abs().sum() > 0
+    loss(vectors, LABELS).backward()
+    assert vectors.grad is not None and vectors.grad.abs().sum() > 0
     assert all(parameter.grad is not None for parameter in loss.parameters())
 
 
 def test_a_miner_picks_pairs_for_a_loss() -> None:
     miner = make_miner("MultiSimilarityMiner", epsilon=0.5)
     assert miner.epsilon == 0.5
-    pairs = miner(embeddings(), LABELS)
-    assert len(pairs) == 4
-    anchors, positives = pairs[:2]
+    anchors, positives, *_ = pairs = miner(embeddings(), LABELS)
     assert len(anchors)
     assert torch.equal(LABELS[anchors], LABELS[positives])
-    loss = make_loss("MultiSimilarityLoss", 3, 5)
-    assert torch.isfinite(loss(embeddings(), LABELS, pairs))
+    assert torch.isfinite(make_loss("MultiSimilarityLoss", 3, 5)(embeddings(), LABELS, pairs))
 
 
-def test_misspelt_names_and_options_are_suggested() -> None:
-    with pytest.raises(UserError, match="unknown loss 'CosfaceLos': did you mean 'CosFaceLoss'"):
-        make_loss("CosfaceLos", 3, 5)
-    with pytest.raises(UserError, match=r"unknown miner .* did you mean 'TripletMarginMiner'"):
-        make_miner("TripletMarginMinr")
-    with pytest.raises(
-        UserError, match="unknown option of CosFaceLoss 'margn': did you mean 'margin'"
-    ):
-        make_loss("CosFaceLoss", 3, 5, margn=1)
-    with pytest.raises(
-        UserError, match="unknown option of MultiSimilarityMiner 'epsilom': did you mean 'epsilon'"
-    ):
-        make_miner("MultiSimilarityMiner", epsilom=1)
-
-
-def test_a_loss_that_needs_more_is_one_line() -> None:
-    with pytest.raises(
-        UserError, match="loss CrossBatchMemory cannot be made from these options"
-    ) as caught:
-        make_loss("CrossBatchMemory", 3, 5)
+@pytest.mark.parametrize(
+    ("name", "options", "message"),
+    [
+        ("TupelContrastiveLoss", {}, "did you mean 'TupleContrastiveLoss'"),
+        ("CosfaceLos", {}, "unknown loss 'CosfaceLos': did you mean 'CosFaceLoss'"),
+        ("TripletMarginMinr", {}, "unknown miner .* did you mean 'TripletMarginMiner'"),
+        (
+            "CosFaceLoss",
+            {"margn": 1},
+            "unknown option of CosFaceLoss 'margn': did you mean 'margin'",
+        ),
+        ("MultiSimilarityMiner", {"epsilom": 1}, "did you mean 'epsilon'"),
+        ("CrossBatchMemory", {}, "loss CrossBatchMemory cannot be made from these options"),
+    ],
+)
+def test_a_mistake_is_one_line(name: str, options: dict[str, int], message: str) -> None:
+    with pytest.raises(UserError, match=message) as caught:
+        if "Min" in name:
+            make_miner(name, **options)
+        else:
+            make_loss(name, 3, 5, **options)
     assert "\n" not in str(caught.value)

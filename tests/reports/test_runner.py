@@ -14,7 +14,8 @@ from tests.reports.notebooks import write_notebook
 FIRST = """from dagf import paths
 assert paths.root().name == "project"
 (paths.data() / "from_first.txt").write_text("42")
-paths.table("main.json").write_text('{"columns": ["a"], "rows": [[' + str(seeds) + ']]}')"""
+main = paths.result("tables", "main.json")
+main.write_text('{"columns": ["a"], "rows": [[' + str(seeds) + ']]}')"""
 SECOND = """import sys
 from dagf import paths
 print("careful", file=sys.stderr)
