@@ -20,8 +20,7 @@ from safetensors.torch import load_file
 from dagf.datasets.benchmark import TrainingSet
 from dagf.datasets.folder import load_folder
 from dagf.datasets.images import ImageSpec
-from dagf.model.backbone import BackboneSpec
-from dagf.model.network import RetrievalNet
+from dagf.model.backbone import BackboneSpec, make_backbone
 from dagf.model.variants import variant
 from dagf.study import parallel, study, training
 from dagf.study.config import Mining, RunConfig, TrainSpec
@@ -29,20 +28,15 @@ from dagf.study.runs import Run, RunStore
 from dagf.study.study import Study, open_study
 from dagf.study.training import train
 
-TINY = TrainSpec(
-    epochs=2,
-    steps=2,
-    landmarks=4,
-    views=2,
-    loss_options={"margin": 0.2, "scale": 16.0},
-    augmentation="photograph",
-)
+LOSS: dict[str, Any] = {"loss_options": {"margin": 0.2, "scale": 16.0}}
+TINY = TrainSpec(epochs=2, steps=2, landmarks=4, views=2, augmentation="photograph", **LOSS)
 TUPLES: dict[str, Any] = {  # changes of `TINY`: hard negatives are mined
     "epochs": 3,
     "mining": Mining(queries=4, pool=16, negatives=2),
     "loss": "TupleContrastiveLoss",
     "loss_options": {},
 }
+TORCHRUN = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node"]
 TRAINED, HELD = 4, 3  # instances to train on, and of the benchmark
 JOB = """
 import pickle, sys
@@ -68,12 +62,10 @@ def photograph(instance: int, view: int, size: int = 32) -> Image.Image:
     first, second = kind.integers(0, 256, (2, 3))
     angle, width, phase = kind.uniform(0, np.pi), kind.uniform(4, 9), seen.uniform(0, 6)
     y, x = np.mgrid[:size, :size]
-    stripes = (
-        np.sin((x * np.cos(angle) + y * np.sin(angle)) * 2 * np.pi / width + phase)[..., None] > 0
-    )
-    pixels = np.where(stripes, first, second) * seen.uniform(0.8, 1.0) + seen.normal(
-        0, 6, (size, size, 3)
-    )
+    across = (x * np.cos(angle) + y * np.sin(angle)) * 2 * np.pi / width
+    stripes = np.sin(across + phase)[..., None] > 0
+    pixels = np.where(stripes, first, second) * seen.uniform(0.8, 1.0)
+    pixels += seen.normal(0, 6, (size, size, 3))
     return Image.fromarray(pixels.clip(0, 255).astype(np.uint8))
 
 
@@ -90,10 +82,9 @@ def write_photographs(
         for view in range(views):
             name = f"jpg/{instance}-{view}.jpg"
             photograph(instance, view).save(folder / name, quality=92)
-            held = "query" if view == 0 else "database"
-            lines.append(
-                f"{name},i{instance},{'train' if instance < first + train_instances else held}"
-            )
+            role = "query" if view == 0 else "database"
+            role = "train" if instance < first + train_instances else role
+            lines.append(f"{name},i{instance},{role}")
     for number in range(2):
         photograph(100 + number, 0).save(folder / f"jpg/other-{number}.jpg")
         lines.append(f"jpg/other-{number}.jpg,,distractor")
@@ -122,13 +113,9 @@ def data(photographs: Path) -> TrainingSet:
 
 def training_set(photographs: Path) -> TrainingSet:
     """The training images of `write_photographs`, validated on its benchmark."""
-    rows = [
-        (photographs / f"jpg/{label}-{view}.jpg", label)
-        for label in range(TRAINED)
-        for view in range(5)
-    ]
-    files, labels = zip(*rows, strict=True)
-    return TrainingSet(files, labels, load_folder(photographs), "tiny-photographs")
+    labels = tuple(label for label in range(TRAINED) for _ in range(5))
+    files = (photographs / f"jpg/{label}-{row % 5}.jpg" for row, label in enumerate(labels))
+    return TrainingSet(tuple(files), labels, load_folder(photographs), "tiny-photographs")
 
 
 @pytest.fixture
@@ -170,19 +157,10 @@ def trained(monkeypatch: pytest.MonkeyPatch) -> list[RunConfig]:
 
 def configured(arm: str = "dagf", **changes: Any) -> RunConfig:
     """A run of the small backbone on `data`, with changes of it and of its training."""
-    of_training = {
-        key: changes.pop(key) for key in list(changes) if key in TrainSpec.__dataclass_fields__
-    }
-    made = RunConfig(
-        variant(arm),
-        BackboneSpec(),
-        ImageSpec(32),
-        replace(TINY, **of_training),
-        "tiny-photographs",
-        0,
-        recipe="tested",
-    )
-    return replace(made, **changes)
+    fields = TrainSpec.__dataclass_fields__.keys() & changes.keys()
+    training = replace(TINY, **{key: changes.pop(key) for key in fields})
+    parts = variant(arm), BackboneSpec(), ImageSpec(32), training
+    return replace(RunConfig(*parts, "tiny-photographs", 0, recipe="tested"), **changes)
 
 
 @dataclass(frozen=True)
@@ -223,33 +201,21 @@ class Workshop:
         """Train in a process of its own, after the code `before`; torchrun starts more than one."""
         self.root.mkdir(parents=True, exist_ok=True)
         (self.root / "job.py").write_text(before + JOB)
-        (self.root / "job.pickle").write_bytes(
-            pickle.dumps((config, self.data, self.store, self.cache))
-        )
-        launcher = [
-            "-m",
-            "torch.distributed.run",
-            "--standalone",
-            "--nproc-per-node",
-            str(processes),
-        ]
-        command = [sys.executable, *(launcher if processes > 1 else []), "job.py", "job.pickle"]
-        environment = {**os.environ, "OMP_NUM_THREADS": "1"}
-        pipe = subprocess.PIPE
-        return subprocess.Popen(
-            command, cwd=self.root, stdout=pipe, stderr=pipe, text=True, env=environment
-        )
+        job = pickle.dumps((config, self.data, self.store, self.cache))
+        (self.root / "job.pickle").write_bytes(job)
+        launcher = [*TORCHRUN, str(processes)] if processes > 1 else [sys.executable]
+        command = [*launcher, "job.py", "job.pickle"]
+        options: dict[str, Any] = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
+        options["env"] = {**os.environ, "OMP_NUM_THREADS": "1"}
+        return subprocess.Popen(command, cwd=self.root, text=True, **options)
 
 
 def same_bits(first: Run, second: Run) -> bool:
     """Whether two runs have the same weights and curves, to the bit."""
     ours, theirs = (load_file(run.folder / "weights.safetensors") for run in (first, second))
     curves = [(run.folder / "curves.csv").read_bytes() for run in (first, second)]
-    return (
-        ours.keys() == theirs.keys()
-        and all(ours[key].equal(theirs[key]) for key in ours)
-        and curves[0] == curves[1]
-    )
+    equal = ours.keys() == theirs.keys() and all(ours[key].equal(theirs[key]) for key in ours)
+    return equal and curves[0] == curves[1]
 
 
 @pytest.fixture
@@ -280,8 +246,7 @@ PROFILE: dict[str, Any] = {
     "about": "for tests",
     "toytown": {
         "size": 48, "train_landmarks": 3, "train_views": 3, "validation_landmarks": 2,
-        "test_landmarks": 2,
-        "views": 4, "distractors": 3, "validation_distractors": 2,
+        "test_landmarks": 2, "views": 4, "distractors": 3, "validation_distractors": 2,
     },
     "backbone": {"name": "small"},
     "image": {"size": 48},
@@ -306,10 +271,7 @@ FOLDER: dict[str, Any] = {  # changes of the profile: heads on photographs
 def backbone_weights(tmp_path: Path) -> str:
     """A file with the weights of some small backbone."""
     torch.manual_seed(5)
-    torch.save(
-        RetrievalNet(BackboneSpec(), variant("spoc")).backbone.state_dict(),
-        tmp_path / "backbone.pth",
-    )
+    torch.save(make_backbone(BackboneSpec())[0].state_dict(), tmp_path / "backbone.pth")
     return str(tmp_path / "backbone.pth")
 
 
@@ -326,23 +288,14 @@ def profile(tmp_path: Path) -> Callable[..., str]:
     return write
 
 
+LEARNED = ("spatial", "channel", "attention", "dagf")
+FEW = {"train_landmarks": 4, "test_landmarks": 4, "views": 8, "distractors": 6}
 TOY: dict[str, Any] = PROFILE | {
-    "toytown": PROFILE["toytown"]
-    | {"train_landmarks": 4, "test_landmarks": 4, "views": 8, "distractors": 6},
+    "toytown": PROFILE["toytown"] | FEW,
     "arms": ["gem", "dagf"],
     "rates": [1e-3, 3e-3],
     "heads": {
-        "arms": [
-            "mac",
-            "spoc",
-            "gem",
-            "crow",
-            "netvlad",
-            "spatial",
-            "channel",
-            "attention",
-            "dagf",
-        ],
+        "arms": [*("mac", "spoc", "gem", "crow", "netvlad"), *LEARNED],
         "rates": [1e-3, 1e-1],
         "training": {"epochs": 1, "steps": 1, "landmarks": 3, "views": 2},
     },

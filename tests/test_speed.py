@@ -102,7 +102,11 @@ def test_figures_are_told_as_they_come(capsys: pytest.CaptureFixture[str]) -> No
         "one": lambda: [{"what": "a", "ratio": 1.25, "most": 1.1}, {"what": "b", "bytes": 3e8}],
         "two": lambda: [{"what": "c", "times_as_fast": 1.3, "least": 1.25}],
     }
-    assert [one["figure"] for one in bench.measure(planned)] == ["1.250x", "300 MB", "1.30x"]
+    assert [one["figure"] for one in bench.measure(planned)] == [
+        "1.250x",
+        "300 MB",
+        "1.30x as fast",
+    ]
     told = capsys.readouterr()
     assert told.out.splitlines()[0] == "              1.250x  a  (wanted: <= 1.1)"
     assert told.out.splitlines()[2].endswith("c  (wanted: >= 1.25)")

@@ -6,6 +6,7 @@ and a photograph that was changed has its own shard made anew.
 """
 
 import copy
+from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict
@@ -16,6 +17,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
+from torch.fx import symbolic_trace
 from torch.fx.experimental.optimization import fuse
 from torch.nn import functional as fn
 
@@ -69,9 +71,18 @@ def for_inference(encode: M, half: bool = False) -> M:
     encode = copy.deepcopy(encode).eval().requires_grad_(False)
     for module in list(encode.modules()):
         if isinstance(module, RetrievalNet):
-            folded = fuse(module.backbone, inplace=True)
+            folded = _folded(module.backbone)
             module.backbone = _Half(folded) if half else folded
     return encode.to(memory_format=torch.channels_last)
+
+
+def _folded(backbone: nn.Module) -> nn.Module:
+    """Fold batch norms; what uses a layer twice stays as it is: `fuse` would fold it twice."""
+    used = Counter(node.target for node in symbolic_trace(backbone).graph.nodes)
+    layers = (
+        n for n, one in backbone.named_modules() if isinstance(one, nn.Conv2d | nn.BatchNorm2d)
+    )
+    return backbone if any(used[n] > 1 for n in layers) else fuse(backbone, inplace=True)
 
 
 class _Half(nn.Module):

@@ -79,11 +79,6 @@ def test_reading_every_list_and_scoring_every_row_is_exact(
     assert np.array_equal(found, search(rows, rows[:30], 5)[1])
 
 
-def test_built_twice_it_answers_the_same(rows: Array, index: Index) -> None:
-    again = small(rows).search(rows[:50], 10)[1]
-    assert np.array_equal(again, index.search(rows[:50], 10)[1])
-
-
 def test_saved_and_mapped_it_answers_the_same(tmp_path: Path, rows: Array, index: Index) -> None:
     index.save(tmp_path / "rows.faiss")
     loaded = Index.load(tmp_path / "rows.faiss")

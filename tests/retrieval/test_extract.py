@@ -1,8 +1,5 @@
 """Descriptors against one image at a time, networks for inference, benchmarks, and shards."""
 
-import os
-import subprocess
-import sys
 import threading
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -14,7 +11,6 @@ import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
-from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.nn import functional as fn
 
@@ -39,6 +35,7 @@ from dagf.retrieval.extract import (
 )
 from tests.pictures import save, smooth
 
+from .neighbourhoods import Array
 from .networks import SPEC, Counted, alone
 
 N = TypeVar("N", bound=nn.Module)
@@ -75,13 +72,10 @@ def test_several_scales_are_averaged(net: RetrievalNet) -> None:
                 scaled = fn.interpolate(images, size, mode="bilinear", antialias=True)
                 total = total + encode(scaled)
             found = MultiScale(encode, scales)(images)
-            torch.testing.assert_close(
-                found, total / total.norm(dim=1, keepdim=True), rtol=0, atol=1e-6
-            )
+            torch.testing.assert_close(found, fn.normalize(total), rtol=0, atol=1e-6)
             assert torch.equal(MultiScale(encode)(images), fn.normalize(encode(images)))
-            assert (
-                MultiScale(encode, (0.5,))(images[:, :, :1, :1]).shape == found.shape
-            )  # never less than a pixel
+            pixel = MultiScale(encode, (0.5,))(images[:, :, :1, :1])  # never less than one
+            assert pixel.shape == found.shape
 
 
 # --- networks for inference ------------------------------------------------------------
@@ -116,16 +110,30 @@ def test_folded_batch_norms_give_the_same_descriptors(backbone: str) -> None:
     images = torch.randn(3, 3, 64, 96, generator=torch.Generator().manual_seed(0))
     with torch.inference_mode():
         expected = net.eval()(images)
-        torch.testing.assert_close(fast(images), expected, rtol=0, atol=1e-5)
-        torch.testing.assert_close(for_inference(fast)(images), expected, rtol=0, atol=1e-5)
         several = MultiScale(net, (1.0, 0.5))
-        torch.testing.assert_close(
-            for_inference(several)(images), several(images), rtol=0, atol=1e-5
-        )
+        for one, wanted in (
+            (fast, expected),
+            (for_inference(fast), expected),
+            (for_inference(several), several(images)),
+        ):
+            torch.testing.assert_close(one(images), wanted, rtol=0, atol=1e-5)
     assert (expected[0] - expected[1]).abs().max() > 1e-3
     assert all(torch.equal(before[name], value) for name, value in net.state_dict().items())
     assert not any(parameter.requires_grad for parameter in fast.parameters())
     assert all(parameter.requires_grad for parameter in net.parameters())
+
+
+def test_a_layer_that_is_used_twice_is_not_folded_twice() -> None:
+    class Twice(nn.Sequential):
+        def forward(self, images: Tensor) -> Tensor:
+            return super().forward(super().forward(images))
+
+    net = RetrievalNet(BackboneSpec("small"), variant("gem"))
+    net.backbone = Twice(nn.Conv2d(3, 3, 3), nn.BatchNorm2d(3))
+    lively(net).eval()
+    images = torch.randn(2, 3, 16, 16, generator=torch.Generator().manual_seed(0))
+    with torch.inference_mode():
+        torch.testing.assert_close(for_inference(net)(images), net(images))
 
 
 def test_in_half_precision_the_head_is_whole() -> None:
@@ -181,23 +189,20 @@ def shards(folder: Path) -> dict[str, int]:
 
 
 @pytest.fixture
-def whole(files: list[Path]) -> NDArray[np.float32]:
+def whole(files: list[Path]) -> Array:
     return extract(Colours(), image_batches(files, SPEC), len(files))
 
 
 @pytest.mark.parametrize("shard", [1, 5, 23, 4096])
 def test_shards_hold_what_one_array_would(
-    files: list[Path],
-    whole: NDArray[np.float32],
-    tmp_path: Path,
-    shard: int,
-    monkeypatch: pytest.MonkeyPatch,
+    files: list[Path], whole: Array, tmp_path: Path, shard: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(extraction, "SHARD", shard)
     found = made(files, tmp_path / "out")
     assert (len(found), found.shape, found.dtype) == (len(files), whole.shape, np.float32)
     assert len(found.names) == len(shards(tmp_path / "out")) == -(-len(files) // shard)
     np.testing.assert_array_equal(found[:], whole)
+    assert made([], tmp_path)[:].shape == (0, 0)
 
 
 # --- what is kept, and what is made anew --------------------------------------------------
@@ -218,7 +223,7 @@ class Killed(Colours):
 
 
 def test_a_job_that_stops_goes_on_with_what_is_missing(
-    files: list[Path], whole: NDArray[np.float32], tmp_path: Path
+    files: list[Path], whole: Array, tmp_path: Path
 ) -> None:
     with pytest.raises(KeyboardInterrupt):
         made(files, tmp_path / "out", Killed(13))
@@ -245,15 +250,11 @@ def test_a_changed_photograph_has_its_shard_made_anew(files: list[Path], tmp_pat
 
 def test_a_name_holds_all_that_decides_a_shard() -> None:
     a, b, c = "abc"
-    others = [
-        shard_name("net", [a, b, c], SPEC, "float16"),
-        shard_name(["net", 0.5], [a, b, c], SPEC, "float16"),
-        shard_name("net", [a, b, c], ImageSpec(33), "float16"),
-        shard_name("net", [a, b, c], SPEC, "float32"),
-        shard_name("net", [b, a, c], SPEC, "float16"),
-        shard_name("net", [a, b], SPEC, "float16"),
-    ]
-    assert len({*others}) == 6
+    half, whole = "float16", "float32"
+    given = [("net", [a, b, c], SPEC, half), (["net", 0.5], [a, b, c], SPEC, half)]
+    given += [("net", [a, b, c], ImageSpec(33), half), ("net", [a, b, c], SPEC, whole)]
+    given += [("net", [b, a, c], SPEC, half), ("net", [a, b], SPEC, half)]
+    assert len({shard_name(*one) for one in given}) == 6
 
 
 def test_an_image_that_cannot_be_read_is_named_and_what_is_done_is_kept(
@@ -293,10 +294,8 @@ def table(
     request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
 ) -> tuple[ShardedDescriptors, Any]:
     """17 rows in shards of 4, and the same as one array."""
-    folder, rows = (
-        tmp_path_factory.mktemp("table"),
-        np.random.default_rng(0).normal(size=(17, 3)).astype(request.param),
-    )
+    folder = tmp_path_factory.mktemp("table")
+    rows = np.random.default_rng(0).normal(size=(17, 3)).astype(request.param)
     names = [f"shard-{first}.npy" for first in range(0, 17, 4)]
     for number, name in enumerate(names):
         np.save(folder / name, rows[4 * number : 4 * number + 4])
@@ -322,17 +321,12 @@ def test_rows_are_those_of_an_array(table: tuple[ShardedDescriptors, Any], rows:
     np.testing.assert_array_equal(table[0][asked], table[1][asked])
 
 
-def test_no_rows(tmp_path: Path) -> None:
-    found = made([], tmp_path)
-    assert (len(found), found.shape, found[:].shape) == (0, (0, 0), (0, 0))
-
-
 # --- several processes ------------------------------------------------------------
 
 
 @pytest.mark.parametrize("size", [2, 3, 7])
 def test_every_image_is_extracted_by_one_process_once(
-    files: list[Path], whole: NDArray[np.float32], tmp_path: Path, size: int
+    files: list[Path], whole: Array, tmp_path: Path, size: int
 ) -> None:
     """Threads play the processes."""
     barrier, given = threading.Barrier(size), dict[int, Any]()
@@ -354,63 +348,3 @@ def test_every_image_is_extracted_by_one_process_once(
             np.testing.assert_array_equal(found[:], whole)
     shares = [[5, 5, 5, 5, 3][rank::size] for rank in range(size)]
     assert [one.seen for one in counted] == [sum(share) for share in shares]
-
-
-JOB = """
-import os, signal, sys
-from pathlib import Path
-import torch
-from dagf.retrieval import extract
-from dagf.datasets.images import ImageSpec
-from dagf.distributed import process_group
-from tests.retrieval.test_extract import Colours
-
-class Dying(Colours):
-    calls = 0
-
-    def forward(self, images):
-        self.calls += 1
-        if self.calls > 2:
-            os.kill(os.getpid(), signal.SIGKILL)
-        return super().forward(images)
-
-dies, group = sys.argv[1], process_group()
-net = Dying() if str(group.rank) == dies else Colours()
-extract.SHARD = 4
-files = sorted(Path().glob("*.png"))
-extract.extract_shards(net, "job", files, ImageSpec(32), Path("out"), group)
-"""
-
-
-def torchrun(folder: Path, dies: str = "no") -> "subprocess.CompletedProcess[str]":
-    """Extract the pictures of `folder` in two processes; that of rank `dies` dies half-way."""
-    (folder / "job.py").write_text(JOB)
-    launcher = [sys.executable, "-m", "torch.distributed.run", "--standalone"]
-    command = [*launcher, "--nproc-per-node", "2", "job.py", dies]
-    path = os.pathsep.join([str(Path(__file__).parents[2]), os.environ.get("PYTHONPATH", "")])
-    environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": path}
-    return subprocess.run(
-        command, cwd=folder, capture_output=True, text=True, env=environment, timeout=120
-    )
-
-
-@pytest.mark.study
-def test_a_process_that_dies_fails_the_job_which_then_goes_on(
-    files: list[Path],
-    whole: NDArray[np.float32],
-    tmp_path: Path,
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    died = torchrun(tmp_path, dies="1")
-    assert died.returncode not in (0, 124)
-    assert "SIGKILL" in died.stderr
-    kept = shards(tmp_path / "out")
-    assert 1 <= len(kept) < 6
-    again = torchrun(tmp_path)
-    assert again.returncode == 0, again.stderr
-    done = shards(tmp_path / "out")
-    assert kept.items() <= done.items() and len(done) == 6
-    monkeypatch.setattr(extraction, "SHARD", 4)
-    found = extract_shards(Colours(), "job", files, SPEC, tmp_path / "out")
-    np.testing.assert_array_equal(found[:], whole)
-    assert shards(tmp_path / "out") == done

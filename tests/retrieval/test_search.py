@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 
 from dagf.distributed import Group
-from dagf.retrieval.search import search, similarities
+from dagf.retrieval.search import search
 
 from .neighbourhoods import Array, blocks_of
 
@@ -54,15 +54,6 @@ def test_a_database_smaller_than_k_gives_all_its_rows() -> None:
     scores, rows = search(unit(3), unit(2, seed=1), 10)
     assert scores.shape == (2, 3)
     assert np.sort(rows, 1).tolist() == [[0, 1, 2]] * 2
-
-
-def test_similarities_are_cosines() -> None:
-    database, queries = unit(5), unit(3, seed=1)
-    expected = [
-        [sum(float(a) * float(b) for a, b in zip(q, row, strict=True)) for row in database]
-        for q in queries
-    ]
-    np.testing.assert_allclose(similarities(database, queries), expected, atol=1e-6)
 
 
 def test_half_precision_on_disk_is_searched_as_it_is(tmp_path: Path) -> None:

@@ -149,9 +149,8 @@ def slow_sign_flip(differences: list[int], clusters: list[int]) -> float:
     means = []
     for signs in product([1, -1], repeat=len(names)):
         sign = dict(zip(names, signs, strict=True))
-        means.append(
-            abs(sum(sign[name] * value for name, value in zip(clusters, differences, strict=True)))
-        )
+        pairs = zip(clusters, differences, strict=True)
+        means.append(abs(sum(sign[name] * value for name, value in pairs)))
     return sum(mean >= means[0] for mean in means) / len(means)
 
 
