@@ -43,6 +43,7 @@ dagf data import PHOTOS                          a benchmark of other people's g
 dagf data import PHOTOS --from index.csv --column file=path --column instance=landmark_id
 """
 PATH = click.Path(path_type=Path)
+FILE = click.Path(exists=True, dir_okay=False, path_type=Path)
 Names = tuple[str, ...]
 Precision = Literal["float16", "float32"]
 
@@ -396,7 +397,7 @@ def check_data(what: str) -> None:
 
 @data.command("import")
 @argument("folder", type=PATH)
-@option("--from", "listing", type=PATH, help="A CSV; without it, sub-folders are instances.")
+@option("--from", "listing", type=FILE, help="A CSV; without it, sub-folders are instances.")
 @option("--column", multiple=True, metavar="OURS=THEIRS", help="What the CSV calls a column.")
 @option("--force", is_flag=True, help="Replace the ground truth that the folder has.")
 def import_data(folder: Path, listing: Path | None, column: Names, force: bool) -> None:

@@ -47,13 +47,13 @@ def download(folder: Path, port: int, sums: dict[str, str]) -> None:
         mirrors = [f"http://127.0.0.1:{port}/{name}"]
         return {"file": name, "mirrors": mirrors, "sha256": sums[name], **more}
 
-    archives = [file(name, archive=name[2:], into="jpg") for name in ("a.tgz", "b.zip")]
+    archives = [file(name, members="(.+)", into="jpg") for name in ("a.tgz", "b.zip")]
     photos = {
         "needs": ["truth"],
         "files": [*archives, file("list.csv")],
-        "expected": {"files": {"jpg/*": 5, "list.csv": 1}},
+        "holds": {"jpg/*": 5, "list.csv": 1},
     }
-    truth = {"files": [file("gnd.json")], "expected": {"files": {"gnd.json": 1}}}
+    truth = {"files": [file("gnd.json")], "holds": {"gnd.json": 1}}
     sets = [
         DataSet(name=name, title=name, folder=f"test/{name}", **one)
         for name, one in (("photos", photos), ("truth", truth))

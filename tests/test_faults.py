@@ -24,7 +24,7 @@ import pytest
 from dagf.collections.index import Collection
 from dagf.files import write_json
 from dagf.study.runs import RunStore
-from tests.datasets.test_unpack import make_tar, make_zip
+from tests.datasets.sets import make_tar, make_zip
 from tests.fixtures import PROFILE, Workshop, configured, training_set, write_photographs
 from tests.forks import Ended, Order, run
 from tests.jobs import FIRST_PHOTOS, JOBS, make_project
@@ -115,8 +115,8 @@ class Quiet(http.server.SimpleHTTPRequestHandler):
 def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, Any]]:
     """What `jobs.download` asks for: the port of a server, and the sums of its files."""
     folder = tmp_path_factory.mktemp("served")
-    make_tar(folder / "a.tgz", [(f"{name}.jpg", os.urandom(3000), "") for name in "abc"])
-    make_zip(folder / "b.zip", [(f"{name}.jpg", os.urandom(3000), "") for name in "de"])
+    make_tar(folder / "a.tgz", {f"{name}.jpg": os.urandom(3000) for name in "abc"})
+    make_zip(folder / "b.zip", {f"{name}.jpg": os.urandom(3000) for name in "de"})
     (folder / "list.csv").write_text("id,images\n1,a b c d e\n")
     (folder / "gnd.json").write_text("{}")
     sums = {path.name: hashlib.sha256(path.read_bytes()).hexdigest() for path in folder.iterdir()}
@@ -219,10 +219,7 @@ def test_two_at_once_end_well_and_with_one_result(
     work = works[job]
     folder = work.begin(tmp_path / "both")
     ended = run(work.order(folder), work.order(folder))
-    waits = {
-        "downloading": "is being downloaded by another process",
-        "reporting": "being made by another run",
-    }
+    waits = {"reporting": "being made by another run"}
     assert [one.said for one in ended if one.status and waits.get(job, "?") not in one.said] == []
     assert any(one.status == 0 for one in ended)
     assert snapshot(folder) == work.after

@@ -1,18 +1,18 @@
 """Miniature copies of the public training sets, in their real layouts and formats."""
 
 import hashlib
-import pickle
+import json
 from pathlib import Path
 from typing import Any
 
-from dagf.datasets.training_sets import image_path
+from dagf.datasets.public import image_path
 from tests.fixtures import photograph
 
 
 def write_sfm(
     folder: Path, clusters: int = 5, views: int = 4, name: str = "retrieval-SfM-120k"
 ) -> dict[str, Any]:
-    """Write NAME.pkl (`clusters` to train on, two for validation), its whitening split, `ims/`."""
+    """Write NAME.json (`clusters` to train on, two for validation), its whitening split, `ims/`."""
     parts: dict[str, Any] = {}
     for part, numbers in (("train", range(clusters)), ("val", range(50, 52))):
         cids: list[str] = []
@@ -29,12 +29,12 @@ def write_sfm(
         pairs = [(row, row + 1) for row in range(len(cids) - 1) if cluster[row] == cluster[row + 1]]
         qidxs, pidxs = (list(column) for column in zip(*pairs, strict=True))
         parts[part] = {"cids": cids, "cluster": cluster, "qidxs": qidxs, "pidxs": pidxs}
-    (folder / f"{name}.pkl").write_bytes(pickle.dumps(parts, 2))
+    (folder / f"{name}.json").write_text(json.dumps(parts))
     whiten = {key: value for key, value in parts["train"].items() if key != "cluster"}
     whiten |= {
         key: whiten[key] * 10 for key in ("qidxs", "pidxs")
     }  # as many pairs as descriptors have dimensions
-    (folder / f"{name}-whiten.pkl").write_bytes(pickle.dumps(whiten, 2))
+    (folder / f"{name}-whiten.json").write_text(json.dumps(whiten))
     return parts
 
 

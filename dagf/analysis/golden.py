@@ -15,8 +15,7 @@ from scipy.io import loadmat
 from dagf import paths
 from dagf.analysis.tables import read_published
 from dagf.datasets.benchmark import Benchmark, from_ground_truth
-from dagf.datasets.manifest import check_counts, read_manifest
-from dagf.datasets.revisited import load_ground_truth, plain_file
+from dagf.datasets.public import check_counts
 from dagf.errors import UserError
 from dagf.retrieval.metrics import evaluate, means
 
@@ -35,22 +34,21 @@ def check_golden() -> pd.DataFrame:
     Columns: dataset, protocol, metric, ours, golden, equal. Raises `UserError` where the files are
     not here, or are not those of the set.
     """
-    sets, published = read_manifest(paths.manifest()), read_published()
-    folder = paths.data() / sets[SET].folder
+    published, folder = read_published(), paths.data() / "features"
     golden = published[published["note"] == NOTE]
     if golden.empty:
         raise UserError(f"no published figure is noted as '{NOTE}': get published.csv again")
     parts = []
     for dataset in golden["dataset"].unique():
         name = dataset.lower()
-        files = folder / f"{name}_resnet_rsfm120k_gem.mat", plain_file(folder, f"gnd_{name}")
+        files = folder / f"{name}_resnet_rsfm120k_gem.mat", folder / f"gnd_{name}.json"
         missing = [file.name for file in files if not file.is_file()]
         if missing:
             raise UserError(
                 f"{', '.join(missing)} not in {folder}: get the files with `dagf data get {SET}`"
             )
-        benchmark = from_ground_truth(name, folder, load_ground_truth(files[1]), files[1])
-        check_counts(benchmark, sets)
+        benchmark = from_ground_truth(name, folder, files[1])
+        check_counts(name, benchmark.counts, paths.data())
         parts.append(measured(benchmark, files[0]).assign(dataset=dataset))
     keys = ["dataset", "protocol", "metric"]
     golden = golden[[*keys, "value"]].rename(columns={"value": "golden"})

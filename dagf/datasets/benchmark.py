@@ -8,14 +8,16 @@ out of the ranking before it is evaluated. Everything else is a negative; distra
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path, PureWindowsPath
-from typing import Any
+from typing import Annotated, Any
 
 import numpy as np
 from numpy.typing import NDArray
+from pydantic import BaseModel, ConfigDict, Field, NonNegativeInt, ValidationError
 from scipy.sparse import coo_array
 from scipy.sparse.csgraph import connected_components
 
 from dagf.errors import UserError
+from dagf.files import read_json
 
 Box = tuple[float, float, float, float]
 Indices = NDArray[np.int64]
@@ -78,7 +80,7 @@ class Benchmark:
 
     Files are relative to `root`; distractors are whole paths, for they come from elsewhere. A query
     that has a box is never searched for as a whole (DOLG's first figures had to be corrected for
-    that). truth: the file or folder that the ground truth was read from, for messages.
+    that).
     """
 
     name: str
@@ -86,7 +88,6 @@ class Benchmark:
     database: tuple[str, ...]
     queries: tuple[Query, ...]
     distractors: tuple[Path, ...] = field(default=(), repr=False)
-    truth: Path | None = field(default=None, repr=False, compare=False)
 
     @property
     def settings(self) -> tuple[Setting, ...]:
@@ -110,13 +111,22 @@ class Benchmark:
         return [*self.database, *(query.file for query in self.queries)]
 
     @property
+    def counts(self) -> dict[str, int]:
+        """The numbers of queries, of their boxes, of database images and of each label."""
+        rows = dict.fromkeys(LABELS, 0)
+        for query in self.queries:
+            for label, found in query.labels.items():
+                rows[label] += len(found)
+        boxes = sum(query.box is not None for query in self.queries)
+        about = {"queries": len(self.queries), "database": len(self.database), "boxes": boxes}
+        return about | rows
+
+    @property
     def fours(self) -> bool:
         """Whether N-S is defined (UKBench): each query has four positives, itself among them."""
-        oks = [query.labels.get("ok", ()) for query in self.queries]
-        return all(
-            len(rows) == 4 and any(self.database[row] == query.file for row in rows)
-            for query, rows in zip(self.queries, oks, strict=True)
-        )
+        found = ([self.database[row] for row in query.positives] for query in self.queries)
+        pairs = zip(self.queries, found, strict=True)
+        return all(len(files) == 4 and query.file in files for query, files in pairs)
 
     @property
     def query_sets(self) -> dict[str, list[int]]:
@@ -161,69 +171,83 @@ class TrainingSet:
         return max(self.labels) + 1
 
 
-def from_ground_truth(
-    name: str, root: Path, truth: Mapping[str, Any], source: Path | None = None
-) -> Benchmark:
+class _Entry(BaseModel):
+    """What `gnd` says of a query: its box, and the places in `imlist` under each label."""
+
+    model_config = ConfigDict(extra="forbid", strict=True)
+    bbx: Annotated[list[float], Field(min_length=4, max_length=4)] | None = None
+    easy: list[NonNegativeInt] | None = None
+    hard: list[NonNegativeInt] | None = None
+    ok: list[NonNegativeInt] | None = None
+    junk: list[NonNegativeInt] = []
+
+
+class _Truth(BaseModel):
+    """The field's common layout of a ground truth."""
+
+    imlist: list[str]
+    qimlist: list[str]
+    gnd: list[_Entry]
+
+
+def from_ground_truth(name: str, root: Path, truth: Path | Mapping[str, Any]) -> Benchmark:
     """Return a benchmark from the field's common layout: `imlist`, `qimlist` and `gnd`.
 
     gnd: an entry a query, with 'bbx' and either 'easy', 'hard', 'junk' (Radenovic et al., CVPR
     2018) or 'ok', 'junk' (Philbin et al., CVPR 2007), 0-based indices into `imlist`. '.jpg'
-    completes names that lack a suffix. source: where `truth` was read from.
+    completes names that lack a suffix. truth: a JSON file, or its value.
 
-    Raise `UserError`, naming the source and the query, for another layout, for indices outside the
-    database, for an image under two labels, and where queries differ in their labels or in having a
-    box.
+    Raise `UserError`, naming the file and what is wrong, for another layout, for indices outside
+    the database, for an image under two labels, and where queries differ in their labels or in
+    having a box.
     """
-    where = about = str(source or name)
+    where, whole = name, truth
+    if isinstance(truth, Path):
+        where, whole = str(truth), read_json(truth, "mend it, or get the set again")
     try:
-        images, files, entries = (list(truth[key]) for key in ("imlist", "qimlist", "gnd"))
-        if len(files) != len(entries):
-            raise ValueError(f"qimlist names {len(files)} queries, gnd has {len(entries)}")
-        database = tuple(map(_complete, images))
+        made = _Truth.model_validate(whole)
+        database = tuple(map(_complete, made.imlist))
         if len(set(database)) < len(database):
             raise ValueError("imlist names an image twice")
-        queries = []
-        for file, entry in zip(files, entries, strict=True):
-            about = f"{where}: query {file!r}"
-            queries.append(_query(_complete(file), entry, len(images)))
-        about = where
-        if len({query.labels.keys() - {"junk"} == {"ok"} for query in queries}) > 1:
-            raise ValueError("some queries have ok, some easy and hard; give all the same labels")
-        if len({query.box is None for query in queries}) > 1:  # uncropped, one would find more
-            raise ValueError("some queries have no bbx; give each its box")
-    except KeyError as error:
-        raise UserError(f"{where}: it has no list {error}; mend its ground truth") from None
-    except (TypeError, ValueError, OverflowError) as error:
-        raise UserError(f"{about}: {error}; mend its ground truth") from None
-    return Benchmark(name, root, database, tuple(queries), truth=source)
+        pairs = zip(made.qimlist, made.gnd, strict=True)
+        queries = tuple(_query(_complete(file), entry, len(database)) for file, entry in pairs)
+        kinds = {(frozenset(query.labels), query.box is None) for query in queries}
+        if len(kinds) > 1:  # searched for uncropped, a query would find more than the others
+            raise ValueError("some queries have other labels than the first, or no box as it has")
+    except ValueError as error:
+        raise UserError(f"{where}: {first_mistake(error)}; mend its ground truth") from None
+    return Benchmark(name, root, database, queries)
 
 
-def _query(file: str, entry: Mapping[str, Any], size: int) -> Query:
-    """Return a query of `gnd`; raise `ValueError` (or what conversions raise) with the reason."""
-    if set(entry) - {"junk", "bbx"} not in ({"ok"}, {"easy", "hard"}):
-        expected = "expected ok and junk, or easy, hard and junk, and bbx"
-        raise ValueError(f"has the keys {', '.join(map(str, entry))}; {expected}")
-    labels = {}
-    for label in filter(entry.__contains__, LABELS):
-        rows = np.array(entry[label])
-        if rows.ndim != 1 or (len(rows) and rows.dtype.kind != "i"):
-            raise ValueError(f"its {label} is not a list of places in imlist, whole numbers from 0")
-        for wrong in rows[(rows < 0) | (rows >= size)]:
-            raise ValueError(f"lists {label} image number {wrong}, but the database has {size}")
-        labels[label] = np.unique(rows.astype(np.int64))
-    if len(_union(labels, LABELS)) < sum(map(len, labels.values())):
-        raise ValueError("gives one image two labels")
-    box = entry.get("bbx")
-    if box is not None:
-        x1, y1, x2, y2 = box = tuple(map(float, box))
-        if not (x1 < x2 and y1 < y2):
-            raise ValueError(f"has the empty box {box}; expected x1 y1 x2 y2")
-    return Query(file, labels, box)
+def _query(file: str, entry: _Entry, size: int) -> Query:
+    given = entry.model_dump(include={*LABELS}, exclude_none=True)
+    labels = {label: np.unique(np.array(rows, np.int64)) for label, rows in given.items()}
+    if labels.keys() - {"junk"} not in ({"ok"}, {"easy", "hard"}):
+        raise ValueError(f"query '{file}' has {', '.join(labels)}: expected ok, or easy and hard")
+    union = _union(labels, LABELS)
+    if len(union) < sum(map(len, labels.values())):
+        raise ValueError(f"query '{file}' gives one image two labels")
+    if len(union) and union[-1] >= size:
+        raise ValueError(f"query '{file}' lists image {union[-1]}, but the database has {size}")
+    if entry.bbx is None:
+        return Query(file, labels)
+    x1, y1, x2, y2 = box = tuple(entry.bbx)
+    if not (x1 < x2 and y1 < y2):
+        raise ValueError(f"query '{file}' has the empty box {box}: expected x1 y1 x2 y2")
+    return Query(file, labels, (x1, y1, x2, y2))
 
 
-def _complete(file: Any) -> str:
-    if not isinstance(file, str) or leaves_folder(file):
-        raise ValueError(f"{file!r} is no image in the folder")
+def first_mistake(error: ValueError) -> str:
+    """Return what is wrong in one line: of pydantic's errors the first, with its place."""
+    if not isinstance(error, ValidationError):
+        return str(error)
+    first = error.errors()[0]
+    return f"{'.'.join(map(str, first['loc']))}: {first['msg']}"
+
+
+def _complete(file: str) -> str:
+    if leaves_folder(file):
+        raise ValueError(f"'{file}' is no image in the folder")
     return file if Path(file).suffix else f"{file}.jpg"
 
 

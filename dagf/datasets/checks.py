@@ -14,10 +14,9 @@ from dagf.datasets.benchmark import Benchmark
 from dagf.datasets.contents import MANY, Contents, remembered
 from dagf.datasets.folder import COLUMNS, has_labels, has_truth, read_labels
 from dagf.datasets.images import ImageSpec, load_image
-from dagf.datasets.manifest import differences, read_manifest
 from dagf.datasets.public import (
     DISTRACTORS,
-    LOADERS,
+    PUBLIC,
     distractor_files,
     open_benchmark,
     place,
@@ -37,16 +36,14 @@ def check(what: str, data: Path) -> list[str]:
     if folder.resolve().name.startswith("toytown-") and (folder / "spec.json").is_file():
         check_toytown(folder, Contents())
         return [f"{folder.name}: complete, and as it was drawn"]
-    what = spelled(what, [*LOADERS, *DISTRACTORS], "data set")
+    what = spelled(what, [*PUBLIC, *DISTRACTORS], "data set")
     if what in DISTRACTORS:
-        one = read_manifest(data / "manifest.json")[what]
-        lines = [f"distractor: {len(distractor_files(what, data))} images"]
-        return [*lines, *differences(one, data / one.folder)]
+        return [f"distractor: {len(distractor_files(what, data))} images"]
     home = place(what, data)
     rows = read_labels(home) if has_labels(home) else pd.DataFrame(columns=COLUMNS, dtype=str)
     roles = rows["role"].value_counts().sort_index()
     lines = [f"{role}: {count} images" for role, count in roles.items()]
-    if len(rows) and not any(role.startswith("query") for role in roles.index):
+    if len(rows) and not roles.index.str.startswith("query").any():
         return lines
     benchmark = open_benchmark(what, data)
     for query in benchmark.queries:
@@ -60,8 +57,7 @@ def check(what: str, data: Path) -> list[str]:
         contents.save()
         if found:
             more = f", and {len(found) - 1} more" if len(found) > 1 else ""
-            label = "" if len(rows) else ", or give it the label that it has for the query"
-            raise UserError(f"{found[0]}{more}: leave one of the two out{label}")
+            raise UserError(f"{found[0]}{more}: leave one of the two out, or label both alike")
     queries, images = len(benchmark.queries), len(benchmark.database)
     return [*lines, f"a benchmark: {queries} queries, {images} database images"]
 
@@ -84,26 +80,20 @@ def copies(test: Benchmark, contents: Contents, first: int = 0) -> list[str]:
     rows = defaultdict[str, list[int]](list)
     for row in range(first, len(files)):
         rows[sha256(files[row])].append(row)
-    lines: dict[tuple[str, ...], str] = {}  # one of two rows that are alike is told
+    kinds = ["in the database"] * len(test.database) + ["a distractor"] * len(test.distractors)
+    lines: dict[str, str] = {}  # one of two rows that are alike is told
     for query in test.queries:
-        file, labelled = test.root / query.file, set(query.labelled.tolist())
-        right = query.positives.tolist()
-        for row in rows.get(sha256(file), []):
-            if row not in (labelled if files[row] == file else labelled.difference(right)):
-                lines[query.file, str(row)] = f"{file} is a query and, as {_place(test, row)}"
-        for one in right:
-            for row in rows.get(sha256(files[one]), []):
-                if row not in labelled and sha256(files[row]) != sha256(file):
-                    line = f"{files[one]} is right for a query and, as {_place(test, row)}, wrong"
-                    lines.setdefault((sha256(files[one]),), f"{line} for it")
+        own, right = test.root / query.file, query.positives.tolist()
+        for file in (own, *(files[row] for row in right)):
+            what = "a query" if file == own else "right for a query"
+            for row in rows.get(sha256(file), []):
+                known = set(query.labelled.tolist())
+                if file == own != files[row]:
+                    known.difference_update(right)
+                if row not in known and (file == own or sha256(file) != sha256(own)):
+                    line = f"{file} is {what} and, as {files[row]}, {kinds[row]}"
+                    lines.setdefault(query.file if file == own else sha256(file), line)
     return list(lines.values())
-
-
-def _place(test: Benchmark, row: int) -> str:
-    number = row - len(test.database)
-    if number < 0:
-        return f"{test.database[row]}, in the database"
-    return f"{test.distractors[number]}, a distractor"
 
 
 def check_apart_from(learned: Sequence[Path], test: Benchmark, contents: Contents) -> None:

@@ -1,22 +1,31 @@
-"""Other people's ground truth as ours: from folder names, a CSV with other columns, or pairs.
+"""Other people's ground truth as ours: folder names, a CSV with other columns, pairs, pickles.
 
 Instances become a labels.csv; pairs, where each query has positives of its own, a ground_truth.json
 in the field's form (imlist, qimlist, gnd). `dagf.datasets.folder.load_folder` reads both.
 """
 
 import json
+import pickle
 import re
-from collections.abc import Collection, Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any, NoReturn
 
 import numpy as np
 import pandas as pd
 
 from dagf.datasets.folder import COLUMNS, LABELS, TRUTH, load_folder, read_csv, read_labels
 from dagf.errors import UserError
-from dagf.files import ANY_NAME, IMAGES, atomic_path
+from dagf.files import ANY_NAME, IMAGES, atomic_path, write_json, write_text
 
 PAIRS = ("query", "positives", "junk")
+GROCERY_ROLES = ("train", "train-category", "query", "query-iconic", "database")
+GROCERY_COLUMNS = {  # theirs -> ours
+    "Class ID (int)": "kind",
+    "Class Name (str)": "instance",
+    "Coarse Class Name (str)": "family",
+    "Iconic Image Path (str)": "file",
+}
 ROLES = {  # what others call our roles
     **dict.fromkeys(("gallery", "index", "reference", "ref"), "database"),
     "probe": "query",
@@ -38,18 +47,13 @@ def convert(
     to find. Raise `UserError`, and writes nothing, where that is no ground truth; what exists is
     only replaced with `force`.
     """
-    images = sorted(
-        path.relative_to(folder).as_posix()
-        for path in folder.rglob("*")
-        if path.suffix.lower() in IMAGES and path.is_file()
-    )
+    paths = (path for path in folder.rglob("*") if path.suffix.lower() in IMAGES)
+    images = sorted(path.relative_to(folder).as_posix() for path in paths)
     if not images:
         raise UserError(f"{folder} holds no image: name the folder that the ground truth speaks of")
+    table = pd.DataFrame({"file": images, "instance": [file.rpartition("/")[0] for file in images]})
     if listing:
         table = _read(listing, columns or {})
-    else:
-        table = pd.DataFrame({"file": images})
-        table["instance"] = table["file"].str.rpartition("/")[0]
     for column in {"file", "query"} & {*table}:
         table[column] = [_inside(file, folder) for file in table[column]]
     name, other = (TRUTH, LABELS) if "query" in table else (LABELS, TRUTH)
@@ -60,7 +64,7 @@ def convert(
         )
     if path.exists() and not force:
         raise UserError(f"{path} exists already: give --force to replace it")
-    text, said = (_pairs if name == TRUTH else _labels)(folder, images, table)
+    text, said = _pairs(folder, images, table) if name == TRUTH else _labels(folder, table)
     with atomic_path(path) as temporary:  # which takes its place only once it could be loaded
         temporary.write_text(text, encoding="utf-8", errors=ANY_NAME)
         try:
@@ -73,24 +77,19 @@ def convert(
 
 def _read(listing: Path, columns: Mapping[str, str]) -> pd.DataFrame:
     """Return the cells of a CSV by our names of columns, in small or large letters there."""
-    try:
-        first = listing.read_text(encoding="utf-8-sig").partition("\n")[0]
-    except (OSError, UnicodeDecodeError) as error:
-        raise UserError(f"cannot read {listing} ({error}): it must be a CSV in UTF-8") from None
+    first = listing.read_bytes().partition(b"\n")[0].decode(errors="replace")
     table = read_csv(listing, [*columns.values()], max(",;\t", key=first.count))
     theirs = {name.lower(): name for name in sorted(table.columns)} | {**columns}
     ours = [name for name in (*PAIRS, *COLUMNS) if name in theirs]
-    if ours[:2] not in ([*PAIRS[:2]], [*COLUMNS[:2]]):
+    if ours[:2] not in ([*PAIRS[:2]], [*COLUMNS[:2]]) or table.empty:
         raise UserError(
-            f"{listing} has the columns {', '.join(table.columns)}: say with --column OURS=THEIRS"
-            " which are file and instance (or query and positives)"
+            f"{listing} has {len(table)} lines with {', '.join(table.columns)}: say with --column"
+            " OURS=THEIRS which are file and instance (or query and positives)"
         )
-    if table.empty:
-        raise UserError(f"{listing} has no line: give one for each image, or for each query")
     return pd.DataFrame({name: table[theirs[name]] for name in ours})
 
 
-def _labels(folder: Path, images: list[str], rows: pd.DataFrame) -> tuple[str, list[str]]:
+def _labels(folder: Path, rows: pd.DataFrame) -> tuple[str, list[str]]:
     """Return the text of a labels.csv, and what to say of it."""
     table = rows.reindex(columns=COLUMNS, fill_value="")
     table["role"] = [ROLES.get(role.lower(), role) for role in table["role"]]
@@ -105,18 +104,10 @@ def _labels(folder: Path, images: list[str], rows: pd.DataFrame) -> tuple[str, l
         table["role"] = np.where(table["instance"] == "", "distractor", "database")
         table.loc[found.drop_duplicates("instance").index, "role"] = "query"
     roles = table["role"].value_counts().sort_index()
-    said = [f"{len(table)} images of {len(counts)} instances"]
-    said += [f"{role}: {count} images" for role, count in roles.items()]
-    said += _note(
-        counts.index[counts == 1],
-        "instances have one image, which finds nothing and is found by nothing",
-    )
-    said += _note({*images} - {*table["file"]}, "images are in no line, and are not used")
-    if not roles.index.str.match("query").any():
-        said.append("no image is a query: this is a training set, not a benchmark")
-    if "train" not in roles:
-        said.append("no image has the role train: heads are not trained on this folder")
-    return table.to_csv(index=False), said
+    return table.to_csv(index=False), [
+        f"{len(table)} images of {len(counts)} instances",
+        *(f"{role}: {count} images" for role, count in roles.items()),
+    ]
 
 
 def _pairs(folder: Path, images: list[str], rows: pd.DataFrame) -> tuple[str, list[str]]:
@@ -138,10 +129,6 @@ def _pairs(folder: Path, images: list[str], rows: pd.DataFrame) -> tuple[str, li
     return json.dumps(truth, ensure_ascii=False) + "\n", [
         f"{len(entries)} queries, {len(database)} database images",
         f"{table['ok'].sum()} positives, {table['junk'].sum()} junk",
-        *_note(table.index[table["ok"] == 0], "queries have no positive"),
-        *_note({*database} - listed, "database images are positive for no query"),
-        "no query has a box: whole images are searched for",
-        "pairs name no instances: nothing is trained",
     ]
 
 
@@ -156,6 +143,99 @@ def _names(cell: str) -> list[str]:
     return [part.strip() for part in parts if part.strip()]
 
 
-def _note(some: Collection[str], words: str) -> list[str]:
-    more = " ..." if len(some) > 3 else ""
-    return [f"{len(some)} {words}: {', '.join(sorted(some)[:3])}{more}"] if len(some) else []
+def grocery_labels(folder: Path) -> pd.DataFrame:
+    """Return labels of the Grocery Store data set (Klasson, Zhang, Kjellstrom, WACV 2019).
+
+    Photographs in shops, of 81 kinds of goods, split by product family. The juices are searched
+    for: every third photograph of the authors' test list is a query, the studio picture of each
+    juice another (query set `query-iconic`), all other photographs of juices are the database. The
+    other packages are trained on, but for the yoghurts, which are left out; fruit and vegetables,
+    where the class is a sort and not one product, are the further training role `train-category`,
+    every second photograph.
+
+    folder: a copy of the repository, with dataset/classes.csv and dataset/{train,test,val}.txt,
+    whose lines are "path, class, coarse class". Raise `UserError` where it has another form.
+    """
+    home, parts = folder / "dataset", []
+    try:
+        kinds = pd.read_csv(home / "classes.csv")[[*GROCERY_COLUMNS]].rename(
+            columns=GROCERY_COLUMNS
+        )
+        for part in ("train", "test", "val"):
+            names = ["file", "kind", "family number"]
+            listed = pd.read_csv(home / f"{part}.txt", names=names, skipinitialspace=True)
+            # in the order of their own names, which number those of a class
+            own = listed["file"].str.split("/").str[-1].sort_values(kind="stable").index
+            parts.append(listed.loc[own].assign(part=part))
+        photographs = pd.concat(parts).merge(kinds.drop(columns="file"), on="kind")
+    except (OSError, KeyError, ValueError) as error:
+        raise UserError(
+            f"{home} is no whole copy of the Grocery Store data set ({error}): get it again"
+        ) from None
+    number = photographs.groupby("kind").cumcount()
+    number_in_list = photographs.groupby(["part", "kind"]).cumcount()
+    tested = photographs["family"] == "Juice"
+    packages = photographs["file"].str.contains("/Packages/")
+    photographs["role"] = np.select(
+        [
+            tested & (photographs["part"] == "test") & (number_in_list % 3 == 0),
+            tested,
+            packages & (photographs["family"] != "Yoghurt"),
+            ~packages & (number % 2 == 0),
+        ],
+        ["query", "database", "train", "train-category"],
+        "",
+    )
+    iconic = kinds[kinds["family"] == "Juice"].sort_values("instance").assign(role="query-iconic")
+    rows = pd.concat([photographs, iconic])[[*COLUMNS]]
+    rows["file"] = "dataset/" + rows["file"].str.lstrip("/")
+    return pd.concat([rows[rows["role"] == role] for role in GROCERY_ROLES], ignore_index=True)
+
+
+def convert_public(name: str, folder: Path) -> None:
+    """Write beside what a public set comes with its ground truth as gnd_NAME.json or labels.csv.
+
+    Raise `UserError` for lists that are broken, and for a pickle that is not plain data.
+    """
+    for pickled in folder.glob("*.pkl"):
+        write_json(pickled.with_suffix(".json"), unpickled(pickled))
+    if name == "grocery":
+        write_text(folder / LABELS, grocery_labels(folder).to_csv(index=False))
+    elif name.startswith(("holidays", "ukbench")):
+        files = sorted(path.name for path in (folder / "jpg").iterdir())
+        write_json(folder / f"gnd_{name}.json", groups(files, 4 if name == "ukbench" else 100))
+
+
+def groups(files: Sequence[str], size: int) -> dict[str, Any]:
+    """Return the ground truth of INRIA Holidays (Jegou et al., ECCV 2008) or UKBench (Nister,
+    Stewenius, CVPR 2006), whose names are numbers: // `size` they give the group.
+
+    Of a group of Holidays (NNNNMM.jpg, 100) the first is the query, and stays in the database as
+    junk for itself. In UKBench (ukbenchNNNNN.jpg, 4) each is a query, and one of those to be found.
+    """
+    numbers = pd.Series(files).str.extract(r"(\d{5,6})\.jpg", expand=False).fillna("0").astype(int)
+    queries, entries = [], []
+    for rows in numbers.groupby(numbers // size).indices.values():
+        same = [int(row) for row in rows]
+        first = [same[0]] if size == 100 else []
+        for query in first or same:
+            queries.append(files[query])
+            entries.append({"ok": same[len(first) :], "junk": first})
+    return {"imlist": [*files], "qimlist": queries, "gnd": entries}
+
+
+class _PlainUnpickler(pickle.Unpickler):
+    """Dictionaries, lists, strings and numbers alone: what names a class or function is refused."""
+
+    def find_class(self, module: str, name: str, /) -> NoReturn:
+        raise pickle.UnpicklingError(f"it asks for {module}.{name}, which may run code")
+
+
+def unpickled(path: Path) -> Any:
+    """Return the plain data in a pickle, without running any code; else raise `UserError`."""
+    try:
+        with path.open("rb") as stream:
+            return _PlainUnpickler(stream, encoding="latin-1").load()
+    except Exception as error:  # the unpickler raises nearly anything on broken bytes
+        reason = " ".join(str(error).split())[:200] or type(error).__name__
+        raise UserError(f"{path} is no pickle of plain data ({reason}): get it again") from None

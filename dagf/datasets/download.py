@@ -2,43 +2,43 @@
 
 Unfinished work lies in data/downloads/NAME: the part of a file, whole files, and what has been
 unpacked. A stopped download goes on from there; when the set is whole, it is moved to its place.
-A ground truth that comes as a pickle is kept as JSON, too, which is what is read from then on.
+Its ground truth is then kept in our form, too, which is what is read from then on.
 """
 
 import logging
 import re
 import shutil
-import time
+import tarfile
+import tempfile
 from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
 import pooch
 import requests
-from filelock import FileLock, Timeout
-from tqdm.auto import tqdm
+from filelock import FileLock
+from requests.adapters import HTTPAdapter
+from urllib3.util import Retry
 
-from dagf.console import headless
-from dagf.datasets.manifest import DataSet, RemoteFile, differences
-from dagf.datasets.revisited import load_ground_truth
-from dagf.datasets.unpack import unpack
-from dagf.errors import UserError, choose
+from dagf.console import progress
+from dagf.datasets.convert import convert_public
+from dagf.datasets.manifest import DataSet, RemoteFile
+from dagf.errors import UserError, choose, place_fault
 from dagf.files import file_sha256, read_json, write_json
 
 DOWNLOADS = "downloads"
 SOURCE = "source.json"  # in a set's folder: address, size and sha256 of each file it was made from
-ATTEMPTS = 4  # without a new byte, at one mirror
-PAUSE = 1.0  # seconds before the second attempt; doubled for each further one
+PAUSE = 1.0  # seconds before the second attempt at a mirror; doubled for each further one
 TIMEOUT = 30.0
-SPARE = 2**28  # bytes of the disk that are left alone
-PASSING = {408, 429, 500, 502, 503, 504}
+BLOCK = 2**20  # bytes: what a dropped connection loses at most
+PASSING = (408, 429, 500, 502, 503, 504)
 HEADERS = {"User-Agent": "dagf", "Accept-Encoding": "identity"}
-Say = Callable[[str], Any]
 
 
 def state(one: DataSet, data: Path) -> str:
     """Return 'here', 'begun' or 'not here'."""
-    if _holds_something(data / one.folder):
+    home = data / one.folder
+    if home.is_dir() and any(home.iterdir()):
         return "here"
     return "begun" if (data / DOWNLOADS / one.name).is_dir() else "not here"
 
@@ -50,140 +50,96 @@ def line(one: DataSet, data: Path) -> str:
     return f"{one.name:20} {state(one, data):9} {shown:>9}  {one.title}"
 
 
-def get(names: Iterable[str], sets: Mapping[str, DataSet], data: Path, say: Say = print) -> None:
+def get(
+    names: Iterable[str], sets: Mapping[str, DataSet], data: Path, say: Callable[[str], Any] = print
+) -> None:
     """Download the named sets and those they need into `data`; those that are here are checked.
 
     `say` is given one line for each thing that a person should know. Raise `UserError` for an
-    unknown name, a file that no mirror has, a lack of room, and a set that is not as expected.
+    unknown name, a file that no mirror has, and a set that is not as expected.
     """
     wanted = [sets[choose("data set", name, sets)] for name in names]
     for name in dict.fromkeys(name for one in wanted for name in (*one.needs, one.name)):
-        one, home = sets[name], data / sets[name].folder
-        if _holds_something(home):
-            wrong = differences(one, home)
-            if wrong and one.expected.exact:
-                raise UserError(f"{home} has {'; '.join(wrong)}: move it away to get it again")
-        else:
-            try:
-                wrong = _make(one, data, say)
-            except OSError as error:
-                raise UserError(
-                    f"cannot write {error.filename or data}: {error.strerror}; mend that, then"
-                    " start again"
-                ) from error
-        shutil.rmtree(data / DOWNLOADS / name, ignore_errors=True)
+        one, work = sets[name], data / DOWNLOADS / name
+        home = data / one.folder
+        try:
+            work.parent.mkdir(parents=True, exist_ok=True)
+            with FileLock(work.with_name(f"{name}.lock")):  # another process may be at it
+                folder = home if state(one, data) == "here" else _fetched(one, work, say)
+                if wrong := differences(one, folder):
+                    remedy = "move it away to get it again, or mend data/manifest.json"
+                    raise UserError(f"{folder} has {'; '.join(wrong)}: {remedy}")
+                convert_public(name, folder)
+                if folder != home:
+                    home.parent.mkdir(parents=True, exist_ok=True)
+                    folder.replace(home)
+                shutil.rmtree(work, ignore_errors=True)
+        except OSError as error:
+            raise UserError(
+                f"cannot write {error.filename or data}: {error.strerror}; mend that, start again"
+            ) from error
         say(f"{name}: here, in {home}")
-        for remark in filter(None, (*wrong, one.notes)):
-            say(f"{name}: {remark}")
+        if one.notes:
+            say(f"{name}: {one.notes}")
 
 
-def _holds_something(folder: Path) -> bool:
-    return folder.is_dir() and any(folder.iterdir())
+def differences(one: DataSet, folder: Path) -> list[str]:
+    """Return which files in `folder` are not as expected, in a few words a pattern."""
+    found = {pattern: sum(1 for _ in folder.glob(pattern)) for pattern in one.holds}
+    return [
+        f"{found[pattern]} files {pattern} (expected {count or 'some'})"
+        for pattern, count in one.holds.items()
+        if not found[pattern] or (count and found[pattern] != count)
+    ]
 
 
-def _make(one: DataSet, data: Path, say: Say) -> list[str]:
-    """Fetch and unpack one file after the other, check the whole, and give it its name.
-
-    Returns what is not as expected, where that is no reason to refuse the set.
-    """
-    work, target = data / DOWNLOADS / one.name, data / one.folder
+def _fetched(one: DataSet, work: Path, say: Callable[[str], Any]) -> Path:
+    """Return a folder with the files of a set, each fetched and laid out unless it was before."""
     whole = work / "whole"
-    work.parent.mkdir(parents=True, exist_ok=True)
-    try:
-        with FileLock(work.with_name(f"{work.name}.lock"), timeout=0):
-            if _holds_something(target):  # another process was done just before
-                return differences(one, target)
-            whole.mkdir(parents=True, exist_ok=True)
-            done = read_json(whole / SOURCE) if (whole / SOURCE).is_file() else {}
-            left = [file for file in one.files if file.file not in done]
-            _check_room(work, one.name, left)
-            for file in left:
-                done[file.file] = fetch(file, work, say)
-                _lay_out(file, work / file.file, whole / file.into)
-                write_json(whole / SOURCE, done)
-                (work / file.file).unlink(missing_ok=True)
-            wrong = differences(one, whole)
-            if wrong and one.expected.exact:
-                raise UserError(
-                    f"{one.name} has {'; '.join(wrong)}: delete {work} to get it again, or correct"
-                    " data/manifest.json if the set itself has changed"
-                )
-            for truth in whole.glob("gnd_*.pkl"):
-                write_json(truth.with_suffix(".json"), load_ground_truth(truth))
-            target.parent.mkdir(parents=True, exist_ok=True)
-            whole.replace(target)
-            return wrong
-    except Timeout:
-        raise UserError(
-            f"{one.name} is being downloaded by another process: wait for it, or stop it"
-        ) from None
+    whole.mkdir(parents=True, exist_ok=True)
+    done = read_json(whole / SOURCE) if (whole / SOURCE).is_file() else {}
+    for file in one.files:
+        if file.file in done:
+            continue
+        done[file.file] = source = fetch(file, work)
+        say(f"{file.file}: {source['bytes']} bytes, sha256 {source['sha256']}")
+        path, folder = work / file.file, whole / file.into
+        folder.mkdir(parents=True, exist_ok=True)
+        if file.members:
+            say(f"unpacking {path.name}")
+            unpack(path, folder, file.members)
+        else:
+            path.replace(folder / path.name)
+        write_json(whole / SOURCE, done)
+        path.unlink(missing_ok=True)
+    return whole
 
 
-def _lay_out(file: RemoteFile, path: Path, folder: Path) -> None:
-    """Put what a fetched file holds into `folder`; one that is damaged is removed."""
-    folder.mkdir(parents=True, exist_ok=True)
-    if file.archive in (None, "rar"):
-        path.replace(folder / path.name)
-        return
-    try:
-        if not unpack(path, folder, file.keep, file.flatten, file.strip):
-            raise UserError(f"{path} holds no {file.keep}: get it again")
-    except UserError:
-        path.unlink()  # else the next start would take it for good
-        raise
-
-
-def _check_room(folder: Path, what: str, files: list[RemoteFile]) -> None:
-    archives = [file.bytes for file in files if file.archive]
-    there = sum(path.stat().st_size for path in folder.glob("*.part"))
-    needed = sum(file.bytes for file in files) + max(archives, default=0) - there
-    free = shutil.disk_usage(folder).free
-    if needed > 0 and free < needed + SPARE:
-        raise UserError(
-            f"{what} needs about {needed / 1e9:.1f} GB in {folder}, where {free / 1e9:.1f} GB are"
-            " free: make room, then start the same command again"
-        )
-
-
-def fetch(file: RemoteFile, folder: Path, say: Say) -> dict[str, Any]:
+def fetch(file: RemoteFile, folder: Path) -> dict[str, Any]:
     """Fetch a file into `folder` from the first mirror that has it; return address, bytes, sha256.
 
     One that is there already (put there by hand, say) is only verified. Raise `UserError` when no
     mirror has it.
     """
-    path, part, faults = folder / file.file, folder / f"{file.file}.part", []
     pooch.get_logger().setLevel(logging.WARNING)
+    path, faults = folder / file.file, []
     for url in file.mirrors:
         try:
-            known = f"md5:{_published_md5(file.md5_from)}" if file.md5_from else file.sha256
+            known = file.sha256
+            if file.md5_from:  # a text with the digits somewhere
+                text = requests.get(file.md5_from, headers=HEADERS, timeout=TIMEOUT).text
+                known = "md5:" + "".join(re.findall(r"\b[0-9a-f]{32}\b", text.lower())[:1])
             pooch.retrieve(url, known, file.file, folder, downloader=resume)
-        except (requests.RequestException, ValueError) as error:
-            if not isinstance(error, requests.RequestException):  # pooch: another checksum
-                part.unlink(missing_ok=True)
+        except (requests.RequestException, ValueError) as error:  # pooch's for another checksum
             faults.append(f"{url}: {' '.join(str(error).split())[:200]}")
             continue
-        part.unlink(missing_ok=True)
-        note = _note(part)
+        note = folder / f"{file.file}.part.json"
         address = read_json(note)["url"] if note.is_file() else "put here by hand"
-        size, sha256 = path.stat().st_size, file_sha256(path)
-        say(
-            f"{file.file}: {size} bytes, sha256 {sha256}"
-            f"{'' if known else ' (in no manifest: recorded)'}"
-        )
-        return {"address": address, "bytes": size, "sha256": sha256}
+        return {"address": address, "bytes": path.stat().st_size, "sha256": file_sha256(path)}
     raise UserError(
         f"cannot get {file.file} ({'; '.join(faults)}): start the same command again to go on, or"
         f" put it at {path}"
     )
-
-
-def _published_md5(url: str) -> str:
-    response = requests.get(url, headers=HEADERS, timeout=TIMEOUT)
-    response.raise_for_status()
-    found = re.search(r"\b[0-9a-f]{32}\b", response.text.lower())
-    if not found:
-        raise ValueError(f"{url} holds no md5")
-    return found[0]
 
 
 def resume(url: str, output_file: str, _: object = None) -> None:
@@ -192,56 +148,68 @@ def resume(url: str, output_file: str, _: object = None) -> None:
     A downloader for `pooch.retrieve`. A dropped connection is taken up again while new bytes come.
     """
     part = Path(output_file).with_name(f"{url.rpartition('/')[2]}.part")
-    best, failures = 0, 0
-    while True:
-        try:
-            _request(url, part)
-            break
-        except requests.RequestException as error:
-            size = part.stat().st_size if part.is_file() else 0
-            failures = 0 if size > best else failures + 1
-            best = max(best, size)
-            status = 0 if error.response is None else error.response.status_code
-            if (status and status not in PASSING) or failures >= ATTEMPTS:
-                raise
-            time.sleep(PAUSE * 2**failures)
-    Path(output_file).unlink(missing_ok=True)
-    try:
-        Path(output_file).hardlink_to(part)  # kept until it is verified, which takes a while
-    except OSError:  # a file system without links
-        part.replace(output_file)
+    with requests.Session() as session:
+        retry = Retry(total=4, backoff_factor=PAUSE, status_forcelist=PASSING)
+        for scheme in ("http://", "https://"):
+            session.mount(scheme, HTTPAdapter(max_retries=retry))
+        before = -1
+        while True:
+            try:
+                _request(session, url, part)
+                break
+            except (requests.ConnectionError, requests.exceptions.ChunkedEncodingError):
+                size = part.stat().st_size if part.is_file() else 0
+                if size <= before:
+                    raise
+                before = size
+    part.replace(output_file)
 
 
-def _note(part: Path) -> Path:
-    """Return the file that says of which version a part is: url, validator, total."""
-    return part.with_name(f"{part.name}.json")
-
-
-def _request(url: str, part: Path) -> None:
-    note = _note(part)
+def _request(session: requests.Session, url: str, part: Path) -> None:
+    """Append what `part` lacks, if its note (url, version) says that it is of the same file."""
+    note = part.with_name(f"{part.name}.json")
     known = read_json(note) if note.is_file() and part.is_file() else {}
     have = part.stat().st_size if known.get("url") == url and known["version"] else 0
-    if have and have == known["total"]:
-        return
     wanted = {"Range": f"bytes={have}-", "If-Range": known["version"]} if have else {}
-    with requests.get(url, headers=HEADERS | wanted, stream=True, timeout=TIMEOUT) as response:
+    with session.get(url, headers=HEADERS | wanted, stream=True, timeout=TIMEOUT) as response:
+        if response.status_code == 416:  # nothing is beyond what we have
+            return
         response.raise_for_status()
         if response.headers.get("Content-Type", "").startswith("text/html"):
             raise requests.HTTPError("a web page in place of the file", response=response)
-        have = have if response.status_code == 206 else 0
-        length, etag = response.headers.get("Content-Length"), response.headers.get("ETag", "W/")
-        total = have + int(length) if length else None
+        etag = response.headers.get("ETag", "W/")
         version = response.headers.get("Last-Modified") if etag.startswith("W/") else etag
-        write_json(note, {"url": url, "version": version if total else None, "total": total})
-        with (
-            part.open("ab" if have else "wb") as target,
-            tqdm(
-                *(None, part.stem, total), initial=have, unit="B", unit_scale=True, leave=False,
-                delay=2, disable=headless(),
-            ) as bar,
-        ):  # fmt: skip
-            for block in response.iter_content(2**14):  # what a dropped connection loses
+        blocks = int(response.headers.get("Content-Length", 0)) // BLOCK or None
+        with part.open("ab" if response.status_code == 206 else "wb") as target:
+            write_json(note, {"url": url, "version": version})
+            for block in progress(response.iter_content(BLOCK), part.stem, blocks, "MiB"):
                 target.write(block)
-                bar.update(len(block))
-    if total and part.stat().st_size < total:
-        raise requests.ConnectionError(f"the connection ended before {total} bytes")
+
+
+def unpack(archive: Path, folder: Path, members: str) -> None:
+    """Unpack the files of a zip or (compressed) tar that match a pattern, under its group's name.
+
+    By the libraries' safe extraction, so that no name leaves the folder; links are left out. Raise
+    `UserError` for a broken archive, which is deleted.
+    """
+    with tempfile.TemporaryDirectory(dir=archive.parent) as temporary:
+        try:
+            if archive.suffix == ".zip":
+                shutil.unpack_archive(archive, temporary)
+            else:
+                with tarfile.open(archive) as tar:
+                    tar.extractall(temporary, filter="data")
+                    while tar.fileobj and tar.fileobj.read(2**20):
+                        pass  # to its end, where gzip has the checksum
+        except Exception as error:  # the libraries raise nearly anything on broken bytes
+            if place_fault(error):
+                raise
+            archive.unlink()
+            reason = " ".join(str(error).split())
+            raise UserError(f"{archive} cannot be unpacked ({reason}): get it again") from error
+        for path in Path(temporary).rglob("*"):
+            found = re.fullmatch(members, path.relative_to(temporary).as_posix())
+            if found and path.is_file() and not path.is_symlink():
+                target = folder / found[1]
+                target.parent.mkdir(parents=True, exist_ok=True)
+                path.replace(target)

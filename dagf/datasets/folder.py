@@ -7,6 +7,7 @@ shows, and `role` is `query` (or `query-NAME`, reported apart as a named query s
 
 import re
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path, PurePosixPath
 
 import numpy as np
@@ -19,8 +20,6 @@ from dagf.datasets.benchmark import (
     from_ground_truth,
     leaves_folder,
 )
-from dagf.datasets.grocery import grocery_labels, is_grocery
-from dagf.datasets.revisited import load_ground_truth
 from dagf.errors import UserError, choose
 from dagf.files import content_hash
 
@@ -33,8 +32,8 @@ _QUERIES = 5  # of a held-out instance, at most
 
 
 def has_labels(folder: Path) -> bool:
-    """Whether there are labels: a labels.csv, or the lists of the Grocery Store set."""
-    return (folder / LABELS).is_file() or is_grocery(folder)
+    """Whether there is a labels.csv."""
+    return (folder / LABELS).is_file()
 
 
 def has_truth(folder: Path) -> bool:
@@ -48,40 +47,32 @@ def read_csv(path: Path, columns: Sequence[str] = (), delimiter: str = ",") -> p
     Raise `UserError`, with the file and the remedy, where one of `columns` is missing, a line has
     too many cells, or the file cannot be read.
     """
-    wanted = ",".join(columns)
+    wanted = f" with the columns {','.join(columns)}" if columns else ""
     try:
         table = pd.read_csv(
             path, sep=delimiter, dtype=str, keep_default_na=False, skipinitialspace=True,
             skip_blank_lines=False, encoding="utf-8-sig",
         )  # fmt: skip
         if not isinstance(table.index, pd.RangeIndex):  # the first cells taken for names of rows
-            raise ValueError("more cells than columns")
-    except FileNotFoundError:
-        raise UserError(f"{path} does not exist: write a line '{wanted}' for each image") from None
+            raise ValueError("more cells than columns, and commas in names need quotes")
+        table.columns = table.columns.str.strip()
+        if not {*columns} <= {*table}:
+            raise ValueError(f"it has the columns {', '.join(table.columns)}")
     except (OSError, ValueError) as error:
         reason = " ".join(str(error).split())
-        raise UserError(
-            f"cannot read {path} ({reason}): it must be a CSV in UTF-8, names with commas in quotes"
-        ) from None
-    table.columns = table.columns.str.strip()
-    if not set(columns) <= set(table):
-        found = ", ".join(table.columns)
-        raise UserError(f"{path} has the columns {found}: its first line must name {wanted}")
+        raise UserError(f"cannot read {path} ({reason}): give a CSV in UTF-8{wanted}") from None
     table = table.set_axis(table.index + 2).apply(lambda cells: cells.str.strip())
     return table[(table != "").any(axis=1)]
 
 
 def read_labels(folder: Path, listing: Path | None = None) -> pd.DataFrame:
-    """Return file, instance and role from `folder/labels.csv`, or the Grocery Store set's lists.
+    """Return file, instance and role from `folder/labels.csv`, or from `listing` in its place.
 
-    listing: read in the place of labels.csv. Raise `UserError`, with file, line and remedy, for an
-    unknown role, for a missing instance, and for a file that is missing, outside or listed twice.
+    Raise `UserError`, with file, line and remedy, for an unknown role, for a missing instance, and
+    for a file that is missing, outside or listed twice.
     """
     path = listing or folder / LABELS
-    if not path.exists() and is_grocery(folder):
-        path, rows = folder / "dataset", grocery_labels(folder)
-    else:
-        rows = read_csv(path, COLUMNS)[list(COLUMNS)]
+    rows = read_csv(path, COLUMNS)[[*COLUMNS]]
     if rows.empty:
         raise UserError(f"{path} lists no image: write one line 'file,instance,role' for each")
     for line, file, instance, role in rows.itertuples():
@@ -108,38 +99,28 @@ def load_folder(folder: Path, name: str | None = None, listing: Path | None = No
     form (imlist, qimlist, gnd), where each query has positives of its own.
 
     listing: read in the place of either, by its suffix. Raise `UserError` as `read_labels` and
-    `from_ground_truth`, and where nothing could be evaluated: no database, no query, no positive.
+    `from_ground_truth`, and where nothing could be evaluated: no query has a positive.
     """
     name, path = name or folder.resolve().name, listing or folder / TRUTH
     if path.suffix == ".json" and path.is_file():
         if listing is None and (folder / LABELS).exists():
             raise UserError(f"{folder} has both {LABELS} and {TRUTH}: keep one of them")
-        benchmark = from_ground_truth(name, folder, load_ground_truth(path), path)
+        benchmark = from_ground_truth(name, folder, path)
         check_present(path, folder, benchmark.files, "mend the names, or put the images there")
     else:
         path = listing or folder / LABELS
         rows = read_labels(folder, path)
         queries = rows[rows["role"].str.startswith("query")]
         database, distractors = (rows[rows["role"] == role] for role in ("database", "distractor"))
+        benchmark = by_instance(name, folder, queries, database)
         behind = tuple(folder / file for file in distractors["file"])
-        benchmark = by_instance(name, folder, queries, database, behind)
-    for there, what in (
-        (benchmark.database, "database image"),
-        (benchmark.queries, "query image"),
-        (any(len(query.positives) for query in benchmark.queries), "query with a positive"),
-    ):
-        if not there:
-            raise UserError(f"{path} has no {what}: a benchmark needs some")
+        benchmark = replace(benchmark, distractors=behind)
+    if not any(len(query.positives) for query in benchmark.queries):
+        raise UserError(f"{path} has no query with a positive: a benchmark needs some")
     return benchmark
 
 
-def by_instance(
-    name: str,
-    root: Path,
-    queries: pd.DataFrame,
-    database: pd.DataFrame,
-    distractors: tuple[Path, ...] = (),
-) -> Benchmark:
+def by_instance(name: str, root: Path, queries: pd.DataFrame, database: pd.DataFrame) -> Benchmark:
     """Return the benchmark in which a query's positives ('ok') are the images of its instance.
 
     queries, database: file and instance of each image, and the query set (`role`) of each query.
@@ -149,47 +130,28 @@ def by_instance(
         Query(file, {"ok": np.array(rows_of.get(instance, []), np.int64)}, query_set=role)
         for file, instance, role in queries[[*COLUMNS]].itertuples(index=False)
     ]
-    return Benchmark(name, root, tuple(database["file"]), tuple(listed), distractors)
+    return Benchmark(name, root, tuple(database["file"]), tuple(listed))
 
 
-def training_images(folder: Path, role: str = "train") -> tuple[list[Path], list[int]]:
+def training_images(folder: Path, role: str) -> tuple[list[Path], list[int]]:
     """Return the files of a training role, in the order of the labels, and their instances (0 ..).
 
-    Raise `UserError` where no image has the role, and as `read_labels`.
+    Raise `UserError` as `read_labels`.
     """
-    return _numbered(folder, _of_role(folder, role))
-
-
-def _of_role(folder: Path, role: str) -> pd.DataFrame:
     rows = read_labels(folder)
-    found = rows[rows["role"] == role]
-    if found.empty:
-        known = sorted({role for role in rows["role"] if role.startswith("train")})
-        raise UserError(
-            f"{folder} has no images of role '{role}', but of {', '.join(known) or 'none'}"
-        )
-    return found
+    return numbered(folder, rows[rows["role"] == role])
 
 
-def _numbered(folder: Path, rows: pd.DataFrame) -> tuple[list[Path], list[int]]:
+def numbered(folder: Path, rows: pd.DataFrame) -> tuple[list[Path], list[int]]:
+    """Return the whole paths of labelled images, and their instances as numbers from 0."""
     labels, _ = pd.factorize(rows["instance"], sort=True)
     return [folder / file for file in rows["file"]], labels.tolist()
 
 
-def validation_split(
-    folder: Path, held_out: int, seed: int
-) -> tuple[list[Path], list[int], Benchmark]:
-    """Return `training_images` without the held-out instances, and the benchmark of those."""
-    rows = _of_role(folder, "train").sort_values("file")
-    name = f"{folder.resolve().name}-validation"
-    benchmark, held = hold_out(name, folder, rows, held_out, seed)
-    return *_numbered(folder, rows[~rows["instance"].isin(held)]), benchmark
-
-
 def hold_out(
     name: str, root: Path, rows: pd.DataFrame, held_out: int, seed: int
-) -> tuple[Benchmark, list[str]]:
-    """Return a benchmark of `held_out` instances, and their names. rows: file and instance.
+) -> tuple[pd.DataFrame, Benchmark]:
+    """Return the rows (file, instance) of all but `held_out` instances, and a benchmark of these.
 
     Of each one's images, sorted by name, up to five (never more than half), spread evenly, are the
     queries and the rest is the database. Which instances are held out depends on `seed` and on
@@ -210,4 +172,5 @@ def hold_out(
         count = min(_QUERIES, len(group) // 2)
         queries.append(group.iloc[[number * len(group) // count for number in range(count)]])
     chosen = pd.concat(queries)
-    return by_instance(name, root, chosen, kept.drop(chosen.index)), held
+    validation = by_instance(name, root, chosen, kept.drop(chosen.index))
+    return rows[~rows["instance"].isin(held)], validation

@@ -108,10 +108,9 @@ def _pixels(low: float, high: float, length: int) -> tuple[int, int]:
 def load_image(path: Path, spec: ImageSpec | None = None, box: Box | None = None) -> Tensor:
     """Read a file as an upright RGB image, uint8 (3, H, W); in its original size without a `spec`.
 
-    EXIF rotation is applied (`box` is in upright pixels), transparency is laid on white, 16-bit and
-    float greyscale is scaled to 8 bits, and an animation gives its first frame. Large JPEGs are
-    decoded at a reduced size. Resizing is Lanczos with antialiasing. Threads may decode side by
-    side.
+    EXIF rotation is applied (`box` is in upright pixels), transparency is laid on white, 16-bit
+    greyscale is scaled to 8 bits, and an animation gives its first frame. Large JPEGs are decoded
+    at a reduced size. Resizing is Lanczos with antialiasing. Threads may decode side by side.
 
     Raise `UserError` for a file that is missing, broken, no image or larger than `MAX_PIXELS`, and
     for a box outside the image.
@@ -124,9 +123,9 @@ def load_image(path: Path, spec: ImageSpec | None = None, box: Box | None = None
         raise UserError(f"{path}: {error}") from None
     except FileNotFoundError:
         raise UserError(f"{path} does not exist: check the image list and the folder") from None
-    except MemoryError:
-        raise
     except Exception as error:  # a broken file makes PIL's decoders raise nearly anything
+        if isinstance(error, MemoryError):
+            raise
         reason = " ".join(str(error).replace(str(path), "it").split()) or type(error).__name__
         raise UserError(
             f"cannot decode {path} ({reason[:200]}): it is damaged or no image; get it again, "
@@ -194,8 +193,9 @@ def _render(image: Image.Image, size: tuple[int, int], plan: Geometry) -> NDArra
 
 
 def _to_rgb(image: Image.Image) -> Image.Image:
-    if image.mode.startswith("I") or image.mode == "F":
-        image = _eight_bits(image)
+    if image.mode.startswith("I"):  # greyscale of 16 bits, which PIL's convert would clip
+        values = np.array(image, np.float32) / 257 + 0.5
+        image = Image.fromarray(values.clip(0, 255).astype(np.uint8))
     if image.has_transparency_data:
         image = image.convert("RGBA")
         white = Image.new("RGB", image.size, "white")
@@ -204,27 +204,13 @@ def _to_rgb(image: Image.Image) -> Image.Image:
     return image.convert("RGB")
 
 
-def _eight_bits(image: Image.Image) -> Image.Image:
-    """Divide greyscale of more than 8 bits by its format's white; PIL's convert would clip it."""
-    values = np.nan_to_num(np.array(image, np.float32), copy=False, posinf=0.0, neginf=0.0)
-    np.maximum(values, 0, out=values)
-    # floats come in each of these ranges
-    whites = (1.0, 255.0, 65535.0) if image.mode == "F" else (65535.0,)
-    peak = float(values.max())
-    values *= 255 / next((white for white in whites if peak <= white), peak)
-    values += 0.5
-    return Image.fromarray(values.astype(np.uint8))
-
-
 def to_input(image: Tensor) -> Tensor:
     """uint8 (..., 3, H, W) -> float32 of ImageNet mean 0 and standard deviation 1 per channel.
 
     A fourth channel, an exact mask, becomes the share of each pixel that is landmark.
     """
-    mean, std = (
-        torch.tensor(values, device=image.device)[:, None, None]
-        for values in (IMAGENET_MEAN, IMAGENET_STD)
-    )
+    given = torch.tensor([IMAGENET_MEAN, IMAGENET_STD], device=image.device)
+    mean, std = given[..., None, None]
     values = image.float() / 255
     colours = (values[..., :3, :, :] - mean) / std
     return colours if image.shape[-3] == 3 else torch.cat([colours, values[..., 3:, :, :]], -3)

@@ -1,139 +1,65 @@
 """Every benchmark by one mechanism: the name of a public set under data/, or a folder.
 
-A public set lies in data/test/NAME (cnnimageretrieval's layout, and where `dagf data get` puts it)
-or in data/datasets/NAME (revisitop's). A new one is a loader and a line of `LOADERS`.
+`dagf data get` puts a public set into data/test/NAME: gnd_NAME.json (or a labels.csv) and jpg/.
+Training sets are lists with photographs, which are named by what is in them (SfM) or by an id that
+is never given twice (GLDv2), so the hash of the list stands for a million files.
 """
 
-import re
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pandas as pd
+from numpy.typing import NDArray
 
-from dagf.datasets.benchmark import Benchmark, Query, check_present, from_ground_truth
-from dagf.datasets.folder import LABELS, TRUTH, by_instance, load_folder, read_labels
-from dagf.datasets.manifest import check_counts, read_manifest
-from dagf.datasets.revisited import load_ground_truth, plain_file
+from dagf.datasets.benchmark import (
+    Benchmark,
+    Query,
+    TrainingSet,
+    check_present,
+    from_ground_truth,
+)
+from dagf.datasets.folder import has_labels, hold_out, load_folder, read_csv, read_labels
+from dagf.datasets.manifest import read_manifest
 from dagf.errors import UserError, choose
+from dagf.files import content_hash, file_sha256, read_json
 
-LAYOUTS = ("test", "datasets")
-PHOTOGRAPHS_OF = {"roxford5k": "oxford5k", "rparis6k": "paris6k"}  # those of the classic sets
-# Files of Paris6k that cannot be decoded: no version of the ground truth names them.
-CORRUPT = {
-    f"paris_{name}"
-    for name in (  # noqa: SIM905
-        "louvre_000136 louvre_000146 moulinrouge_000422 museedorsay_001059 notredame_000188 "
-        "pantheon_000284 pantheon_000960 pantheon_000974 pompidou_000195 pompidou_000196 "
-        "pompidou_000201 pompidou_000467 pompidou_000640 sacrecoeur_000299 sacrecoeur_000330 "
-        "sacrecoeur_000353 triomphe_000662 triomphe_000833 triomphe_000863 triomphe_000867"
-    ).split()
+HELD_SEED = 2023  # which landmarks of GLDv2 are held out
+SFM = "retrieval-SfM-120k"
+GET_AGAIN = "get the set again with `dagf data get`"
+PUBLIC = (
+    *("oxford5k", "paris6k", "roxford5k", "rparis6k"),  # r: revisited, on the others' photographs
+    *("holidays", "holidays-upright", "ukbench", "grocery"),
+)
+TRAINING_SETS = {"sfm120k": "train/retrieval-SfM-120k", "gldv2": "train/gldv2"}
+CAVEATS = {  # what must stand beside every figure of a network that was trained on a set
+    "gldv2": "Trained on Google Landmarks v2, which overlaps the test sets: 38 of the 70 "
+    "evaluation images of ROxford5k and 36 of the 70 of RParis6k show landmarks of 18 of its "
+    "classes (arXiv 2404.01524).",
 }
-
-
-def load_oxford(name: str, home: Path) -> Benchmark:
-    """Load Oxford5k, Paris6k (Philbin et al., 2007, 2008) or a revisited set (Radenovic, 2018).
-
-    The ground truth is gnd_NAME.json or .pkl in `home`, else (classic) the authors' text files, in
-    `home`, in its folder `gt`, or in NAME-gt beside it. Photographs lie in `jpg`, of `home` or of
-    the classic set beside it. In the classic sets the query stays in the database, as 'ok'.
-    """
-    classic = PHOTOGRAPHS_OF.get(name, name)
-    root = home / "jpg" if (home / "jpg").is_dir() else home.parent / classic / "jpg"
-    truth = plain_file(home, f"gnd_{name}")
-    if truth.is_file():
-        return from_ground_truth(name, root, load_ground_truth(truth), truth)
-    for folder in (home, home / "gt", home.with_name(f"{name}-gt")):
-        if classic == name and any(folder.glob("*_query.txt")):
-            return from_ground_truth(name, root, _text_truth(folder, root), folder)
-    raise UserError(
-        f"no ground truth of {name}: {truth} does not exist; get it with `dagf data get`"
-    )
-
-
-def _text_truth(folder: Path, root: Path) -> dict[str, Any]:
-    """Return imlist, qimlist and gnd from QUERY_query.txt, _good, _ok and _junk of `folder`.
-
-    'ok' is good and ok together. The database is what lies in `root` or has a label, without
-    Paris's corrupt files.
-    """
-    queries, images = [], {path.stem for path in root.glob("*.jpg")}
-    entries: list[dict[str, Any]] = []
-    try:
-        for path in sorted(folder.glob("*_query.txt")):
-            name, *box = path.read_text("utf-8").split()
-            good, ok, junk = (
-                set(path.with_name(path.name.replace("_query", f"_{label}")).read_text().split())
-                for label in ("good", "ok", "junk")
-            )
-            queries.append(name.removeprefix("oxc1_"))  # Oxford's queries have it, and nothing else
-            entries.append({"bbx": [*map(float, box)], "ok": good | ok, "junk": junk})
-            images |= good | ok | junk
-    except (OSError, ValueError) as error:
-        raise UserError(f"cannot read {path} or its labels ({error}): get it again") from None
-    row = {image: index for index, image in enumerate(sorted(images - CORRUPT))}
-    for entry in entries:
-        for label in ("ok", "junk"):
-            entry[label] = [row[image] for image in entry[label] - CORRUPT]
-    return {"imlist": [*row], "qimlist": queries, "gnd": entries}
-
-
-def load_holidays(name: str, home: Path) -> Benchmark:
-    """Load INRIA Holidays (Jegou et al., ECCV 2008), the original or the "upright" photographs.
-
-    home/jpg holds NNNNMM.jpg: NNNN the group, MM its photographs from 00. The first is the query,
-    and stays in the database as junk for itself. Results of the two versions differ.
-    """
-    images = _grouped(name, home / "jpg", r"(\d{4})\d\d\.jpg")
-    made = by_instance(name, home / "jpg", images.drop_duplicates("instance"), images)
-    own = [(query.file, query.positives) for query in made.queries]
-    queries = [Query(file, {"ok": rows[1:], "junk": rows[:1]}) for file, rows in own]
-    return replace(made, queries=tuple(queries))
-
-
-def load_ukbench(name: str, home: Path) -> Benchmark:
-    """Load UKBench (Nister, Stewenius, CVPR 2006): full/ukbenchNNNNN.jpg, NNNNN // 4 the group.
-
-    Each photograph is a query, and its own is one of the four to be found.
-    """
-    images = _grouped(name, home / "full", r"ukbench(\d{5})\.jpg", size=4)
-    return by_instance(name, home / "full", images, images)
-
-
-def _grouped(name: str, root: Path, pattern: str, size: int = 1) -> pd.DataFrame:
-    """Return the sorted files of `root`, and their groups: the number in a name // size."""
-    files = sorted(path.name for path in root.glob("*.jpg"))
-    if not files:
-        raise UserError(
-            f"the images of {name} are not in {root}: unpack them there, without sub-folders"
-        )
-    if foreign := [file for file in files if not re.fullmatch(pattern, file)]:
-        raise UserError(f"{root / foreign[0]} is no image of {name}: move it away")
-    table = pd.DataFrame({"file": files, "role": "query"})
-    table["instance"] = table["file"].str.extract(pattern, expand=False).astype(int) // size
-    return table
-
-
-LOADERS: Mapping[str, Callable[[str, Path], Benchmark]] = {
-    "oxford5k": load_oxford,
-    "paris6k": load_oxford,
-    "roxford5k": load_oxford,
-    "rparis6k": load_oxford,
-    "holidays": load_holidays,
-    "holidays-upright": load_holidays,
-    "ukbench": load_ukbench,
-    "grocery": lambda name, home: load_folder(home, name),
-}
-
-
 DISTRACTORS: Mapping[str, tuple[str, str]] = {  # folder of data/, and its images
     "r1m": ("distractors/revisitop1m", "jpg/**/*"),
     "oxford100k": ("distractors/oxford100k", "**/*.jpg"),
 }
 
 
-def spelled(what: str, names: Iterable[str] = LOADERS, kind: str = "benchmark") -> str:
+def check_counts(name: str, found: Mapping[str, int], data: Path) -> None:
+    """Raise `UserError` where a public set does not hold what the manifest in `data` says."""
+    expected = read_manifest(data / "manifest.json")[name].counts
+    wrong = [
+        f"{found.get(what, 0)} {what} (expected {count})"
+        for what, count in expected.items()
+        if found.get(what, 0) != count
+    ]
+    if wrong:
+        raise UserError(
+            f"{name} has {', '.join(wrong)}: it is not whole or another version, get it again"
+        )
+
+
+def spelled(what: str, names: Iterable[str] = PUBLIC, kind: str = "benchmark") -> str:
     """Return `what` as the study keeps it: one of `names` in small letters, or a whole path.
 
     Raise `UserError` for what is neither, with the nearest name.
@@ -146,46 +72,42 @@ def spelled(what: str, names: Iterable[str] = LOADERS, kind: str = "benchmark") 
         raise UserError(f"{error}; or name a folder that exists") from None
 
 
+def folders_of(what: str, data: Path) -> list[Path]:
+    """Return the folders under `data` that hold a part of a public set; none for others."""
+    if what in DISTRACTORS:
+        return [data / DISTRACTORS[what][0]]
+    names = {what, what.removeprefix("r")} if what in PUBLIC else ()
+    return [data / "test" / name for name in sorted(names)]
+
+
 def place(what: str, data: Path) -> Path:
     """Return the folder of a benchmark: of a public set under `data`, or the named one itself.
 
     Raise `UserError` as `spelled`, and for a public set that is not there.
     """
     what = spelled(what)
-    if what not in LOADERS:
-        return Path(what)
-    homes = [data / layout / what for layout in LAYOUTS]
-    if home := next(filter(Path.is_dir, homes), None):
-        return home
-    raise UserError(f"{what} is not in {homes[0]}: get it with `dagf data get {what}`")
-
-
-def folders_of(what: str, data: Path) -> list[Path]:
-    """Return the folders under `data` that hold a part of a public set; none for others."""
-    if what in DISTRACTORS:
-        return [data / DISTRACTORS[what][0]]
-    names = {what, PHOTOGRAPHS_OF.get(what, what)} & LOADERS.keys()
-    homes = [data / layout / name for layout in LAYOUTS for name in sorted(names)]
-    return [home for home in homes if home.is_dir()]
+    home = data / "test" / what if what in PUBLIC else Path(what)
+    if not home.is_dir():
+        raise UserError(f"{what} is not in {home}: get it with `dagf data get {what}`")
+    return home
 
 
 def open_benchmark(what: str, data: Path, distractors: Sequence[str] = ()) -> Benchmark:
     """Return the benchmark `what`, a public set under `data` or a folder, with further distractors.
 
-    A folder is taken for a public set where it has its name and no labels of its own. Raise
-    `UserError` for anything that is missing, not as it must be, or two sets mixed up.
+    Raise `UserError` for anything that is missing, not as it must be, or two sets mixed up.
     """
-    home = place(what, data)
-    name = home.name.lower().replace("_", "-")
-    if name in LOADERS and not any((home / file).exists() for file in (LABELS, TRUTH)):
-        benchmark = LOADERS[name](name, home)
-        check_counts(benchmark, read_manifest(data / "manifest.json"))
-        check_present(name, benchmark.root, benchmark.files, "unpack the whole archive there")
+    home, name = place(what, data), spelled(what)
+    if name in PUBLIC and not has_labels(home):
+        root = home.with_name(name.removeprefix("r")) / "jpg"
+        benchmark = from_ground_truth(name, root, home / f"gnd_{name}.json")
+        check_present(name, root, benchmark.files, GET_AGAIN)
     else:
         benchmark = load_folder(home)
+    if name in PUBLIC:
+        check_counts(name, benchmark.counts, data)
     extra = [file for one in distractors for file in distractor_files(one, data)]
-    both = set(map(Path.absolute, benchmark.database_paths)) & set(map(Path.absolute, extra))
-    if both:
+    if both := {*benchmark.database_paths} & {*extra}:
         raise UserError(f"{len(both)} distractors, as {min(both)}, are in {name}: name another set")
     return replace(benchmark, distractors=(*benchmark.distractors, *extra))
 
@@ -207,3 +129,85 @@ def distractor_files(what: str, data: Path) -> list[Path]:
     if not files:
         raise UserError(f"{what} has no image here: {remedy}")
     return files
+
+
+def open_training_set(name: str, data: Path, held_out: int) -> TrainingSet:
+    """Return a public training set; a `UserError` says how to get what is missing.
+
+    held_out: the number of landmarks to validate on, of a set without a split of its own.
+    """
+    folder = data / TRAINING_SETS[choose("training set", name, TRAINING_SETS)]
+    if not folder.is_dir():
+        raise UserError(f"{name} is not in {folder}: run `dagf data get {name}`")
+    found = load_sfm(folder) if name == "sfm120k" else load_gldv2(folder, held_out)
+    kept = found.validation
+    queries = {query.file for query in kept.queries} - {*kept.database}
+    check_counts(name, {"images": len(found.files) + len(kept.database) + len(queries)}, data)
+    return found
+
+
+def image_path(cid: str) -> str:
+    """Return where the photograph of a content id lies under `ims`."""
+    return f"{cid[-2:]}/{cid[-4:-2]}/{cid[-6:-4]}/{cid}"
+
+
+def load_sfm(folder: Path) -> TrainingSet:
+    """Load retrieval-SfM-120k from `folder`: its list, and the photographs in `ims/`.
+
+    Clusters are its landmarks. A pair whose query and positive are one file teaches nothing and is
+    left out (47 of the 181,697). The validation queries are those of the list's own split; what
+    shares their cluster without being a listed positive is junk.
+    """
+    path, root = folder / f"{SFM}.json", folder / "ims"
+    lists = read_json(path, GET_AGAIN)
+    files, pairs = _listed(path, lists["train"])
+    database, asked = _listed(path, lists["val"])
+    groups, queries = np.array(lists["val"]["cluster"]), []
+    for query in np.unique(asked[:, 0]):
+        positives = np.setdiff1d(asked[asked[:, 0] == query, 1], [query])
+        same = np.flatnonzero(groups == groups[query])
+        labels = {"ok": positives, "junk": np.setdiff1d(same, positives)}
+        queries.append(Query(database[query], labels))
+    return TrainingSet(
+        tuple(root / file for file in files),
+        tuple(pd.factorize(np.array(lists["train"]["cluster"]), sort=True)[0].tolist()),
+        Benchmark(f"{SFM}-validation", root, tuple(database), tuple(queries)),
+        f"{SFM}-{file_sha256(path)[:12]}",
+        tuple((query, positive) for query, positive in pairs.tolist() if query != positive),
+    )
+
+
+def load_whitening_split(data: Path) -> tuple[list[Path], NDArray[np.int64]]:
+    """Return files, and rows (M, 2) of matching pairs of them, of SfM's whitening split."""
+    folder = data / TRAINING_SETS["sfm120k"]
+    path = folder / f"{SFM}-whiten.json"
+    files, pairs = _listed(path, read_json(path, GET_AGAIN))
+    return [folder / "ims" / file for file in files], pairs
+
+
+def _listed(path: Path, part: Mapping[str, Any]) -> tuple[list[str], NDArray[np.int64]]:
+    """Return the photographs of a part of SfM's list, and its pairs (M, 2), query and positive."""
+    files = [image_path(cid) for cid in part["cids"]]
+    check_present(path, path.parent / "ims", files, GET_AGAIN)
+    return files, np.array([part["qidxs"], part["pidxs"]], np.int64).T
+
+
+def load_gldv2(folder: Path, held_out: int) -> TrainingSet:
+    """Load Google Landmarks v2 clean: train_clean.csv, a landmark a line, and `train/`.
+
+    It has no validation split: `held_out` landmarks are kept for it (`hold_out`).
+    """
+    path, root = folder / "train_clean.csv", folder / "train"
+    table = read_csv(path, ("landmark_id", "images"))
+    rows = table.assign(instance=table["landmark_id"], file=table["images"].str.split())
+    rows = rows.explode("file", ignore_index=True)
+    rows["file"] = [f"{i[0]}/{i[1]}/{i[2]}/{i}.jpg" for i in rows["file"]]
+    check_present(path, root, rows["file"], GET_AGAIN)
+    kept, validation = hold_out("gldv2-validation", root, rows, held_out, HELD_SEED)
+    held = {*rows["instance"]} - {*kept["instance"]}
+    return TrainingSet(
+        tuple(root / file for file in kept["file"]),
+        tuple(pd.factorize(kept["instance"])[0].tolist()),
+        validation,
+        content_hash(["gldv2", file_sha256(path), sorted(held)]),
+    )

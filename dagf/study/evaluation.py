@@ -12,7 +12,7 @@ from dagf import paths
 from dagf.datasets.batches import image_batches, query_batches
 from dagf.datasets.benchmark import Benchmark
 from dagf.datasets.images import ImageSpec
-from dagf.datasets.training_sets import TRAINING_SETS, load_whitening_split
+from dagf.datasets.public import load_whitening_split
 from dagf.devices import device
 from dagf.distributed import process_group
 from dagf.errors import UserError, choose
@@ -83,8 +83,8 @@ def split_whitening(encode: nn.Module, spec: EvaluationSpec) -> Whitening:
     Raises `UserError` where the split is not here, or has fewer pairs than descriptors have
     dimensions.
     """
-    known = choose("training set with a whitening split", spec.whitening, ("sfm120k",))
-    files, pairs = load_whitening_split(paths.data() / TRAINING_SETS[known].folder)
+    choose("training set with a whitening split", spec.whitening, ("sfm120k",))
+    files, pairs = load_whitening_split(paths.data())
     batches = image_batches(files, spec.image)
     return learned_whitening(extract(encode, batches, len(files), "whitening split"), pairs)
 

@@ -67,7 +67,7 @@ class Profile:
     alone. off_the_shelf: arms to evaluate untrained, on a pretrained backbone. scales: of the
     test-time image pyramid. held_out: instances of a photograph folder, or of a training set
     without a validation split, kept for validation. training_set: a public set to train on
-    (`dagf.datasets.training_sets`). test_image: where test images have another size. whitening: the
+    (`dagf.datasets.public`). test_image: where test images have another size. whitening: the
     training set on whose whitening split a learned whitening is learned, '' for none. scale: of 07.
     """
 

@@ -19,10 +19,9 @@ from dagf import paths
 from dagf.datasets.benchmark import Benchmark, TrainingSet
 from dagf.datasets.checks import check_apart_from, check_disjoint, copies, files_hash
 from dagf.datasets.contents import Contents, remembered
-from dagf.datasets.folder import has_labels, has_truth, read_labels, validation_split
-from dagf.datasets.public import open_benchmark, place
+from dagf.datasets.folder import has_labels, has_truth, hold_out, numbered, read_labels
+from dagf.datasets.public import CAVEATS, open_benchmark, open_training_set, place
 from dagf.datasets.toytown import load_toytown, open_toytown, toytown_training
-from dagf.datasets.training_sets import TRAINING_SETS, open_training_set
 from dagf.devices import on_device
 from dagf.errors import UserError
 from dagf.files import content_hash, existing_file, file_sha256
@@ -78,7 +77,7 @@ class Study:
     @property
     def caveat(self) -> str:
         """What must stand beside every figure of what is trained here; '' where nothing must."""
-        return TRAINING_SETS[self.profile.training_set].caveat if self.profile.training_set else ""
+        return CAVEATS.get(self.profile.training_set, "")
 
     @property
     def facts(self) -> dict[str, str]:
@@ -395,9 +394,12 @@ def photograph_training(folder: Path, profile: Profile, contents: Contents) -> T
 
     None where the folder has none.
     """
-    if "train" not in read_labels(folder)["role"].tolist():
+    rows = read_labels(folder).query("role == 'train'").sort_values("file")
+    if rows.empty:
         return None
-    files, labels, validation = validation_split(folder, profile.held_out, VALIDATION_SEED)
+    name = f"{folder.resolve().name}-validation"
+    rows, validation = hold_out(name, folder, rows, profile.held_out, VALIDATION_SEED)
+    files, labels = numbered(folder, rows)
     check_apart_from(files, validation, contents)
     sums = [contents.sha256(file) for file in files]
     everything = content_hash([files_hash(validation, contents), sums, labels])

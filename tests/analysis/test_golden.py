@@ -16,8 +16,8 @@ from dagf.analysis.tables import PUBLISHED, read_published
 from dagf.cli import main
 from dagf.datasets.benchmark import from_ground_truth
 from dagf.datasets.manifest import read_manifest
-from dagf.datasets.revisited import load_ground_truth
 from dagf.errors import UserError
+from dagf.files import read_json
 from dagf.paths import ROOT
 
 HERE = Path(__file__).parents[2]
@@ -36,7 +36,8 @@ def project(shared_data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) 
     features.mkdir(parents=True)
     shutil.copyfile(HERE / "data" / "manifest.json", tmp_path / "data" / "manifest.json")
     for seed, (name, size) in enumerate(SIZES.items()):
-        (features / f"gnd_{name}.pkl").symlink_to(shared_data / "ground_truth" / f"gnd_{name}.pkl")
+        file = f"gnd_{name}.json"
+        (features / file).symlink_to(shared_data / "ground_truth" / file)
         savemat(
             features / f"{name}_resnet_rsfm120k_gem.mat",
             {"Q": columns(70, 10 + seed), "X": columns(size, seed)},
@@ -50,7 +51,7 @@ def theirs(project: Path) -> dict[tuple[str, str, str], float]:
     """What revisitop's example does: arg-sort, junk taken out, loops over queries, positives."""
     found: dict[tuple[str, str, str], float] = {}
     for name, dataset in (("roxford5k", "ROxford5k"), ("rparis6k", "RParis6k")):
-        truth = load_ground_truth(project / "data" / "features" / f"gnd_{name}.pkl")["gnd"]
+        truth = read_json(project / "data" / "features" / f"gnd_{name}.json")["gnd"]
         queries, database = read_descriptors(
             project / "data" / "features" / f"{name}_resnet_rsfm120k_gem.mat"
         )
@@ -137,11 +138,11 @@ def refused(result: Result) -> str:
 
 def test_what_is_not_here_names_the_command(project: Path) -> None:
     publish(project, {("ROxford5k", "Easy", "mAP"): 1.0})
-    (project / "data" / "features" / "gnd_roxford5k.pkl").unlink()
+    (project / "data" / "features" / "gnd_roxford5k.json").unlink()
     line = refused(golden())
-    assert "gnd_roxford5k.pkl not in" in line and "`dagf data get revisited-features`" in line
+    assert "gnd_roxford5k.json not in" in line and "`dagf data get revisited-features`" in line
     shutil.rmtree(project / "data" / "features")
-    assert "roxford5k_resnet_rsfm120k_gem.mat, gnd_roxford5k.pkl not in" in refused(golden())
+    assert "roxford5k_resnet_rsfm120k_gem.mat, gnd_roxford5k.json not in" in refused(golden())
 
 
 def test_golden_stands_alone() -> None:
@@ -226,7 +227,7 @@ def test_a_broken_file_is_refused(tmp_path: Path) -> None:
 def test_ground_truth_of_another_version_is_refused(project: Path) -> None:
     publish(project, {("ROxford5k", "Easy", "mAP"): 1.0})
     features = project / "data" / "features"
-    (features / "gnd_roxford5k.pkl").unlink()
-    (features / "gnd_roxford5k.pkl").symlink_to((features / "gnd_rparis6k.pkl").resolve())
+    (features / "gnd_roxford5k.json").unlink()
+    (features / "gnd_roxford5k.json").symlink_to((features / "gnd_rparis6k.json").resolve())
     with pytest.raises(UserError, match="another version"):
         check_golden()

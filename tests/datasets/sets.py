@@ -1,21 +1,21 @@
 """Miniature copies of the public sets' real layouts: their folders, file names and truth."""
 
+import io
 import json
 import pickle
+import tarfile
+import zipfile
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
+import pytest
 from PIL import Image
 
-from dagf.datasets.manifest import Counts
+from dagf.datasets.convert import convert_public
 from tests.fixtures import photograph
 
 OXFORD = [f"all_souls_{n:06d}" for n in range(4)] + [f"oxford_{n:06d}" for n in range(3)]
-TEXTS = {  # of the query all_souls_1, then of oxford_1
-    "all_souls_1": ("oxc1_all_souls_000001 1.5 2 30 28.25", [0, 1], [2], [3]),
-    "oxford_1": ("oxc1_oxford_000000 0 0 32 32", [4], [5], []),
-}
 PICKLE = {
     "imlist": OXFORD,
     "qimlist": ["all_souls_000001", "oxford_000000"],
@@ -30,27 +30,23 @@ REVISITED = {
     "gnd": [{"bbx": [1, 2, 30, 31], "easy": [0], "hard": [1], "junk": [2]}],
 }
 HOLIDAYS = ["100000", "100001", "100002", "100100", "100101"]
+CLASSIC = {"queries": 2, "database": 7, "boxes": 2, "ok": 5, "junk": 1}
+GRADED = {"queries": 1, "database": 6, "boxes": 1, "easy": 1, "hard": 1, "junk": 1}
+UPRIGHT = {"queries": 2, "database": 5, "ok": 3, "junk": 2}
 SMALL = {  # what the miniatures hold
-    "oxford5k": Counts(queries=2, database=7, ok=5, junk=1, without={"junk": (1,)}, own="ok"),
-    "paris6k": Counts(queries=2, database=7, ok=5, junk=1, without={"junk": (1,)}, own="ok"),
-    "roxford5k": Counts(queries=1, database=6, easy=1, hard=1, junk=1),
-    "rparis6k": Counts(queries=1, database=6, easy=1, hard=1, junk=1),
-    "holidays": Counts(queries=2, database=5, ok=3, junk=2, own="junk"),
-    "ukbench": Counts(queries=8, database=8, ok=32, own="ok"),
-    "grocery": Counts(queries=6, database=14, ok=42),
-}
-
-
+    "oxford5k": CLASSIC, "paris6k": CLASSIC, "roxford5k": GRADED, "rparis6k": GRADED,
+    "holidays": UPRIGHT, "holidays-upright": UPRIGHT,
+    "ukbench": {"queries": 8, "database": 8, "ok": 32},
+    "grocery": {"queries": 6, "database": 14, "ok": 42},
+}  # fmt: skip
 MANIFEST = Path(__file__).parents[2] / "data" / "manifest.json"
 
 
 def write_manifest(data: Path) -> None:
-    """The manifest as it is, but for the counts of the miniatures and lists of any size."""
+    """The manifest as it is, but for the counts of the miniatures."""
     whole = json.loads(MANIFEST.read_text(encoding="utf-8"))
-    for one in whole["sets"]:
-        one["expected"].pop("lists", None)
-        if one["name"] in SMALL:
-            one["expected"]["benchmark"] = SMALL[one["name"]].model_dump()
+    for one in whole:
+        one["counts"] = SMALL.get(one["name"], {})
     data.mkdir(parents=True, exist_ok=True)
     (data / "manifest.json").write_text(json.dumps(whole))
 
@@ -65,39 +61,26 @@ def write_images(folder: Path, names: Iterable[str], size: int = 32) -> None:
         photograph(instance, view, size).save(path, quality=92)
 
 
-def write_text_truth(folder: Path, prefix: str = "") -> None:
-    """The text files of the classic sets; names are those of `OXFORD` behind `prefix`."""
-    folder.mkdir(parents=True, exist_ok=True)
-    for stem, (query, *labels) in TEXTS.items():
-        (folder / f"{stem}_query.txt").write_text(query.replace("oxc1_", prefix or "oxc1_") + "\n")
-        for label, rows in zip(("good", "ok", "junk"), labels, strict=True):
-            (folder / f"{stem}_{label}.txt").write_text(
-                "".join(f"{prefix}{OXFORD[row]}\n" for row in rows)
-            )
-
-
-def write_pickle(path: Path, truth: dict[str, Any]) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_bytes(pickle.dumps(truth, 2))
-
-
-def write_set(name: str, data: Path, layout: str = "test") -> Path:
-    """The miniature of a public set under data/LAYOUT, with what it needs; its own folder."""
-    home = data / layout / name
+def write_set(name: str, data: Path) -> Path:
+    """The miniature of a public set as `dagf data get` lays it out, with what it needs."""
+    home = data / "test" / name
     home.mkdir(parents=True, exist_ok=True)
     write_manifest(data)
-    if name in ("oxford5k", "paris6k"):
-        write_images(home / "jpg", [f"{one}.jpg" for one in OXFORD])
-        write_pickle(home / f"gnd_{name}.pkl", PICKLE)
-    elif name in ("roxford5k", "rparis6k"):
-        write_images(data / layout / name[1:] / "jpg", [f"{one}.jpg" for one in OXFORD])
-        write_pickle(home / f"gnd_{name}.pkl", REVISITED)
+    photographs, names = home / "jpg", [f"{one}.jpg" for one in OXFORD]
+    if name in ("roxford5k", "rparis6k"):
+        photographs = data / "test" / name[1:] / "jpg"
     elif name.startswith("holidays"):
-        write_images(home / "jpg", [f"{one}.jpg" for one in HOLIDAYS])
+        names = [f"{one}.jpg" for one in HOLIDAYS]
     elif name == "ukbench":
-        write_images(home / "full", [f"ukbench{number:05d}.jpg" for number in range(8)])
-    else:
+        names = [f"ukbench{number:05d}.jpg" for number in range(8)]
+    if name == "grocery":
         write_grocery(home)
+    else:
+        write_images(photographs, names)
+    if name in ("oxford5k", "paris6k", "roxford5k", "rparis6k"):
+        truth = REVISITED if name.startswith("r") else PICKLE
+        (home / f"gnd_{name}.pkl").write_bytes(pickle.dumps(truth, 2))
+    convert_public(name, home)
     return home
 
 
@@ -151,3 +134,35 @@ def white(path: Path, width: int, height: int) -> Path:
     path.parent.mkdir(parents=True, exist_ok=True)
     Image.new("RGB", (width, height), "white").save(path)
     return path
+
+
+def make_tar(path: Path, files: dict[str, bytes], mode: str = "w:gz") -> Path:
+    """A tar of the given files."""
+    with tarfile.open(path, mode) as tar:  # type: ignore[call-overload]
+        for name, content in files.items():
+            info = tarfile.TarInfo(name)
+            info.size = len(content)
+            tar.addfile(info, io.BytesIO(content))
+    return path
+
+
+def make_zip(path: Path, files: dict[str, bytes]) -> Path:
+    """A zip of the given files."""
+    with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as packed:
+        for name, content in files.items():
+            packed.writestr(name, content)
+    return path
+
+
+def mat(path: Path) -> dict[str, Any]:
+    """A .mat ground truth, from 1, in our form from 0."""
+    raw = pytest.importorskip("scipy.io").loadmat(path)
+    names = [str(one[0]) for one in raw["imlist"].ravel()]
+    gnd = []
+    for entry in raw["gnd"].ravel():
+        one = {key: [int(row) - 1 for row in entry[key].ravel()] for key in ("ok", "junk")}
+        if "bbx" in entry.dtype.names:
+            one["bbx"] = entry["bbx"].ravel().tolist()
+        gnd.append(one)
+    queries = [names[int(one) - 1] for one in raw["qidx"].ravel()]
+    return {"imlist": names, "qimlist": queries, "gnd": gnd}

@@ -1,6 +1,5 @@
 """Copies, photographs that are trained and tested on, and boxes outside images are named."""
 
-import pickle
 import re
 import shutil
 from collections.abc import Callable
@@ -38,10 +37,10 @@ TRAINED = r"would be trained on and, as .*, tested on"
 @pytest.mark.parametrize(
     ("source", "line", "match"),
     [
-        ("5-0.jpg", "i5,database", QUERY + r"jpg/copy\.jpg, in the database"),
+        ("5-0.jpg", "i5,database", QUERY + r".*copy\.jpg, in the database"),
         ("5-0.jpg", ",distractor", QUERY + r".*jpg/copy\.jpg, a distractor"),
-        ("5-1.jpg", ",distractor", RIGHT + r".*copy\.jpg, a distractor, wrong"),
-        ("5-1.jpg", "i6,database", RIGHT + r"jpg/copy\.jpg, in the database, wrong"),
+        ("5-1.jpg", ",distractor", RIGHT + r".*copy\.jpg, a distractor"),
+        ("5-1.jpg", "i6,database", RIGHT + r".*copy\.jpg, in the database"),
         ("5-1.jpg", "i5,database", ""),  # two rows that are alike, and right
         ("other-0.jpg", ",distractor", ""),
         ("0-1.jpg", "i5,database", rf"0-1\.jpg {TRAINED}"),
@@ -107,7 +106,7 @@ def with_truth(folder: Path) -> Path:
 
 def test_a_query_in_the_database_of_a_ground_truth_is_named(tmp_path: Path) -> None:
     folder = with_truth(tmp_path / "mine")
-    match = r"0-0\.jpg is a query and, as jpg/0-0\.jpg, in .* out, or give it the label"
+    match = r"0-0\.jpg is a query and, as .*jpg/0-0\.jpg, in .* out, or label both alike"
     with pytest.raises(UserError, match=match):
         check(str(folder), tmp_path)
 
@@ -135,7 +134,7 @@ def test_a_box_outside_its_image_is_named_with_the_size(tmp_path: Path, box: lis
     home = write_set("oxford5k", tmp_path)
     white(home / "jpg" / "oxford_000000.jpg", 40, 32)
     truth = {**PICKLE, "gnd": [PICKLE["gnd"][0], {**PICKLE["gnd"][1], "bbx": box}]}  # type: ignore[dict-item]
-    (home / "gnd_oxford5k.pkl").write_bytes(pickle.dumps(truth, 2))
+    write_json(home / "gnd_oxford5k.json", truth)
     with pytest.raises(UserError, match=r"oxford_000000\.jpg.* 40 x 32"):
         check("oxford5k", tmp_path)
 
@@ -143,8 +142,7 @@ def test_a_box_outside_its_image_is_named_with_the_size(tmp_path: Path, box: lis
 def test_distractors_are_counted(tmp_path: Path) -> None:
     white(tmp_path / "distractors" / "revisitop1m" / "jpg" / "0" / "a.jpg", 8, 8)
     write_manifest(tmp_path)
-    said = ["distractor: 1 images", "1 files jpg/**/* (expected 1001001)"]
-    assert check("R1M", tmp_path) == said
+    assert check("R1M", tmp_path) == ["distractor: 1 images"]
 
 
 def test_a_drawing_that_changed_is_named(
@@ -157,12 +155,12 @@ def test_a_drawing_that_changed_is_named(
     file = min((root / "test" / "jpg").glob("*.jpg"))
     before = file.read_bytes()
     Image.new("RGB", (48, 48)).save(file)
-    match = f"files in {root} were changed since it was drawn: delete {root}"
+    match = f"files in {root} were changed since it was drawn: delete it and run `dagf data make`"
     for opened in (lambda: check(str(root), tmp_path), lambda: open_study(profile())):
         with pytest.raises(UserError, match=match):
             opened()
     file.write_bytes(before)  # the same picture at another time
     assert open_study(profile()).toytown == root
-    (root / "spec.json").write_text("{}")
-    with pytest.raises(UserError, match=r"spec\.json does not describe a Toytown .*: delete"):
+    file.unlink()
+    with pytest.raises(UserError, match=match):
         check(str(root), tmp_path)

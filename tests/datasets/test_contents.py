@@ -15,9 +15,8 @@ from dagf.errors import UserError
 def folder(tmp_path: Path) -> Path:
     """Two files of one size, and a ground truth."""
     (tmp_path / "photos" / "jpg").mkdir(parents=True)
-    for name, content in (("a.bmp", b"one"), ("b.bmp", b"two")):
-        (tmp_path / "photos" / "jpg" / name).write_bytes(content)
-    (tmp_path / "photos" / "labels.csv").write_text("file,instance,role\n")
+    for name, content in (("jpg/a.bmp", "one"), ("jpg/b.bmp", "two"), ("labels.csv", "file")):
+        (tmp_path / "photos" / name).write_text(content)
     return tmp_path / "photos"
 
 

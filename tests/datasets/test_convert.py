@@ -1,16 +1,28 @@
 """Other people's ground truth becomes ours, and what cannot is told in one line."""
 
+import csv
+import json
+import pickle
+import re
+import shutil
+import struct
+from collections import defaultdict
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from dagf.datasets.convert import convert
-from dagf.datasets.folder import load_folder, read_labels, training_images
+from dagf.datasets.benchmark import from_ground_truth
+from dagf.datasets.convert import convert, convert_public, grocery_labels, groups, unpickled
+from dagf.datasets.folder import load_folder, read_labels
+from dagf.datasets.public import open_benchmark
 from dagf.errors import UserError
 from dagf.retrieval.metrics import evaluate, mean_average_precision
+from tests.datasets.sets import HOLIDAYS, MANIFEST, mat, write_grocery
 
 FILES = [
     *("castle/1.jpg", "castle/2.JPG", "castle/3.png"),
@@ -20,10 +32,9 @@ FILES = [
 
 @pytest.fixture
 def photos(tmp_path: Path) -> Path:
-    for file in FILES:
+    for file in (*FILES, "notes.txt"):
         (tmp_path / "photos" / file).parent.mkdir(parents=True, exist_ok=True)
         (tmp_path / "photos" / file).touch()
-    (tmp_path / "photos" / "notes.txt").touch()
     return tmp_path / "photos"
 
 
@@ -41,57 +52,31 @@ def test_sub_folders_are_instances(photos: Path) -> None:
         "tower/b.jpg": ("tower", "database"), "hut/x.jpg": ("hut", "database"),
         "street.jpg": ("", "distractor"),
     }  # fmt: skip
-    made = load_folder(photos)
-    assert [len(query.labels["ok"]) for query in made.queries] == [2, 1]
-    assert said == [
-        f"{photos / 'labels.csv'}: 7 images of 3 instances",
-        "database: 4 images", "distractor: 1 images", "query: 2 images",
-        "1 instances have one image, which finds nothing and is found by nothing: hut",
-        "no image has the role train: heads are not trained on this folder",
-    ]  # fmt: skip
+    assert [len(query.labels["ok"]) for query in load_folder(photos).queries] == [2, 1]
+    roles = ["database: 4 images", "distractor: 1 images", "query: 2 images"]
+    assert said == [f"{photos / 'labels.csv'}: 7 images of 3 instances", *roles]
 
 
 @pytest.mark.parametrize("mark", [",", ";", "\t"])
 def test_a_csv_with_other_columns(photos: Path, tmp_path: Path, mark: str) -> None:
-    lines = ["id,path,landmark,split", "1,castle/1.jpg,c,probe"]
+    lines = ["id,path,landmark,Role", "1,castle/1.jpg,c,probe"]
     lines += [f"2,{photos}/castle/2.JPG,c,gallery"]
     lines += ["3,tower/a.jpg,t,train", "4,tower/b.jpg,t,train"]
     listing = table(tmp_path / "x.csv", *(line.replace(",", mark) for line in lines))
-    said = convert(photos, listing, {"file": "path", "instance": "landmark", "role": "split"})
+    convert(photos, listing, {"file": "path", "instance": "landmark"})
     assert read_labels(photos)[["file", "role"]].to_numpy().tolist() == [
         ["castle/1.jpg", "query"], ["castle/2.JPG", "database"],
         ["tower/a.jpg", "train"], ["tower/b.jpg", "train"],
     ]  # fmt: skip
-    assert "3 images are in no line, and are not used: castle/3.png, hut/x.jpg, street.jpg" in said
-    assert not any("role train" in line for line in said)
-
-
-def test_columns_may_have_large_letters(photos: Path, tmp_path: Path) -> None:
-    """Without the roles that it gives, the list would be another benchmark."""
-    lines = ["File,instance,Role,PATH", "castle/1.jpg,c,train,", "tower/a.jpg,t,query,"]
-    convert(photos, table(tmp_path / "x.csv", *lines, "tower/b.jpg,t,database,"))
-    assert read_labels(photos)["role"].tolist() == ["train", "query", "database"]
-    both = ["file,instance,role,Role", "castle/1.jpg,c,query,train"]
-    listing = table(tmp_path / "x.csv", *both, "castle/2.JPG,c,database,train")
-    convert(photos, listing, force=True)
-    assert read_labels(photos)["role"].tolist() == ["query", "database"]
-    convert(photos, listing, {"role": "Role"}, force=True)  # what is named explicitly wins
-    assert read_labels(photos)["role"].tolist() == ["train", "train"]
-    (photos / "labels.csv").unlink()
-    lines = ["Query,Positives,JUNK", "castle/1.jpg,castle/2.JPG,hut/x.jpg"]
-    convert(photos, table(tmp_path / "x.csv", *lines))
-    assert [len(query.labels["junk"]) for query in load_folder(photos).queries] == [1]
 
 
 def test_a_training_set_is_no_benchmark(photos: Path, tmp_path: Path) -> None:
     lines = ["file,instance,role", *(f"{file},i,train" for file in FILES[:3])]
-    said = convert(photos, table(tmp_path / "x.csv", *lines))
-    assert "no image is a query: this is a training set, not a benchmark" in said
-    assert len(training_images(photos)[0]) == 3
+    assert convert(photos, table(tmp_path / "x.csv", *lines))[1:] == ["train: 3 images"]
 
 
 def test_pairs(photos: Path, tmp_path: Path) -> None:
-    lines = ["q,refs,junk", "castle/1.jpg,castle/2.JPG castle/1.jpg,castle/3.png"]
+    lines = ["q,refs,junk", "castle/1.jpg,castle/2.JPG; castle/1.jpg,castle/3.png"]
     listing = table(tmp_path / "x.csv", *lines, "tower/a.jpg,castle/1.jpg,", "hut/x.jpg,,")
     said = convert(photos, listing, {"query": "q", "positives": "refs"})
     made = load_folder(photos)
@@ -103,41 +88,20 @@ def test_pairs(photos: Path, tmp_path: Path) -> None:
         for query in made.queries
     ]
     assert found == [("castle/1.jpg", [1], [0, 2]), ("tower/a.jpg", [0], []), ("hut/x.jpg", [], [])]
-    assert said[:3] == [
-        f"{photos / 'ground_truth.json'}: 3 queries, 5 database images", "2 positives, 2 junk",
-        "1 queries have no positive: hut/x.jpg",
-    ]  # fmt: skip
-    assert "no query has a box: whole images are searched for" in said
+    counts = "3 queries, 5 database images"
+    assert said == [f"{photos / 'ground_truth.json'}: {counts}", "2 positives, 2 junk"]
 
 
-def test_names_with_spaces_are_parted_by_semicolons(tmp_path: Path) -> None:
-    for name in ("a b.jpg", "c d.jpg", "q.jpg"):
-        (tmp_path / name).touch()
-    convert(tmp_path, table(tmp_path / "x.csv", "query,positives", "q.jpg,a b.jpg; c d.jpg"))
-    assert [query.labels["ok"].tolist() for query in load_folder(tmp_path).queries] == [[0, 1]]
-
-
-PAIR = "query,positives"
+PAIR, LABELS = "query,positives", "file,instance"
 NEVER: list[tuple[list[str], dict[str, str], str]] = [
-    (["file,instance", "gone.jpg,a", "castle/1.jpg,a"], {}, r"as gone\.jpg: mend the names"),
-    (["file,instance", "../x.jpg,a", "castle/1.jpg,a"], {}, r"'\.\./x\.jpg' is no image in the f"),
+    ([LABELS, "gone.jpg,a", "castle/1.jpg,a"], {}, r"as gone\.jpg: mend the names"),
+    ([LABELS, "../x.jpg,a", "castle/1.jpg,a"], {}, r"'\.\./x\.jpg' is no image in the f"),
     (["file,instance,role", "castle/1.jpg,a,quer"], {}, "did you mean 'query'"),
-    (["file,instance", "castle/1.jpg,a,b"], {}, "more cells than columns"),
-    (["a,b", "castle/1.jpg,a"], {}, r"x\.csv has the columns a, b: say with --column OURS=THEIRS"),
-    (
-        ["a,b", "castle/1.jpg,a"],
-        {"file": "c"},
-        r"x\.csv .* its first line must name c",
-    ),
-    (
-        ["path,instance,file", "x,a,b"],
-        {"file": "path"},
-        "no instance has two images",
-    ),
-    (["file,instance", "castle/1.jpg,a", "castle/2.JPG,b"], {}, "no instance has two images"),
-    (["file,instance"], {}, r"x\.csv has no line"),
+    (["a,b", "castle/1.jpg,a"], {}, r"x\.csv has 1 lines with a, b: say with --column OURS=T"),
+    ([LABELS], {}, r"x\.csv has 0 lines with file, instance"),
+    (["a,b", "castle/1.jpg,a"], {"file": "c"}, r"x\.csv .*it has the columns a, b.* columns c"),
+    ([LABELS, "castle/1.jpg,a", "castle/2.JPG,b"], {}, "no instance has two images"),
     ([PAIR, "castle/1.jpg,1.jpg 2.jpg"], {}, r"names 2 images .* as 1\.jpg, 2\.jpg: mend"),
-    ([PAIR, "castle/1.jpg,"], {}, "has no query with a positive"),
     ([PAIR, "castle/1.jpg,castle/1.jpg"], {}, "has no query with a positive"),
     ([PAIR, *("castle/1.jpg,castle/2.JPG",) * 2], {}, r"the query castle/1\.jpg is in two lines"),
 ]
@@ -155,30 +119,20 @@ def test_what_cannot_be_leaves_nothing(
 
 
 def test_nothing_is_replaced_unless_asked(photos: Path, tmp_path: Path) -> None:
+    with pytest.raises(UserError, match="holds no image"):
+        convert(tmp_path / "nowhere")
     table(photos / "labels.csv", "mine")
     with pytest.raises(UserError, match=r"labels\.csv exists already: give --force to replace it"):
         convert(photos)
     pairs = table(tmp_path / "x.csv", PAIR, "castle/1.jpg,castle/2.JPG")
     with pytest.raises(UserError, match=r"labels\.csv exists, and a folder has one ground truth"):
         convert(photos, pairs, force=True)
-    bad = table(
-        tmp_path / "y.csv", "file,instance,role", "tower/a.jpg,a,query", "hut/x.jpg,b,query"
-    )
-    with pytest.raises(UserError, match=f"^{photos / 'labels.csv'} has no database image"):
-        convert(photos, bad, force=True)
+    lines = ["file,instance,role", "tower/a.jpg,a,query", "hut/x.jpg,b,query"]
+    with pytest.raises(UserError, match=f"^{photos / 'labels.csv'} has no query with a positive"):
+        convert(photos, table(tmp_path / "y.csv", *lines), force=True)
     assert (photos / "labels.csv").read_text() == "mine\n"
     convert(photos, force=True)
     assert len(read_labels(photos)) == 7
-
-
-def test_a_folder_that_cannot_be_one(tmp_path: Path) -> None:
-    with pytest.raises(UserError, match="holds no image"):
-        convert(tmp_path / "nowhere")
-    (tmp_path / "a.jpg").touch()
-    with pytest.raises(UserError, match=r"no instance has two images: put those .* into one sub-f"):
-        convert(tmp_path)
-    with pytest.raises(UserError, match=r"cannot read .*x\.csv"):
-        convert(tmp_path, tmp_path / "x.csv")
 
 
 def test_the_real_corridor(shared_data: Path, tmp_path: Path) -> None:
@@ -200,14 +154,11 @@ def test_the_real_corridor(shared_data: Path, tmp_path: Path) -> None:
     assert mean_average_precision(evaluate(made, -scores), "Classic") < 5
 
 
-@settings(suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(suppress_health_check=[HealthCheck.function_scoped_fixture], max_examples=30)
 @given(st.dictionaries(st.sampled_from(FILES), st.sets(st.sampled_from(FILES)), min_size=1))
 def test_any_pair_list_comes_out_as_it_went_in(photos: Path, pairs: dict[str, set[str]]) -> None:
-    listing = table(
-        photos / "x.csv",
-        "query,positives",
-        *(f"{q},{' '.join(sorted(ok))}" for q, ok in pairs.items()),
-    )
+    lines = [f"{query},{' '.join(sorted(ok))}" for query, ok in pairs.items()]
+    listing = table(photos / "x.csv", PAIR, *lines)
     if not any(ok - {query} for query, ok in pairs.items()):
         with pytest.raises(UserError, match="has no query with a positive"):
             convert(photos, listing, force=True)
@@ -221,3 +172,141 @@ def test_any_pair_list_comes_out_as_it_went_in(photos: Path, pairs: dict[str, se
     assert set(made.database) == (set(FILES) - set(pairs)) | set().union(*pairs.values())
     for query in made.queries:
         assert all(made.database[row] == query.file for row in query.labels["junk"])
+
+
+# Public sets.
+
+
+def test_names_give_the_groups_of_holidays_and_ukbench() -> None:
+    found = groups([f"{one}.jpg" for one in HOLIDAYS], 100)
+    assert found["qimlist"] == ["100000.jpg", "100100.jpg"]
+    assert found["gnd"] == [{"ok": [1, 2], "junk": [0]}, {"ok": [4], "junk": [3]}]
+    files = [f"ukbench{number:05d}.jpg" for number in range(8)]
+    found = groups(files, 4)
+    assert found["imlist"] == found["qimlist"] == files
+    assert [entry["ok"] for entry in found["gnd"]] == [[0, 1, 2, 3]] * 4 + [[4, 5, 6, 7]] * 4
+    assert from_ground_truth("ukbench", Path(), found).fours
+    assert not from_ground_truth("x", Path(), {**found, "qimlist": [*files[1:], "a"]}).fours
+
+
+def test_our_holidays_rule_gives_the_published_ground_truth(shared_data: Path) -> None:
+    truth = mat(shared_data / "ground_truth" / "gnd_holidays.mat")
+    found = groups([f"{name}.jpg" for name in truth["imlist"]], 100)
+    assert found["gnd"] == truth["gnd"]
+    assert found["qimlist"] == [f"{name}.jpg" for name in truth["qimlist"]]
+
+
+PACKED = re.compile(r"images/(test_|val_|iconic_|)(.+)_(\d+|Iconic)\.jpg")
+
+
+def test_a_small_copy_of_the_grocery_store(tmp_path: Path) -> None:
+    write_grocery(tmp_path)
+    roles = defaultdict(list)
+    for _, file, name, role in grocery_labels(tmp_path).itertuples():
+        assert (tmp_path / file).is_file()
+        assert name in file
+        roles[role].append(f"{file.split('/')[1]} {Path(file).stem}")
+    assert roles["query"] == [
+        "test Bravo-Apple-Juice_001", "test Bravo-Apple-Juice_004",
+        "test Tropicana-Juice-Smooth_001", "test Tropicana-Juice-Smooth_004",
+    ]  # fmt: skip
+    iconic = ["Bravo-Apple-Juice_Iconic", "Tropicana-Juice-Smooth_Iconic"]
+    assert [row.split()[1] for row in roles["query-iconic"]] == iconic
+    assert len(roles["database"]) == 3 + 4 + (4 - 2) + (5 - 2) + 1 + 1
+    assert len(roles["train"]) == 2 + 1 + 1 + 2
+    assert not any("Yoghurt" in row for some in roles.values() for row in some)
+    sorts = ["train Anjou_001", "train Anjou_003", "test Anjou_002", "test Anjou_004"]
+    assert roles["train-category"] == sorts
+    (tmp_path / "dataset" / "test.txt").unlink()
+    with pytest.raises(UserError, match=r"dataset is no whole copy of .*test\.txt.*: get it again"):
+        grocery_labels(tmp_path)
+
+
+def test_the_rows_are_those_of_the_measured_labels(shared_data: Path, tmp_path: Path) -> None:
+    """The real layout is built up from what labels.csv tells of it."""
+    with (shared_data / "products" / "labels.csv").open(newline="") as stream:
+        rows = list(csv.DictReader(stream))
+    numbers: dict[str, dict[str, list[int]]] = defaultdict(lambda: defaultdict(list))
+    roles = {row["instance"]: row["role"] for row in rows}
+    for row in rows:
+        part, name, number = PACKED.fullmatch(row["file"]).groups()  # type: ignore[union-attr]
+        assert name == row["instance"]
+        if part != "iconic_":
+            numbers[name][part].append(int(number))
+    kinds = []
+    for place, (name, parts) in enumerate(numbers.items()):
+        # every second photograph, counted through the lists: where a list starts says whether the
+        # last is missing
+        counts = [max(parts.get(part, [0])) for part in ("", "test_", "val_")]
+        if roles[name] == "train-category":
+            for at, (this, following) in enumerate((("", "test_"), ("test_", "val_"))):
+                before = sum(counts[:at])
+                if following in parts and (before + counts[at] + parts[following][0]) % 2 == 0:
+                    counts[at] += 1
+                assert (before + parts[this][0]) % 2 == 1
+        family = {"train": "Milk", "train-category": "Fruit"}.get(roles[name], "Juice")
+        folder = "Fruit" if family == "Fruit" else f"Packages/{family}"
+        kinds.append((name, place, family, 0, folder, tuple(counts)))
+    home = tmp_path / "test" / "grocery"
+    write_grocery(home, kinds, pixels=False)
+    convert_public("grocery", home)
+
+    def packed(file: str) -> str:
+        part = file.split("/")[1]
+        prefix = {"train": "", "iconic-images-and-descriptions": "iconic_"}.get(part, f"{part}_")
+        return f"images/{prefix}{Path(file).name}"
+
+    found = read_labels(home)
+    found["file"] = found["file"].map(packed)
+    assert found.to_dict("records") == rows
+    shutil.copy(MANIFEST, tmp_path)
+    assert open_benchmark("grocery", tmp_path).settings[0].name == "Classic"  # the real counts hold
+    (home / "dataset" / "val.txt").write_text("")
+    convert_public("grocery", home)
+    match = r"grocery has 388 database \(expected 417\), 3508 ok \(expected 3761\)"
+    with pytest.raises(UserError, match=match):
+        open_benchmark("grocery", tmp_path)
+
+
+# Pickles.
+
+TRUTH = {
+    "imlist": ["a", "b", "é"],
+    "qimlist": ["q"],
+    "gnd": [{"bbx": [1, 2.5, 300, 70000], "easy": [0], "hard": [2], "junk": []}],
+}
+
+
+class Bomb:
+    def __init__(self, path: Path) -> None:
+        self.path = path
+
+    def __reduce__(self) -> tuple[Callable[..., Any], tuple[Any, ...]]:
+        return Path.touch, (self.path,)
+
+
+@pytest.mark.parametrize("protocol", range(pickle.HIGHEST_PROTOCOL + 1))
+def test_plain_data_loads_and_code_never_runs(tmp_path: Path, protocol: int) -> None:
+    path, fired = tmp_path / "gnd_x.pkl", tmp_path / "fired"
+    path.write_bytes(pickle.dumps(TRUTH, protocol))
+    convert_public("x", tmp_path)
+    assert json.loads((tmp_path / "gnd_x.json").read_text()) == TRUTH
+    path.write_bytes(pickle.dumps({**TRUTH, "x": Bomb(fired)}, protocol))
+    with pytest.raises(UserError, match=r"gnd_x\.pkl .*it asks for .*, which may run code"):
+        unpickled(path)
+    assert not fired.exists()
+
+
+@pytest.mark.parametrize(
+    "data", [b"", pickle.dumps(TRUTH, 2)[:40], b"\x80\x04\x8e" + struct.pack("<Q", 2**60)]
+)
+def test_a_broken_pickle_is_named(tmp_path: Path, data: bytes) -> None:
+    (tmp_path / "gnd_x.pkl").write_bytes(data)
+    with pytest.raises(UserError, match=r"gnd_x\.pkl is no pickle of plain data"):
+        unpickled(tmp_path / "gnd_x.pkl")
+
+
+@pytest.mark.parametrize("name", ["roxford5k", "rparis6k"])
+def test_the_published_pickle_is_the_published_json(shared_data: Path, name: str) -> None:
+    path = shared_data / "ground_truth" / f"gnd_{name}.pkl"
+    assert unpickled(path) == json.loads(path.with_suffix(".json").read_text())

@@ -1,15 +1,17 @@
 """Labels, ground truth and held-out instances of a folder of one's own photographs."""
 
 import json
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
+import pandas as pd
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from dagf.datasets.benchmark import CLASSIC
-from dagf.datasets.folder import load_folder, read_labels, training_images, validation_split
+from dagf.datasets.folder import hold_out, load_folder, read_labels, training_images
 from dagf.errors import UserError
 
 HEADER = "file,instance,role"
@@ -54,7 +56,7 @@ def test_spreadsheets_habits_are_accepted(tmp_path: Path) -> None:
         ),
         ([*GOOD, "a.jpg,one,query-"], "line 10: 'query-': did you mean 'query'"),
         (["a.jpg,one"], "line 2: '': known: "),
-        (["a.jpg,one,query,more"], "more cells than columns.*names with commas in quotes"),
+        (["a.jpg,one,query,more"], "more cells than columns, and commas in names need quotes"),
         (["a.jpg,one,query", "b.jpg,one,query,more"], "Expected 3 fields in line 3, saw 4"),
         ([",one,query"], "line 2: '' is no image in the folder"),
         (["b/../../a.jpg,one,query"], "line 2: .*a.jpg' is no image in the folder"),
@@ -79,10 +81,13 @@ def test_a_wrong_line_is_named(tmp_path: Path, lines: list[str], match: str) -> 
     ("data", "match"),
     [
         (b"", "No columns to parse"),
-        (b"file;instance;role\n", "has the columns file;instance;role: its first line must"),
-        (b"file,role\na.jpg,query\n", "has the columns file, role: its first line must"),
-        (b"file,instance,role\na.jpg,caf\xe9,query\n", "it must be a CSV in UTF-8"),
-        (None, "does not exist: write a line 'file,instance,role' for each"),
+        (
+            b"file;instance;role\n",
+            "it has the columns file;instance;role.: give a CSV in UTF-8 with",
+        ),
+        (b"file,role\na.jpg,query\n", "it has the columns file, role.* columns file,instance,role"),
+        (b"file,instance,role\na.jpg,caf\xe9,query\n", "give a CSV in UTF-8"),
+        (None, "No such file or directory"),
     ],
 )
 def test_a_wrong_file_is_named(tmp_path: Path, data: bytes | None, match: str) -> None:
@@ -94,27 +99,19 @@ def test_a_wrong_file_is_named(tmp_path: Path, data: bytes | None, match: str) -
 
 
 @pytest.mark.parametrize(
-    ("lines", "match"),
-    [
-        (["a.jpg,one,query"], "has no database image"),
-        (["a.jpg,one,database"], "has no query image"),
-        (["a.jpg,one,query", "b.jpg,two,database"], "has no query with a positive"),
-    ],
+    "lines",
+    [["a.jpg,one,query"], ["a.jpg,one,database"], ["a.jpg,one,query", "b.jpg,two,database"]],
 )
-def test_a_benchmark_needs_queries_that_find_something(
-    tmp_path: Path, lines: list[str], match: str
-) -> None:
-    with pytest.raises(UserError, match=rf"labels\.csv {match}"):
+def test_a_benchmark_needs_queries_that_find_something(tmp_path: Path, lines: list[str]) -> None:
+    with pytest.raises(UserError, match=r"labels\.csv has no query with a positive"):
         load_folder(make(tmp_path, lines))
 
 
 @pytest.mark.parametrize(
     ("change", "match"),
     [
-        ({"qimlist": [], "gnd": []}, "json has no query image"),
-        ({"imlist": [], "gnd": [{"ok": [], "junk": []}]}, "json has no database image"),
         ({"gnd": [{"easy": [], "hard": [], "junk": [0]}]}, "json has no query with a positive"),
-        ({"gnd": [{"Ok": [0], "junk": []}]}, "json: query 'q.jpg': has the keys Ok, junk"),
+        ({"gnd": [{"Ok": [0], "junk": []}]}, "json: gnd.0.Ok: Extra inputs"),
         ({"imlist": ["e"]}, r"json names 1 images that are not in .*, as e\.jpg: mend the names"),
     ],
 )
@@ -128,9 +125,6 @@ def test_a_ground_truth_is_read_instead(tmp_path: Path, change: dict[str, Any], 
     path.write_text(json.dumps(truth | change))
     with pytest.raises(UserError, match=match):
         load_folder(tmp_path)
-    path.write_text("{")
-    with pytest.raises(UserError, match=r"ground_truth\.json is not valid JSON .*; mend it"):
-        load_folder(tmp_path)
     make(tmp_path, GOOD)
     with pytest.raises(UserError, match=r"both labels\.csv and ground_truth\.json"):
         load_folder(tmp_path)
@@ -139,23 +133,22 @@ def test_a_ground_truth_is_read_instead(tmp_path: Path, change: dict[str, Any], 
 def test_training_roles(tmp_path: Path) -> None:
     train = ["t1.jpg,one,train", "t2.jpg,two,train-sorts", "t3.jpg,a,train"]
     folder = make(tmp_path, [*GOOD, *train])
-    assert training_images(folder) == ([folder / "t1.jpg", folder / "t3.jpg"], [1, 0])
+    assert training_images(folder, "train") == ([folder / "t1.jpg", folder / "t3.jpg"], [1, 0])
     assert training_images(folder, "train-sorts") == ([folder / "t2.jpg"], [0])
-    with pytest.raises(UserError, match="no images of role 'train-x', but of train, train-sorts"):
-        training_images(folder, "train-x")
 
 
-def test_validation_holds_whole_instances_out(tmp_path: Path) -> None:
-    lines = [*GOOD, *(line for line in TRAIN if "c1" not in line)]  # of c there are c0, c2 ... c9
-    files, labels, held = validation_split(make(tmp_path, lines), 3, seed=1)
-    (left,) = {path.name[0] for path in files}
-    assert set(labels) == {0}
-    assert [path.name for path in files] == sorted(
-        line.split(",")[0][2:] for line in lines if f",{left},train" in line
-    )
-    assert set(held.query_sets) == {"query"}
+def rows_of(lines: Iterable[str]) -> pd.DataFrame:
+    return pd.DataFrame([line.split(",") for line in lines], columns=HEADER.split(","))
+
+
+def test_validation_holds_whole_instances_out() -> None:
+    lines = [line for line in TRAIN if "c1" not in line]  # of c there are c0, c2 ... c9
+    kept, held = hold_out("x", Path(), rows_of(lines), 3, seed=1)
+    (left,) = set(kept["instance"])
+    assert kept["file"].tolist() == [line.split(",")[0] for line in lines if f",{left}," in line]
+    assert (held.name, set(held.query_sets)) == ("x", {"query"})
     for name in set("abcd") - {left}:
-        its = sorted(line.split(",")[0] for line in lines if f",{name},train" in line)
+        its = sorted(line.split(",")[0] for line in lines if f",{name}," in line)
         places = (0, 2, 4, 7, 9) if name != "c" else (0, 2, 4, 6)
         queries = [query for query in held.queries if query.file[2] == name]
         assert [query.file for query in queries] == [its[place] for place in places]
@@ -164,39 +157,35 @@ def test_validation_holds_whole_instances_out(tmp_path: Path) -> None:
             assert [held.database[row] for row in query.labels["ok"]] == rest
 
 
-@settings(suppress_health_check=[HealthCheck.function_scoped_fixture], max_examples=25)
+@settings(max_examples=25)
 @given(st.permutations(TRAIN), st.integers(1, 3), st.integers(0, 9))
 def test_validation_is_deterministic_and_disjoint(
-    tmp_path: Path, lines: list[str], held_out: int, seed: int
+    lines: list[str], held_out: int, seed: int
 ) -> None:
-    make(tmp_path, TRAIN)
-    *expected, benchmark = validation_split(tmp_path, held_out, seed)
-    make(tmp_path, lines, files=False)
-    *kept, again = validation_split(tmp_path, held_out, seed)
-    assert kept == expected
-    assert again.database == benchmark.database
-    assert [query.file for query in again.queries] == [query.file for query in benchmark.queries]
-    files = [*(str(path.relative_to(tmp_path)) for path in kept[0]), *again.files]
-    assert sorted(files) == sorted(line.split(",")[0] for line in TRAIN)
-    assert len(again.queries) == held_out * 5
+    kept, held = hold_out("x", Path(), rows_of(TRAIN), held_out, seed)
+    other, again = hold_out("x", Path(), rows_of(lines), held_out, seed)
+    assert sorted(other["file"]) == sorted(kept["file"])
+    assert again.files == held.files
+    assert sorted([*kept["file"], *held.files]) == sorted(rows_of(TRAIN)["file"])
+    assert len(held.queries) == held_out * 5
 
 
-def test_the_seed_matters(tmp_path: Path) -> None:
-    make(tmp_path, TRAIN)
-    assert len({validation_split(tmp_path, 1, seed)[2].database for seed in range(20)}) == 4
+def test_the_seed_matters() -> None:
+    found = {hold_out("x", Path(), rows_of(TRAIN), 1, seed)[1].database for seed in range(20)}
+    assert len(found) == 4
 
 
 @pytest.mark.parametrize("held_out", [0, 4, 5])
-def test_too_many_held_out(tmp_path: Path, held_out: int) -> None:
+def test_too_many_held_out(held_out: int) -> None:
     with pytest.raises(UserError, match=f"cannot hold {held_out} of the 4 training instances"):
-        validation_split(make(tmp_path, TRAIN), held_out, seed=0)
+        hold_out("x", Path(), rows_of(TRAIN), held_out, seed=0)
 
 
-def test_an_instance_with_one_image_is_not_held_out(tmp_path: Path) -> None:
-    folder = make(tmp_path, ["a1.jpg,a,train", "a2.jpg,a,train", "b1.jpg,b,train"])
+def test_an_instance_with_one_image_is_not_held_out() -> None:
+    rows = rows_of(["a1.jpg,a,train", "a2.jpg,a,train", "b1.jpg,b,train"])
     for seed in range(10):
-        files, labels, held = validation_split(folder, 1, seed)
-        assert (files, labels, held.files) == ([folder / "b1.jpg"], [0], ["a2.jpg", "a1.jpg"])
+        kept, held = hold_out("x", Path(), rows, 1, seed)
+        assert (kept["file"].tolist(), held.files) == (["b1.jpg"], ["a2.jpg", "a1.jpg"])
 
 
 @pytest.mark.parametrize(

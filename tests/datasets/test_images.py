@@ -1,9 +1,7 @@
 """Decoding: every kind of file and pixel, what is broken, crops and sizes."""
 
 import io
-import struct
 import warnings
-import zlib
 from collections.abc import Callable
 from pathlib import Path
 
@@ -45,25 +43,17 @@ def corners(image: torch.Tensor) -> list[tuple[int, ...]]:
 
 
 @pytest.mark.parametrize("orientation", UNDO)
-@pytest.mark.parametrize("suffix", [".jpg", ".png", ".webp", ".tiff"])
+@pytest.mark.parametrize("suffix", [".jpg", ".png", ".webp", ".tiff", ".heic"])
 def test_exif_rotation_is_applied(tmp_path: Path, orientation: int, suffix: str) -> None:
-    picture, exif = stored(quarters(), orientation)
-    lossy = {"quality": 95, "subsampling": 0} if suffix == ".jpg" else {}
-    path = save(picture, tmp_path / f"a{suffix}", exif=exif, lossless=True, **lossy)
-    found = load_image(path)
-    assert found.shape == (3, 24, 40)
-    assert close(found, quarters(), within=120 if suffix == ".jpg" else 0)
-    assert np.allclose(corners(found), [RED, GREEN, BLUE, WHITE], atol=12)
-    assert np.allclose(corners(load_image(path, box=(20, 0, 40, 12))), [GREEN] * 4, atol=12)
-
-
-@pytest.mark.parametrize("orientation", UNDO)
-def test_a_phones_heic_is_turned_once(tmp_path: Path, orientation: int) -> None:
-    """Its container turns it, and its EXIF says the same again."""
+    """Once, also where the container of a phone's HEIC turns the picture, too."""
     picture, exif = stored(quarters(80, 64), orientation)
-    path = save(picture, tmp_path / "a.heic", exif=exif.tobytes(), quality=95)
-    assert load_image(path).shape == (3, 64, 80)
-    assert np.allclose(corners(load_image(path)), [RED, GREEN, BLUE, WHITE], atol=12)
+    lossy = {".jpg": {"quality": 95, "subsampling": 0}, ".heic": {"quality": 95}}.get(suffix)
+    how = lossy or {"lossless": True}
+    path = save(picture, tmp_path / f"a{suffix}", exif=exif.tobytes(), **how)
+    found = load_image(path)
+    assert found.shape == (3, 64, 80)
+    assert lossy or close(found, quarters(80, 64))
+    assert np.allclose(corners(found), [RED, GREEN, BLUE, WHITE], atol=12)
     assert np.allclose(corners(load_image(path, box=(40, 0, 80, 32))), [GREEN] * 4, atol=12)
 
 
@@ -75,15 +65,11 @@ MODES: dict[str, tuple[Callable[[], Image.Image], tuple[int, ...]]] = {
     "RGBA": (lambda: Image.new("RGBA", (4, 3), (255, 0, 0, 51)), (255, 204, 204)),
     "CMYK": (lambda: Image.new("CMYK", (4, 3), (0, 255, 255, 0)), RED),
     "YCbCr": (lambda: Image.new("YCbCr", (4, 3), (76, 84, 255)), RED),
-    "I;16": (lambda: Image.fromarray(np.full((3, 4), 32896, np.uint16)), (128,) * 3),
-    "F": (lambda: Image.fromarray(np.full((3, 4), 0.5, np.float32)), (128,) * 3),
 }
-KINDS = (
-    "L.jpg L.png L.tiff 1.png P.png P.gif LA.png RGBA.png RGBA.tiff CMYK.jpg CMYK.tiff YCbCr.jpg"
-)
+KINDS = "L.jpg L.png L.tiff 1.png P.png P.gif LA.png RGBA.png RGBA.tiff CMYK.jpg CMYK.tiff"
 
 
-@pytest.mark.parametrize("kind", [*KINDS.split(), "I;16.png", "I;16.tiff", "F.tiff"])
+@pytest.mark.parametrize("kind", [*KINDS.split(), "YCbCr.jpg"])
 def test_every_kind_of_pixel_becomes_rgb(tmp_path: Path, kind: str) -> None:
     make, expected = MODES[kind.split(".")[0]]
     found = load_image(save(make(), tmp_path / kind))
@@ -100,15 +86,6 @@ def test_sixteen_bits_are_scaled_not_clipped(tmp_path: Path, value: int, expecte
     paths[-1].write_bytes(b"P5 2 2 65535\n" + array.astype(">u2").tobytes())
     for path in paths:
         assert load_image(path).flatten().tolist() == [expected] * 12
-
-
-def test_more_than_sixteen_bits_and_holes(tmp_path: Path) -> None:
-    deep = np.array([[0, 2**30], [2**29, -5]], np.int32)
-    path = save(Image.fromarray(deep), tmp_path / "a.tiff")
-    assert load_image(path)[0].tolist() == [[0, 255], [128, 0]]
-    holes = np.array([[np.nan, np.inf], [255, 51]], np.float32)
-    path = save(Image.fromarray(holes), tmp_path / "b.tiff")
-    assert load_image(path)[0].tolist() == [[0, 0], [255, 51]]
 
 
 def test_a_transparent_palette_lies_on_white(tmp_path: Path) -> None:
@@ -146,25 +123,12 @@ def encoded(image: Image.Image, kind: str) -> bytes:
     return stream.getvalue()
 
 
-def png_header(width: int, height: int) -> bytes:
-    def chunk(kind: bytes, data: bytes) -> bytes:
-        body = kind + data
-        return struct.pack(">I", len(data)) + body + struct.pack(">I", zlib.crc32(body))
-
-    header = chunk(b"IHDR", struct.pack(">IIBBBBB", width, height, 8, 2, 0, 0, 0))
-    end = chunk(b"IDAT", zlib.compress(b"\0")) + chunk(b"IEND", b"")
-    return b"\x89PNG\r\n\x1a\n" + header + end
-
-
 BROKEN = {
     "empty": (b"", "it is damaged or no image"),
     "text": (b"<html>404 Not Found</html>", "it is damaged or no image"),
     "half.jpg": (encoded(smooth(200, 100), "JPEG")[:1500], "truncated"),
     "half.png": (encoded(smooth(200, 100), "PNG")[:1500], "truncated"),
-    "half.gif": (encoded(smooth(200, 100), "GIF")[:1500], "truncated"),
     "half.webp": (encoded(smooth(200, 100), "WEBP")[:500], "it is damaged or no image"),
-    "half.tiff": (encoded(smooth(200, 100), "TIFF")[:1500], "it is damaged or no image"),
-    "bomb.png": (png_header(20_000, 20_000), r"400000000 pixels\) exceeds limit of 300000000"),
     "bomb.ppm": (b"P6 60000 60000 255\n" + bytes(100), "exceeds limit of 300000000"),
     "postscript.jpg": (encoded(quarters(), "EPS"), "it is damaged or no image"),
 }
@@ -179,9 +143,6 @@ def test_a_broken_file_is_one_line_with_name_and_remedy(tmp_path: Path, name: st
         load_image(path, ImageSpec(64))
     assert str(path) in str(caught.value)
     assert "\n" not in str(caught.value)
-
-
-def test_a_missing_file_is_named(tmp_path: Path) -> None:
     with pytest.raises(UserError, match=r"a\.jpg does not exist: check"):
         load_image(tmp_path / "a.jpg")
 
@@ -215,9 +176,9 @@ def test_the_crop_comes_before_the_resize(tmp_path: Path) -> None:
     assert close(load_image(path, ImageSpec(100), (10.4, 19.6, 310.7, 200)), expected)
 
 
-@pytest.mark.parametrize("box", [None, (401.0, 103.0, 1450.0, 877.5), (3.0, 5.0, 350.0, 166.0)])
+@pytest.mark.parametrize("box", [None, (401.0, 103.0, 1450.0, 877.5)])
 @pytest.mark.parametrize("spec", [ImageSpec(90), ImageSpec(50, "squash"), ImageSpec(320)])
-@pytest.mark.parametrize("orientation", [1, 3, 6])
+@pytest.mark.parametrize("orientation", [1, 6])
 def test_a_reduced_decode_gives_the_same_picture(
     tmp_path: Path, spec: ImageSpec, box: Box | None, orientation: int
 ) -> None:
@@ -271,19 +232,15 @@ def test_geometry(width: int, height: int, box: Box, size: int, resize_crop: boo
     for new, old in ((new_width, right - left), (new_height, bottom - top)):
         assert abs(new - old * factor) <= (0.5 if old * factor >= 0.5 else 1)
     assert geometry(width, height, ImageSpec(size, "squash"), box) == (crop, size, size)
-
-
-@given(sides, sides, st.integers(1, 6000))
-def test_a_box_around_everything_is_no_box(width: int, height: int, size: int) -> None:
-    spec, infinity = ImageSpec(size), float("inf")
-    whole = geometry(width, height, spec)
+    whole, infinity = geometry(width, height, spec), float("inf")
     assert whole.crop == (0, 0, width, height)
-    assert max(whole.width, whole.height) == min(size, max(width, height))
-    assert geometry(width, height, spec, (0, 0, width, height)) == whole
-    assert geometry(width, height, spec, (-infinity, -3.5, infinity, height + 0.7)) == whole
+    assert geometry(width, height, spec, (0, 0, width, height)).crop == whole.crop
+    around = geometry(width, height, ImageSpec(size), (-infinity, -3.5, infinity, height + 0.7))
+    assert around == geometry(width, height, ImageSpec(size))
+    assert max(around.width, around.height) == min(size, max(width, height))
 
 
-@settings(suppress_health_check=[HealthCheck.function_scoped_fixture], max_examples=60)
+@settings(suppress_health_check=[HealthCheck.function_scoped_fixture], max_examples=30)
 @given(st.integers(1, 70), st.integers(1, 70), st.data())
 def test_what_is_planned_is_what_comes(
     tmp_path: Path, width: int, height: int, data: st.DataObject

@@ -1,147 +1,153 @@
 """Public sets by name: miniatures of their layouts, the real ground truth, wrong copies."""
 
 import json
-import pickle
-import shutil
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 
-from dagf.datasets import public
-from dagf.datasets.benchmark import CLASSIC, Benchmark, from_ground_truth
-from dagf.datasets.manifest import check_counts, read_manifest
+from dagf.datasets.benchmark import CLASSIC, from_ground_truth
+from dagf.datasets.manifest import read_manifest
 from dagf.datasets.public import (
-    CORRUPT,
-    LOADERS,
+    DISTRACTORS,
+    PUBLIC,
+    SFM,
+    TRAINING_SETS,
+    check_counts,
     distractor_files,
     folders_of,
-    load_holidays,
-    load_ukbench,
+    image_path,
+    load_gldv2,
+    load_sfm,
+    load_whitening_split,
     open_benchmark,
+    open_training_set,
     place,
     spelled,
 )
 from dagf.errors import UserError
+from dagf.files import file_sha256, write_json
 from tests.datasets.sets import (
-    HOLIDAYS,
     MANIFEST,
     OXFORD,
+    PICKLE,
     REVISITED,
+    SMALL,
+    mat,
     write_images,
+    write_manifest,
     write_set,
-    write_text_truth,
 )
+from tests.training_copies import write_gldv2, write_sfm
 
 SETS = read_manifest(MANIFEST)
 
 
-@pytest.mark.parametrize("layout", public.LAYOUTS)
-@pytest.mark.parametrize("name", LOADERS)
-def test_each_set_by_name_and_by_folder_in_both_layouts(
-    tmp_path: Path, name: str, layout: str
-) -> None:
-    home = write_set(name, tmp_path, layout)
-    made = open_benchmark(name, tmp_path)
-    assert made.name == name
-    assert all(path.is_file() for path in made.database_paths)
-    assert open_benchmark(name.upper(), tmp_path).database == made.database
-    again = open_benchmark(str(home), tmp_path)
-    assert (again.name, again.database, labels(again)) == (made.name, made.database, labels(made))
-    assert home in folders_of(name, tmp_path)
-    assert place(name, tmp_path) == home
+def test_the_manifest() -> None:
+    for one in SETS.values():
+        assert one.title
+        assert set(one.needs) <= SETS.keys()
+        assert one.holds or one.counts
+        unchecked = any(not file.sha256 and not file.md5_from for file in one.files)
+        assert bool(one.unmeasured) == unchecked, one.name
+        for file in one.files:
+            assert all(address.endswith(f"/{file.file}") for address in file.mirrors)
+    assert [len(SETS[name].files) for name in ("r1m", "gldv2", "oxford100k")] == [101, 502, 40]
+    md5 = "https://s3.amazonaws.com/google-landmark/md5sum/train/md5.images_007.txt"
+    assert SETS["gldv2"].files[7].md5_from == md5
+    assert SETS["oxford100k"].files[0].file == "oxc1_100k.part01.rar"
+    places = {name: f"test/{name}" for name in PUBLIC} | TRAINING_SETS
+    places |= {name: folder for name, (folder, _) in DISTRACTORS.items()}
+    for name, folder in places.items():  # it lands where it is looked for
+        assert SETS[name].folder == folder
 
 
-def labels(made: Benchmark) -> list[dict[str, list[int]]]:
+def test_the_counts_are_those_of_the_protocols() -> None:
+    """Philbin et al. 2007, 2008; Radenovic et al. 2018; Jegou et al. 2008; Nister 2006."""
+    holidays = {"queries": 500, "database": 1491, "ok": 991, "junk": 500}
+    classic, graded = {"queries": 55, "boxes": 55}, {"queries": 70, "boxes": 70}
+    assert {name: one.counts for name, one in SETS.items() if one.counts} == {
+        "oxford5k": classic | {"database": 5063, "ok": 2840, "junk": 1495},
+        "paris6k": classic | {"database": 6392, "ok": 8955, "junk": 8245},
+        "roxford5k": graded | {"database": 4993, "easy": 3029, "hard": 2497, "junk": 1356},
+        "rparis6k": graded | {"database": 6322, "easy": 6874, "hard": 10350, "junk": 7153},
+        "holidays": holidays,
+        "holidays-upright": holidays,
+        "ukbench": {"queries": 10200, "database": 10200, "ok": 40800},
+        "grocery": {"queries": 88, "database": 417, "ok": 3761},
+        "sfm120k": {"images": 91642 + 6403},  # train and val, as its author counts them
+        "gldv2": {"images": 1580470},
+    }
+    assert SETS["oxford5k"].holds["jpg/*.jpg"] == 5063
+    assert SETS["paris6k"].holds["jpg/*.jpg"] == 6392 + 20  # corrupt ones, in no ground truth
+
+
+@pytest.mark.parametrize("name", ["roxford5k", "rparis6k", "oxford5k", "paris6k", "holidays"])
+def test_the_real_ground_truth_has_every_count(shared_data: Path, name: str) -> None:
+    folder = shared_data / "ground_truth"
+    truth = folder / f"gnd_{name}.json" if name.startswith("r") else mat(folder / f"gnd_{name}.mat")
+    made = from_ground_truth(name, folder, truth)
+    check_counts(name, made.counts, MANIFEST.parent)
+    if name in ("oxford5k", "paris6k"):
+        assert len(set(made.clusters())) == 10  # two landmarks share images
+    if name.startswith("r"):
+        (file,) = SETS[name].files
+        path = folder / file.file
+        assert (path.stat().st_size, file_sha256(path)) == (file.bytes, file.sha256)
+
+
+def labels(what: str, data: Path) -> list[dict[str, list[int]]]:
+    made = open_benchmark(what, data)
     return [{key: rows.tolist() for key, rows in query.labels.items()} for query in made.queries]
 
 
-@pytest.mark.parametrize("where", ["oxford5k", "oxford5k/gt", "oxford5k-gt"])
-def test_text_and_pickle_of_oxford_say_the_same(tmp_path: Path, where: str) -> None:
-    home = write_set("oxford5k", tmp_path)
-    of_pickle = open_benchmark("oxford5k", tmp_path)
-    (home / "gnd_oxford5k.pkl").unlink()
-    with pytest.raises(UserError, match=r"no ground truth of oxford5k: .*gnd_oxford5k\.pkl does"):
-        open_benchmark("oxford5k", tmp_path)
-    write_text_truth(tmp_path / "test" / where)
-    of_text = open_benchmark("oxford5k", tmp_path)
-    assert of_text.database == of_pickle.database == tuple(f"{one}.jpg" for one in OXFORD)
-    assert [(query.file, query.box) for query in of_text.queries] == [
-        ("all_souls_000001.jpg", (1.5, 2.0, 30.0, 28.25)),
-        ("oxford_000000.jpg", (0.0, 0.0, 32.0, 32.0)),
+@pytest.mark.parametrize("name", PUBLIC)
+def test_each_set_by_name(tmp_path: Path, name: str) -> None:
+    home = write_set(name, tmp_path)
+    made = open_benchmark(name.upper(), tmp_path)
+    assert made.name == name
+    assert made.counts | SMALL[name] == made.counts
+    assert all(path.is_file() for path in made.database_paths)
+    assert place(name, tmp_path) == home
+    assert home in folders_of(name, tmp_path)
+    assert made.fours == (name == "ukbench")
+
+
+def test_the_labels_of_oxford_and_of_its_revision(tmp_path: Path) -> None:
+    write_set("oxford5k", tmp_path)
+    assert labels("oxford5k", tmp_path) == [
+        {"ok": [0, 1, 2], "junk": [3]},
+        {"ok": [4, 5], "junk": []},
     ]
-    assert labels(of_text) == [{"ok": [0, 1, 2], "junk": [3]}, {"ok": [4, 5], "junk": []}]
-    assert labels(of_text) == labels(of_pickle)
-    assert of_text.settings == (CLASSIC,)
-
-
-def test_json_is_read_before_a_pickle(tmp_path: Path) -> None:
+    made = open_benchmark("oxford5k", tmp_path)
+    assert made.database == tuple(f"{one}.jpg" for one in OXFORD)
+    assert [query.box for query in made.queries] == [tuple(one["bbx"]) for one in PICKLE["gnd"]]
+    assert made.settings == (CLASSIC,)
     home = write_set("roxford5k", tmp_path)
-    of_pickle = open_benchmark("roxford5k", tmp_path)
-    assert of_pickle.truth == home / "gnd_roxford5k.pkl"
-    (home / "gnd_roxford5k.json").write_text(json.dumps(REVISITED))
-    (home / "gnd_roxford5k.pkl").write_bytes(b"no pickle")
-    of_json = open_benchmark("roxford5k", tmp_path)
-    assert of_json.truth == home / "gnd_roxford5k.json"
-    assert (of_json.database, labels(of_json)) == (of_pickle.database, labels(of_pickle))
-    assert [query.box for query in of_json.queries] == [query.box for query in of_pickle.queries]
-
-
-def test_the_corrupt_files_of_paris_are_left_out(tmp_path: Path) -> None:
-    assert len(CORRUPT) == 20
-    home = write_set("paris6k", tmp_path)
-    (home / "gnd_paris6k.pkl").unlink()
-    for path in (home / "jpg").iterdir():
-        path.rename(path.with_name(f"paris_{path.name}"))
-    write_text_truth(tmp_path / "test" / "paris6k-gt", prefix="paris_")
-    for name in CORRUPT:
-        (home / "jpg" / f"{name}.jpg").touch()
-    (tmp_path / "test" / "paris6k-gt" / "oxford_1_junk.txt").write_text(f"{min(CORRUPT)}\n")
-    made = open_benchmark("paris6k", tmp_path)
-    assert made.database == tuple(f"paris_{one}.jpg" for one in OXFORD)
-    assert labels(made)[1] == {"ok": [4, 5], "junk": []}
-
-
-@pytest.mark.parametrize(
-    ("file", "text", "why"),
-    [
-        ("query", "oxc1_all_souls_000001 1 2 3 x", "could not convert string to float: 'x'"),
-        ("query", "oxc1_all_souls_000001 1 2 3", "query 'all_souls_000001': not enough values"),
-        ("query", "", "not enough values to unpack"),
-        ("query", "oxc1_gone_000001 1 2 3 4", r"number 0 \(gone_000001\.jpg\)"),
-        ("ok", "gone_000001", "oxford5k has 8 database .expected 7.*"),
-        ("junk", None, "cannot read .*all_souls_1_junk.txt"),
-    ],
-)
-def test_a_broken_text_file_is_named(tmp_path: Path, file: str, text: str | None, why: str) -> None:
-    home = write_set("oxford5k", tmp_path)
-    (home / "gnd_oxford5k.pkl").unlink()
-    write_text_truth(home / "gt")
-    path = home / "gt" / f"all_souls_1_{file}.txt"
-    path.unlink()
-    if text is not None:
-        path.write_text(text)
-    with pytest.raises(UserError, match=why):
-        open_benchmark("oxford5k", tmp_path)
+    assert labels("roxford5k", tmp_path) == [{"easy": [0], "hard": [1], "junk": [2]}]
+    assert folders_of("roxford5k", tmp_path) == [home.with_name("oxford5k"), home]
 
 
 def test_two_sets_mixed_up(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    for name in ("oxford5k", "paris6k"):
-        write_set(name, tmp_path)
-    jpg = tmp_path / "test" / "paris6k" / "jpg"
-    for path in jpg.iterdir():
-        path.rename(path.with_name(f"paris_{path.name}"))
-    with pytest.raises(UserError, match=r"paris6k names 7 images that are not in .*, as all_souls"):
-        open_benchmark("paris6k", tmp_path)
     home = write_set("roxford5k", tmp_path)
-    (home / "gnd_roxford5k.pkl").write_bytes(pickle.dumps({**REVISITED, "imlist": OXFORD}, 2))
-    with pytest.raises(UserError, match=r"gnd_roxford5k\.pkl.* 7 database \(expected 6\)"):
-        open_benchmark("roxford5k", tmp_path)
-    monkeypatch.setattr(public, "DISTRACTORS", {"r1m": ("test/oxford5k", "jpg/*")})
+    monkeypatch.setitem(DISTRACTORS, "r1m", ("test/oxford5k", "jpg/*"))  # type: ignore[arg-type]
+    match = r"6 distractors, as .*all_souls_000001\.jpg, are in roxford5k: name another set"
+    with pytest.raises(UserError, match=match):
+        open_benchmark("roxford5k", tmp_path, ["r1m"])
+    write_json(home / "gnd_roxford5k.json", {**REVISITED, "imlist": OXFORD})
     with pytest.raises(
-        UserError, match=r"7 distractors, as .*all_souls_000000\.jpg, are in oxford"
+        UserError, match=r"roxford5k has 7 database \(expected 6\): it is not whole"
     ):
-        open_benchmark("oxford5k", tmp_path, ["r1m"])
+        open_benchmark("roxford5k", tmp_path)
+    write_json(home / "gnd_roxford5k.json", REVISITED)
+    for path in home.with_name("oxford5k").glob("jpg/*"):
+        path.rename(path.with_name(f"paris_{path.name}"))
+    with pytest.raises(
+        UserError, match=r"roxford5k names 7 images that are not in .*, as all_soul"
+    ):
+        open_benchmark("roxford5k", tmp_path)
 
 
 def test_what_is_not_there_or_not_known(tmp_path: Path) -> None:
@@ -151,79 +157,11 @@ def test_what_is_not_there_or_not_known(tmp_path: Path) -> None:
         distractor_files("r1", tmp_path)
     with pytest.raises(UserError, match=r"rparis6k is not in .*: get it with `dagf data get rpar"):
         open_benchmark("rparis6k", tmp_path)
-    with pytest.raises(
-        UserError, match=r"unknown benchmark .*nowhere'.*or name a folder that exist"
-    ):
+    with pytest.raises(UserError, match=r"unknown benchmark .*nowhere'.*or name a folder that"):
         spelled(str(tmp_path / "nowhere"))
     (tmp_path / "test" / "rparis6k").mkdir(parents=True)
-    with pytest.raises(UserError, match=r"no ground truth of rparis6k: .*gnd_rparis6k\.pkl"):
+    with pytest.raises(UserError, match=r"cannot read .*gnd_rparis6k\.json"):
         open_benchmark("rparis6k", tmp_path)
-    with pytest.raises(UserError, match=r"the images of ukbench are not in .*full"):
-        load_ukbench("ukbench", tmp_path)
-
-
-def test_holidays_and_ukbench_by_their_names(tmp_path: Path) -> None:
-    write_set("holidays", tmp_path)
-    made = open_benchmark("holidays", tmp_path)
-    assert made.database == tuple(f"{one}.jpg" for one in HOLIDAYS)
-    assert [query.file for query in made.queries] == ["100000.jpg", "100100.jpg"]
-    assert labels(made) == [{"ok": [1, 2], "junk": [0]}, {"ok": [4], "junk": [3]}]
-    assert not made.fours
-    write_set("holidays-upright", tmp_path)
-    shutil.copytree(tmp_path / "test" / "holidays-upright", tmp_path / "Holidays_Upright")
-    assert open_benchmark(str(tmp_path / "Holidays_Upright"), tmp_path).name == "holidays-upright"
-    write_set("ukbench", tmp_path)
-    made = open_benchmark("ukbench", tmp_path)
-    assert [query.file for query in made.queries] == list(made.database)
-    assert labels(made) == [{"ok": [0, 1, 2, 3]}] * 4 + [{"ok": [4, 5, 6, 7]}] * 4
-    assert made.fours
-
-
-def test_missing_and_foreign_photographs_of_groups_are_named(tmp_path: Path) -> None:
-    home = write_set("holidays", tmp_path) / "jpg"
-    (home / "100101.jpg").unlink()
-    with pytest.raises(UserError, match=r"holidays has 4 database \(expected 5\), 2 ok \(expected"):
-        open_benchmark("holidays", tmp_path)
-    (home / "x.jpg").touch()
-    with pytest.raises(UserError, match=r"x\.jpg is no image of holidays: move it away"):
-        open_benchmark("holidays", tmp_path)
-
-
-def mat(path: Path) -> dict[str, Any]:
-    """A .mat ground truth, from 1, in our form from 0."""
-    raw = pytest.importorskip("scipy.io").loadmat(path)
-    names = [str(one[0]) for one in raw["imlist"].ravel()]
-    gnd = []
-    for entry in raw["gnd"].ravel():
-        one = {key: [int(row) - 1 for row in entry[key].ravel()] for key in ("ok", "junk")}
-        if "bbx" in entry.dtype.names:
-            one["bbx"] = entry["bbx"].ravel().tolist()
-        gnd.append(one)
-    queries = [names[int(one) - 1] for one in raw["qidx"].ravel()]
-    return {"imlist": names, "qimlist": queries, "gnd": gnd}
-
-
-@pytest.mark.parametrize("name", ["oxford5k", "paris6k"])
-def test_the_real_ground_truth_has_every_count(shared_data: Path, name: str) -> None:
-    truth = mat(shared_data / "ground_truth" / f"gnd_{name}.mat")
-    made = from_ground_truth(name, shared_data, truth)
-    check_counts(made, SETS)
-    assert not {Path(file).stem for file in made.database} & CORRUPT
-    assert len(set(made.clusters())) == 10  # two landmarks share images
-
-
-def test_our_holidays_rule_gives_the_published_ground_truth(
-    shared_data: Path, tmp_path: Path
-) -> None:
-    truth = mat(shared_data / "ground_truth" / "gnd_holidays.mat")
-    (tmp_path / "jpg").mkdir()
-    for name in truth["imlist"]:
-        (tmp_path / "jpg" / f"{name}.jpg").touch()
-    made = load_holidays("holidays", tmp_path)
-    published = from_ground_truth("holidays", tmp_path, truth)
-    check_counts(made, SETS)
-    assert made.files == published.files
-    assert labels(made) == labels(published)
 
 
 def test_distractors_of_a_public_set_or_of_a_folder(tmp_path: Path) -> None:
@@ -245,3 +183,81 @@ def test_distractors_of_a_public_set_or_of_a_folder(tmp_path: Path) -> None:
         open_benchmark("rparis6k", tmp_path, [str(own)])
     assert folders_of("r1m", tmp_path) == [home]
     assert folders_of(str(home), tmp_path) == []
+
+
+# Training sets.
+
+
+def rewritten(folder: Path, change: Callable[[dict[str, Any]], object]) -> Path:
+    """The list in `folder` after a change."""
+    value = json.loads((folder / f"{SFM}.json").read_text())
+    change(value)
+    write_json(folder / f"{SFM}.json", value)
+    return folder
+
+
+def test_sfm(tmp_path: Path) -> None:
+    assert image_path("0123456789abcdef") == "ef/cd/ab/0123456789abcdef"
+    parts = write_sfm(tmp_path)
+    found = load_sfm(tmp_path)
+    train, val = parts["train"], parts["val"]
+    assert [file.name for file in found.files] == train["cids"]
+    assert all(file.is_file() for file in found.files)
+    assert found.labels == tuple(np.repeat(range(5), 4))
+    assert found.landmarks == 5
+    assert found.pairs == tuple(zip(train["qidxs"], train["pidxs"], strict=True))
+    kept = found.validation
+    assert [Path(file).name for file in kept.database] == val["cids"]
+    assert [kept.database.index(query.file) for query in kept.queries] == [0, 1, 2, 4, 5, 6]
+    # Of the second's cluster 0..3, the next is its positive; itself and the others are junk.
+    labels = kept.queries[1].labels
+    assert (labels["ok"].tolist(), labels["junk"].tolist()) == ([2], [0, 1, 3])
+
+    def add(value: dict[str, Any]) -> None:
+        value["train"]["qidxs"].append(3)
+        value["train"]["pidxs"].append(3)
+
+    after = load_sfm(rewritten(tmp_path, add))  # a pair of one file is left out
+    assert after.pairs == found.pairs
+    assert after.id != found.id
+    with pytest.raises(UserError, match=r"120k\.json names 1 images .*, as 89/67"):
+        load_sfm(rewritten(tmp_path, lambda v: v["val"]["cids"].__setitem__(0, "0123456789")))
+
+
+def test_the_whitening_split(tmp_path: Path) -> None:
+    folder = tmp_path / TRAINING_SETS["sfm120k"]
+    train = write_sfm(folder)["train"]
+    files, pairs = load_whitening_split(tmp_path)
+    assert [file.name for file in files] == train["cids"]
+    assert pairs.tolist() == list(map(list, zip(train["qidxs"], train["pidxs"], strict=True))) * 10
+    (folder / f"{SFM}-whiten.json").unlink()
+    with pytest.raises(UserError, match=r"cannot read .*retrieval-SfM-120k-whiten\.json"):
+        load_whitening_split(tmp_path)
+
+
+def test_gldv2(tmp_path: Path) -> None:
+    write_gldv2(tmp_path)
+    found = load_gldv2(tmp_path, held_out=2)
+    # Without gaps: 81,313 classes are as many weights.
+    assert found.labels == tuple(np.repeat(range(4), 4))
+    assert found.pairs == ()
+    files = [*found.files, *(tmp_path / "train" / file for file in found.validation.files)]
+    assert sorted(files) == sorted((tmp_path / "train").rglob("*.jpg"))
+    assert len(found.validation.queries) == len(found.validation.database) == 4
+    assert all(len(query.labels["ok"]) == 2 for query in found.validation.queries)
+    assert load_gldv2(tmp_path, held_out=2).id == found.id
+    assert load_gldv2(tmp_path, held_out=3).id != found.id
+    with (tmp_path / "train_clean.csv").open("a") as stream:
+        stream.write("99,0123456789abcdef\n")
+    with pytest.raises(UserError, match=r"clean\.csv names 1 .* as 0/1/2/0123456789abcdef\.jpg"):
+        load_gldv2(tmp_path, held_out=2)
+
+
+@pytest.mark.parametrize(("name", "images"), [("sfm120k", 5 * 4 + 2 * 4), ("gldv2", 6 * 4)])
+def test_a_training_set_is_counted(tmp_path: Path, name: str, images: int) -> None:
+    (write_sfm if name == "sfm120k" else write_gldv2)(tmp_path / TRAINING_SETS[name])
+    write_manifest(tmp_path)
+    assert open_training_set(name, tmp_path, held_out=2).landmarks >= 4
+    (tmp_path / "manifest.json").write_text(MANIFEST.read_text())
+    with pytest.raises(UserError, match=rf"{name} has {images} images \(expected \d+\)"):
+        open_training_set(name, tmp_path, held_out=2)

@@ -1,6 +1,5 @@
-"""Toytown as a data set: masks, records, ground truth, and files that are missing."""
+"""Toytown as a data set: masks, records and ground truth."""
 
-import shutil
 from pathlib import Path
 
 import cv2
@@ -8,17 +7,13 @@ import numpy as np
 import pytest
 
 from dagf.datasets.benchmark import EASY, HARD, MEDIUM
-from dagf.datasets.contents import Contents
 from dagf.datasets.toytown import (
-    check_toytown,
     load_mask,
     load_toytown,
     open_toytown,
     toytown_records,
-    toytown_spec,
     toytown_training,
 )
-from dagf.errors import UserError
 from tests.toytown.version import SMALL as TINY
 
 
@@ -29,7 +24,6 @@ def root(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def test_layout_and_training_labels(root: Path) -> None:
     assert root.name == f"toytown-{TINY.id}"
-    assert toytown_spec(root) == TINY
     training = toytown_training(root)
     files, labels = training.files, training.labels
     assert labels == (0, 0, 1, 1, 2, 2)
@@ -71,32 +65,3 @@ def test_ground_truth_is_the_records_as_a_benchmark(root: Path) -> None:
     assert len(benchmark.distractors) == 3
     assert len(load_toytown(root, "test").distractors) == 5
     assert all(path.is_file() for path in benchmark.distractors)
-
-
-def test_a_missing_file_is_named_with_the_remedy(root: Path, tmp_path: Path) -> None:
-    broken = tmp_path / root.name
-    shutil.copytree(root, broken)
-    (broken / "test" / "jpg" / "00001_003.jpg").unlink()
-    with pytest.raises(
-        UserError, match=r"lacks test/jpg/00001_003.jpg: delete .* `dagf data make`"
-    ):
-        check_toytown(broken, Contents())
-    with pytest.raises(UserError, match="00001_003"):
-        open_toytown(TINY, tmp_path)
-    shutil.rmtree(broken / "distractors" / "test" / "jpg")
-    with pytest.raises(UserError, match="and 5 more files"):
-        check_toytown(broken, Contents())
-
-
-def test_mistakes_are_explained(root: Path, tmp_path: Path) -> None:
-    with pytest.raises(UserError, match=r"does not describe a Toytown.*dagf data make"):
-        load_toytown(tmp_path, "test")
-    with pytest.raises(UserError, match="did you mean 'validation'"):
-        load_toytown(root, "validatoin")
-    with pytest.raises(UserError, match="unknown Toytown split 'train'"):
-        load_toytown(root, "train")
-    with pytest.raises(UserError, match=r"00000_query.png is no readable PNG"):
-        load_mask(root, "test", "00000_query.jpg")
-    (tmp_path / "spec.json").write_text("{}")
-    with pytest.raises(UserError, match="does not describe a Toytown"):
-        toytown_spec(tmp_path)

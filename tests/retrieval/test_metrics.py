@@ -15,7 +15,6 @@ from hypothesis.extra.numpy import arrays
 from numpy.typing import NDArray
 
 from dagf.datasets.benchmark import MEDIUM, Benchmark, Query, from_ground_truth
-from dagf.datasets.revisited import load_ground_truth
 from dagf.errors import UserError
 from dagf.retrieval.metrics import (
     CUTS,
@@ -320,7 +319,7 @@ def test_other_benchmarks_have_no_such_column() -> None:
 
 
 def published(name: str, shared_data: Path) -> Benchmark:
-    truth = load_ground_truth(shared_data / "ground_truth" / f"gnd_{name}.pkl")
+    truth = shared_data / "ground_truth" / f"gnd_{name}.json"
     return from_ground_truth(name, Path("images"), truth)
 
 

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from dagf.datasets import training_sets
+from dagf.datasets import public
 from dagf.datasets.batches import image_batches
 from dagf.datasets.images import ImageSpec
 from dagf.errors import UserError
@@ -67,7 +67,7 @@ def test_test_images_and_whitening_are_the_evaluations_own(paper: Path, photogra
     run = study.run("gem")
     assert validated.arm_config("gem", 0) == run.config
     encode = MultiScale(run.network(), study.profile.scales)
-    files, pairs = training_sets.load_whitening_split(paper / "data/train/retrieval-SfM-120k")
+    files, pairs = public.load_whitening_split(paper / "data")
     whiten = learned_whitening(
         extract(encode, image_batches(files, ImageSpec(40)), len(files)), pairs
     )
@@ -96,7 +96,7 @@ def test_without_the_data_one_line_says_how_to_get_them(
 
 
 def test_what_landmarks_v2_trains_has_its_caveat_beside_it(paper: Path) -> None:
-    caveat = training_sets.TRAINING_SETS["gldv2"].caveat
+    caveat = public.CAVEATS["gldv2"]
     for words in ("38 of the 70", "36 of the 70", "arXiv 2404.01524"):
         assert words in caveat
     for command in (["train", "gem"], ["evaluate", "gem"], ["evaluate", "gem", "--json"]):

@@ -60,7 +60,7 @@ RENAMED = {
     **dict.fromkeys(("datasets/images.py", "datasets/batches.py", "retrieval/metrics.py"), BOTH),
     **dict.fromkeys(("model/losses.py", "study/sampling.py", "study/training.py"), RUNS),
     "retrieval/whitening.py": {EVALUATION},
-    "datasets/training_sets.py": {EVALUATION},
+    "datasets/public.py": {EVALUATION},
     **dict.fromkeys(("cli.py", "__init__.py", "model/variants.py", "toytown/scene.py"), NEITHER),
     **dict.fromkeys(("study/profiles/cpu.yaml", "analysis/registered.py"), NEITHER),
 }
