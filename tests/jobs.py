@@ -22,21 +22,12 @@ from dagf.reports.freshness import OVERVIEW, Report
 from dagf.retrieval import extract as extraction
 from dagf.study import parallel
 from dagf.study.study import open_study
-from dagf.toytown.generate import ToytownSpec, make_toytown
 from tests.fixtures import Workshop, configured, training_set
 from tests.reports.notebooks import KERNEL, write_notebook
 
-SPEC = ToytownSpec(48, 2, 2, 1, 1, 3, distractors=3, validation_distractors=2)
-EXECUTED = nbformat.v4.new_notebook(
-    cells=[nbformat.v4.new_markdown_cell("# A page\n\nWhat it says.")],
-    metadata=KERNEL,
-)
+PAGE = nbformat.v4.new_markdown_cell("# A page\n\nWhat it says.")
+EXECUTED = nbformat.v4.new_notebook(cells=[PAGE], metadata=KERNEL)
 FIRST_PHOTOS = 30  # of which there is a collection before
-
-
-def draw(folder: Path) -> None:
-    """Draw a Toytown."""
-    make_toytown(SPEC, folder, workers=1)
 
 
 def download(folder: Path, port: int, sums: dict[str, str]) -> None:
@@ -76,9 +67,8 @@ def extract(folder: Path, home: str, run: str, photos: str) -> None:
 def index(folder: Path, home: str, photos: str) -> None:
     """Build the FAISS index of a collection, and ask it."""
     os.environ[ROOT] = home
-    found = Collection.load(folder / "index").search(
-        sorted(Path(photos).glob("*.jpg"))[5], 4, approximate=True
-    )
+    photo = sorted(Path(photos).glob("*.jpg"))[5]
+    found = Collection.load(folder / "index").search(photo, 4, approximate=True)
     write_json(folder / "found.json", found)
 
 
@@ -119,7 +109,6 @@ def make_project(folder: Path) -> None:
 
 
 JOBS: dict[str, Callable[..., None]] = {
-    "drawing": draw,
     "downloading": download,
     "training": train,
     "extraction": extract,

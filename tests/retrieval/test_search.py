@@ -12,12 +12,11 @@ from numpy.typing import NDArray
 from dagf.distributed import Group
 from dagf.retrieval.search import search
 
-from .neighbourhoods import Array, blocks_of
+from .neighbourhoods import Array, blocks_of, unit
 
 
-def unit(count: int, dimensions: int = 8, seed: int = 0) -> Array:
-    values = np.random.default_rng(seed).standard_normal((count, dimensions))
-    return (values / np.linalg.norm(values, axis=1, keepdims=True)).astype(np.float32)
+def some(count: int, seed: int = 0) -> Array:
+    return unit(np.random.default_rng(seed).standard_normal((count, 8)))
 
 
 def corners(count: int, seed: int) -> Array:
@@ -41,8 +40,7 @@ def test_search_is_a_sort_with_ties_to_the_lower_row(
 ) -> None:
     """Scores between 0 and 1, too: what equals the worst kept one must not push it out."""
     database = corners(count, seed)
-    halves = database + np.roll(database, 1, axis=0)
-    halves = (halves / np.linalg.norm(halves, axis=1, keepdims=True)).astype(np.float32)
+    halves = unit(database + np.roll(database, 1, axis=0))
     both, queries = np.concatenate([database, halves]), corners(3, seed + 1)
     with blocks_of(block):
         scores, rows = search(both, queries, k)
@@ -51,13 +49,13 @@ def test_search_is_a_sort_with_ties_to_the_lower_row(
 
 
 def test_a_database_smaller_than_k_gives_all_its_rows() -> None:
-    scores, rows = search(unit(3), unit(2, seed=1), 10)
+    scores, rows = search(some(3), some(2, 1), 10)
     assert scores.shape == (2, 3)
     assert np.sort(rows, 1).tolist() == [[0, 1, 2]] * 2
 
 
 def test_half_precision_on_disk_is_searched_as_it_is(tmp_path: Path) -> None:
-    database, queries = unit(300).astype(np.float16), unit(4, seed=1)
+    database, queries = some(300).astype(np.float16), some(4, 1)
     np.save(tmp_path / "rows.npy", database)
     with blocks_of(64):
         scores, rows = search(np.load(tmp_path / "rows.npy", mmap_mode="c"), queries, 7)

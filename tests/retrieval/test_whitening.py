@@ -21,9 +21,8 @@ def mixed(count: int = 60, size: int = 6, seed: int = 0) -> Array:
     """Descriptors with correlated channels of different spread, away from the origin."""
     chance = np.random.default_rng(seed)
     turn, _ = np.linalg.qr(chance.standard_normal((size, size)))
-    return chance.standard_normal((count, size)) * np.geomspace(
-        1, 0.1, size
-    ) @ turn + chance.standard_normal(size)
+    spread = chance.standard_normal((count, size)) * np.geomspace(1, 0.1, size)
+    return spread @ turn + chance.standard_normal(size)
 
 
 def turned(whitening: Whitening, descriptors: Array) -> Array:
@@ -33,10 +32,6 @@ def turned(whitening: Whitening, descriptors: Array) -> Array:
 
 def gram(unit: NDArray[np.float32]) -> NDArray[np.float32]:
     return unit @ unit.T
-
-
-def unit(values: Array) -> Array:
-    return values / np.linalg.norm(values, axis=1, keepdims=True)
 
 
 def up_to_sign(found: Array, expected: Array) -> None:
@@ -68,22 +63,10 @@ CHANNELS = arrays(np.float64, 6, elements=st.floats(0.25, 4) | st.floats(-4, -0.
 
 
 @given(CHANNELS, st.integers(0, 99))
-def test_a_full_whitening_straight_after_absorbs_a_channel_vector(
-    channels: Array, seed: int
-) -> None:
+def test_a_full_whitening_absorbs_a_channel_vector(channels: Array, seed: int) -> None:
     values, others = mixed(seed=seed), mixed(10, seed=seed)
     plain, scaled = pca_whitening(values), pca_whitening(values * channels)
     np.testing.assert_allclose(gram(scaled(others * channels)), gram(plain(others)), atol=1e-5)
-
-
-def test_less_than_a_full_whitening_does_not_absorb_it() -> None:
-    values, channels = mixed(), np.array([4, 1, 1, 0.5, 2, 1])
-    for dimensions, power in ((5, 0.5), (6, 0.25)):
-        plain = pca_whitening(values, dimensions, power)(values)
-        scaled = pca_whitening(values * channels, dimensions, power)(values * channels)
-        assert np.abs(gram(plain) - gram(scaled)).max() > 0.05
-    plain, scaled = (pca_whitening(unit(rows))(unit(rows)) for rows in (values, values * channels))
-    assert np.abs(gram(plain) - gram(scaled)).max() > 0.05
 
 
 # --- learned ------------------------------------------------------------
@@ -164,15 +147,10 @@ def test_collapsed_descriptors_are_refused(make: Make) -> None:
         make(np.tile(mixed(1), (60, 1)))
 
 
-def test_more_dimensions_than_the_rows_span() -> None:
+def test_too_little_to_learn_from_is_refused() -> None:
     with pytest.raises(UserError, match="60 descriptors of 6 dimensions cannot be whitened to 7"):
         pca_whitening(mixed(), 7)
     with pytest.raises(UserError, match="4 descriptors of 6 dimensions cannot be whitened to 4"):
         pca_whitening(mixed(4), 4)
-
-
-def test_fewer_pairs_than_dimensions() -> None:
-    with pytest.raises(
-        UserError, match="5 matching pairs cannot whiten 6 dimensions: give at least 6"
-    ):
+    with pytest.raises(UserError, match="5 matching pairs cannot whiten 6 dimensions: give at"):
         learned_whitening(mixed(), EVERY[:5])

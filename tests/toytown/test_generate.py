@@ -1,6 +1,5 @@
 """Toytown: the same bytes from the same seed, and labels that follow from the records."""
 
-import csv
 import dataclasses
 import json
 from pathlib import Path
@@ -191,11 +190,3 @@ def test_this_version_draws_what_it_always_drew() -> None:
     Then `python -m tests.toytown.version` writes the hashes anew.
     """
     assert {"version": VERSION, **hashes()} == json.loads(FILE.read_text())
-
-
-def test_records_are_plain_csv(root: Path) -> None:
-    with (root / "test" / "records.csv").open(encoding="utf-8", newline="") as stream:
-        rows = list(csv.DictReader(stream))
-    assert len(rows) == 2 * 5
-    assert rows[0]["role"] == "query"
-    assert rows[0]["difficulty"] == ""
