@@ -36,6 +36,7 @@ Precision = Literal["float16", "float32"]
 SHARD = 4096  # files: some megabytes on disk, and what a killed job does again at most
 SHARDS = "shard-*.npy"
 READERS = 4  # threads that read and hash files
+SMOOTH: dict[str, Any] = {"mode": "bilinear", "align_corners": False, "antialias": True}
 
 
 class MultiScale(nn.Module):
@@ -50,15 +51,12 @@ class MultiScale(nn.Module):
 
     def forward(self, images: Tensor) -> Tensor:
         """(B, 3, H, W) -> unit descriptors (B, D)."""
-        descriptors = [self.network(_scaled(images, scale)) for scale in self.scales]
+        descriptors = []
+        for scale in self.scales:
+            size = [max(1, round(side * scale)) for side in images.shape[2:]]
+            scaled = images if scale == 1.0 else fn.interpolate(images, size, **SMOOTH)
+            descriptors.append(self.network(scaled))
         return fn.normalize(torch.stack(descriptors).mean(0))
-
-
-def _scaled(images: Tensor, scale: float) -> Tensor:
-    if scale == 1.0:
-        return images
-    size = [max(1, round(side * scale)) for side in images.shape[2:]]
-    return fn.interpolate(images, size=size, mode="bilinear", align_corners=False, antialias=True)
 
 
 def for_inference(encode: M, half: bool = False) -> M:
@@ -165,13 +163,16 @@ class ShardedDescriptors:
 
     def _open(self, number: int) -> NDArray[np.floating]:
         # Opened for every reading: a process may hold fewer files than there are shards.
-        path = self.folder / self.names[number]
-        try:
-            return np.asarray(np.load(path, mmap_mode="r"))
-        except (OSError, ValueError, EOFError) as error:
-            raise UserError(
-                f"{path} is missing or broken; extract again: the other shards are kept"
-            ) from error
+        return _opened(self.folder / self.names[number])
+
+
+def _opened(path: Path) -> NDArray[np.floating]:
+    try:
+        return np.asarray(np.load(path, mmap_mode="r"))
+    except (OSError, ValueError, EOFError) as error:
+        raise UserError(
+            f"{path} is missing or broken; extract again: the other shards are kept"
+        ) from error
 
 
 def extract_shards(
@@ -246,6 +247,6 @@ def _hash(file: Path) -> str:
 def is_whole(path: Path, rows: int) -> bool:
     """Tell whether a shard is there, with so many rows."""
     try:
-        return len(np.load(path, mmap_mode="r")) == rows
-    except (OSError, ValueError, EOFError):
+        return len(_opened(path)) == rows
+    except UserError:
         return False

@@ -20,6 +20,8 @@ from dagf.model.network import feature_map
 from dagf.retrieval.extract import extract
 from dagf.retrieval.search import Descriptors, Scores, similarities
 
+BATCH = 64  # maps that a head reads at once
+
 
 class FeatureMaps:
     """A backbone's feature maps of a list of files, kept on disk as fp16.
@@ -42,11 +44,11 @@ class FeatureMaps:
                 f"the feature maps in {folder} are damaged: delete the folder, it is made again"
             ) from error
 
-    def batches(self, size: int = 64) -> Iterator[Batch]:
+    def batches(self) -> Iterator[Batch]:
         """Yield batches (row numbers, maps (B, C, H, W) float32) that cover every file once."""
         for rows, maps in self.groups:
-            for start in range(0, len(rows), size):
-                some = slice(start, start + size)
+            for start in range(0, len(rows), BATCH):
+                some = slice(start, start + BATCH)
                 yield rows[some], torch.from_numpy(maps[some].astype(np.float32))
 
     def take(self, rows: Indices) -> Tensor:

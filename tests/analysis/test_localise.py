@@ -14,7 +14,6 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.nn import functional as fn
 
-from dagf.analysis import localise
 from dagf.analysis.cam import CamTarget, cams, look
 from dagf.analysis.localise import (
     by_difficulty,
@@ -39,7 +38,6 @@ from dagf.model.variants import variant
 from dagf.study.profile import load_profile
 from dagf.study.runs import Run, RunStore
 from dagf.study.study import Study, open_study
-from tests.bars import Bar, watch
 
 NAMES = [
     "region evaluator", "effective weight", "channel-weighted response", "MAX-Mask cells",
@@ -296,10 +294,9 @@ def test_summaries_by_hand() -> None:
 
 @pytest.mark.study
 def test_localisation_on_toytown(
-    project: Path, profile: Callable[..., str], net: RetrievalNet, monkeypatch: pytest.MonkeyPatch
+    project: Path, profile: Callable[..., str], net: RetrievalNet
 ) -> None:
     study = open_study(profile())
-    bars = watch(localise, monkeypatch)
     frame = localisation(study, net)
     assert len(frame) == 8 * len(NAMES)
     assert list(frame["map"].unique()) == NAMES
@@ -314,7 +311,6 @@ def test_localisation_on_toytown(
         )
         if row["map"] == "centre prior":
             assert row["AUC"] == pytest.approx(pixel_auc(centre_prior(48, 48), mask), abs=1e-3)
-    assert bars == [Bar("maps", 8, 8)]
     assert len(localisation_summary(frame)) == len(by_difficulty(frame)) == len(NAMES)
     targets_by_hand(study, net, cam_targets(study, net))
 
