@@ -11,12 +11,13 @@ settings.load_profile("untimed")
 
 pytest_plugins = ["tests.fixtures"]
 
-LONGEST = ("test_smoke.py", "test_jupyterlab.py")
+LONGEST = ("test_smoke", "test_jupyterlab", "test_faults", "test_runner", "test_training")
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """The longest files first: else one of several processes is left alone with them at the end."""
-    items.sort(key=lambda item: item.path.name not in LONGEST)
+    order = {name: number for number, name in enumerate(LONGEST)}
+    items.sort(key=lambda item: order.get(item.path.stem, len(order)))
 
 
 @pytest.fixture(scope="session")

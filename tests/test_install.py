@@ -8,7 +8,6 @@ import subprocess
 import sys
 import sysconfig
 from pathlib import Path
-from typing import Any
 
 import pytest
 
@@ -32,12 +31,9 @@ def program(tmp_path_factory: pytest.TempPathFactory) -> Path:
     environment = base / "environment"
     subprocess.run([sys.executable, "-m", "venv", "--without-pip", environment], check=True)
     (python,) = environment.glob("*/python")
-    purelib = subprocess.run(
-        [python, "-c", "import sysconfig; print(sysconfig.get_path('purelib'))"],
-        capture_output=True, text=True, check=True,
-    ).stdout.strip()  # fmt: skip
+    (packages,) = environment.rglob("site-packages")
     # What dagf needs is taken from here; the .pth file there that leads to our source is not read.
-    (Path(purelib) / "installed.pth").write_text(sysconfig.get_path("purelib") + "\n")
+    (packages / "installed.pth").write_text(sysconfig.get_path("purelib") + "\n")
     (wheel,) = base.glob("dagf-*.whl")
     subprocess.run([*pip, "--python", python, "install", "--no-deps", wheel], check=True)
     shutil.rmtree(source)
@@ -49,20 +45,13 @@ def test_every_command_on_own_photographs_works_anywhere(
 ) -> None:
     here, home = tmp_path / "empty", tmp_path / "home"
     photos, weights = write_photographs(tmp_path / "photos"), mobilenet(tmp_path / "net.pth", 5)
-    changes: dict[str, Any] = FOLDER | {"arms": ["gem"]}
     profile = tmp_path / "tiny.yaml"
-    profile.write_text(json.dumps(PROFILE | changes))
+    profile.write_text(json.dumps(PROFILE | FOLDER | {"arms": ["gem"]}))
     here.mkdir()
-    inherited = {
-        key: os.environ[key] for key in os.environ if not key.startswith(("DAGF", "PYTHON"))
-    }
-    environment = inherited | {
-        "HOME": str(home),
-        "XDG_DATA_HOME": str(home / "data"),
-        "DAGF_HEADLESS": "1",
-        "XDG_CACHE_HOME": str(home / "cache"),
-        "OMP_NUM_THREADS": "1",
-    }
+    ours = ("DAGF", "PYTHON")
+    environment = {key: os.environ[key] for key in os.environ if not key.startswith(ours)}
+    environment |= {"HOME": str(home), "DAGF_HEADLESS": "1", "OMP_NUM_THREADS": "1"}
+    environment |= {f"XDG_{kind}_HOME": str(home / kind.lower()) for kind in ("DATA", "CACHE")}
 
     def run(*words: object) -> "subprocess.CompletedProcess[str]":
         command = [str(program), *map(str, words)]
