@@ -348,7 +348,7 @@ def data() -> None:
 def list_data() -> None:
     """The drawings of Toytown and the public data sets: which are here, how large a download is."""
     from dagf.datasets.download import line
-    from dagf.datasets.manifest import read_manifest
+    from dagf.datasets.public import read_manifest
     from dagf.study.profile import load_profile
 
     here = {folder.name: "another drawing" for folder in sorted(paths.data().glob("toytown-*"))}
@@ -381,7 +381,7 @@ def make_data(profile: str, control: bool) -> None:
 def get_data(names: Names) -> None:
     """Download public data sets, and those that they need; a stopped download goes on."""
     from dagf.datasets.download import get
-    from dagf.datasets.manifest import read_manifest
+    from dagf.datasets.public import read_manifest
 
     get(names, read_manifest(paths.manifest()), paths.data(), say)
 

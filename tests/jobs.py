@@ -13,7 +13,7 @@ from dagf.collections.encoders import open_encoder
 from dagf.collections.index import Collection, build
 from dagf.datasets import download as downloads
 from dagf.datasets.download import get
-from dagf.datasets.manifest import DataSet
+from dagf.datasets.public import DataSet
 from dagf.errors import UserError, place_fault
 from dagf.files import write_json
 from dagf.paths import ROOT

@@ -5,16 +5,13 @@
 
 import fnmatch
 import hashlib
-import http.server
 import json
 import os
 import random
 import re
 import shutil
-import threading
 from collections.abc import Iterator
 from dataclasses import dataclass, field
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -24,7 +21,7 @@ import pytest
 from dagf.collections.index import Collection
 from dagf.files import write_json
 from dagf.study.runs import RunStore
-from tests.datasets.sets import make_tar, make_zip
+from tests.datasets.sets import make_tar, make_zip, serving
 from tests.fixtures import PROFILE, Workshop, configured, training_set, write_photographs
 from tests.forks import Ended, Order, run
 from tests.jobs import FIRST_PHOTOS, make_project
@@ -97,13 +94,6 @@ def readable(shard: Path) -> bool:
         return False
 
 
-class Quiet(http.server.SimpleHTTPRequestHandler):
-    """Serves a folder."""
-
-    def log_message(self, *_: Any) -> None:
-        pass
-
-
 @pytest.fixture(scope="module")
 def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, Any]]:
     """What `jobs.download` asks for: the port of a server, and the sums of its files."""
@@ -113,13 +103,8 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, Any]]
     (folder / "list.csv").write_text("id,images\n1,a b c d e\n")
     (folder / "gnd.json").write_text("{}")
     sums = {path.name: hashlib.sha256(path.read_bytes()).hexdigest() for path in folder.iterdir()}
-    handler = partial(Quiet, directory=str(folder))
-    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), handler) as made:
-        thread = threading.Thread(target=made.serve_forever, kwargs={"poll_interval": 0.01})
-        thread.start()
-        yield {"port": made.server_port, "sums": sums}
-        made.shutdown()
-        thread.join()
+    with serving(folder) as port:
+        yield {"port": port, "sums": sums}
 
 
 @pytest.fixture(scope="module")

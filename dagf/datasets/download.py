@@ -22,7 +22,7 @@ from urllib3.util import Retry
 
 from dagf.console import progress
 from dagf.datasets.convert import convert_public
-from dagf.datasets.manifest import DataSet, RemoteFile
+from dagf.datasets.public import DataSet, RemoteFile
 from dagf.errors import UserError, choose, place_fault
 from dagf.files import file_sha256, read_json, write_json
 

@@ -90,7 +90,7 @@ def read_labels(folder: Path, listing: Path | None = None) -> pd.DataFrame:
     return rows
 
 
-def load_folder(folder: Path, name: str | None = None, listing: Path | None = None) -> Benchmark:
+def load_folder(folder: Path, listing: Path | None = None) -> Benchmark:
     """Return the benchmark in `folder`, from its labels or its ground truth.
 
     By labels the positives ('ok') of a query are the database images of its instance. Database and
@@ -101,7 +101,7 @@ def load_folder(folder: Path, name: str | None = None, listing: Path | None = No
     listing: read in the place of either, by its suffix. Raise `UserError` as `read_labels` and
     `from_ground_truth`, and where nothing could be evaluated: no query has a positive.
     """
-    name, path = name or folder.resolve().name, listing or folder / TRUTH
+    name, path = folder.resolve().name, listing or folder / TRUTH
     if path.suffix == ".json" and path.is_file():
         if listing is None and (folder / LABELS).exists():
             raise UserError(f"{folder} has both {LABELS} and {TRUTH}: keep one of them")

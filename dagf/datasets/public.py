@@ -1,10 +1,11 @@
-"""Every benchmark by one mechanism: the name of a public set under data/, or a folder.
+"""Public data sets (data/manifest.json says where they are and what each must hold), by name.
 
-`dagf data get` puts a public set into data/test/NAME: gnd_NAME.json (or a labels.csv) and jpg/.
+`dagf data get` puts a benchmark into data/test/NAME: gnd_NAME.json (or a labels.csv) and jpg/.
 Training sets are lists with photographs, which are named by what is in them (SfM) or by an id that
 is never given twice (GLDv2), so the hash of the list stands for a million files.
 """
 
+import json
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -13,16 +14,17 @@ from typing import Any
 import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
+from pydantic import BaseModel, ConfigDict, TypeAdapter, ValidationError, field_validator
 
 from dagf.datasets.benchmark import (
     Benchmark,
     Query,
     TrainingSet,
     check_present,
+    first_mistake,
     from_ground_truth,
 )
 from dagf.datasets.folder import has_labels, hold_out, load_folder, read_csv, read_labels
-from dagf.datasets.manifest import read_manifest
 from dagf.errors import UserError, choose
 from dagf.files import content_hash, file_sha256, read_json
 
@@ -43,6 +45,65 @@ DISTRACTORS: Mapping[str, tuple[str, str]] = {  # folder of data/, and its image
     "r1m": ("distractors/revisitop1m", "jpg/**/*"),
     "oxford100k": ("distractors/oxford100k", "**/*.jpg"),
 }
+
+
+class RemoteFile(BaseModel):
+    """A file of a set: where it is, and how it is laid out in the set's folder.
+
+    mirrors: addresses, in the order to try. bytes: its size, of archives roughly. md5_from: the
+    address of a text with its md5. members: of a zip or tar the members to unpack, as a pattern of
+    their whole path whose group is their name; other files stay as they are. into: a sub-folder.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+    file: str
+    mirrors: tuple[str, ...]
+    sha256: str | None = None
+    bytes: int = 0
+    md5_from: str | None = None
+    members: str = ""
+    into: str = ""
+
+
+class DataSet(BaseModel):
+    """A public data set; `needs` names the sets without which it is of no use.
+
+    holds: pattern -> number of files (None: one or more). counts: of a benchmark the queries,
+    database images, boxes, and each label summed over the queries; of a training set the images.
+    unmeasured: what no source states, and is therefore left out.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+    name: str
+    title: str
+    folder: str
+    files: tuple[RemoteFile, ...]
+    needs: tuple[str, ...] = ()
+    holds: Mapping[str, int | None] = {}
+    counts: Mapping[str, int] = {}
+    unmeasured: str = ""
+    notes: str = ""
+
+    @field_validator("files", mode="before")
+    @classmethod
+    def _numbered(cls, files: list[dict[str, Any]]) -> list[dict[str, Any]]:
+        """Write out entries with `numbers`: one file a number, which takes the place of {}."""
+        found = []
+        for entry in files:
+            text = json.dumps({key: value for key, value in entry.items() if key != "numbers"})
+            first, last, digits = entry.get("numbers", (0, 0, 1))
+            names = [f"{number:0{digits}d}" for number in range(first, last + 1)]
+            found += [json.loads(text.replace("{}", name)) for name in names]
+        return found
+
+
+def read_manifest(path: Path) -> dict[str, DataSet]:
+    """Return the public data sets by name; raise `UserError` where the file has another form."""
+    try:
+        sets = TypeAdapter(list[DataSet]).validate_python(read_json(path))
+    except ValidationError as error:
+        raise UserError(f"{path} is no manifest ({first_mistake(error)}): get it again") from None
+    return {one.name: one for one in sets}
 
 
 def check_counts(name: str, found: Mapping[str, int], data: Path) -> None:

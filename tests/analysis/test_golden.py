@@ -15,7 +15,7 @@ from dagf.analysis.golden import NOTE, SET, check_golden, measured, read_descrip
 from dagf.analysis.tables import PUBLISHED, read_published
 from dagf.cli import main
 from dagf.datasets.benchmark import from_ground_truth
-from dagf.datasets.manifest import read_manifest
+from dagf.datasets.public import read_manifest
 from dagf.errors import UserError
 from dagf.files import read_json
 from dagf.paths import ROOT

@@ -1,11 +1,15 @@
 """Miniature copies of the public sets' real layouts: their folders, file names and truth."""
 
+import http.server
 import io
 import json
 import pickle
 import tarfile
+import threading
 import zipfile
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -134,6 +138,26 @@ def white(path: Path, width: int, height: int) -> Path:
     path.parent.mkdir(parents=True, exist_ok=True)
     Image.new("RGB", (width, height), "white").save(path)
     return path
+
+
+class Quiet(http.server.SimpleHTTPRequestHandler):
+    """Serves a folder."""
+
+    def log_message(self, *_: Any) -> None:
+        pass
+
+
+@contextmanager
+def serving(what: Path | Callable[..., http.server.BaseHTTPRequestHandler]) -> Iterator[int]:
+    """The port of a server of a folder, or with a handler."""
+    handler = partial(Quiet, directory=str(what)) if isinstance(what, Path) else what
+    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), handler) as made:
+        made.daemon_threads = True
+        thread = threading.Thread(target=made.serve_forever, kwargs={"poll_interval": 0.01})
+        thread.start()
+        yield made.server_port
+        made.shutdown()
+        thread.join()
 
 
 def make_tar(path: Path, files: dict[str, bytes], mode: str = "w:gz") -> Path:

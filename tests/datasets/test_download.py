@@ -8,7 +8,6 @@ import pickle
 import re
 import socket
 import tarfile
-import threading
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -18,11 +17,9 @@ import pytest
 
 from dagf.datasets import download
 from dagf.datasets.download import SOURCE, fetch, get, unpack
-from dagf.datasets.manifest import DataSet, RemoteFile, read_manifest
+from dagf.datasets.public import DataSet, RemoteFile, read_manifest
 from dagf.errors import UserError
-from dagf.paths import ROOT
-from tests.commands import fine, refused
-from tests.datasets.sets import make_tar, make_zip
+from tests.datasets.sets import make_tar, make_zip, serving
 
 BODY = bytes(range(256)) * 1200
 SHA256 = hashlib.sha256(BODY).hexdigest()
@@ -94,14 +91,8 @@ def server(monkeypatch: pytest.MonkeyPatch) -> Iterator[Behaviour]:
                 self.wfile.write(body[start:])
             self.close_connection = True
 
-    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), Handler) as made:
-        made.daemon_threads = True
-        state.port = made.server_port
-        thread = threading.Thread(target=made.serve_forever, kwargs={"poll_interval": 0.01})
-        thread.start()
+    with serving(Handler) as state.port:
         yield state
-        made.shutdown()
-        thread.join()
 
 
 def remote(server: Behaviour, *paths: str, **more: Any) -> RemoteFile:
@@ -175,18 +166,15 @@ def test_a_whole_part_is_verified_and_not_fetched_again(server: Behaviour, tmp_p
     assert server.asked == [("/a.bin", f"bytes={len(BODY)}-")] * 2
 
 
-def test_a_bad_mirror_is_passed_over(server: Behaviour, tmp_path: Path) -> None:
+def test_a_bad_mirror_is_passed_over_and_a_passing_fault(server: Behaviour, tmp_path: Path) -> None:
     server.moved = {"/file/a.bin": tmp_path.as_uri(), "/moved/a.bin": "/a.bin"}
     server.faults["/503/a.bin"] = [503] * 99
     for number, bad in enumerate(("/missing/x.bin", "/page/a.bin", "/file/a.bin", "/503/a.bin")):
         folder = tmp_path / str(number)
         folder.mkdir()
         assert got(remote(server, bad, "/moved/a.bin"), folder) == "moved/a.bin"
-
-
-def test_passing_faults_and_a_length_that_nobody_tells(server: Behaviour, tmp_path: Path) -> None:
     server.faults["/chunkless/a.bin"] = [503, 429, 500]
-    got(remote(server, "/chunkless/a.bin"), tmp_path)
+    got(remote(server, "/chunkless/a.bin"), tmp_path)  # whose length nobody tells
 
 
 def test_an_md5_beside_the_file(server: Behaviour, tmp_path: Path) -> None:
@@ -272,18 +260,13 @@ def test_a_stopped_set_goes_on(
         get(["smal"], photos, tmp_path)
 
 
-def test_the_command(server: Behaviour, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv(ROOT, str(tmp_path))
-    (tmp_path / "data").mkdir()
-    one = a_set(remote(server, "/a.bin", bytes=307200), name="x").model_dump(mode="json")
-    (tmp_path / "data" / "manifest.json").write_text(json.dumps([one]))
-    *toytowns, public = fine("data", "list").splitlines()
-    pattern = r"toytown-[\w.-]+  \w+ profile, not made"
-    assert toytowns and all(re.fullmatch(pattern, one) for one in toytowns)
-    assert re.fullmatch(r"x +not here +0\.3 MB  a set", public)
-    assert SHA256 in fine("data", "get", "x")
-    assert re.fullmatch(r"x +here .*", fine("data", "list").splitlines()[-1])
-    assert refused("data", "get", "y") == "dagf: unknown data set 'y': known: x"
+def test_the_list_says_what_is_here_and_how_large_it_is(tmp_path: Path) -> None:
+    one = DataSet(name="x", title="a set", folder="x", files=[{"file": "a", "mirrors": []}])
+    assert download.line(one, tmp_path) == f"{'x':20} not here          ?  a set"
+    (tmp_path / "x" / "jpg").mkdir(parents=True)
+    files = (one.files[0].model_copy(update={"bytes": 307200}),) * 1000
+    large = one.model_copy(update={"files": files})
+    assert download.line(large, tmp_path) == f"{'x':20} here         0.3 GB  a set"
 
 
 # Archives.

@@ -9,7 +9,6 @@ import numpy as np
 import pytest
 
 from dagf.datasets.benchmark import CLASSIC, from_ground_truth
-from dagf.datasets.manifest import read_manifest
 from dagf.datasets.public import (
     DISTRACTORS,
     PUBLIC,
@@ -25,6 +24,7 @@ from dagf.datasets.public import (
     open_benchmark,
     open_training_set,
     place,
+    read_manifest,
     spelled,
 )
 from dagf.errors import UserError

@@ -1,12 +1,9 @@
 """Each public set in miniature: downloaded from a server here, checked and evaluated."""
 
-import http.server
 import json
 import re
 import shutil
-import threading
 from collections.abc import Callable, Iterator
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -20,16 +17,19 @@ from dagf.errors import UserError
 from dagf.reports.freshness import plan
 from dagf.study.study import open_study
 from tests.commands import dagf, fine, refused
-from tests.datasets.sets import MANIFEST, SMALL, make_tar, make_zip, write_images, write_set
+from tests.datasets.sets import (
+    MANIFEST,
+    SMALL,
+    make_tar,
+    make_zip,
+    serving,
+    write_images,
+    write_set,
+)
 from tests.fixtures import FOLDER, write_photographs
 from tests.reports.notebooks import write_notebook
 
 pytestmark = pytest.mark.usefixtures("one_process")
-
-
-class Quiet(http.server.SimpleHTTPRequestHandler):
-    def log_message(self, *_: Any) -> None:
-        pass
 
 
 @pytest.fixture
@@ -38,14 +38,8 @@ def served(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[tuple[Pa
     monkeypatch.setattr(download, "PAUSE", 0.001)
     monkeypatch.setenv("NO_PROXY", "*")
     (tmp_path / "served").mkdir()
-    with http.server.ThreadingHTTPServer(
-        ("127.0.0.1", 0), partial(Quiet, directory=tmp_path / "served")
-    ) as server:
-        thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01})
-        thread.start()
-        yield tmp_path / "served", f"http://127.0.0.1:{server.server_port}"
-        server.shutdown()
-        thread.join()
+    with serving(tmp_path / "served") as port:
+        yield tmp_path / "served", f"http://127.0.0.1:{port}"
 
 
 ARCHIVES = {  # file in the manifest -> what is packed, under which folder
