@@ -105,11 +105,12 @@ class RunConfig:
         del values["variant"]["title"]
         return content_hash(values)
 
-
-def backbone_id(backbone: BackboneSpec, seed: int, start: str) -> str:
-    """Return what names the weights that a backbone starts from: a run's, a file's or a seed's."""
-    values = asdict(backbone)
-    return start or content_hash(values if backbone.pretrained else [values, seed])
+    @property
+    def start_id(self) -> str:
+        """What names the weights that the backbone starts from: a run's, a file's or a seed's."""
+        values = asdict(self.backbone)
+        drawn = content_hash(values if self.backbone.pretrained else [values, self.seed])
+        return self.start or drawn
 
 
 def read_fields(kind: type[T], values: Any, where: str) -> T:

@@ -2,7 +2,6 @@
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -19,7 +18,7 @@ from dagf.errors import UserError, choose
 from dagf.retrieval.extract import MultiScale, extract, extract_shards, for_inference
 from dagf.retrieval.metrics import stream_positions
 from dagf.retrieval.search import Descriptors, Rows
-from dagf.retrieval.whitening import Whitened, Whitening, learned_whitening
+from dagf.retrieval.whitening import Whitened, learned_whitening
 
 SEEN = 1000  # rows by which a collapsed network is known
 LEAST = 1e-6  # a difference between two descriptors that single precision can tell
@@ -63,30 +62,21 @@ def evaluation_descriptors(
     """Return descriptors of database + distractors (N, D), kept in `folder`, and of queries (Q, D).
 
     name: of the network, unlike that of any other. Queries are cropped to their boxes. Of several
-    processes each extracts a share of the database.
+    processes each extracts a share of the database. Raises `UserError` where the whitening split is
+    not here, or has fewer pairs than descriptors have dimensions.
     """
     encode, image = for_inference(MultiScale(network, spec.scales)), spec.image
-    about: Any = [name, spec.scales]
-    files = benchmark.database_paths
-    rows = extract_shards(encode, about, files, image, folder, process_group())
+    about, database = [name, spec.scales], benchmark.database_paths
+    rows = extract_shards(encode, about, database, image, folder, process_group())
     batches, count = query_batches(benchmark, image), len(benchmark.queries)
     queries = extract(encode, batches, count, f"{benchmark.name}: queries")
     if not spec.whitening:
         return rows, queries
-    whiten = split_whitening(encode, spec)
-    return Whitened(rows, whiten), whiten(queries)
-
-
-def split_whitening(encode: nn.Module, spec: EvaluationSpec) -> Whitening:
-    """Return a whitening learned from the pairs of the spec's whitening split.
-
-    Raises `UserError` where the split is not here, or has fewer pairs than descriptors have
-    dimensions.
-    """
     choose("training set with a whitening split", spec.whitening, ("sfm120k",))
     files, pairs = load_whitening_split(paths.data())
-    batches = image_batches(files, spec.image)
-    return learned_whitening(extract(encode, batches, len(files), "whitening split"), pairs)
+    learned = extract(encode, image_batches(files, image), len(files), "whitening split")
+    whiten = learned_whitening(learned, pairs)
+    return Whitened(rows, whiten), whiten(queries)
 
 
 def ranked(what: str, test: Benchmark, rows: Rows, queries: Descriptors) -> pd.DataFrame:

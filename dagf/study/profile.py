@@ -90,11 +90,6 @@ class Profile:
     whitening: str = ""
     scale: Scale | None = None
 
-    def __post_init__(self) -> None:
-        """Raise `ValueError` where nothing says how the arms are trained."""
-        if not (self.arm_training or self.heads):
-            raise ValueError("arm_training is missing, or heads where the arms are trained so")
-
     @property
     def frozen(self) -> bool:
         """Whether all arms are heads on frozen backbones."""
@@ -122,7 +117,8 @@ class Profile:
         if self.arm_training and not heads:
             return ArmPlan(self.arm_training, self.arms, self.rates)
         if self.heads is None:
-            raise UserError(f"profile {self.name} has no heads on frozen maps")
+            missing = "heads" if self.arm_training else "arm_training, or heads"
+            raise UserError(f"profile {self.name} has no {missing}: nothing says how they train")
         every = self.heads.arms or tuple(VARIANTS)
         return replace(self.heads, arms=every if heads else self.arms)
 

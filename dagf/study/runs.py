@@ -24,8 +24,8 @@ from safetensors.torch import load_file
 from dagf.errors import UserError
 from dagf.files import content_hash, file_sha256, read_json, write_json
 from dagf.model.backbone import BackboneSpec
-from dagf.model.network import RetrievalNet, Variant
-from dagf.study.config import RunConfig, backbone_id, read_fields
+from dagf.model.network import RetrievalNet
+from dagf.study.config import RunConfig, read_fields
 
 AGAIN = "delete its folder and train again"
 
@@ -74,8 +74,7 @@ class Run:
     @property
     def backbone_id(self) -> str:
         """What names the weights of its backbone, which many runs on a frozen one share."""
-        of = self.config
-        return backbone_id(of.backbone, of.seed, of.start) if of.frozen else self.weights_id
+        return self.config.start_id if self.frozen else self.weights_id
 
     def weights(self) -> dict[str, torch.Tensor]:
         """Return the tensors of its network; those that it was recorded with."""
@@ -145,16 +144,13 @@ class RunStore:
 
 @dataclass(frozen=True)
 class Untrained:
-    """An arm before its first step: what a training starts from, and a descriptor by itself.
+    """A network before its first step: what a training starts from, and a descriptor by itself.
 
-    start: the `weights_id` of the run whose backbone it has, '' for that of `backbone`, in which
-    `weights`, where given, is the file of its weights.
+    config: of which variant, backbone, seed and start count. weights: the file with the backbone's
+    weights, where `config` names them by their hash.
     """
 
-    variant: Variant
-    backbone: BackboneSpec
-    seed: int
-    start: str
+    config: RunConfig
     store: RunStore
     weights: Path | None = None
     id = ""  # of the run: there is none
@@ -163,19 +159,20 @@ class Untrained:
     @property
     def weights_id(self) -> str:
         """What names its weights: by all that the arm's name stands for, which may change."""
-        return content_hash([self.backbone_id, asdict(self.variant)])
+        return content_hash([self.backbone_id, asdict(self.config.variant)])
 
     @property
     def backbone_id(self) -> str:
         """What names the weights of its backbone."""
-        return backbone_id(self.backbone, self.seed, self.start)
+        return self.config.start_id
 
     def network(self) -> RetrievalNet:
         """Return the network, on the CPU and in evaluation mode; what is random is the seed's."""
-        start = self.store.get(self.start.partition("-")[0]).network() if self.start else None
-        torch.manual_seed(self.seed)
-        file = str(self.weights) if self.weights else self.backbone.weights
-        net = RetrievalNet(replace(self.backbone, weights=file), self.variant)
+        of, run_id = self.config, self.config.start.partition("-")[0]
+        start = self.store.get(run_id).network() if run_id else None
+        torch.manual_seed(of.seed)
+        file = str(self.weights) if self.weights else of.backbone.weights
+        net = RetrievalNet(replace(of.backbone, weights=file), of.variant)
         if start:
             net.backbone.load_state_dict(start.backbone.state_dict())
         return net.eval()

@@ -43,6 +43,8 @@ from dagf.study.training import train
 from dagf.toytown.generate import VERSION, ToytownSpec
 
 Key = tuple[str, int]  # an arm and a seed
+Arms = Sequence[str]
+Seeds = Sequence[int]
 VALIDATION_SEED = 2023  # which instances of a photograph folder are held out
 CONTROL_DISTRACTORS = 1000  # at most
 TRAINED_BY = "dagf.study.training"
@@ -138,54 +140,43 @@ class Study:
         spec = spec if rate is None else replace(spec, rate=rate)
         return self._config(arm, seed, spec, self._start(seed), frozen)
 
-    def trial_configs(self, arm: str, heads: bool = False) -> list[RunConfig]:
-        """Return an arm's validation trials, one for each rate; none where there is no choice."""
-        rates = self.profile.plan(heads).rates
-        return [self.arm_config(arm, self.seed, heads, rate) for rate in rates]
-
-    def chosen_config(self, arm: str, seed: int, heads: bool = False) -> RunConfig:
-        """Return the run of an arm and seed at the rate of its best trial; trials come first."""
-        trials = self._trained(self.trial_configs(arm, heads), "validation trials")
-        best = max(trials, key=lambda run: run.record["validation_mAP"], default=None)
-        return self.arm_config(arm, seed, heads, best.config.train.rate if best else None)
-
     # What trains: backbones, their maps, trials, arms.
 
-    def train(
-        self, arms: Sequence[str] = (), seeds: Sequence[int] = (), heads: bool = False
-    ) -> dict[Key, Run]:
+    def train(self, arms: Arms = (), seeds: Seeds = (), heads: bool = False) -> dict[Key, Run]:
         """Return the runs of all arms and seeds (the plan's, unless named), by (arm, seed).
 
         What is missing is trained, each arm at the rate of its best trial. As heads, arms without
         parameters have no run.
         """
         seeds = seeds or self.profile.seeds
-        keys = [(arm, seed) for seed in seeds for arm in self._tried(arms, seeds, heads)]
-        configs = [self.chosen_config(arm, seed, heads) for arm, seed in keys]
+        tried = self._tried(arms, seeds, heads)
+        rates = {arm: _best_rate(trials) for arm, trials in tried.items()}
+        keys = [(arm, seed) for seed in seeds for arm in tried]
+        configs = [self.arm_config(arm, seed, heads, rates[arm]) for arm, seed in keys]
         return dict(zip(keys, self._trained(configs, "training"), strict=True))
 
     def run(self, arm: str, seed: int | None = None, heads: bool = False) -> Run:
         """Return the trained run of one arm (of the first seed, unless another is named)."""
-        config = self.chosen_config(arm, self.seed if seed is None else seed, heads)
-        return self._trained([config], "training")[0]
+        seed = self.seed if seed is None else seed
+        self.arm_config(arm, seed, heads)  # refuses an arm that has nothing to train
+        return self.train([arm], [seed], heads)[arm, seed]
 
-    def trials(self, arms: Sequence[str] = (), heads: bool = False) -> pd.DataFrame:
+    def trials(self, arms: Arms = (), heads: bool = False) -> pd.DataFrame:
         """Return a row for each validation trial, all on the first seed.
 
         Columns: arm, method, rate, validation mAP (per cent), chosen, run. Test queries play no
         part: a trial that is not chosen is never evaluated on them.
         """
-        rows = [
-            (arm, VARIANTS[arm].title, config.train.rate, run.record["validation_mAP"],
-             config == self.chosen_config(arm, self.seed, heads), run.id)
-            for arm in self._tried(arms, (), heads)
-            for config in self.trial_configs(arm, heads)
-            for run in self._trained([config], "validation trials")
-        ]  # fmt: skip
+        rows = []
+        for arm, trials in self._tried(arms, (), heads).items():
+            for run in trials:
+                rate, score = run.config.train.rate, run.record["validation_mAP"]
+                chosen = rate == _best_rate(trials)
+                rows.append((arm, VARIANTS[arm].title, rate, score, chosen, run.id))
         columns = ["arm", "method", "rate", "validation mAP", "chosen", "run"]
         return pd.DataFrame(rows, columns=columns)
 
-    def prepare(self, seeds: Sequence[int], maps: bool = True) -> None:
+    def prepare(self, seeds: Seeds, maps: bool = True) -> None:
         """Train the backbones of the seeds, and make their feature maps, which heads share."""
         configs = [self.backbone_config(seed) for seed in dict.fromkeys(seeds)]
         self._trained([config for config in configs if config], "backbones")
@@ -194,15 +185,18 @@ class Study:
             without = [head for folder, head in heads.items() if not folder.exists()]
             side_by_side(self._make_maps, without, "feature maps")
 
-    def _tried(self, arms: Sequence[str], seeds: Sequence[int], heads: bool) -> list[str]:
-        """Return the arms that can be trained, once their validation trials are there."""
-        arms = arms or self.profile.plan(heads).arms
-        arms = [arm for arm in arms if variant(arm).trainable or not heads]
+    def _tried(self, arms: Arms, seeds: Seeds, heads: bool) -> dict[str, list[Run]]:
+        """Return the validation trials of the arms that can be trained, made where missing."""
+        plan = self.profile.plan(heads)
+        arms = [arm for arm in arms or plan.arms if variant(arm).trainable or not heads]
         if arms:
             self.prepare([self.seed, *seeds], heads or self.profile.frozen)
-            configs = [config for arm in arms for config in self.trial_configs(arm, heads)]
-            self._trained(configs, "validation trials")
-        return arms
+        tried = {
+            arm: [self.arm_config(arm, self.seed, heads, rate) for rate in plan.rates]
+            for arm in arms
+        }
+        self._trained([config for configs in tried.values() for config in configs], "trials")
+        return {arm: self._trained(configs, "trials") for arm, configs in tried.items()}
 
     def _trained(self, configs: Sequence[RunConfig], what: str) -> list[Run]:
         """Return the runs of configurations; those that are missing are trained side by side."""
@@ -224,8 +218,8 @@ class Study:
     def untrained(self, arm: str, seed: int | None = None) -> Untrained:
         """Return an arm before its first step, on the backbone of a seed (of the first)."""
         seed = self.seed if seed is None else seed
-        about = variant(arm), self.backbone, seed, self._start(seed)
-        return Untrained(*about, self.store, self.weights)
+        about = self.profile.image, TrainSpec(), "", seed, self._start(seed)
+        return Untrained(RunConfig(variant(arm), self.backbone, *about), self.store, self.weights)
 
     def bare(self, seed: int) -> Untrained:
         """Return the backbone of a seed, under a head without parameters."""
@@ -235,13 +229,10 @@ class Study:
         image = asdict(self.profile.evaluation.image)
         return self.cache / content_hash(["test", head.backbone_id, image, self.test_id])
 
-    def test_maps(self, head: Head) -> BenchmarkMaps:
-        """Return the feature maps of the test benchmark under a head's backbone."""
-        return self._test_maps(head, on_device(head.network()))
-
-    def _test_maps(self, head: Head, net: RetrievalNet) -> BenchmarkMaps:
-        image, folder = self.profile.evaluation.image, self._maps_folder(head)
-        return cache_benchmark(net.backbone, self.test, image, folder)
+    def test_maps(self, head: Head, net: RetrievalNet | None = None) -> BenchmarkMaps:
+        """Return the feature maps of the test benchmark under a head's backbone (in `net`)."""
+        net, image = net or on_device(head.network()), self.profile.evaluation.image
+        return cache_benchmark(net.backbone, self.test, image, self._maps_folder(head))
 
     def training_maps(self, head: Head) -> MapSource:
         """Return the maps of training and validation images under a head's backbone."""
@@ -260,7 +251,7 @@ class Study:
         net, spec = on_device(head.network()), self.profile.evaluation
         torch.manual_seed(0)  # of a random mask
         if head.frozen and spec.single:
-            return self._test_maps(head, net).extract(net.head)
+            return self.test_maps(head, net).extract(net.head)
         folder = self.cache / "shards"
         return evaluation_descriptors(net, head.weights_id, self.test, spec, folder)
 
@@ -298,7 +289,7 @@ class Study:
         return self.results(self.untrained(arm, seed))
 
     def evaluate(
-        self, arms: Sequence[str] = (), seeds: Sequence[int] = (), heads: bool = False
+        self, arms: Arms = (), seeds: Seeds = (), heads: bool = False
     ) -> dict[Key, Results]:
         """Return the results of all arms and seeds, by (arm, seed), trained where they can be.
 
@@ -312,9 +303,7 @@ class Study:
         side_by_side(self.results, missing, "evaluating")
         return {key: self.results(head) for key, head in found.items()}
 
-    def table(
-        self, arms: Sequence[str] = (), seeds: Sequence[int] = (), heads: bool = False
-    ) -> pd.DataFrame:
+    def table(self, arms: Arms = (), seeds: Seeds = (), heads: bool = False) -> pd.DataFrame:
         """Return a row for each arm, seed, query set and setting: mAP, mP@k (per cent), run."""
         found = self.evaluate(arms, seeds, heads)
         rows = [
@@ -327,6 +316,12 @@ class Study:
         """Return the same for the profile's untrained arms: no seed and no run."""
         rows = [_means(arm, self.untrained_results(arm)) for arm in self.profile.off_the_shelf]
         return pd.concat(rows, ignore_index=True)
+
+
+def _best_rate(trials: Sequence[Run]) -> float | None:
+    """The rate of the best trial by validation; None where there is no choice."""
+    best = max(trials, key=lambda run: run.record["validation_mAP"], default=None)
+    return best.config.train.rate if best else None
 
 
 def _means(arm: str, results: Results) -> pd.DataFrame:
@@ -367,15 +362,11 @@ def open_study(
         if has_labels(home):
             check_disjoint(source, home)
         if not training and (train_on or has_labels(source)):
-            training = photograph_training(source, chosen, contents)
-            if training:
-                held = training.validation
-                chosen_by = [held.root / file for file in held.files]
-                check_apart_from([*training.files, *chosen_by], test, contents)
+            training = photograph_training(source, chosen.held_out, test, contents)
         # The public sets are as their authors made them, but not what was put behind them.
         for line in copies(test, contents, 0 if has_truth(home) else len(test.database)):
-            note = f"Note: {line}: `dagf data check {benchmark}`"
-            print(note, file=sys.stderr)  # stdout may be JSON
+            # Not to stdout, which may be JSON.
+            print(f"Note: {line}: `dagf data check {benchmark}`", file=sys.stderr)
         sets = [[query.query_set, query.box] for query in test.queries]
         test_id = content_hash([files_hash(test, contents), sets])
         contents.save()
@@ -389,18 +380,22 @@ def open_study(
     return open_with(training, load_toytown(root, "test"), root.name, toytown=root)
 
 
-def photograph_training(folder: Path, profile: Profile, contents: Contents) -> TrainingSet | None:
+def photograph_training(
+    folder: Path, held_out: int, test: Benchmark, contents: Contents
+) -> TrainingSet | None:
     """Return the training images of a folder, some instances held out for validation.
 
-    None where the folder has none.
+    None where the folder has none. Raises `UserError` for one that is tested on, in `test`, too.
     """
     rows = read_labels(folder).query("role == 'train'").sort_values("file")
     if rows.empty:
         return None
     name = f"{folder.resolve().name}-validation"
-    rows, validation = hold_out(name, folder, rows, profile.held_out, VALIDATION_SEED)
+    rows, validation = hold_out(name, folder, rows, held_out, VALIDATION_SEED)
     files, labels = numbered(folder, rows)
     check_apart_from(files, validation, contents)
+    chosen_by = [validation.root / file for file in validation.files]
+    check_apart_from([*files, *chosen_by], test, contents)
     sums = [contents.sha256(file) for file in files]
     everything = content_hash([files_hash(validation, contents), sums, labels])
     return TrainingSet(tuple(files), tuple(labels), validation, everything)

@@ -65,11 +65,9 @@ def train(
         group.wait()  # the first process has the lock: what the store says is the same for all
         run = store.find(config)
         if run is None:
-            about = (config.variant, config.backbone, config.seed, config.start)
-            start = Untrained(*about, store, weights)
-            net = on_device(start.network())
+            net = on_device(Untrained(config, store, weights).network())
             source: Source = (
-                MapSource(data, config.image, net, start.backbone_id, cache)
+                MapSource(data, config.image, net, config.start_id, cache)
                 if config.frozen
                 else ImageSource(data, config.image, config.train.augmentation)
             )
@@ -156,9 +154,7 @@ class _Loop:
             started = time.monotonic()
             loss = self._epoch(model, epoch)
             if self.group.rank == 0:
-                self._validate_and_keep(epoch, loss)
-                self.seconds += time.monotonic() - started
-                self._save_state()
+                self._keep(epoch, loss, started)
             self.group.wait()
         if self.group.rank == 0:
             self._finish()
@@ -202,7 +198,8 @@ class _Loop:
         self.net.train()
         return weight * model(batch, self.labels[rows].to(self.device), places)
 
-    def _validate_and_keep(self, epoch: int, loss: float) -> None:
+    def _keep(self, epoch: int, loss: float, started: float) -> None:
+        """Validate; write the weights, where they are the best so far, and the state."""
         benchmark, setting = self.data.validation, self.data.validation.middle
         per_query = evaluate(benchmark, self.source.validate(self.objective.extract), [setting])
         score = float(mean_average_precision(per_query, setting.name))
@@ -213,29 +210,21 @@ class _Loop:
         rate = learning_rate(self.spec, (epoch + 1) * self.spec.steps - 1)
         row = {"epoch": epoch + 1, "loss": loss, "validation_mAP": score, "rate": rate}
         self.curves.append(row)
-
-    def _save_state(self) -> None:
-        state = {"run": self.config.id, "curves": self.curves, "seconds": self.seconds}
-        state |= {
-            "objective": self.objective.state_dict(),
-            "optimizer": self.optimizer.state_dict(),
-        }
+        self.seconds += time.monotonic() - started
+        learned = self.objective.state_dict(), self.optimizer.state_dict()
         buffer = io.BytesIO()  # torch's own writer says nothing of a full disk
-        torch.save(state, buffer)
+        torch.save((*learned, self.curves, self.seconds), buffer)
         with atomic_path(self.state) as temporary:
             temporary.write_bytes(buffer.getbuffer())
 
     def _resume(self) -> None:
-        again = "delete it, training starts again"
         try:
             state = torch.load(self.state, map_location="cpu", weights_only=True)
+            objective, optimizer, self.curves, self.seconds = state
+            self.objective.load_state_dict(objective)
+            self.optimizer.load_state_dict(optimizer)
         except (RuntimeError, ValueError, EOFError, KeyError, pickle.UnpicklingError) as error:
-            raise UserError(f"{self.state} is broken: {again}") from error
-        if state["run"] != self.config.id:
-            raise UserError(f"{self.state} is of another run, {state['run']}: {again}")
-        self.objective.load_state_dict(state["objective"])
-        self.optimizer.load_state_dict(state["optimizer"])
-        self.curves, self.seconds = state["curves"], state["seconds"]
+            raise UserError(f"{self.state} is broken: delete it, training starts again") from error
 
     def _finish(self) -> None:
         with atomic_path(self.folder / "curves.csv") as path:

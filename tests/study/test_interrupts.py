@@ -12,11 +12,9 @@ from pathlib import Path
 
 import pytest
 
-from dagf.datasets.benchmark import TrainingSet
 from dagf.paths import ROOT
-from dagf.retrieval.extract import SHARDS
 from dagf.study.runs import RunStore
-from tests.fixtures import PROFILE, Workshop, configured, write_photographs
+from tests.fixtures import PROFILE
 from tests.reports.notebooks import write_notebook
 
 LINE = "dagf: stopped; start the same command again to go on from here"
@@ -26,24 +24,6 @@ pytestmark = [
         not Path("/proc/self/environ").exists(), reason="it asks Linux which processes there are"
     ),
 ]
-SLOW = """
-import sys, time
-from pathlib import Path
-from dagf.cli import main
-from dagf.retrieval import extract
-from dagf.collections import index
-
-shards = []
-def wait(*rest):
-    while shards and not Path("go").exists():
-        time.sleep(0.1)
-    shards.append(rest)
-    return whole(*rest)
-
-index.SHARD = extract.SHARD = 8
-whole, extract.extract = extract.extract, wait
-main(sys.argv[1:])
-"""
 NOTEBOOK = """import time
 from functools import partial
 from pathlib import Path
@@ -58,10 +38,8 @@ if not (paths.root() / "go").exists():
 class Job:
     """`dagf` in a project's folder and a process group of its own, as a terminal starts it."""
 
-    def __init__(self, root: Path, *words: object, script: str = "") -> None:
-        (root / "job.py").write_text(script)
-        program = ["job.py"] if script else ["-m", "dagf"]
-        command, pipe = [sys.executable, *program, *map(str, words)], subprocess.PIPE
+    def __init__(self, root: Path, *words: str) -> None:
+        command, pipe = [sys.executable, "-m", "dagf", *words], subprocess.PIPE
         # What the project's folder is called is how its processes are told from others.
         environment = {**os.environ, ROOT: str(root), "OMP_NUM_THREADS": "1"}
         self.root = root
@@ -117,21 +95,6 @@ def root(tmp_path: Path) -> Path:
     (tmp_path / "project" / "notebooks").mkdir(parents=True)
     (tmp_path / "project" / "pyproject.toml").touch()
     return tmp_path / "project"
-
-
-def test_extract(root: Path, data: TrainingSet) -> None:
-    run = Workshop(root / "data", data).train(configured("gem", epochs=1))
-    write_photographs(root / "photos")
-    command = ("extract", "--run", run.id, "photos", "--output", "out")
-    said = Job(root, *command, script=SLOW).interrupt(
-        lambda: len(list((root / "out").glob(SHARDS))) == 1
-    )
-    assert said == LINE
-    assert not (root / "out" / "index.json").exists()
-    (root / "go").touch()
-    assert (
-        Job(root, *command, script=SLOW).finish().startswith("37 images in out: 29 extracted in ")
-    )
 
 
 def test_train(root: Path) -> None:

@@ -1,6 +1,7 @@
 """The run store: found by configuration or by the first digits; what is broken is named."""
 
 import io
+import json
 import re
 import shutil
 from collections.abc import Callable
@@ -26,20 +27,14 @@ def copy(finished: Run, tmp_path: Path) -> Run:
     return Run(tmp_path / finished.id)
 
 
-def test_find_gives_finished_runs_only(finished: Run) -> None:
-    store = RunStore(finished.folder.parent)
-    assert store.find(configured()) == finished
-    assert store.find(configured(seed=5)) is None
-    assert RunStore(store.root / "nowhere").all() == []
-    assert store.all() == [finished]
-    assert store.folder(configured()) == finished.folder
-    assert finished.id == configured().id
-
-
-def test_what_a_kill_after_the_record_left_is_cleared_away(workshop: Workshop) -> None:
-    run = workshop.train(configured("gem", epochs=1))
-    (run.folder / "state.pt").touch()
-    assert workshop.train(configured("gem", epochs=1)) == run
+def test_find_gives_finished_runs_only(workshop: Workshop) -> None:
+    store, config = workshop.store, configured("gem", epochs=1)
+    assert store.find(config) is None and store.all() == []
+    run = workshop.train(config)
+    assert store.find(config) == run and store.all() == [run]
+    assert (run.id, run.folder) == (config.id, store.folder(config))
+    (run.folder / "state.pt").touch()  # a kill after the record left it
+    assert workshop.train(config) == run
     assert not (run.folder / "state.pt").exists()
 
 
@@ -52,7 +47,7 @@ def test_get_takes_the_first_digits(tmp_path: Path) -> None:
     assert store.get("aa1").id == "aa11"
     with pytest.raises(UserError, match=r"found aa11, aa22$"):
         store.get("aa")
-    for wrong in ("cc44", "zz", "", "*", "../"):
+    for wrong in ("cc44", ""):
         said = f"run '{wrong}': expected one finished run in {store.root}, found none"
         with pytest.raises(UserError, match=f"{re.escape(said)}$"):
             store.get(wrong)
@@ -70,10 +65,9 @@ def test_the_network_comes_back(finished: Run) -> None:
 
 
 def test_another_arm_starts_from_its_backbone_alone(finished: Run) -> None:
-    store, other = RunStore(finished.folder.parent), configured("netvlad")
-    about = other.variant, other.backbone, 3
-    net = Untrained(*about, finished.weights_id, store).network()
-    kept, fresh = finished.network(), Untrained(*about, "", store).network()
+    store, other = RunStore(finished.folder.parent), configured("netvlad", seed=3)
+    net = Untrained(replace(other, start=finished.weights_id), store).network()
+    kept, fresh = finished.network(), Untrained(other, store).network()
     for one, source in ((net.backbone, kept.backbone), (net.head, fresh.head)):
         values = source.state_dict()
         assert all(values[key].equal(value) for key, value in one.state_dict().items())
@@ -93,16 +87,8 @@ def test_a_pretrained_backbone_keeps_its_batch_norms_though_its_file_is_gone(
     assert not net.train().backbone.training
 
 
-def test_a_configuration_of_another_run_is_named(copy: Run, workshop: Workshop) -> None:
-    other = workshop.train(configured(epochs=1, steps=1, seed=1))
-    shutil.copy(other.folder / "config.json", copy.folder)
-    said = rf"config\.json is of another run, {other.id}: delete its folder and train again"
-    with pytest.raises(UserError, match=said):
-        copy.network()
-
-
-@pytest.mark.parametrize("text", ["", "{", "[]", '{"variant": {}}', '{"more": 1}'])
-def test_a_broken_configuration_is_one_line(copy: Run, text: str) -> None:
+@pytest.mark.parametrize("text", ["", "[]", '{"more": 1}', json.dumps(asdict(configured(seed=1)))])
+def test_a_broken_configuration_or_that_of_another_run_is_one_line(copy: Run, text: str) -> None:
     (copy.folder / "config.json").write_text(text)
     with pytest.raises(UserError, match=re.escape(str(copy.folder / "config.json"))):
         copy.network()
@@ -117,26 +103,6 @@ def test_weights_that_are_not_those_of_the_record_are_named(
         copy.network()
 
 
-CONFIG = configured(epochs=2, steps=1)
-
-
-@pytest.fixture
-def stopped(workshop: Workshop) -> Path:
-    """The checkpoint of a training that was stopped before its end."""
-    workshop.interrupt(CONFIG, after=1)
-    return workshop.store.folder(CONFIG) / "state.pt"
-
-
-def test_a_checkpoint_of_another_run_is_named(workshop: Workshop, stopped: Path) -> None:
-    second = replace(CONFIG, seed=1)
-    state = workshop.store.folder(second) / "state.pt"
-    state.parent.mkdir()
-    shutil.copy(stopped, state)
-    own = stopped.parent.name
-    with pytest.raises(UserError, match=re.escape(f"{state} is of another run, {own}: delete it")):
-        workshop.train(second)
-
-
 class Code:
     """Runs when it is unpickled."""
 
@@ -145,15 +111,18 @@ class Code:
 
 
 def test_a_broken_checkpoint_is_named_and_runs_no_code(
-    workshop: Workshop, stopped: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    workshop: Workshop, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(tmp_path)
-    whole, code = stopped.read_bytes(), io.BytesIO()
+    config, code = configured(epochs=2, steps=1), io.BytesIO()
+    workshop.interrupt(config, after=1)
+    stopped = workshop.store.folder(config) / "state.pt"
     torch.save({"run": Code()}, code)
+    whole = stopped.read_bytes()
     for content in (b"", b"no checkpoint", whole[: len(whole) // 2], code.getvalue()):
         stopped.write_bytes(content)
         with pytest.raises(UserError, match=r"state\.pt is broken: delete it, training starts"):
-            workshop.train(CONFIG)
+            workshop.train(config)
     assert not Path("fired").exists()
     stopped.unlink()
-    assert len(workshop.train(CONFIG).curves) == 2
+    assert len(workshop.train(config).curves) == 2

@@ -106,8 +106,7 @@ def test_what_cannot_be_mined_is_one_line(workshop: Workshop) -> None:
 
 
 def network(workshop: Workshop, seed: int = 0) -> RetrievalNet:
-    config = configured("gem")
-    return Untrained(config.variant, config.backbone, seed, "", workshop.store).network()
+    return Untrained(configured("gem", seed=seed), workshop.store).network()
 
 
 def test_tuples_of_an_epoch(paired: TrainingSet, workshop: Workshop) -> None:
