@@ -111,7 +111,6 @@ AT_LEAST = "it should be greater than or equal to"
         ({"scales": [1, 0]}, r"scales\.1: it should be greater than 0, but is 0"),
         ({"scale": {"distractors": 5, "rows": 10}}, rf"scale\.rows: {AT_LEAST} 100, but is 10"),
         ({"heads": {"arms": ["gem"]}}, "profile .*: heads.training: "),
-        ({"arm_training": None}, "arm_training is missing, or heads where the arms"),
         ({"arm_training": {"epochs": 0}}, f"arm_training.epochs: {AT_LEAST} 1, but is 0"),
         ({"arm_training": {"epochs": 10**12}}, "epochs: it should be less than or equal to"),
         ({"arm_training": {"rate": -1.0}}, rf"rate: {AT_LEAST} 0, but is -1\.0"),
@@ -150,6 +149,8 @@ def test_plans_of_a_profile(profile: Callable[..., str]) -> None:
     assert both.arm_training and not both.frozen
     assert both.plan() == ArmPlan(both.arm_training, both.arms, (2.0,))
     assert both.plan(heads=True) == replace(plan, arms=tuple(VARIANTS))
+    with pytest.raises(UserError, match="profile tiny has no arm_training, or heads"):
+        load_profile(profile(arm_training=None)).plan()
     alone = load_profile(profile(heads=heads, arm_training=None))
     assert alone.frozen
     assert alone.plan() == replace(plan, arms=alone.arms)

@@ -34,7 +34,7 @@ def test_what_a_study_cannot_be(
     with pytest.raises(UserError, match="only Toytown has a control version"):
         control_of(study)
     for ask in (study.trials, study.train, study.evaluate, study.table):
-        with pytest.raises(UserError, match="profile tiny has no heads on frozen maps"):
+        with pytest.raises(UserError, match="profile tiny has no heads: nothing says"):
             ask(heads=True)
 
 

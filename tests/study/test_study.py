@@ -1,12 +1,12 @@
-"""The study: what is trained, shared and kept, on Toytown and on a folder of photographs."""
+"""The study: what is trained, shared, chosen and kept, on Toytown and on photographs."""
 
 import shutil
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 import numpy as np
+import pandas as pd
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
@@ -14,65 +14,226 @@ from safetensors.torch import load_file, save_file
 from dagf.analysis.contrasts import summary
 from dagf.datasets.images import ImageSpec, load_image, to_input
 from dagf.errors import UserError
-from dagf.files import file_sha256, read_json, write_json
-from dagf.model.backbone import BackboneSpec
-from dagf.model.network import RetrievalNet
-from dagf.model.variants import VARIANTS, variant
+from dagf.files import file_sha256, write_json
+from dagf.model.network import Variant
+from dagf.model.variants import VARIANTS
 from dagf.retrieval.extract import benchmark_scores
 from dagf.retrieval.metrics import evaluate
 from dagf.study import parallel
 from dagf.study.config import RunConfig
-from dagf.study.runs import RunStore
-from dagf.study.study import open_study
-from tests.fixtures import FOLDER, PROFILE
+from dagf.study.runs import Run, RunStore
+from dagf.study.study import Study, open_study
+from tests.fixtures import FOLDER, TOY
 
 pytestmark = pytest.mark.usefixtures("one_process")
 
+RATES = (1e-3, 1e-1)
+HEADS = ("gem", "netvlad", "spatial", "channel", "attention", "dagf")  # those with parameters
+PLAIN = ("mac", "spoc", "crow")
 
-def test_arms_share_the_backbone_of_their_seed(
-    project: Path, profile: Callable[..., str], trained: list[RunConfig]
-) -> None:
-    study = open_study(profile())
-    table = study.table()
-    backbones, arms = trained[:2], trained[2:]
-    assert [config.start for config in backbones] == ["", ""]
-    assert [config.variant.title for config in backbones] == ["SPoC", "SPoC"]
-    assert len(arms) == 4
-    assert {(config.seed, config.start) for config in arms} == {
-        (config.seed, study.bare(config.seed).backbone_id) for config in backbones
-    }
-    rows = {(row["arm"], row["seed"]) for row in table.to_dict("records")}
-    assert rows == {(arm, seed) for arm in ("spoc", "dagf") for seed in (0, 1)}
-    assert set(table["setting"]) <= {"Easy", "Medium", "Hard"}
-    assert table["mAP"].between(0, 100).all()
-    assert len({run.id for run in study.train().values()}) == 4
-    trained.clear()
-    assert study.table().equals(table)
+
+@pytest.fixture
+def own(toy: Study, tmp_path: Path) -> Study:
+    """The toy study with a store and a cache of its own, which begin as copies."""
+    shutil.copytree(toy.store.root, tmp_path / "runs")
+    shutil.copytree(toy.cache, tmp_path / "cache")
+    return replace(toy, store=RunStore(tmp_path / "runs"), cache=tmp_path / "cache")
+
+
+def names(configs: list[RunConfig]) -> list[tuple[str, int, float]]:
+    titles = {made_of.title: name for name, made_of in VARIANTS.items()}
+    return sorted((titles[one.variant.title], one.seed, one.train.rate) for one in configs)
+
+
+def backbone(study: Study, seed: int = 0) -> Run:
+    config = study.backbone_config(seed)
+    assert config is not None
+    return study.store.get(config.id)
+
+
+def test_arms_start_from_the_backbone_of_their_seed(toy: Study, trained: list[RunConfig]) -> None:
+    runs = toy.train()
     assert trained == []
+    assert set(runs) == {(arm, seed) for arm in ("gem", "dagf") for seed in (0, 1)}
+    assert len({run.id for run in runs.values()}) == 4
+    for (_, seed), run in runs.items():
+        of = backbone(toy, seed)
+        assert (of.config.variant.title, of.config.start) == ("SPoC", "")
+        assert run.config.start == of.weights_id == toy.bare(seed).backbone_id
+
+
+@pytest.mark.parametrize("heads", [False, True])
+def test_the_best_trial_by_validation_is_trained_with_every_seed(toy: Study, heads: bool) -> None:
+    trials = toy.trials(heads=heads)
+    for (arm, seed), run in toy.train(heads=heads).items():
+        own = trials[trials["arm"] == arm]
+        assert list(own["rate"]) == (list(RATES) if heads else TOY["rates"])
+        assert own["chosen"].sum() == 1
+        assert own["validation mAP"][own["chosen"]].item() == own["validation mAP"].max()
+        assert run.config.train.rate == own["rate"][own["chosen"]].item()
+        assert (run.config.seed, run.config.frozen) == (seed, heads)
+        for row in own.to_dict("records"):
+            trial = toy.store.find(toy.arm_config(arm, 0, heads, row["rate"]))
+            assert trial is not None
+            assert trial.record["validation_mAP"] == row["validation mAP"]
+
+
+def test_every_arm_with_parameters_gets_the_same_trials_on_the_first_seed_only(toy: Study) -> None:
+    """And a trial that is not chosen never meets the test queries."""
+    budget = toy.profile.plan(heads=True).training
+    runs = [run for run in toy.store.all() if run.config.frozen]
+    assert all(replace(run.config.train, rate=budget.rate) == budget for run in runs)
+    found = names([run.config for run in runs])
+    first = [(arm, 0, rate) for arm in HEADS for rate in RATES]
+    assert [one for one in found if one[1] == 0] == sorted(first)
+    assert sorted(arm for arm, seed, _ in found if seed == 1) == sorted(HEADS)
+    chosen = {run.id for run in toy.train(heads=True).values()}
+    assert {run.id for run in runs if toy.has_results(run)} == chosen
+    assert len(chosen) < len(runs)
+
+
+def test_another_outcome_of_the_trials_makes_another_choice(
+    own: Study, trained: list[RunConfig]
+) -> None:
+    before = own.train(["channel"], heads=True)
+    assert trained == []
+    worse = next(rate for rate in RATES if rate != before["channel", 0].config.train.rate)
+    lost = own.store.get(own.arm_config("channel", 0, True, worse).id)
+    write_json(lost.folder / "record.json", {**lost.record, "validation_mAP": 99.0})
+    after = own.train(["channel"], heads=True)
+    assert names(trained) == [("channel", 1, worse)]  # the first seed's trial was its training
+    assert {run.config.train.rate for run in after.values()} == {worse}
+    assert after["channel", 0] == lost
+
+
+def test_without_rates_there_are_no_trials_and_one_run_a_seed(
+    own: Study, trained: list[RunConfig]
+) -> None:
+    heads = replace(own.profile.plan(heads=True), arms=("gem", "spoc"), rates=())
+    study = replace(own, profile=replace(own.profile, heads=heads, rates=()))
+    assert study.trials(heads=True).empty and study.trials().empty
+    runs = study.train(heads=True)
+    assert set(runs) == {("gem", 0), ("gem", 1)}
+    assert {run.config.train.rate for run in runs.values()} == {heads.training.rate}
+    assert all(config.variant.title == "GeM" for config in trained)
+
+
+def test_arms_without_parameters_are_used_as_they_are_on_the_backbone_of_each_seed(
+    toy: Study,
+) -> None:
+    found = toy.evaluate(heads=True)
+    assert set(found) == {(arm, seed) for arm in (*HEADS, *PLAIN) for seed in (0, 1)}
+    assert set(toy.train(heads=True)) == {(arm, seed) for arm in HEADS for seed in (0, 1)}
+    for seed in (0, 1):
+        kept = backbone(toy, seed).weights()
+        for arm in PLAIN:
+            net = toy.untrained(arm, seed).network()
+            own = net.backbone.state_dict()
+            assert all(kept[f"backbone.{key}"].equal(value) for key, value in own.items())
+            scores = toy.test_maps(toy.bare(seed)).scores(net.head)
+            per_query = found[arm, seed].per_query
+            pd.testing.assert_frame_equal(per_query, evaluate(toy.test, scores))
+            # half precision of the maps is all that tells them from the images
+            images = benchmark_scores(net, toy.test, toy.profile.image)[0]
+            assert np.allclose(scores, images, atol=2e-3)
+    assert not found["mac", 0].per_query["AP"].equals(found["mac", 1].per_query["AP"])
+    with pytest.raises(UserError, match="mac has nothing to train on a frozen backbone: use it"):
+        toy.run("mac", heads=True)
+
+
+def test_only_what_changed_is_trained_again(
+    own: Study, trained: list[RunConfig], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(VARIANTS, "dagf", replace(VARIANTS["dagf"], title="another title"))
+    monkeypatch.setitem(VARIANTS, "channel", replace(VARIANTS["channel"], windows=(1, 2)))
+    own.evaluate(heads=True)
+    best = own.trials(["channel"], heads=True).query("chosen")["rate"].item()
+    tried = [("channel", 0, rate) for rate in RATES]
+    assert names(trained) == sorted([*tried, ("channel", 1, best)])
+    trained.clear()
+    own.evaluate()  # nor do the end-to-end arms change
+    assert trained == []
+    assert own.profile.arm_training is not None
+    longer = replace(own.profile.arm_training, steps=2)
+    replace(own, profile=replace(own.profile, arm_training=longer, rates=())).train(["gem"])
+    assert names(trained) == [("gem", seed, longer.rate) for seed in (0, 1)]  # no backbone
 
 
 def test_another_pyramid_is_evaluated_again_but_not_trained(
-    project: Path, profile: Callable[..., str], trained: list[RunConfig]
+    own: Study, trained: list[RunConfig]
 ) -> None:
-    study = open_study(profile(arms=["spoc"], seeds=[0]))
-    run = study.run("spoc")
-    trained.clear()
-    other = open_study(profile(arms=["spoc"], seeds=[0], scales=[1.0, 0.7071]))
-    assert other.run("spoc") == run
-    assert trained == []
-    results = [one.results(run).positions for one in (study, other)]
-    assert not results[0].equals(results[1])
+    other = replace(own, profile=replace(own.profile, scales=(1.0, 0.7071)))
+    run = own.run("gem")
+    assert other.run("gem") == run and trained == []
+    assert not other.has_results(run)
+    assert not other.results(run).positions.equals(own.results(run).positions)
 
 
-SQUEEZE = {"name": "squeezenet1_1", "cut": "features.7"}
+@pytest.mark.parametrize("heads", [False, True])
+def test_a_backbone_that_is_gone_is_trained_again_before_its_arms(
+    own: Study, trained: list[RunConfig], heads: bool
+) -> None:
+    study = replace(own, profile=replace(own.profile, seeds=(0,)))
+    first, of = study.run("gem", heads=heads), backbone(study)
+    weights, configs = first.weights(), [of.config, first.config]
+    for run in (of, first):
+        shutil.rmtree(run.folder)
+    again = study.run("gem", heads=heads)
+    assert trained == configs
+    assert all(again.weights()[key].equal(one) for key, one in weights.items())
 
 
-@pytest.mark.parametrize("backbone", [{"name": "small"}, SQUEEZE])
+@pytest.mark.parametrize("heads", [False, True])
+def test_nothing_is_taken_for_that_of_a_backbone_with_other_weights(
+    own: Study, heads: bool
+) -> None:
+    """Another machine trains the same backbone to other weights: arms, maps and results are new."""
+    first, of = own.run("gem", heads=heads), backbone(own)
+    before, maps = own.results(first).per_query, own.training_maps(own.bare(0)).read(np.arange(2))
+    weights, record = of.folder / "weights.safetensors", of.record
+    moved = load_file(weights)
+    moved |= {key: one * 1.5 for key, one in moved.items() if one.ndim == 4}
+    save_file(moved, weights)
+    write_json(of.folder / "record.json", record | {"weights_sha256": file_sha256(weights)})
+    assert not own.has_results(backbone(own))
+    second = own.run("gem", heads=heads)
+    assert second.id != first.id
+    assert second.config.start.partition("-")[0] == first.config.start.partition("-")[0]
+    assert not own.results(second).per_query.equals(before)
+    assert not own.training_maps(own.bare(0)).read(np.arange(2)).equal(maps)
+
+
+def test_a_table_is_that_of_the_results(toy: Study) -> None:
+    table = toy.table(["spoc", "dagf"], heads=True)
+    results = toy.evaluate(["spoc", "dagf"], heads=True)
+    for row in table.to_dict("records"):
+        per_query = results[row["arm"], row["seed"]].per_query
+        part = per_query[(per_query["setting"] == row["setting"]) & (per_query["positives"] > 0)]
+        assert row["mAP"] == pytest.approx(100 * part["AP"].mean())
+        assert row["queries"] == len(part)
+        assert row["method"] == VARIANTS[row["arm"]].title
+    assert set(zip(table["arm"], table["seed"], strict=True)) == set(results)
+
+
+def test_a_random_mask_is_drawn_alike_whatever_was_drawn_before(
+    own: Study, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    mask = Variant("GeM + random mask", windows=(1, 2, 3), mask="random")
+    monkeypatch.setitem(VARIANTS, "random", mask)
+    heads = replace(own.profile.plan(heads=True), arms=("random",), rates=())
+    study = replace(own, profile=replace(own.profile, heads=heads, seeds=(0,)))
+    run = study.run("random", heads=True)
+    first = study.results(run)
+    torch.manual_seed(1234)
+    again = replace(study, cache=tmp_path / "empty").results(run)
+    pd.testing.assert_frame_equal(again.positions, first.positions)
+
+
 def test_heads_on_a_frozen_backbone_and_a_folder(
-    project: Path, profile: Callable[..., str], photographs: Path, backbone: Mapping[str, str]
+    project: Path, profile: Callable[..., str], photographs: Path
 ) -> None:
     torch.set_num_threads(2)
-    study = open_study(profile(**FOLDER, backbone=dict(backbone)), str(photographs))
+    study = open_study(profile(**FOLDER), str(photographs))
     assert study.training is not None
     assert study.training.landmarks == 2
     table = study.table()
@@ -96,102 +257,20 @@ def test_heads_on_a_frozen_backbone_and_a_folder(
     assert len({study.bare(seed).backbone_id for seed in (0, 1)}) == 2
 
 
-def test_only_what_changed_is_trained_again(
-    project: Path,
-    profile: Callable[..., str],
-    trained: list[RunConfig],
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    small = {"seeds": [0]}
-    first = open_study(profile(**small)).train()
-    trained.clear()
-    monkeypatch.setitem(VARIANTS, "dagf", replace(VARIANTS["dagf"], windows=(1, 2)))
-    second = open_study(profile(**small)).train()
-    assert [config.variant.windows for config in trained] == [(1, 2)]
-    assert second["spoc", 0] == first["spoc", 0]
-    assert second["dagf", 0] != first["dagf", 0]
-    trained.clear()
-    monkeypatch.setitem(VARIANTS, "dagf", replace(VARIANTS["dagf"], title="another title"))
-    open_study(profile(**small, about="other words", arms=["dagf"])).train()
-    assert trained == []
-    longer = {"epochs": 1, "steps": 2, "landmarks": 3, "views": 2}
-    open_study(profile(**small, arm_training=longer)).train()
-    assert len(trained) == 2  # the arms, not the backbone
-
-
-FROZEN = {"arm_training": None, "heads": {"training": PROFILE["arm_training"]}}
-
-
-@pytest.mark.parametrize("changes", [{}, FROZEN], ids=["end to end", "heads"])
-def test_a_backbone_that_is_gone_is_trained_again_before_its_arms(
-    project: Path, profile: Callable[..., str], trained: list[RunConfig], changes: dict[str, Any]
-) -> None:
-    study = open_study(profile(arms=["gem"], seeds=[0], **changes))
-    first, backbone = study.run("gem"), study.backbone_config(0)
-    assert backbone is not None
-    weights = load_file(first.folder / "weights.safetensors")
-    for config in (backbone, first.config):
-        shutil.rmtree(study.store.folder(config))
-    again = study.run("gem")
-    assert trained == 2 * [backbone, first.config]
-    assert all(again.weights()[key].equal(one) for key, one in weights.items())
-
-
-@pytest.mark.parametrize("changes", [{}, FROZEN], ids=["end to end", "heads"])
-def test_nothing_is_taken_for_that_of_a_backbone_with_other_weights(
-    project: Path, profile: Callable[..., str], changes: dict[str, Any]
-) -> None:
-    """Another machine trains the same backbone to other weights: arms, maps and results are new."""
-    study = open_study(profile(arms=["gem"], seeds=[0], **changes))
-    first, backbone = study.run("gem"), study.backbone_config(0)
-    assert backbone is not None
-    before, maps = (
-        study.results(first).per_query,
-        study.training_maps(study.bare(0)).batch(np.arange(2)),
-    )
-    folder = study.store.folder(backbone)
-    weights, record = folder / "weights.safetensors", read_json(folder / "record.json")
-    moved = load_file(weights)
-    moved |= {key: one * 1.5 for key, one in moved.items() if one.ndim == 4}
-    save_file(moved, weights)
-    write_json(folder / "record.json", record | {"weights_sha256": file_sha256(weights)})
-    second = study.run("gem")
-    assert second.id != first.id
-    assert second.config.start.partition("-")[0] == first.config.start.partition("-")[0]
-    assert not study.results(second).per_query.equals(before)
-    assert not study.training_maps(study.bare(0)).batch(np.arange(2)).equal(maps)
-
-
-def test_results_are_those_of_the_weights(project: Path, profile: Callable[..., str]) -> None:
-    """Trained again to other weights, a run is evaluated again."""
-    study = open_study(profile(arms=["gem"], seeds=[0]))
-    run = study.run("gem")
-    study.results(run)
-    assert study.has_results(run)
-    record = run.record
-    write_json(run.folder / "record.json", record | {"weights_sha256": "0" * 64})
-    assert not study.has_results(run)
-
-
 def test_weights_are_named_by_their_content(
-    project: Path, profile: Callable[..., str], photographs: Path, tmp_path: Path
+    project: Path, profile: Callable[..., str], photographs: Path, backbone_weights: str
 ) -> None:
-    torch.manual_seed(5)
-    backbone = RetrievalNet(BackboneSpec(), variant("spoc")).backbone
-    for name in ("one.pth", "two.pth"):
-        torch.save(backbone.state_dict(), tmp_path / name)
-    (tmp_path / "two.pth").write_bytes((tmp_path / "one.pth").read_bytes())
-    name = profile(**FOLDER, seeds=[0])
+    copy, name = project / "copy.pth", profile(**FOLDER, seeds=[0])
+    shutil.copy(backbone_weights, copy)
     one, two = (
-        open_study(name, str(photographs), weights=str(tmp_path / file))
-        for file in ("one.pth", "two.pth")
+        open_study(name, str(photographs), (), str(file)) for file in (backbone_weights, copy)
     )
     assert one.arm_config("gem", 0) == two.arm_config("gem", 0)
     assert one.backbone.weights.startswith("sha256:")
-    kept = load_file(one.run("gem").folder / "weights.safetensors")
-    assert all(kept[f"backbone.{key}"].equal(value) for key, value in backbone.state_dict().items())
-    (tmp_path / "two.pth").write_bytes(b"")
-    with pytest.raises(UserError, match=r"two\.pth"):
+    kept, given = one.run("gem").weights(), torch.load(backbone_weights)
+    assert all(kept[f"backbone.{key}"].equal(value) for key, value in given.items())
+    copy.write_bytes(b"")
+    with pytest.raises(UserError, match=r"copy\.pth"):
         two.untrained("gem").network()
 
 
@@ -220,18 +299,12 @@ def test_off_the_shelf(
 
 @pytest.mark.study
 def test_worker_processes_give_the_same_bits(
-    project: Path,
-    profile: Callable[..., str],
-    photographs: Path,
-    monkeypatch: pytest.MonkeyPatch,
-    tmp_path: Path,
+    own: Study, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
-    study = open_study(profile(**FOLDER, seeds=[0]), str(photographs))
-    here = {
-        key: load_file(run.folder / "weights.safetensors") for key, run in study.train().items()
-    }
+    """The two trials of a head are trained side by side."""
+    before = [own.store.get(one).weights() for one in own.trials(["channel"], heads=True)["run"]]
     monkeypatch.setattr(parallel, "cores", lambda: 2)
-    other = replace(study, store=RunStore(tmp_path / "other"), cache=tmp_path / "cache")
-    for key, run in other.train().items():
-        there = load_file(run.folder / "weights.safetensors")
-        assert all(here[key][name].equal(value) for name, value in there.items())
+    other = replace(own, store=RunStore(tmp_path / "other"))
+    for one, weights in zip(other.trials(["channel"], heads=True)["run"], before, strict=True):
+        there = other.store.get(one).weights()
+        assert all(weights[name].equal(value) for name, value in there.items())

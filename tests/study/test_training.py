@@ -1,7 +1,5 @@
 """The loop: what a run leaves, resuming, divergence, frozen backbones, several processes."""
 
-import signal
-import time
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -41,21 +39,15 @@ def test_a_run_leaves_its_four_files(finished: Run) -> None:
     assert record["best_epoch"] == curves["epoch"][curves["validation_mAP"].idxmax()]
 
 
-def test_asked_twice_trained_once(workshop: Workshop, monkeypatch: pytest.MonkeyPatch) -> None:
-    first = workshop.train(configured(epochs=1, steps=1))
-    monkeypatch.setattr(training, "Objective", None)  # to train again would be an error
-    assert workshop.train(configured(epochs=1, steps=1)) == first
-    with pytest.raises(TypeError):
-        workshop.train(configured(epochs=1, steps=1, seed=1))
-
-
-def test_the_same_seed_gives_the_same_bits_and_another_seed_others(
-    workshop: Workshop, tmp_path: Path
+def test_one_seed_one_run_to_the_bit(
+    workshop: Workshop, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    first = workshop.train(configured(epochs=1))
-    again = Workshop(tmp_path / "again", workshop.data).train(configured(epochs=1))
-    assert same_bits(first, again)
-    assert not same_bits(first, workshop.train(configured(epochs=1, seed=1)))
+    config = configured(epochs=1, steps=1)
+    first = workshop.train(config)
+    assert same_bits(first, Workshop(tmp_path / "again", workshop.data).train(config))
+    assert not same_bits(first, workshop.train(replace(config, seed=1)))
+    monkeypatch.setattr(training, "Objective", None)  # to train again would be an error
+    assert workshop.train(config) == first
 
 
 MINED = {"epochs": 3, "miner": "MultiSimilarityMiner"}
@@ -77,22 +69,6 @@ def test_a_run_that_stops_goes_on_as_if_unbroken(
     assert same_bits(resumed, Workshop(tmp_path / "unbroken", paired).train(config))
 
 
-@pytest.mark.study
-def test_a_killed_process_goes_on_as_if_unbroken(workshop: Workshop, tmp_path: Path) -> None:
-    config = configured(epochs=15)
-    folder = workshop.store.folder(config)
-    process = workshop.start(config)
-    while not (folder / "state.pt").exists() and process.poll() is None:
-        time.sleep(0.01)
-    process.send_signal(signal.SIGKILL)
-    errors = process.communicate()[1]
-    assert process.returncode == -signal.SIGKILL, errors
-    assert not (folder / "record.json").exists()
-    resumed = workshop.train(config)
-    assert len(resumed.curves) == 15
-    assert same_bits(resumed, Workshop(tmp_path / "unbroken", workshop.data).train(config))
-
-
 def test_the_best_epoch_is_kept(workshop: Workshop, monkeypatch: pytest.MonkeyPatch) -> None:
     """The kept weights are those of the best epoch, also where a later epoch was worse."""
     marks, rate = iter([10.0, 30.0, 20.0]), 3e-3
@@ -102,8 +78,8 @@ def test_the_best_epoch_is_kept(workshop: Workshop, monkeypatch: pytest.MonkeyPa
     assert (run.record["best_epoch"], run.record["validation_mAP"]) == (2, 30.0)
     other = configured(epochs=3, rate=rate, recipe="the same")
     workshop.interrupt(other, after=2)
-    state = torch.load(workshop.store.folder(other) / "state.pt", weights_only=True)
-    at_best = {key: one for key, one in state["objective"].items() if key.startswith("extract.")}
+    state, *_ = torch.load(workshop.store.folder(other) / "state.pt", weights_only=True)
+    at_best = {key: one for key, one in state.items() if key.startswith("extract.")}
     kept = run.weights()
     assert len(at_best) == len(kept)
     assert all(kept[key.removeprefix("extract.")].equal(one) for key, one in at_best.items())
@@ -162,14 +138,14 @@ def test_a_frozen_backbone_keeps_its_weights_and_its_maps(
     assert {path: path.stat().st_mtime_ns for path in workshop.cache.rglob("*.npy")} == maps
 
 
-@pytest.mark.parametrize("loss", ["ContrastiveLoss", "TripletMarginLoss", "ArcFaceLoss"])
+@pytest.mark.parametrize("loss", ["TripletMarginLoss", "ArcFaceLoss"])
 def test_other_losses_train_with_a_miner(workshop: Workshop, loss: str) -> None:
     run = workshop.train(configured("gem", **MINED, loss=loss, loss_options={}))
     assert np.isfinite(run.curves["loss"]).all()
 
 
 def test_the_loss_falls_where_instances_are_easy_to_tell_apart(workshop: Workshop) -> None:
-    easy = configured("gem", epochs=6, steps=8, rate=3e-3, views=4, augmentation="none")
+    easy = configured("gem", epochs=6, steps=5, rate=3e-3, views=4, augmentation="none")
     curves = workshop.train(easy).curves
     assert curves["loss"].iloc[-1] < 0.25 * curves["loss"].iloc[0]
 
@@ -224,15 +200,12 @@ def together(workshop: Workshop, config: Any, before: str = "") -> tuple[int, st
 
 
 @pytest.mark.study
-@pytest.mark.parametrize("queries", [4, 6])
-def test_two_processes_train_on_tuples_together(
-    paired: TrainingSet, tmp_path: Path, queries: int
-) -> None:
+def test_two_processes_train_on_tuples_together(paired: TrainingSet, tmp_path: Path) -> None:
     """Frozen maps, so that the shares alone differ: weights and curve are those of one process.
 
     Of three tuples one process has two: each tuple counts alike all the same.
     """
-    mining = Mining(queries=queries, pool=16, negatives=2)
+    mining = Mining(queries=6, pool=16, negatives=2)
     config = configured("gem", **TUPLES | {"mining": mining}, frozen=True)
     alone = Workshop(tmp_path / "alone", paired).train(config)
     workshop = Workshop(tmp_path / "together", paired)
@@ -250,7 +223,7 @@ from dagf.study import training
 whole = training.landmark_batches
 
 def dying(labels, spec, seed, epoch, group):
-    if (group.rank, epoch) == (1, 2):
+    if (group.rank, epoch) == (1, 1):
         os.kill(os.getpid(), signal.SIGKILL)
     return whole(labels, spec, seed, epoch, group)
 
@@ -262,7 +235,7 @@ training.landmark_batches = dying
 def test_one_of_two_processes_dies_and_the_next_start_goes_on_as_if_unbroken(
     workshop: Workshop, tmp_path: Path
 ) -> None:
-    config = configured(epochs=4)
+    config = configured(epochs=3)
     folder = workshop.store.folder(config)
     status, _, errors = together(workshop, config, DIES)
     assert status != 0
@@ -275,20 +248,8 @@ def test_one_of_two_processes_dies_and_the_next_start_goes_on_as_if_unbroken(
         assert output.count("trained here") == 2
     resumed = workshop.store.get(config.id)
     assert {path.name for path in resumed.folder.iterdir()} == FILES
-    assert list(resumed.curves["epoch"]) == [1, 2, 3, 4]
+    assert list(resumed.curves["epoch"]) == [1, 2, 3]
     assert same_bits(resumed, unbroken.store.get(config.id))
-    status, output, errors = together(workshop, config)  # a finished run is found
-    assert (status, output.split()) == (0, [config.id] * 2), errors
-
-
-@pytest.mark.study
-def test_two_at_once_train_one_run_once(workshop: Workshop) -> None:
-    config = configured(epochs=6)
-    processes = [workshop.start(config) for _ in range(2)]
-    outputs = [process.communicate(timeout=120) for process in processes]
-    assert [process.returncode for process in processes] == [0, 0], outputs
-    assert all(config.id in output for output, _ in outputs)
-    assert sum("trained here" in output for output, _ in outputs) == 1
 
 
 def test_the_first_share_of_the_steps_sees_smaller_images(workshop: Workshop) -> None:
