@@ -69,18 +69,13 @@ def test_a_folder_without_training_images(
     assert other.test_id != study.test_id
 
 
-@pytest.fixture
-def control(toy: Study, toy_root: Path, monkeypatch: pytest.MonkeyPatch) -> Study:
-    monkeypatch.setenv("DAGF_ROOT", str(toy_root))
-    return control_of(toy)
-
-
-def test_the_control_has_the_same_landmarks_without_the_nuisances(
-    toy: Study, control: Study
+def test_the_control_has_the_same_landmarks_without_the_nuisances_and_the_same_runs(
+    toy: Study, toy_root: Path, trained: list[RunConfig], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    assert toy.toytown is not None
-    assert control.toytown is not None
-    ours, theirs = (read_json(study.toytown / "spec.json") for study in (toy, control))
+    monkeypatch.setenv("DAGF_ROOT", str(toy_root))
+    control = control_of(toy)
+    assert toy.toytown is not None and control.toytown is not None
+    ours, theirs = (read_json(root / "spec.json") for root in (toy.toytown, control.toytown))
     assert (ours["nuisances"], theirs["nuisances"]) == (True, False)
     for name in ("seed", "size", "test_landmarks", "views"):
         assert ours[name] == theirs[name]
@@ -89,20 +84,13 @@ def test_the_control_has_the_same_landmarks_without_the_nuisances(
     assert control.test.database == toy.test.database
     assert control.test_id != toy.test_id
     drawn = toytown_records(control.toytown, "test").query("role == 'database'")
-    assert drawn["clutter"].max() == 0
-    assert drawn["visible"].min() == 1
+    assert (drawn["clutter"].max(), drawn["visible"].min()) == (0, 1)
     assert drawn["scale"].max() / drawn["scale"].min() < 2
     assert toytown_records(toy.toytown, "test")["visible"].min() < 0.9
-
-
-def test_the_same_runs_rank_the_control(
-    toy: Study, control: Study, trained: list[RunConfig]
-) -> None:
-    found = control.evaluate()["dagf", 1].per_query
+    found, runs = control.evaluate()["dagf", 1].per_query, control.train()
     assert trained == []
-    assert control.train() == toy.train()
-    net = toy.train()["dagf", 1].network()
-    scores = benchmark_scores(net, control.test, control.profile.image)[0]
+    assert runs == toy.train()
+    scores = benchmark_scores(runs["dagf", 1].network(), control.test, control.profile.image)[0]
     expected = evaluate(control.test, scores)
     assert found["positives"].equals(expected["positives"])
     assert np.allclose(found["AP"], expected["AP"], atol=0.02, equal_nan=True)

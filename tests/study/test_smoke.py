@@ -77,15 +77,13 @@ def test_the_main_table_is_what_the_runs_gave(root: Path, pages: Path) -> None:
     profile = load_profile("smoke")
     assert profile.heads is not None
     heads = [arm for arm in profile.heads.arms if variant(arm).trainable]
-    assert len(runs["rows"]) == (1 + len(trained) + len(heads)) * len(
-        profile.seeds
-    )  # 1: the backbones
+    arms = 1 + len(trained) + len(heads)  # 1: the backbones
+    assert len(runs["rows"]) == arms * len(profile.seeds)
     index = (pages / "index.html").read_text(encoding="utf-8")
     assert 'class="claims"' in index and floors[1] in index  # the overview shows these records
     for row in runs["rows"]:
-        assert (
-            root / "data" / "runs" / row[runs["columns"].index("run")] / "weights.safetensors"
-        ).is_file()
+        folder = root / "data" / "runs" / row[runs["columns"].index("run")]
+        assert (folder / "weights.safetensors").is_file()
 
 
 def test_the_results_are_those_that_were_recorded(
@@ -117,26 +115,20 @@ def test_photographs_with_nothing_to_train_on_get_their_pages(
     torch.manual_seed(0)
     net = mobilenet_v2()
     with torch.no_grad():
-        for _ in range(
-            40
-        ):  # batch norm as it would be after a training: else all descriptors are one
+        for _ in range(40):  # batch norm as after a training: else all descriptors are one
             net(torch.rand(8, 3, 64, 64))
     torch.save(net.state_dict(), tmp_path / "weights.pth")
     values = yaml.safe_load(paths.profile("photographs").read_text())
-    small = {"size": 64, "mode": "squash"}, {"distractors": 0, "rows": 1000}
-    (tmp_path / "mine.yaml").write_text(
-        yaml.safe_dump({**values, **dict(zip(("image", "scale"), small, strict=True))})
-    )
+    values |= {"image": {"size": 64, "mode": "squash"}, "scale": {"distractors": 0, "rows": 1000}}
+    (tmp_path / "mine.yaml").write_text(yaml.safe_dump(values))
     asked = {
         "profile": str(tmp_path / "mine.yaml"),
         "benchmark": str(folder),
         "weights": str(tmp_path / "weights.pth"),
     }
     names = (
-        "04_scale_and_mask_ablation",
-        "05_attention_ablation",
-        "06_benchmark_tables",
-        "07_large_scale",
+        *("04_scale_and_mask_ablation", "05_attention_ablation"),
+        *("06_benchmark_tables", "07_large_scale"),
     )
     pages = run_reports(asked, names).parent
     assert {page.stem for page in pages.glob("0*.html")} == set(names)
