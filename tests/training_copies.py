@@ -23,17 +23,13 @@ def write_sfm(
                 path.parent.mkdir(parents=True, exist_ok=True)
                 photograph(instance, view, 40).resize((40, 32)).save(path, "JPEG")
                 cids.append(cid)
-        cluster = [
-            7 * number for number in numbers for _ in range(views)
-        ]  # their numbers have gaps
+        cluster = [7 * number for number in numbers for _ in range(views)]  # with gaps
         pairs = [(row, row + 1) for row in range(len(cids) - 1) if cluster[row] == cluster[row + 1]]
         qidxs, pidxs = (list(column) for column in zip(*pairs, strict=True))
         parts[part] = {"cids": cids, "cluster": cluster, "qidxs": qidxs, "pidxs": pidxs}
     (folder / f"{name}.json").write_text(json.dumps(parts))
-    whiten = {key: value for key, value in parts["train"].items() if key != "cluster"}
-    whiten |= {
-        key: whiten[key] * 10 for key in ("qidxs", "pidxs")
-    }  # as many pairs as descriptors have dimensions
+    train = parts["train"]  # ten times each: as many pairs as descriptors have dimensions
+    whiten = {"cids": train["cids"], "qidxs": train["qidxs"] * 10, "pidxs": train["pidxs"] * 10}
     (folder / f"{name}-whiten.json").write_text(json.dumps(whiten))
     return parts
 
@@ -42,9 +38,8 @@ def write_gldv2(folder: Path, landmarks: int = 6, views: int = 4) -> list[str]:
     """train_clean.csv and `train/`; the lines of the list."""
     lines = ["landmark_id,images"]
     for landmark in range(landmarks):
-        names = [
-            hashlib.md5(f"g {landmark} {view}".encode()).hexdigest()[:16] for view in range(views)
-        ]
+        keys = [f"g {landmark} {view}".encode() for view in range(views)]
+        names = [hashlib.md5(key).hexdigest()[:16] for key in keys]
         for view, name in enumerate(names):
             path = folder / "train" / name[0] / name[1] / name[2] / f"{name}.jpg"
             path.parent.mkdir(parents=True, exist_ok=True)

@@ -112,13 +112,14 @@ def test_no_network_is_told_with_the_remedy(monkeypatch: pytest.MonkeyPatch) -> 
 @pytest.mark.parametrize("name", ["squeezenet1_0", "small"])
 @pytest.mark.parametrize("suffix", [".pth", ".safetensors"])
 def test_weights_from_a_file(tmp_path: Path, name: str, suffix: str) -> None:
+    small = name == "small"
     network = stirred(
-        SmallBackbone() if name == "small" else torchvision.models.get_model(name, weights=None)
+        SmallBackbone() if small else torchvision.models.get_model(name, weights=None)
     )
     path = tmp_path / f"weights{suffix}"
     (save_file if suffix == ".safetensors" else torch.save)(network.state_dict(), path)
     found, _ = make_backbone(BackboneSpec(name, weights=str(path)))
-    reference = network.eval() if name == "small" else network.eval().features
+    reference = network.eval() if small else network.eval().features
     with torch.inference_mode():
         expected = reference(images(1, 3, 64, 64))
         torch.testing.assert_close(found.eval()(images(1, 3, 64, 64)), expected)
