@@ -7,8 +7,8 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from dagf.analysis.contrasts import Contrast, contrast_of, runs_of, summary
-from dagf.analysis.tables import benchmark_figures, one_set
+from dagf.analysis.contrasts import Contrast, contrast_of, runs_of
+from dagf.analysis.tables import one_set
 from dagf.datasets.benchmark import Benchmark
 from dagf.datasets.toytown import toytown_records
 from dagf.errors import UserError
@@ -16,13 +16,6 @@ from dagf.model.variants import VARIANTS
 from dagf.retrieval.metrics import average_precision, evaluate, means, ranks_of
 from dagf.study.study import Study
 
-LADDER = ("gem", "spatial", "channel", "attention", "scale-mask", "dagf")
-READINGS = (
-    *("spatial", "spatial-gram", "spatial-gate", "delf", "spatial-norm", "spatial-crow"),
-    *("spatial-softplus", "spatial-softmax", "spatial-residual"),
-    *("attention", "channel-spatial", "parallel", "dagf", "dagf-average", "dagf-spoc"),
-)
-SCHEMES = ("gem", "windows", "mask", "scale-mask", "scale-mask-average")
 # Three bins of each nuisance, from the most benign to the worst; no value lies beyond the last one.
 BINS: Mapping[str, tuple[tuple[str, float, float], ...]] = {
     "clutter": (("below 5 %", 0.0, 0.05), ("5 to 20 %", 0.05, 0.20), ("above 20 %", 0.20, 1.01)),
@@ -31,7 +24,6 @@ BINS: Mapping[str, tuple[tuple[str, float, float], ...]] = {
 }
 GROWTH = "worst minus mildest"
 DRAWS = 5  # of random scores
-PYRAMID_DISTRACTORS = 500  # a pyramid is costly
 
 
 def trained_heads(study: Study, arms: Sequence[str]) -> list[str]:
@@ -39,40 +31,6 @@ def trained_heads(study: Study, arms: Sequence[str]) -> list[str]:
     if not study.profile.heads or not study.training:
         return []
     return [arm for arm in arms if arm in study.profile.plan(heads=True).arms]
-
-
-def plain(arm: str) -> str:
-    """Return the arm that has the same pooling, and neither attention nor windows and mask."""
-    return "spoc" if VARIANTS[arm].pooling == "spoc" else "gem"
-
-
-def pyramid_table(study: Study, arms: Sequence[str], scales: tuple[float, ...]) -> pd.DataFrame:
-    """Return `summary` of end-to-end arms at one image size and with an image pyramid, two seeds.
-
-    Among the first `PYRAMID_DISTRACTORS` distractors.
-    """
-    small, parts = study.smaller(PYRAMID_DISTRACTORS), []
-    for name, chosen in (("one size", (1.0,)), ("pyramid", scales)):
-        one = replace(small, profile=replace(small.profile, scales=chosen))
-        parts.append(summary(one.table(arms, study.profile.seeds[:2])).assign(images=name))
-    return pd.concat(parts, ignore_index=True)
-
-
-def head_costs(arms: Sequence[str]) -> pd.DataFrame:
-    """Return the cost of each head's forward pass as a multiple of GeM's, by `make bench`."""
-    measured = benchmark_figures().dropna(subset="head").set_index("head")["ratio"]
-    rows = [(VARIANTS[arm].title, measured[arm]) for arm in arms if arm in measured]
-    return pd.DataFrame(rows, columns=["head", "cost"])
-
-
-def trial_table(trials: pd.DataFrame) -> pd.DataFrame:
-    """Return `Study.trials` with a column a rate."""
-    if trials.empty:
-        return trials
-    wide = trials.pivot(index="method", columns="rate", values="validation mAP")
-    wide.columns = pd.Index([f"rate {rate:g}" for rate in wide.columns])
-    best = trials[trials["chosen"]].set_index("method")["rate"].map("{:g}".format)
-    return wide.loc[trials["method"].unique()].assign(chosen=best).reset_index()
 
 
 def records(study: Study) -> pd.DataFrame:
@@ -123,18 +81,6 @@ def gains(
         contrast_of(frame, clusters, *titles, f"{nuisance}: {name}", runs=runs)
         for name, frame in gained.items()
     ]
-
-
-def bin_counts(study: Study) -> pd.DataFrame:
-    """Return how many positives of Medium are in each bin."""
-    positives = [query.relevance(study.test.middle)[0] for query in study.test.queries]
-    table = records(study).iloc[np.unique(np.concatenate(positives))]
-    rows = [
-        (nuisance, name, int(table[nuisance].between(low, high, inclusive="left").sum()))
-        for nuisance, bins in BINS.items()
-        for name, low, high in bins
-    ]
-    return pd.DataFrame(rows, columns=["nuisance", "bin", "positives"])
 
 
 def chance(test: Benchmark) -> pd.DataFrame:

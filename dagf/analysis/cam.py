@@ -24,8 +24,8 @@ class Look:
 
     pixels: (H, W, 3) uint8. attention, effective: (H, W), the attention map (None without one) and
     the effective weight a * |f|, enlarged to the image. kept: for each window its kept cells,
-    (h, w) boolean, None for all. attended: the map that is pooled, (1, C, h, w). descriptor: (D,),
-    of unit length.
+    (h, w) boolean, None for all. features: F, and attended: the map that is pooled, (1, C, h, w)
+    each. descriptor: (D,), of unit length.
     """
 
     pixels: NDArray[np.uint8]
@@ -33,11 +33,12 @@ class Look:
     effective: Plane
     kept: list[NDArray[np.bool_] | None]
     kept_fraction: list[float]
+    features: Tensor
     attended: Tensor
     descriptor: Plane
 
 
-@torch.inference_mode()
+@torch.no_grad()
 def look(net: RetrievalNet, file: Path, spec: ImageSpec, box: Box | None = None) -> Look:
     """Return all that `net` makes of one image, or of a crop of it, from one forward pass."""
     image = load_image(file, spec, box)
@@ -49,6 +50,7 @@ def look(net: RetrievalNet, file: Path, spec: ImageSpec, box: Box | None = None)
         effective=enlarge(seen.effective_weight, size),
         kept=[None if cells is None else cells[0, 0].cpu().numpy() for cells in seen.kept],
         kept_fraction=[float(share[0]) for share in seen.kept_fraction],
+        features=seen.features,
         attended=seen.attended,
         descriptor=seen.descriptor[0].cpu().numpy(),
     )
@@ -101,16 +103,6 @@ class CamTarget:
     def __call__(self, descriptor: Tensor) -> Tensor:
         """Return cos(., positive) - cos(., negative) of a unit descriptor (D,)."""
         return descriptor @ self.direction.to(descriptor)
-
-
-def grad_cam(
-    net: RetrievalNet, file: Path, spec: ImageSpec, target: CamTarget, box: Box | None = None
-) -> Plane:
-    """Return Grad-CAM (Selvaraju et al., ICCV 2017), (H, W), scaled to 0..1 *within* this image."""
-    batch = to_input(load_image(file, spec, box))[None]
-    with GradCAM(model=net, target_layers=[net.backbone]) as cam:
-        plane: Plane = cam(input_tensor=batch, targets=[target])[0]
-    return plane
 
 
 class SettledEigenCAM(EigenCAM):  # type: ignore[misc]

@@ -37,14 +37,6 @@ def summary(results: pd.DataFrame) -> pd.DataFrame:
     return one_set(pd.DataFrame(rows))
 
 
-def ranked(table: pd.DataFrame, setting: str) -> pd.DataFrame:
-    """Sort a table of `summary`: within each query set the best mean under `setting` first."""
-    sets = pd.factorize(table["query set"])[0] if "query set" in table else 0
-    means = table[setting].str.split().str[0].astype(float)
-    order = pd.DataFrame({"set": sets, "mean": -means}).sort_values(["set", "mean"], kind="stable")
-    return table.loc[order.index].reset_index(drop=True)
-
-
 @dataclass(frozen=True)
 class Contrast:
     """One thing minus another on the same queries and seeds, in points of the score `setting`.
@@ -78,6 +70,16 @@ class Contrast:
         below = all(interval.high < 0 for interval in intervals)
         return "below" if below else "no difference shown"
 
+    def cells(self, **outcome: str) -> dict[str, str]:
+        """Return the cells that show it; `outcome`, what follows from it, after the difference."""
+        return {
+            "difference [95 %]": self.joint.signed,
+            **outcome,
+            "over seeds": f"{self.over_seeds.ends}, {self.seeds}",
+            "over queries (groups)": f"{self.over_queries.ends}, {self.queries} ({self.clusters})",
+            "p": f"{self.p:.3f}",
+        }
+
 
 def contrast_of(
     differences: pd.DataFrame,
@@ -105,31 +107,28 @@ def contrast_of(
 
 def points(
     study: Study, arms: Sequence[str], setting: str, query_set: str = "", heads: bool = False
-) -> list[pd.DataFrame]:
-    """Return for each arm the AP of a set of test queries in points (queries x seeds).
+) -> Any:
+    """Return the AP of a set of test queries in points, queries x (arm, seed).
 
     query_set: the first, unless named. Queries without positives are left out.
     """
-    results, query_set = study.evaluate(arms, heads=heads), query_set or study.test.first_set
-
-    def of_run(per_query: pd.DataFrame) -> "pd.Series[float]":
-        chosen = (per_query["setting"] == setting) & (per_query["query_set"] == query_set)
-        return 100 * per_query[chosen & (per_query["positives"] > 0)].set_index("query")["AP"]
-
-    return [
-        pd.DataFrame({seed: of_run(results[arm, seed].per_query) for seed in study.profile.seeds})
-        for arm in arms
-    ]
+    found = study.evaluate(arms, heads=heads)
+    results = pd.concat({key: one.per_query for key, one in found.items()}, names=["arm", "seed"])
+    chosen = results["query_set"] == (query_set or study.test.first_set)
+    results = results[chosen & (results["setting"] == setting) & (results["positives"] > 0)]
+    return 100 * results.pivot_table("AP", "query", ["arm", "seed"])
 
 
 def contrast(
     study: Study, arm: str, baseline: str, setting: str, query_set: str = "", heads: bool = False
 ) -> Contrast:
     """Return `arm` minus `baseline` on a set of test queries, paired by seed and query."""
-    one, other = points(study, (arm, baseline), setting, query_set, heads)
+    query_set = query_set or study.test.first_set
+    levels = points(study, (arm, baseline), setting, query_set, heads)
     titles = VARIANTS[arm].title, VARIANTS[baseline].title
-    query_set, runs = query_set or study.test.first_set, runs_of(study, arm, baseline, heads=heads)
-    return contrast_of(one - other, study.test.clusters(), *titles, setting, query_set, runs)
+    runs = runs_of(study, arm, baseline, heads=heads)
+    apart = levels[arm] - levels[baseline]
+    return contrast_of(apart, study.test.clusters(), *titles, setting, query_set, runs)
 
 
 def runs_of(study: Study, *arms: str, heads: bool = False) -> str:
@@ -142,44 +141,15 @@ def runs_of(study: Study, *arms: str, heads: bool = False) -> str:
     return "; ".join(f"{VARIANTS[arm].title}: {runs}" for arm, runs in found.items() if runs)
 
 
-def backbone_words(study: Study) -> str:
-    """Return the runs of the backbones as text; '' where they are not trained here."""
-    backbones = {seed: study.backbone_config(seed) for seed in study.profile.seeds}
-    words = run_words((seed, backbone.id) for seed, backbone in backbones.items() if backbone)
-    return f"backbones: {words}" if words else ""
-
-
-def cells(one: Contrast, result: dict[str, str]) -> dict[str, str]:
-    """Return the cells that show a contrast; `result`, what follows from it, after the first."""
-    return {
-        "difference [95 %]": one.joint.signed,
-        **result,
-        "over seeds": f"{one.over_seeds.ends}, {one.seeds}",
-        "over queries (groups)": f"{one.over_queries.ends}, {one.queries} ({one.clusters})",
-        "p": f"{one.p:.3f}",
-    }
-
-
 def contrast_table(contrasts: Sequence[Contrast]) -> pd.DataFrame:
     """Return a row a contrast, with its verdict."""
     rows = [
         {"what": one.what, "minus": one.minus, "query set": one.query_set, "setting": one.setting}
-        | cells(one, {"verdict": one.verdict})
+        | one.cells(verdict=one.verdict)
         | {RUNS: one.runs}
         for one in contrasts
     ]
     return one_set(pd.DataFrame(rows))
-
-
-def ranking_words(study: Study) -> str:
-    """Return how many queries are asked, of what, among how many images, and how many are right."""
-    test = study.test
-    right = [len(query.relevance(test.middle)[0]) for query in test.queries]
-    return (
-        f"{len(test.queries)} queries of {len(set(test.clusters()))} things; each ranking is of "
-        f"{len(test.database)} database images and {len(test.distractors)} distractors, of which "
-        f"on {test.middle.name} {np.mean([count for count in right if count]):.1f} are right."
-    )
 
 
 def sample_words(study: Study, seeds: Sequence[int] = ()) -> str:
@@ -190,13 +160,3 @@ def sample_words(study: Study, seeds: Sequence[int] = ()) -> str:
         f"Test split: {len(study.test.queries)} queries in {groups} groups, {count} "
         f"seed{'s' if count > 1 else ''}; no p can be below {least:.4f}."
     )
-
-
-def trained_facts(study: Study) -> dict[str, str]:
-    """Return what the trainings of a study cost, with backbones and trials, for `keep_table`."""
-    ids = {backbone.id for seed in study.profile.seeds if (backbone := study.backbone_config(seed))}
-    for heads in (False, True) if study.profile.heads else (False,):
-        ids |= {run.id for run in study.train(heads=heads).values()}
-        ids |= {*study.trials(heads=heads).get("run", [])}
-    minutes = sum(study.store.get(one).record["seconds"] for one in ids) / 60
-    return {"Trained": f"{len(ids)} runs, {minutes:.0f} minutes of one core from nothing"}

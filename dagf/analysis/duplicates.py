@@ -4,7 +4,6 @@ from collections.abc import Sequence
 from dataclasses import replace
 
 import numpy as np
-import pandas as pd
 import torch
 from numpy.typing import NDArray
 
@@ -58,18 +57,3 @@ def without(benchmark: Benchmark, near: NDArray[np.bool_]) -> Benchmark:
         labels["junk"] = np.union1d(labels.get("junk", np.empty(0, np.int64)), np.flatnonzero(row))
         queries.append(replace(query, labels=labels))
     return replace(benchmark, queries=tuple(queries))
-
-
-def duplicate_counts(benchmark: Benchmark) -> pd.DataFrame:
-    """Return how many photographs are near-duplicates of a query, by threshold and query set."""
-    likeness, rows = alike(benchmark), []
-    positive = np.zeros(likeness.shape, bool)
-    for number, query in enumerate(benchmark.queries):
-        positive[number, query.relevance(benchmark.middle)[0]] = True
-    for least in ALIKE:
-        for name, queries in benchmark.query_sets.items():
-            near, right = likeness[queries] >= least, positive[queries]
-            counts = near.any(1).sum(), right.sum(), (near & right).sum(), (near & ~right).sum()
-            rows.append((least, name, len(queries), *map(int, counts)))
-    columns = ["alike from", "query set", "queries", "with a near-duplicate", "positives"]
-    return pd.DataFrame(rows, columns=[*columns, "positives junked", "others junked"])

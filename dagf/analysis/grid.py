@@ -6,7 +6,6 @@ training), for which the masked mean of `dagf.model.pooling` is one matrix produ
 """
 
 from collections.abc import Sequence
-from dataclasses import replace
 from functools import partial
 
 import numpy as np
@@ -19,7 +18,6 @@ from torch.nn import functional as fn
 from dagf.model.scale_mask import MASKS, ScaleFilters
 from dagf.retrieval.feature_maps import FeatureMaps
 from dagf.retrieval.metrics import evaluate
-from dagf.retrieval.statistics import paired_bootstrap
 from dagf.study.cache import cached_tables, table_file
 from dagf.study.provenance import code_hash
 from dagf.study.study import Study
@@ -35,15 +33,13 @@ WINDOW_SETS: dict[str, tuple[str, tuple[int, ...]]] = {
     "average 1, 2, 3": ("average", (1, 2, 3)),
     "average 3": ("average", (3,)),
 }
-CUT_WINDOWS = ("1", "max 1, 2, 3", "average 1, 2, 3")  # of `cut_table`
-EARLIER = {"mobilenet_v2": "features.13"}  # fewer channels and more cells than the default cut
 NAMES = ("none", "max", "sum", *["random"] * DRAWS)  # the masks, in the order of `masks_of`
 Filter = tuple[str, int]  # kind and size of a window; one cell is the "max" of itself
 Pooled = dict[tuple[Filter, str], NDArray[np.float32]]
 
 
-def grid(study: Study, setting: str = "Medium") -> pd.DataFrame:
-    """Return the AP of every combination: a row a combination, draw, seed and test query.
+def grid(study: Study) -> pd.DataFrame:
+    """Return the AP of every combination on the middle setting: a row a draw, seed and test query.
 
     Columns: windows, mask, draw (of the random masks, 0 for others), pooling, seed, query_set,
     query, positives, AP (0..1). Needs the backbones only; kept in the cache.
@@ -51,17 +47,12 @@ def grid(study: Study, setting: str = "Medium") -> pd.DataFrame:
     # one backbone, one seed
     seeds = study.profile.seeds if study.profile.backbone_training else study.profile.seeds[:1]
     study.prepare(seeds)
-    decides = (
-        study.test_id,
-        study.profile.evaluation.image,
-        setting,
-        code_hash("dagf.analysis.grid"),
-    )
+    decides = study.test_id, study.profile.evaluation.image, code_hash("dagf.analysis.grid")
     files = {
         seed: table_file(study.cache, "grid", study.bare(seed).backbone_id, seed, *decides)
         for seed in seeds
     }
-    found = cached_tables(files, partial(_evaluate, study, setting), "windows x masks")
+    found = cached_tables(files, partial(_evaluate, study), "windows x masks")
     return pd.concat([table.assign(seed=seed) for seed, table in found.items()], ignore_index=True)
 
 
@@ -79,19 +70,18 @@ def filters_of(windows: str) -> list[Filter]:
 FILTERS = list(dict.fromkeys(one for windows in WINDOW_SETS for one in filters_of(windows)))
 
 
-def _evaluate(study: Study, setting: str, seed: int) -> pd.DataFrame:
-    chosen = [one for one in study.test.settings if one.name == setting]
+def _evaluate(study: Study, seed: int) -> pd.DataFrame:
     maps, found = study.test_maps(study.bare(seed)), []
     torch.manual_seed(seed)  # of the random masks
-    rows, asked = pooled(maps.database), pooled(maps.queries)
+    pooled_rows, pooled_queries = pooled(maps.database), pooled(maps.queries)
     for windows in WINDOW_SETS:
         for pooling in POWERS:
             for place, mask in enumerate(NAMES):
                 database, queries = (
                     summed([part[one, pooling][:, place] for one in filters_of(windows)])
-                    for part in (rows, asked)
+                    for part in (pooled_rows, pooled_queries)
                 )
-                per_query = evaluate(study.test, queries @ database.T, chosen)
+                per_query = evaluate(study.test, queries @ database.T, [study.test.middle])
                 frame = per_query[["query_set", "query", "positives", "AP"]]
                 draw = max(0, place - NAMES.index("random"))
                 found.append(frame.assign(windows=windows, mask=mask, draw=draw, pooling=pooling))
@@ -144,17 +134,6 @@ def masked_means(maps: Tensor, masks: Tensor, power: float) -> Tensor:
     return fn.normalize(means if power == 1 else means.pow(1 / power), dim=2)
 
 
-def draw_table(cells: pd.DataFrame) -> pd.DataFrame:
-    """Return GeM's mAP (%) under the MAX-Mask beside the range of the random mask's draws."""
-    right = of_first_set(cells[cells["pooling"] == "GeM"])
-    by_draw = 100 * right.groupby(["windows", "mask", "draw"], sort=False)["AP"].mean()
-    found = by_draw.groupby(["windows", "mask"], sort=False).agg(["min", "mean", "max"])
-    none, most, random = (found.xs(mask, level="mask") for mask in ("none", "max", "random"))
-    columns = {"no mask": none["mean"], "MAX-Mask": most["mean"], "random: least": random["min"]}
-    columns |= {"random: mean": random["mean"], "random: most": random["max"]}
-    return pd.DataFrame(columns).loc[none.index].reset_index()
-
-
 def kept_fractions(study: Study, seed: int) -> pd.DataFrame:
     """Return the mean share of cells (per cent) that MAX- and SUM-mask keep, a row a window.
 
@@ -171,41 +150,3 @@ def kept_fractions(study: Study, seed: int) -> pd.DataFrame:
         window = f"{kind} {size}" if size > 1 else "1"
         rows.append({"window": window, "MAX-Mask": most, "SUM-mask": total})
     return pd.DataFrame(rows)
-
-
-def cut_table(study: Study, cut: str) -> pd.DataFrame:
-    """Return windows x masks on the study's backbone and on the same one cut earlier, at `cut`.
-
-    There the MAX-Mask keeps fewer cells. Untrained; mAP (%) a query set and pooling, and kept, the
-    share of cells, mean over the windows. In the row of the MAX-Mask the differences from no mask
-    and from the random mask (mean of its draws), in GeM's points of the first query set, with the
-    bootstrap interval over clusters of queries.
-    """
-    rows = []
-    for node in dict.fromkeys((study.backbone.cut, cut)):
-        backbone = replace(study.profile.backbone, cut=node)
-        profile = replace(study.profile, backbone=backbone, seeds=study.profile.seeds[:1])
-        one = replace(study, profile=profile, training=None)  # nothing is trained here
-        cells, shares = grid(one, one.test.middle.name), kept_fractions(one, profile.seeds[0])
-        cells = cells[cells["windows"].isin(CUT_WINDOWS) & (cells["positives"] > 0)]
-        for key, part in cells.groupby(["windows", "mask"], sort=False):
-            windows, mask = map(str, key)
-            names = [f"{kind} {size}" if size > 1 else "1" for kind, size in filters_of(windows)]
-            kept = shares[shares["window"].isin(names)].mean(numeric_only=True)
-            share = {"none": 100.0, "sum": kept["SUM-mask"]}.get(mask, kept["MAX-Mask"])
-            row = {"cut": node, "windows": windows, "mask": mask, "kept, %": round(share, 1)}
-            for name, queries in study.test.query_sets.items():
-                right = 100 * part[part["query"].isin(queries)].groupby("pooling")["AP"].mean()
-                row |= {f"{name}, {pooling}": round(right[pooling], 1) for pooling in POWERS}
-            for other in ("none", "random"):
-                gain = _gain(study, cells, windows, other) if mask == "max" else ""
-                row[f"− {other}"] = gain
-            rows.append(row)
-    return pd.DataFrame(rows)
-
-
-def _gain(study: Study, cells: pd.DataFrame, windows: str, other: str) -> str:
-    part = of_first_set(cells[(cells["windows"] == windows) & (cells["pooling"] == "GeM")])
-    points = 100 * part.pivot_table("AP", "query", "mask")  # the mean over the draws
-    clusters = study.test.clusters()[points.index]
-    return paired_bootstrap(points["max"] - points[other], clusters).signed

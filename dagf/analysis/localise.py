@@ -32,7 +32,7 @@ from dagf.retrieval.extract import benchmark_scores
 from dagf.retrieval.statistics import paired_bootstrap
 from dagf.study.cache import cached_tables, table_file
 from dagf.study.provenance import code_hash
-from dagf.study.runs import Run
+from dagf.study.runs import Head
 from dagf.study.study import Study
 
 Mask = NDArray[np.bool_]
@@ -41,7 +41,6 @@ BATCH = 48  # images; at 96 pixels their maps take 20 MB
 SEED = 2023  # of the random maps
 SPREAD = 0.3  # standard deviation of the centre prior, as a share of the image's sides
 SMALL = 0.25  # energy is scored for masks of at most this area: else most of any map is inside
-DIFFICULTIES = ("easy", "hard", "junk")
 
 
 def maps_of(
@@ -49,7 +48,7 @@ def maps_of(
 ) -> dict[str, Plane]:
     """Return where `net` looks in images (B, 3, H, W), and what to compare that with.
 
-    name -> maps (B, H, W). targets: what Grad-CAM and LayerCAM ask, one an image. numbers: one an
+    name -> maps (B, H, W). targets: of Grad-CAM and LayerCAM, one an image. numbers: one an
     image, for its random maps: one of noise, and a CAM of random channel weights, as that of the
     Grad-CAM package.
 
@@ -61,19 +60,18 @@ def maps_of(
     """
     with torch.no_grad():
         seen = net.inspect(images.to(next(net.parameters()).device))
-    cells, kept = (
-        {"region evaluator": seen.attention},
-        [one for one in seen.kept if one is not None],
-    )
-    cells["effective weight"] = seen.effective_weight
-    cells["channel-weighted response"] = seen.attended.norm(dim=1, keepdim=True)
-    cells["MAX-Mask cells"] = kept_share(kept, seen.features.shape[2:]) if kept else None
+    kept = [one for one in seen.kept if one is not None]
+    shape, size = seen.features.shape[2:], (images.shape[2], images.shape[3])
+    cells = {
+        "region evaluator": seen.attention,
+        "effective weight": seen.effective_weight,
+        "channel-weighted response": seen.attended.norm(dim=1, keepdim=True),
+        "MAX-Mask cells": kept_share(kept, shape) if kept else None,
+    }
     maps = {name: one[:, 0].cpu().numpy() for name, one in cells.items() if one is not None}
     maps |= cams(net, seen.features, targets)
     maps["feature norm"] = seen.features.norm(dim=1).cpu().numpy()
-    size = images.shape[2], images.shape[3]
     maps["centre prior"] = np.repeat(centre_prior(*size)[None], len(images), 0)
-    shape = seen.features.shape[2:]
     maps["random map"] = np.stack([np.random.default_rng([SEED, k]).random(shape) for k in numbers])
     maps["random CAM"] = random_cams(seen.features, numbers)
     return {
@@ -169,7 +167,19 @@ def cam_targets(study: Study, net: RetrievalNet) -> list[CamTarget]:
     return [targets[row] for row in range(len(rows))]
 
 
-def localisation(study: Study, net: RetrievalNet) -> pd.DataFrame:
+def localisations(study: Study) -> pd.DataFrame:
+    """Return `localisation` of DAGF end to end, with the column `seed`; kept in the cache."""
+    runs = {seed: study.run("dagf", seed) for seed in study.profile.seeds}
+    decides = study.test_id, study.profile.evaluation.image, code_hash("dagf.analysis.localise")
+    files = {
+        run: table_file(study.cache, "localisation", run.weights_id, *decides)
+        for run in runs.values()
+    }
+    found = cached_tables(files, partial(localisation, study), "maps")
+    return pd.concat([found[run].assign(seed=seed) for seed, run in runs.items()])
+
+
+def localisation(study: Study, head: Head) -> pd.DataFrame:
     """Score every map of every test database image of Toytown: one row an image and map.
 
     Columns: file, landmark, difficulty, scale (see `toytown_records`); map; AUC, pointing, energy,
@@ -180,9 +190,9 @@ def localisation(study: Study, net: RetrievalNet) -> pd.DataFrame:
         raise UserError(f"{study.title} has no masks of its landmarks: only Toytown has")
     records = toytown_records(study.toytown, "test").query("role == 'database'")
     about = records[["file", "landmark", "difficulty", "scale"]].to_dict("records")
-    net, spec = on_device(net), study.profile.evaluation.image
-    targets, scored = cam_targets(study, net), []
     numbers = {file: number for number, file in enumerate(study.test.database)}
+    net, spec, scored = on_device(head.network()), study.profile.evaluation.image, []
+    targets = cam_targets(study, net)
     batches = image_batches([study.test.root / row["file"] for row in about], spec, batch=BATCH)
     for places, images in progress(batches, "maps", len(about), amount=lambda one: len(one[0])):
         rows = [about[place] for place in places]
@@ -193,24 +203,7 @@ def localisation(study: Study, net: RetrievalNet) -> pd.DataFrame:
             for row, plane, mask in zip(rows, planes, masks, strict=True):
                 scores = {title: score(plane, mask) for title, score in SCORES.items()}
                 scored.append({**row, "map": name, **scores, "area": float(mask.mean())})
-    net.cpu()
     return pd.DataFrame(scored)
-
-
-def localisations(study: Study) -> pd.DataFrame:
-    """Return `localisation` of DAGF end to end, with the column `seed`; kept in the cache."""
-    runs = {seed: study.run("dagf", seed) for seed in study.profile.seeds}
-    decides = study.test_id, study.profile.evaluation.image, code_hash("dagf.analysis.localise")
-    files = {
-        run: table_file(study.cache, "localisation", run.weights_id, *decides)
-        for run in runs.values()
-    }
-    found = cached_tables(files, partial(_localise, study), "maps")
-    return pd.concat([found[run].assign(seed=seed) for seed, run in runs.items()])
-
-
-def _localise(study: Study, run: Run) -> pd.DataFrame:
-    return localisation(study, run.network())
 
 
 def landmark_mask(study: Study, file: str, images: Tensor) -> Mask:
@@ -240,14 +233,3 @@ def localisation_summary(frame: pd.DataFrame) -> pd.DataFrame:
         rows.append((name, *auc, *means))
     names = ["pixel AUC (%)", "low", "high", "pointing (%)", "energy inside (%)", "area (%)"]
     return pd.DataFrame(rows, columns=["map", *names])
-
-
-def by_difficulty(frame: pd.DataFrame) -> pd.DataFrame:
-    """Return the three scores of `localisation_summary` over easy, hard and junk images.
-
-    One row a map, in per cent: columns 'AUC, easy', ..., 'energy, junk'.
-    """
-    table = 100 * small_masks(frame).pivot_table([*SCORES], "map", "difficulty")
-    columns = pd.MultiIndex.from_product([SCORES, DIFFICULTIES])
-    table = table.reindex(index=frame["map"].unique(), columns=columns)
-    return table.set_axis(columns.map(", ".join), axis=1).rename_axis("map").reset_index()

@@ -3,28 +3,36 @@
 Of a trained head or an untrained one, on any study that has training images. Each descriptor is
 evaluated as it is and under every whitening of a small grid, on the validation benchmark and on the
 test; which whitening and which number of neighbours is shown is chosen on the former alone.
+Exploratory: the trials that led here were read off the test queries.
 """
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from itertools import product
+from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
 import pandas as pd
 
-from dagf.analysis.contrasts import Contrast, contrast_of, contrast_table, spread
-from dagf.analysis.duplicates import alike, without
+from dagf import paths
+from dagf.analysis.contrasts import contrast_of, contrast_table, spread
+from dagf.analysis.duplicates import ALIKE, alike, without
 from dagf.analysis.tables import RUNS, run_words
 from dagf.datasets.benchmark import Benchmark, TrainingSet
+from dagf.datasets.checks import files_hash
+from dagf.datasets.contents import remembered
+from dagf.datasets.folder import read_labels, training_images
+from dagf.datasets.public import place
 from dagf.devices import on_device
 from dagf.errors import UserError
+from dagf.files import content_hash
 from dagf.model.variants import VARIANTS
 from dagf.retrieval.metrics import evaluate
 from dagf.retrieval.rerank import RERANKINGS
 from dagf.retrieval.search import Descriptors, similarities
-from dagf.retrieval.statistics import Interval, paired_bootstrap, t_interval
+from dagf.retrieval.statistics import paired_bootstrap
 from dagf.retrieval.whitening import Whitening, pca_whitening
 from dagf.study.cache import cached_tables, table_file
 from dagf.study.provenance import code_hash
@@ -35,12 +43,16 @@ Heads = Mapping[int, Head]  # trained heads, or untrained ones, by seed
 
 NONE = "none"  # no whitening, no re-ranking
 VALIDATION, TEST = "validation", "test"  # parts of a study
-COLUMNS = ["query_set", "query", "positives", "AP", "P@1"]
+COLUMNS = ["query_set", "query", "positives", "AP"]
 UNTRAINED = ", untrained"  # at the end of a title
 SIZES = (128, 256, 512)  # dimensions kept by a whitening
 POWERS = (0.25, 0.5)  # of its division by the variances
 GEM, CHOSEN = "GeM off the shelf", "chosen GeM"  # of {trained, not} x {whitened, not}, held out
 COUNTS = (2, 5, 10, 20, 50)  # neighbours, for every re-ranking; those that the database has
+
+
+INSTANCES = (3, 6)  # that heads are trained on, beside all
+SEED = 2023  # of the order in which a larger set adds instances
 
 
 def training_of(study: Study) -> TrainingSet:
@@ -97,8 +109,8 @@ class Trial(NamedTuple):
 def evaluated(study: Study, trials: Sequence[tuple[Heads, Trial]]) -> list[pd.DataFrame]:
     """Return for each (heads, trial) the evaluated queries of all seeds; kept in the cache.
 
-    Columns: whitening, reranking, neighbours, query_set, query (its index), positives, AP and P@1
-    in [0, 1], seed.
+    Columns: whitening, reranking, neighbours, query_set, query (its index), positives, AP in
+    [0, 1], seed.
     """
     profile, data = study.profile, [study.test_id, training_of(study).id]
     decides = data, profile.image, profile.evaluation.image, code_hash("dagf.analysis.methods")
@@ -154,16 +166,16 @@ class Method:
         """The trained runs, as text."""
         return run_words((seed, head.id) for seed, head in self.heads.items())
 
-    def points(self, queries: Sequence[int], measure: str = "AP") -> pd.DataFrame:
-        """Return a measure in per cent (queries x seeds) of queries that have positives."""
+    def points(self, queries: Sequence[int]) -> pd.DataFrame:
+        """Return the AP in per cent (queries x seeds) of queries that have positives."""
         chosen = self.per_query["query"].isin(queries) & (self.per_query["positives"] > 0)
-        return 100 * self.per_query[chosen].pivot(index="query", columns="seed", values=measure)
+        return 100 * self.per_query[chosen].pivot(index="query", columns="seed", values="AP")
 
-    def minus(self, study: Study, other: "Method", query_set: str) -> Interval:
-        """Return the mean difference in mAP points, its bootstrap over clusters of test queries."""
+    def minus(self, study: Study, other: "Method", query_set: str) -> str:
+        """Return the mean difference in mAP points [bootstrap over clusters of test queries]."""
         queries = study.test.query_sets[query_set]
         apart = (self.points(queries) - other.points(queries)).dropna().mean(axis=1)
-        return paired_bootstrap(apart, study.test.clusters()[apart.index])
+        return paired_bootstrap(apart, study.test.clusters()[apart.index]).signed
 
 
 def heads_of(study: Study, arms: Sequence[str], trained: bool) -> dict[str, Heads]:
@@ -213,130 +225,155 @@ def baselines(study: Study) -> dict[str, Method]:
     return {GEM: plain} if chosen.name == plain.name else {GEM: plain, CHOSEN: chosen}
 
 
-def method_table(study: Study, shown: Sequence[Method]) -> pd.DataFrame:
-    """Return a row a method: validation mAP, mAP of each query set, and the gains over both GeMs.
-
-    mAP: mean over seeds [95 % t-interval]; gains with their bootstrap intervals over clusters of
-    test queries. 'both GeMs': the query sets on which these exclude 0 for both, on one side.
-    """
-    others, rows = baselines(study), []
-    *_, chosen = others.values()
-    for method in shown:
-        row, sides = method_row(study, method), []
-        same = {title: other.name == method.name for title, other in others.items()}
-        for query_set in study.test.query_sets:
-            gained = [method.minus(study, other, query_set) for other in others.values()]
-            for title, one in zip(others, gained, strict=True):
-                row[f"{query_set} − {title}"] = "" if same[title] else one.signed
-            if all(one.low > 0 for one in gained):
-                sides.append(f"above on {query_set}")
-            if all(one.high < 0 for one in gained):
-                sides.append(f"below on {query_set}")
-        row["both GeMs"] = "" if any(same.values()) else "; ".join(sides)
-        row[CHOSEN] = "yes" if method.name == chosen.name else ""
-        rows.append(row | {RUNS: method.runs})
-    return pd.DataFrame(rows)
-
-
 def method_row(study: Study, method: Method) -> dict[str, Any]:
-    """Return the cells of a method: its whitening, validation mAP, mAP of each query set."""
+    """Return the cells of a method: its whitening, validation mAP, mAP of each query set.
+
+    Over seeds the mean [95 % t-interval].
+    """
     row = {"method": method.title, "whitening": method.whitening}
     row["validation"] = f"{method.validation:.1f}"
     sets = study.test.query_sets.items()
     return row | {name: spread(method.points(queries).mean()) for name, queries in sets}
 
 
+def method_table(study: Study, shown: Sequence[Method]) -> pd.DataFrame:
+    """Return a row a method: validation mAP, mAP of each query set, and the gains over both GeMs.
+
+    Gains: with their bootstrap intervals over clusters of test queries.
+    """
+    others, rows = baselines(study), []
+    for method in shown:
+        row = method_row(study, method)
+        for query_set in study.test.query_sets:
+            for title, other in others.items():
+                row[f"{query_set} − {title}"] = method.minus(study, other, query_set)
+        row[CHOSEN] = "yes" if method.name == [*others.values()][-1].name else ""
+        rows.append(row | {RUNS: method.runs})
+    return pd.DataFrame(rows)
+
+
 def against_gem(study: Study) -> pd.DataFrame:
     """Return DAGF's head, as it is and whitened, minus the chosen GeM and GeM off the shelf.
 
-    Paired by seed and query, with the mAP of both sides. A verdict on one of the GeMs says so.
+    Paired by seed and query, with the mAP of both sides.
     """
-    others, shown = [*baselines(study).values()][::-1], methods(study, ["dagf"], trained=True)
-    clusters, setting = study.test.clusters(), study.test.middle.name
-    found, levels, verdicts = list[Contrast](), list[str](), list[str]()
-    for query_set, method in product(study.test.query_sets, shown):
-        both = []
-        for other in others:
-            one, two = (side.points(study.test.query_sets[query_set]) for side in (method, other))
+    others, found, levels = [*baselines(study).items()][::-1], [], []
+    shown, clusters = methods(study, ["dagf"], trained=True), study.test.clusters()
+    for query_set, queries in study.test.query_sets.items():
+        for method, (title, other) in product(shown, others):
+            one, two = (side.points(queries) for side in (method, other))
             levels.append(f"{one.mean().mean():.1f} − {two.mean().mean():.1f}")
-            runs = [f"{side.title}: {side.runs}" for side in (method, other) if side.runs]
-            minus = f"{CHOSEN} ({other.name})" if other is others[0] else GEM
-            names = method.name, minus, setting, query_set, "; ".join(runs)
-            both.append(contrast_of(one - two, clusters, *names))
-        agreed = len({one.verdict for one in both}) == 1
-        for apart in both:
-            alone = not agreed and apart.verdict in ("above", "below")
-            verdicts.append(apart.verdict + (" this GeM alone" if alone else ""))
-        found += both
-    table = contrast_table(found).drop(columns="setting").assign(verdict=verdicts)
-    table.insert(list(table.columns).index("difference [95 %]"), "mAP", levels)
+            runs = "; ".join(f"{side.title}: {side.runs}" for side in (method, other) if side.runs)
+            minus = f"{CHOSEN} ({other.name})" if other is others[0][1] else title
+            about = method.name, minus, study.test.middle.name, query_set, runs
+            found.append(contrast_of(one - two, clusters, *about))
+    table = contrast_table(found).drop(columns="setting")
+    table.insert(list(table).index("difference [95 %]"), "mAP", levels)
     return table
-
-
-def whitening_table(study: Study, arms: Sequence[str]) -> pd.DataFrame:
-    """Return the mAP of trained heads as they are, and whitened to all dimensions and to half.
-
-    Mean over seeds [95 % t-interval]; all dimensions: those that so many images can whiten.
-    """
-    heads, rows = heads_of(study, arms, trained=True), []
-    found = evaluated(study, [(one, Trial(TEST, sizes=(1.0, 0.5))) for one in heads.values()])
-    first = study.test.query_sets[study.test.first_set]
-    for (title, by_seed), table in zip(heads.items(), found, strict=True):
-        row: dict[str, Any] = {"method": title, "seeds": len(by_seed)}
-        for name in (NONE, *reversed(table["whitening"].unique()[-2:])):
-            one = Method(title, name, by_seed, np.nan, table[table["whitening"] == name])
-            row["as it is" if name == NONE else name] = str(t_interval(one.points(first).mean()))
-        rows.append(row | {RUNS: one.runs})
-    return pd.DataFrame(rows)
 
 
 def reranking_table(study: Study, shown: Sequence[Method]) -> pd.DataFrame:
     """Return each method under every re-ranking, at the neighbour count best on validation.
 
-    One count for all seeds. mAP of each query set: mean over seeds [95 % t-interval], of untrained
-    heads with the bootstrap over clusters of test queries; beside it the gain over no re-ranking.
+    One count for all seeds, the smallest where two are equal. Beside the mAP of each query set
+    stands the gain over no re-ranking.
     """
     smallest = min(len(benchmark_of(study, part).database_paths) for part in (VALIDATION, TEST))
-    counts = [count for count in COUNTS if count < smallest]
-    if not counts:
+    every = tuple(product(RERANKINGS, (count for count in COUNTS if count < smallest)))
+    if not every:
         raise UserError(f"{study.title} has too few images to re-rank: give it {COUNTS[0] + 1}")
-    every = tuple(product(RERANKINGS, counts))
     held = evaluated(study, [(one.heads, Trial(VALIDATION, one.whitening, every)) for one in shown])
-    best = [_best(found) for found in held]
-    asked = [
-        (one.heads, Trial(TEST, one.whitening, tuple(chosen)))
-        for one, chosen in zip(shown, best, strict=True)
+    levels = [
+        100
+        * one[one["positives"] > 0].groupby(["reranking", "neighbours"], sort=False)["AP"].mean()
+        for one in held
     ]
-    rows = []
-    for plain, chosen, table in zip(shown, best, evaluated(study, asked), strict=True):
-        rows.append(_rerank_row(study, plain, plain, NONE, ""))
-        for (name, count), validation in chosen.items():
+    trials, rows = [], []
+    for one, level in zip(shown, levels, strict=True):
+        best = level.groupby("reranking", sort=False).idxmax()
+        points = tuple((str(name), int(count)) for name, count in best)
+        trials.append((one.heads, Trial(TEST, one.whitening, points)))
+    tables = evaluated(study, trials)
+    for plain, level, (_, trial), table in zip(shown, levels, trials, tables, strict=True):
+        ways = [(NONE, "", plain)]
+        for name, count in trial.points:
             per_query = table[table["reranking"] == name]
-            one = replace(plain, validation=validation, per_query=per_query)
-            rows.append(_rerank_row(study, one, plain, name, count))
+            again = replace(plain, validation=level[name, count], per_query=per_query)
+            ways.append((name, str(count), again))
+        for name, neighbours, one in ways:
+            row = method_row(study, one) | {"re-ranking": name, "neighbours": neighbours}
+            for query_set in study.test.query_sets:
+                row[f"{query_set} − none"] = one.minus(study, plain, query_set)
+            rows.append(row)
     return pd.DataFrame(rows)
 
 
-def _best(per_query: pd.DataFrame) -> dict[tuple[str, int], float]:
-    """Each re-ranking with its count of the best mean mAP (the smallest if equal) -> that mAP."""
-    held = per_query[per_query["positives"] > 0]
-    means = 100 * held.groupby(["reranking", "neighbours"], sort=False)["AP"].mean()
-    best = means.groupby("reranking", sort=False).idxmax()
-    return {(name, int(count)): float(means[name, count]) for name, count in best}
+def fewer(study: Study, instances: int) -> Study:
+    """Return the study with the first training instances only, as many images in a step as before.
+
+    The order of the instances is drawn once, so that a smaller set lies within a larger one.
+    """
+    data = training_of(study)
+    order = np.random.default_rng(SEED).permutation(data.landmarks)
+    chosen = sorted(order[:instances].tolist())
+    pairs = zip(data.files, data.labels, strict=True)
+    rows = [(file, chosen.index(label)) for file, label in pairs if label in chosen]
+    return trained_on(study, [file for file, _ in rows], [label for _, label in rows])
 
 
-def _rerank_row(
-    study: Study, method: Method, plain: Method, name: str, count: int | str
-) -> dict[str, Any]:
-    row: dict[str, Any] = {"method": method.title, "whitening": method.whitening}
-    row |= {"re-ranking": name, "neighbours": count, "validation": f"{method.validation:.1f}"}
-    for query_set, queries in study.test.query_sets.items():
-        points = method.points(queries)
-        by_seed, by_query = points.mean(axis=0), points.mean(axis=1)
-        clusters = study.test.clusters()[by_query.index]
-        alike = by_seed.nunique() <= 1  # nothing is random but the queries
-        row[query_set] = str(paired_bootstrap(by_query, clusters) if alike else t_interval(by_seed))
-    for query_set in study.test.query_sets:
-        gain = "" if method is plain else method.minus(study, plain, query_set).signed
-        row[f"{query_set} − none"] = gain
-    return row
+def trained_on(study: Study, files: Sequence[Path], labels: Sequence[int]) -> Study:
+    """Return the study with other training images on the same validation, as many in a step."""
+    validation, heads = training_of(study).validation, study.profile.plan(heads=True)
+    contents = remembered(paths.data())
+    hashes = [contents.sha256(file) for file in files]
+    name = content_hash([files_hash(validation, contents), hashes, labels])
+    data = TrainingSet(tuple(files), tuple(labels), validation, name)
+    batch = heads.training.landmarks * heads.training.views
+    fit = min(data.landmarks, heads.training.landmarks)
+    spec = replace(heads.training, landmarks=fit, views=max(1, batch // fit))
+    profile = replace(study.profile, heads=replace(heads, training=spec))
+    return replace(study, training=data, profile=profile)
+
+
+def training_sets(study: Study, folder: Path) -> pd.DataFrame:
+    """Return both GeMs, and heads by what they were trained on, on the same budget.
+
+    The first instances of the study, all of them, and every other training role of `folder`
+    (categories rather than instances).
+    """
+    data, folder = training_of(study), place(str(folder), paths.data())
+    counts = [count for count in (*INSTANCES, data.landmarks) if count <= data.landmarks]
+    sets = {f"{count} instances": fewer(study, count) for count in counts}
+    for role in sorted(set(read_labels(folder)["role"])):
+        if role.startswith("train-"):
+            name = role.removeprefix("train-")
+            sets[name] = trained_on(study, *training_images(folder, role))
+    (plain, *_), chosen = gems(study)
+    rows = [{"trained on": "–", **method_row(study, one)} for one in (plain, chosen)]
+    rows[1]["method"] = f"{CHOSEN}: {chosen.name}"
+    for name, one in sets.items():
+        data = training_of(one)
+        about = {"trained on": name, "images": len(data.files), "classes": data.landmarks}
+        shown = methods(one, ("gem", "attention", "dagf"), trained=True)[::2]  # as they are
+        rows += [about | method_row(study, head) | {RUNS: head.runs} for head in shown]
+    table = pd.DataFrame(rows).drop(columns="whitening")
+    return table.astype({"images": "Int64", "classes": "Int64"})
+
+
+def near_duplicates(study: Study, shown: Sequence[Method]) -> pd.DataFrame:
+    """Return mAP of methods, as they are and with near-duplicates of a query as junk.
+
+    A column says how many positives are left.
+    """
+    rows = [method_row(study, one) for one in shown]
+    for least in ALIKE:
+        found = evaluated(study, [(one.heads, Trial(str(least))) for one in shown])
+        for row, method, table in zip(rows, shown, found, strict=True):
+            kept = table[table["whitening"] == method.whitening]
+            again = replace(method, per_query=kept)
+            for query_set, queries in study.test.query_sets.items():
+                left = kept[kept["query"].isin(queries) & (kept["seed"] == study.seed)]
+                name = f"{query_set} without ≥ {least} ({left['positives'].sum()} positives)"
+                row[name] = spread(again.points(queries).mean())
+    runs = [method.runs for method in shown]
+    return pd.DataFrame(rows).drop(columns="validation").assign(**{RUNS: runs})

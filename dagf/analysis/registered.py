@@ -1,7 +1,7 @@
-"""The registered analysis: one primary contrast and a secondary family, adjusted together.
+"""The registered analysis: what is compared, as data; Holm over all of it; the abstract's claims.
 
-Everything here is computed from the run store. Contrasts that are not listed here are exploratory,
-wherever they are shown. What they say of the abstract: `dagf.analysis.claims`.
+One primary contrast, and a secondary family that is adjusted together. Everything is computed from
+the run store. Contrasts that are not listed here are exploratory, wherever they are shown.
 """
 
 from collections.abc import Callable, Sequence
@@ -9,206 +9,312 @@ from dataclasses import replace
 from typing import Any, NamedTuple
 
 import numpy as np
+import pandas as pd
 
-from dagf.analysis import ablations
-from dagf.analysis.contrasts import (
-    Contrast,
-    backbone_words,
-    contrast,
-    contrast_of,
-    points,
-    runs_of,
-)
+from dagf.analysis.ablations import BINS, gains
+from dagf.analysis.contrasts import Contrast, contrast, contrast_of, points, runs_of
 from dagf.analysis.grid import grid, of_first_set
 from dagf.analysis.localise import SMALL, localisations
-from dagf.analysis.tables import run_words
+from dagf.analysis.tables import RUNS, run_words
 from dagf.model.variants import VARIANTS
 from dagf.retrieval.statistics import holm
 from dagf.study.study import Study, control_of
 
+LEVEL = 0.05  # of Holm's p
 PRIMARY = ("dagf", "gem")  # end to end
 RIVALS = ("mac", "spoc", "rmac", "crow", "netvlad", "solar", "glam", "delf", "se", "cbam", "eca")
 MODULES = (  # each attention alone against GeM, and both together against each alone
     *(("spatial", "gem"), ("channel", "gem")),
     *(("attention", "spatial"), ("attention", "channel")),
 )
-Scheme = tuple[str, str]  # windows and mask, as `grid` names them
-SCHEMES: tuple[tuple[Scheme, Scheme], ...] = (  # one minus another
-    (("max 1, 2, 3", "none"), ("1", "none")),
-    (("1", "max"), ("1", "none")),
-    (("1", "max"), ("1", "random")),
-    (("max 1, 2, 3", "max"), ("max 1, 2, 3", "random")),
-)
-MASK_WORDS = {"none": "", "max": "MAX-Mask", "random": "random mask"}
+SCHEMES = {  # windows and mask, as `grid` names them
+    "GeM": ("1", "none"),
+    "GeM + MAX-Mask": ("1", "max"),
+    "GeM + random mask": ("1", "random"),
+    "GeM + max windows 1, 2, 3": ("max 1, 2, 3", "none"),
+    "GeM + max windows 1, 2, 3 + MAX-Mask": ("max 1, 2, 3", "max"),
+    "GeM + max windows 1, 2, 3 + random mask": ("max 1, 2, 3", "random"),
+}
+GEM, MASK, RANDOM, WINDOWS, BOTH, BOTH_RANDOM = SCHEMES
 MAPS = ("feature norm", "centre prior", "Grad-CAM", "random map")  # minus which attention is scored
 SCORES = {"AUC": "pixel AUC", "pointing": "pointing", "energy": "energy inside"}
+GROWTH, WORST = -1, -2  # of the contrasts of `gains`
+Items = Sequence[Any]
 
 
-def primary(study: Study) -> Contrast:
-    """Return the registered DAGF minus GeM, both end to end, on the middle setting."""
-    return contrast(study, *PRIMARY, study.test.middle.name)
+def primary(study: Study, pairs: Items) -> list[Contrast]:
+    """Return one arm minus another, both end to end, on the middle setting."""
+    return [contrast(study, one, other, study.test.middle.name) for one, other in pairs]
 
 
-def head_contrast(study: Study, arm: str, baseline: str) -> Contrast:
+def modules(study: Study, pairs: Items) -> list[Contrast]:
     """Return one head minus another, both on the same frozen maps, on the middle setting."""
-    return contrast(study, arm, baseline, study.test.middle.name, heads=True)
+    setting = study.test.middle.name
+    return [contrast(study, one, other, setting, heads=True) for one, other in pairs]
 
 
-def rivals(study: Study) -> list[Contrast]:
-    """Return DAGF minus every other descriptor, as heads, each at its best validation trial."""
-    arms = [arm for arm in RIVALS if arm in study.profile.plan(heads=True).arms]
-    return [head_contrast(study, "dagf", arm) for arm in arms]
+def rivals(study: Study, arms: Items) -> list[Contrast]:
+    """Return DAGF minus other descriptors, as heads, each at its best validation trial."""
+    trained = study.profile.plan(heads=True).arms
+    return modules(study, [("dagf", arm) for arm in arms if arm in trained])
 
 
-def modules(study: Study) -> list[Contrast]:
-    """Return each attention alone against GeM, and both together against each alone."""
-    return [head_contrast(study, *pair) for pair in MODULES]
-
-
-def interaction(study: Study) -> Contrast:
-    """Return (both - GeM) - (spatial - GeM) - (channel - GeM): above 0, more than their sum."""
-    arms, setting = ("attention", "spatial", "channel", "gem"), study.test.middle.name
-    both, spatial, channel, gem = points(study, arms, setting, heads=True)
-    apart, names = both - spatial - channel + gem, ("both + GeM", "spatial + channel")
-    runs = runs_of(study, *arms, heads=True)
-    return contrast_of(apart, study.test.clusters(), *names, setting, runs=runs)
-
-
-def masks(study: Study, schemes: Sequence[tuple[Scheme, Scheme]] = SCHEMES) -> list[Contrast]:
-    """Return windows and masks minus fewer of them: untrained, on frozen maps, with GeM.
+def masks(study: Study, pairs: Items) -> list[Contrast]:
+    """Return one of `SCHEMES` minus another: untrained, on frozen maps, with GeM.
 
     Random masks are averaged over their draws.
     """
-    setting, clusters, runs = study.test.middle.name, study.test.clusters(), backbone_words(study)
-    cells = of_first_set(grid(study, setting)).query("pooling == 'GeM'")
-    levels: Any = 100 * cells.pivot_table("AP", "query", ["windows", "mask", "seed"])
-    found = []
-    for one, other in schemes:
-        names = scheme_name(*one), scheme_name(*other)
-        apart = levels[one] - levels[other]
-        found.append(contrast_of(apart, clusters, *names, setting, runs=runs))
-    return found
+    setting, clusters = study.test.middle.name, study.test.clusters()
+    backbones = {seed: study.backbone_config(seed) for seed in study.profile.seeds}
+    runs = run_words((seed, one.id) for seed, one in backbones.items() if one)
+    runs = f"backbones: {runs}" if runs else ""  # elsewhere they are not trained here
+    cells = of_first_set(grid(study)).query("pooling == 'GeM'")
+    level: Any = 100 * cells.pivot_table("AP", "query", ["windows", "mask", "seed"])
+    return [
+        contrast_of(level[SCHEMES[a]] - level[SCHEMES[b]], clusters, a, b, setting, runs=runs)
+        for a, b in pairs
+    ]
 
 
-def scheme_name(windows: str, mask: str) -> str:
-    """Return what GeM under windows and a mask is called in tables."""
-    wide = "" if windows == "1" else windows.replace("max", "max windows")
-    return " + ".join(filter(None, ("GeM", wide, MASK_WORDS[mask])))
+def nuisances(study: Study, places: Items) -> list[Contrast]:
+    """Return the growth of the primary contrast with nuisances, or its worst bins."""
+    found = {nuisance: gains(study, *PRIMARY, nuisance) for nuisance in BINS}
+    return [found[nuisance][place] for nuisance, place in places]
 
 
-def nuisances(study: Study) -> list[Contrast]:
-    """Return the growth of the primary contrast with each nuisance, then its worst bins."""
-    found = [ablations.gains(study, *PRIMARY, nuisance) for nuisance in ablations.BINS]
-    return [gains[-1] for gains in found] + [gains[-2] for gains in found]
-
-
-def controls(study: Study) -> list[Contrast]:
-    """Return the primary contrast minus itself on the control, then that on the control alone.
+def controls(study: Study, _: Items) -> list[Contrast]:
+    """Return the primary contrast minus itself on the control, and that on the control alone.
 
     The difference, paired by seed and landmark, is what the nuisances account for; on the control
     no gain is expected. The queries of both are of the same landmarks in the same order.
     """
-    setting, control = study.test.middle.name, control_of(study)
-    (dagf, gem), (still_dagf, still_gem) = (
-        points(one, PRIMARY, setting) for one in (study, control)
-    )
-    apart = (dagf - gem) - (still_dagf - still_gem)
+    (dagf, gem), setting, control = PRIMARY, study.test.middle.name, control_of(study)
+    full, still = (points(one, PRIMARY, setting) for one in (study, control))
+    apart = (full[dagf] - full[gem]) - (still[dagf] - still[gem])
     names = " − ".join(VARIANTS[arm].title for arm in PRIMARY), "the same on the control"
     runs = f"{runs_of(study, *PRIMARY)}; control: {runs_of(control, *PRIMARY)}"
     beyond = contrast_of(apart, study.test.clusters(), *names, setting, runs=runs)
-    return [beyond, replace(primary(control), setting=f"{setting}, control")]
+    return [beyond, replace(contrast(control, *PRIMARY, setting), setting=f"{setting}, control")]
 
 
-def looks(study: Study) -> list[Contrast]:
+def looks(study: Study, scored: Items) -> list[Contrast]:
     """Return the region evaluator's scores against exact masks minus those of other maps.
 
     Paired by image and seed, landmarks as clusters.
     """
     table, found = localisations(study), []
     runs = run_words((seed, study.run("dagf", seed).id) for seed in study.profile.seeds)
-    for other in MAPS:
-        for score, title in SCORES.items():
-            part = table[table["area"] <= SMALL] if score == "energy" else table
-            scores: Any = 100 * part.pivot_table(score, ["landmark", "file"], ["map", "seed"])
-            apart = scores["region evaluator"] - scores[other]
-            landmarks = apart.index.get_level_values("landmark").to_numpy(np.int64)
-            apart, names = apart.reset_index(drop=True), ("region evaluator", other, title)
-            found.append(contrast_of(apart, landmarks, *names, runs=runs))
+    for other, score in scored:
+        part = table[table["area"] <= SMALL] if score == "energy" else table
+        level: Any = 100 * part.pivot_table(score, ["landmark", "file"], ["map", "seed"])
+        apart = level["region evaluator"] - level[other]
+        landmarks = apart.index.get_level_values("landmark").to_numpy(np.int64)
+        names = "region evaluator", other, SCORES[score]
+        found.append(contrast_of(apart.reset_index(drop=True), landmarks, *names, runs=runs))
     return found
 
 
 class Group(NamedTuple):
-    """A part of the secondary family.
+    """Contrasts of the same networks: `make` (study, items) returns one an item.
 
-    measured: which networks its contrasts compare. late: the places of those that were added after
-    a look at the test split.
+    late: the places of those that were added after a look at the test split.
     """
 
-    contrasts: Callable[[Study], list[Contrast]]
+    make: Callable[[Study, Items], list[Contrast]]
+    items: Items
     notebook: str
     measured: str
-    late: frozenset[int] = frozenset()
+    late: Sequence[int] = ()
 
 
 ENDS, HEADS = "trained end to end", "trained heads on frozen maps"
-UNTRAINED = "untrained heads on frozen maps"
-FAMILY = {
-    "rivals": Group(rivals, "06_benchmark_tables", HEADS),
-    "modules": Group(modules, "05_attention_ablation", HEADS),
-    "masks": Group(masks, "04_scale_and_mask_ablation", UNTRAINED),
-    # the worst bins
-    "nuisances": Group(nuisances, "05_attention_ablation", ENDS, frozenset({3, 4, 5})),
+UNTRAINED, ATTENTION = "untrained heads on frozen maps", f"attention maps of DAGF, {ENDS}"
+GROUPS = {
+    "primary": Group(primary, [PRIMARY], "06_benchmark_tables", ENDS),
+    # all others are the family
+    "rivals": Group(rivals, RIVALS, "06_benchmark_tables", HEADS),
+    "modules": Group(modules, MODULES, "05_attention_ablation", HEADS),
+    "masks": Group(
+        masks,
+        [(WINDOWS, GEM), (MASK, GEM), (MASK, RANDOM), (BOTH, BOTH_RANDOM)],
+        *("04_scale_and_mask_ablation", UNTRAINED),
+    ),
+    "nuisances": Group(
+        nuisances,
+        [(nuisance, place) for place in (GROWTH, WORST) for nuisance in BINS],
+        *("05_attention_ablation", ENDS, (3, 4, 5)),
+    ),
     # the second had been registered in words, but left out of the family
-    "control": Group(controls, "05_attention_ablation", ENDS, frozenset({0, 1})),
-    # all but the AUC against feature norm and centre prior
+    "control": Group(controls, ["beyond", "alone"], "05_attention_ablation", ENDS, (0, 1)),
+    # late: all but the AUC against feature norm and centre prior
     "attention maps": Group(
-        looks, "03_attention_maps", f"attention maps of DAGF, {ENDS}", frozenset(range(12)) - {0, 3}
+        looks,
+        [(other, score) for other in MAPS for score in SCORES],
+        *("03_attention_maps", ATTENTION, (1, 2, *range(4, 12))),
     ),
 }
 
 
-class Member(NamedTuple):
-    """A contrast of a group.
+class Claim(NamedTuple):
+    """A sentence of the abstract (or of this study) and the contrasts that decide it.
 
-    place: in the group; -1 of what stands beside it. late: added after a look at the test split.
-    adjusted: its p under Holm's correction over the whole family; 0 of what is outside.
+    places: of the contrasts of its group; empty: all of them. asides: of those that are shown, too,
+    where no gain is expected. beside: items of what a reader would miss; not registered.
     """
 
+    sentence: str
     group: str
-    place: int
+    places: Sequence[int] = ()
+    asides: Sequence[int] = ()
+    beside: Items = ()
+
+
+CLAIMS = (
+    Claim("The whole network is better than plain GeM: the primary contrast", "primary"),
+    Claim(
+        "DAGF's head is better than every other descriptor and attention", "rivals", beside=["gem"]
+    ),
+    Claim("Spatial attention by the region evaluator helps", "modules", (0,)),
+    Claim("Channel attention by a trainable vector helps", "modules", (1,)),
+    Claim("The two attentions are complementary: better than either alone", "modules", (2, 3)),
+    Claim("Scale filters (max windows of several sizes) help", "masks", (0,)),
+    Claim(
+        "The MAX-Mask takes out what is meaningless: better than no mask, and than dropping as "
+        "many places at random",
+        *("masks", (1, 2, 3), (), [(BOTH, WINDOWS), (BOTH, GEM)]),
+    ),
+    Claim(
+        "Against clutter and occlusion: the gain over GeM grows with them, and is above zero "
+        "where they are worst",
+        *("nuisances", (0, 1, 3, 4)),
+    ),
+    Claim(
+        "Varying size matters less: the gain over GeM grows as the landmark gets smaller, and is "
+        "above zero where it is smallest",
+        *("nuisances", (2, 5)),
+    ),
+    Claim(
+        "The gain over GeM comes from clutter, occlusion and scale: larger than on drawings "
+        "without them (the control)",
+        *("control", (0,), (1,)),
+    ),
+    Claim(
+        "The attention lies on the landmark: more than the mere strength of the features (feature "
+        "norm), and than a bright centre (centre prior), by all three scores",
+        *("attention maps", range(6)),
+    ),
+)
+NOT_TESTABLE = {
+    "claim": "Better than the state of the art on four well-known data sets",
+    "verdict": "not testable here",
+    "measured on": "not measured",
+    "contrast": "the four sets are not part of this project, the paper's figures not open",
+    **dict.fromkeys(("difference [95 %]", "result"), ""),
+    "report": "06_benchmark_tables",
+}
+NOTHING = "no difference shown"
+
+
+class Member(NamedTuple):
+    """A contrast of a group. adjusted: its p under Holm; 0 of what is outside the family."""
+
     contrast: Contrast
     late: bool = False
     adjusted: float = 0.0
 
+    @property
+    def result(self) -> str:
+        """'above zero', 'below zero' (maybe 'before correction') or 'no difference shown'."""
+        if self.contrast.verdict == NOTHING:
+            return NOTHING
+        significant = self.adjusted < LEVEL
+        return f"{self.contrast.verdict} zero" + ("" if significant else ", before correction")
 
-def family(study: Study) -> list[Member]:
-    """Return the registered secondary family, in its order."""
-    found = [
-        Member(name, place, one, place in group.late)
-        for name, group in FAMILY.items()
-        for place, one in enumerate(group.contrasts(study))
-    ]
-    adjusted = holm([one.contrast.p for one in found])
-    return [one._replace(adjusted=float(p)) for one, p in zip(found, adjusted, strict=True)]
+    @property
+    def mark(self) -> str:
+        """' †' for what was added after a look at the test split."""
+        return " †" if self.late else ""
+
+    def in_words(self, setting: str) -> str:
+        """Return the two sides, in brackets where a name is of several words."""
+        one = self.contrast
+        sides = (f"({side})" if " " in side else side for side in (one.what, one.minus))
+        on = "" if one.setting == setting else f", {one.setting}"
+        return " minus ".join(sides) + on + self.mark
 
 
-def beside(study: Study) -> list[Member]:
-    """Return what a reader misses among the members of a group. Not registered: decides nothing.
+def contrasts(study: Study, name: str) -> list[Contrast]:
+    """Return the contrasts of one of `GROUPS`."""
+    return GROUPS[name].make(study, GROUPS[name].items)
 
-    DAGF minus GeM as heads, beside the other rivals; the whole scheme minus its windows alone and
-    minus GeM, beside windows and mask.
+
+def registered(study: Study) -> dict[str, list[Member]]:
+    """Return all that is registered, by group; Holm's p goes over all groups but the primary."""
+    found = {
+        name: [Member(one, place in group.late) for place, one in enumerate(contrasts(study, name))]
+        for name, group in GROUPS.items()
+    }
+    family = [name for name in GROUPS if name != "primary"]
+    adjusted = iter(holm([one.contrast.p for name in family for one in found[name]]).tolist())
+    for name in family:
+        found[name] = [one._replace(adjusted=next(adjusted)) for one in found[name]]
+    return found
+
+
+def claim_table(study: Study) -> pd.DataFrame:
+    """Return a row a contrast; the claim and its verdict stand in each of its rows.
+
+    verdict: 'supported' if every contrast that decides it is above zero after Holm, else 'not
+    supported'. measured on: with GeM's mAP there. †: added after a look at the test split.
     """
-    heads = replace(head_contrast(study, *PRIMARY), what="DAGF's head", minus="GeM's head")
-    whole, windows, nothing = ("max 1, 2, 3", "max"), ("max 1, 2, 3", "none"), ("1", "none")
-    schemes = masks(study, [(whole, windows), (whole, nothing)])
-    return [Member("rivals", -1, heads), *(Member("masks", -1, one) for one in schemes)]
+    members, setting, rows = registered(study), study.test.middle.name, []
+    cells = of_first_set(grid(study)).query("pooling == 'GeM'")
+    levels = {
+        ENDS: points(study, ["gem"], setting).mean(axis=None),
+        HEADS: points(study, ["gem"], setting, heads=True).mean(axis=None),
+        UNTRAINED: 100 * cells.query("windows == '1' and mask == 'none'")["AP"].mean(),
+    }
+    for claim in CLAIMS:
+        own, group = members[claim.group], GROUPS[claim.group]
+        decide = [own[place] for place in claim.places or range(len(own))]
+        held = all(one.result == "above zero" for one in decide)
+        shown = [(one, one.result) for one in decide]
+        for place in claim.asides:
+            words = "; no gain is expected here, and it decides nothing"
+            shown.append((own[place], own[place].result + words))
+        for one in map(Member, group.make(study, claim.beside) if claim.beside else []):
+            words = "" if one.result == NOTHING else ", uncorrected"
+            shown.append((one, f"{one.result}{words}, exploratory"))
+        level = f" (GeM: {levels[group.measured]:.1f} mAP)" if group.measured in levels else ""
+        for one, result in shown:
+            row = {
+                "claim": claim.sentence,
+                "verdict": "supported" if held else "not supported",
+                "measured on": group.measured + level,
+                "contrast": one.in_words(setting),
+                "difference [95 %]": one.contrast.joint.signed,
+                "result": result,
+                "report": group.notebook,
+                RUNS: one.contrast.runs,
+            }
+            rows.append(row)
+    return pd.DataFrame([*rows, NOT_TESTABLE])
 
 
-def gem_levels(study: Study) -> dict[str, float]:
-    """Return GeM's mAP (per cent) in each comparison: end to end, as a head, untrained."""
-    setting = study.test.middle.name
-    ends, heads = (points(study, ["gem"], setting, heads=heads)[0] for heads in (False, True))
-    cells = of_first_set(grid(study, setting))
-    plain = cells.query("pooling == 'GeM' and windows == '1' and mask == 'none'")
-    levels = ends.mean().mean(), heads.mean().mean(), 100 * plain["AP"].mean()
-    return dict(zip((ENDS, HEADS, UNTRAINED), map(float, levels), strict=True))
+def family_table(study: Study) -> pd.DataFrame:
+    """Return the secondary family: a row a contrast, with Holm's p over the whole family."""
+    rows = [
+        {
+            "group": name,
+            "what": one.contrast.what + one.mark,
+            "minus": one.contrast.minus,
+            "on": one.contrast.setting,
+            **one.contrast.cells(result=one.result),
+            "p (Holm)": f"{one.adjusted:.3f}",
+            RUNS: one.contrast.runs,
+        }
+        for name, members in registered(study).items()
+        for one in members
+        if name != "primary"
+    ]
+    return pd.DataFrame(rows)

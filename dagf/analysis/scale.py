@@ -12,7 +12,6 @@ from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import Any
 
 import faiss
 import numpy as np
@@ -33,17 +32,16 @@ from dagf.retrieval.ann import Index, build_index, index_factory
 from dagf.retrieval.extract import extract, for_inference
 from dagf.retrieval.metrics import evaluate_positions, means, stream_positions
 from dagf.retrieval.search import BLOCK, Descriptors, Rows, search
-from dagf.retrieval.statistics import exponent
 from dagf.study.parallel import side_by_side
 from dagf.study.runs import Head
 from dagf.study.study import Key, Study
 
 FIRST = 100  # distractors at the first step of the curve's fit
 TOP = 10  # neighbours, of which the recall is measured
+SHARES = (100, 30, 10, 3, 1)  # of the rows, on which a search is measured
 ROUNDS = 3
 SOME, TURNS = 256, 5  # images on which the stages are measured, and how often
 ALL = "all, overlapped"  # of the stages
-MANY = 100_000_000  # images, of the outlook
 Extracted = tuple[Rows, Descriptors]  # rows (N, D) of a database on disk, and queries (Q, D)
 
 
@@ -80,11 +78,6 @@ def head_of(study: Study, key: Key) -> Head:
     return study.run(*key) if study.training else study.untrained(*key)
 
 
-def background(study: Study, rows: Rows) -> Rows:
-    """Return the rows of the distractors, or all if there are none: what more are drawn like."""
-    return rows[len(study.test.database) if study.test.distractors else 0 :]
-
-
 def curve(study: Study, sets: dict[Key, Extracted]) -> pd.DataFrame:
     """Return mAP (per cent) among the first 0, 100, 300, ... distractors.
 
@@ -97,9 +90,8 @@ def curve(study: Study, sets: dict[Key, Extracted]) -> pd.DataFrame:
             test = replace(study.test, distractors=study.test.distractors[:count])
             rows = database[: len(test.database) + count]
             per_query = evaluate_positions(test, stream_positions(test, rows, queries))
-            found = means(per_query)["mAP"].reset_index()
-            about = found.assign(arm=arm, method=VARIANTS[arm].title, seed=seed, run=run)
-            parts.append(about.assign(distractors=count))
+            found = means(per_query).reset_index().assign(arm=arm, seed=seed, run=run)
+            parts.append(found.assign(method=VARIANTS[arm].title, distractors=count))
     return pd.concat(parts, ignore_index=True)
 
 
@@ -112,31 +104,21 @@ def steps(most: int) -> list[int]:
 def losses(found: pd.DataFrame, setting: str) -> pd.DataFrame:
     """Return what distractors cost, one row a query set, arm and seed, mAP in per cent.
 
-    "lost per tenfold": mAP points, from the line through the curve over the logarithm of their
-    number, from 100 on.
+    found: of `curve`. "lost per tenfold": mAP points, from the line through the curve over the
+    logarithm of their number, from 100 on.
     """
-    rows, found = [], found[found["setting"] == setting]
-    for key, one in found.groupby(["query_set", "method", "seed"], sort=False):
-        one = one.sort_values("distractors")
+    rows, keys = [], {"query_set": "query set", "method": "method", "seed": "seed"}
+    found = found[found["setting"] == setting].sort_values("distractors", kind="stable")
+    for key, one in found.groupby([*keys], sort=False):
         some = one[one["distractors"] >= FIRST]
-        counts = np.log10(some["distractors"])
-        slope = np.polyfit(counts, some["mAP"], 1)[0] if len(some) > 1 else np.nan
-        row = dict(zip(("query set", "method", "seed"), key, strict=True))
+        slope = np.nan
+        if len(some) > 1:
+            slope = np.polyfit(np.log10(some["distractors"]), some["mAP"], 1)[0]
+        row = dict(zip(keys.values(), key, strict=True))
         row |= {"mAP without": one["mAP"].iloc[0], "mAP among all": one["mAP"].iloc[-1]}
-        runs = run_words(zip(one["seed"], one["run"], strict=True))
+        runs = run_words([(one["seed"].iloc[0], one["run"].iloc[0])])
         rows.append(row | {"lost per tenfold": -slope, RUNS: runs})
     return one_set(pd.DataFrame(rows))
-
-
-def half_precision(study: Study, one: Extracted, setting: str) -> pd.DataFrame:
-    """Return what rows in single and in half precision take, MB, and give, mAP in per cent."""
-    (database, queries), kept = one, []
-    for kind in (np.float32, np.float16):
-        rows: Descriptors = database[:].astype(kind)
-        per_query = evaluate_positions(study.test, stream_positions(study.test, rows, queries))
-        value = means(per_query)["mAP"].xs(setting, level="setting").iloc[0]
-        kept.append({"precision": np.dtype(kind).name, "MB": rows.nbytes / 1e6, "mAP": value})
-    return pd.DataFrame(kept)
 
 
 @contextmanager
@@ -172,54 +154,42 @@ def search_costs(known: Descriptors, queries: Descriptors, most: int) -> pd.Data
     name of it), build s, index MB, index s (its candidates scored exactly), recall (per cent of the
     exact top 10), recall of codes alone.
     """
-    sizes = [size for size in (most // 100, most // 30, most // 10, most // 3, most) if size > TOP]
+    sizes, found = [size for share in SHARES if (size := most // share) > TOP], []
     with TemporaryDirectory() as folder, all_cores():
-        rows = fitted_rows(known, most, Path(folder, "rows.npy"))
-        found = [
-            _cost(rows[:size], queries, max(0, size - len(known)), Path(folder, "rows.faiss"))
-            for size in progress(sizes, "searching", unit="size")
-        ]
+        file, every = Path(folder, "rows.faiss"), fitted_rows(known, most, Path(folder, "rows.npy"))
+        for size in progress(sizes, "searching", unit="size"):
+            rows = every[:size]
+            built = seconds(partial(_build, rows, file))
+            index, exact = Index.load(file), search(rows, queries, TOP)[1]
+            scored = partial(index.search, queries, TOP, rows)
+            row = {
+                "rows": size,
+                "drawn": max(0, size - len(known)),
+                "exact s": seconds(partial(search, rows, queries, TOP), ROUNDS),
+                "exact MB": rows.nbytes / 1e6,
+                "index": index_factory(*rows.shape),
+                "build s": built,
+                "index MB": file.stat().st_size / 1e6,
+                "index s": seconds(scored, ROUNDS),
+                "recall": recall(scored()[1], exact),
+                "recall of codes": recall(index.search(queries, TOP)[1], exact),
+            }
+            found.append(row)
     return pd.DataFrame(found)
 
 
-def _cost(rows: Descriptors, queries: Descriptors, drawn: int, file: Path) -> dict[str, Any]:
-    exact = search(rows, queries, TOP)[1]
-    built = seconds(lambda: build_index(rows).save(file))
-    index = Index.load(file)
-    scored = partial(index.search, queries, TOP, rows)
-    return {
-        "rows": len(rows),
-        "drawn": drawn,
-        "exact s": seconds(partial(search, rows, queries, TOP), ROUNDS),
-        "exact MB": rows.nbytes / 1e6,
-        "index": index_factory(*rows.shape),
-        "build s": built,
-        "index MB": file.stat().st_size / 1e6,
-        "index s": seconds(scored, ROUNDS),
-        "recall": recall(scored()[1], exact),
-        "recall of codes": recall(index.search(queries, TOP)[1], exact),
-    }
+def _build(rows: Descriptors, file: Path) -> None:
+    build_index(rows).save(file)
 
 
 def recall(found: NDArray[np.int64], exact: NDArray[np.int64]) -> float:
     """Return per cent of the exact neighbours (Q, k) that are among those found (Q, k)."""
-    pairs = zip(exact, found, strict=True)
-    return 100 * float(np.mean([np.isin(one, other).mean() for one, other in pairs]))
+    return 100 * float((exact[:, :, None] == found[:, None]).any(2).mean())
 
 
 def seconds(work: Callable[[], object], calls: int = 1) -> float:
     """Return how long a call takes, the median of some calls."""
     return statistics.median(timeit.repeat(work, repeat=calls, number=1))
-
-
-def growth(costs: pd.DataFrame) -> pd.DataFrame:
-    """Return the p of c * rows^p of each cost; an index's over the sizes where it is not flat."""
-    rows = []
-    for name in ("exact s", "build s", "index s", "index MB"):
-        part = costs if name == "exact s" else costs[costs["index"] != "Flat"]
-        fitted = exponent(part["rows"], part[name]) if len(part) > 1 else np.nan
-        rows.append({"cost": name, "exponent": fitted, "sizes": len(part)})
-    return pd.DataFrame(rows)
 
 
 def stages(net: RetrievalNet, files: Sequence[Path], spec: ImageSpec) -> pd.DataFrame:
@@ -231,47 +201,23 @@ def stages(net: RetrievalNet, files: Sequence[Path], spec: ImageSpec) -> pd.Data
     files, fast = list(files[:SOME]), for_inference(net)
     device = next(fast.parameters()).device
 
-    def wait(found: Sequence[torch.Tensor]) -> None:
+    def each(work: Callable[[torch.Tensor], torch.Tensor], batches: list[torch.Tensor]) -> None:
+        found = [work(batch) for batch in batches]
         if found[0].is_cuda:  # a GPU answers before it has done its work
             torch.cuda.synchronize()
 
     with all_cores(), torch.inference_mode():
         images = [batch for _, batch in image_batches(files, spec)]
-        ready = [network_input(batch, device) for batch in images]
-        maps = [fast.backbone(batch) for batch in ready]
+        ready = partial(network_input, device=device)
+        batches = [ready(batch) for batch in images]
+        maps = [fast.backbone(batch) for batch in batches]
         works: dict[str, Callable[[], object]] = {
             "decode and resize (one thread)": lambda: [load_image(file, spec) for file in files],
-            "normalise": lambda: wait([network_input(batch, device) for batch in images]),
-            "backbone": lambda: wait([fast.backbone(batch) for batch in ready]),
-            "attention, masks, pooling": lambda: wait([fast.head(one) for one in maps]),
+            "normalise": partial(each, ready, images),
+            "backbone": partial(each, fast.backbone, batches),
+            "attention, masks, pooling": partial(each, fast.head, maps),
             ALL: lambda: extract(fast, image_batches(files, spec), len(files)),
         }
         rounds = [{name: seconds(work) for name, work in works.items()} for _ in range(TURNS)]
     took = 1000 * pd.DataFrame(rounds).median() / len(files)
     return took.rename_axis("stage").rename("ms per image").reset_index()
-
-
-def outlook(costs: pd.DataFrame, took: pd.DataFrame) -> pd.DataFrame:
-    """Return what `MANY` images would take on this machine: what, figure, how computed."""
-    last, p = costs.iloc[-1], growth(costs).set_index("cost")["exponent"]
-    more, linear = MANY / last["rows"], "linear in the rows"
-    each = took.set_index("stage")["ms per image"][ALL] / 1000
-    # Every row is read and coded: less than 1 comes of the few, noisy sizes, and would be carried
-    # over powers of ten.
-    steep = round(p["build s"], 2) >= 1
-    build = last["build s"] * more ** (p["build s"] if steep else 1.0) / 3600
-    why = f"{linear}: no build grows by less (fitted: {p['build s']:.2f})"
-    find = last["index s"] * more ** p["index s"]
-    rows = [
-        ("extract all images", f"{each * MANY / 3600:,.0f} h", f"{1 / each:,.0f} images/s"),
-        (
-            "descriptors in half precision",
-            f"{last['exact MB'] * more / 2000:,.0f} GB",
-            "2 bytes a dimension",
-        ),
-        ("exact search", f"{last['exact s'] * more:,.0f} s", linear),
-        ("index in memory", f"{last['index MB'] * more / 1000:,.1f} GB", linear),
-        ("build the index", f"{build:,.1f} h", f"rows^{p['build s']:.2f}" if steep else why),
-        ("search the index", f"{find:,.2f} s", f"rows^{p['index s']:.2f}"),
-    ]
-    return pd.DataFrame(rows, columns=["what", "figure", "from"])

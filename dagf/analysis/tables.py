@@ -6,7 +6,6 @@ of a table keep them.
 
 import re
 from collections.abc import Iterable, Sequence
-from pathlib import Path
 from typing import Any
 
 import pandas as pd
@@ -20,8 +19,8 @@ RUNS = "runs"
 # and what 06 shows, too.
 PHOTOGRAPH_TABLES = ("against-gem", "shelf-ablation")
 MORE_PHOTOGRAPH_TABLES = (
-    *("trained-ablation", "reranking", "reranking-trained", "learning-curve", "diversity"),
-    *("masks-earlier-cut", "duplicate-counts", "near-duplicates", "distractors"),
+    *("trained-ablation", "reranking", "reranking-trained", "training-sets", "learning-curve"),
+    *("diversity", "masks-earlier-cut", "duplicate-counts", "near-duplicates", "distractors"),
 )
 SIGNS = {  # of our tables; LaTeX has none of them without further packages
     "−": "$-$", "×": r"$\times$", "±": r"$\pm$", "·": r"$\cdot$", "≤": r"$\leq$", "≥": r"$\geq$",
@@ -83,10 +82,10 @@ def latex(table: pd.DataFrame, caption: str) -> str:
 def photograph_tables() -> list[dict[str, Any]]:
     """Return the records of the kept tables on photographs (reports/photographs), set by set."""
     names = (*PHOTOGRAPH_TABLES, *MORE_PHOTOGRAPH_TABLES)
-    files = sorted((paths.root() / "reports" / "photographs").glob("*.json"))
-    sets = dict.fromkeys(file.stem.rpartition(".")[0] for file in files)
-    found = [files[0].with_name(f"{one}.{name}.json") for one in sets for name in names]
-    return [read_json(file) for file in found if file in files]
+    files = (paths.root() / "reports" / "photographs").glob("[!.]*.json")  # hidden: half written
+    found = {tuple(file.stem.rpartition(".")[::2]): file for file in files}
+    kept = [(one, name) for one in sorted({one for one, _ in found}) for name in names]
+    return [read_json(found[one]) for one in kept if one in found]
 
 
 def benchmark_figures() -> pd.DataFrame:
@@ -99,21 +98,19 @@ def benchmark_figures() -> pd.DataFrame:
     return pd.DataFrame(figures, columns=["what", "figure", "wanted", "head", "ratio"])
 
 
-def read_published(path: Path | None = None) -> pd.DataFrame:
-    """Return the figures that others published (data/published.csv or `path`), one a row.
+def read_published() -> pd.DataFrame:
+    """Return the figures that others published (data/published.csv), one a row.
 
     `value` is a number in per cent; all else is text, empty where the source does not say. None of
     it was measured here, and nothing of it may stand in one column with what was.
 
     Raises `UserError` for a file that is missing or is no such table.
     """
-    path = path or paths.data() / "published.csv"
+    path = paths.data() / "published.csv"
     try:
-        found = pd.read_csv(path, dtype=str, keep_default_na=False)
-        if tuple(found.columns) != PUBLISHED:
-            raise ValueError(f"its columns are not {', '.join(PUBLISHED)}")
-        return found.assign(value=found["value"].map(float))
-    except (OSError, ValueError) as error:
+        found = pd.read_csv(path, dtype=str, keep_default_na=False)[list(PUBLISHED)]
+        return found.astype({"value": float})
+    except (OSError, ValueError, KeyError) as error:
         raise UserError(
             f"{path} is no table of published figures ({error}): get it again with the project"
         ) from error
@@ -127,18 +124,11 @@ def published_table(
     One protocol is not named in the columns. Rows are in the order of the file; beside the figures
     stand what the method was trained on, the caveats and the source.
     """
-    names = {
-        (dataset, protocol): f"{dataset} {protocol}" if len(protocols) > 1 else dataset
-        for dataset in datasets
-        for protocol in protocols
-    }
-    keys = zip(published["dataset"], published["protocol"], strict=True)
-    named = published.rename(columns=TOLD).assign(column=[names.get(key, "") for key in keys])
-    chosen = named[(named["column"] != "") & (named["metric"] == "mAP")]
-    about = ["method", "dim", *TOLD.values()]
-    rows = [
-        dict(zip(about, key, strict=True)) | part.set_index("column")["value"].to_dict()
-        for key, part in chosen.groupby(about, sort=False)
-    ]
-    table = pd.DataFrame(rows, columns=[*about, *names.values()])
-    return table[["method", "dim", *names.values(), *TOLD.values()]]
+    maps = published.query("metric == 'mAP' and dataset in @datasets and protocol in @protocols")
+    about = ["method", "dim", *TOLD]
+    table = maps.pivot_table("value", about, ["dataset", "protocol"], sort=False)
+    columns = pd.MultiIndex.from_product([datasets, protocols])
+    table = table.reindex(maps.set_index(about).index.unique(), columns=columns)
+    names = [" ".join(one) if len(protocols) > 1 else one[0] for one in table.columns]
+    table = table.set_axis(names, axis=1).reset_index().rename(columns=TOLD)
+    return table[["method", "dim", *names, *TOLD.values()]]

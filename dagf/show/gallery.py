@@ -11,7 +11,7 @@ from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
 from numpy.typing import NDArray
 
-from dagf.analysis.cam import CamTarget, Look, grad_cam, look
+from dagf.analysis.cam import CamTarget, Look, cams, look
 from dagf.analysis.localise import cam_targets, landmark_mask, maps_of, pixel_auc
 from dagf.datasets.benchmark import Box, Query, Setting
 from dagf.datasets.images import load_image, to_input
@@ -164,7 +164,7 @@ def explained(
     nothing = np.zeros_like(looks[0].descriptor)
     negative = nothing if wrong is None else look(net, files[wrong], spec).descriptor
     lines: list[list[Tile | None]] = []
-    for number, ((file, box, name), seen) in enumerate(zip(shown, looks, strict=True)):
+    for number, ((*_, name), seen) in enumerate(zip(shown, looks, strict=True)):
         like = looks[0 if number else 1].descriptor
         row = rows[max(0, number - 1)]  # the negative itself has nothing to be told apart from
         target = CamTarget(like, nothing if row == wrong else negative)
@@ -172,7 +172,8 @@ def explained(
         if seen.attention is not None:
             attention = Tile(heated(seen.pixels, seen.attention), "attention a")
         effective = Tile(heated(seen.pixels, seen.effective), "effective a·|f|")
-        cam = Tile(heated(seen.pixels, grad_cam(net, file, spec, target, box)), "Grad-CAM")
+        plane = cams(net, seen.features, [target])["Grad-CAM"][0]
+        cam = Tile(heated(seen.pixels, plane), "Grad-CAM")
         lines.append([Tile(seen.pixels, name), attention, effective, *_kept(net, seen), cam])
     return grid(lines)
 

@@ -8,16 +8,9 @@ import pandas as pd
 import pytest
 
 from dagf.analysis import contrasts
-from dagf.analysis.contrasts import (
-    Contrast,
-    contrast,
-    contrast_of,
-    contrast_table,
-    ranked,
-    summary,
-)
+from dagf.analysis.contrasts import Contrast, contrast, contrast_of, contrast_table, summary
 from dagf.retrieval.statistics import Interval, sign_flip, t_interval, two_way
-from dagf.study.study import Results, Study
+from dagf.study.study import Results
 
 nan = float("nan")
 
@@ -44,23 +37,16 @@ def pretend_study(values: dict[tuple[str, int], list[float]], clusters: list[int
     """A study with an AP a query (NaN without positives) for each (arm, seed) of `values`."""
 
     def per_query(key: tuple[str, int]) -> pd.DataFrame:
-        scores = values[key]
-        frame = {
-            "setting": "Medium",
-            "query_set": "query",
-            "query": range(len(scores)),
-            "AP": scores,
-        }
-        found = pd.DataFrame(frame).assign(positives=lambda table: table["AP"].notna().astype(int))
+        found = pd.DataFrame({"AP": values[key], "setting": "Medium", "query_set": "query"})
+        found = found.rename_axis("query").reset_index()
+        found["positives"] = found["AP"].notna().astype(int)
         return pd.concat([found, found.assign(setting="Hard", AP=0.0)])
 
     seeds = tuple(dict.fromkeys(seed for _, seed in values))
     keys = [(arm, seed) for arm in dict.fromkeys(arm for arm, _ in values) for seed in seeds]
     runs = {key: f"dagf-{key[1]}" if key[0] == "dagf" else "" for key in keys}
     results = {key: Results(per_query(key), pd.DataFrame(), runs[key]) for key in keys}
-    test = SimpleNamespace(
-        clusters=lambda: np.array(clusters), first_set="query", query_sets={"query": clusters}
-    )
+    test = SimpleNamespace(clusters=lambda: np.array(clusters), first_set="query")
     profile = SimpleNamespace(seeds=seeds)
     return SimpleNamespace(profile=profile, test=test, evaluate=lambda arms, heads: results)
 
@@ -87,9 +73,8 @@ def test_contrast_by_hand() -> None:
     assert row["p"] == "0.250"
     assert row["over seeds"] == "[+20.00, +20.00], 2"
     assert row["over queries (groups)"] == "[+15.00, +25.00], 3 (3)"
-    assert (
-        row["runs"] == found.runs == "DAGF: dagf-0 (seed 0), dagf-1 (seed 1)"
-    )  # nothing is trained in the other
+    # nothing is trained in the other
+    assert row["runs"] == found.runs == "DAGF: dagf-0 (seed 0), dagf-1 (seed 1)"
     back = contrast(pretend_study(values, [0, 1, 2, 3]), "gem", "dagf", "Medium")
     assert back.joint.mean == back.over_seeds.mean == pytest.approx(-20)
     one = contrast(pretend_study(values, [0, 0, 0, 0]), "dagf", "gem", "Medium")
@@ -134,17 +119,6 @@ def test_the_p_value_is_the_larger_one_and_missing_if_one_is(
     assert found.p == pytest.approx(expected, nan_ok=True)
 
 
-def test_ranked_by_the_mean_in_each_query_set() -> None:
-    hard = ["9.5 [9, 10]", "99.0", "10.0 [1, 99]", "-", "10.0", "99.5"]
-    sets = ["query", "query-2", "query", "query", "query", "query-2"]
-    table = pd.DataFrame({"query set": sets, "method": [*"aebcdf"], "Hard": hard})
-    table = table[table["method"] != "c"]
-    assert list(ranked(table, "Hard")["method"]) == ["b", "d", "a", "f", "e"]
-    assert list(ranked(table, "Hard").index) == [0, 1, 2, 3, 4]
-    one = table[table["query set"] == "query"].drop(columns="query set")
-    assert list(ranked(one, "Hard")["method"]) == ["b", "d", "a"]
-
-
 @pytest.mark.parametrize(
     ("one", "others", "verdict"),
     [
@@ -175,12 +149,3 @@ def test_the_words_of_a_table_say_how_small_its_p_can_get(groups: int, least: st
     assert "1 seed;" in contrasts.sample_words(study, [4])
     smallest = sign_flip(np.ones(2 * groups), clusters)  # all clusters agree
     assert smallest == pytest.approx(float(least), abs=1e-4)
-
-
-def test_the_words_of_a_ranking_count_queries_that_have_an_answer(toy: Study) -> None:
-    right = [len(query.relevance(toy.test.middle)[0]) for query in toy.test.queries]
-    mean = np.mean([count for count in right if count])
-    assert contrasts.ranking_words(toy) == (
-        f"4 queries of 4 things; each ranking is of 32 database images and 6 distractors, of which "
-        f"on Medium {mean:.1f} are right."
-    )

@@ -5,7 +5,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from dagf.analysis.duplicates import alike, duplicate_counts, without
+from dagf.analysis.duplicates import alike, without
 from dagf.datasets.benchmark import CLASSIC, Benchmark, Query
 
 
@@ -32,12 +32,3 @@ def test_near_duplicates_of_a_burst(tmp_path: Path) -> None:
     assert likeness[0, 2] < 0.1
     (changed,) = without(benchmark, likeness >= 0.7).queries
     assert [rows.tolist() for rows in changed.relevance(CLASSIC)] == [[1], [0, 2]]
-
-
-def test_counts_by_hand(tmp_path: Path) -> None:
-    for row in duplicate_counts(burst(tmp_path)).to_dict("records"):
-        assert row.pop("alike from") in (0.7, 0.6)
-        assert row == {
-            "query set": "query", "queries": 1, "with a near-duplicate": 1, "positives": 2,
-            "positives junked": 1, "others junked": 0,
-        }  # fmt: skip

@@ -1,8 +1,6 @@
 """Windows x masks on frozen maps: each combination is what the network's modules give."""
 
-from collections.abc import Iterator
 from dataclasses import replace
-from itertools import product
 from pathlib import Path
 
 import numpy as np
@@ -21,7 +19,6 @@ from dagf.analysis.grid import (
     NAMES,
     POWERS,
     WINDOW_SETS,
-    draw_table,
     filters_of,
     grid,
     kept_fractions,
@@ -33,8 +30,8 @@ from dagf.analysis.grid import (
 from dagf.datasets.images import ImageSpec
 from dagf.model.pooling import GeM, SPoC
 from dagf.model.scale_mask import MaxMask, ScaleAndMask, SumMask
-from dagf.model.variants import VARIANTS, variant
-from dagf.retrieval.metrics import evaluate, mean_average_precision
+from dagf.model.variants import variant
+from dagf.retrieval.metrics import evaluate
 from dagf.study.study import Study
 
 pytestmark = pytest.mark.usefixtures("one_process")
@@ -109,9 +106,13 @@ ARMS = {  # (windows, mask, pooling) -> the variant that it is
 
 
 @pytest.mark.parametrize(("fields", "arm"), ARMS.items())
-def test_a_combination_is_judged_as_its_arm_is(
+def test_a_combination_is_evaluated_as_its_arm_is(
     toy: Study, cells: pd.DataFrame, fields: tuple[str, str, str], arm: str
 ) -> None:
+    (windows, mask, pooling), made_of = fields, variant(arm)
+    kind, sizes = WINDOW_SETS[windows]
+    assert (made_of.windows, made_of.mask, made_of.pooling) == (sizes, mask, pooling.lower())
+    assert made_of.window_kind == kind or sizes == (1,)
     for seed in toy.profile.seeds:
         scores = toy.test_maps(toy.bare(seed)).scores(toy.untrained(arm, seed).network().head)
         expected = evaluate(toy.test, scores, [toy.test.settings[1]])
@@ -167,107 +168,37 @@ def test_it_is_kept_by_what_it_depends_on(
 ) -> None:
     made: list[int] = []
 
-    def counted(study: Study, setting: str, seed: int) -> pd.DataFrame:
+    def counted(study: Study, seed: int) -> pd.DataFrame:
         made.append(seed)
         return cells[cells["seed"] == seed].drop(columns="seed")
 
-    with monkeypatch.context() as patched:
-        patched.setattr(module, "_evaluate", lambda *_: pytest.fail("it was there"))
-        pd.testing.assert_frame_equal(grid(toy), cells)
     monkeypatch.setattr(module, "_evaluate", counted)
+    pd.testing.assert_frame_equal(grid(toy), cells)
+    assert made == []  # it was there
     bare = {seed: toy.bare(seed) for seed in (0, 1)}
     monkeypatch.setattr(Study, "bare", lambda _, seed: bare[seed])
     study = replace(toy, cache=tmp_path)
     larger = replace(study, profile=replace(toy.profile, image=ImageSpec(40)))
-    for one, setting in (
-        (study, "Medium"),
-        (study, "Hard"),
-        (study.smaller(2), "Medium"),
-        (larger, "Medium"),
-    ):
+    for one in (study, study.smaller(2), larger):
         made.clear()
-        grid(one, setting)
-        grid(one, setting)
+        grid(one)
+        grid(one)
         assert made == [0, 1]
-
-
-def by_hand(toy: Study, name: str, mask: torch.nn.Module) -> Iterator[float]:
-    kind, window = ("max", 1) if name == "1" else (name.split()[0], int(name.split()[1]))
-    for _, batch in toy.test_maps(toy.bare(1)).database.batches(1):
-        scaled = (
-            fn.max_pool2d(batch, window, 1) if kind == "max" else fn.avg_pool2d(batch, window, 1)
-        )
-        yield float(mask(scaled).float().mean())
 
 
 def test_kept_fractions_by_hand(toy: Study) -> None:
     found = kept_fractions(toy, 1).set_index("window")
     assert list(found.index) == ["1", "max 2", "max 3", "average 2", "average 3"]
     for name, row in found.iterrows():
+        kind, size = ("max", 1) if name == "1" else (str(name).split()[0], int(str(name)[-1]))
+        pool = fn.max_pool2d if kind == "max" else fn.avg_pool2d
+        batches = toy.test_maps(toy.bare(1)).database.batches(1)
+        scaled = [pool(batch, size, 1) for _, batch in batches]
         for column, mask in (("MAX-Mask", MaxMask()), ("SUM-mask", SumMask())):
-            assert row[column] == pytest.approx(
-                100 * np.mean(list(by_hand(toy, str(name), mask))), abs=1e-3
-            )
-
-
-def test_what_the_arms_are_called_is_what_they_are() -> None:
-    """The table above, against the variants themselves."""
-    for (windows, mask, pooling), arm in ARMS.items():
-        kind, sizes = WINDOW_SETS[windows]
-        made_of = variant(arm)
-        assert (made_of.windows, made_of.mask, made_of.pooling) == (sizes, mask, pooling.lower())
-        assert made_of.window_kind == kind or sizes == (1,)
-        assert made_of in VARIANTS.values()
+            shares = [float(mask(one).float().mean()) for one in scaled]
+            assert row[column] == pytest.approx(100 * np.mean(shares), abs=1e-3)
 
 
 def test_an_image_of_which_a_mask_keeps_dead_cells_only_resembles_nothing() -> None:
-    parts = [
-        np.array([[0.0, 0.0], [3.0, 4.0]], np.float32),
-        np.array([[0.0, 0.0], [3.0, 4.0]], np.float32),
-    ]
-    assert summed(parts) == pytest.approx(np.array([[0, 0], [0.6, 0.8]]))
-
-
-def grid_rows(values: dict[tuple[str, str, str, int], float]) -> pd.DataFrame:
-    """Rows of the grid: (pooling, windows, mask, draw) -> AP of the first query and seed."""
-    rows = [
-        (*key, seed, query, value + 0.1 * query + 0.01 * seed, 2)
-        for (key, value), seed, query in product(values.items(), (0, 1), (0, 1))
-    ]
-    rows += [
-        (*key, seed, 2, float("nan"), 0) for key in values for seed in (0, 1)
-    ]  # a query without positives
-    names = ["pooling", "windows", "mask", "draw", "seed", "query", "AP", "positives"]
-    table = pd.DataFrame(rows, columns=names).assign(query_set="query")
-    return pd.concat(
-        [table, table.assign(query_set="query-plain", AP=0.9)]
-    )  # another set, which counts nowhere
-
-
-CELLS = grid_rows({
-    ("GeM", "1", "none", 0): 0.3, ("GeM", "1", "max", 0): 0.4, ("GeM", "max 3", "none", 0): 0.2,
-    ("GeM", "max 3", "max", 0): 0.1, ("SPoC", "1", "none", 0): 0.5, ("SPoC", "1", "max", 0): 0.6,
-    **{("GeM", "1", "random", draw): 0.1 * draw for draw in (1, 2, 4)},
-    **{("GeM", "max 3", "random", draw): 0.1 * draw for draw in (1, 2, 4)},
-    ("SPoC", "1", "random", 0): 0.9,
-})  # fmt: skip
-BESIDE = 5.5  # points: half of 0.1 for the second query, half of 0.01 for the second seed
-
-
-def test_draws_by_hand() -> None:
-    first, second = draw_table(CELLS).to_dict("records")
-    assert [first.pop("windows"), second.pop("windows")] == ["1", "max 3"]
-    draws = {"random: least": 10, "random: mean": 70 / 3, "random: most": 40}
-    for row, none, most in ((first, 30, 40), (second, 20, 10)):
-        expected = {"no mask": none, "MAX-Mask": most, **draws}
-        assert row == pytest.approx({name: value + BESIDE for name, value in expected.items()})
-
-
-def test_the_draws_of_a_real_grid(toy: Study, cells: pd.DataFrame) -> None:
-    table = draw_table(cells).set_index("windows")
-    assert list(table.index) == [*WINDOW_SETS]
-    assert (table["random: least"] <= table["random: mean"]).all()
-    assert (table["random: mean"] <= table["random: most"]).all()
-    gem = [toy.results(toy.untrained("gem", seed)).per_query for seed in toy.profile.seeds]
-    means = [mean_average_precision(one, "Medium") for one in gem]
-    assert table["no mask"]["1"] == pytest.approx(np.mean(means))
+    part = np.array([[0.0, 0.0], [3.0, 4.0]], np.float32)
+    assert summed([part, part]) == pytest.approx(np.array([[0, 0], [0.6, 0.8]]))

@@ -1,7 +1,9 @@
 """Descriptors whitened and re-ranked on a miniature folder: by hand, and no choice on the test."""
 
+import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
+from itertools import product
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -13,6 +15,7 @@ import torch
 from numpy.typing import NDArray
 
 from dagf.analysis import methods
+from dagf.analysis.duplicates import without
 from dagf.analysis.methods import (
     CHOSEN,
     GEM,
@@ -25,24 +28,28 @@ from dagf.analysis.methods import (
     against_gem,
     descriptors_of,
     evaluated,
+    fewer,
     gems,
     heads_of,
     method_table,
+    near_duplicates,
     reranking_table,
-    whitening_table,
+    trained_on,
+    training_sets,
     whitenings,
 )
 from dagf.datasets.benchmark import Benchmark
+from dagf.datasets.folder import training_images
 from dagf.errors import UserError
 from dagf.model.variants import VARIANTS
 from dagf.retrieval.feature_maps import FeatureMaps
 from dagf.retrieval.metrics import evaluate, mean_average_precision
 from dagf.retrieval.rerank import RERANKINGS
-from dagf.retrieval.statistics import Interval, t_interval
+from dagf.retrieval.search import similarities
 from dagf.retrieval.whitening import pca_whitening
 from dagf.study.config import RunConfig
 from dagf.study.study import Study, open_study
-from tests.fixtures import write_photographs
+from tests.fixtures import photograph, write_photographs
 
 pytestmark = pytest.mark.usefixtures("one_process")
 
@@ -54,16 +61,23 @@ HEADS: dict[str, Any] = {
 
 
 @pytest.fixture
-def study(
-    project: Path, profile: Callable[..., str], backbone_weights: str, tmp_path: Path
-) -> Study:
-    """Two instances held out and four trained on."""
-    folder = write_photographs(tmp_path / "shots", train_instances=6)
+def folder(tmp_path: Path) -> Path:
+    """Six instances to train on, three of the test, two of another role; two query sets."""
+    made = write_photographs(tmp_path / "shots", train_instances=6)
+    lines = (made / "labels.csv").read_text().splitlines()
+    for number in range(4):
+        photograph(50 + number // 2, number).save(made / f"jpg/sort-{number}.jpg")
+        lines.append(f"jpg/sort-{number}.jpg,sort{number // 2},train-sorts")
+    photograph(6, 9).save(made / "jpg/plain.jpg")
+    lines.append("jpg/plain.jpg,i6,query-plain")
+    (made / "labels.csv").write_text("\n".join(lines) + "\n")
+    return made
+
+
+@pytest.fixture
+def study(project: Path, profile: Callable[..., str], folder: Path, backbone_weights: str) -> Study:
+    """Two instances held out and four trained on, under the small backbone."""
     return open_study(profile(**HEADS), str(folder), weights=backbone_weights)
-
-
-def named(shown: Sequence[Method]) -> dict[tuple[str, str], Method]:
-    return {(one.title, one.whitening): one for one in shown}
 
 
 @pytest.mark.parametrize(("count", "size"), [(40, 6), (8, 30)])
@@ -95,7 +109,7 @@ def per_query(validation: Sequence[float], test: Sequence[float], seed: int) -> 
     return pd.DataFrame(rows)
 
 
-@pytest.mark.parametrize("test", [(0.2, 0.3, 0.9), (0.2, 0.9, 0.3), (0.9, 0.1, 0.1)])
+@pytest.mark.parametrize("test", [(0.2, 0.3, 0.9), (0.9, 0.1, 0.1)])
 def test_the_held_out_instances_alone_choose_the_whitening(
     test: Sequence[float], monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -119,25 +133,28 @@ def test_a_table_of_methods(study: Study) -> None:
     assert [one.title for one in found] == ["GeM, untrained"] * 2 + ["GeM"] * 2
     assert chosen.validation == max(one.validation for one in found)
     assert found[0].runs == "" and found[2].runs.count("(seed ") == 2
-    others = methods.methods(study, ["mac", "scale-mask-spoc"], trained=False)
-    shown = [*found, *others, *methods.methods(study, ["dagf"], trained=True)]
+    shown = [
+        *found,
+        *methods.methods(study, ["mac"], False),
+        *methods.methods(study, ["dagf"], True),
+    ]
     table = method_table(study, shown)
-    assert list(table["method"][4:]) == [
-        *["MAC, untrained"] * 2, *["SPoC + scale and mask, untrained"] * 2, *["DAGF"] * 2,
-    ]  # fmt: skip
-    assert list(table.columns[:4]) == ["method", "whitening", "validation", "query"]
-    assert list(table["whitening"][::2]) == [NONE] * 5
+    assert list(table["method"][4:]) == ["MAC, untrained"] * 2 + ["DAGF"] * 2
+    assert list(table["whitening"][::2]) == [NONE] * 4
     assert list(table["chosen GeM"] == "yes") == [one.name == chosen.name for one in shown]
-    gains = [name for name in (GEM, CHOSEN) if f"query − {name}" in table]
-    assert gains == ([GEM] if chosen.name == found[0].name else [GEM, CHOSEN])
-    assert table[f"query − {GEM}"][0] == ""
+    others = {GEM: found[0]} | ({} if chosen.name == found[0].name else {CHOSEN: chosen})
     for row, one in zip(table.to_dict("records"), shown, strict=True):
         assert row["validation"] == f"{one.validation:.1f}"
-        apart = [one.minus(study, {GEM: found[0], CHOSEN: chosen}[name], "query") for name in gains]
-        above, below = all(gap.low > 0 for gap in apart), all(gap.high < 0 for gap in apart)
-        side = "above on query" if above else "below on query" if below else ""
-        gem = one.name in (found[0].name, chosen.name)
-        assert row["both GeMs"] == ("" if gem else side)
+        for (name, other), part in product(others.items(), ("query", "query-plain")):
+            assert row[f"{part} − {name}"] == one.minus(study, other, part)
+
+    against = against_gem(study).drop(columns="runs")
+    assert len(against) == 2 * 2 * len(others)
+    assert against["minus"][0] == f"chosen GeM ({chosen.name})"
+    levels = against["mAP"].str.split(" − ", expand=True).astype(float)
+    apart = against["difference [95 %]"].str.split().str[0].astype(float)
+    assert np.allclose(levels[0] - levels[1], apart, atol=0.11)
+    assert levels[1][0] == float(table["query"][table["chosen GeM"] == "yes"].item().split()[0])
 
 
 def method(title: str, points: Mapping[int, Sequence[float]]) -> Method:
@@ -150,42 +167,16 @@ def method(title: str, points: Mapping[int, Sequence[float]]) -> Method:
     return Method(title, NONE, {}, 50.0, pd.DataFrame(rows))
 
 
-def test_a_verdict_on_one_of_the_two_gems_says_that_it_is_no_more(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    def around(title: str, level: float) -> Method:
-        return method(title, {query: [level + 0.002 * query] * 2 for query in range(8)})
-
-    plain, chosen = around("GeM, untrained", 0.3), around("GeM", 0.5)
-    middle, high = around("DAGF", 0.4), around("DAGF too", 0.6)
-    of_test = SimpleNamespace(
-        query_sets={"query": list(range(8))},
-        clusters=lambda: np.arange(8),
-        middle=SimpleNamespace(name="Classic"),
-    )
-    study: Any = SimpleNamespace(test=of_test)
-    monkeypatch.setattr(methods, "gems", lambda _: ([plain, chosen], chosen))
-    monkeypatch.setattr(methods, "methods", lambda *_, **__: [middle, high])
-    table = against_gem(study)
-    assert list(table["minus"]) == ["chosen GeM (GeM)", "GeM off the shelf"] * 2
-    assert list(table["mAP"]) == ["40.7 − 50.7", "40.7 − 30.7", "60.7 − 50.7", "60.7 − 30.7"]
-    assert list(table["verdict"]) == [
-        "below this GeM alone", "above this GeM alone", "above", "above",
-    ]  # fmt: skip
-    monkeypatch.setattr(methods, "gems", lambda _: ([plain, chosen], plain))
-    assert len(against_gem(study)) == 2  # GeM off the shelf is the chosen one
-
-
 def test_the_gain_of_a_method_is_paired_by_query() -> None:
     of_test = SimpleNamespace(query_sets={"query": [0, 2]}, clusters=lambda: np.arange(3))
     one = method("a", {0: (0.5, 0.7), 1: (0.9, 0.9), 2: (0.4, 0.6)})
     other = method("b", {0: (0.4, 0.4), 1: (0.0, 0.0), 2: (0.5, 0.5)})
     study: Any = SimpleNamespace(test=of_test)
-    assert one.minus(study, other, "query") == pytest.approx(Interval(10, 0, 20))
+    assert one.minus(study, other, "query") == "+10.00 [+0.00, +20.00]"
 
 
 def whitened_by_hand(study: Study, arm: str, seed: int, size: int) -> float:
-    """The training maps described and whitened, image by image."""
+    """The training maps extracted and whitened, image by image."""
     heads = VARIANTS[arm].trainable
     head = study.run(arm, seed, heads=True) if heads else study.untrained(arm, seed)
     net = head.network()
@@ -200,7 +191,7 @@ def whitened_by_hand(study: Study, arm: str, seed: int, size: int) -> float:
     maps = study.test_maps(study.bare(seed))
     whiten = pca_whitening(extracted(study.training_maps(study.bare(seed)).train), size)
     scores = whiten(extracted(maps.queries)) @ whiten(extracted(maps.database)).T
-    return mean_average_precision(evaluate(study.test, scores), "Medium")
+    return 100 * evaluate(study.test, scores, [study.test.middle])["AP"].mean()
 
 
 def test_whitening_is_learned_on_training_images_under_each_head(
@@ -208,37 +199,33 @@ def test_whitening_is_learned_on_training_images_under_each_head(
 ) -> None:
     assert toy.training is not None
     most = len(toy.training.files) - 1
-    assert most < 128
-    names = [f"{size}-d, power 0.5" for size in (most, most // 2)]
-    table = whitening_table(toy, ("gem", "channel", "mac")).set_index("method")
-    assert trained == []
-    assert list(table.index) == ["GeM", "GeM + channel", "MAC"]
-    assert list(table.columns) == ["seeds", "as it is", *names, "runs"]
-    assert table["runs"]["MAC"] == ""
-    assert toy.run("gem", toy.profile.seeds[0], heads=True).id in table["runs"]["GeM"]
-    for arm in ("channel", "mac"):
-        row = table.loc[VARIANTS[arm].title]
+    heads = heads_of(toy, ("channel", "mac"), trained=True)
+    whole = Trial(TEST, sizes=(1.0, 0.5))
+    for arm, one in zip(("channel", "mac"), heads.values(), strict=True):
+        (table,) = evaluated(toy, [(one, whole)])
+        points = 100 * table[table["positives"] > 0].groupby(["whitening", "seed"])["AP"].mean()
         plain = toy.table([arm], heads=True).query("setting == 'Medium'")["mAP"]
-        assert row["as it is"] == str(t_interval(plain))
-        for name, size in zip(names, (most, most // 2), strict=True):
+        assert points[NONE].tolist() == pytest.approx(plain.tolist())
+        for size in (most, most // 2):
             by_hand = [whitened_by_hand(toy, arm, seed, size) for seed in toy.profile.seeds]
-            assert row[name] == str(t_interval(by_hand))
+            assert points[f"{size}-d, power 0.5"].tolist() == pytest.approx(by_hand)
+    assert trained == []
 
 
 def test_re_ranking_has_a_row_a_method_and_the_plain_search(study: Study) -> None:
-    shown = methods.methods(study, ["mac", "gem"], trained=False)
+    shown = methods.methods(study, ["mac"], trained=False)
     table = reranking_table(study, shown)
-    assert list(table["method"]) == [f"MAC{UNTRAINED}"] * 14 + [f"GeM{UNTRAINED}"] * 14
-    assert list(table["re-ranking"]) == [NONE, *RERANKINGS] * 4
-    assert list(table.columns[3:]) == ["neighbours", "validation", "query", "query − none"]
+    assert list(table["re-ranking"]) == [NONE, *RERANKINGS] * 2
     bare = table["re-ranking"] == NONE
-    assert (table[["neighbours", "query − none"]][bare] == "").all(axis=None)
-    assert table["query − none"][~bare].str.fullmatch(r"[+-]\d+\.\d\d \[.*\]").all()
-    for row in table[bare].to_dict("records"):
-        one = named(shown)[row["method"], row["whitening"]]
+    assert (table["query − none"][bare] == "+0.00 [+0.00, +0.00]").all()
+    for row, one in zip(table[bare].to_dict("records"), shown, strict=True):
+        assert (row["method"], row["whitening"], row["neighbours"]) == (
+            one.title,
+            one.whitening,
+            "",
+        )
         assert row["validation"] == f"{one.validation:.1f}"
-        mean = one.points(study.test.query_sets["query"]).mean(axis=None)
-        assert row["query"].startswith(f"{mean:.1f} [")
+        assert row["query"] == f"{one.points(study.test.query_sets['query']).mean(axis=None):.1f}"
     kept = sorted(study.cache.glob("methods-*"))
     assert reranking_table(study, shown).equals(table)
     assert sorted(study.cache.glob("methods-*")) == kept
@@ -258,11 +245,12 @@ def test_the_count_of_the_best_held_out_map_is_used_on_the_test(
             _, *pair = descriptors_of(study, study.untrained("mac"), part)
             for count in (2, 5):
                 found = evaluate(benchmark, RERANKINGS[name](*pair, count))
-                figures[part, count] = mean_average_precision(found, benchmark.middle.name)
+                first = found[found["query_set"] == "query"]
+                figures[part, count] = mean_average_precision(first, benchmark.middle.name)
         best = max((2, 5), key=lambda count: figures[VALIDATION, count])
-        assert row["neighbours"] == best
+        assert row["neighbours"] == str(best)
         assert row["validation"] == f"{figures[VALIDATION, best]:.1f}"
-        assert row["query"].startswith(f"{figures[TEST, best]:.1f} [")
+        assert row["query"] == f"{figures[TEST, best]:.1f}"
 
 
 def test_a_permuted_test_changes_no_choice(study: Study, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -312,3 +300,126 @@ def test_nothing_to_learn_from_and_too_few_images(
     monkeypatch.setattr(methods, "COUNTS", (1000, 2000))
     with pytest.raises(UserError, match="too few images to re-rank: give it 1001"):
         reranking_table(study, [])
+
+
+def test_training_sets_are_those_of_the_study_and_of_other_roles(
+    study: Study, folder: Path
+) -> None:
+    table = training_sets(study, folder)
+    chosen = gems(study)[1]
+    assert list(table["method"][:2]) == ["GeM, untrained", f"chosen GeM: {chosen.name}"]
+    assert list(table["method"][2:]) == ["GeM", "GeM + spatial + channel", "DAGF"] * 3
+    found = table[2:].drop_duplicates("trained on").set_index("trained on")
+    assert found["images"].to_dict() == {"3 instances": 15, "4 instances": 20, "sorts": 4}
+    assert found["classes"].to_dict() == {"3 instances": 3, "4 instances": 4, "sorts": 2}
+    (dagf,) = table.query("method == 'DAGF' and classes == 4").to_dict("records")
+    whole = methods.methods(study, ["dagf"], trained=True)[0]
+    assert (dagf["runs"], dagf["validation"]) == (whole.runs, f"{whole.validation:.1f}")
+
+
+def test_near_duplicates_are_junk(study: Study, monkeypatch: pytest.MonkeyPatch) -> None:
+    positives = [query.relevance(study.test.middle)[0] for query in study.test.queries]
+    near = np.zeros((len(positives), len(study.test.database)), np.float32)
+    near[0, positives[0][0]], near[1, positives[1][:2]] = 0.9, 0.65
+    monkeypatch.setattr(methods, "alike", lambda _: near)
+    (plain, _) = methods.methods(study, ["mac"], trained=False)
+    (row,) = near_duplicates(study, [plain]).to_dict("records")
+    assert row["query"] == f"{plain.points(study.test.query_sets['query']).mean(axis=None):.1f}"
+    assert "query without ≥ 0.7 (11 positives)" in row
+    (name,) = (name for name in row if "0.6" in name and "plain" not in name)
+    assert name == "query without ≥ 0.6 (9 positives)"
+    _, *pair = descriptors_of(study, study.untrained("mac"), TEST)
+    found = evaluate(without(study.test, near >= 0.6), similarities(*pair))
+    assert row[name] == f"{100 * found[found['query_set'] == 'query']['AP'].mean():.1f}"
+
+
+def test_smaller_sets_lie_within_larger_ones(study: Study) -> None:
+    assert study.training is not None
+    sets = [fewer(study, count).training for count in (1, 2, 3, 4)]
+    files = [set(one.files) for one in sets if one is not None]
+    assert files[0] < files[1] < files[2] < files[3] == set(study.training.files)
+    assert sets[-1] == study.training  # the same runs, then
+    assert sets[1] is not None
+    assert sorted(set(sets[1].labels)) == [0, 1]
+    assert sets[1].validation is study.training.validation
+    spec = fewer(study, 1).profile.plan(heads=True).training
+    assert (spec.landmarks, spec.views) == (1, 4)  # as many images in a step
+
+
+def test_another_role_has_classes_of_its_own(study: Study, folder: Path) -> None:
+    sorts = trained_on(study, *training_images(folder, "train-sorts")).training
+    assert sorts is not None
+    assert study.training is not None
+    assert sorts.files == tuple(training_images(folder, "train-sorts")[0])
+    assert sorts.labels == (0, 0, 1, 1)
+    assert sorts.id != study.training.id
+
+
+TESTED = ("Bravo-Orange-Juice", "Tropicana-Apple-Juice")
+
+
+@pytest.fixture
+def products(
+    shared_data: Path, project: Path, profile: Callable[..., str], tmp_path: Path
+) -> Study:
+    """Heads on a pre-trained backbone, on photographs from a grocery store.
+
+    4 products of 8 photographs to train on, 2 others with 2 queries and 6 images, 20 distractors.
+    """
+    folder, labels = tmp_path / "products", shared_data / "products" / "labels.csv"
+    rows = pd.read_csv(labels).assign(place=shared_data / "products")
+    trained = sorted(rows[rows["role"] == "train"]["instance"].unique())[::4][:4]
+    others = pd.read_csv(shared_data / "distractors" / "labels.csv", keep_default_na=False)
+    parts = [others.assign(place=shared_data / "distractors").iloc[:: len(others) // 19][:20]]
+    wanted = [(name, "train", 8) for name in trained]
+    wanted += [(name, role, n) for name in TESTED for role, n in (("query", 2), ("database", 6))]
+    for name, role, count in wanted:
+        of = rows[(rows["instance"] == name) & (rows["role"] == role)]
+        places = np.linspace(0, len(of) - 1, count).round()  # apart: they were taken in bursts
+        parts.append(of.iloc[places.astype(int)])
+    folder.mkdir()
+    chosen = pd.concat(parts)
+    for place, file in zip(chosen["place"], chosen["file"], strict=True):
+        (folder / Path(file).name).symlink_to(place / file)
+    chosen["file"] = [Path(file).name for file in chosen["file"]]
+    chosen[["file", "instance", "role"]].to_csv(folder / "labels.csv", index=False)
+    name = profile(
+        backbone={"name": "mobilenet_v2", "cut": "features.18"},
+        image={"size": 161, "mode": "squash"}, backbone_training=None, arm_training=None,
+        heads={"training": {"epochs": 2, "steps": 4, "landmarks": 2, "views": 4, "rate": 1e-3}},
+        arms=["gem", "dagf"], seeds=[0], held_out=2,
+    )  # fmt: skip
+    weights = shared_data / "weights" / "mobilenet_v2_imagenet_from_tflite_int8.pth"
+    return open_study(name, str(folder), weights=str(weights))
+
+
+@pytest.mark.study
+def test_heads_on_real_photographs(products: Study) -> None:
+    """Off the shelf far above chance; heads validated on products that they have not seen."""
+    study, test = products, products.test
+    assert (len(test.queries), len(test.database), len(test.distractors)) == (4, 12, 20)
+    off_the_shelf = mean_average_precision(study.untrained_results("gem").per_query, "Classic")
+    rng = np.random.default_rng(0)
+    found = [evaluate(test, rng.random((4, 12 + 20))) for _ in range(50)]
+    chance = [mean_average_precision(one, "Classic") for one in found]
+    assert off_the_shelf > max(chance) + 5
+
+    assert study.training is not None
+    held = study.training.validation
+    parts = [
+        {re.sub(r"^(val_|test_)|_\d+$", "", Path(file).stem) for file in files}
+        for files in (study.training.files, held.database, test.database)
+    ]
+    assert [len(part) for part in parts] == [2, 2, 2]  # products, each in one part
+    assert len(set.union(*parts)) == 6
+
+    table, fresh = study.table().set_index("arm"), study.untrained("gem").network()
+    for (arm, _), run in study.train().items():
+        assert run.config.frozen and run.config.backbone.weights.startswith("sha256:")
+        assert str(test.root) not in (run.folder / "config.json").read_text()
+        assert np.isfinite(run.curves["loss"]).all()
+        assert table["mAP"][arm] > np.mean(chance)
+        backbone = run.network().backbone.state_dict()
+        whole = fresh.backbone.state_dict()
+        assert backbone.keys() == whole.keys()
+        assert all(backbone[key].equal(whole[key]) for key in whole)

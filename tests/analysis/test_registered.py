@@ -1,7 +1,9 @@
-"""The registered contrasts: who is compared with whom, and each by hand on tiny inputs."""
+"""What is registered: each contrast by hand on tiny inputs, and the claims that they decide."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from dataclasses import replace
 from itertools import product
+from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
@@ -10,11 +12,14 @@ import pandas as pd
 import pytest
 
 from dagf.analysis import registered
-from dagf.analysis.contrasts import Contrast
-from dagf.analysis.registered import FAMILY, MODULES, RIVALS
+from dagf.analysis.ablations import BINS
+from dagf.analysis.contrasts import Contrast, contrast
+from dagf.analysis.registered import CLAIMS, GROUPS, RIVALS, claim_table, contrasts, family_table
 from dagf.model.variants import VARIANTS
 from dagf.retrieval.statistics import Interval, holm, t_interval
-from dagf.study.study import Results
+from dagf.study.config import RunConfig
+from dagf.study.study import Results, Study, control_of
+from tests.fixtures import TOY
 
 nan = float("nan")
 
@@ -24,18 +29,15 @@ class Pretended:
 
     def __init__(self, **values: Sequence[Sequence[float]]) -> None:
         self.values = values
-        self.asked: list[tuple[tuple[str, ...], bool]] = []
+        self.evaluated: set[tuple[tuple[str, ...], bool]] = set()
         self.profile = SimpleNamespace(seeds=(0, 1), backbone_training=True)
-        names = [SimpleNamespace(name=name) for name in ("Easy", "Medium", "Hard")]
         self.test = SimpleNamespace(
-            clusters=lambda: np.arange(2), settings=names, middle=names[1], first_set="query",
-            query_sets={"query": [0, 1], "query-2": [5, 6]},
+            clusters=lambda: np.arange(2), middle=SimpleNamespace(name="Medium"),
+            first_set="query", query_sets={"query": [0, 1], "query-2": [5, 6]},
         )  # fmt: skip
 
     def plan(self, heads: bool) -> Any:
-        return SimpleNamespace(
-            arms=("dagf", "gem", "spatial", "channel", "attention", "spoc", "se")
-        )
+        return SimpleNamespace(arms=("dagf", "gem", "spoc", "se"))
 
     def run(self, arm: str, seed: int) -> Any:
         return SimpleNamespace(id=f"{arm}-{seed}")
@@ -44,112 +46,65 @@ class Pretended:
         return SimpleNamespace(id=f"backbone-{seed}")
 
     def evaluate(self, arms: Sequence[str], heads: bool = False) -> dict[tuple[str, int], Results]:
-        self.asked.append((tuple(arms), heads))
-        flat = [[0.5, 0.5], [0.5, 0.5]]
+        self.evaluated.add((tuple(arms), heads))
         return {
-            (arm, seed): Results(per_query(points), pd.DataFrame())
+            (arm, seed): Results(per_query(aps), pd.DataFrame())
             for arm in arms
-            for seed, points in enumerate(self.values.get(arm, flat))
+            for seed, aps in enumerate(self.values.get(arm, [[0.5, 0.5], [0.5, 0.5]]))
         }
 
 
-def per_query(points: Sequence[float]) -> pd.DataFrame:
-    frame = pd.DataFrame(
-        {"query": range(len(points)), "AP": points, "setting": "Medium", "query_set": "query"}
-    )
-    frame = frame.assign(positives=1)
-    others = [
-        frame.assign(setting="Hard", AP=9.0),
-        frame.assign(query_set="query-2", query=[5, 6], AP=7.0),
-    ]
-    return pd.concat([frame, *others])
+def per_query(aps: Sequence[float]) -> pd.DataFrame:
+    frame = {"query": range(len(aps)), "AP": aps, "setting": "Medium", "query_set": "query"}
+    right = pd.DataFrame(frame).assign(positives=1)
+    others = [right.assign(setting="Hard", AP=9.0), right.assign(query_set="query-2", AP=7.0)]
+    return pd.concat([right, *others])
 
 
-def test_the_registered_pairs() -> None:
+def test_the_registered_arms() -> None:
     others = "mac spoc rmac crow netvlad solar glam se cbam delf"
     assert registered.PRIMARY == ("dagf", "gem") and set(RIVALS) >= {*others.split()}
-    assert {*RIVALS, *sum(MODULES, ())} <= set(VARIANTS)
-    spatial, channel, both, dagf = (
-        VARIANTS[arm] for arm in ("spatial", "channel", "attention", "dagf")
-    )
-    assert spatial.spatial == both.spatial == dagf.spatial == "evaluator"
-    assert (spatial.channel, channel.spatial) == (False, None)
+    assert {*RIVALS, *sum(registered.MODULES, ())} <= set(VARIANTS)
+    late = {name: len(group.late) for name, group in GROUPS.items() if group.late}
+    assert late == {"nuisances": 3, "control": 2, "attention maps": 10}  # as 06 says
 
 
-def test_primary_rivals_and_modules_ask_for_their_arms() -> None:
+def test_primary_rivals_and_modules_compare_their_arms() -> None:
     study: Any = Pretended(dagf=[[0.7, 0.6], [0.6, 0.6]], se=[[0.5, 0.6], [0.5, 0.5]])
-    assert registered.primary(study).joint.mean == pytest.approx(12.5)
-    assert {*study.asked} == {(("dagf", "gem"), False)}  # end to end
-    rivals = registered.rivals(study)  # those that are trained as heads
+    (primary,) = contrasts(study, "primary")
+    assert primary.joint.mean == pytest.approx(12.5)
+    assert study.evaluated == {(("dagf", "gem"), False)}  # end to end
+    rivals = contrasts(study, "rivals")  # those that are trained as heads
     assert [one.minus for one in rivals] == ["SPoC", "GeM + SE"]
     assert [one.joint.mean for one in rivals] == pytest.approx([12.5, 10])
-    assert (("dagf", "spoc"), True) in study.asked
-    study.asked.clear()
-    registered.modules(study)
-    pairs = [("spatial", "gem"), ("channel", "gem")]
-    pairs += [("attention", "spatial"), ("attention", "channel")]
-    assert list(dict.fromkeys(study.asked)) == [(pair, True) for pair in pairs]
-
-
-def test_the_interaction_by_hand() -> None:
-    study: Any = Pretended(
-        attention=[[0.9, 0.5], [0.8, 0.5]],
-        spatial=[[0.6, 0.5], [0.6, 0.6]],
-        gem=[[0.4, 0.3], [0.4, 0.3]],
-    )
-    found = registered.interaction(study)
-    first = [(0.9 - 0.4) - (0.6 - 0.4) - (0.5 - 0.4), (0.5 - 0.3) - (0.5 - 0.3) - (0.5 - 0.3)]
-    second = [(0.8 - 0.4) - (0.6 - 0.4) - (0.5 - 0.4), (0.5 - 0.3) - (0.6 - 0.3) - (0.5 - 0.3)]
-    by_seed = t_interval([100 * np.mean(first), 100 * np.mean(second)])
-    assert found.over_seeds == pytest.approx(by_seed)
-    assert (found.setting, found.queries) == ("Medium", 2)
-    assert {*study.asked} == {(("attention", "spatial", "channel", "gem"), True)}
-
-
-def test_the_family_in_its_order_and_what_was_added_after_a_look(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    """Late, as 06 says: the worst bins, the gain beyond the control and on it, and all of the maps
-    but the AUC of two."""
-    counts = {"rivals": 2, "modules": 4, "masks": 4, "nuisances": 6, "control": 2}
-    counts["attention maps"] = 12
-    assert list(FAMILY) == list(counts)
-    for name, group in FAMILY.items():
-        made = [SimpleNamespace(p=0.001 * (1 + place)) for place in range(counts[name])]
-        monkeypatch.setitem(FAMILY, name, group._replace(contrasts=lambda _, made=made: made))
-    study: Any = None
-    members = registered.family(study)
-    assert [(one.group, one.place) for one in members] == [
-        (name, place) for name, count in counts.items() for place in range(count)
-    ]
-    assert [one.adjusted for one in members] == list(holm([one.contrast.p for one in members]))
-    late = [(one.group, one.place) for one in members if one.late]
-    worst, control = [("nuisances", place) for place in (3, 4, 5)], [("control", 0), ("control", 1)]
-    maps = [("attention maps", place) for place in (1, 2, *range(4, 12))]
-    assert late == [*worst, *control, *maps]
-    assert [group.notebook[:2] for group in FAMILY.values()] == ["06", "05", "04", "05", "05", "03"]
+    assert (("dagf", "spoc"), True) in study.evaluated
+    study.evaluated.clear()
+    contrasts(study, "modules")
+    pairs = {("spatial", "gem"), ("channel", "gem")}
+    pairs |= {("attention", "spatial"), ("attention", "channel")}
+    assert study.evaluated == {(pair, True) for pair in pairs}
 
 
 def test_masks_by_hand(monkeypatch: pytest.MonkeyPatch) -> None:
     """The random mask is the mean of its draws; SPoC and queries without positives are out."""
     one, three = "1", "max 1, 2, 3"
-    points = {
+    aps = {
         (one, "none", 0): 0.3, (one, "max", 0): 0.5,
         (three, "none", 0): 0.4, (three, "max", 0): 0.6,
     }  # fmt: skip
-    points |= {(one, "random", draw): 0.2 + 0.1 * draw for draw in range(3)}
-    points |= {(three, "random", draw): 0.5 + 0.1 * draw for draw in range(3)}
+    aps |= {(one, "random", draw): 0.2 + 0.1 * draw for draw in range(3)}
+    aps |= {(three, "random", draw): 0.5 + 0.1 * draw for draw in range(3)}
     rows = [
         (*key, seed, query, value + 0.1 * query)
-        for (key, value), seed, query in product(points.items(), (0, 1), (0, 1))
+        for (key, value), seed, query in product(aps.items(), (0, 1), (0, 1))
     ]
     table = pd.DataFrame(rows, columns=["windows", "mask", "draw", "seed", "query", "AP"])
     table = table.assign(pooling="GeM", positives=3, query_set="query")
     others = [table.assign(pooling="SPoC", AP=0.0), table.assign(query=7, positives=0, AP=nan)]
     others += [table.assign(query_set="query-2", AP=0.0)]
     monkeypatch.setattr(registered, "grid", lambda *_: pd.concat([table, *others]))
-    study: Any = Pretended(dagf=[[0.7, 0.7], [0.7, 0.7]], gem=[[0.4, 0.4], [0.2, 0.6]])
-    found = registered.masks(study)
+    study: Any = Pretended()
+    found = contrasts(study, "masks")
     assert [(contrast.what, contrast.minus) for contrast in found] == [
         ("GeM + max windows 1, 2, 3", "GeM"),
         ("GeM + MAX-Mask", "GeM"),
@@ -158,23 +113,12 @@ def test_masks_by_hand(monkeypatch: pytest.MonkeyPatch) -> None:
     ]
     assert [contrast.joint.mean for contrast in found] == pytest.approx([10, 20, 20, 0], abs=1e-9)
     assert {(contrast.seeds, contrast.queries) for contrast in found} == {(2, 2)}
-    backbones = "backbones: backbone-0 (seed 0), backbone-1 (seed 1)"
-    assert {contrast.runs for contrast in found} == {backbones}
-
-    heads, *schemes = (member.contrast for member in registered.beside(study))
-    assert {member.place for member in registered.beside(study)} == {-1}
-    assert (heads.what, heads.minus) == ("DAGF's head", "GeM's head")
-    assert heads.joint.mean == pytest.approx(30)
-    assert {one.what for one in schemes} == {"GeM + max windows 1, 2, 3 + MAX-Mask"}
-    minus = {one.minus: one.joint.mean for one in schemes}
-    assert minus == {"GeM + max windows 1, 2, 3": pytest.approx(20), "GeM": pytest.approx(30)}
-    levels = [*registered.gem_levels(study).values()]
-    assert levels == pytest.approx([40, 40, 35])  # end to end, as heads, untrained
+    assert found[0].runs == "backbones: backbone-0 (seed 0), backbone-1 (seed 1)"
 
 
 def test_looks_by_hand(monkeypatch: pytest.MonkeyPatch) -> None:
     """Paired by image and seed, landmarks as clusters; no landmark pixels, no score."""
-    points = {  # (landmark, file, area) -> for each seed the AUC of the evaluator and of the norm
+    scores = {  # (landmark, file, area) -> for each seed the AUC of the evaluator and of the norm
         (0, "a", 0.1): ((0.9, 0.5), (0.8, 0.6)),
         (0, "b", 0.4): ((0.7, 0.6), (0.7, 0.6)),
         (1, "c", 0.25): ((0.6, 0.7), (0.6, 0.5)),
@@ -183,7 +127,7 @@ def test_looks_by_hand(monkeypatch: pytest.MonkeyPatch) -> None:
     others = ("feature norm", "centre prior", "Grad-CAM", "random map")
     rows = [
         (*key, seed, name, value, value / 2, value / 4)
-        for key, seeds in points.items()
+        for key, seeds in scores.items()
         for seed, (ours, norm) in enumerate(seeds)
         for name, value in zip(
             ("region evaluator", *others, "x"), (ours, norm, norm + 0.1, norm - 0.1, 0.5, 0.0),
@@ -194,11 +138,9 @@ def test_looks_by_hand(monkeypatch: pytest.MonkeyPatch) -> None:
     table = pd.DataFrame(rows, columns=names).sample(frac=1, random_state=0)
     monkeypatch.setattr(registered, "localisations", lambda _: table)
     study: Any = Pretended()
-    found = registered.looks(study)
-    scores = ("pixel AUC", "pointing", "energy inside")
-    assert [(one.what, one.minus, one.setting) for one in found] == [
-        ("region evaluator", other, score) for other in others for score in scores
-    ]
+    found = contrasts(study, "attention maps")
+    titles = ("pixel AUC", "pointing", "energy inside")
+    assert [(one.minus, one.setting) for one in found] == [*product(others, titles)]
     assert {one.runs for one in found} == {"dagf-0 (seed 0), dagf-1 (seed 1)"}
     norm, pointing, energy, centre, *_ = found
     by_seed = [100 * (0.4 + 0.1 - 0.1) / 3, 100 * (0.2 + 0.1 + 0.1) / 3]
@@ -214,42 +156,192 @@ def test_looks_by_hand(monkeypatch: pytest.MonkeyPatch) -> None:
     assert energy.queries == 2
 
 
-def test_nuisances_take_the_growth_of_each_and_what_it_ends_in(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    flat = Interval(1, 0, 2)
-
-    def gains(study: Any, arm: str, baseline: str, nuisance: str) -> list[Contrast]:
-        assert (arm, baseline) == registered.PRIMARY
-        places = ("first", "middle", "worst", "worst minus mildest")
-        names = [f"{nuisance}: {place}" for place in places]
-        return [
-            Contrast(arm, baseline, name, "query", 2, 2, 2, flat, flat, flat, 0.5) for name in names
-        ]
-
-    monkeypatch.setattr(registered.ablations, "gains", gains)
-    study: Any = Pretended()
-    assert [one.setting for one in registered.nuisances(study)] == [
-        f"{nuisance}: {place}"
-        for place in ("worst minus mildest", "worst")
-        for nuisance in ("clutter", "occlusion", "scale")
-    ]
-
-
 def test_the_gain_beyond_the_control_is_paired_by_query_and_seed(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     study: Any = Pretended(dagf=[[0.7, 0.6], [0.6, 0.6]])  # over 0.5
     still: Any = Pretended(dagf=[[0.6, 0.6], [0.6, 0.5]])
-    monkeypatch.setattr(
-        registered, "control_of", lambda one: still if one is study else pytest.fail()
-    )
-    found, alone = registered.controls(study)
-    assert alone.over_seeds == pytest.approx(
-        t_interval([100 * (0.1 + 0.1) / 2, 100 * (0.1 + 0.0) / 2])
-    )
-    assert (alone.what, alone.minus, alone.setting.endswith(", control")) == ("DAGF", "GeM", True)
-    assert found.over_seeds == pytest.approx(
-        t_interval([100 * (0.1 + 0.0) / 2, 100 * (0.0 + 0.1) / 2])
-    )
-    assert (found.what, found.minus, found.queries) == ("DAGF − GeM", "the same on the control", 2)
+    monkeypatch.setattr(registered, "control_of", {study: still}.get)
+    beyond, alone = contrasts(study, "control")
+    of_alone = [100 * (0.1 + 0.1) / 2, 100 * (0.1 + 0.0) / 2]
+    assert alone.over_seeds == pytest.approx(t_interval(of_alone))
+    assert (alone.what, alone.minus, alone.setting) == ("DAGF", "GeM", "Medium, control")
+    apart = [100 * (0.1 + 0.0) / 2, 100 * (0.0 + 0.1) / 2]
+    assert beyond.over_seeds == pytest.approx(t_interval(apart))
+    assert (beyond.what, beyond.minus) == ("DAGF − GeM", "the same on the control")
+
+
+# The claims.
+
+COUNTS = {"primary": 1, "rivals": 3, "modules": 4, "masks": 4, "nuisances": 6, "control": 2}
+COUNTS["attention maps"] = 12
+NAMES = [f"{group}_{place}" for group, count in COUNTS.items() for place in range(count)]
+CLAIMED = (  # the claims in their order
+    *("primary", "rivals", "spatial", "channel", "complementary", "windows", "mask"),
+    *("clutter and occlusion", "scale", "control", "maps", "state of the art"),
+)
+
+
+def found(mean: float = 2.0, p: float = 1e-4, margin: float = 1.0) -> Contrast:
+    interval = Interval(mean, mean - margin, mean + margin)
+    return Contrast("a", "b", "Medium", "query", 5, 70, 70, *[interval] * 3, p)
+
+
+NOTHING, BESIDE = found(0.1, 0.8), found(-3.0)
+STUDY: Any = Pretended()
+Claims = Callable[..., dict[str, pd.DataFrame]]
+
+
+@pytest.fixture
+def claims(monkeypatch: pytest.MonkeyPatch) -> Claims:
+    """The rows of each claim, by `CLAIMED`; all but what is named is clearly above 0."""
+
+    def evaluate(others: dict[str, Contrast] | None = None) -> dict[str, pd.DataFrame]:
+        for name, group in GROUPS.items():
+            made = [
+                replace((others or {}).get(f"{name}_{place}", found()), what=f"{name} {place}")
+                for place in range(COUNTS[name])
+            ]
+
+            def make(
+                _: Study, items: Sequence[Any], own: Any = group.items, made: Any = made
+            ) -> list[Contrast]:
+                return made if items is own else [BESIDE for _ in items]
+
+            monkeypatch.setitem(GROUPS, name, group._replace(make=make))
+        cell = {"pooling": "GeM", "windows": "1", "mask": "none", "query_set": "query"}
+        cells = pd.DataFrame([cell | {"positives": 1, "AP": 0.1234}])
+        monkeypatch.setattr(registered, "grid", lambda _: cells)
+        table = claim_table(STUDY)
+        assert table["claim"].nunique() == len(CLAIMED) == len(CLAIMS) + 1
+        parts = table.groupby("claim", sort=False)
+        return dict(zip(CLAIMED, (part for _, part in parts), strict=True))
+
+    return evaluate
+
+
+def unsupported(rows: dict[str, pd.DataFrame]) -> set[str]:
+    verdicts = {name: part["verdict"].unique().item() for name, part in rows.items()}
+    assert verdicts.pop("state of the art") == "not testable here"
+    assert set(verdicts.values()) <= {"supported", "not supported"}
+    return {name for name, verdict in verdicts.items() if verdict == "not supported"}
+
+
+def test_all_is_supported_where_all_is_above(claims: Claims) -> None:
+    """What stands beside a claim is far below zero, shown last, and decides nothing."""
+    rows = claims()
+    assert unsupported(rows) == set()
+    (first,) = rows["primary"].to_dict("records")
+    assert (first["contrast"], first["result"]) == ("(primary 0) minus b", "above zero")
+    assert first["difference [95 %]"] == "+2.00 [+1.00, +3.00]"
+    assert list(rows["complementary"]["contrast"]) == ["(modules 2) minus b", "(modules 3) minus b"]
+    assert list(rows["scale"]["contrast"].str.endswith(" †")) == [False, True]
+    assert {name: len(rows[name]) for name in ("rivals", "mask")} == {"rivals": 4, "mask": 5}
+    assert rows["mask"]["result"].iloc[-1] == "below zero, uncorrected, exploratory"
+    measured = {name: part["measured on"].iloc[0] for name, part in rows.items()}
+    assert measured["windows"] == "untrained heads on frozen maps (GeM: 12.3 mAP)"
+    assert measured["rivals"] == "trained heads on frozen maps (GeM: 50.0 mAP)"
+    assert measured["maps"] == "attention maps of DAGF, trained end to end"
+    assert [part["report"].iloc[0][:2] for part in rows.values()] == [
+        "06", "06", "05", "05", "05", "04", "04", "05", "05", "05", "03", "06",
+    ]  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("name", "row"),
+    [
+        ("primary_0", "primary"), ("modules_0", "spatial"), ("modules_1", "channel"),
+        ("modules_2", "complementary"), ("modules_3", "complementary"), ("masks_0", "windows"),
+        *((f"masks_{place}", "mask") for place in (1, 2, 3)),
+        *((f"nuisances_{place}", "clutter and occlusion") for place in (0, 1, 3, 4)),
+        ("nuisances_2", "scale"), ("nuisances_5", "scale"), ("control_0", "control"),
+        *((f"attention maps_{place}", "maps") for place in range(6)),
+        *((f"rivals_{place}", "rivals") for place in range(3)),
+    ],
+)  # fmt: skip
+@pytest.mark.parametrize("other", [NOTHING, found(-2.0), found(9.0, margin=12.0)])
+def test_a_claim_needs_each_of_its_contrasts_and_no_other(
+    claims: Claims, name: str, row: str, other: Contrast
+) -> None:
+    assert unsupported(claims({name: other})) == {row}
+
+
+@pytest.mark.parametrize(
+    ("other", "result"),
+    [(found(-2.0), "below zero"), (NOTHING, "no difference shown"), (found(), "above zero")],
+)
+def test_the_gain_on_the_control_is_shown_and_none_is_expected(
+    claims: Claims, other: Contrast, result: str
+) -> None:
+    rows = claims({"control_1": other})
+    assert unsupported(rows) == set()
+    expected = f"{result}; no gain is expected here, and it decides nothing"
+    assert rows["control"]["result"].iloc[-1] == expected
+
+
+def test_holm_goes_over_the_whole_family_and_not_over_the_primary(claims: Claims) -> None:
+    """Of 31, one p of 0.04 is the last in line and multiplied by 1; of two the smaller by 2."""
+    weak = [name for name in NAMES if name != "primary_0"]
+    assert len(weak) == 31  # 31 x 0.002 > 0.05
+    assert unsupported(claims({"modules_0": found(p=0.04)})) == set()
+    two = claims({"modules_0": found(p=0.03), "masks_0": found(p=0.04)})
+    assert unsupported(two) == {"spatial", "windows"}
+    assert two["spatial"]["result"].item() == "above zero, before correction"
+    of_family = set(CLAIMED) - {"primary", "state of the art"}
+    assert unsupported(claims(dict.fromkeys(weak, found(p=0.002)))) == of_family
+    assert unsupported(claims(dict.fromkeys(weak, found(p=0.0015)))) == set()
+    assert unsupported(claims({"primary_0": found(p=0.9)})) == set()
+
+
+def test_what_could_not_be_tested_is_not_supported(claims: Claims) -> None:
+    unsure = Interval(5, nan, nan)
+    intervals = unsure, unsure, Interval(5, 4, 6)
+    one_seed = Contrast("a", "b", "Medium", "query", 1, 70, 70, *intervals, nan)
+    rows = claims({"modules_0": one_seed, "primary_0": one_seed})
+    assert unsupported(rows) == {"primary", "spatial"}
+
+
+def test_the_table_of_the_family_has_holms_p(claims: Claims) -> None:
+    claims({"modules_0": found(p=0.04), "masks_0": found(p=0.04), "rivals_0": found(-2.0)})
+    family = family_table(STUDY).set_index("what")
+    counts = [name for name, count in COUNTS.items() for _ in range(count) if name != "primary"]
+    assert list(family["group"]) == counts
+    assert list(family.index.str.endswith(" †")) == [
+        place in GROUPS[name].late
+        for name, count in COUNTS.items()
+        for place in range(count)
+        if name != "primary"
+    ]
+    raw = [0.04 if what in ("modules 0", "masks 0") else 1e-4 for what in family.index]
+    assert np.allclose(family["p (Holm)"].astype(float), holm(raw), atol=5e-4)
+    assert family["result"]["modules 0"] == "above zero, before correction"
+    row = family.loc["rivals 0"]
+    assert (row["result"], row["difference [95 %]"]) == ("below zero", "-2.00 [-3.00, -1.00]")
+    assert row["over queries (groups)"] == "[-3.00, -1.00], 70 (70)"
+
+
+@pytest.mark.usefixtures("one_process")
+def test_the_whole_analysis_of_a_tiny_study(
+    toy: Study, toy_root: Path, trained: list[RunConfig], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("DAGF_ROOT", str(toy_root))
+    family = family_table(toy)
+    rivals = len({*RIVALS} & {*TOY["heads"]["arms"]})
+    counts = {name: count for name, count in COUNTS.items() if name != "primary"}
+    assert family["group"].value_counts().to_dict() == counts | {"rivals": rivals}
+    assert not family.duplicated(["group", "what", "minus", "on"]).any()
+    assert list(family["on"].unique()) == [
+        "Medium", *(f"{nuisance}: worst minus mildest" for nuisance in BINS),
+        *(f"{nuisance}: {edges[-1][0]}" for nuisance, edges in BINS.items()), "Medium, control",
+        "pixel AUC", "pointing", "energy inside",
+    ]  # fmt: skip
+    table = claim_table(toy)
+    by_hand, first = contrast(toy, "dagf", "gem", "Medium"), table.iloc[0]
+    assert first["verdict"] == ("supported" if by_hand.verdict == "above" else "not supported")
+    assert first["contrast"] == "DAGF minus GeM"
+    assert first["difference [95 %]"] == by_hand.joint.signed
+    beyond, still = contrasts(toy, "control")
+    of_control = contrast(control_of(toy), "dagf", "gem", "Medium")
+    assert still.joint == pytest.approx(of_control.joint, nan_ok=True)
+    assert beyond.queries <= min(still.queries, by_hand.queries)
+    assert trained == []  # all of it comes from the run store
