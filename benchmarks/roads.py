@@ -20,8 +20,7 @@ from torch import nn
 from benchmarks.extraction import SCALES, SPEC
 from benchmarks.int8 import in_eight_bits
 from benchmarks.timing import Figure, ratio, seconds
-from dagf.collections.encoders import Encoder, open_encoder
-from dagf.collections.index import own_whitening
+from dagf.collections.index import Encoder, open_encoder, own_whitening
 from dagf.datasets import images
 from dagf.datasets.batches import image_batches, network_input, query_batches
 from dagf.datasets.benchmark import Benchmark

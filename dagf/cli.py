@@ -9,6 +9,7 @@ import json
 import os
 import re
 import sys
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Literal
@@ -18,7 +19,7 @@ import click
 import dagf
 from dagf import paths
 from dagf.errors import UserError, place_fault
-from dagf.files import existing_file
+from dagf.files import existing_file, write_text
 
 EXAMPLES = """\
 dagf report                                      the whole study on the embedded benchmark
@@ -264,15 +265,16 @@ def extract(
     it goes on where it was; later it extracts only from images that are new or were changed.
     Several processes: docs/distributed.md.
     """
-    from dagf.collections.encoders import open_encoder
-    from dagf.collections.index import build, find_images
+    from dagf.collections.index import build, find_images, open_encoder
 
     if run and weights:
         raise UserError("a run has weights of its own: leave out --weights, or --run")
     files = find_images(images)  # before the weights, which may have to be downloaded
-    found = build(files, open_encoder(run, weights), output, precision)
-    rate = f"{found.seconds:.1f} s, {found.made / found.seconds:.1f} images/s"
-    say(f"{len(found.descriptors)} images in {output}: {found.made} extracted in {rate}")
+    encoder, began = open_encoder(run, weights), time.perf_counter()
+    made = build(files, encoder, output, precision)[1]
+    seconds = time.perf_counter() - began
+    rate = f"{seconds:.1f} s, {made / seconds:.1f} images/s"
+    say(f"{len(files)} images in {output}: {made} extracted in {rate}")
 
 
 @main.command()
@@ -313,9 +315,9 @@ def search(
         collection = collection.whitened(whiten)
     found = collection.search(photo, top, crop, approximate)
     if html and os.environ.get("RANK", "0") == "0":
-        from dagf.collections.page import write_page
+        from dagf.collections.page import render
 
-        write_page(html, collection, photo, found, crop)
+        write_text(html, render(collection, photo, found, crop, template="search.html.j2"))
         say(f"what was found, and why: {html}", err=True)
     rows = [{"file": file, "score": round(score, 4)} for file, score in found]
     lines = [f"{score:.4f}  {file}" for file, score in found]
@@ -335,11 +337,7 @@ def export(output: Path, run: str) -> None:
     from dagf.study.runs import RunStore
 
     check_ending(output, ".onnx")
-    made = write_onnx(RunStore(paths.runs()).get(run), output)
-    say(
-        f"{output}: images (batch, 3, height, width) from {made.smallest_side} pixels a side on -> "
-        f"descriptors (batch, {made.dimensions}); largest difference {made.difference:.0e}"
-    )
+    say(write_onnx(RunStore(paths.runs()).get(run), output))
 
 
 @main.group()

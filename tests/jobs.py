@@ -9,8 +9,7 @@ import nbformat
 
 from dagf.analysis.tables import keep_table
 from dagf.collections import index as collection_index
-from dagf.collections.encoders import open_encoder
-from dagf.collections.index import Collection, build
+from dagf.collections.index import Collection, build, open_encoder
 from dagf.datasets import download as downloads
 from dagf.datasets.download import get
 from dagf.datasets.public import DataSet

@@ -5,10 +5,11 @@ The graph takes any batch, height and width. It is compared with the network bef
 
 import json
 import warnings
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from importlib.util import find_spec
 from itertools import count
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -33,29 +34,16 @@ TOLERANCE, WITH_MASK = 1e-4, 2e-3
 SMALLEST = 32  # pixels; some backbones have nothing left of a smaller image
 
 
-@dataclass(frozen=True)
-class Exported:
-    """What was written: the length of its descriptors, and the smallest side of its images.
-
-    difference: the largest from the network, of all numbers that were compared.
-    """
-
-    dimensions: int
-    smallest_side: int
-    difference: float
-
-
-def write_onnx(run: Run, path: Path) -> Exported:
+def write_onnx(run: Run, path: Path) -> str:
     """Write a run as the ONNX file `path`: `images` (B, 3, H, W) -> unit `descriptors` (B, D).
 
     Images are float32, normalised as by `to_input`; how, and what the run is, stands in the
-    metadata of the file.
+    metadata of the file. Return what was written, in a line.
 
     Raises `UserError` for a missing package, a variant that no such graph can hold, an operator
     that ONNX lacks, and descriptors that differ by more than `tolerance`; nothing is written then.
     """
-    missing = [name for name in PACKAGES if find_spec(name) is None]
-    if missing:
+    if missing := [name for name in PACKAGES if find_spec(name) is None]:
         raise UserError(
             f"dagf export needs {', '.join(missing)}: pip install -c constraints.txt -e '.[export]'"
         )
@@ -94,7 +82,10 @@ def write_onnx(run: Run, path: Path) -> Exported:
                 f"{cannot}: as ONNX its descriptors differ by {found:.1e}, more than {bound:g}; "
                 f"{path} was not written: try the versions of constraints.txt"
             )
-    return Exported(net.dimensions, least, found)
+    return (
+        f"{path}: images (batch, 3, height, width) from {least} pixels a side on -> descriptors "
+        f"(batch, {net.dimensions}); largest difference {found:.0e}"
+    )
 
 
 def tolerance(variant: Variant) -> float:
@@ -130,14 +121,8 @@ def _program(net: RetrievalNet, least: int) -> torch.onnx.ONNXProgram:
     example = (_pictures(2, least + 64, least + 96),)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # what the exporter says of its own inside
-        program = torch.onnx.export(
-            net,
-            example,
-            input_names=[INPUT],
-            output_names=[OUTPUT],
-            dynamic_shapes=(AXES,),
-            verbose=False,
-        )
+        names: Any = {"input_names": [INPUT], "output_names": [OUTPUT]}
+        program = torch.onnx.export(net, example, dynamic_shapes=(AXES,), verbose=False, **names)
     assert program is not None  # it is None for the older exporter alone
     for node in program.model.graph:
         node.metadata_props.clear()  # each holds the paths of our sources on this machine

@@ -5,13 +5,12 @@ the shards (`dagf.retrieval.extract`), and `contents.json` (for each shard the h
 images). A changed list of images makes other shards; rows of images that are known are copied.
 """
 
-import time
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager, nullcontext
+from collections.abc import Mapping, Sequence
+from contextlib import nullcontext
 from dataclasses import asdict, dataclass, replace
 from functools import cached_property, lru_cache, partial
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 from filelock import FileLock
@@ -19,7 +18,6 @@ from numpy.typing import NDArray
 from torch import nn
 
 from dagf import paths
-from dagf.collections.encoders import Encoder, open_encoder
 from dagf.console import progress
 from dagf.datasets.batches import image_batches
 from dagf.datasets.benchmark import Box
@@ -27,8 +25,17 @@ from dagf.datasets.images import ImageSpec
 from dagf.devices import bfloat16_pays, device, on_device
 from dagf.distributed import Group, process_group
 from dagf.errors import UserError
-from dagf.files import IMAGES, atomic_path, content_hash, read_json, write_json
+from dagf.files import (
+    IMAGES,
+    atomic_path,
+    content_hash,
+    existing_file,
+    file_sha256,
+    read_json,
+    write_json,
+)
 from dagf.model.network import RetrievalNet
+from dagf.model.variants import variant
 from dagf.retrieval.ann import Index, build_index
 from dagf.retrieval.extract import (
     SHARD,
@@ -45,9 +52,16 @@ from dagf.retrieval.extract import (
 from dagf.retrieval.search import BLOCK, Rows, search
 from dagf.retrieval.whitening import Whitened, Whitening, pca_whitening
 from dagf.study.config import read_fields
+from dagf.study.profile import load_profile
+from dagf.study.provenance import code_hash
+from dagf.study.runs import RunStore
 
 INDEX, CONTENTS = "index.json", "contents.json"
 NEAR = "near-*.faiss"
+# The best off the shelf on our photographs of those whose matches add up over cells, and so can be
+# explained; R-MAC, where they do not, was better on one set of two:
+# reports/photographs/*.shelf-ablation.json.
+OFF_THE_SHELF = "scale-mask-spoc"
 SOME = 20_000  # images to learn a whitening from: many times the dimensions
 DIMENSIONS = 128
 # Nothing is divided by the variances: the images of one folder are too few different things for
@@ -60,12 +74,72 @@ Ranking = list[tuple[str, float]]  # files with their cosines, best first
 Hashes = Sequence[str]  # of the contents of images
 
 
-class Extracted(NamedTuple):
-    """What came of an extraction. made: images encoded now. seconds: of all of it."""
+@dataclass(frozen=True)
+class Encoder:
+    """What makes the descriptors of a collection: a network that can be made again for queries.
 
-    descriptors: ShardedDescriptors
-    made: int
-    seconds: float
+    run: the id of a trained run; '' for the variant `OFF_THE_SHELF` on the backbone of the profile
+    `photographs`. weights: the file of that backbone's weights, '' for torchvision's. content: the
+    hash of its code and weights.
+    """
+
+    run: str
+    weights: str
+    image: ImageSpec
+    content: str
+
+    @property
+    def title(self) -> str:
+        """What it is, for people."""
+        if self.run:
+            return f"the trained run {self.run}"
+        backbone = load_profile("photographs").backbone.name
+        weights = Path(self.weights).name if self.weights else "torchvision's ImageNet weights"
+        return f"{variant(OFF_THE_SHELF).title}, nothing trained, on {backbone} with {weights}"
+
+    def network(self) -> RetrievalNet:
+        """Return the network, on the CPU and in evaluation mode.
+
+        Raises `UserError` where its weights are gone, or are other ones than the encoder's.
+        """
+        if open_encoder(self.run, self.weights) != self:
+            raise UserError(
+                f"{self.title}: its weights, or dagf's code, changed since the images were "
+                "extracted; put the earlier ones back, or run `dagf extract` again"
+            )
+        if self.run:
+            return RunStore(paths.runs()).get(self.run).network()
+        backbone = load_profile("photographs").backbone
+        backbone = replace(backbone, weights=self.weights or "imagenet")
+        return RetrievalNet(backbone, variant(OFF_THE_SHELF)).eval()
+
+    def check_suits(self, files: Sequence[Path]) -> None:
+        """Raise `UserError` where a run that learned from drawings gets other images than those."""
+        learned_from = RunStore(paths.runs()).get(self.run).config.data if self.run else ""
+        drawings = (paths.data() / learned_from).resolve()
+        other = next((file for file in files if not file.resolve().is_relative_to(drawings)), None)
+        if other and learned_from.startswith("toytown-"):
+            raise UserError(
+                f"run {self.run} learned from drawings (Toytown) and knows nothing of photographs "
+                f"such as {other}: leave --run out, or name a run of `dagf train dagf --benchmark "
+                "PHOTOS`"
+            )
+
+
+def open_encoder(run: str = "", weights: str = "") -> Encoder:
+    """Return the encoder of a trained run, by the first digits of its id; '' for the one off the
+    shelf, on the weights of a file or ('') torchvision's.
+
+    Raises `UserError` for an unknown run, and for weights that are missing.
+    """
+    code = code_hash("dagf.model.network", "dagf.datasets.images")
+    if run:
+        found = RunStore(paths.runs()).get(run)
+        return Encoder(found.id, "", found.config.image, content_hash([code, found.weights_id]))
+    weights = existing_file(weights) if weights else ""
+    profile, sha = load_profile("photographs"), file_sha256(Path(weights)) if weights else ""
+    about = [code, asdict(variant(OFF_THE_SHELF)), asdict(profile.backbone), sha]
+    return Encoder("", weights, profile.image, content_hash(about))
 
 
 @dataclass(frozen=True)
@@ -133,19 +207,17 @@ class Collection:
     def _near(self) -> Path:
         return self.descriptors.folder / NEAR.replace("*", content_hash(self.descriptors.names, 16))
 
-    def check(self) -> None:
-        """Raise `UserError` for descriptors that are none: broken weights give NaN or zeros."""
+    def save(self) -> None:
+        """Write `index.json`, and then remove the shards and indexes that are not in it.
+
+        Raises `UserError` for descriptors that are none: broken weights give NaN or zeros.
+        """
         for start in range(0, len(self.files), BLOCK):
-            norms = np.linalg.norm(
-                self.descriptors[start : start + BLOCK].astype(np.float32), axis=1
-            )
-            if not np.allclose(norms, 1, atol=1e-2):  # NaN is close to nothing
+            rows = self.descriptors[start : start + BLOCK].astype(np.float32)
+            if not np.allclose(np.linalg.norm(rows, axis=1), 1, atol=1e-2):  # nor is NaN
                 raise UserError(
                     f"{self.encoder.title} gives no descriptors: name other weights, or a run"
                 )
-
-    def save(self) -> None:
-        """Write `index.json`, and then remove the shards and indexes that are not in it."""
         folder, shards = self.descriptors.folder, self.descriptors.names
         about = {"files": self.files, "encoder": asdict(self.encoder), "shards": shards}
         write_json(folder / INDEX, about)
@@ -197,22 +269,19 @@ def find_images(places: Sequence[Path]) -> list[Path]:
     """Return the image files among files and in folders, sorted within each folder."""
     found: list[Path] = []
     for place in places:
-        if not place.exists():
-            raise UserError(f"{place} does not exist")
-        inside = [place]
-        if place.is_dir():
-            files = (one for one in sorted(place.rglob("*")) if one.is_file())
-            inside = [file for file in files if file.suffix.lower() in IMAGES]
+        files = (one for one in sorted(place.rglob("*")) if one.is_file())
+        inside = [file for file in files if file.suffix.lower() in IMAGES]
+        inside = [place] if place.is_file() else inside
         if not inside:
-            raise UserError(f"{place} holds no image ({', '.join(IMAGES)})")
+            raise UserError(f"there is no image in {place} ({', '.join(IMAGES)})")
         found += inside
     return found
 
 
 def build(
     files: Sequence[Path], encoder: Encoder, folder: Path, precision: Precision | None = None
-) -> Extracted:
-    """Extract the descriptors of image files (`find_images`) and keep the collection in `folder`.
+) -> tuple[Collection, int]:
+    """Keep the collection of image files in `folder`; return it, and how many were extracted.
 
     Only images whose contents are new are extracted, so a job that was stopped goes on; rows of
     another encoder, or of images that are gone, are removed once the new index stands. Processes
@@ -222,22 +291,25 @@ def build(
     images, and where `folder` holds something else.
     """
     encoder.check_suits(files)
+    if folder.is_file() or (any(folder.glob("[!.]*")) and not (folder / CONTENTS).is_file()):
+        raise UserError(f"{folder} holds something else: name a new folder with --output")
+    folder.mkdir(parents=True, exist_ok=True)
     group, half = process_group(), bfloat16_pays()
     encode = for_inference(on_device(encoder.network()), half)
     about = [encoder.content, "bfloat16" if half else "float32"]
     precision = precision or ("float32" if len(files) < LARGE else "float16")
-    with _claimed(folder) if group.rank == 0 else nullcontext():
+    # A second job waits until this one is done.
+    with FileLock(folder / ".lock") if group.rank == 0 else nullcontext():
         if len(set(group.gather(content_hash([about, [*map(str, files)]])))) > 1:
             raise UserError(
                 "the processes see different images or weights: give all of them the same disk"
             )
-        found = extract_changes(encode, about, files, encoder.image, folder, precision, group)
+        rows, made = extract_changes(encode, about, files, encoder.image, folder, precision, group)
+        collection = Collection(tuple(map(str, files)), rows, encoder)
         if group.rank == 0:
-            made = Collection(tuple(map(str, files)), found.descriptors, encoder)
-            made.check()
-            made.save()
+            collection.save()
         group.wait()
-    return found
+    return collection, made
 
 
 def extract_changes(
@@ -248,13 +320,12 @@ def extract_changes(
     folder: Path,
     precision: Precision,
     group: Group,
-) -> Extracted:
-    """Return what `dagf.retrieval.extract.extract_shards` does; extract only new contents.
+) -> tuple[ShardedDescriptors, int]:
+    """Return what `dagf.retrieval.extract.extract_shards` does; extract only new contents, so many.
 
     They are extracted first, in shards of their own, which a stopped job finds again, also where
     the list of files has changed since.
     """
-    started = time.perf_counter()
 
     def named(images: Hashes) -> list[tuple[str, Hashes]]:
         """Return the name and the images of each shard."""
@@ -289,27 +360,9 @@ def extract_changes(
     group.wait()
     if group.rank == 0:
         write_json(folder / CONTENTS, wanted)
-    return Extracted(ShardedDescriptors(folder, names), made, time.perf_counter() - started)
+    return ShardedDescriptors(folder, names), made
 
 
 def _rows(shards: Mapping[str, Hashes]) -> dict[str, tuple[str, int]]:
     """Return where the row of each image is: its shard, and its number there."""
     return {image: (shard, row) for shard, part in shards.items() for row, image in enumerate(part)}
-
-
-@contextmanager
-def _claimed(folder: Path) -> Iterator[None]:
-    """Hold the folder of a collection for this job alone: a second one waits until it is done."""
-    other = next(folder.glob("[!.]*"), None)
-    if other and not (folder / CONTENTS).is_file():
-        raise UserError(
-            f"{folder} holds something else ({other.name}): name a new folder with --output"
-        )
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise UserError(
-            f"cannot write {folder}: {error.strerror}; name another --output"
-        ) from error
-    with FileLock(folder / ".lock"):
-        yield

@@ -147,9 +147,8 @@ class Report:
 
         def shown(value: Any) -> Any:
             if isinstance(value, list):
-                return [shown(item) for item in value]
-            whole = isinstance(value, str) and Path(value).is_absolute()
-            return Path(value).name if whole else value
+                return [*map(shown, value)]
+            return Path(value).name if Path(str(value)).is_absolute() else value
 
         return {key: shown(value) for key, value in self.parameters.items()}
 

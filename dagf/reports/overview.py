@@ -4,7 +4,6 @@ Nothing is computed from images or networks here, and whatever is missing (a par
 ran; a study of photographs has no claims) is said in a line.
 """
 
-import base64
 from dataclasses import dataclass
 from typing import Any
 
@@ -14,7 +13,7 @@ from pandas import DataFrame
 from dagf.analysis.tables import PHOTOGRAPH_TABLES, RUNS
 from dagf.files import read_json
 from dagf.reports.freshness import Output
-from dagf.show.html import NOTHING, record_table, templates
+from dagf.show.html import NOTHING, image, record_table, templates
 
 CLAIMS = ("claim", "verdict", "measured on", "contrast", "difference [95 %]", "result", "report")
 
@@ -42,8 +41,7 @@ class Records:
         file = self.output.result("figures", f"{name}.svg")
         if not file.is_file():
             return HTML(NOTHING)
-        data = base64.b64encode(file.read_bytes()).decode()
-        return _html("figure", f"data:image/svg+xml;base64,{data}", self._read(name)["alt"])
+        return image(file.read_bytes(), "svg", self._read(name)["alt"])
 
     def claims(self) -> HTML:
         """Return each claim with its verdict and the contrasts under it."""

@@ -36,7 +36,7 @@ def render_page(executed: Path, about: Mapping[str, Any], root: Path) -> tuple[s
     for cell in notebook.cells:
         if cell.cell_type == "markdown":
             cell.metadata["html"] = renderer.markdown(cell.source)
-    title = _text(renderer.headings[0][2]) if renderer.headings else about["notebook"]
+    title = _text(renderer.headings[0][2])
     exporter = HTMLExporter(  # type: ignore[no-untyped-call]
         template_name=TEMPLATE.name,
         extra_template_basedirs=[str(TEMPLATE.parent)],

@@ -15,15 +15,13 @@ from dagf.analysis.cam import CamTarget, Look, cams, look
 from dagf.analysis.localise import cam_targets, landmark_mask, maps_of, pixel_auc
 from dagf.datasets.benchmark import Box, Query, Setting
 from dagf.datasets.images import load_image, to_input
-from dagf.datasets.toytown import toytown_records
 from dagf.devices import on_device
 from dagf.model.network import RetrievalNet
 from dagf.retrieval.search import similarities
-from dagf.show.figures import BLUE, STYLE, VERDICTS, panels
+from dagf.show.figures import STYLE, VERDICTS
 from dagf.show.pictures import Pixels, boxed, heated, kept_cells, outlined
 from dagf.study.runs import Head
 from dagf.study.study import Study
-from dagf.toytown.scene import STREAMS, photograph
 
 EDGES = {"right": "-", "wrong": "--", "junk": ":"}  # of a frame, beside its colour
 LOCALISED = ("region evaluator", "effective weight", "MAX-Mask cells", "Grad-CAM", "feature norm")
@@ -74,7 +72,7 @@ def verdict(query: Query, row: int, setting: Setting) -> str:
 
 def tour(study: Study) -> Figure:
     """Show four queries with their boxes, two database images of every label, and distractors."""
-    test, lines = study.test, []
+    test, lines = study.test, list[list[Tile | None]]()
     labels = dict.fromkeys(name for query in test.queries for name in query.labels)
     chosen = np.linspace(0, len(test.queries) - 1, min(4, len(test.queries))).round().astype(int)
     for number in chosen.tolist():
@@ -90,34 +88,6 @@ def tour(study: Study) -> Figure:
             tiles = [Tile(_read(file), name) for file in files]
             line += [*tiles, *[None] * (2 - len(tiles))]
         lines.append(line)
-    return grid(lines)
-
-
-def nuisances(root: Path) -> Figure:
-    """Plot how Toytown's nuisances are spread over the test database."""
-    shown = {
-        "scale": "landmark's share of the image",
-        "visible": "visible fraction of the landmark",
-        "clutter": "share of the image that is clutter",
-        "azimuth": "view angle (degrees)",
-    }
-    database = toytown_records(root, "test").query("role == 'database'")
-    long = database[[*shown]].rename(columns=shown).melt()
-    figure, parts = panels(long, "variable", 2.75, 2.4)
-    for ax, part in parts:
-        ax.hist(part["value"], bins=24, color=BLUE)
-    figure.axes[0].set_ylabel("images")
-    return figure
-
-
-def with_and_without(study: Study) -> Figure:
-    """Show Toytown's first test landmarks, and below them the same ones in the control version."""
-    spec = study.profile.drawing
-    lines: list[list[Tile | None]] = [[], []]
-    for line, full in zip(lines, (True, False), strict=True):
-        for one in range(min(9, spec.test_landmarks)):
-            drawn = photograph(spec.seed, STREAMS["test"], one, 1, spec.size, nuisances=full)
-            line.append(Tile(drawn.image))
     return grid(lines)
 
 

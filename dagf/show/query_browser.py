@@ -99,18 +99,6 @@ def offered(study: Study) -> dict[str, Head]:
     return found | {f"{arm} untrained": study.untrained(arm) for arm in plain}
 
 
-@dataclass(frozen=True)
-class Ranking:
-    """The first results of a query, its AP, and the mAP of its query set; NaN: nothing is right.
-
-    results: a row each: score, file, label ('' for a negative), and verdict under the setting.
-    """
-
-    results: pd.DataFrame
-    ap: float
-    mean: float
-
-
 class Explorer:
     """The queries of a study under any `View`; what was computed last is kept in memory.
 
@@ -126,18 +114,12 @@ class Explorer:
         self._descriptors = lru_cache(maxsize=8)(self._extract)
         self._scores = lru_cache(maxsize=16)(self._compare)
 
-    def check(self, view: View) -> None:
-        """Raise `UserError` for a view that cannot be shown."""
-        for kind, known in {"arm": self.arms, **CHOICES}.items():
-            choose(kind, getattr(view, kind), known)
-        if not self.changeable and (view.windows, view.mask) != (OWN, OWN):
-            raise UserError(
-                f"profile {self.study.profile.name} extracts at several scales or whitens: there "
-                "windows and mask stay"
-            )
+    def rank(self, query: int, view: View, setting: str) -> tuple[pd.DataFrame, float, float]:
+        """Return the first `TOP` results of a query, its AP, and the mAP of its query set.
 
-    def rank(self, query: int, view: View, setting: str) -> Ranking:
-        """Return the first `TOP` results of a query, and its AP as the study counts it."""
+        A result has its score, file, label ('' for a negative), and verdict under the setting.
+        Where nothing is right the AP is NaN.
+        """
         test, scores = self.study.test, self._scores(view)
         level = next(one for one in test.settings if one.name == setting)
         per_query, shown = evaluate(test, scores, [level]), test.queries[query]
@@ -151,7 +133,7 @@ class Explorer:
             }
         )
         mean = per_query.loc[per_query["query_set"] == shown.query_set, "AP"].mean()
-        return Ranking(results, float(per_query["AP"].iloc[query]), float(mean))
+        return results, float(per_query["AP"].iloc[query]), float(mean)
 
     def network(self, arm: str, windows: str = OWN, mask: str = OWN) -> RetrievalNet:
         """Return the network of a view: its pooling has learned, windows and masks do not."""
@@ -199,9 +181,9 @@ class Explorer:
                     pixels = heated(pixels, over)
                 return address(pixels)
 
-            ranking = self.rank(query, view, setting)
-            pictures = [picture(file, shown.box), *map(picture, ranking.results["file"])]
-            sides.append((view, ranking, pictures))
+            results, ap, mean = self.rank(query, view, setting)
+            pictures = [picture(file, shown.box), *map(picture, results["file"])]
+            sides.append((view, results.itertuples(), ap, mean, pictures))
         words = {"query": file.name, "setting": setting, "attention": attention}
         template = templates().get_template("query_browser.html.j2")
         return template.render(sides=sides, colours=VERDICTS, **words)
@@ -220,7 +202,13 @@ def start(study: Study, query: int = 0, views: Sequence[View] = ()) -> HTML | wi
         names = [name for name in FIRST if name in explorer.arms]
         views = [View(name) for name in list(dict.fromkeys([*names, *explorer.arms]))[:2]]
     for view in views:
-        explorer.check(view)
+        for kind, known in {"arm": explorer.arms, **CHOICES}.items():
+            choose(kind, getattr(view, kind), known)
+        if not explorer.changeable and (view.windows, view.mask) != (OWN, OWN):
+            raise UserError(
+                f"profile {study.profile.name} extracts at several scales or whitens: there "
+                "windows and mask stay"
+            )
     if headless():
         return HTML(explorer.page(views, query, test.middle.name, attention=False))
 

@@ -2,8 +2,7 @@
 
 import copy
 import json
-from collections.abc import Iterator
-from dataclasses import replace
+from dataclasses import asdict, replace
 from functools import partial
 from pathlib import Path
 
@@ -12,7 +11,6 @@ import onnx
 import onnxruntime
 import pytest
 import torch
-from numpy.typing import NDArray
 from safetensors.torch import save_file
 
 import dagf
@@ -24,7 +22,6 @@ from dagf.files import file_sha256, write_json
 from dagf.model.backbone import BackboneSpec
 from dagf.model.network import RetrievalNet, Variant
 from dagf.model.variants import VARIANTS, variant
-from dagf.paths import ROOT
 from dagf.study.runs import Run, RunStore
 from tests.commands import fine, refused
 from tests.fixtures import configured
@@ -48,25 +45,10 @@ def run_of(root: Path, made_of: Variant) -> Run:
 
 
 @pytest.fixture(scope="module")
-def home(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
-    """A project's folder."""
-    root = tmp_path_factory.mktemp("export") / "project"
-    (root / "notebooks").mkdir(parents=True)
-    (root / "pyproject.toml").touch()
-    with pytest.MonkeyPatch.context() as patched:
-        patched.setenv(ROOT, str(root))
-        yield root
-
-
-@pytest.fixture(scope="module")
 def written(home: Path) -> tuple[Run, Path, str]:
     """A run of DAGF, its ONNX file, and what the command said."""
     run, path = run_of(home, variant("dagf")), home / "out" / "dagf.onnx"
     return run, path, fine("export", "--run", run.id[:6], path)
-
-
-def images(*shape: int) -> NDArray[np.uint8]:
-    return np.random.default_rng(3).integers(0, 256, shape, np.uint8)
 
 
 def check_equal(run: Run, path: Path) -> None:
@@ -78,7 +60,7 @@ def check_equal(run: Run, path: Path) -> None:
     )
     net = run.network()
     for shape in ((1, 3, 40, 33), (4, 3, 32, 100), (2, 3, 96, 64)):
-        pixels = images(*shape)
+        pixels = np.random.default_rng(3).integers(0, 256, shape, np.uint8)
         (found,) = session.run(
             ["descriptors"], {"images": (pixels.astype(np.float32) / 255 - mean) / std}
         )
@@ -88,23 +70,17 @@ def check_equal(run: Run, path: Path) -> None:
         np.testing.assert_allclose(np.linalg.norm(found, axis=1), 1, atol=1e-4)
 
 
-def test_a_run_is_written_and_equals_its_network(written: tuple[Run, Path, str]) -> None:
-    run, path, said = written
-    assert said.startswith(
-        f"{path}: images (batch, 3, height, width) from 32 pixels a side on -> "
-        "descriptors (batch, 128)"
-    )
-    assert [file.name for file in path.parent.iterdir()] == [path.name]  # one file, weights and all
-    check_equal(run, path)
-
-
-def test_the_file_says_what_it_is_and_nothing_of_the_machine(
+def test_a_run_is_written_equals_its_network_and_says_what_it_is(
     written: tuple[Run, Path, str],
 ) -> None:
-    run, path, _ = written
+    run, path, said = written
+    shape = "images (batch, 3, height, width) from 32 pixels a side on -> descriptors (batch, 128)"
+    assert said.startswith(f"{path}: {shape}")
+    assert [file.name for file in path.parent.iterdir()] == [path.name]  # one file, weights and all
+    check_equal(run, path)
     about = onnxruntime.InferenceSession(path).get_modelmeta().custom_metadata_map
     assert (about["run"], about["variant"], about["dagf"]) == (run.id, "DAGF", dagf.__version__)
-    assert json.loads(about["image"]) == {"size": 32, "mode": "longest", "resize_crop": True}
+    assert json.loads(about["image"]) == asdict(run.config.image)
     model = onnx.load(path)
     onnx.checker.check_model(model)
     (given,), (made,) = model.graph.input, model.graph.output

@@ -1,4 +1,4 @@
-"""A page of what was found and why: its pictures, its words, and what it is not written over."""
+"""What was found and why: as a file, in a notebook, and live; its parts by hand, its controls."""
 
 import base64
 import io
@@ -6,35 +6,69 @@ import json
 from pathlib import Path
 
 import bs4
+import ipywidgets as widgets
 import numpy as np
 import pytest
 from PIL import Image
 
-from dagf.collections.encoders import Encoder, open_encoder
-from dagf.collections.index import Collection, build, find_images
-from dagf.collections.page import table, write_page
-from dagf.show.pictures import SIDE
-from dagf.study.runs import Run
+from dagf.collections import page as module
+from dagf.collections.index import Collection, Encoder, build, find_images, open_encoder
+from dagf.collections.page import (
+    OUTSIDE,
+    TOP,
+    WHOLE,
+    in_per_cent,
+    in_pixels,
+    middle,
+    render,
+    start,
+)
+from dagf.console import HEADLESS
+from dagf.datasets.benchmark import Box
+from dagf.errors import UserError
+from dagf.show.pictures import SIDE, address, boxed, thumbnail
 from tests.commands import fine, refused
-from tests.fixtures import photograph
+from tests.fixtures import mobilenet, photograph
 
+pytestmark = pytest.mark.usefixtures("one_process")
 ODD = """<b>"x" & 'y'.jpg"""
 
 
 @pytest.fixture(scope="module")
-def index(home: Path, run: Run, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A collection of five photographs, one with an odd name."""
-    folder = tmp_path_factory.mktemp("page")
-    (folder / "photos").mkdir()
-    for number, name in enumerate((ODD, "a.jpg", "b.jpg", "c.jpg", "d.jpg")):
-        photograph(number, 0).save(folder / "photos" / name)
-    build(find_images([folder / "photos"]), open_encoder(run.id), folder / "index")
-    return folder / "index"
+def collection(tmp_path_factory: pytest.TempPathFactory) -> Collection:
+    """Nine photographs in two folders, one with an odd name; no test changes them."""
+    root = tmp_path_factory.mktemp("live")
+    for number in range(9):
+        name = "town/" + ODD if number == 8 else f"{'sea' if number < 3 else 'town'}/{number}.jpg"
+        file = root / "photos" / name
+        file.parent.mkdir(parents=True, exist_ok=True)
+        photograph(number // 2, number % 2, 200).resize((200, 100)).save(file)
+    encoder = open_encoder(weights=str(mobilenet(root / "mobilenet.pth", 5)))
+    return build(find_images([root / "photos"]), encoder, root / "index")[0]
 
 
-def test_a_page_shows_what_was_found_and_why(index: Path, tmp_path: Path) -> None:
-    query, page = index.parent / "photos" / ODD, tmp_path / "pages" / "found.html"
-    told = ("search", query, "--index", index, "--top", 3, "--crop", 2, 2, 30, 28, "--json")
+@pytest.fixture
+def live(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv(HEADLESS, raising=False)
+
+
+def expected(
+    collection: Collection, photo: Path, box: Box | None = None, top: int = TOP, why: bool = False
+) -> str:
+    """The page of a search that is made anew."""
+    return render(collection, photo, collection.search(photo, top, box), box, why)
+
+
+def parts(box: widgets.Widget) -> tuple[dict[str, widgets.Widget], widgets.HTML]:
+    """The controls by their descriptions, and the page."""
+    controls, *_, page = box.children
+    return {one.description: one for one in controls.children}, page
+
+
+def test_a_file_shows_what_was_found_and_why(collection: Collection, tmp_path: Path) -> None:
+    index, page = collection.descriptors.folder, tmp_path / "pages" / "found.html"
+    query = index.parent / "photos" / "town" / ODD
+    told = ("search", query, "--index", index, "--top", 3, "--crop", 2, 2, 130, 90, "--json")
     rows = json.loads(fine(*told, "--html", page))
     assert rows == json.loads(fine(*told))
     soup = bs4.BeautifulSoup(page.read_text(), "html.parser")
@@ -47,8 +81,9 @@ def test_a_page_shows_what_was_found_and_why(index: Path, tmp_path: Path) -> Non
         assert float(score.removeprefix("cosine ")) == pytest.approx(row["score"], abs=1e-3)
     pictures = soup.select("img")
     assert len(pictures) == 1 + 3 * 4 and all(picture["alt"] for picture in pictures)
-    decoded = [_decoded(picture["src"]) for picture in pictures]
-    assert decoded[0].size == (32, 32)
+    kinds, data = zip(*(picture["src"].split(",") for picture in pictures), strict=True)
+    decoded = [Image.open(io.BytesIO(base64.b64decode(one))) for one in data]
+    assert set(kinds) == {"data:image/jpeg;base64"} and decoded[0].size == (200, 100)
     assert all(max(picture.size) <= SIDE for picture in decoded)
     light = [np.asarray(picture).mean() for picture in decoded[1:]]
     assert all(here < whole for whole, here in zip(light[::4], light[2::4], strict=True))
@@ -60,42 +95,104 @@ def test_a_page_shows_what_was_found_and_why(index: Path, tmp_path: Path) -> Non
     assert page.read_text().count("<img") == 1 + 3 * 4
 
 
-def _decoded(address: str) -> Image.Image:
-    kind, _, data = address.partition(",")
-    assert kind == "data:image/jpeg;base64"
-    return Image.open(io.BytesIO(base64.b64decode(data)))
-
-
-def test_a_page_is_written_over_nothing_else(index: Path, tmp_path: Path) -> None:
-    query = index.parent / "photos" / "a.jpg"
-    before = query.read_bytes()
+def test_a_file_is_written_over_nothing_else(collection: Collection, tmp_path: Path) -> None:
+    query, gone = (Path(collection.files[number]) for number in (0, 5))
+    index, page, before = collection.descriptors.folder, tmp_path / "a.html", query.read_bytes()
     said = refused("search", query, "--index", index, "--html", query)
-    assert "name a file that ends in .html" in said
-    assert query.read_bytes() == before
-    gone, page = index.parent / "photos" / "d.jpg", tmp_path / "found.html"
-    gone.rename(tmp_path / "d.jpg")
+    assert "name a file that ends in .html" in said and query.read_bytes() == before
+    gone.rename(tmp_path / "gone.jpg")
     said = refused("search", query, "--index", index, "--html", page)
-    (tmp_path / "d.jpg").rename(gone)
-    assert "d.jpg does not exist" in said and not page.exists()
+    (tmp_path / "gone.jpg").rename(gone)
+    assert f"{gone.name} does not exist" in said and not page.exists()
 
 
 def test_a_network_is_loaded_once_for_many_searches(
-    index: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    collection: Collection, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     loaded, whole = [], Encoder.network
     monkeypatch.setattr(Encoder, "network", lambda self: loaded.append(self) or whole(self))
-    known, query = Collection.load(index), index.parent / "photos" / "a.jpg"
+    known, query = Collection.load(collection.descriptors.folder), Path(collection.files[0])
     assert loaded == []
     first = known.search(query, 3)
     assert known.search(query, 3) == first
-    write_page(tmp_path / "found.html", known, query, first)
+    render(known, query, first)
     assert loaded == [known.encoder]
 
 
-def test_results_as_a_table() -> None:
-    frame = table([("b.jpg", 0.9), ("a.jpg", 0.8)])
-    assert frame.to_dict("list") == {
-        "rank": [1, 2],
-        "cosine": [0.9, 0.8],
-        "file": ["b.jpg", "a.jpg"],
-    }
+def test_a_part_in_per_cent_is_a_box_in_pixels(collection: Collection) -> None:
+    photo = Path(collection.files[0])  # 200 x 100
+    assert in_pixels(photo, (25, 75), (10, 90)) == (50, 10, 150, 90)
+    assert in_per_cent(photo, (50, 10, 150, 90)) == ((25, 75), (10, 90))
+    assert in_per_cent(photo, (-9, 33.4, 999, 66.6)) == ((0, 100), (33, 67))
+    assert middle(photo) == (50, 25, 150, 75)
+
+
+def test_the_results_stand_beside_the_query(collection: Collection) -> None:
+    photo, box = Path(collection.files[4]), (0, 20, 100, 100)
+    found = collection.search(photo, 4, box)
+    soup = bs4.BeautifulSoup(render(collection, photo, found, box, why=False), "html.parser")
+    query, *pictures = soup.select("img")
+    assert query["src"] == address(boxed(thumbnail(photo), box, OUTSIDE))
+    assert soup.select_one(".query figcaption").get_text() == "The query (the lit part): 4.jpg"
+    assert [one["src"] for one in pictures] == [address(thumbnail(Path(file))) for file, _ in found]
+    assert [one["title"] for one in pictures] == [file for file, _ in found]
+
+
+def test_headless_it_is_a_still_page(
+    collection: Collection, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv(HEADLESS, "1")
+    monkeypatch.setattr(module, "widgets", None)  # whatever asks for one fails
+    photo, box = Path(collection.files[3]), (50, 10, 150, 90)
+    assert start(collection, photo, box).data == expected(collection, photo, box)
+    assert start(collection).data == expected(collection, Path(collection.files[0]))
+    with pytest.raises(UserError, match=r"nowhere\.jpg does not exist"):
+        start(collection, Path("nowhere.jpg"))
+
+
+def test_results_follow_the_controls(collection: Collection, live: None) -> None:
+    photo = Path(collection.files[1])
+    controls, page = parts(start(collection, photo, middle(photo)))
+    assert page.value == expected(collection, photo, middle(photo))
+    controls["across, %"].value, controls["down, %"].value = (20, 60), (0, 50)
+    part = (40, 0, 120, 50)
+    assert page.value == expected(collection, photo, part)
+    controls["results"].value, controls["whiten"].value, controls["why"].value = 3, True, True
+    assert page.value == expected(collection.whitened(True), photo, part, 3, why=True)
+    controls["down, %"].value = (30, 30)
+    assert page.value.startswith(f"<p>{photo}: box (40.0, 30.0, 120.0, 30.0) has no pixel")
+
+
+def test_another_photograph_is_searched_once_as_a_whole(
+    collection: Collection, live: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    photo, whole, searched = Path(collection.files[1]), Collection.search, []
+    controls, page = parts(start(collection, photo, middle(photo)))
+    monkeypatch.setattr(
+        Collection, "search", lambda *given: searched.append(given[1:]) or whole(*given)
+    )
+    controls["query"].value = "town/6.jpg"
+    assert searched == [(Path(collection.files[6]), TOP, None)]
+    assert controls["across, %"].value == controls["down, %"].value == WHOLE
+    assert page.value == expected(collection, Path(collection.files[6]))
+
+
+def test_names_are_offered_and_any_file_can_be_searched(
+    collection: Collection, tmp_path: Path, live: None
+) -> None:
+    own, box = tmp_path / "own.png", (0, 0, 45, 45)
+    Image.new("RGB", (90, 90), "red").save(own)
+    controls, page = parts(start(collection))
+    query = controls["query"]
+    assert query.options[:3] == ("sea/0.jpg", "sea/1.jpg", "sea/2.jpg") and len(query.options) == 9
+    assert query.value == query.options[0]
+    query.value = str(own)
+    assert page.value == expected(collection, own)
+    query.value = "<castle>"
+    assert page.value.startswith("<p>&lt;castle&gt; does not exist")
+    query.value = query.options[3]
+    assert page.value == expected(collection, Path(collection.files[3]))
+    controls, page = parts(start(collection, own, box))
+    query = controls["query"]
+    assert len(query.options) == 10 and query.value == query.options[0]
+    assert page.value == expected(collection, own, box)

@@ -1,6 +1,5 @@
 """The query browser and the live search in JupyterLab, which Chromium opens and changes."""
 
-import json
 import os
 import re
 import shutil
@@ -13,8 +12,10 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import nbformat
+import papermill.parameterize
 import pytest
-from playwright.sync_api import Page, expect, sync_playwright
+from papermill.iorw import load_notebook_node
+from playwright.sync_api import Locator, Page, expect, sync_playwright
 
 import dagf
 from dagf.console import HEADLESS
@@ -22,140 +23,96 @@ from dagf.files import write_json
 from dagf.study.study import Study
 from tests.fixtures import mobilenet, write_photographs
 
-pytestmark = pytest.mark.study
-
-BROWSERS = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable")
+CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "google-chrome"))), None)
+pytestmark = [pytest.mark.study, pytest.mark.skipif(not CHROMIUM, reason="no Chromium here")]
 WAIT = 240_000  # ms: a busy machine takes a minute to start a kernel
-NOTEBOOKS = Path(__file__).parents[2] / "notebooks"
+ROOT = Path(__file__).parents[2]
 QUERY, OTHER = "2-1.jpg", "4-3.jpg"  # photographs of two instances
 
 
-@pytest.fixture(scope="module")
-def chromium() -> str:
-    found = next(filter(None, map(shutil.which, BROWSERS)), None)
-    return found or pytest.skip(f"no Chromium here: none of {', '.join(BROWSERS)} is a command")
-
-
-def write_copy(
-    name: str, folder: Path, parameters: dict[str, str], only: tuple[str, ...] = ("",)
-) -> None:
+def write_copy(name: str, folder: Path, parameters: dict[str, str], *only: str) -> None:
     """A real notebook with other parameters; only: code cells that have one of these in them."""
-    notebook = nbformat.read(NOTEBOOKS / f"{name}.ipynb", as_version=4)
-    (first,) = (cell for cell in notebook.cells if "parameters" in cell.metadata.get("tags", ()))
-    lines = {line.partition(":")[0]: line for line in first.source.splitlines()}
-    assert parameters.keys() <= lines.keys()
-    lines |= {parameter: f"{parameter}: str = {value!r}" for parameter, value in parameters.items()}
-    first.source = "\n".join(lines.values())
+    notebook = load_notebook_node(str(ROOT / "notebooks" / f"{name}.ipynb"))
     notebook.cells = [
         cell
         for cell in notebook.cells
-        if cell is first or any(part in cell.source for part in only)
+        if "parameters" in cell.metadata.tags or any(part in cell.source for part in only or [""])
     ]
+    notebook = papermill.parameterize.parameterize_notebook(notebook, parameters)
     nbformat.write(notebook, folder / f"{name}.ipynb")
 
 
 @pytest.fixture(scope="module")
-def lab(
-    chromium: str, toy: Study, toy_root: Path, tmp_path_factory: pytest.TempPathFactory
-) -> Iterator[str]:
+def lab(toy: Study, toy_root: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     """The address of a JupyterLab with 08 on a few photographs, and of 03 the query browser."""
-    tmp_path = tmp_path_factory.mktemp("lab")
-    (tmp_path / "work").mkdir()
-    weights = mobilenet(tmp_path / "mobilenet.pth", 5)
-    photos = {"photos": str(write_photographs(tmp_path / "photos")), "weights": str(weights)}
-    write_copy(
-        "08_search_your_photos",
-        tmp_path / "work",
-        photos | {"query": f"{photos['photos']}/jpg/{QUERY}"},
-    )
+    folder = tmp_path_factory.mktemp("lab")
+    work, photos = folder / "work", write_photographs(folder / "photos")
+    work.mkdir()
+    given = {"photos": str(photos), "query": str(photos / "jpg" / QUERY)}
+    given |= {"weights": str(mobilenet(folder / "mobilenet.pth", 5))}
+    write_copy("08_search_your_photos", work, given)
     browser = ("study = open_study(", "query_browser.start(study")  # the rest of 03 takes minutes
-    write_copy(
-        "03_attention_maps", tmp_path / "work", {"profile": str(toy_root / "toy.yaml")}, browser
-    )
+    write_copy("03_attention_maps", work, {"profile": str(toy_root / "toy.yaml")}, *browser)
+    settings = "@jupyterlab/apputils-extension/notification.jupyterlab-settings"
+    write_json(folder / "settings" / settings, {"fetchNews": "false"})
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
-    settings = tmp_path / "settings"
-    write_json(
-        settings / "@jupyterlab/apputils-extension/notification.jupyterlab-settings",
-        {"fetchNews": "false"},
-    )
-    own = {
-        f"JUPYTER_{kind}_DIR": str(tmp_path / kind.lower())
-        for kind in ("CONFIG", "DATA", "RUNTIME")
-    }
-    own |= {
-        "IPYTHONDIR": str(tmp_path / "ipython"),
-        "DAGF_ROOT": str(toy_root),
-        "JUPYTER_TOKEN": "token",
-    }
-    own |= {
-        "PYTHONPATH": str(Path(dagf.__file__).parents[1]),
-        "JUPYTERLAB_SETTINGS_DIR": str(settings),
-    }
+    places = {"JUPYTERLAB_SETTINGS_DIR": "settings", "IPYTHONDIR": "ipython"}
+    places |= {f"JUPYTER_{kind}_DIR": kind for kind in ("CONFIG", "DATA", "RUNTIME")}
+    own = {name: str(folder / place) for name, place in places.items()}
+    own |= {"DAGF_ROOT": str(toy_root), "JUPYTER_TOKEN": "token"}
+    own |= {"PYTHONPATH": str(Path(dagf.__file__).parents[1])}
     environment = {name: value for name, value in os.environ.items() if name != HEADLESS} | own
-    options = ["--no-browser", "--allow-root", f"--port={port}", "--ServerApp.port_retries=0"]
-    options += ["--LabApp.check_for_updates_class=jupyterlab.NeverCheckForUpdate"]
-    with (tmp_path / "lab.log").open("w") as log:
-        command = [sys.executable, "-m", "jupyterlab", *options]
-        server = subprocess.Popen(
-            command, cwd=tmp_path / "work", env=environment, stdout=log, stderr=log
-        )
+    command = [sys.executable, "-m", "jupyterlab", "--no-browser", "--allow-root"]
+    command += [f"--port={port}", "--ServerApp.port_retries=0"]
+    command += ["--LabApp.check_for_updates_class=jupyterlab.NeverCheckForUpdate"]
+    with (folder / "lab.log").open("w") as log:
+        server = subprocess.Popen(command, cwd=work, env=environment, stdout=log, stderr=log)
         try:
-            wait_for(
-                f"http://127.0.0.1:{port}/api/status?token=token", server, tmp_path / "lab.log"
-            )
+            for _ in range(WAIT // 1000):
+                assert server.poll() is None, (folder / "lab.log").read_text()
+                try:
+                    urllib.request.urlopen(
+                        f"http://127.0.0.1:{port}/api/status?token=token"
+                    ).close()
+                    break
+                except OSError:
+                    time.sleep(1)
             yield f"http://127.0.0.1:{port}/lab"
         finally:
             server.terminate()  # it stops its kernels, too
             server.wait(60)
 
 
-def wait_for(address: str, server: "subprocess.Popen[bytes]", log: Path) -> None:
-    for _ in range(WAIT // 1000):
-        assert server.poll() is None, log.read_text()
-        try:
-            with urllib.request.urlopen(address, timeout=5) as reply:
-                json.load(reply)
-                return
-        except OSError:
-            time.sleep(1)
-    raise AssertionError(f"JupyterLab did not start:\n{log.read_text()}")
-
-
 @pytest.fixture
-def tab(chromium: str) -> Iterator[Page]:
+def tab() -> Iterator[Page]:
     with sync_playwright() as driver:
-        opened = driver.chromium.launch(
-            executable_path=chromium, args=["--no-sandbox"]
-        )  # there is none for root
+        opened = driver.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox"])  # for root
         page = opened.new_page(viewport={"width": 1500, "height": 1200})
         page.set_default_timeout(WAIT)
         expect.set_options(timeout=WAIT)
         yield page
+        expect(page.locator(".jp-OutputArea-output[data-mime-type*=error]")).to_have_count(0)
         opened.close()
 
 
 def run_all(tab: Page, lab: str, name: str) -> None:
     """Open a notebook, with no other beside it, and run all its cells, by the menu."""
     tab.goto(f"{lab}/workspaces/{name}/tree/{name}.ipynb?token=token")
-    tab.get_by_text(
-        "Python 3 (ipykernel) | Idle"
-    ).wait_for()  # until then a menu closes again, and a kernel is asked for
+    # Until then a menu closes again, and a kernel is asked for.
+    tab.get_by_text("Python 3 (ipykernel) | Idle").wait_for()
     tab.get_by_role("menuitem", name="Run", exact=True).click()
     tab.get_by_role("menuitem", name="Run All Cells", exact=True).click()
 
 
-def test_controls_of_the_query_browser_change_what_is_shown(
-    tab: Page, lab: str, tmp_path: Path
-) -> None:
+def test_controls_of_the_query_browser_change_what_is_shown(tab: Page, lab: str) -> None:
     run_all(tab, lab, "03_attention_maps")
     left, right = (tab.locator(".rankings figure").nth(side) for side in (0, 1))
     expect(left).to_contain_text("DAGF, trained")
     expect(right).to_contain_text("GeM, trained")
     expect(left.locator("img")).to_have_count(1 + 7)
     before, beside = pictures(left), pictures(right)
-    tab.screenshot(path=tmp_path / "opened.png")
 
     tab.get_by_label("arm", exact=True).first.select_option("MAC, untrained")
     expect(left).to_contain_text("MAC, untrained")
@@ -170,20 +127,15 @@ def test_controls_of_the_query_browser_change_what_is_shown(
     expect(left.locator("img").first).not_to_have_attribute("src", before[0])
     tab.get_by_label("where it looks").check()
     expect(right.locator("img").first).to_have_attribute("alt", re.compile("under a heat map"))
-    expect(tab.locator(".jp-OutputArea-output[data-mime-type*=error]")).to_have_count(0)
-    tab.screenshot(path=tmp_path / "changed.png")
 
 
-def test_controls_of_the_live_search_change_what_is_found(
-    tab: Page, lab: str, tmp_path: Path
-) -> None:
+def test_controls_of_the_live_search_change_what_is_found(tab: Page, lab: str) -> None:
     run_all(tab, lab, "08_search_your_photos")
     live = tab.locator(".found").last
     live.scroll_into_view_if_needed()
     expect(live.locator("img")).to_have_count(1 + 6)
     expect(live.locator(".query")).to_contain_text(f"The query (the lit part): {QUERY}")
     before = pictures(live)
-    tab.screenshot(path=tmp_path / "opened.png")
 
     across = tab.locator(".widget-hslider", has_text="across, %").get_by_role("slider")
     expect(across.first).to_have_attribute("aria-valuenow", "25.0")
@@ -200,11 +152,9 @@ def test_controls_of_the_live_search_change_what_is_found(
     tab.get_by_label("why", exact=True).check()
     expect(live.locator("img")).to_have_count(1 + 6 * 4)
     expect(live.locator(".matches")).to_contain_text("what matches")
-    expect(tab.locator(".jp-OutputArea-output[data-mime-type*=error]")).to_have_count(0)
-    live.scroll_into_view_if_needed()
-    tab.screenshot(path=tmp_path / "changed.png")
 
 
-def pictures(side: object) -> list[str]:
+def pictures(side: Locator) -> list[str]:
     """The addresses of the pictures that are shown: their content."""
-    return side.locator("img").evaluate_all("all => all.map(one => one.src)")  # type: ignore[attr-defined]
+    found: list[str] = side.locator("img").evaluate_all("all => all.map(one => one.src)")
+    return found

@@ -62,7 +62,7 @@ def test_photographs(
     assert [name for name in explorer.arms if "untrained" not in name] == ["gem", "dagf"]
     run = study.run("dagf")
     for query, (_, per_query) in enumerate(study.results(run).per_query.iterrows()):
-        assert explorer.rank(query, View("dagf"), per_query["setting"]).ap == per_query["AP"]
+        assert explorer.rank(query, View("dagf"), per_query["setting"])[1] == per_query["AP"]
     assert all("untrained" in name for name in offered(replace(study, training=None)))
 
 
@@ -71,10 +71,10 @@ def test_ap_is_the_studys_own(arm: str, toy: Study, explorer: Explorer) -> None:
     per_query = toy.results(explorer.arms[arm]).per_query
     averages = means(per_query)["mAP"]
     for (query, name), row in per_query.set_index(["query", "setting"]).iterrows():
-        ranking = explorer.rank(query, View(arm), name)
-        assert ranking.ap == pytest.approx(row["AP"], nan_ok=True)
+        _, ap, mean = explorer.rank(query, View(arm), name)
+        assert ap == pytest.approx(row["AP"], nan_ok=True)
         if (row["query_set"], name) in averages:
-            assert 100 * ranking.mean == pytest.approx(averages[row["query_set"], name])
+            assert 100 * mean == pytest.approx(averages[row["query_set"], name])
 
 
 @pytest.mark.parametrize("setting", ["Easy", "Hard"])
@@ -85,7 +85,7 @@ def test_results_are_ranked_and_framed(setting: str, toy: Study, explorer: Explo
     for number, query in enumerate(toy.test.queries):
         cosines = similarities(rows[:], queries)[number].tolist()
         order = sorted(range(len(cosines)), key=lambda row: (-cosines[row], row))[:TOP]
-        found = explorer.rank(number, View("gem untrained"), setting).results
+        found, _, _ = explorer.rank(number, View("gem untrained"), setting)
         labels = [
             next((name for name, rows in query.labels.items() if row in rows), "") for row in order
         ]
@@ -111,11 +111,12 @@ def test_other_windows_and_masks_keep_what_was_learned(
     expected = evaluate(toy.test, toy.test_maps(toy.bare(0)).scores(head.eval()))
     view = View("dagf head", windows, mask)
     for _, row in expected.iterrows():
-        found = explorer.rank(row["query"], view, row["setting"]).ap
-        assert found == pytest.approx(row["AP"], nan_ok=True)
+        assert explorer.rank(row["query"], view, row["setting"])[1] == pytest.approx(
+            row["AP"], nan_ok=True
+        )
     named = View("dagf head", "max 1, 2, 3", "max")  # its own, by name
     plain, changed, same = (
-        explorer.rank(0, one, "Medium").results for one in (View("dagf head"), view, named)
+        explorer.rank(0, one, "Medium")[0] for one in (View("dagf head"), view, named)
     )
     assert changed["score"].tolist() != plain["score"].tolist() and same.equals(plain)
 
@@ -130,7 +131,7 @@ def test_the_maps_of_an_arm_that_was_trained_whole_are_of_its_own_backbone(
     net.head = head
     query, spec = toy.test.queries[0], toy.profile.evaluation.image
     files = [load_image(toy.test.root / query.file, spec, query.box)]
-    results = explorer.rank(0, View("dagf", mask="none"), "Medium").results
+    results = explorer.rank(0, View("dagf", mask="none"), "Medium")[0]
     files += [load_image(file, spec) for file in results["file"]]
     with torch.inference_mode():
         first, *rows = (net.eval()(to_input(image)[None])[0].numpy() for image in files)
@@ -142,10 +143,11 @@ def test_the_maps_of_an_arm_that_was_trained_whole_are_of_its_own_backbone(
 def test_rerankings_are_those_of_the_library(name: str, toy: Study, explorer: Explorer) -> None:
     rows, queries = toy.descriptors(toy.untrained("gem", 0))
     scores = RERANKINGS[name](rows[:], queries, 5)
-    ranking = explorer.rank(1, View("gem untrained", reranking=name, neighbours=5), "Medium")
+    view = View("gem untrained", reranking=name, neighbours=5)
+    results, ap, _ = explorer.rank(1, view, "Medium")
     medium = evaluate(toy.test, scores).set_index(["query", "setting"])["AP"]
-    assert ranking.ap == pytest.approx(medium[1, "Medium"], nan_ok=True)
-    assert ranking.results["score"].tolist() == sorted(scores[1], reverse=True)[:TOP]
+    assert ap == pytest.approx(medium[1, "Medium"], nan_ok=True)
+    assert results["score"].tolist() == sorted(scores[1], reverse=True)[:TOP]
 
 
 @pytest.mark.parametrize(
@@ -167,8 +169,9 @@ def test_what_does_not_exist_is_refused(toy: Study, mistake: dict[str, object], 
 def test_under_several_scales_windows_and_masks_stay(toy: Study) -> None:
     study = replace(toy, profile=replace(toy.profile, scales=(1.0, 0.5)))
     per_query = study.results(toy.run("gem")).per_query.set_index(["query", "setting"])["AP"]
-    ranking = Explorer(study).rank(0, View("gem"), "Medium")
-    assert ranking.ap == pytest.approx(per_query[0, "Medium"])
+    assert Explorer(study).rank(0, View("gem"), "Medium")[1] == pytest.approx(
+        per_query[0, "Medium"]
+    )
     with pytest.raises(UserError, match="several scales"):
         start(study, views=[View("gem", mask="sum")])
 
@@ -183,10 +186,10 @@ def test_headless_it_is_a_still_page(
     assert html.count("<img") == 2 * (1 + TOP) and html.count("<figure>") == 2
     rankings = [explorer.rank(1, view, "Medium") for view in views]
     for verdict in ("right", "wrong", "junk"):
-        expected = sum((ranking.results["verdict"] == verdict).sum() for ranking in rankings)
+        expected = sum((results["verdict"] == verdict).sum() for results, _, _ in rankings)
         assert html.count(f'<li class="{verdict}">') == html.count(f" · {verdict}") == expected
-    for ranking in rankings:
-        assert f"AP {100 * ranking.ap:.1f} %" in html
+    for _, ap, _ in rankings:
+        assert f"AP {100 * ap:.1f} %" in html
     assert "DAGF, trained</strong> · as it is" in html
     assert "GeM, untrained</strong> · mask: sum; AQE by 5 neighbours" in html
     default = start(toy).data
@@ -208,7 +211,7 @@ def test_where_the_network_looks_lies_over_the_pictures(
     html = explorer.page([View(arm)], 0, "Medium", attention=True)
     assert html.count("<img") == html.count("under a heat map") == 1 + TOP
     query, net = toy.test.queries[0], explorer.arms[arm].network()
-    results = explorer.rank(0, View(arm), "Medium").results["file"]
+    results = explorer.rank(0, View(arm), "Medium")[0]["file"]
     for file, box in [(toy.test.root / query.file, query.box), *((file, None) for file in results)]:
         seen = look(net, file, toy.profile.evaluation.image, box)
         plane = seen.attention if arm == "dagf" else seen.effective
