@@ -77,7 +77,12 @@ def test_a_training_set_is_no_benchmark(photos: Path, tmp_path: Path) -> None:
 
 def test_pairs(photos: Path, tmp_path: Path) -> None:
     lines = ["q,refs,junk", "castle/1.jpg,castle/2.JPG; castle/1.jpg,castle/3.png"]
-    listing = table(tmp_path / "x.csv", *lines, "tower/a.jpg,castle/1.jpg,", "hut/x.jpg,,")
+    listing = table(
+        tmp_path / "x.csv",
+        *lines,
+        "tower/a.jpg,castle/1.jpg castle/2.JPG,castle/2.JPG",
+        "hut/x.jpg,,",
+    )
     said = convert(photos, listing, {"query": "q", "positives": "refs"})
     made = load_folder(photos)
     # the queries are no database images, but for the one that another query is to find
@@ -87,9 +92,13 @@ def test_pairs(photos: Path, tmp_path: Path) -> None:
         (query.file, *(query.labels[label].tolist() for label in ("ok", "junk")))
         for query in made.queries
     ]
-    assert found == [("castle/1.jpg", [1], [0, 2]), ("tower/a.jpg", [0], []), ("hut/x.jpg", [], [])]
+    assert found == [
+        ("castle/1.jpg", [1], [0, 2]),
+        ("tower/a.jpg", [0], [1]),
+        ("hut/x.jpg", [], []),
+    ]
     counts = "3 queries, 5 database images"
-    assert said == [f"{photos / 'ground_truth.json'}: {counts}", "2 positives, 2 junk"]
+    assert said == [f"{photos / 'ground_truth.json'}: {counts}", "2 positives, 3 junk"]
 
 
 PAIR, LABELS = "query,positives", "file,instance"
