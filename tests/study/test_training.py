@@ -150,13 +150,9 @@ def test_the_loss_falls_where_instances_are_easy_to_tell_apart(workshop: Worksho
     assert curves["loss"].iloc[-1] < 0.25 * curves["loss"].iloc[0]
 
 
-@pytest.mark.parametrize(
-    ("field", "wrong"),
-    [("loss", "CosFaceLos"), ("miner", "MultiSimilarityMine"), ("augmentation", "photograp")],
-)
-def test_unknown_names_are_refused(workshop: Workshop, field: str, wrong: str) -> None:
-    with pytest.raises(UserError, match=f"did you mean '{wrong}.'"):
-        workshop.train(configured(**{field: wrong}))
+def test_an_unknown_augmentation_is_refused(workshop: Workshop) -> None:
+    with pytest.raises(UserError, match="did you mean 'photograph'"):
+        workshop.train(configured(augmentation="photograp"))
 
 
 def close(first: Run, second: Run) -> bool:
