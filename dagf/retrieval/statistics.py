@@ -4,10 +4,11 @@ from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
-from scipy import stats
+from scipy import optimize, stats
 
 CONFIDENCE = 0.95  # of every interval
 DRAWS = 10_000  # of a bootstrap, and of sign patterns where there are more
+POWER = 0.80  # of finding the smallest difference that a test is said to show
 DIGITS = 12  # of sums relative to that of the absolute values: what is left is rounding
 
 
@@ -30,6 +31,15 @@ class Interval(NamedTuple):
     def signed(self) -> str:
         """Its mean and its ends with their signs."""
         return f"{self.mean:+.2f} {self.ends}"
+
+    @property
+    def smallest(self) -> float:
+        """The smallest true difference that it would exclude 0 for, with a probability of `POWER`.
+
+        (z_0.975 + z_0.8) standard errors (Cohen, 1988, by the normal approximation).
+        """
+        reach = float(stats.norm.ppf((1 + CONFIDENCE) / 2))
+        return (self.high - self.low) / 2 * (1 + float(stats.norm.ppf(POWER)) / reach)
 
 
 def t_interval(values: ArrayLike) -> Interval:
@@ -140,6 +150,34 @@ def two_way(differences: ArrayLike, clusters: ArrayLike) -> tuple[Interval, floa
     if error <= 10**-DIGITS * np.abs(table).max():  # rounding alone
         return Interval(mean, mean, mean), float(mean == 0)
     return _student(mean, error, freedom), float(2 * stats.t.sf(abs(mean) / error, freedom))
+
+
+def share(gains: ArrayLike, room: ArrayLike, clusters: ArrayLike) -> Interval:
+    """Return the share of the room that was gained, and its interval over seeds and clusters.
+
+    gains, room: (Q, S), what a thing and what its ceiling gained over the same baseline, by query
+    and seed. clusters: (Q,), as in `paired_bootstrap`. The interval holds the shares r for which
+    `two_way` finds no difference between gains and r times room (Fieller, 1954). NaN ends where the
+    room itself is not above 0: of no room every share is possible.
+    """
+    gained, whole = np.asarray(gains, float), np.asarray(room, float)
+    found = two_way(whole, clusters)[0]
+    if not found.low > 0:
+        return Interval(float("nan"))
+    ratio = float(gained.mean() / whole.mean())
+
+    def end(side: str, step: float) -> float:
+        """Where the end of the interval of gains - r * room crosses 0, going from `ratio`."""
+
+        def beyond(r: float) -> float:
+            return float(getattr(two_way(gained - r * whole, clusters)[0], side))
+
+        far = ratio + step
+        while np.sign(beyond(far)) == np.sign(step):
+            far += far - ratio
+        return float(optimize.brentq(beyond, ratio, far))
+
+    return Interval(ratio, end("low", -1.0), end("high", 1.0))
 
 
 def holm(p_values: ArrayLike) -> NDArray[np.float64]:

@@ -13,6 +13,7 @@ from dagf.retrieval.statistics import (
     Interval,
     holm,
     paired_bootstrap,
+    share,
     sign_flip,
     t_interval,
     two_way,
@@ -29,6 +30,14 @@ def test_the_t_interval_is_scipys() -> None:
 
 def test_an_interval_prints_short() -> None:
     assert str(Interval(41.26, 39.0, 43.449)) == "41.3 [39.0, 43.4]"
+
+
+def test_the_smallest_difference_is_found_four_times_in_five() -> None:
+    """In a simulation with a standard error that is known."""
+    error = 2.0
+    interval = Interval(0.0, -1.959964 * error, 1.959964 * error)
+    found = np.random.default_rng(0).normal(interval.smallest, error, 100_000) > interval.high
+    assert found.mean() == pytest.approx(0.8, abs=0.005)
 
 
 def slow_bootstrap(differences: np.ndarray, clusters: np.ndarray) -> tuple[float, float]:
@@ -201,6 +210,37 @@ def test_drawn_flips_give_one_answer_whatever_the_order_of_the_arms() -> None:
 
 
 # --- Holm ------------------------------------------------------------
+
+
+def study_of(gain: float, room: float, seed: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Gains and room (30 queries x 5 seeds) in 10 clusters, around these means."""
+    rng = np.random.default_rng(seed)
+    queries, seeds = rng.normal(0, 2, (30, 1)), rng.normal(0, 0.5, (1, 5))
+    whole = room + queries + seeds + rng.normal(0, 1, (30, 5))
+    return gain + rng.normal(0, 2, (30, 5)) + 0.3 * queries, whole, np.arange(30) // 3
+
+
+def test_a_share_is_what_a_slow_search_finds() -> None:
+    gains, room, clusters = study_of(1.0, 5.0, 0)
+    found = share(gains, room, clusters)
+    assert found.mean == pytest.approx(gains.mean() / room.mean())
+    tried = np.arange(-1, 2, 0.001)
+    intervals = [two_way(gains - r * room, clusters)[0] for r in tried]
+    held = tried[[one.low <= 0 <= one.high for one in intervals]]
+    assert (found.low, found.high) == pytest.approx((held[0], held[-1]), abs=0.002)
+
+
+def test_a_share_holds_the_true_one_as_often_as_it_says() -> None:
+    truth, found = 0.2, [share(*study_of(1.0, 5.0, seed)) for seed in range(300)]
+    held = [one.low <= truth <= one.high for one in found]
+    assert np.mean(held) > 0.92
+
+
+def test_shares_that_are_known() -> None:
+    _, room, clusters = study_of(0.0, 5.0, 1)
+    for part in (0.0, 0.3, 1.0):
+        assert share(part * room, room, clusters) == pytest.approx((part,) * 3, abs=1e-9)
+    assert np.isnan(share(room, room - 5.0, clusters)).all()  # where there is no room
 
 
 def test_holm_by_hand() -> None:
