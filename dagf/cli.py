@@ -26,6 +26,8 @@ dagf report                                      the whole study on the embedded
 dagf report --check                              which reports are stale
 dagf report --only 03_attention_maps --force     one of them anew
 dagf report --benchmark PHOTOS --weights FILE    the study on your photographs
+dagf backbones                                   train what its profiles start from (hours)
+dagf backbones --trials                          how that was chosen on validation
 dagf train dagf                                  train one variant
 dagf train gem --profile smoke --seed 1
 dagf evaluate dagf                               mAP of one variant
@@ -172,6 +174,27 @@ def report(
     lines = [f"{name}: {reason}" for name, reason in stale.items()]
     say("\n".join([*lines, f"{len(stale)} stale" if stale else "all fresh"]))
     sys.exit(1 if stale else 0)
+
+
+@main.command()
+@option("--trials", is_flag=True, help="Make the validation trials instead.")
+@json_option
+def backbones(trials: bool, as_json: bool) -> None:
+    """Train Toytown's backbones, which come with the project: hours. It goes on where it stopped.
+
+    How: dagf/study/backbones.yaml. They are kept in data/backbones; what is there is not trained.
+    """
+    from dagf.study.backbones import make_backbones, make_trials
+
+    if trials:
+        say_table(make_trials(), as_json)
+        return
+    for run in make_backbones():
+        of = run.record
+        say(
+            f"{paths.relative(run.folder)}: seed {of['seed']}, best epoch {of['best_epoch']}, "
+            f"validation mAP {of['validation_mAP']:.1f}, {of['seconds']} s"
+        )
 
 
 @main.command()

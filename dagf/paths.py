@@ -71,6 +71,11 @@ def runs() -> Path:
     return data() / "runs"
 
 
+def backbones() -> Path:
+    """Return the backbones that come with the project: run folders, too."""
+    return data() / "backbones"
+
+
 def manifest() -> Path:
     """Return the list of public data sets, which comes with the project."""
     return root() / "data" / "manifest.json"

@@ -97,8 +97,9 @@ def floors(study: Study) -> pd.DataFrame:
     first step.
     """
     found = [chance(study.test).assign(method="random scores", seeds="")]
-    if study.profile.backbone_training:
-        bare = replace(study, profile=replace(study.profile, backbone_training=None))
+    if study.profile.own_backbones:
+        random = replace(study.profile, backbone_training=None, kept_backbones=False)
+        bare = replace(study, profile=random)
         table = means(bare.results(bare.untrained("gem")).per_query)["mAP"].reset_index()
         found.append(table.assign(method="GeM, untrained backbone", seeds=1))
     table = pd.concat(found).rename(columns={"query_set": "query set"})

@@ -45,7 +45,7 @@ def grid(study: Study) -> pd.DataFrame:
     query, positives, AP (0..1). Needs the backbones only; kept in the cache.
     """
     # one backbone, one seed
-    seeds = study.profile.seeds if study.profile.backbone_training else study.profile.seeds[:1]
+    seeds = study.profile.seeds if study.profile.own_backbones else study.profile.seeds[:1]
     study.prepare(seeds)
     decides = study.test_id, study.profile.evaluation.image, code_hash("dagf.analysis.grid")
     files = {

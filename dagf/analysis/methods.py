@@ -180,7 +180,7 @@ class Method:
 
 def heads_of(study: Study, arms: Sequence[str], trained: bool) -> dict[str, Heads]:
     """Return the heads of arms by title and seed: trained, where they can be, or untrained."""
-    seeds, own = study.profile.seeds, study.profile.backbone_training  # else they share one
+    seeds, own = study.profile.seeds, study.profile.own_backbones  # else they share one
     runs = study.train(arms, heads=True) if trained else {}
     study.prepare(seeds)
     return {

@@ -65,7 +65,7 @@ def masks(study: Study, pairs: Items) -> list[Contrast]:
     Random masks are averaged over their draws.
     """
     setting, clusters = study.test.middle.name, study.test.clusters()
-    backbones = {seed: study.backbone_config(seed) for seed in study.profile.seeds}
+    backbones = {seed: study.backbone_run(seed) for seed in study.profile.seeds}
     runs = run_words((seed, one.id) for seed, one in backbones.items() if one)
     runs = f"backbones: {runs}" if runs else ""  # elsewhere they are not trained here
     cells = of_first_set(grid(study)).query("pooling == 'GeM'")

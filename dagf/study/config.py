@@ -33,11 +33,12 @@ class TrainSpec:
 
     loss, miner: names of `dagf.model.losses`, with their options. rate: of AdamW, warmed up over
     the first `warmup` share of the steps, then a cosine to 0 or, with a `decay`, times exp(-decay)
-    an epoch. shrunk: the share of the steps, from the first, whose images are shrunk to two thirds
-    of their side: most is learned from them, in half the time (progressive resizing). augmentation:
-    a name of `dagf.study.sampling.AUGMENTATIONS`. precision: of the network's forward and backward
-    pass. accumulate: batches whose gradients make one step. mining: an epoch's batches are its
-    tuples in equal parts, in place of landmarks and views (`dagf.study.sampling`).
+    an epoch. head_rate: the rate of the head's parameters, as a multiple of it. shrunk: the share
+    of the steps, from the first, whose images are shrunk to two thirds of their side: most is
+    learned from them, in half the time (progressive resizing). augmentation: a name of
+    `dagf.study.sampling.AUGMENTATIONS`. precision: of the network's forward and backward pass.
+    accumulate: batches whose gradients make one step. mining: an epoch's batches are its tuples in
+    equal parts, in place of landmarks and views (`dagf.study.sampling`).
     """
 
     epochs: Count = 6
@@ -45,6 +46,7 @@ class TrainSpec:
     landmarks: Count = 24
     views: Count = 4
     rate: Rate = 1e-3
+    head_rate: Rate = 1.0
     weight_decay: Rate = 0.05
     warmup: Annotated[float, Field(ge=0, le=1)] = 0.1
     shrunk: Annotated[float, Field(ge=0, lt=1)] = 0.0  # the last steps are at full size

@@ -18,7 +18,7 @@ from dagf.errors import UserError, choose
 from dagf.retrieval.extract import MultiScale, extract, extract_shards, for_inference
 from dagf.retrieval.metrics import stream_positions
 from dagf.retrieval.search import Descriptors, Rows
-from dagf.retrieval.whitening import Whitened, learned_whitening
+from dagf.retrieval.whitening import Whitened, Whitening, learned_whitening
 
 SEEN = 1000  # rows by which a collapsed network is known
 LEAST = 1e-6  # a difference between two descriptors that single precision can tell
@@ -29,17 +29,25 @@ class EvaluationSpec:
     """How test images are described.
 
     scales: of the image pyramid. whitening: the training set on whose whitening split a learned
-    whitening is learned, '' for none.
+    whitening is learned, '' for none. centred: the mean of the database is taken out.
     """
 
     image: ImageSpec
     scales: tuple[float, ...] = (1.0,)
     whitening: str = ""
+    centred: bool = False
 
     @property
     def single(self) -> bool:
         """Whether a descriptor is what the network says of one image: no pyramid, no whitening."""
         return self.scales == (1.0,) and not self.whitening
+
+
+def centred(rows: Rows, queries: Descriptors) -> tuple[Rows, Descriptors]:
+    """Return descriptors without the mean of the database: what all images have in common."""
+    mean = np.asarray(rows[:], float).mean(0)
+    shift = Whitening(mean, np.eye(len(mean)))
+    return Whitened(rows, shift), shift(queries)
 
 
 @dataclass(frozen=True)

@@ -63,12 +63,14 @@ class Profile:
     arms: the arms of the primary contrast. arm_training, rates: how they are trained end to end;
     None: as heads. heads: arms on the frozen maps of the backbones (no arms: every variant).
     backbone_training: of the backbone that all arms of a seed start from, under a neutral SPoC head
-    (None: `backbone.weights` as they are). toytown: None where the profile is for photographs
+    (None: `backbone.weights` as they are). kept_backbones: that of a seed is the one in
+    data/backbones (`dagf.study.backbones`). toytown: None where the profile is for photographs
     alone. off_the_shelf: arms to evaluate untrained, on a pretrained backbone. scales: of the
     test-time image pyramid. held_out: instances of a photograph folder, or of a training set
     without a validation split, kept for validation. training_set: a public set to train on
     (`dagf.datasets.public`). test_image: where test images have another size. whitening: the
-    training set on whose whitening split a learned whitening is learned, '' for none. scale: of 07.
+    training set on whose whitening split a learned whitening is learned, '' for none. centred:
+    whether the mean of the database's descriptors is taken out. scale: of 07.
     """
 
     name: str
@@ -82,12 +84,14 @@ class Profile:
     heads: ArmPlan | None = None
     toytown: ToytownSpec | None = None
     backbone_training: TrainSpec | None = None
+    kept_backbones: bool = False
     off_the_shelf: Arms = ()
     scales: Scales = (1.0,)
     held_out: Annotated[int, Field(ge=1)] = 4
     training_set: str = ""
     test_image: ImageSpec | None = None
     whitening: str = ""
+    centred: bool = False
     scale: Scale | None = None
 
     @property
@@ -96,9 +100,15 @@ class Profile:
         return self.arm_training is None
 
     @property
+    def own_backbones(self) -> bool:
+        """Whether each seed has a backbone of its own, trained on drawings."""
+        return self.kept_backbones or self.backbone_training is not None
+
+    @property
     def evaluation(self) -> EvaluationSpec:
         """The size of the test images, and how they are described."""
-        return EvaluationSpec(self.test_image or self.image, self.scales, self.whitening)
+        image = self.test_image or self.image
+        return EvaluationSpec(image, self.scales, self.whitening, self.centred)
 
     @property
     def drawing(self) -> ToytownSpec:

@@ -24,7 +24,7 @@ from safetensors.torch import load_file
 from dagf.errors import UserError
 from dagf.files import content_hash, file_sha256, read_json, write_json
 from dagf.model.backbone import BackboneSpec
-from dagf.model.network import RetrievalNet
+from dagf.model.network import RetrievalNet, Variant
 from dagf.study.config import RunConfig, read_fields
 
 AGAIN = "delete its folder and train again"
@@ -32,9 +32,13 @@ AGAIN = "delete its folder and train again"
 
 @dataclass(frozen=True)
 class Run:
-    """A finished run on disk. Its files raise `UserError` where they are broken or another's."""
+    """A finished run on disk. Its files raise `UserError` where they are broken or another's.
+
+    shown: the variant, of the same parameters, as which its network is evaluated: a ceiling.
+    """
 
     folder: Path
+    shown: Variant | None = None
 
     @property
     def id(self) -> str:
@@ -45,10 +49,12 @@ class Run:
     def config(self) -> RunConfig:
         """Every value that decided it."""
         file = self.folder / "config.json"
-        config = read_fields(RunConfig, read_json(file, AGAIN), str(file))
-        if config.id != self.id:
-            raise UserError(f"{file} is of another run, {config.id}: {AGAIN}")
-        return config
+        return read_fields(RunConfig, read_json(file, AGAIN), str(file))
+
+    @property
+    def variant(self) -> Variant:
+        """The descriptor that its network gives."""
+        return self.shown or self.config.variant
 
     @property
     def record(self) -> dict[str, Any]:
@@ -69,12 +75,17 @@ class Run:
     @property
     def weights_id(self) -> str:
         """What names its weights, and all that is cached of them: trained again it has others."""
-        return f"{self.id}-{self.record['weights_sha256'][:12]}"
+        shown = f"-{content_hash(asdict(self.shown))}" if self.shown else ""
+        return f"{self.id}-{self.record['weights_sha256'][:12]}{shown}"
 
     @property
     def backbone_id(self) -> str:
         """What names the weights of its backbone, which many runs on a frozen one share."""
         return self.config.start_id if self.frozen else self.weights_id
+
+    def shown_as(self, variant: Variant) -> "Run":
+        """Return the run as one of this variant, of which it has the parameters."""
+        return self if variant == self.variant else Run(self.folder, variant)
 
     def weights(self) -> dict[str, torch.Tensor]:
         """Return the tensors of its network; those that it was recorded with."""
@@ -89,7 +100,7 @@ class Run:
         config = self.config
         # Its own weights replace the backbone's, so the file that this started from is not needed.
         backbone = BackboneSpec(config.backbone.name, config.backbone.cut)
-        net = RetrievalNet(backbone, config.variant)
+        net = RetrievalNet(backbone, self.variant)
         net.keep_batch_norm = config.backbone.pretrained
         net.load_state_dict(self.weights())
         return net.eval()
@@ -97,9 +108,10 @@ class Run:
 
 @dataclass(frozen=True)
 class RunStore:
-    """The folder of all runs."""
+    """The folder of all runs. kept: another one, of runs that come with the project."""
 
     root: Path
+    kept: Path | None = None
 
     def folder(self, config: RunConfig) -> Path:
         """Return where the run of `config` lies or will lie."""
@@ -125,7 +137,9 @@ class RunStore:
 
     def all(self) -> list[Run]:
         """Return every finished run, by id."""
-        return [Run(path.parent) for path in sorted(self.root.glob("*/record.json"))]
+        folders = [folder for folder in (self.root, self.kept) if folder]
+        files = [file for folder in folders for file in folder.glob("*/record.json")]
+        return [Run(file.parent) for file in sorted(files, key=lambda file: file.parent.name)]
 
     @contextmanager
     def claim(self, config: RunConfig) -> Iterator[None]:
@@ -157,9 +171,14 @@ class Untrained:
     frozen = True
 
     @property
+    def variant(self) -> Variant:
+        """The descriptor that its network gives."""
+        return self.config.variant
+
+    @property
     def weights_id(self) -> str:
         """What names its weights: by all that the arm's name stands for, which may change."""
-        return content_hash([self.backbone_id, asdict(self.config.variant)])
+        return content_hash([self.backbone_id, asdict(self.variant)])
 
     @property
     def backbone_id(self) -> str:

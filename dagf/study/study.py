@@ -31,9 +31,10 @@ from dagf.model.variants import VARIANTS, variant
 from dagf.retrieval.feature_maps import BenchmarkMaps, cache_benchmark
 from dagf.retrieval.metrics import evaluate_positions, means
 from dagf.retrieval.search import Descriptors, Rows
+from dagf.study.backbones import kept_backbone
 from dagf.study.cache import cached_table, table_file
 from dagf.study.config import RunConfig, TrainSpec
-from dagf.study.evaluation import Results, evaluation_descriptors, ranked
+from dagf.study.evaluation import EvaluationSpec, Results, centred, evaluation_descriptors, ranked
 from dagf.study.parallel import side_by_side
 from dagf.study.profile import Profile, load_profile
 from dagf.study.provenance import code_hash
@@ -108,6 +109,11 @@ class Study:
         test = replace(self.test, distractors=self.test.distractors[:distractors])
         return replace(self, test=test, test_id=f"{self.test_id}-{len(test.distractors)}")
 
+    @property
+    def centred(self) -> "Study":
+        """The same study, its descriptors without what all of the database have in common."""
+        return replace(self, profile=replace(self.profile, centred=True))
+
     # What decides a run.
 
     def _config(
@@ -115,9 +121,9 @@ class Study:
     ) -> RunConfig:
         if self.training is None:
             raise UserError(f"{self.test.name} has no images of the role 'train' to train on")
-        image, data, recipe = self.profile.image, self.training.id, code_hash(TRAINED_BY)
-        about = variant(arm), self.backbone, image, spec, data, seed
-        return RunConfig(*about, start, frozen, recipe)
+        made, data, recipe = variant(arm), self.training.id, code_hash(TRAINED_BY)
+        image = replace(self.profile.image, truth=made.truth)
+        return RunConfig(made, self.backbone, image, spec, data, seed, start, frozen, recipe)
 
     def backbone_config(self, seed: int) -> RunConfig | None:
         """Return the run of a seed's backbone, under a SPoC head; None where none is trained."""
@@ -130,14 +136,17 @@ class Study:
         """Return the run of one arm and seed, at the plan's rate or another.
 
         All arms of a seed start from the same backbone, which is trained where it is missing, and
-        get the same budget.
+        get the same budget. A ceiling may be the run of another arm, evaluated with exact masks.
         """
         frozen, spec = heads or self.profile.frozen, self.profile.plan(heads).training
         if frozen and not variant(arm).trainable:
             raise UserError(
                 f"{arm} has nothing to train on a frozen backbone: use it off the shelf"
             )
-        spec = spec if rate is None else replace(spec, rate=rate)
+        spec, arm = (
+            spec if rate is None else replace(spec, rate=rate),
+            variant(arm).learned_as or arm,
+        )
         return self._config(arm, seed, spec, self._start(seed), frozen)
 
     # What trains: backbones, their maps, trials, arms.
@@ -153,7 +162,8 @@ class Study:
         rates = {arm: _best_rate(trials) for arm, trials in tried.items()}
         keys = [(arm, seed) for seed in seeds for arm in tried]
         configs = [self.arm_config(arm, seed, heads, rates[arm]) for arm, seed in keys]
-        return dict(zip(keys, self._trained(configs, "training"), strict=True))
+        runs = zip(keys, self._trained(configs, "training"), strict=True)
+        return {(arm, seed): run.shown_as(variant(arm)) for (arm, seed), run in runs}
 
     def run(self, arm: str, seed: int | None = None, heads: bool = False) -> Run:
         """Return the trained run of one arm (of the first seed, unless another is named)."""
@@ -169,7 +179,7 @@ class Study:
         """
         rows = []
         for arm, trials in self._tried(arms, (), heads).items():
-            for run in trials:
+            for run in [] if variant(arm).learned_as else trials:
                 rate, score = run.config.train.rate, run.record["validation_mAP"]
                 chosen = rate == _best_rate(trials)
                 rows.append((arm, VARIANTS[arm].title, rate, score, chosen, run.id))
@@ -208,10 +218,16 @@ class Study:
         assert self.training is not None
         train(config, self.training, self.store, self.cache, self.weights)
 
-    def _start(self, seed: int) -> str:
-        """Return what names the trained backbone of a seed; '' where none is trained."""
+    def backbone_run(self, seed: int) -> Run | None:
+        """Return the trained backbone of a seed; None where none is trained on drawings."""
+        if self.profile.kept_backbones:
+            return kept_backbone(seed)
         config = self.backbone_config(seed)
-        return self._trained([config], "backbones")[0].weights_id if config else ""
+        return self._trained([config], "backbones")[0] if config else None
+
+    def _start(self, seed: int) -> str:
+        run = self.backbone_run(seed)
+        return run.weights_id if run else ""
 
     # Feature maps.
 
@@ -225,13 +241,18 @@ class Study:
         """Return the backbone of a seed, under a head without parameters."""
         return self.untrained("spoc", seed)
 
+    def evaluation(self, head: Head) -> EvaluationSpec:
+        """Return how the test images are described for a head: with what its ceiling knows."""
+        spec = self.profile.evaluation
+        return replace(spec, image=replace(spec.image, truth=head.variant.truth))
+
     def _maps_folder(self, head: Head) -> Path:
-        image = asdict(self.profile.evaluation.image)
+        image = asdict(self.evaluation(head).image)
         return self.cache / content_hash(["test", head.backbone_id, image, self.test_id])
 
     def test_maps(self, head: Head, net: RetrievalNet | None = None) -> BenchmarkMaps:
         """Return the feature maps of the test benchmark under a head's backbone (in `net`)."""
-        net, image = net or on_device(head.network()), self.profile.evaluation.image
+        net, image = net or on_device(head.network()), self.evaluation(head).image
         return cache_benchmark(net.backbone, self.test, image, self._maps_folder(head))
 
     def training_maps(self, head: Head) -> MapSource:
@@ -248,15 +269,18 @@ class Study:
 
     def descriptors(self, head: Head) -> tuple[Rows, Descriptors]:
         """Return the descriptors of test database (N, D) and queries (Q, D)."""
-        net, spec = on_device(head.network()), self.profile.evaluation
+        net, spec = on_device(head.network()), self.evaluation(head)
         torch.manual_seed(0)  # of a random mask
-        if head.frozen and spec.single:
-            return self.test_maps(head, net).extract(net.head)
-        folder = self.cache / "shards"
-        return evaluation_descriptors(net, head.weights_id, self.test, spec, folder)
+        name, folder = head.weights_id, self.cache / "shards"
+        found = (
+            self.test_maps(head, net).extract(net.head)
+            if head.frozen and spec.single
+            else evaluation_descriptors(net, name, self.test, spec, folder)
+        )
+        return centred(*found) if spec.centred else found
 
     def _file(self, head: Head, kind: str) -> Path:
-        about = head.weights_id, self.test_id, self.profile.evaluation
+        about = head.weights_id, self.test_id, self.evaluation(head)
         return table_file(self.cache / "results", kind, *about)
 
     def has_results(self, head: Head) -> bool:
@@ -280,7 +304,7 @@ class Study:
         Raises `UserError` where the backbone has learned nothing, or for an arm with attention:
         before training it is a constant.
         """
-        if not self.backbone.pretrained and self.profile.backbone_training is None:
+        if not self.backbone.pretrained and not self.profile.own_backbones:
             raise UserError(
                 f"profile {self.profile.name} has no pretrained backbone to use off the shelf"
             )
@@ -350,7 +374,9 @@ def open_study(
     chosen, data = load_profile(profile), paths.data()
     file = Path(existing_file(weights)) if weights else None
     cache = paths.cache() / code_hash(*CACHED_BY)
-    open_with = partial(Study, chosen, store=RunStore(paths.runs()), cache=cache, weights=file)
+    open_with = partial(
+        Study, chosen, store=RunStore(paths.runs(), paths.backbones()), cache=cache, weights=file
+    )
     training = None
     if chosen.training_set:
         if train_on:

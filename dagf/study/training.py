@@ -47,6 +47,7 @@ from dagf.study.sampling import (
     tuple_batches,
 )
 
+FIRST = 3  # steps whose losses a run's record keeps: by them a repetition is known at once
 CLIP = 5.0  # largest gradient norm: one bad batch at a high rate must not decide a run
 
 
@@ -134,14 +135,20 @@ class _Loop:
         learns: nn.Module = self.net.head if self.config.frozen else self.net
         objective = Objective(learns, self.spec, self.data.landmarks, self.net.dimensions)
         self.objective = objective.to(self.device)
-        # Decay of matrices and filters only: it would pull norms, biases, p and theta off.
-        parameters = [one for one in self.objective.parameters() if one.requires_grad]
+        in_head = {*map(id, self.net.head.parameters())}
         groups: list[dict[str, Any]] = [
-            {"params": [one for one in parameters if one.ndim >= 2]},
-            {"params": [one for one in parameters if one.ndim < 2], "weight_decay": 0.0},
+            {
+                "params": [one],
+                # Of matrices and filters only: it would pull norms, biases, p and theta off.
+                "weight_decay": self.spec.weight_decay if one.ndim >= 2 else 0.0,
+                "times": self.spec.head_rate if id(one) in in_head else 1.0,
+            }
+            for one in self.objective.parameters()
+            if one.requires_grad
         ]
-        self.optimizer = torch.optim.AdamW(groups, weight_decay=self.spec.weight_decay)
+        self.optimizer = torch.optim.AdamW(groups)
         self.curves: list[dict[str, float]] = []
+        self.first: list[float] = []
         self.seconds, self.state = 0.0, self.folder / "state.pt"
 
     def run(self) -> None:
@@ -170,7 +177,7 @@ class _Loop:
         losses = []
         for step in range(epoch * spec.steps, (epoch + 1) * spec.steps):
             for group in self.optimizer.param_groups:
-                group["lr"] = learning_rate(spec, step)
+                group["lr"] = group["times"] * learning_rate(spec, step)
             self.optimizer.zero_grad()
             for number in range(step * spec.accumulate, (step + 1) * spec.accumulate):
                 loss = self._loss(model, step, number, next(samples))
@@ -184,6 +191,7 @@ class _Loop:
                     "loss's scale. The last good epoch is kept"
                 )
             self.optimizer.step()
+        self.first = (self.first + losses)[:FIRST]
         mean = torch.tensor(np.mean(losses), dtype=torch.float64, device=self.device)
         return self.group.total(mean).item() / self.group.size
 
@@ -213,14 +221,14 @@ class _Loop:
         self.seconds += time.monotonic() - started
         learned = self.objective.state_dict(), self.optimizer.state_dict()
         buffer = io.BytesIO()  # torch's own writer says nothing of a full disk
-        torch.save((*learned, self.curves, self.seconds), buffer)
+        torch.save((*learned, self.curves, self.seconds, self.first), buffer)
         with atomic_path(self.state) as temporary:
             temporary.write_bytes(buffer.getbuffer())
 
     def _resume(self) -> None:
         try:
             state = torch.load(self.state, map_location="cpu", weights_only=True)
-            objective, optimizer, self.curves, self.seconds = state
+            objective, optimizer, self.curves, self.seconds, self.first = state
             self.objective.load_state_dict(objective)
             self.optimizer.load_state_dict(optimizer)
         except (RuntimeError, ValueError, EOFError, KeyError, pickle.UnpicklingError) as error:
@@ -237,6 +245,7 @@ class _Loop:
             "best_epoch": best["epoch"],
             "validation_mAP": best["validation_mAP"],
             "validation_setting": self.data.validation.middle.name,
+            "first_losses": self.first,
             "training_images": len(self.data.files),
             "landmarks": self.data.landmarks,
             "parameters": sum(parameter.numel() for parameter in self.net.parameters()),

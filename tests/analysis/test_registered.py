@@ -42,7 +42,7 @@ class Pretended:
     def run(self, arm: str, seed: int) -> Any:
         return SimpleNamespace(id=f"{arm}-{seed}")
 
-    def backbone_config(self, seed: int) -> Any:
+    def backbone_run(self, seed: int) -> Any:
         return SimpleNamespace(id=f"backbone-{seed}")
 
     def evaluate(self, arms: Sequence[str], heads: bool = False) -> dict[tuple[str, int], Results]:

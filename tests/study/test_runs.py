@@ -1,7 +1,6 @@
 """The run store: found by configuration or by the first digits; what is broken is named."""
 
 import io
-import json
 import re
 import shutil
 from collections.abc import Callable
@@ -87,8 +86,8 @@ def test_a_pretrained_backbone_keeps_its_batch_norms_though_its_file_is_gone(
     assert not net.train().backbone.training
 
 
-@pytest.mark.parametrize("text", ["", "[]", '{"more": 1}', json.dumps(asdict(configured(seed=1)))])
-def test_a_broken_configuration_or_that_of_another_run_is_one_line(copy: Run, text: str) -> None:
+@pytest.mark.parametrize("text", ["", "[]", '{"more": 1}'])
+def test_a_broken_configuration_is_one_line(copy: Run, text: str) -> None:
     (copy.folder / "config.json").write_text(text)
     with pytest.raises(UserError, match=re.escape(str(copy.folder / "config.json"))):
         copy.network()

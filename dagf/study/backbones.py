@@ -1,0 +1,157 @@
+"""Toytown's own backbones: trained once, kept in data/backbones, and what its studies start from.
+
+`dagf backbones` trains them, one a seed, under a neutral SPoC head, as backbones.yaml says;
+`dagf backbones --trials` makes the validation trials that chose those values. Both go on where they
+were stopped. A kept backbone is a folder of the run store, with its weights, its curves and its
+record; what lies there already is not trained again.
+"""
+
+import shutil
+from dataclasses import field, replace
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+import yaml
+from pydantic.dataclasses import dataclass
+
+from dagf import paths
+from dagf.datasets.benchmark import TrainingSet
+from dagf.datasets.images import ImageSpec
+from dagf.datasets.toytown import open_toytown, toytown_training
+from dagf.errors import UserError
+from dagf.files import atomic_folder, atomic_path
+from dagf.model.backbone import BackboneSpec
+from dagf.model.variants import variant
+from dagf.study.config import STRICT, RunConfig, TrainSpec, read_fields
+from dagf.study.parallel import side_by_side
+from dagf.study.profile import Seeds
+from dagf.study.provenance import code_hash
+from dagf.study.runs import Run, RunStore
+from dagf.study.training import train
+from dagf.toytown.generate import ToytownSpec
+
+PLAN = Path(__file__).with_name("backbones.yaml")
+
+
+@dataclass(frozen=True, config=STRICT)
+class BackbonePlan:
+    """How backbones are trained, on which drawings, and what was tried on validation before.
+
+    trials: name -> the values of `training` that it changes, of `toytown` under that key; all with
+    the first seed.
+    """
+
+    toytown: ToytownSpec
+    image: ImageSpec
+    training: TrainSpec
+    seeds: Seeds
+    trials: dict[str, dict[str, Any]] = field(default_factory=dict)
+
+    def trial(self, name: str) -> "BackbonePlan":
+        """Return the plan of one trial."""
+        changed = dict(self.trials[name])
+        toytown = replace(self.toytown, **changed.pop("toytown", {}))
+        return replace(self, toytown=toytown, training=replace(self.training, **changed))
+
+
+def read_plan() -> BackbonePlan:
+    """Return the plan of the backbones that are kept."""
+    values = yaml.safe_load(PLAN.read_text(encoding="utf-8"))
+    return read_fields(BackbonePlan, values, PLAN.name)
+
+
+def drawings(plan: BackbonePlan) -> TrainingSet:
+    """Return the training and validation images of a plan, drawn where they are missing."""
+    return toytown_training(open_toytown(plan.toytown, paths.data()))
+
+
+def config(plan: BackbonePlan, data: TrainingSet, seed: int) -> RunConfig:
+    """Return the run of a seed's backbone, under a SPoC head."""
+    about = variant("spoc"), BackboneSpec("small"), plan.image, plan.training, data.id, seed
+    return RunConfig(*about, recipe=code_hash("dagf.study.training"))
+
+
+def kept_backbones() -> dict[int, Run]:
+    """Return the kept backbones by seed."""
+    runs = [Run(file.parent) for file in paths.backbones().glob("*/record.json")]
+    return dict(sorted((run.config.seed, run) for run in runs))
+
+
+def kept_backbone(seed: int) -> Run:
+    """Return the kept backbone of a seed. Raises `UserError` where there is none."""
+    found = kept_backbones()
+    if seed not in found:
+        known = ", ".join(map(str, found)) or "none"
+        raise UserError(
+            f"no backbone of seed {seed} in {paths.backbones()} (seeds there: {known}): train it "
+            "with `dagf backbones`"
+        )
+    return found[seed]
+
+
+def make_backbones() -> list[Run]:
+    """Train the backbones of the plan's seeds where they are missing; keep and return them."""
+    plan = read_plan()
+    data = drawings(plan)
+    configs = [config(plan, data, seed) for seed in plan.seeds]
+    _train_missing([(one, data) for one in configs], "backbones")
+    store = RunStore(paths.runs())
+    for one in configs:
+        target = paths.backbones() / one.id
+        if not target.exists():
+            with atomic_folder(target) as temporary:
+                shutil.copytree(store.folder(one), temporary, dirs_exist_ok=True)
+    for old in paths.backbones().glob("*/"):
+        if old.name not in {one.id for one in configs}:
+            shutil.rmtree(old)
+    return [Run(paths.backbones() / one.id) for one in configs]
+
+
+def make_trials() -> pd.DataFrame:
+    """Make the trials of the plan where they are missing; keep and return a row for each.
+
+    Columns: trial, landmarks, views (of the training images), the values of `training` that a trial
+    changes, steps, validation mAP (per cent) of the best epoch, of the last epoch, best step,
+    minutes of one core, run. Kept as trials.csv beside the backbones.
+    """
+    plan = read_plan()
+    tried = {name: plan.trial(name) for name in plan.trials}
+    data = {one.toytown: drawings(one) for one in tried.values()}
+    configs = {name: config(one, data[one.toytown], plan.seeds[0]) for name, one in tried.items()}
+    jobs = [(configs[name], data[one.toytown]) for name, one in tried.items()]
+    _train_missing(jobs, "trials")
+    store, rows = RunStore(paths.runs()), []
+    for name, one in tried.items():
+        run, spec = Run(store.folder(configs[name])), one.training
+        best, curves = run.record["best_epoch"], run.curves
+        row = {
+            "trial": name,
+            "landmarks": one.toytown.train_landmarks,
+            "views": one.toytown.train_views,
+            "augmentation": spec.augmentation,
+            "rate": spec.rate,
+            "loss": " ".join([spec.loss, *(f"{k} {v:g}" for k, v in spec.loss_options.items())]),
+            "steps": spec.epochs * spec.steps,
+            "validation mAP": run.record["validation_mAP"],
+            "at the end": curves["validation_mAP"].iloc[-1],
+            "best step": best * spec.steps,
+            "minutes": run.record["seconds"] / 60,
+            "run": run.id,
+        }
+        rows.append(row)
+    table = pd.DataFrame(rows)
+    with atomic_path(paths.backbones() / "trials.csv") as path:
+        table.round(2).to_csv(path, index=False)
+    return table
+
+
+def _train_missing(jobs: list[tuple[RunConfig, TrainingSet]], what: str) -> None:
+    store = RunStore(paths.runs())
+    missing = [job for job in jobs if not store.find(job[0])]
+    side_by_side(partial(_train, store), missing, what)
+
+
+def _train(store: RunStore, job: tuple[RunConfig, TrainingSet]) -> None:
+    train(*job, store, paths.cache())
