@@ -172,11 +172,15 @@ def localisations(study: Study) -> pd.DataFrame:
     runs = {seed: study.run("dagf", seed) for seed in study.profile.seeds}
     decides = study.test_id, study.profile.evaluation.image, code_hash("dagf.analysis.localise")
     files = {
-        run: table_file(study.cache, "localisation", run.weights_id, *decides)
-        for run in runs.values()
+        seed: table_file(study.cache, "localisation", run.weights_id, *decides)
+        for seed, run in runs.items()
     }
-    found = cached_tables(files, partial(localisation, study), "maps")
-    return pd.concat([found[run].assign(seed=seed) for seed, run in runs.items()])
+    found = cached_tables(files, partial(_localise, study), "maps")
+    return pd.concat([table.assign(seed=seed) for seed, table in found.items()])
+
+
+def _localise(study: Study, seed: int) -> pd.DataFrame:
+    return localisation(study, study.run("dagf", seed))
 
 
 def localisation(study: Study, head: Head) -> pd.DataFrame:

@@ -114,21 +114,24 @@ def evaluated(study: Study, trials: Sequence[tuple[Heads, Trial]]) -> list[pd.Da
     """
     profile, data = study.profile, [study.test_id, training_of(study).id]
     decides = data, profile.image, profile.evaluation.image, code_hash("dagf.analysis.methods")
+    by_id = {head.weights_id: head for heads, _ in trials for head in heads.values()}
     files = {
-        (head, trial): table_file(study.cache, "methods", head.weights_id, trial, *decides)
+        (head.weights_id, trial): table_file(
+            study.cache, "methods", head.weights_id, trial, *decides
+        )
         for heads, trial in trials
         for head in heads.values()
     }
-    found = cached_tables(files, partial(_evaluate, study), "whitening and re-ranking")
+    found = cached_tables(files, partial(_evaluate, study, by_id), "whitening and re-ranking")
     return [
-        pd.concat([found[head, trial].assign(seed=seed) for seed, head in heads.items()])
+        pd.concat([found[head.weights_id, trial].assign(seed=seed) for seed, head in heads.items()])
         for heads, trial in trials
     ]
 
 
-def _evaluate(study: Study, key: tuple[Head, Trial]) -> pd.DataFrame:
-    head, trial = key
-    known, rows, queries = descriptors_of(study, head, trial.part)
+def _evaluate(study: Study, heads: Mapping[str, Head], key: tuple[str, Trial]) -> pd.DataFrame:
+    name, trial = key
+    known, rows, queries = descriptors_of(study, heads[name], trial.part)
     benchmark, found = benchmark_of(study, trial.part), []
     for name, whiten in whitenings(known, trial.sizes):
         if trial.whitening in ("", name):

@@ -192,8 +192,8 @@ def test_kept_fractions_by_hand(toy: Study) -> None:
     for name, row in found.iterrows():
         kind, size = ("max", 1) if name == "1" else (str(name).split()[0], int(str(name)[-1]))
         pool = fn.max_pool2d if kind == "max" else fn.avg_pool2d
-        batches = toy.test_maps(toy.bare(1)).database.batches(1)
-        scaled = [pool(batch, size, 1) for _, batch in batches]
+        batches = toy.test_maps(toy.bare(1)).database.batches()
+        scaled = [pool(image[None], size, 1) for _, batch in batches for image in batch]
         for column, mask in (("MAX-Mask", MaxMask()), ("SUM-mask", SumMask())):
             shares = [float(mask(one).float().mean()) for one in scaled]
             assert row[column] == pytest.approx(100 * np.mean(shares), abs=1e-3)

@@ -183,9 +183,10 @@ def whitened_by_hand(study: Study, arm: str, seed: int, size: int) -> float:
 
     def extracted(maps: FeatureMaps) -> NDArray[np.float32]:
         found = {}
-        for rows, batch in maps.batches(1):
-            with torch.inference_mode():
-                found[int(rows[0])] = net.head(batch)[0].numpy()
+        for rows, batch in maps.batches():
+            for row, image in zip(rows, batch, strict=True):
+                with torch.inference_mode():
+                    found[int(row)] = net.head(image[None])[0].numpy()
         return np.stack([found[row] for row in range(len(found))])
 
     maps = study.test_maps(study.bare(seed))
