@@ -30,14 +30,12 @@ class Pretended:
     def __init__(self, **values: Sequence[Sequence[float]]) -> None:
         self.values = values
         self.evaluated: set[tuple[tuple[str, ...], bool]] = set()
-        self.profile = SimpleNamespace(seeds=(0, 1), backbone_training=True)
+        plan = SimpleNamespace(arms=("dagf", "gem", "spoc", "se"))
+        self.profile = SimpleNamespace(seeds=(0, 1), plan=lambda heads: plan)
         self.test = SimpleNamespace(
             clusters=lambda: np.arange(2), middle=SimpleNamespace(name="Medium"),
             first_set="query", query_sets={"query": [0, 1], "query-2": [5, 6]},
         )  # fmt: skip
-
-    def plan(self, heads: bool) -> Any:
-        return SimpleNamespace(arms=("dagf", "gem", "spoc", "se"))
 
     def run(self, arm: str, seed: int) -> Any:
         return SimpleNamespace(id=f"{arm}-{seed}")
