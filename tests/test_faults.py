@@ -29,10 +29,7 @@ from tests.jobs import FIRST_PHOTOS, make_project
 KILLS = int(os.environ.get("DAGF_KILLS", "10"))
 JOBS = ("downloading", "extraction", "indexing", "study", "reporting")
 # What may differ from the unbroken run while the work is unfinished: what it goes on from.
-UNFINISHED = {
-    "downloading": ("downloads/*",),
-    "study": ("*/state.pt", "*/weights.safetensors"),
-}
+UNFINISHED = {"downloading": ("downloads/*",), "study": ("*/state.pt", "*/weights.safetensors")}
 UNEQUAL = ("seconds",)  # of a record
 Snapshot = dict[str, str]
 

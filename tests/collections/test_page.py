@@ -13,16 +13,7 @@ from PIL import Image
 
 from dagf.collections import page as module
 from dagf.collections.index import Collection, Encoder, build, find_images, open_encoder
-from dagf.collections.page import (
-    OUTSIDE,
-    TOP,
-    WHOLE,
-    in_per_cent,
-    in_pixels,
-    middle,
-    render,
-    start,
-)
+from dagf.collections.page import OUTSIDE, TOP, WHOLE, in_per_cent, in_pixels, middle, render, start
 from dagf.console import HEADLESS
 from dagf.datasets.benchmark import Box
 from dagf.errors import UserError

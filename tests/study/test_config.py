@@ -46,8 +46,7 @@ def test_the_profiles_we_ship(name: str) -> None:
 
 
 @pytest.mark.parametrize(
-    "text",
-    ["a: [1", "a: b: c", "- a", "", "3", "!!python/object:os.system {}", "a: 2020-99-99"],
+    "text", ["a: [1", "a: b: c", "- a", "", "3", "!!python/object:os.system {}", "a: 2020-99-99"]
 )
 def test_a_broken_profile_is_one_line(tmp_path: Path, text: str) -> None:
     path = tmp_path / "broken.yml"
