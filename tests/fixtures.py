@@ -36,7 +36,6 @@ TUPLES: dict[str, Any] = {  # changes of `TINY`: hard negatives are mined
     "loss": "TupleContrastiveLoss",
     "loss_options": {},
 }
-TORCHRUN = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node"]
 TRAINED, HELD = 4, 3  # instances to train on, and of the benchmark
 JOB = """
 import pickle, sys
@@ -195,19 +194,23 @@ class Workshop:
             patched.setattr(training, "evaluate", stop)
             self.train(config)
 
-    def start(
-        self, config: RunConfig, processes: int = 1, before: str = ""
-    ) -> "subprocess.Popen[str]":
-        """Train in a process of its own, after the code `before`; torchrun starts more than one."""
+    def together(self, config: RunConfig, before: str = "") -> "subprocess.CompletedProcess[str]":
+        """Train by two processes, after the code `before`."""
         self.root.mkdir(parents=True, exist_ok=True)
         (self.root / "job.py").write_text(before + JOB)
         job = pickle.dumps((config, self.data, self.store, self.cache))
         (self.root / "job.pickle").write_bytes(job)
-        launcher = [*TORCHRUN, str(processes)] if processes > 1 else [sys.executable]
-        command = [*launcher, "job.py", "job.pickle"]
-        options: dict[str, Any] = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
-        options["env"] = {**os.environ, "OMP_NUM_THREADS": "1"}
-        return subprocess.Popen(command, cwd=self.root, text=True, **options)
+        return torchrun(self.root, "job.py", "job.pickle")
+
+
+def torchrun(folder: Path, *words: object) -> "subprocess.CompletedProcess[str]":
+    """Start two processes of a script, with one thread each, and wait for them."""
+    options = ("--standalone", "--nproc-per-node", "2")
+    command = [sys.executable, "-m", "torch.distributed.run", *options, *map(str, words)]
+    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+    return subprocess.run(
+        command, cwd=folder, capture_output=True, text=True, env=environment, timeout=300
+    )
 
 
 def same_bits(first: Run, second: Run) -> bool:

@@ -8,16 +8,15 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 import click
 import pytest
 
 from dagf.cli import main
 from dagf.paths import ROOT as NAMED
-from dagf.study import parallel, study
-from tests.commands import dagf, fine, refused
-from tests.fixtures import PROFILE, TORCHRUN, write_photographs
+from dagf.study import parallel
+from tests.commands import fine, refused
+from tests.fixtures import PROFILE, write_photographs
 
 ROOT = Path(__file__).parents[1]
 
@@ -48,23 +47,6 @@ def test_every_help_has_an_example_that_its_options_allow(path: tuple[str, ...])
     assert f"dagf {' '.join(path)}" in fine("-h")
 
 
-def test_help_answers_at_once() -> None:
-    """Nothing slow is imported for it, neither in the group nor in a command."""
-    script = (
-        "import sys; from dagf.cli import main; main(['train', '--help'], standalone_mode=False)\n"
-    )
-    script += "print([*{'torch', 'numpy', 'pandas', 'matplotlib', 'cv2'} & set(sys.modules)])"
-    ran = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
-    assert "VARIANT" in ran.stdout
-    assert ran.stdout.endswith("[]\n")
-
-
-def test_the_package_runs_as_a_module() -> None:
-    wrong = subprocess.run([sys.executable, "-m", "dagf", "trian"], capture_output=True, text=True)
-    assert wrong.returncode == 2
-    assert "No such command 'trian'" in wrong.stderr and "Traceback" not in wrong.stderr
-
-
 @pytest.fixture(scope="module")
 def project(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
     """A project with a profile and a folder of photographs; the runs of one test serve the next."""
@@ -74,9 +56,6 @@ def project(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
     (root / "data").mkdir()
     shutil.copy(ROOT / "data" / "manifest.json", root / "data")
     (root / "tiny.yaml").write_text(json.dumps(PROFILE | {"arms": ["gem"], "seeds": [0]}))
-    frozen = PROFILE | {"backbone_training": None, "image": {"size": 32}}
-    frozen["heads"] = {"training": frozen.pop("arm_training")}
-    (root / "frozen.yaml").write_text(json.dumps(frozen))
     write_photographs(root / "photos")
     with pytest.MonkeyPatch.context() as patched:
         patched.setenv(NAMED, str(root))
@@ -112,14 +91,6 @@ def test_making_listing_and_checking_data(project: Path) -> None:
     ]  # fmt: skip
 
 
-def test_an_incomplete_data_set_is_one_line(project: Path, tmp_path: Path) -> None:
-    copy = tmp_path / "toytown-copy"
-    shutil.copytree(project / fine("data", "make", *tiny(project)).strip(), copy)
-    lost = next((copy / "train" / "jpg").iterdir())
-    lost.unlink()
-    assert "were changed since it was drawn" in refused("data", "check", copy)
-
-
 @pytest.mark.parametrize(
     ("words", "said"),
     [
@@ -130,11 +101,14 @@ def test_an_incomplete_data_set_is_one_line(project: Path, tmp_path: Path) -> No
         ("train gem --profile photographs", "name them with --benchmark"),
         ("evaluate gen --profile tiny.yaml", "did you mean 'gem'"),
         ("evaluate", "name a variant to evaluate"),
-        ("evaluate dagf --golden", "give it alone"),
+        ("evaluate gem --golden", "give it alone"),
+        ("evaluate --golden --seed 0", "give it alone"),
+        ("evaluate --golden --off-the-shelf", "give it alone"),
         ("evaluate gem --benchmark roxfrod5k", "did you mean 'roxford5k'?"),
         ("evaluate gem --benchmark ukbench --distractors r2m", "did you mean 'r1m'?"),
         ("evaluate gem --profile tiny.yaml --benchmark notebooks", "labels.csv"),
         ("data make --profile smook", "did you mean 'smoke'"),
+        ("data import photos --column picture=x", "picture=x: expected OURS=THEIRS, one of file,"),
         ("data check UKBench", "ukbench: get it with `dagf data get ukbench`"),
         ("data check notebooks", "labels.csv ([Errno 2] No such file"),
         ("report --output photos/labels.csv", "labels.csv is no folder"),
@@ -160,25 +134,6 @@ def test_train_and_evaluate(project: Path, trained: str) -> None:
     assert [f"{row['mAP']:.2f}"[:4] in table for row in rows] == [True] * len(rows)
 
 
-def test_a_folder_of_photographs(project: Path, backbone_weights: str) -> None:
-    words = ["--profile", project / "frozen.yaml", "--benchmark", project / "photos"]
-    assert fine("train", "gem", *words).startswith("run ")
-    for more in ([], ["--off-the-shelf", "--weights", backbone_weights]):
-        (row,) = json.loads(fine("evaluate", "gem", *words, *more, "--json"))
-        assert (row["setting"], row["queries"]) == ("Classic", 3)
-        assert row["mAP"] > 50  # stripes of other colours
-
-
-def test_a_stop_by_the_keyboard_is_one_line(project: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    def stop(**_: Any) -> None:
-        raise KeyboardInterrupt
-
-    monkeypatch.setattr(study, "open_study", stop)
-    result = dagf("train", "gem")
-    assert result.exit_code == 130
-    assert result.stderr == "dagf: stopped; start the same command again to go on from here\n"
-
-
 def test_what_a_terminal_cannot_show_is_escaped(project: Path) -> None:
     """An export of Latin letters alone, for instance into a pipe."""
     script = "import click\nfrom dagf.cli import main\n"
@@ -189,18 +144,6 @@ def test_what_a_terminal_cannot_show_is_escaped(project: Path) -> None:
         [sys.executable, "-c", script], capture_output=True, text=True, env=environment
     )
     assert (ran.returncode, ran.stdout, ran.stderr) == (0, "\\u5199.jpg\n", "")
-
-
-@pytest.mark.study
-def test_torchrun_trains_from_the_command_line(project: Path) -> None:
-    """The example of `dagf train --help`."""
-    command = [*TORCHRUN, "2", "-m", "dagf", "train", "gem", *tiny(project), "--seed", "9"]
-    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
-    ran = subprocess.run(command, env=environment, capture_output=True, text=True)
-    assert ran.returncode == 0, ran.stderr
-    (run,) = set(re.findall(r"run ([0-9a-f]{12}): GeM", ran.stdout))
-    record = json.loads((project / "data" / "runs" / run / "record.json").read_text())
-    assert record["processes"] == 2
 
 
 @pytest.mark.parametrize("page", ["README.md", "docs/distributed.md"])

@@ -95,19 +95,3 @@ def test_an_enlarged_benchmark_is_the_same_one(tmp_path: Path) -> None:
     assert larger.queries[0].box == (4.0, 8.0, 80.0, 120.0)
     with Image.open(larger.root / larger.database[0]) as image:
         assert image.size == (128, 128)
-
-
-def test_figures_are_told_as_they_come(capsys: pytest.CaptureFixture[str]) -> None:
-    planned = {
-        "one": lambda: [{"what": "a", "ratio": 1.25, "most": 1.1}, {"what": "b", "bytes": 3e8}],
-        "two": lambda: [{"what": "c", "times_as_fast": 1.3, "least": 1.25}],
-    }
-    assert [one["figure"] for one in bench.measure(planned)] == [
-        "1.250x",
-        "300 MB",
-        "1.30x as fast",
-    ]
-    told = capsys.readouterr()
-    assert told.out.splitlines()[0] == "              1.250x  a  (wanted: <= 1.1)"
-    assert told.out.splitlines()[2].endswith("c  (wanted: >= 1.25)")
-    assert told.err == "1 of 2: one\n2 of 2: two\n"

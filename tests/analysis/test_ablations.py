@@ -24,8 +24,7 @@ from dagf.analysis.contrasts import contrast
 from dagf.datasets.benchmark import Benchmark, Query, Setting
 from dagf.datasets.toytown import toytown_records
 from dagf.errors import UserError
-from dagf.retrieval.extract import MultiScale, benchmark_scores
-from dagf.retrieval.metrics import average_precision, evaluate, positions, positive_ranks
+from dagf.retrieval.metrics import average_precision, positions, positive_ranks
 from dagf.study.study import Study, control_of
 
 pytestmark = pytest.mark.usefixtures("one_process")
@@ -35,15 +34,6 @@ def test_heads_that_a_profile_trains_keep_the_order_asked_for(toy: Study) -> Non
     assert trained_heads(toy, ["dagf", "glam", "gem", "mac"]) == ["dagf", "gem", "mac"]
     assert trained_heads(replace(toy, profile=replace(toy.profile, heads=None)), ["dagf"]) == []
     assert trained_heads(replace(toy, training=None), ["dagf"]) == []
-
-
-def test_an_image_pyramid_of_heads_goes_through_the_images(toy: Study) -> None:
-    """Cached maps are of one size only."""
-    study = replace(toy.smaller(1), profile=replace(toy.profile, scales=(1.0, 0.5)))
-    found = study.results(study.untrained("mac", 0)).per_query
-    net = MultiScale(study.untrained("mac", 0).network(), (1.0, 0.5))
-    expected = evaluate(study.test, benchmark_scores(net, study.test, study.profile.image)[0])
-    assert np.allclose(found["AP"], expected["AP"])
 
 
 IN_BIN = Setting("in this bin", positive=("in",), junk=("out", "junk"))
@@ -80,14 +70,6 @@ def test_points_are_those_of_each_bin_judged_alone(
     found = points_by_bin(toy, positions(toy.test, scores), nuisance)
     slow = pd.DataFrame(slow_points(toy, scores, nuisance))
     pd.testing.assert_frame_equal(found, slow, check_names=False)
-
-
-def test_one_bin_with_everything_is_medium(toy: Study, monkeypatch: pytest.MonkeyPatch) -> None:
-    scores = np.random.default_rng(0).random((len(toy.test.queries), len(toy.test.database_paths)))
-    monkeypatch.setitem(BINS, "clutter", (("all", 0.0, 1.01),))  # type: ignore[index]
-    found = points_by_bin(toy, positions(toy.test, scores), "clutter")
-    medium = evaluate(toy.test, scores, [toy.test.settings[1]])
-    assert np.allclose(found["all"], 100 * medium["AP"])
 
 
 @given(st.floats(0, 1))

@@ -108,17 +108,6 @@ def test_queries_of_one_cluster_count_once() -> None:
     assert together.p == 1
 
 
-@pytest.mark.parametrize("p_joint", [0.1, 0.4, nan])
-def test_the_p_value_is_the_larger_one_and_missing_if_one_is(
-    p_joint: float, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(contrasts, "two_way", lambda *_: (Interval(1, 0, 2), p_joint))
-    apart = pd.DataFrame({0: [1.0, 2, 3], 1: [1.0, 2, 3]})
-    found = contrast_of(apart, np.arange(3), "a", "b", "Hard")
-    expected = nan if np.isnan(p_joint) else max(p_joint, 0.25)
-    assert found.p == pytest.approx(expected, nan_ok=True)
-
-
 @pytest.mark.parametrize(
     ("one", "others", "verdict"),
     [

@@ -132,12 +132,6 @@ def test_what_is_not_here_names_the_command(project: Path) -> None:
     assert "roxford5k_resnet_rsfm120k_gem.mat, gnd_roxford5k.json not in" in refused(golden())
 
 
-def test_golden_stands_alone() -> None:
-    for words in (["gem"], ["--seed", "0"], ["--profile", "smoke"], ["--off-the-shelf"]):
-        assert "give it alone" in refused(golden(*words))
-    assert "name a variant" in refused(CliRunner().invoke(main, ["evaluate"]))
-
-
 def test_no_golden_figure_is_no_pass(project: Path) -> None:
     publish(project, {})
     assert "get published.csv again" in refused(golden())

@@ -52,27 +52,6 @@ def cells(toy: Study) -> pd.DataFrame:
         return grid(toy)
 
 
-@given(MAPS)
-def test_masks_are_those_of_the_modules(maps: Maps) -> None:
-    features = torch.from_numpy(maps)
-    found = dict(
-        zip(NAMES, masks_of(features).unflatten(2, features.shape[2:]).unbind(1), strict=True)
-    )
-    assert found["none"].all()
-    assert torch.equal(found["max"].bool(), MaxMask()(features)[:, 0])
-    assert torch.equal(found["sum"].bool(), SumMask()(features)[:, 0])
-    assert masks_of(features).unique().tolist() in ([1.0], [0.0, 1.0])
-
-
-@given(MAPS, st.integers(0, 99))
-def test_random_masks_keep_as_many_cells_as_the_max_mask(maps: Maps, seed: int) -> None:
-    torch.manual_seed(seed)
-    counts = masks_of(torch.from_numpy(maps)).sum(2)
-    drawn = [place for place, name in enumerate(NAMES) if name == "random"]
-    assert len(drawn) == DRAWS >= 10
-    assert (counts[:, drawn] == counts[:, [NAMES.index("max")]]).all()
-
-
 def test_random_masks_differ_from_draw_to_draw_and_image_to_image() -> None:
     torch.manual_seed(0)
     maps = torch.zeros(2, 3, 6, 6)

@@ -34,12 +34,10 @@ from dagf.analysis.methods import (
     method_table,
     near_duplicates,
     reranking_table,
-    trained_on,
     training_sets,
     whitenings,
 )
 from dagf.datasets.benchmark import Benchmark
-from dagf.datasets.folder import training_images
 from dagf.errors import UserError
 from dagf.model.variants import VARIANTS
 from dagf.retrieval.feature_maps import FeatureMaps
@@ -345,15 +343,6 @@ def test_smaller_sets_lie_within_larger_ones(study: Study) -> None:
     assert sets[1].validation is study.training.validation
     spec = fewer(study, 1).profile.plan(heads=True).training
     assert (spec.landmarks, spec.views) == (1, 4)  # as many images in a step
-
-
-def test_another_role_has_classes_of_its_own(study: Study, folder: Path) -> None:
-    sorts = trained_on(study, *training_images(folder, "train-sorts")).training
-    assert sorts is not None
-    assert study.training is not None
-    assert sorts.files == tuple(training_images(folder, "train-sorts")[0])
-    assert sorts.labels == (0, 0, 1, 1)
-    assert sorts.id != study.training.id
 
 
 TESTED = ("Bravo-Orange-Juice", "Tropicana-Apple-Juice")

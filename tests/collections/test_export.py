@@ -139,21 +139,6 @@ def test_a_difference_leaves_what_was_there(
         assert [file.read_text() for file in tmp_path.iterdir()] == ["the earlier one"]
 
 
-def test_an_operator_that_onnx_lacks_is_named(
-    written: tuple[Run, Path, str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    run, _, _ = written
-
-    def forward(self: RetrievalNet, given: torch.Tensor) -> torch.Tensor:
-        return torch.linalg.eigvals(given[:, :, :3, :3]).real
-
-    monkeypatch.setattr(RetrievalNet, "forward", forward)
-    line = refused("export", "--run", run.id, tmp_path / "model.onnx")
-    assert f"run {run.id} (DAGF) cannot be exported: " in line
-    assert "eig" in line
-    assert not any(tmp_path.iterdir())
-
-
 def test_mistakes_are_one_line(
     written: tuple[Run, Path, str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

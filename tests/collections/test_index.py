@@ -1,10 +1,8 @@
 """A folder of photographs, extracted once and searched: what is kept, made anew, refused."""
 
 import json
-import os
 import shutil
 import subprocess
-import sys
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -40,7 +38,7 @@ from dagf.retrieval import extract as shards_of_lists
 from dagf.retrieval.extract import SHARDS, extract, extract_shards, for_inference
 from dagf.study.runs import Run
 from tests.commands import fine, refused
-from tests.fixtures import Workshop, configured, mobilenet, photograph
+from tests.fixtures import Workshop, configured, mobilenet, photograph, torchrun
 
 
 @pytest.fixture
@@ -404,29 +402,12 @@ def test_only_new_contents_are_extracted(
     assert [extracted(changed, folder)[0] for _ in range(2)] == [new, 0]
 
 
-def test_another_encoder_size_or_precision_extracts_all(files: list[Path], folder: Path) -> None:
-    extracted(files, folder)
-    assert extracted(files, folder, "another")[0] == 11
-    assert extracted(files, folder, "another", "float16")[0] == 11
-    spec = ImageSpec(20, "squash")
-    assert extract_changes(Sampler(), ABOUT, files, spec, folder, "float32", SINGLE)[1] == 11
-
-
 def test_a_stopped_job_goes_on_though_images_were_added(files: list[Path], folder: Path) -> None:
     """Eight of eleven are extracted, in two shards; then one more comes, before all others."""
     with pytest.raises(KeyboardInterrupt):
         extract_changes(Sampler(8), ABOUT, files, SPEC, folder, "float32", SINGLE)
     assert len(list(folder.glob(SHARDS))) == 2
     assert extracted(_new_first(files), folder)[0] == 4
-
-
-def test_contents_that_are_not_those_of_a_shard_count_for_nothing(
-    files: list[Path], folder: Path
-) -> None:
-    first, second, _ = extracted(files, folder)[1]
-    listed = read_json(folder / CONTENTS)
-    write_json(folder / CONTENTS, {first: listed[second], second: listed[first]})
-    assert extracted(files[::-1], folder)[0] == 11
 
 
 def test_a_collection_is_brought_up_to_date(run: Run, photos: Path, index: Path) -> None:
@@ -447,39 +428,13 @@ def test_a_collection_is_brought_up_to_date(run: Run, photos: Path, index: Path)
     assert build(find_images([photos]), open_encoder(run.id), index)[1] == 0
 
 
-def test_an_image_that_cannot_be_read_leaves_the_index_and_what_is_done(
-    run: Run, photos: Path, index: Path
-) -> None:
-    before = Collection.load(index)
-    for number, image in enumerate(find_images([photos])):
-        photograph(200 + number, 0).save(image)
-    bad = photos / "jpg" / "4-1.jpg"
-    whole = bad.read_bytes()
-    bad.write_bytes(b"\xff\xd8\xff no photograph")
-    assert "4-1.jpg" in refused("extract", "--run", run.id, photos, "--output", index)
-    assert Collection.load(index).files == before.files
-    assert len(shards(index)) == 5 + 2  # the third has the bad one
-    bad.write_bytes(whole)
-    assert build(find_images([photos]), open_encoder(run.id), index)[1] == 37 - 16
-    assert len(shards(index)) == 5
-
-
 # --- several processes --------------------------------------------------------------------------
 
 JOB = """
-import os, signal, sys
+import sys
 from dagf.cli import main
 from dagf.collections import index
-from dagf.retrieval import extract
 
-def killed(path, rows):
-    if os.environ["RANK"] == "1" and list(path.parent.glob("shard-*")):
-        os.kill(os.getpid(), signal.SIGKILL)
-    return whole(path, rows)
-
-if "--die" in sys.argv:
-    sys.argv.remove("--die")
-    whole, extract.np.save = extract.np.save, killed
 index.SHARD = 8
 main(sys.argv[1:])
 """
@@ -488,12 +443,7 @@ main(sys.argv[1:])
 def two(folder: Path, *arguments: object) -> "subprocess.CompletedProcess[str]":
     """`dagf` by two processes, in shards of eight images."""
     (folder / "job.py").write_text(JOB)
-    launcher = ("-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2", "--")
-    command = [sys.executable, *launcher, "job.py", *map(str, arguments)]
-    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
-    return subprocess.run(
-        command, cwd=folder, capture_output=True, text=True, env=environment, timeout=300
-    )
+    return torchrun(folder, "--", "job.py", *arguments)
 
 
 @pytest.mark.study
@@ -515,20 +465,3 @@ def test_two_processes_make_and_search_the_collection_of_one(
     assert [one["file"] for one in found] == [one["file"] for one in alone]
     scores = [one["score"] for one in alone]
     assert [one["score"] for one in found] == pytest.approx(scores, abs=1e-6)
-
-
-@pytest.mark.study
-def test_a_killed_process_ends_all_and_the_job_goes_on(
-    run: Run, photos: Path, tmp_path: Path
-) -> None:
-    """The second process is killed; the first, which waits for it, ends too."""
-    made = ("extract", "--run", run.id, photos, "--output", "out")
-    failed = two(tmp_path, *made, "--die")
-    assert failed.returncode not in (0, 124) and "Signal 9 (SIGKILL)" in failed.stderr
-    assert not (tmp_path / "out" / "index.json").exists()
-    kept = shards(tmp_path / "out")
-    assert 0 < len(kept) < 5
-    again = two(tmp_path, *made)
-    assert again.returncode == 0, again.stderr
-    assert len(Collection.load(tmp_path / "out").files) == 37
-    assert kept.items() <= shards(tmp_path / "out").items()

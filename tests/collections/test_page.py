@@ -13,11 +13,11 @@ from PIL import Image
 
 from dagf.collections import page as module
 from dagf.collections.index import Collection, Encoder, build, find_images, open_encoder
-from dagf.collections.page import OUTSIDE, TOP, WHOLE, in_per_cent, in_pixels, middle, render, start
+from dagf.collections.page import TOP, WHOLE, in_per_cent, in_pixels, middle, render, start
 from dagf.console import HEADLESS
 from dagf.datasets.benchmark import Box
 from dagf.errors import UserError
-from dagf.show.pictures import SIDE, address, boxed, thumbnail
+from dagf.show.pictures import SIDE
 from tests.commands import fine, refused
 from tests.fixtures import mobilenet, photograph
 
@@ -118,17 +118,6 @@ def test_a_part_in_per_cent_is_a_box_in_pixels(collection: Collection) -> None:
     assert middle(photo) == (50, 25, 150, 75)
 
 
-def test_the_results_stand_beside_the_query(collection: Collection) -> None:
-    photo, box = Path(collection.files[4]), (0, 20, 100, 100)
-    found = collection.search(photo, 4, box)
-    soup = bs4.BeautifulSoup(render(collection, photo, found, box, why=False), "html.parser")
-    query, *pictures = soup.select("img")
-    assert query["src"] == address(boxed(thumbnail(photo), box, OUTSIDE))
-    assert soup.select_one(".query figcaption").get_text() == "The query (the lit part): 4.jpg"
-    assert [one["src"] for one in pictures] == [address(thumbnail(Path(file))) for file, _ in found]
-    assert [one["title"] for one in pictures] == [file for file, _ in found]
-
-
 def test_headless_it_is_a_still_page(
     collection: Collection, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -154,30 +143,18 @@ def test_results_follow_the_controls(collection: Collection, live: None) -> None
     assert page.value.startswith(f"<p>{photo}: box (40.0, 30.0, 120.0, 30.0) has no pixel")
 
 
-def test_another_photograph_is_searched_once_as_a_whole(
-    collection: Collection, live: None, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    photo, whole, searched = Path(collection.files[1]), Collection.search, []
-    controls, page = parts(start(collection, photo, middle(photo)))
-    monkeypatch.setattr(
-        Collection, "search", lambda *given: searched.append(given[1:]) or whole(*given)
-    )
-    controls["query"].value = "town/6.jpg"
-    assert searched == [(Path(collection.files[6]), TOP, None)]
-    assert controls["across, %"].value == controls["down, %"].value == WHOLE
-    assert page.value == expected(collection, Path(collection.files[6]))
-
-
 def test_names_are_offered_and_any_file_can_be_searched(
     collection: Collection, tmp_path: Path, live: None
 ) -> None:
     own, box = tmp_path / "own.png", (0, 0, 45, 45)
     Image.new("RGB", (90, 90), "red").save(own)
-    controls, page = parts(start(collection))
+    first = Path(collection.files[0])
+    controls, page = parts(start(collection, first, middle(first)))
     query = controls["query"]
     assert query.options[:3] == ("sea/0.jpg", "sea/1.jpg", "sea/2.jpg") and len(query.options) == 9
     assert query.value == query.options[0]
-    query.value = str(own)
+    query.value = str(own)  # another photograph is searched as a whole
+    assert controls["across, %"].value == controls["down, %"].value == WHOLE
     assert page.value == expected(collection, own)
     query.value = "<castle>"
     assert page.value.startswith("<p>&lt;castle&gt; does not exist")

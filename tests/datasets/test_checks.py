@@ -111,17 +111,6 @@ def test_a_query_in_the_database_of_a_ground_truth_is_named(tmp_path: Path) -> N
         check(str(folder), tmp_path)
 
 
-def test_a_ground_truth_is_not_trained_on(
-    project: Path, profile: Callable[..., str], tmp_path: Path
-) -> None:
-    folder = with_truth(tmp_path / "mine")
-    others = write_photographs(tmp_path / "others", train_instances=5, first=20)
-    assert open_study(profile(**FOLDER), str(folder), train_on=str(others)).training is not None
-    shutil.copy(folder / "jpg" / "1-1.jpg", others / "jpg" / "22-1.jpg")
-    with pytest.raises(UserError, match=r"trained on and, as jpg/1-1\.jpg, tested on"):
-        open_study(profile(**FOLDER), str(folder), train_on=str(others))
-
-
 def test_a_copy_among_real_photographs(shared_data: Path, tmp_path: Path) -> None:
     """One photograph was published thrice: as two queries and as a database image of theirs."""
     match = r"test_hue_imperial_city_4\.jpg is a query and, as .*_8\.jpg, .*, and 1 more"

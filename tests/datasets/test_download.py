@@ -260,15 +260,6 @@ def test_a_stopped_set_goes_on(
         get(["smal"], photos, tmp_path)
 
 
-def test_the_list_says_what_is_here_and_how_large_it_is(tmp_path: Path) -> None:
-    one = DataSet(name="x", title="a set", folder="x", files=[{"file": "a", "mirrors": []}])
-    assert download.line(one, tmp_path) == f"{'x':20} not here          ?  a set"
-    (tmp_path / "x" / "jpg").mkdir(parents=True)
-    files = (one.files[0].model_copy(update={"bytes": 307200}),) * 1000
-    large = one.model_copy(update={"files": files})
-    assert download.line(large, tmp_path) == f"{'x':20} here         0.3 GB  a set"
-
-
 # Archives.
 
 MAKERS: dict[str, Callable[[Path, dict[str, bytes]], Path]] = {

@@ -95,30 +95,6 @@ def test_sixteen_bits_are_scaled_not_clipped(tmp_path: Path, value: int, expecte
         assert load_image(path).flatten().tolist() == [expected] * 12
 
 
-@pytest.mark.parametrize("suffix", [".gif", ".webp", ".png", ".tiff"])
-def test_an_animation_gives_its_first_frame(tmp_path: Path, suffix: str) -> None:
-    first, second = (Image.new("RGB", (8, 8), colour) for colour in (BLUE, RED))
-    options = {"lossless": True} if suffix == ".webp" else {}
-    path = tmp_path / f"a{suffix}"
-    save(first, path, save_all=True, append_images=[second], **options)
-    assert load_image(path)[:, 4, 4].tolist() == list(BLUE)
-
-
-@pytest.mark.parametrize("kind", ["AVIF", "HEIF"])
-def test_avif_and_heic_may_begin_alike(tmp_path: Path, kind: str) -> None:
-    path = save(quarters(80, 64), tmp_path / "a.jpg", format=kind, quality=95)
-    data = bytearray(path.read_bytes())
-    data[8:12] = b"mif1"  # the brand that both may have
-    path.write_bytes(data)
-    assert np.allclose(corners(load_image(path)), [RED, GREEN, BLUE, WHITE], atol=12)
-
-
-def test_a_thumbnail_in_a_heic_is_not_taken_for_the_photograph(tmp_path: Path) -> None:
-    path = save(smooth(512, 384), tmp_path / "a.heic", quality=90, thumbnails=[128])
-    plain = save(smooth(512, 384), tmp_path / "b.heic", quality=90)
-    assert torch.equal(load_image(path, ImageSpec(32)), load_image(plain, ImageSpec(32)))
-
-
 def encoded(image: Image.Image, kind: str) -> bytes:
     stream = io.BytesIO()
     image.save(stream, kind)
@@ -158,13 +134,6 @@ def test_broken_exif_is_ignored(tmp_path: Path, broken: bytes) -> None:
 
 
 # Crops and sizes.
-
-
-def test_a_resize_averages(tmp_path: Path) -> None:
-    stripes = np.zeros((64, 64, 3), np.uint8)
-    stripes[:, ::2] = 255
-    found = load_image(save(Image.fromarray(stripes), tmp_path / "a.png"), ImageSpec(16))
-    assert (found.int() - 128).abs().max() < 25
 
 
 def test_the_crop_comes_before_the_resize(tmp_path: Path) -> None:

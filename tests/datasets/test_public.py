@@ -23,7 +23,6 @@ from dagf.datasets.public import (
     load_whitening_split,
     open_benchmark,
     open_training_set,
-    place,
     read_manifest,
     spelled,
 )
@@ -34,7 +33,6 @@ from tests.datasets.sets import (
     OXFORD,
     PICKLE,
     REVISITED,
-    SMALL,
     mat,
     write_images,
     write_manifest,
@@ -101,18 +99,6 @@ def test_the_real_ground_truth_has_every_count(shared_data: Path, name: str) -> 
 def labels(what: str, data: Path) -> list[dict[str, list[int]]]:
     made = open_benchmark(what, data)
     return [{key: rows.tolist() for key, rows in query.labels.items()} for query in made.queries]
-
-
-@pytest.mark.parametrize("name", PUBLIC)
-def test_each_set_by_name(tmp_path: Path, name: str) -> None:
-    home = write_set(name, tmp_path)
-    made = open_benchmark(name.upper(), tmp_path)
-    assert made.name == name
-    assert made.counts | SMALL[name] == made.counts
-    assert all(path.is_file() for path in made.database_paths)
-    assert place(name, tmp_path) == home
-    assert home in folders_of(name, tmp_path)
-    assert made.fours == (name == "ukbench")
 
 
 def test_the_labels_of_oxford_and_of_its_revision(tmp_path: Path) -> None:

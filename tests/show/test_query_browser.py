@@ -1,8 +1,6 @@
 """The query browser: rankings against the study's own and a network built anew; its controls."""
 
-from collections.abc import Callable
 from dataclasses import replace
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -20,10 +18,9 @@ from dagf.retrieval.rerank import RERANKINGS
 from dagf.retrieval.search import similarities
 from dagf.show import query_browser
 from dagf.show.pictures import address, heated, thumbnail
-from dagf.show.query_browser import OWN, TOP, Explorer, View, offered, start
+from dagf.show.query_browser import OWN, TOP, Explorer, View, start
 from dagf.study.config import RunConfig
-from dagf.study.study import Study, open_study
-from tests.fixtures import FOLDER
+from dagf.study.study import Study
 
 pytestmark = pytest.mark.usefixtures("one_process")
 
@@ -51,19 +48,6 @@ def test_what_the_profile_trains_and_what_has_nothing_to_learn_is_offered(
     for name in explorer.arms:
         explorer.rank(0, View(name), "Medium")
     assert trained == []  # they are there already
-
-
-@pytest.mark.study
-def test_photographs(
-    project: Path, profile: Callable[..., str], photographs: Path, backbone_weights: str
-) -> None:
-    study = open_study(profile(**FOLDER, toytown=None), str(photographs), weights=backbone_weights)
-    explorer = Explorer(study)
-    assert [name for name in explorer.arms if "untrained" not in name] == ["gem", "dagf"]
-    run = study.run("dagf")
-    for query, (_, per_query) in enumerate(study.results(run).per_query.iterrows()):
-        assert explorer.rank(query, View("dagf"), per_query["setting"])[1] == per_query["AP"]
-    assert all("untrained" in name for name in offered(replace(study, training=None)))
 
 
 @pytest.mark.parametrize("arm", ["dagf", "dagf head", "scale-mask untrained"])

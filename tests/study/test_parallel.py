@@ -12,6 +12,7 @@ import torch
 
 from dagf.study import parallel
 from dagf.study.parallel import side_by_side
+from tests.fixtures import torchrun
 
 
 def note(folder: Path, name: str) -> None:
@@ -53,9 +54,7 @@ side_by_side(meet, "abc", "meeting")
 def test_processes_of_torchrun_do_each_job_together(tmp_path: Path) -> None:
     """In worker processes of their own each of them could be at another job."""
     (tmp_path / "job.py").write_text(SHARED)
-    words = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2", "job.py"]
-    command = [sys.executable, *words]
-    ran = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=120)
+    ran = torchrun(tmp_path, "job.py")
     assert ran.returncode == 0, ran.stderr
     met = (tmp_path / "met.txt").read_text().splitlines()
     assert met == [str([(name, 0), (name, 1)]) for name in "abc"]

@@ -16,7 +16,7 @@ from dagf.datasets.public import PUBLIC
 from dagf.errors import UserError
 from dagf.reports.freshness import plan
 from dagf.study.study import open_study
-from tests.commands import dagf, fine, refused
+from tests.commands import dagf, fine
 from tests.datasets.sets import (
     MANIFEST,
     SMALL,
@@ -171,25 +171,3 @@ def test_a_named_set_is_trained_on(
     shutil.copy(home / "jpg" / "all_souls_000001.jpg", folder / "jpg" / "20-1.jpg")
     with pytest.raises(UserError, match=r"20-1\.jpg would be trained on and, as all_souls_00000"):
         open_study(profile(**FOLDER), **about, train_on=str(folder))
-
-
-def test_the_real_corridor_is_imported_and_evaluated(
-    shared_data: Path,
-    project: Path,
-    tmp_path: Path,
-    profile: Callable[..., str],
-    backbone_weights: str,
-) -> None:
-    home = tmp_path / "corridor"
-    for part in ("query", "ref"):
-        (home / part).mkdir(parents=True)
-        for path in (shared_data / "corridor" / part).iterdir():
-            (home / part / path.name).symlink_to(path)
-    fine("data", "import", home, "--from", shared_data / "corridor" / "ground_truth.csv")
-    said = refused("data", "import", home, "--column", "picture=x")
-    assert "--column picture=x: expected OURS=THEIRS, one of file, instance" in said
-    study = open_study(profile(**FOLDER), str(home), weights=backbone_weights)
-    per_query = study.untrained_results("gem").per_query
-    assert len(per_query) == 111
-    assert per_query["AP"].between(0, 1).all()
-    assert per_query["AP"].mean() > 0.15  # a random ranking of 111 frames: about 0.08

@@ -188,13 +188,6 @@ def test_mixed_precision_keeps_whole_weights(workshop: Workshop) -> None:
     assert np.allclose(exact.curves["loss"], mixed.curves["loss"], rtol=0.05)
 
 
-def together(workshop: Workshop, config: Any, before: str = "") -> tuple[int, str, str]:
-    """Train by two processes; return status, output, errors."""
-    process = workshop.start(config, processes=2, before=before)
-    output, errors = process.communicate(timeout=120)
-    return process.returncode, output, errors
-
-
 @pytest.mark.study
 def test_two_processes_train_on_tuples_together(paired: TrainingSet, tmp_path: Path) -> None:
     """Frozen maps, so that the shares alone differ: weights and curve are those of one process.
@@ -205,8 +198,8 @@ def test_two_processes_train_on_tuples_together(paired: TrainingSet, tmp_path: P
     config = configured("gem", **TUPLES | {"mining": mining}, frozen=True)
     alone = Workshop(tmp_path / "alone", paired).train(config)
     workshop = Workshop(tmp_path / "together", paired)
-    status, _, errors = together(workshop, config)
-    assert status == 0, errors
+    ran = workshop.together(config)
+    assert ran.returncode == 0, ran.stderr
     run = workshop.store.get(config.id)
     assert run.record["processes"] == 2
     assert close(alone, run)
@@ -233,15 +226,15 @@ def test_one_of_two_processes_dies_and_the_next_start_goes_on_as_if_unbroken(
 ) -> None:
     config = configured(epochs=3)
     folder = workshop.store.folder(config)
-    status, _, errors = together(workshop, config, DIES)
-    assert status != 0
-    assert "Signal 9 (SIGKILL)" in errors  # torchrun's table: which process, and of what
+    died = workshop.together(config, DIES)
+    assert died.returncode != 0
+    assert "Signal 9 (SIGKILL)" in died.stderr  # torchrun's table: which process, and of what
     assert (folder / "state.pt").exists() and not (folder / "record.json").exists()
     unbroken = Workshop(tmp_path / "unbroken", workshop.data)
     for one in (workshop, unbroken):
-        status, output, errors = together(one, config)
-        assert status == 0, errors
-        assert output.count("trained here") == 2
+        ran = one.together(config)
+        assert ran.returncode == 0, ran.stderr
+        assert ran.stdout.count("trained here") == 2
     resumed = workshop.store.get(config.id)
     assert {path.name for path in resumed.folder.iterdir()} == FILES
     assert list(resumed.curves["epoch"]) == [1, 2, 3]
