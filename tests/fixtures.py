@@ -20,6 +20,7 @@ from safetensors.torch import load_file
 from dagf.datasets.benchmark import TrainingSet
 from dagf.datasets.folder import load_folder
 from dagf.datasets.images import ImageSpec
+from dagf.errors import UserError
 from dagf.model.backbone import BackboneSpec, make_backbone
 from dagf.model.variants import variant
 from dagf.study import parallel, study, training
@@ -53,6 +54,13 @@ torch.set_num_threads(1)
 config, data, store, cache = pickle.loads(Path(sys.argv[1]).read_bytes())
 print(training.train(config, data, store, cache).id, flush=True)
 """
+
+
+def fails(says: str, call: Callable[..., object], *given: Any, **options: Any) -> None:
+    """Check that the call is a user's mistake, and that one line says so."""
+    with pytest.raises(UserError, match=says) as caught:
+        call(*given, **options)
+    assert "\n" not in str(caught.value)
 
 
 def photograph(instance: int, view: int, size: int = 32) -> Image.Image:

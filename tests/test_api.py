@@ -11,7 +11,7 @@ import torch
 
 import dagf
 from dagf.study.runs import Run
-from tests.fixtures import mobilenet
+from tests.fixtures import fails, mobilenet
 
 HELP = "from dagf.cli import main; main(['train', '--help'], standalone_mode=False)"
 
@@ -76,5 +76,4 @@ def test_a_mistake_is_one_line(
     words: tuple[str, ...], message: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("dagf.paths.runs", lambda: tmp_path)
-    with pytest.raises(dagf.UserError, match=message):
-        dagf.load(*words)
+    fails(message, dagf.load, *words)

@@ -7,7 +7,6 @@ from pathlib import Path
 import pytest
 
 from dagf import files
-from dagf.errors import UserError
 from dagf.files import (
     atomic_folder,
     atomic_path,
@@ -18,6 +17,7 @@ from dagf.files import (
     write_json,
     write_text,
 )
+from tests.fixtures import fails
 
 
 def names(folder: Path) -> list[str]:
@@ -50,8 +50,7 @@ def test_a_full_disk_is_told_by_the_files_name(
         raise OSError(code, os.strerror(code))
 
     monkeypatch.setattr(files.os, "fsync", full)
-    with pytest.raises(UserError, match=rf"cannot write .*a\.txt: {os.strerror(code)}"):
-        write_text(path, "new")
+    fails(rf"cannot write .*a\.txt: {os.strerror(code)}", write_text, path, "new")
     assert path.read_text() == "old"
     assert names(tmp_path) == ["a.txt"]
 
@@ -119,15 +118,12 @@ def test_names_that_are_no_text_come_back(tmp_path: Path) -> None:
 def test_broken_json_names_the_file_and_the_remedy(tmp_path: Path, data: bytes) -> None:
     path = tmp_path / "a.json"
     path.write_bytes(data)
-    with pytest.raises(UserError, match=r"a\.json is not valid JSON .*; get it again"):
-        read_json(path, "get it again")
-    with pytest.raises(UserError, match=r"cannot read .*b\.json: No such file"):
-        read_json(tmp_path / "b.json")
+    fails(r"a\.json is not valid JSON .*; get it again", read_json, path, "get it again")
+    fails(r"cannot read .*b\.json: No such file", read_json, tmp_path / "b.json")
 
 
 def test_a_file_that_a_user_names(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "weights.pth").touch()
     monkeypatch.chdir(tmp_path)
     assert existing_file("weights.pth") == str(tmp_path / "weights.pth")
-    with pytest.raises(UserError, match=r"weigths\.pth is no file: check the spelling"):
-        existing_file("weigths.pth")
+    fails(r"weigths\.pth is no file: check the spelling", existing_file, "weigths.pth")

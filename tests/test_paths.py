@@ -3,7 +3,7 @@ from pathlib import Path
 import pytest
 
 from dagf import paths
-from dagf.errors import UserError
+from tests.fixtures import fails
 
 
 @pytest.fixture
@@ -35,8 +35,7 @@ def test_a_project_can_be_named(root: Path, monkeypatch: pytest.MonkeyPatch) -> 
     monkeypatch.setenv(paths.ROOT, "project")
     assert paths.root() == root
     monkeypatch.setenv(paths.ROOT, str(root / "nowhere"))
-    with pytest.raises(UserError, match=r"DAGF_ROOT names .*nowhere, which is no folder"):
-        paths.root()
+    fails(r"DAGF_ROOT names .*nowhere, which is no folder", paths.root)
 
 
 def test_elsewhere_it_lies_where_the_system_keeps_such_things(
@@ -47,5 +46,4 @@ def test_elsewhere_it_lies_where_the_system_keeps_such_things(
     monkeypatch.setattr(paths, "user_cache_path", lambda name, **_: root.parent / "cache" / name)
     assert paths.runs() == root.parent / "share" / "dagf" / "runs"
     assert paths.cache() == root.parent / "cache" / "dagf"
-    with pytest.raises(UserError, match="this needs the project's folder"):
-        paths.root()
+    fails("this needs the project's folder", paths.root)

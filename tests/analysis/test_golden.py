@@ -16,9 +16,9 @@ from dagf.analysis.tables import PUBLISHED, read_published
 from dagf.cli import main
 from dagf.datasets.benchmark import from_ground_truth
 from dagf.datasets.public import read_manifest
-from dagf.errors import UserError
 from dagf.files import read_json
 from dagf.paths import ROOT
+from tests.fixtures import fails
 
 HERE = Path(__file__).parents[2]
 SETTINGS = (  # name, positive and junk labels
@@ -188,14 +188,12 @@ def test_a_tiny_set_by_hand(tmp_path: Path) -> None:
 )
 def test_descriptors_that_are_refused(tmp_path: Path, held: dict[str, Any], says: str) -> None:
     savemat(tmp_path / "a.mat", held)
-    with pytest.raises(UserError, match=says):
-        measured(from_ground_truth("tiny", tmp_path, TINY), tmp_path / "a.mat")
+    fails(says, measured, from_ground_truth("tiny", tmp_path, TINY), tmp_path / "a.mat")
 
 
 def test_a_broken_file_is_refused(tmp_path: Path) -> None:
     (tmp_path / "b.mat").write_bytes(b"no descriptors")
-    with pytest.raises(UserError, match=r"b\.mat"):
-        measured(from_ground_truth("tiny", tmp_path, TINY), tmp_path / "b.mat")
+    fails(r"b\.mat", measured, from_ground_truth("tiny", tmp_path, TINY), tmp_path / "b.mat")
 
 
 def test_ground_truth_of_another_version_is_refused(project: Path) -> None:
@@ -203,5 +201,4 @@ def test_ground_truth_of_another_version_is_refused(project: Path) -> None:
     features = project / "data" / "features"
     (features / "gnd_roxford5k.json").unlink()
     (features / "gnd_roxford5k.json").symlink_to((features / "gnd_rparis6k.json").resolve())
-    with pytest.raises(UserError, match="another version"):
-        check_golden()
+    fails("another version", check_golden)

@@ -38,7 +38,6 @@ from dagf.analysis.methods import (
     whitenings,
 )
 from dagf.datasets.benchmark import Benchmark
-from dagf.errors import UserError
 from dagf.model.variants import VARIANTS
 from dagf.retrieval.feature_maps import FeatureMaps
 from dagf.retrieval.metrics import evaluate, mean_average_precision
@@ -47,7 +46,7 @@ from dagf.retrieval.search import similarities
 from dagf.retrieval.whitening import pca_whitening
 from dagf.study.config import RunConfig
 from dagf.study.study import Study, open_study
-from tests.fixtures import photograph, write_photographs
+from tests.fixtures import fails, photograph, write_photographs
 
 pytestmark = pytest.mark.usefixtures("one_process")
 
@@ -294,11 +293,9 @@ def test_what_decides_an_evaluation_names_it(study: Study, tmp_path: Path) -> No
 def test_nothing_to_learn_from_and_too_few_images(
     study: Study, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    with pytest.raises(UserError, match="no images of the role 'train'"):
-        gems(replace(study, training=None))
+    fails("no images of the role 'train'", gems, replace(study, training=None))
     monkeypatch.setattr(methods, "COUNTS", (1000, 2000))
-    with pytest.raises(UserError, match="too few images to re-rank: give it 1001"):
-        reranking_table(study, [])
+    fails("too few images to re-rank: give it 1001", reranking_table, study, [])
 
 
 def test_training_sets_are_those_of_the_study_and_of_other_roles(

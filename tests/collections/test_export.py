@@ -17,14 +17,13 @@ import dagf
 from dagf.collections import export
 from dagf.collections.export import impossible, smallest_side, tolerance, write_onnx
 from dagf.datasets.images import to_input
-from dagf.errors import UserError
 from dagf.files import file_sha256, write_json
 from dagf.model.backbone import BackboneSpec
 from dagf.model.network import RetrievalNet, Variant
 from dagf.model.variants import VARIANTS, variant
 from dagf.study.runs import Run, RunStore
 from tests.commands import fine, refused
-from tests.fixtures import configured
+from tests.fixtures import configured, fails
 from tests.model.test_network import stirred
 
 
@@ -152,8 +151,7 @@ def test_mistakes_are_one_line(
     monkeypatch.setattr(
         export, "find_spec", lambda name: real(name) if name != "onnxruntime" else None
     )
-    with pytest.raises(UserError, match=r"needs onnxruntime: pip install .* -e '.\[export\]'$"):
-        write_onnx(run, model)
+    fails(r"needs onnxruntime: pip install .* -e '.\[export\]'$", write_onnx, run, model)
 
 
 def test_images_are_large_enough_for_the_largest_window() -> None:

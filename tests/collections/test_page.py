@@ -16,10 +16,9 @@ from dagf.collections.index import Collection, Encoder, build, find_images, open
 from dagf.collections.page import TOP, WHOLE, in_per_cent, in_pixels, middle, render, start
 from dagf.console import HEADLESS
 from dagf.datasets.benchmark import Box
-from dagf.errors import UserError
 from dagf.show.pictures import SIDE
 from tests.commands import fine, refused
-from tests.fixtures import mobilenet, photograph
+from tests.fixtures import fails, mobilenet, photograph
 
 pytestmark = pytest.mark.usefixtures("one_process")
 ODD = """<b>"x" & 'y'.jpg"""
@@ -126,8 +125,7 @@ def test_headless_it_is_a_still_page(
     photo, box = Path(collection.files[3]), (50, 10, 150, 90)
     assert start(collection, photo, box).data == expected(collection, photo, box)
     assert start(collection).data == expected(collection, Path(collection.files[0]))
-    with pytest.raises(UserError, match=r"nowhere\.jpg does not exist"):
-        start(collection, Path("nowhere.jpg"))
+    fails(r"nowhere\.jpg does not exist", start, collection, Path("nowhere.jpg"))
 
 
 def test_results_follow_the_controls(collection: Collection, live: None) -> None:

@@ -22,6 +22,7 @@ from dagf.datasets.benchmark import (
     from_ground_truth,
 )
 from dagf.errors import UserError
+from tests.fixtures import fails
 
 ENTRY = {"bbx": [1, 2.5, 3, 4], "easy": [0], "hard": [2, 1], "junk": [3]}
 TRUTH = {"imlist": ["a", "b", "c.png", "d", "e"], "qimlist": ["p", "q"], "gnd": [ENTRY, ENTRY]}
@@ -100,8 +101,7 @@ def test_a_query_may_have_nothing_to_find_and_a_box_anywhere(
 def test_what_would_be_left_out_or_misread_is_refused(change: dict[str, Any], why: str) -> None:
     """A misspelt box, for instance, would be no box."""
     truth = {**TRUTH, "gnd": [ENTRY, {**ENTRY, **change}]}
-    with pytest.raises(UserError, match=rf"^x: .*{why}.*; mend its ground truth$"):
-        from_ground_truth("x", Path(), truth)
+    fails(rf"^x: .*{why}.*; mend its ground truth$", from_ground_truth, "x", Path(), truth)
 
 
 @pytest.mark.parametrize(
@@ -116,16 +116,14 @@ def test_what_would_be_left_out_or_misread_is_refused(change: dict[str, Any], wh
     ids=repr,
 )
 def test_a_ground_truth_of_another_form_is_refused(change: dict[str, Any], why: str) -> None:
-    with pytest.raises(UserError, match=f"^x: .*{why}"):
-        from_ground_truth("x", Path(), {**TRUTH, **change})
+    fails(f"^x: .*{why}", from_ground_truth, "x", Path(), {**TRUTH, **change})
 
 
 def test_missing_images_are_counted_and_the_first_named(tmp_path: Path) -> None:
     files = [f"{number}.jpg" for number in range(6)]
     (tmp_path / files[0]).touch()
     wrong = f"x.csv names 5 images that are not in {tmp_path}, as 1.jpg, 2.jpg, 3.jpg: mend it"
-    with pytest.raises(UserError, match=f"^{wrong}$"):
-        check_present("x.csv", tmp_path, files, "mend it")
+    fails(f"^{wrong}$", check_present, "x.csv", tmp_path, files, "mend it")
 
 
 def joined_slowly(rows: list[set[int]]) -> list[list[bool]]:

@@ -16,7 +16,7 @@ from dagf.errors import UserError
 from dagf.files import write_json
 from dagf.study.study import open_study
 from tests.datasets.sets import PICKLE, white, write_manifest, write_set
-from tests.fixtures import FOLDER, write_photographs
+from tests.fixtures import FOLDER, fails, write_photographs
 
 
 def copied(folder: Path, source: str, line: str) -> Path:
@@ -64,14 +64,12 @@ def test_a_copy_is_named(
     """
     folder = copied(tmp_path / "mine", source, line)
     if "train" in match:
-        with pytest.raises(UserError, match=match):
-            open_study(profile(**FOLDER), str(folder))
+        fails(match, open_study, profile(**FOLDER), str(folder))
     else:
         assert open_study(profile(**FOLDER), str(folder)).training is not None
         assert bool(re.search(f"Note: .*{match}", capsys.readouterr().err)) == bool(match)
     if match and line != "i1,train":
-        with pytest.raises(UserError, match=match):
-            check(str(folder), tmp_path)
+        fails(match, check, str(folder), tmp_path)
     else:
         assert check(str(folder), tmp_path)
 
@@ -107,15 +105,13 @@ def with_truth(folder: Path) -> Path:
 def test_a_query_in_the_database_of_a_ground_truth_is_named(tmp_path: Path) -> None:
     folder = with_truth(tmp_path / "mine")
     match = r"0-0\.jpg is a query and, as .*jpg/0-0\.jpg, in .* out, or label both alike"
-    with pytest.raises(UserError, match=match):
-        check(str(folder), tmp_path)
+    fails(match, check, str(folder), tmp_path)
 
 
 def test_a_copy_among_real_photographs(shared_data: Path, tmp_path: Path) -> None:
     """One photograph was published thrice: as two queries and as a database image of theirs."""
     match = r"test_hue_imperial_city_4\.jpg is a query and, as .*_8\.jpg, .*, and 1 more"
-    with pytest.raises(UserError, match=match):
-        check(str(shared_data / "landmarks"), tmp_path)
+    fails(match, check, str(shared_data / "landmarks"), tmp_path)
 
 
 @pytest.mark.parametrize("box", [[40, 0, 50, 9], [0, 32.5, 9, 40]])
@@ -124,8 +120,7 @@ def test_a_box_outside_its_image_is_named_with_the_size(tmp_path: Path, box: lis
     white(home / "jpg" / "oxford_000000.jpg", 40, 32)
     truth = {**PICKLE, "gnd": [PICKLE["gnd"][0], {**PICKLE["gnd"][1], "bbx": box}]}  # type: ignore[dict-item]
     write_json(home / "gnd_oxford5k.json", truth)
-    with pytest.raises(UserError, match=r"oxford_000000\.jpg.* 40 x 32"):
-        check("oxford5k", tmp_path)
+    fails(r"oxford_000000\.jpg.* 40 x 32", check, "oxford5k", tmp_path)
 
 
 def test_distractors_are_counted(tmp_path: Path) -> None:
@@ -146,10 +141,8 @@ def test_a_drawing_that_changed_is_named(
     Image.new("RGB", (48, 48)).save(file)
     match = f"files in {root} were changed since it was drawn: delete it and run `dagf data make`"
     for opened in (lambda: check(str(root), tmp_path), lambda: open_study(profile())):
-        with pytest.raises(UserError, match=match):
-            opened()
+        fails(match, opened)
     file.write_bytes(before)  # the same picture at another time
     assert open_study(profile()).toytown == root
     file.unlink()
-    with pytest.raises(UserError, match=match):
-        check(str(root), tmp_path)
+    fails(match, check, str(root), tmp_path)

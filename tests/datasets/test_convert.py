@@ -23,6 +23,7 @@ from dagf.datasets.public import open_benchmark
 from dagf.errors import UserError
 from dagf.retrieval.metrics import evaluate, mean_average_precision
 from tests.datasets.sets import HOLIDAYS, MANIFEST, mat, write_grocery
+from tests.fixtures import fails
 
 FILES = [
     *("castle/1.jpg", "castle/2.JPG", "castle/3.png"),
@@ -121,18 +122,14 @@ def test_what_cannot_be_leaves_nothing(
     photos: Path, tmp_path: Path, lines: list[str], columns: dict[str, str], why: str
 ) -> None:
     before = sorted(photos.rglob("*"))
-    with pytest.raises(UserError, match=why) as caught:
-        convert(photos, table(tmp_path / "x.csv", *lines), columns)
-    assert "\n" not in str(caught.value)
+    fails(why, convert, photos, table(tmp_path / "x.csv", *lines), columns)
     assert sorted(photos.rglob("*")) == before
 
 
 def test_nothing_is_replaced_unless_asked(photos: Path, tmp_path: Path) -> None:
-    with pytest.raises(UserError, match="holds no image"):
-        convert(tmp_path / "nowhere")
+    fails("holds no image", convert, tmp_path / "nowhere")
     table(photos / "labels.csv", "mine")
-    with pytest.raises(UserError, match=r"labels\.csv exists already: give --force to replace it"):
-        convert(photos)
+    fails(r"labels\.csv exists already: give --force to replace it", convert, photos)
     pairs = table(tmp_path / "x.csv", PAIR, "castle/1.jpg,castle/2.JPG")
     with pytest.raises(UserError, match=r"labels\.csv exists, and a folder has one ground truth"):
         convert(photos, pairs, force=True)
@@ -169,8 +166,7 @@ def test_any_pair_list_comes_out_as_it_went_in(photos: Path, pairs: dict[str, se
     lines = [f"{query},{' '.join(sorted(ok))}" for query, ok in pairs.items()]
     listing = table(photos / "x.csv", PAIR, *lines)
     if not any(ok - {query} for query, ok in pairs.items()):
-        with pytest.raises(UserError, match="has no query with a positive"):
-            convert(photos, listing, force=True)
+        fails("has no query with a positive", convert, photos, listing, force=True)
         return
     convert(photos, listing, force=True)
     made = load_folder(photos)
@@ -227,8 +223,7 @@ def test_a_small_copy_of_the_grocery_store(tmp_path: Path) -> None:
     sorts = ["train Anjou_001", "train Anjou_003", "test Anjou_002", "test Anjou_004"]
     assert roles["train-category"] == sorts
     (tmp_path / "dataset" / "test.txt").unlink()
-    with pytest.raises(UserError, match=r"dataset is no whole copy of .*test\.txt.*: get it again"):
-        grocery_labels(tmp_path)
+    fails(r"dataset is no whole copy of .*test\.txt.*: get it again", grocery_labels, tmp_path)
 
 
 def test_the_rows_are_those_of_the_measured_labels(shared_data: Path, tmp_path: Path) -> None:
@@ -273,8 +268,7 @@ def test_the_rows_are_those_of_the_measured_labels(shared_data: Path, tmp_path: 
     (home / "dataset" / "val.txt").write_text("")
     convert_public("grocery", home)
     match = r"grocery has 388 database \(expected 417\), 3508 ok \(expected 3761\)"
-    with pytest.raises(UserError, match=match):
-        open_benchmark("grocery", tmp_path)
+    fails(match, open_benchmark, "grocery", tmp_path)
 
 
 # Pickles.
@@ -301,8 +295,7 @@ def test_plain_data_loads_and_code_never_runs(tmp_path: Path, protocol: int) -> 
     convert_public("x", tmp_path)
     assert json.loads((tmp_path / "gnd_x.json").read_text()) == TRUTH
     path.write_bytes(pickle.dumps({**TRUTH, "x": Bomb(fired)}, protocol))
-    with pytest.raises(UserError, match=r"gnd_x\.pkl .*it asks for .*, which may run code"):
-        unpickled(path)
+    fails(r"gnd_x\.pkl .*it asks for .*, which may run code", unpickled, path)
     assert not fired.exists()
 
 
@@ -311,8 +304,7 @@ def test_plain_data_loads_and_code_never_runs(tmp_path: Path, protocol: int) -> 
 )
 def test_a_broken_pickle_is_named(tmp_path: Path, data: bytes) -> None:
     (tmp_path / "gnd_x.pkl").write_bytes(data)
-    with pytest.raises(UserError, match=r"gnd_x\.pkl is no pickle of plain data"):
-        unpickled(tmp_path / "gnd_x.pkl")
+    fails(r"gnd_x\.pkl is no pickle of plain data", unpickled, tmp_path / "gnd_x.pkl")
 
 
 @pytest.mark.parametrize("name", ["roxford5k", "rparis6k"])

@@ -20,6 +20,7 @@ from dagf.datasets.download import SOURCE, fetch, get, unpack
 from dagf.datasets.public import DataSet, RemoteFile, read_manifest
 from dagf.errors import UserError
 from tests.datasets.sets import make_tar, make_zip, serving
+from tests.fixtures import fails
 
 BODY = bytes(range(256)) * 1200
 SHA256 = hashlib.sha256(BODY).hexdigest()
@@ -160,8 +161,7 @@ def test_a_whole_part_is_verified_and_not_fetched_again(server: Behaviour, tmp_p
         if body == BODY:
             got(file, tmp_path)
         else:
-            with pytest.raises(UserError, match=r"SHA256 hash .* does not match"):
-                fetch(file, tmp_path)
+            fails(r"SHA256 hash .* does not match", fetch, file, tmp_path)
             assert not (tmp_path / "a.bin").exists()
     assert server.asked == [("/a.bin", f"bytes={len(BODY)}-")] * 2
 
@@ -236,8 +236,7 @@ def test_a_set_and_what_it_needs(
     with pytest.raises(UserError, match=r"has 5 files jpg/\* \(expected 6\): move it away"):
         get(["small"], photos, data, said.append)
     (home / "gnd_small.pkl").unlink()
-    with pytest.raises(UserError, match=r"0 files \*\.pkl \(expected some\)"):
-        get(["small"], photos, data, said.append)
+    fails(r"0 files \*\.pkl \(expected some\)", get, ["small"], photos, data, said.append)
 
 
 def test_a_stopped_set_goes_on(
@@ -248,16 +247,14 @@ def test_a_stopped_set_goes_on(
     server.files["2.tgz"] = fine[:200]
     for why in (r"2\.tgz cannot be unpacked", "cannot get gnd_small.pkl"):
         server.faults["/gnd_small.pkl"] = [404]
-        with pytest.raises(UserError, match=why):
-            get(["small"], photos, tmp_path)
+        fails(why, get, ["small"], photos, tmp_path)
         assert download.state(photos["small"], tmp_path) == "begun"
         assert not (tmp_path / "test").exists()
         server.files["2.tgz"] = fine
     get(["small"], photos, tmp_path)
     asked = [path for path, _ in server.asked]
     assert asked == ["/1.tgz", "/2.tgz", "/2.tgz", "/gnd_small.pkl", "/gnd_small.pkl"]
-    with pytest.raises(UserError, match="unknown data set 'smal': did you mean 'small'"):
-        get(["smal"], photos, tmp_path)
+    fails("unknown data set 'smal': did you mean 'small'", get, ["smal"], photos, tmp_path)
 
 
 # Archives.
@@ -316,9 +313,7 @@ def test_a_broken_archive_is_one_line_and_deleted(tmp_path: Path, name: str) -> 
     damaged = whole[:600] + b"damage" * 20 + whole[720:]
     for data in (b"<html>not found</html>", whole[:1500], *([damaged] if name != "a.tar" else [])):
         archive.write_bytes(data)
-        with pytest.raises(UserError, match=r"cannot be unpacked \(.*\): get it") as caught:
-            unpack(archive, tmp_path / "out", "(.+)")
-        assert "\n" not in str(caught.value)
+        fails(r"cannot be unpacked \(.*\): get it", unpack, archive, tmp_path / "out", "(.+)")
         assert not archive.exists()
 
 
@@ -339,5 +334,4 @@ def test_a_wrong_manifest_is_refused(tmp_path: Path, change: dict[str, Any], whe
     path.write_text(json.dumps([one]))
     assert list(read_manifest(path)) == ["x"]
     path.write_text(json.dumps([one | change]))
-    with pytest.raises(UserError, match=rf"manifest\.json is no manifest \({where}: .*: get it"):
-        read_manifest(path)
+    fails(rf"manifest\.json is no manifest \({where}: .*: get it", read_manifest, path)

@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 from dagf.datasets.benchmark import CLASSIC
 from dagf.datasets.folder import hold_out, load_folder, read_labels, training_images
 from dagf.errors import UserError
+from tests.fixtures import fails
 
 HEADER = "file,instance,role"
 GOOD = ["q1.jpg,one,query", "q2.jpg,two,query-studio", "q3.jpg,three,query", "d1.jpg,one,database"]
@@ -92,8 +93,7 @@ def test_a_wrong_file_is_named(tmp_path: Path, data: bytes | None, match: str) -
     [["a.jpg,one,query"], ["a.jpg,one,database"], ["a.jpg,one,query", "b.jpg,two,database"]],
 )
 def test_a_benchmark_needs_queries_that_find_something(tmp_path: Path, lines: list[str]) -> None:
-    with pytest.raises(UserError, match=r"labels\.csv has no query with a positive"):
-        load_folder(make(tmp_path, lines))
+    fails(r"labels\.csv has no query with a positive", load_folder, make(tmp_path, lines))
 
 
 @pytest.mark.parametrize(
@@ -111,11 +111,9 @@ def test_a_ground_truth_is_read_instead(tmp_path: Path, change: dict[str, Any], 
     path.write_text(json.dumps(truth))
     assert load_folder(tmp_path).queries[0].labels["ok"].tolist() == [0]
     path.write_text(json.dumps(truth | change))
-    with pytest.raises(UserError, match=match):
-        load_folder(tmp_path)
+    fails(match, load_folder, tmp_path)
     make(tmp_path, GOOD)
-    with pytest.raises(UserError, match=r"both labels\.csv and ground_truth\.json"):
-        load_folder(tmp_path)
+    fails(r"both labels\.csv and ground_truth\.json", load_folder, tmp_path)
 
 
 def test_training_roles(tmp_path: Path) -> None:

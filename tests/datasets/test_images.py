@@ -16,6 +16,7 @@ from dagf.datasets import images
 from dagf.datasets.benchmark import Box
 from dagf.datasets.images import ImageSpec, geometry, load_image, to_input
 from dagf.errors import UserError
+from tests.fixtures import fails
 from tests.pictures import BLUE, GREEN, RED, WHITE, close, quarters, save, smooth
 
 UNDO = {  # EXIF orientation -> how an upright picture is stored
@@ -121,8 +122,7 @@ def test_a_broken_file_is_one_line_with_name_and_remedy(tmp_path: Path, name: st
         load_image(path, ImageSpec(64))
     assert str(path) in str(caught.value)
     assert "\n" not in str(caught.value)
-    with pytest.raises(UserError, match=r"a\.jpg does not exist: check"):
-        load_image(tmp_path / "a.jpg")
+    fails(r"a\.jpg does not exist: check", load_image, tmp_path / "a.jpg")
 
 
 @pytest.mark.parametrize("broken", [b"MM\0*\0\0\0\x08\0\x05\x01\x12\0\x03", b"no header of a TIFF"])
@@ -190,8 +190,7 @@ def test_geometry(width: int, height: int, box: Box, size: int, resize_crop: boo
     spec = ImageSpec(size, resize_crop=resize_crop)
     x1, y1, x2, y2 = box
     if not (x1 < x2 and y1 < y2 and x1 < width and y1 < height and x2 > 0 and y2 > 0):
-        with pytest.raises(UserError, match="has no pixel"):
-            geometry(width, height, spec, box)
+        fails("has no pixel", geometry, width, height, spec, box)
         return
     crop, new_width, new_height = geometry(width, height, spec, box)
     left, top, right, bottom = crop
@@ -230,8 +229,7 @@ def test_what_is_planned_is_what_comes(
 def test_a_box_outside_names_the_file(tmp_path: Path) -> None:
     path = save(Image.new("RGB", (10, 10)), tmp_path / "a.png")
     for box in ((10, 0, 20, 5), (float("nan"), 0, 1, 1)):
-        with pytest.raises(UserError, match=r"a\.png: box .* has no pixel of the 10 x 10 image"):
-            load_image(path, box=box)
+        fails(r"a\.png: box .* has no pixel of the 10 x 10 image", load_image, path, box=box)
 
 
 def test_input_has_the_mean_and_deviation_of_imagenet() -> None:

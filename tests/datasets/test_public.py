@@ -38,6 +38,7 @@ from tests.datasets.sets import (
     write_manifest,
     write_set,
 )
+from tests.fixtures import fails
 from tests.training_copies import write_gldv2, write_sfm
 
 SETS = read_manifest(MANIFEST)
@@ -120,8 +121,7 @@ def test_two_sets_mixed_up(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> N
     home = write_set("roxford5k", tmp_path)
     monkeypatch.setitem(DISTRACTORS, "r1m", ("test/oxford5k", "jpg/*"))  # type: ignore[arg-type]
     match = r"6 distractors, as .*all_souls_000001\.jpg, are in roxford5k: name another set"
-    with pytest.raises(UserError, match=match):
-        open_benchmark("roxford5k", tmp_path, ["r1m"])
+    fails(match, open_benchmark, "roxford5k", tmp_path, ["r1m"])
     write_json(home / "gnd_roxford5k.json", {**REVISITED, "imlist": OXFORD})
     with pytest.raises(
         UserError, match=r"roxford5k has 7 database \(expected 6\): it is not whole"
@@ -139,22 +139,19 @@ def test_two_sets_mixed_up(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> N
 def test_what_is_not_there_or_not_known(tmp_path: Path) -> None:
     with pytest.raises(UserError, match=r"'roxfrod': did you mean 'roxford5k'.*or name a folder"):
         open_benchmark("roxfrod", tmp_path)
-    with pytest.raises(UserError, match="unknown distractor set 'r1': did you mean 'r1m'"):
-        distractor_files("r1", tmp_path)
+    fails("unknown distractor set 'r1': did you mean 'r1m'", distractor_files, "r1", tmp_path)
     with pytest.raises(UserError, match=r"rparis6k is not in .*: get it with `dagf data get rpar"):
         open_benchmark("rparis6k", tmp_path)
     with pytest.raises(UserError, match=r"unknown benchmark .*nowhere'.*or name a folder that"):
         spelled(str(tmp_path / "nowhere"))
     (tmp_path / "test" / "rparis6k").mkdir(parents=True)
-    with pytest.raises(UserError, match=r"cannot read .*gnd_rparis6k\.json"):
-        open_benchmark("rparis6k", tmp_path)
+    fails(r"cannot read .*gnd_rparis6k\.json", open_benchmark, "rparis6k", tmp_path)
 
 
 def test_distractors_of_a_public_set_or_of_a_folder(tmp_path: Path) -> None:
     home = tmp_path / "distractors" / "revisitop1m"
     for name in ("r1m", "oxford100k"):
-        with pytest.raises(UserError, match=rf"{name} has no image here: get it .*, and unpack"):
-            distractor_files(name, tmp_path)
+        fails(rf"{name} has no image here: get it .*, and unpack", distractor_files, name, tmp_path)
     write_images(home / "jpg", ["0/a1.jpg", "0/a2.jpg", "1/b1.jpg"])
     files = [home / "jpg" / name for name in ("0/a1.jpg", "0/a2.jpg", "1/b1.jpg")]
     assert distractor_files("R1M", tmp_path) == files
@@ -217,8 +214,7 @@ def test_the_whitening_split(tmp_path: Path) -> None:
     assert [file.name for file in files] == train["cids"]
     assert pairs.tolist() == list(map(list, zip(train["qidxs"], train["pidxs"], strict=True))) * 10
     (folder / f"{SFM}-whiten.json").unlink()
-    with pytest.raises(UserError, match=r"cannot read .*retrieval-SfM-120k-whiten\.json"):
-        load_whitening_split(tmp_path)
+    fails(r"cannot read .*retrieval-SfM-120k-whiten\.json", load_whitening_split, tmp_path)
 
 
 def test_gldv2(tmp_path: Path) -> None:
@@ -235,8 +231,7 @@ def test_gldv2(tmp_path: Path) -> None:
     assert load_gldv2(tmp_path, held_out=3).id != found.id
     with (tmp_path / "train_clean.csv").open("a") as stream:
         stream.write("99,0123456789abcdef\n")
-    with pytest.raises(UserError, match=r"clean\.csv names 1 .* as 0/1/2/0123456789abcdef\.jpg"):
-        load_gldv2(tmp_path, held_out=2)
+    fails(r"clean\.csv names 1 .* as 0/1/2/0123456789abcdef\.jpg", load_gldv2, tmp_path, held_out=2)
 
 
 @pytest.mark.parametrize(("name", "images"), [("sfm120k", 5 * 4 + 2 * 4), ("gldv2", 6 * 4)])

@@ -18,7 +18,6 @@ from dagf.datasets.batches import image_batches
 from dagf.datasets.benchmark import Benchmark
 from dagf.datasets.images import ImageSpec
 from dagf.distributed import Group
-from dagf.errors import UserError
 from dagf.model.backbone import BackboneSpec
 from dagf.model.network import RetrievalNet
 from dagf.model.variants import variant
@@ -33,6 +32,7 @@ from dagf.retrieval.extract import (
     for_inference,
     shard_name,
 )
+from tests.fixtures import fails
 from tests.pictures import save, smooth
 
 from .neighbourhoods import Array
@@ -213,13 +213,11 @@ def test_a_job_that_an_image_stops_goes_on_with_what_is_missing(
 ) -> None:
     good = files[12].read_bytes()
     files[12].write_bytes(good[:60])
-    with pytest.raises(UserError, match=r"cannot decode .*12\.png"):
-        made(files, tmp_path / "out")
+    fails(r"cannot decode .*12\.png", made, files, tmp_path / "out")
     before = shards(tmp_path / "out")
     assert len(before) == 2 == len(list((tmp_path / "out").iterdir()))  # no half shard
     files[12].unlink()
-    with pytest.raises(UserError, match=r"12\.png does not exist"):
-        made(files, tmp_path / "out")
+    fails(r"12\.png does not exist", made, files, tmp_path / "out")
     files[12].write_bytes(good)
     counted = Counted(Colours())
     for _ in range(2):
@@ -256,8 +254,7 @@ def test_a_broken_shard_is_named_and_made_anew(
     found = made(files, tmp_path)
     path = tmp_path / found.names[1]
     path.write_bytes(path.read_bytes()[:-20] if content == b"half" else content)
-    with pytest.raises(UserError, match=rf"{path.name} is missing or broken"):
-        ShardedDescriptors(tmp_path, found.names)
+    fails(rf"{path.name} is missing or broken", ShardedDescriptors, tmp_path, found.names)
     counted = Counted(Colours())
     made(files, tmp_path, counted)
     assert counted.seen == 5

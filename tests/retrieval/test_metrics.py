@@ -29,6 +29,7 @@ from dagf.retrieval.metrics import (
     ranks_of,
     stream_positions,
 )
+from tests.fixtures import fails
 
 from .neighbourhoods import Array, blocks_of, unit
 
@@ -170,11 +171,9 @@ def test_means_leave_out_queries_without_positives() -> None:
 @pytest.mark.parametrize("shape", [(3, 5), (2, 6), (6, 3)])
 def test_scores_of_another_benchmark_are_refused(shape: tuple[int, int]) -> None:
     wrong = "tiny has 3 queries and 6 database rows, but the scores are"
-    with pytest.raises(UserError, match=wrong):
-        positions(TINY, np.zeros(shape))
+    fails(wrong, positions, TINY, np.zeros(shape))
     queries, database = (np.ones((count, 2), np.float32) for count in shape)
-    with pytest.raises(UserError, match=wrong):
-        stream_positions(TINY, database, queries)
+    fails(wrong, stream_positions, TINY, database, queries)
 
 
 def test_positions_by_hand() -> None:

@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from dagf.errors import UserError
 from dagf.retrieval.search import search
 from dagf.retrieval.whitening import Whitened, Whitening, learned_whitening, pca_whitening
+from tests.fixtures import fails
 
 Array = NDArray[np.float64]
 EVERY = np.arange(40).reshape(20, 2)  # 20 matching pairs of 40 rows
@@ -143,14 +144,11 @@ def test_what_of_a_descriptor_leads_to_another(make: Make, first: int, second: i
 
 @both
 def test_collapsed_descriptors_are_refused(make: Make) -> None:
-    with pytest.raises(UserError, match="all descriptors are equal: the network has collapsed"):
-        make(np.tile(mixed(1), (60, 1)))
+    fails("all descriptors are equal: the network has collapsed", make, np.tile(mixed(1), (60, 1)))
 
 
 def test_too_little_to_learn_from_is_refused() -> None:
-    with pytest.raises(UserError, match="60 descriptors of 6 dimensions cannot be whitened to 7"):
-        pca_whitening(mixed(), 7)
-    with pytest.raises(UserError, match="4 descriptors of 6 dimensions cannot be whitened to 4"):
-        pca_whitening(mixed(4), 4)
+    fails("60 descriptors of 6 dimensions cannot be whitened to 7", pca_whitening, mixed(), 7)
+    fails("4 descriptors of 6 dimensions cannot be whitened to 4", pca_whitening, mixed(4), 4)
     with pytest.raises(UserError, match="5 matching pairs cannot whiten 6 dimensions: give at"):
         learned_whitening(mixed(), EVERY[:5])

@@ -10,7 +10,6 @@ from dagf.analysis.cam import look
 from dagf.analysis.grid import WINDOW_SETS
 from dagf.console import HEADLESS
 from dagf.datasets.images import load_image, to_input
-from dagf.errors import UserError
 from dagf.model.network import AttentiveHead
 from dagf.model.variants import DAGF, VARIANTS
 from dagf.retrieval.metrics import evaluate, means
@@ -21,6 +20,7 @@ from dagf.show.pictures import address, heated, thumbnail
 from dagf.show.query_browser import OWN, TOP, Explorer, View, start
 from dagf.study.config import RunConfig
 from dagf.study.study import Study
+from tests.fixtures import fails
 
 pytestmark = pytest.mark.usefixtures("one_process")
 
@@ -146,8 +146,7 @@ def test_rerankings_are_those_of_the_library(name: str, toy: Study, explorer: Ex
     ],
 )
 def test_what_does_not_exist_is_refused(toy: Study, mistake: dict[str, object], words: str) -> None:
-    with pytest.raises(UserError, match=words):
-        start(toy, **mistake)  # type: ignore[arg-type]
+    fails(words, start, toy, **mistake)
 
 
 def test_under_several_scales_windows_and_masks_stay(toy: Study) -> None:
@@ -156,8 +155,7 @@ def test_under_several_scales_windows_and_masks_stay(toy: Study) -> None:
     assert Explorer(study).rank(0, View("gem"), "Medium")[1] == pytest.approx(
         per_query[0, "Medium"]
     )
-    with pytest.raises(UserError, match="several scales"):
-        start(study, views=[View("gem", mask="sum")])
+    fails("several scales", start, study, views=[View("gem", mask="sum")])
 
 
 def test_headless_it_is_a_still_page(

@@ -22,7 +22,7 @@ from dagf.model.network import Variant
 from dagf.model.variants import VARIANTS
 from dagf.study.config import Mining, RunConfig, TrainSpec, read_fields
 from dagf.study.profile import ArmPlan, Profile, load_profile
-from tests.fixtures import PROFILE, configured
+from tests.fixtures import PROFILE, configured, fails
 
 
 def test_plain_values_become_the_dataclass() -> None:
@@ -51,9 +51,7 @@ def test_the_profiles_we_ship(name: str) -> None:
 def test_a_broken_profile_is_one_line(tmp_path: Path, text: str) -> None:
     path = tmp_path / "broken.yml"
     path.write_text(text)
-    with pytest.raises(UserError, match=r"profile .*broken\.yml") as caught:
-        load_profile(str(path))
-    assert "\n" not in str(caught.value)
+    fails(r"profile .*broken\.yml", load_profile, str(path))
 
 
 plain = st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=8)
@@ -128,8 +126,7 @@ AT_LEAST = "it should be greater than or equal to"
 def test_a_profile_that_makes_no_sense(
     profile: Callable[..., str], changes: dict[str, Any], message: str
 ) -> None:
-    with pytest.raises(UserError, match=message):
-        load_profile(profile(**changes))
+    fails(message, load_profile, profile(**changes))
 
 
 def test_cached_maps_cannot_be_shrunk() -> None:

@@ -8,12 +8,12 @@ import pandas as pd
 import pytest
 
 from dagf.datasets.images import ImageSpec
-from dagf.errors import UserError
 from dagf.retrieval.extract import benchmark_scores
 from dagf.retrieval.metrics import evaluate, positions
 from dagf.study.cache import cached_table, cached_tables, table_file
 from dagf.study.evaluation import ranked
 from dagf.study.study import Study
+from tests.fixtures import fails
 
 pytestmark = pytest.mark.usefixtures("one_process")
 
@@ -35,8 +35,7 @@ def test_a_collapsed_network_is_named_and_has_no_results(
     rows, queries = (np.full((count, 4), 0.5, np.float32) for count in counts)
     monkeypatch.setattr(Study, "descriptors", lambda self, of: (rows, queries))
     said = f"{run.id}: every image has the same descriptor, the network has collapsed"
-    with pytest.raises(UserError, match=said):
-        study.results(run)
+    fails(said, study.results, run)
     assert not study.has_results(run)
     assert len(ranked("some", toy.test, rows, queries + np.float32(1e-4)))  # differs a little
 
@@ -55,8 +54,7 @@ def test_a_table_is_made_once(tmp_path: Path) -> None:
     assert found["value"].isna().tolist() == [False, True, False]
     assert found.equals(cached_table(file, lambda: pytest.fail("it is there")))
     file.write_bytes(b"")
-    with pytest.raises(UserError, match=f"{file} is broken; delete it: it is made again"):
-        cached_table(file, lambda: made(1))
+    fails(f"{file} is broken; delete it: it is made again", cached_table, file, lambda: made(1))
 
 
 def test_tables_that_are_missing_are_made(tmp_path: Path) -> None:

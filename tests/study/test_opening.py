@@ -14,7 +14,7 @@ from dagf.retrieval.extract import benchmark_scores
 from dagf.retrieval.metrics import evaluate
 from dagf.study.config import RunConfig
 from dagf.study.study import Study, control_of, open_study
-from tests.fixtures import FOLDER, write_photographs
+from tests.fixtures import FOLDER, fails, write_photographs
 
 pytestmark = pytest.mark.usefixtures("one_process")
 
@@ -22,20 +22,15 @@ pytestmark = pytest.mark.usefixtures("one_process")
 def test_what_a_study_cannot_be(
     project: Path, profile: Callable[..., str], photographs: Path
 ) -> None:
-    with pytest.raises(UserError, match=r"nowhere\.pth is no file"):
-        open_study(profile(), weights=str(project / "nowhere.pth"))
+    fails(r"nowhere\.pth is no file", open_study, profile(), weights=str(project / "nowhere.pth"))
     with pytest.raises(UserError, match="distractors and train_on belong to a benchmark of photo"):
         open_study(profile(), train_on=str(photographs))
-    with pytest.raises(UserError, match=r"labels\.csv .*No such file"):
-        open_study(profile(), str(project))
+    fails(r"labels\.csv .*No such file", open_study, profile(), str(project))
     study = open_study(profile(), str(photographs))
-    with pytest.raises(UserError, match="did you mean 'spoc'"):
-        study.run("spok")
-    with pytest.raises(UserError, match="only Toytown has a control version"):
-        control_of(study)
+    fails("did you mean 'spoc'", study.run, "spok")
+    fails("only Toytown has a control version", control_of, study)
     for ask in (study.trials, study.train, study.evaluate, study.table):
-        with pytest.raises(UserError, match="profile tiny has no heads: nothing says"):
-            ask(heads=True)
+        fails("profile tiny has no heads: nothing says", ask, heads=True)
 
 
 def test_an_instance_is_trained_on_or_tested_on(
@@ -58,8 +53,7 @@ def test_a_folder_without_training_images(
     )
     assert study.training is None
     assert len(study.off_the_shelf_table()) == 1
-    with pytest.raises(UserError, match="mine has no images of the role 'train' to train on"):
-        study.run("gem")
+    fails("mine has no images of the role 'train' to train on", study.run, "gem")
     elsewhere = write_photographs(tmp_path / "others", train_instances=5, first=20)
     labels = elsewhere / "labels.csv"
     labels.write_text(re.sub(r",i(?=\d)", ",other", labels.read_text()))

@@ -11,12 +11,11 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from dagf.errors import UserError
 from dagf.files import write_json
 from dagf.model.backbone import BackboneSpec
 from dagf.model.network import RetrievalNet
 from dagf.study.runs import Run, RunStore, Untrained
-from tests.fixtures import Workshop, configured
+from tests.fixtures import Workshop, configured, fails
 
 
 @pytest.fixture
@@ -44,12 +43,10 @@ def test_get_takes_the_first_digits(tmp_path: Path) -> None:
     (tmp_path / "cc44").mkdir()  # not finished
     assert store.get("bb33").id == store.get("b").id == "bb33"
     assert store.get("aa1").id == "aa11"
-    with pytest.raises(UserError, match=r"found aa11, aa22$"):
-        store.get("aa")
+    fails(r"found aa11, aa22$", store.get, "aa")
     for wrong in ("cc44", ""):
         said = f"run '{wrong}': expected one finished run in {store.root}, found none"
-        with pytest.raises(UserError, match=f"{re.escape(said)}$"):
-            store.get(wrong)
+        fails(f"{re.escape(said)}$", store.get, wrong)
 
 
 def test_the_network_comes_back(finished: Run) -> None:
@@ -89,8 +86,7 @@ def test_a_pretrained_backbone_keeps_its_batch_norms_though_its_file_is_gone(
 @pytest.mark.parametrize("text", ["", "[]", '{"more": 1}'])
 def test_a_broken_configuration_is_one_line(copy: Run, text: str) -> None:
     (copy.folder / "config.json").write_text(text)
-    with pytest.raises(UserError, match=re.escape(str(copy.folder / "config.json"))):
-        copy.network()
+    fails(re.escape(str(copy.folder / "config.json")), copy.network)
 
 
 @pytest.mark.parametrize("spoil", [Path.unlink, lambda file: save_file({"x": torch.ones(1)}, file)])
@@ -98,8 +94,7 @@ def test_weights_that_are_not_those_of_the_record_are_named(
     copy: Run, spoil: Callable[[Path], object]
 ) -> None:
     spoil(copy.folder / "weights.safetensors")
-    with pytest.raises(UserError, match=r"weights\.safetensors is not what was trained: put it"):
-        copy.network()
+    fails(r"weights\.safetensors is not what was trained: put it", copy.network)
 
 
 class Code:
@@ -120,8 +115,7 @@ def test_a_broken_checkpoint_is_named_and_runs_no_code(
     whole = stopped.read_bytes()
     for content in (b"", b"no checkpoint", whole[: len(whole) // 2], code.getvalue()):
         stopped.write_bytes(content)
-        with pytest.raises(UserError, match=r"state\.pt is broken: delete it, training starts"):
-            workshop.train(config)
+        fails(r"state\.pt is broken: delete it, training starts", workshop.train, config)
     assert not Path("fired").exists()
     stopped.unlink()
     assert len(workshop.train(config).curves) == 2

@@ -11,12 +11,11 @@ from hypothesis import strategies as st
 from dagf.datasets.benchmark import Indices, TrainingSet
 from dagf.datasets.images import ImageSpec, load_image, to_input
 from dagf.distributed import Group
-from dagf.errors import UserError
 from dagf.model.network import RetrievalNet
 from dagf.study.config import TrainSpec
 from dagf.study.runs import Untrained
 from dagf.study.sampling import ImageSource, MapSource, hardest, landmark_batches, tuple_batches
-from tests.fixtures import TUPLES, Workshop, configured
+from tests.fixtures import TUPLES, Workshop, configured, fails
 
 LABELS = np.repeat(np.arange(5), [2, 3, 4, 5, 6])
 
@@ -58,8 +57,7 @@ def test_processes_share_the_landmarks_of_a_batch(epoch: int, landmarks: int, si
         for group in (Group(), *(Group(rank, size) for rank in range(size)))
     )
     if min(landmarks, 5) < size:
-        with pytest.raises(UserError, match=f"cannot be shared by {size} processes"):
-            next(shares[0])
+        fails(f"cannot be shared by {size} processes", next, shares[0])
         return
     rows, parts = next(whole).rows, [next(share) for share in shares]
     assert sorted(np.concatenate([part.rows for part in parts])) == sorted(rows)
@@ -99,10 +97,8 @@ def test_the_hardest_are_those_of_a_loop_over_the_pool(
 def test_what_cannot_be_mined_is_one_line(workshop: Workshop) -> None:
     one = np.eye(3, dtype=np.float32)
     few = "has 2 clusters beside a query's own, fewer than 3 negatives"
-    with pytest.raises(UserError, match=few):
-        hardest(one, np.zeros(3, np.int64), one, np.arange(3), 3)
-    with pytest.raises(UserError, match="has 0 query-positive pairs, fewer than the 4"):
-        workshop.train(configured(**TUPLES))
+    fails(few, hardest, one, np.zeros(3, np.int64), one, np.arange(3), 3)
+    fails("has 0 query-positive pairs, fewer than the 4", workshop.train, configured(**TUPLES))
 
 
 def network(workshop: Workshop, seed: int = 0) -> RetrievalNet:

@@ -13,7 +13,6 @@ from safetensors.torch import load_file, save_file
 
 from dagf.analysis.contrasts import summary
 from dagf.datasets.images import ImageSpec, load_image, to_input
-from dagf.errors import UserError
 from dagf.files import file_sha256, write_json
 from dagf.model.network import Variant
 from dagf.model.variants import VARIANTS
@@ -23,7 +22,7 @@ from dagf.study import parallel
 from dagf.study.config import RunConfig
 from dagf.study.runs import Run, RunStore
 from dagf.study.study import Study, open_study
-from tests.fixtures import FOLDER, TOY
+from tests.fixtures import FOLDER, TOY, fails
 
 pytestmark = pytest.mark.usefixtures("one_process")
 
@@ -137,8 +136,7 @@ def test_arms_without_parameters_are_used_as_they_are_on_the_backbone_of_each_se
             images = benchmark_scores(net, toy.test, toy.profile.image)[0]
             assert np.allclose(scores, images, atol=2e-3)
     assert not found["mac", 0].per_query["AP"].equals(found["mac", 1].per_query["AP"])
-    with pytest.raises(UserError, match="mac has nothing to train on a frozen backbone: use it"):
-        toy.run("mac", heads=True)
+    fails("mac has nothing to train on a frozen backbone: use it", toy.run, "mac", heads=True)
 
 
 def test_only_what_changed_is_trained_again(
@@ -270,8 +268,7 @@ def test_weights_are_named_by_their_content(
     kept, given = one.run("gem").weights(), torch.load(backbone_weights)
     assert all(kept[f"backbone.{key}"].equal(value) for key, value in given.items())
     copy.write_bytes(b"")
-    with pytest.raises(UserError, match=r"copy\.pth"):
-        two.untrained("gem").network()
+    fails(r"copy\.pth", two.untrained("gem").network)
 
 
 def test_off_the_shelf(
@@ -282,8 +279,7 @@ def test_off_the_shelf(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     name = profile(**FOLDER, off_the_shelf=["gem", "spoc"], seeds=[0])
-    with pytest.raises(UserError, match="no pretrained backbone"):
-        open_study(name, str(photographs)).untrained_results("gem")
+    fails("no pretrained backbone", open_study(name, str(photographs)).untrained_results, "gem")
     study = open_study(name, str(photographs), weights=backbone_weights)
     table = study.off_the_shelf_table()
     assert list(table["arm"]) == ["gem", "spoc"]
@@ -291,8 +287,7 @@ def test_off_the_shelf(
     net, found = study.untrained("gem").network(), study.untrained_results("gem").per_query["AP"]
     scores = benchmark_scores(net, study.test, study.profile.image)[0]
     assert found.mean() == pytest.approx(evaluate(study.test, scores)["AP"].mean(), abs=0.05)
-    with pytest.raises(UserError, match="dagf has an attention that must be trained first"):
-        study.untrained_results("dagf")
+    fails("dagf has an attention that must be trained first", study.untrained_results, "dagf")
     monkeypatch.setitem(VARIANTS, "gem", replace(VARIANTS["gem"], windows=(1, 2)))
     assert not study.has_results(study.untrained("gem"))  # the name is another descriptor's now
 

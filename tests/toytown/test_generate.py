@@ -12,7 +12,6 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from dagf.datasets.toytown import toytown_records
-from dagf.errors import UserError
 from dagf.toytown import generate
 from dagf.toytown.generate import (
     THRESHOLDS,
@@ -25,6 +24,7 @@ from dagf.toytown.generate import (
     make_toytown,
 )
 from dagf.toytown.scene import STREAMS, photograph
+from tests.fixtures import fails
 from tests.toytown.version import FILE, hashes
 from tests.toytown.version import SMALL as TINY
 
@@ -168,12 +168,9 @@ def test_an_interrupted_make_leaves_nothing(
 
 
 def test_values_that_cannot_be_drawn_are_explained() -> None:
-    with pytest.raises(UserError, match="size is 20 pixels"):
-        ToytownSpec(size=20)
-    with pytest.raises(UserError, match="Toytown: views is 0, expected at least 1"):
-        ToytownSpec(views=0)
-    with pytest.raises(UserError, match="distractors is -1"):
-        ToytownSpec(distractors=-1)
+    fails("size is 20 pixels", ToytownSpec, size=20)
+    fails("Toytown: views is 0, expected at least 1", ToytownSpec, views=0)
+    fails("distractors is -1", ToytownSpec, distractors=-1)
 
 
 def test_the_id_follows_every_value_and_the_version(monkeypatch: pytest.MonkeyPatch) -> None:
