@@ -25,6 +25,15 @@ def smooth(width: int, height: int) -> Image.Image:
     return Image.fromarray(np.stack([(wave * 110 + 128).astype(np.uint8) for wave in waves], 2))
 
 
+SIZES = [(32, 24), (24, 32), (40, 40), (64, 48), (16, 32)]  # under a limit of 32 two become one
+
+
+def varied(folder: Path) -> list[Path]:
+    """Write 23 pictures that all differ, of five sizes in turn."""
+    pictures = [smooth(*SIZES[number % 5]).rotate(7 * number) for number in range(23)]
+    return [save(one, folder / f"{number:02}.png") for number, one in enumerate(pictures)]
+
+
 def save(image: Image.Image, path: Path, **options: object) -> Path:
     image.save(path, **options)  # type: ignore[arg-type]
     return path

@@ -3,7 +3,6 @@
 import json
 import shutil
 import subprocess
-from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -11,6 +10,8 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
 from torch import Tensor, nn
 
 from dagf.collections import index as module
@@ -302,8 +303,7 @@ def test_extract_with_something_wrong(home: Path, run: Run, weights: Path, tmp_p
 
 # --- changes ------------------------------------------------------------------------------------
 
-SPEC = ImageSpec(16, "squash")
-ABOUT = ["some encoder", 1]
+SPEC, ELEVEN = ImageSpec(16, "squash"), "abcdefghijk"
 
 
 class Sampler(nn.Module):
@@ -321,16 +321,6 @@ class Sampler(nn.Module):
 
 
 @pytest.fixture
-def files(tmp_path: Path) -> list[Path]:
-    """Eleven photographs, all different."""
-    (tmp_path / "eleven").mkdir()
-    files = [tmp_path / "eleven" / f"{number:02}.png" for number in range(11)]
-    for number, file in enumerate(files):
-        photograph(number, 0).save(file)
-    return files
-
-
-@pytest.fixture
 def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """Where shards of four images go."""
     for made_of in (module, shards_of_lists):
@@ -338,76 +328,56 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return tmp_path / "out"
 
 
-def extracted(
-    files: list[Path], folder: Path, about: Any = ABOUT, precision: Any = "float32"
-) -> tuple[int, tuple[str, ...]]:
-    """What `extract_changes` made, and the names of all shards; its rows are those of the files."""
-    net = Sampler()
-    found, made = extract_changes(net, about, files, SPEC, folder, precision, SINGLE)
-    assert made == net.seen
-    expected = extract(net, image_batches(files, SPEC), len(files))
-    close = 1e-6 if precision == "float32" else 1e-3
-    np.testing.assert_allclose(found[:], expected, atol=close)
-    assert found.dtype == precision
-    return made, found.names
-
-
-def test_a_first_extraction_is_that_of_extract(
-    files: list[Path], folder: Path, tmp_path: Path
-) -> None:
-    made, names = extracted(files, folder)
-    other = extract_shards(Sampler(), ABOUT, files, SPEC, tmp_path / "other")
-    assert (made, names) == (11, other.names)
-    assert {path.name for path in folder.iterdir()} == {CONTENTS, *names}
-    assert extracted([*files, *files, files[3]], tmp_path / "twice")[0] == 11
-
-
-def _new_first(files: list[Path]) -> list[Path]:
-    photograph(50, 0).save(files[0].parent / "0.png")
-    return [files[0].parent / "0.png", *files]
-
-
-def _changed(files: list[Path]) -> list[Path]:
-    photograph(51, 0).save(files[5])
+def photos_of(contents: str, root: Path) -> list[Path]:
+    """A photograph a letter: equal letters are equal contents."""
+    root.mkdir(exist_ok=True)
+    files = [root / f"{place:02}.png" for place in range(len(contents))]
+    for file, letter in zip(files, contents, strict=True):
+        photograph(ord(letter), 0).save(file)
     return files
 
 
-def _moved(files: list[Path]) -> list[Path]:
-    return [file.rename(file.parent / f"moved-{file.name}") for file in files]
+def extracted(files: list[Path], folder: Path) -> tuple[int, tuple[str, ...]]:
+    """What `extract_changes` made, and the names of all shards; its rows are those of the files."""
+    net = Sampler()
+    found, made = extract_changes(net, "some encoder", files, SPEC, folder, "float32", SINGLE)
+    assert made == net.seen
+    expected = extract(net, image_batches(files, SPEC), len(files))
+    np.testing.assert_allclose(found[:], expected, atol=1e-6)
+    return made, found.names
 
 
-def _copied(files: list[Path]) -> list[Path]:
-    return [*files, Path(shutil.copy(files[2], files[2].parent / "copy.png"))]
+def test_a_first_extraction_is_that_of_extract(folder: Path, tmp_path: Path) -> None:
+    files = photos_of(ELEVEN, tmp_path / "photos")
+    made, names = extracted(files, folder)
+    other = extract_shards(Sampler(), "some encoder", files, SPEC, tmp_path / "other")
+    assert (made, names) == (11, other.names)
+    assert {path.name for path in folder.iterdir()} == {CONTENTS, *names}
 
 
-@pytest.mark.parametrize(
-    ("change", "new"),
-    [
-        (_new_first, 1),  # which moves all others by a row
-        (_changed, 1),
-        (_moved, 0),
-        (_copied, 0),
-        (lambda files: files, 0),
-        (lambda files: files[::-1], 0),
-        (lambda files: files[3:], 0),
-        (lambda files: files[:-1], 0),
-        (lambda files: _changed(_new_first(files))[:-2], 2),
-    ],
-)
+LETTERS = st.text("abcdefgh", min_size=1, max_size=11)
+
+
+@settings(max_examples=30, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(LETTERS, LETTERS, st.booleans())
 def test_only_new_contents_are_extracted(
-    files: list[Path], folder: Path, change: Callable[[list[Path]], list[Path]], new: int
+    folder: Path, tmp_path_factory: pytest.TempPathFactory, before: str, after: str, moved: bool
 ) -> None:
-    extracted(files, folder)
-    changed = change(files)
-    assert [extracted(changed, folder)[0] for _ in range(2)] == [new, 0]
+    """Whatever their names, in whatever order, and however often."""
+    root = tmp_path_factory.mktemp("contents")
+    assert extracted(photos_of(before, root / "a"), root / "out")[0] == len({*before})
+    files = photos_of(after, root / "ab"[moved])
+    made = [extracted(files, root / "out")[0] for _ in range(2)]
+    assert made == [len({*after} - {*before}), 0]
 
 
-def test_a_stopped_job_goes_on_though_images_were_added(files: list[Path], folder: Path) -> None:
+def test_a_stopped_job_goes_on_though_images_were_added(folder: Path, tmp_path: Path) -> None:
     """Eight of eleven are extracted, in two shards; then one more comes, before all others."""
+    files = photos_of(ELEVEN, tmp_path / "photos")
     with pytest.raises(KeyboardInterrupt):
-        extract_changes(Sampler(8), ABOUT, files, SPEC, folder, "float32", SINGLE)
+        extract_changes(Sampler(8), "some encoder", files, SPEC, folder, "float32", SINGLE)
     assert len(list(folder.glob(SHARDS))) == 2
-    assert extracted(_new_first(files), folder)[0] == 4
+    assert extracted(photos_of(f"z{ELEVEN}", tmp_path / "photos"), folder)[0] == 4
 
 
 def test_a_collection_is_brought_up_to_date(run: Run, photos: Path, index: Path) -> None:

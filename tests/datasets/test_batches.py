@@ -15,17 +15,14 @@ from dagf.datasets.batches import AHEAD, WAITING, decoders, image_batches, netwo
 from dagf.datasets.benchmark import Box
 from dagf.datasets.images import ImageSpec, load_image, to_input
 from dagf.errors import UserError
-from tests.pictures import save, smooth
+from tests.pictures import varied
 
 SPEC = ImageSpec(32)
-SIZES = [(32, 24), (24, 32), (40, 40), (64, 48), (16, 32)]  # the first and the fourth become one
 
 
 @pytest.fixture
 def files(tmp_path: Path) -> list[Path]:
-    """23 pictures that all differ, of four sizes in turn."""
-    pictures = [smooth(*SIZES[number % 5]).rotate(7 * number) for number in range(23)]
-    return [save(one, tmp_path / f"{number:02}.png") for number, one in enumerate(pictures)]
+    return varied(tmp_path)
 
 
 @pytest.mark.parametrize(

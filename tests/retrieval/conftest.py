@@ -10,19 +10,12 @@ from dagf.datasets.benchmark import Benchmark, Query
 from dagf.model.backbone import BackboneSpec
 from dagf.model.network import RetrievalNet
 from dagf.model.variants import variant
-from tests.pictures import quarters, save, smooth
-
-SIZES = [(32, 24), (24, 32), (40, 40), (64, 48), (16, 32)]  # the first and the fourth become one
+from tests.pictures import quarters, save, smooth, varied
 
 
 @pytest.fixture
 def files(tmp_path: Path) -> list[Path]:
-    """23 pictures that all differ, of four sizes in turn."""
-    paths = []
-    for number in range(23):
-        picture = smooth(*SIZES[number % len(SIZES)]).rotate(7 * number)
-        paths.append(save(picture, tmp_path / f"{number:02}.png"))
-    return paths
+    return varied(tmp_path)
 
 
 @pytest.fixture(scope="module")
