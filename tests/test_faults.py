@@ -180,9 +180,7 @@ def test_a_killed_job_goes_on_and_gives_what_an_unbroken_one_gives(
 
 
 @pytest.mark.parametrize("job", JOBS)
-def test_two_at_once_end_well_and_with_one_result(
-    works: dict[str, Work], tmp_path: Path, job: str
-) -> None:
+def test_two_at_once_have_one_result(works: dict[str, Work], tmp_path: Path, job: str) -> None:
     work = works[job]
     folder = work.begin(tmp_path / "both")
     ended = run(work.order(folder), work.order(folder))
@@ -193,9 +191,7 @@ def test_two_at_once_end_well_and_with_one_result(
 
 
 @pytest.mark.parametrize("job", JOBS)
-def test_a_file_that_may_not_grow_is_one_line_and_with_room_the_job_goes_on(
-    works: dict[str, Work], tmp_path: Path, job: str
-) -> None:
+def test_a_full_disk_is_one_line(works: dict[str, Work], tmp_path: Path, job: str) -> None:
     """As on a full disk: the work ends in the middle of a file."""
     work = works[job]
     folder = work.begin(tmp_path / "limited")

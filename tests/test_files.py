@@ -40,9 +40,7 @@ def test_a_written_file_replaces_the_old_one_whole_or_not_at_all(tmp_path: Path)
 
 
 @pytest.mark.parametrize("code", [errno.ENOSPC, errno.EROFS, errno.EDQUOT])
-def test_a_full_disk_is_told_by_the_files_name(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, code: int
-) -> None:
+def test_a_full_disk_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, code: int) -> None:
     path = tmp_path / "a.txt"
     write_text(path, "old")
 

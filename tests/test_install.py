@@ -40,9 +40,7 @@ def program(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return python.with_name("dagf")
 
 
-def test_every_command_on_own_photographs_works_anywhere(
-    program: Path, tmp_path: Path, backbone_weights: str
-) -> None:
+def test_every_command_works_anywhere(program: Path, tmp_path: Path, backbone_weights: str) -> None:
     here, home = tmp_path / "empty", tmp_path / "home"
     photos, weights = write_photographs(tmp_path / "photos"), mobilenet(tmp_path / "net.pth", 5)
     profile = tmp_path / "tiny.yaml"

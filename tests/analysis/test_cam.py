@@ -106,9 +106,7 @@ def test_the_cells_of_a_picture_by_hand(arm: str, photographs: Path) -> None:
 
 
 @pytest.mark.parametrize("arm", ["rmac", "netvlad"])
-def test_a_pooling_that_normalises_its_parts_tells_nothing_of_cells(
-    arm: str, photographs: Path
-) -> None:
+def test_poolings_that_normalise_parts_tell_nothing_of_cells(arm: str, photographs: Path) -> None:
     net = RetrievalNet(BackboneSpec(), variant(arm)).eval()
     one, other = (look(net, photographs / "jpg" / name, SPEC) for name in ("4-0.jpg", "4-1.jpg"))
     assert contributions(net, one, other.descriptor) is None

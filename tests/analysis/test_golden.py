@@ -119,9 +119,7 @@ def test_no_golden_figure_is_no_pass(project: Path) -> None:
     assert "get published.csv again" in refused(*GOLDEN)
 
 
-def test_the_published_golden_figures_are_those_of_the_readme(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_golden_figures_are_the_published(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Typed again from protocols.md's line: mAP, then mP@1, 5 and 10."""
     figures = {
         ("ROxford5k", "Easy"): (84.81, 97.06, 92.06, 86.49),

@@ -82,9 +82,7 @@ def slow_auc(plane: NDArray[np.float32], mask: NDArray[np.bool_]) -> float:
 
 
 @given(PLANES, MASKS)
-def test_auc_is_the_share_of_pairs_in_order(
-    plane: NDArray[np.float32], mask: NDArray[np.bool_]
-) -> None:
+def test_auc_is_the_share_of_pairs(plane: NDArray[np.float32], mask: NDArray[np.bool_]) -> None:
     if mask.all() or not mask.any():
         assert np.isnan(pixel_auc(plane, mask))
         return
@@ -135,9 +133,7 @@ def test_centre_prior_by_hand() -> None:
     assert np.array_equal(prior, prior[::-1, ::-1])
 
 
-def test_maps_are_what_the_network_computed(
-    net: RetrievalNet, images: Tensor, targets: list[CamTarget]
-) -> None:
+def test_maps_are_the_networks(net: RetrievalNet, images: Tensor, targets: list[CamTarget]) -> None:
     images = enlarged(images, (64, 96))
     maps = maps_of(net, images, targets, [3, 8, 3])
     assert list(maps) == NAMES
@@ -237,9 +233,7 @@ def test_summaries_by_hand() -> None:
 
 
 @pytest.mark.study
-def test_localisation_on_toytown(
-    project: Path, profile: Callable[..., str], net: RetrievalNet
-) -> None:
+def test_localisation(project: Path, profile: Callable[..., str], net: RetrievalNet) -> None:
     study = open_study(profile())
     frame = localisation(study, of(net))
     assert len(frame) == 8 * len(NAMES)

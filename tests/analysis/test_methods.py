@@ -192,9 +192,7 @@ def whitened_by_hand(study: Study, arm: str, seed: int, size: int) -> float:
     return 100 * evaluate(study.test, scores, [study.test.middle])["AP"].mean()
 
 
-def test_whitening_is_learned_on_training_images_under_each_head(
-    toy: Study, trained: list[RunConfig]
-) -> None:
+def test_whitening_is_learned_on_training_images(toy: Study, trained: list[RunConfig]) -> None:
     assert toy.training is not None
     most = len(toy.training.files) - 1
     heads = heads_of(toy, ("channel", "mac"), trained=True)
@@ -290,17 +288,13 @@ def test_what_decides_an_evaluation_names_it(study: Study, tmp_path: Path) -> No
         assert len(files(one, **changes)) == count
 
 
-def test_nothing_to_learn_from_and_too_few_images(
-    study: Study, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_nothing_to_learn_from_and_too_few(study: Study, monkeypatch: pytest.MonkeyPatch) -> None:
     fails("no images of the role 'train'", gems, replace(study, training=None))
     monkeypatch.setattr(methods, "COUNTS", (1000, 2000))
     fails("too few images to re-rank: give it 1001", reranking_table, study, [])
 
 
-def test_training_sets_are_those_of_the_study_and_of_other_roles(
-    study: Study, folder: Path
-) -> None:
+def test_training_sets_of_the_study_and_of_other_roles(study: Study, folder: Path) -> None:
     table = training_sets(study, folder)
     chosen = gems(study)[1]
     assert list(table["method"][:2]) == ["GeM, untrained", f"chosen GeM: {chosen.name}"]

@@ -154,9 +154,7 @@ def test_looks_by_hand(monkeypatch: pytest.MonkeyPatch) -> None:
     assert energy.queries == 2
 
 
-def test_the_gain_beyond_the_control_is_paired_by_query_and_seed(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
+def test_the_gain_beyond_the_control_is_paired(monkeypatch: pytest.MonkeyPatch) -> None:
     study: Any = Pretended(dagf=[[0.7, 0.6], [0.6, 0.6]])  # over 0.5
     still: Any = Pretended(dagf=[[0.6, 0.6], [0.6, 0.5]])
     monkeypatch.setattr(registered, "control_of", {study: still}.get)
@@ -258,9 +256,7 @@ def test_all_is_supported_where_all_is_above(claims: Claims) -> None:
     ],
 )  # fmt: skip
 @pytest.mark.parametrize("other", [NOTHING, found(-2.0), found(9.0, margin=12.0)])
-def test_a_claim_needs_each_of_its_contrasts_and_no_other(
-    claims: Claims, name: str, row: str, other: Contrast
-) -> None:
+def test_a_claim_needs_its_contrasts(claims: Claims, name: str, row: str, other: Contrast) -> None:
     assert unsupported(claims({name: other})) == {row}
 
 

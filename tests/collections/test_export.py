@@ -69,9 +69,7 @@ def check_equal(run: Run, path: Path) -> None:
         np.testing.assert_allclose(np.linalg.norm(found, axis=1), 1, atol=1e-4)
 
 
-def test_a_run_is_written_equals_its_network_and_says_what_it_is(
-    written: tuple[Run, Path, str],
-) -> None:
+def test_a_file_equals_its_network_and_says_what_it_is(written: tuple[Run, Path, str]) -> None:
     run, path, said = written
     shape = "images (batch, 3, height, width) from 32 pixels a side on -> descriptors (batch, 128)"
     assert said.startswith(f"{path}: {shape}")

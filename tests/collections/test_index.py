@@ -121,9 +121,7 @@ def test_an_approximate_search_builds_its_index_once(
     assert "other-1.jpg" not in fine(*told, "--top", 99)
 
 
-def test_a_whitened_search_compares_what_sets_images_apart(
-    home: Path, run: Run, index: Path
-) -> None:
+def test_a_whitened_search_compares_what_is_not_common(home: Path, run: Run, index: Path) -> None:
     """As by hand: the cosine of centred descriptors in the span of the collection's own."""
     query = home / "photos" / "jpg" / "5-0.jpg"
     told = ("search", query, "--index", index, "--top", 37, "--json")
@@ -180,9 +178,7 @@ def test_images_are_found_in_folders_and_among_files(photos: Path) -> None:
     assert found == [photos / "deep" / "er" / "A.PNG", photos / "jpg" / "1-0.jpg"]
 
 
-def test_images_are_opened_by_their_title_and_encoder(
-    photos: Path, run: Run, weights: Path
-) -> None:
+def test_images_are_opened_by_title_and_encoder(photos: Path, run: Run, weights: Path) -> None:
     files = find_images([photos / "jpg" / "1-0.jpg", photos / "jpg" / "2-0.jpg"])
     trained, own = open_images("some", files, run.id), open_images("some", files, "", str(weights))
     assert trained.files == own.files == tuple(map(str, files))
@@ -240,9 +236,7 @@ def test_weights_that_changed_are_named(photos: Path, tmp_path: Path) -> None:
     assert f"{file} is no file" in refused("search", query, "--index", tmp_path / "out")
 
 
-def test_weights_that_give_no_numbers_are_named(
-    photos: Path, weights: Path, tmp_path: Path
-) -> None:
+def test_weights_that_give_no_number_are_named(photos: Path, weights: Path, tmp_path: Path) -> None:
     files, out = sorted((photos / "jpg").glob("5-*.jpg")), tmp_path / "out"
     fine("extract", *files, "--weights", weights, "--output", out)
     before = (out / "index.json").read_bytes()
@@ -347,7 +341,7 @@ def extracted(files: list[Path], folder: Path) -> tuple[int, tuple[str, ...]]:
     return made, found.names
 
 
-def test_a_first_extraction_is_that_of_extract(folder: Path, tmp_path: Path) -> None:
+def test_a_first_extraction_is_the_plain_one(folder: Path, tmp_path: Path) -> None:
     files = photos_of(ELEVEN, tmp_path / "photos")
     made, names = extracted(files, folder)
     other = extract_shards(Sampler(), "some encoder", files, SPEC, tmp_path / "other")
@@ -417,9 +411,7 @@ def two(folder: Path, *arguments: object) -> "subprocess.CompletedProcess[str]":
 
 
 @pytest.mark.study
-def test_two_processes_make_and_search_the_collection_of_one(
-    home: Path, run: Run, index: Path, tmp_path: Path
-) -> None:
+def test_two_processes_do_what_one_does(home: Path, run: Run, index: Path, tmp_path: Path) -> None:
     made = ("extract", "--run", run.id, home / "photos", "--output", "two.index")
     ran = two(tmp_path, *made)
     assert ran.returncode == 0, ran.stderr

@@ -96,9 +96,7 @@ def test_a_file_is_written_over_nothing_else(collection: Collection, tmp_path: P
     assert f"{gone.name} does not exist" in said and not page.exists()
 
 
-def test_a_network_is_loaded_once_for_many_searches(
-    collection: Collection, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_network_is_loaded_once(collection: Collection, monkeypatch: pytest.MonkeyPatch) -> None:
     loaded, whole = [], Encoder.network
     monkeypatch.setattr(Encoder, "network", lambda self: loaded.append(self) or whole(self))
     known, query = Collection.load(collection.descriptors.folder), Path(collection.files[0])
@@ -141,9 +139,7 @@ def test_results_follow_the_controls(collection: Collection, live: None) -> None
     assert page.value.startswith(f"<p>{photo}: box (40.0, 30.0, 120.0, 30.0) has no pixel")
 
 
-def test_names_are_offered_and_any_file_can_be_searched(
-    collection: Collection, tmp_path: Path, live: None
-) -> None:
+def test_any_file_can_be_searched(collection: Collection, tmp_path: Path, live: None) -> None:
     own, box = tmp_path / "own.png", (0, 0, 45, 45)
     Image.new("RGB", (90, 90), "red").save(own)
     first = Path(collection.files[0])

@@ -28,9 +28,7 @@ def files(tmp_path: Path) -> list[Path]:
 @pytest.mark.parametrize(
     ("batch", "cropped"), [(1, False), (2, False), (4, False), (64, False), (3, True)]
 )
-def test_every_file_comes_once_in_batches_of_one_size(
-    files: list[Path], batch: int, cropped: bool
-) -> None:
+def test_every_file_comes_once_in_its_size(files: list[Path], batch: int, cropped: bool) -> None:
     seen: dict[int, Tensor] = {}
     boxes: list[Box | None] = [(1, 2, 13, 15) if cropped and row % 2 else None for row in range(23)]
     short: list[tuple[int, ...]] = []

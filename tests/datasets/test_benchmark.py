@@ -68,9 +68,7 @@ def test_a_ground_truth_becomes_a_benchmark(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("entry", [{"easy": [], "hard": [], "junk": []}, {"ok": []}])
 @pytest.mark.parametrize("box", [(0, 3, 2, 5), (-1, -1, 1, 1), None])
-def test_a_query_may_have_nothing_to_find_and_a_box_anywhere(
-    entry: dict[str, Any], box: Any
-) -> None:
+def test_a_query_may_have_no_positives_and_any_box(entry: dict[str, Any], box: Any) -> None:
     """As some of the Revisited sets: what counts is that the key is there."""
     entry = {**entry, "bbx": box and [*box]}
     made = from_ground_truth("x", Path(), {"imlist": ["a"], "qimlist": ["q"], "gnd": [entry]})

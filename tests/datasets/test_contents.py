@@ -37,9 +37,7 @@ def test_files_of_one_size_that_change_places_are_noticed(folder: Path, tmp_path
     assert remembered(tmp_path).sha256(one) == sha256(b"two").hexdigest()
 
 
-def test_a_file_that_did_not_change_is_not_read_again(
-    folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_file_is_read_once(folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     read, whole = list[str](), contents.file_sha256
 
     def counted(path: Path) -> str:

@@ -107,9 +107,7 @@ def test_a_fresh_network_equals_one_without_attention(reading: str, activation: 
 
 @pytest.mark.parametrize("alive", [0, 1])
 @pytest.mark.parametrize(("reading", "activation"), PAIRS)
-def test_dead_channels_cells_and_maps_give_no_broken_gradient(
-    reading: str, activation: str, alive: int
-) -> None:
+def test_dead_channels_cells_and_maps_are_fine(reading: str, activation: str, alive: int) -> None:
     features = (alive * some_map(2, 16, 3, 4).float()).requires_grad_()
     module = moved(SpatialAttention(16, reading, activation)).float()
     weights = module(features)

@@ -178,9 +178,7 @@ def test_glam_starts_with_equal_parts_and_can_be_none() -> None:
 
 @pytest.mark.parametrize(("size", "channels"), [((5, 7), 4), ((2, 3), 96), ((1, 1), 32)])
 @pytest.mark.parametrize("name", BASELINES)
-def test_the_shape_stays_and_images_do_not_see_each_other(
-    name: str, size: tuple[int, int], channels: int
-) -> None:
+def test_images_do_not_see_each_other(name: str, size: tuple[int, int], channels: int) -> None:
     module, features = made(name, channels), some_map(3, channels, *size)
     found = module(features)
     assert found.shape == features.shape

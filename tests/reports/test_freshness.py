@@ -86,9 +86,7 @@ def test_what_makes_which_reports_stale(
     assert all(reason == f"changed: {part}" for reason in found.values())
 
 
-def test_a_report_is_stale_by_the_code_that_it_imports(
-    root: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_report_is_stale_by_imported_code(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     stale({})
     stale({})
     whole = freshness.code_hash

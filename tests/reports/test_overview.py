@@ -84,9 +84,7 @@ def test_the_claims_are_shown_with_their_contrasts(records: Records) -> None:
     assert soup(records.claims()).select_one("tbody th")["rowspan"] == "4"  # type: ignore[index]
 
 
-def test_the_notebook_counts_the_claims_and_shows_what_speaks_against_them(
-    records: Records,
-) -> None:
+def test_the_notebook_counts_the_claims_and_what_speaks_against_them(records: Records) -> None:
     notebook = read_json(Path(__file__).parents[2] / "notebooks" / "00_overview.ipynb")
     shown, names = [], {"records": records, "html": html}
     for cell in notebook["cells"]:
@@ -142,9 +140,7 @@ def test_measurements_on_photographs_are_kept(records: Records) -> None:
     assert "Curves" not in text and shown.select_one('a[href="photographs/town.curves.json"]')
 
 
-def test_a_part_of_the_records_is_shown_too(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_part_of_the_records_is_shown(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv(ROOT, str(tmp_path))
     empty = Records(output_for("smoke", "/photos/town"))
     shown = [

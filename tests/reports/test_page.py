@@ -96,9 +96,7 @@ def soup(executed: Path) -> bs4.BeautifulSoup:
     return bs4.BeautifulSoup(render(executed)[0], "html.parser")
 
 
-def test_a_page_loads_nothing_and_browsers_are_told_to_run_our_script_alone(
-    soup: bs4.BeautifulSoup,
-) -> None:
+def test_a_page_loads_nothing_and_runs_our_script_alone(soup: bs4.BeautifulSoup) -> None:
     assert [script.get_text() for script in soup.select("script")] == [OURS]
     assert all(str(element["src"]).startswith("data:") for element in soup.select("[src]"))
     assert not re.search(r"https?://|@import|url\(", str(soup))

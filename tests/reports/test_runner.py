@@ -90,9 +90,7 @@ def test_a_second_run_runs_nothing_and_if_it_must_it_gives_the_same_bytes(
 
 
 @pytest.mark.study
-def test_a_failing_cell_is_named_and_loses_no_other_report(
-    project: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_a_failing_cell_is_named(project: Path, capsys: pytest.CaptureFixture[str]) -> None:
     write_notebook(project / "notebooks" / "01_data_and_protocol.ipynb", "1")
     write_notebook(project / "notebooks" / "02_training.ipynb", "a = 1", "b = a / 0\nnever = 1")
     before = reports(project)
@@ -116,9 +114,7 @@ def test_a_failing_cell_is_named_and_loses_no_other_report(
         ("from dagf.errors import UserError\nraise UserError('a.jpg is cut off')", "a.jpg is cut"),
     ],
 )
-def test_a_kill_or_a_mistake_is_told_and_changes_nothing(
-    project: Path, fault: str, words: str
-) -> None:
+def test_a_kill_or_a_mistake_changes_nothing(project: Path, fault: str, words: str) -> None:
     write_notebook(project / "notebooks" / "02_training.ipynb", FIRST, fault)
     (project / "notebooks" / "00_overview.ipynb").unlink()  # there need not be one
     before = reports(project)

@@ -56,9 +56,7 @@ def test_a_flat_index_is_the_exact_search(rows: Array) -> None:
     np.testing.assert_allclose(scores, expected[0], atol=1e-6)
 
 
-def test_ivf_pq_finds_most_neighbours_and_exact_scores_find_more(
-    rows: Array, index: Index, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_exact_scores_find_more(rows: Array, index: Index, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(ann, "SHORTLIST", 100)
     queries = rows[::80]
     expected = search(rows, queries, 10)
@@ -70,9 +68,7 @@ def test_ivf_pq_finds_most_neighbours_and_exact_scores_find_more(
         assert np.all(np.diff(scores) <= 0)
 
 
-def test_reading_every_list_and_scoring_every_row_is_exact(
-    rows: Array, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_reading_and_scoring_all_is_exact(rows: Array, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(ann, "SHORTLIST", 4000)
     found = small(rows, probed=1).search(rows[:30], 5, rows)[1]
     assert np.array_equal(found, search(rows, rows[:30], 5)[1])

@@ -208,9 +208,7 @@ def test_shards_hold_what_one_array_would(
 # --- what is kept, and what is made anew --------------------------------------------------
 
 
-def test_a_job_that_an_image_stops_goes_on_with_what_is_missing(
-    files: list[Path], whole: Array, tmp_path: Path
-) -> None:
+def test_a_job_that_an_image_stops_goes_on(files: list[Path], whole: Array, tmp_path: Path) -> None:
     good = files[12].read_bytes()
     files[12].write_bytes(good[:60])
     fails(r"cannot decode .*12\.png", made, files, tmp_path / "out")
@@ -248,9 +246,7 @@ def test_a_name_holds_all_that_decides_a_shard() -> None:
 
 
 @pytest.mark.parametrize("content", [b"", b"no array", b"half"])
-def test_a_broken_shard_is_named_and_made_anew(
-    files: list[Path], tmp_path: Path, content: bytes
-) -> None:
+def test_a_broken_shard_is_named(files: list[Path], tmp_path: Path, content: bytes) -> None:
     found = made(files, tmp_path)
     path = tmp_path / found.names[1]
     path.write_bytes(path.read_bytes()[:-20] if content == b"half" else content)
@@ -283,9 +279,7 @@ some = st.lists(st.integers(0, 16), max_size=30).map(lambda rows: np.array(rows,
 
 
 @given(st.builds(slice, numbers, numbers, st.none()) | some)
-def test_slices_and_rows_are_those_of_an_array(
-    table: tuple[ShardedDescriptors, Any], rows: Any
-) -> None:
+def test_slices_and_rows_are_an_arrays(table: tuple[ShardedDescriptors, Any], rows: Any) -> None:
     found = table[0][rows]
     np.testing.assert_array_equal(found, table[1][rows])
     assert found.dtype == table[1].dtype

@@ -32,9 +32,7 @@ def test_cached_maps_give_the_same_descriptors_and_are_made_once(
     np.testing.assert_allclose(found, expected, atol=1e-3)
 
 
-def test_a_failure_leaves_no_half_cache(
-    files: list[Path], net: RetrievalNet, tmp_path: Path
-) -> None:
+def test_a_failure_leaves_no_half(files: list[Path], net: RetrievalNet, tmp_path: Path) -> None:
     files[20].write_bytes(b"broken")
     folder = tmp_path / "cache" / "a"
     with pytest.raises(UserError, match=r"20\.png"):
@@ -73,9 +71,7 @@ def test_rows_are_taken_in_the_order_asked_for(files: list[Path], tmp_path: Path
         torch.testing.assert_close(feature_map, expected, rtol=1e-3, atol=1e-4)
 
 
-def test_cached_benchmarks_score_alike(
-    benchmark: Benchmark, net: RetrievalNet, tmp_path: Path
-) -> None:
+def test_cached_benchmarks(benchmark: Benchmark, net: RetrievalNet, tmp_path: Path) -> None:
     backbone = Counted(net.backbone)
 
     def make() -> BenchmarkMaps:

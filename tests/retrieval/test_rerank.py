@@ -178,9 +178,7 @@ def test_k_reciprocal_is_the_jaccard_of_dense_encodings(seed: int, k: int, lam: 
 
 @FEW
 @given(SEEDS, st.integers(1, 40), st.integers(0, 9), st.sampled_from([0.0, 0.15, 1.0]))
-def test_superglobal_ranks_the_top_anew_and_leaves_the_rest(
-    seed: int, top: int, k: int, beta: float
-) -> None:
+def test_superglobal_ranks_the_top_anew(seed: int, top: int, k: int, beta: float) -> None:
     database, queries = sets(seed)
     k = min(k, top - 1)
     with constants(BETA=beta, TOP=top):

@@ -35,9 +35,7 @@ def live(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv(HEADLESS, raising=False)
 
 
-def test_what_the_profile_trains_and_what_has_nothing_to_learn_is_offered(
-    toy: Study, explorer: Explorer, trained: list[RunConfig]
-) -> None:
+def test_what_is_offered(toy: Study, explorer: Explorer, trained: list[RunConfig]) -> None:
     heads = {f"{arm} head" for arm in toy.profile.plan(heads=True).arms if VARIANTS[arm].trainable}
     plain = {f"{arm} untrained" for arm, made_of in VARIANTS.items() if not made_of.attentive}
     assert set(explorer.arms) == {"gem", "dagf"} | heads | plain
@@ -82,9 +80,7 @@ def test_results_are_ranked_and_framed(setting: str, toy: Study, explorer: Explo
 @pytest.mark.parametrize(
     ("windows", "mask"), [("average 1, 2", OWN), (OWN, "none"), ("max 3", "sum")]
 )
-def test_other_windows_and_masks_keep_what_was_learned(
-    windows: str, mask: str, toy: Study, explorer: Explorer
-) -> None:
+def test_other_windows_and_masks(windows: str, mask: str, toy: Study, explorer: Explorer) -> None:
     run = toy.run("dagf", heads=True)
     kind, sizes = (DAGF.window_kind, DAGF.windows) if windows == OWN else WINDOW_SETS[windows]
     made_of = replace(run.config.variant, windows=sizes, window_kind=kind)
@@ -105,9 +101,7 @@ def test_other_windows_and_masks_keep_what_was_learned(
     assert changed["score"].tolist() != plain["score"].tolist() and same.equals(plain)
 
 
-def test_the_maps_of_an_arm_that_was_trained_whole_are_of_its_own_backbone(
-    toy: Study, explorer: Explorer
-) -> None:
+def test_maps_of_an_arm_are_of_its_own_backbone(toy: Study, explorer: Explorer) -> None:
     run = toy.run("dagf")
     net = run.network()
     head = AttentiveHead(net.channels, replace(run.config.variant, mask="none"))
@@ -187,9 +181,7 @@ def test_a_query_without_positives_has_no_ap(toy: Study) -> None:
 
 
 @pytest.mark.parametrize("arm", ["dagf", "gem untrained"])
-def test_where_the_network_looks_lies_over_the_pictures(
-    arm: str, toy: Study, explorer: Explorer
-) -> None:
+def test_where_a_network_looks_lies_over_pictures(arm: str, toy: Study, explorer: Explorer) -> None:
     html = explorer.page([View(arm)], 0, "Medium", attention=True)
     assert html.count("<img") == html.count("under a heat map") == 1 + TOP
     query, net = toy.test.queries[0], explorer.arms[arm].network()

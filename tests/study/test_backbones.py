@@ -37,9 +37,7 @@ def plan(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return file
 
 
-def test_backbones_are_kept_and_repeat_to_the_bit(
-    plan: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_backbones_repeat(plan: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     made = backbones.make_backbones()
     assert backbones.kept_backbones() == dict(zip((0, 3), made, strict=True))
     assert backbones.kept_backbone(3).record["seed"] == 3

@@ -33,9 +33,7 @@ def test_what_a_study_cannot_be(
         fails("profile tiny has no heads: nothing says", ask, heads=True)
 
 
-def test_an_instance_is_trained_on_or_tested_on(
-    project: Path, profile: Callable[..., str], tmp_path: Path
-) -> None:
+def test_trained_or_tested_on(project: Path, profile: Callable[..., str], tmp_path: Path) -> None:
     labels = write_photographs(tmp_path / "mine", train_instances=5) / "labels.csv"
     text = labels.read_text()
     tested = re.findall(r",(i\d),query", text)[0]

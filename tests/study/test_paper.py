@@ -89,9 +89,7 @@ def test_test_images_and_whitening_are_the_evaluations_own(paper: Path, photogra
 
 
 @pytest.mark.parametrize(("name", "data"), [("paper", "sfm120k"), ("paper-gldv2", "gldv2")])
-def test_without_the_data_one_line_says_how_to_get_them(
-    project: Path, name: str, data: str
-) -> None:
+def test_without_the_data_one_line_tells_the_command(project: Path, name: str, data: str) -> None:
     assert f"run `dagf data get {data}`" in refused("train", "dagf", "--profile", name)
 
 

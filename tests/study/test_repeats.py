@@ -15,9 +15,7 @@ CLOSE = 0.02  # of a weight
 pytestmark = pytest.mark.study
 
 
-def test_the_same_threads_give_the_same_bits_and_others_nearly_so(
-    photographs: Path, tmp_path: Path
-) -> None:
+def test_the_same_threads_give_the_same_bits(photographs: Path, tmp_path: Path) -> None:
     """One configuration, trained in new processes: twice by one thread and twice by two."""
     runs = []
     for number, threads in enumerate((1, 1, 2, 2)):

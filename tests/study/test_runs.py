@@ -69,9 +69,7 @@ def test_another_arm_starts_from_its_backbone_alone(finished: Run) -> None:
         assert all(values[key].equal(value) for key, value in one.state_dict().items())
 
 
-def test_a_pretrained_backbone_keeps_its_batch_norms_though_its_file_is_gone(
-    finished: Run, tmp_path: Path
-) -> None:
+def test_a_pretrained_backbone_keeps_its_batch_norms(finished: Run, tmp_path: Path) -> None:
     config = finished.config
     other = replace(config, backbone=replace(config.backbone, weights="sha256:0123"))
     there = tmp_path / other.id
@@ -90,9 +88,7 @@ def test_a_broken_configuration_is_one_line(copy: Run, text: str) -> None:
 
 
 @pytest.mark.parametrize("spoil", [Path.unlink, lambda file: save_file({"x": torch.ones(1)}, file)])
-def test_weights_that_are_not_those_of_the_record_are_named(
-    copy: Run, spoil: Callable[[Path], object]
-) -> None:
+def test_weights_unlike_the_record_are_named(copy: Run, spoil: Callable[[Path], object]) -> None:
     spoil(copy.folder / "weights.safetensors")
     fails(r"weights\.safetensors is not what was trained: put it", copy.network)
 

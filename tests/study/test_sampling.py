@@ -78,9 +78,7 @@ def slow_hardest(query: Any, own: int, pool: Any, clusters: Any, negatives: int)
 
 
 @given(st.integers(0, 999), st.integers(1, 9), st.integers(8, 40), st.integers(1, 3))
-def test_the_hardest_are_those_of_a_loop_over_the_pool(
-    seed: int, count: int, size: int, negatives: int
-) -> None:
+def test_the_hardest_are_those_of_a_loop(seed: int, count: int, size: int, negatives: int) -> None:
     rng = np.random.default_rng(seed)
     queries = rng.integers(-3, 4, (count, 4)).astype(np.float32)  # ties, too
     pool = rng.integers(-3, 4, (size, 4)).astype(np.float32)
@@ -132,9 +130,7 @@ def test_tuples_of_an_epoch(paired: TrainingSet, workshop: Workshop) -> None:
     assert not np.array_equal(found, other)
 
 
-def test_maps_are_those_of_the_images_that_are_read(
-    paired: TrainingSet, workshop: Workshop
-) -> None:
+def test_maps_are_those_of_the_images_read(paired: TrainingSet, workshop: Workshop) -> None:
     image, net, rows = configured().image, network(workshop), np.array([5, 3, 19])
     images = ImageSource(paired, image, "photograph")
     maps = MapSource(paired, image, net, "some", workshop.cache)

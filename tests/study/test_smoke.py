@@ -86,9 +86,7 @@ def test_the_main_table_is_what_the_runs_gave(root: Path, pages: Path) -> None:
         assert (folder / "weights.safetensors").is_file()
 
 
-def test_the_results_are_those_that_were_recorded(
-    root: Path, pages: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_the_results_are_recorded(root: Path, pages: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Every mAP of the smoke study: to the bit where CPU and torch are those of the record.
 
     Elsewhere within `POINTS`: torch 2.11.0 gave the same to the bit on that CPU, other vector
@@ -106,9 +104,7 @@ def test_the_results_are_those_that_were_recorded(
     assert found == (kept["mAP"] if same else pytest.approx(kept["mAP"], abs=POINTS))
 
 
-def test_photographs_with_nothing_to_train_on_get_their_pages(
-    root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_nothing_to_train_on(root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """As the README says: without `train` rows the plain descriptors are measured."""
     monkeypatch.setenv("DAGF_ROOT", str(root))
     folder = write_photographs(tmp_path / "shots", train_instances=0)

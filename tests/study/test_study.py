@@ -91,9 +91,7 @@ def test_every_arm_with_parameters_gets_the_same_trials_on_the_first_seed_only(t
     assert len(chosen) < len(runs)
 
 
-def test_another_outcome_of_the_trials_makes_another_choice(
-    own: Study, trained: list[RunConfig]
-) -> None:
+def test_other_trials_make_another_choice(own: Study, trained: list[RunConfig]) -> None:
     before = own.train(["channel"], heads=True)
     assert trained == []
     worse = next(rate for rate in RATES if rate != before["channel", 0].config.train.rate)
@@ -105,9 +103,7 @@ def test_another_outcome_of_the_trials_makes_another_choice(
     assert after["channel", 0] == lost
 
 
-def test_without_rates_there_are_no_trials_and_one_run_a_seed(
-    own: Study, trained: list[RunConfig]
-) -> None:
+def test_without_rates_there_is_one_run_a_seed(own: Study, trained: list[RunConfig]) -> None:
     heads = replace(own.profile.plan(heads=True), arms=("gem", "spoc"), rates=())
     study = replace(own, profile=replace(own.profile, heads=heads, rates=()))
     assert study.trials(heads=True).empty and study.trials().empty
@@ -117,9 +113,7 @@ def test_without_rates_there_are_no_trials_and_one_run_a_seed(
     assert all(config.variant.title == "GeM" for config in trained)
 
 
-def test_arms_without_parameters_are_used_as_they_are_on_the_backbone_of_each_seed(
-    toy: Study,
-) -> None:
+def test_arms_without_parameters_stand_on_the_backbone_of_each_seed(toy: Study) -> None:
     found = toy.evaluate(heads=True)
     assert set(found) == {(arm, seed) for arm in (*HEADS, *PLAIN) for seed in (0, 1)}
     assert set(toy.train(heads=True)) == {(arm, seed) for arm in HEADS for seed in (0, 1)}
@@ -157,9 +151,7 @@ def test_only_what_changed_is_trained_again(
     assert names(trained) == [("gem", seed, longer.rate) for seed in (0, 1)]  # no backbone
 
 
-def test_another_pyramid_is_evaluated_again_but_not_trained(
-    own: Study, trained: list[RunConfig]
-) -> None:
+def test_another_pyramid_is_evaluated_not_trained(own: Study, trained: list[RunConfig]) -> None:
     other = replace(own, profile=replace(own.profile, scales=(1.0, 0.7071)))
     run = own.run("gem")
     assert other.run("gem") == run and trained == []
@@ -182,9 +174,7 @@ def test_a_backbone_that_is_gone_is_trained_again_before_its_arms(
 
 
 @pytest.mark.parametrize("heads", [False, True])
-def test_nothing_is_taken_for_that_of_a_backbone_with_other_weights(
-    own: Study, heads: bool
-) -> None:
+def test_nothing_is_taken_for_that_of_other_backbone_weights(own: Study, heads: bool) -> None:
     """Another machine trains the same backbone to other weights: arms, maps and results are new."""
     first, of = own.run("gem", heads=heads), backbone(own)
     before, maps = own.results(first).per_query, own.training_maps(own.bare(0)).read(np.arange(2))
@@ -227,9 +217,7 @@ def test_a_random_mask_is_drawn_alike_whatever_was_drawn_before(
     pd.testing.assert_frame_equal(again.positions, first.positions)
 
 
-def test_heads_on_a_frozen_backbone_and_a_folder(
-    project: Path, profile: Callable[..., str], photographs: Path
-) -> None:
+def test_heads_on_a_folder(project: Path, profile: Callable[..., str], photographs: Path) -> None:
     torch.set_num_threads(2)
     study = open_study(profile(**FOLDER), str(photographs))
     assert study.training is not None

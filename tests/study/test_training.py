@@ -118,9 +118,7 @@ def test_learning_rate_by_hand() -> None:
     assert learning_rate(decayed, 19) == pytest.approx(2 * np.exp(-0.3))  # the fourth epoch
 
 
-def test_a_frozen_backbone_keeps_its_weights_and_its_maps(
-    workshop: Workshop, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_frozen_backbone_stays(workshop: Workshop, monkeypatch: pytest.MonkeyPatch) -> None:
     backbone = workshop.train(configured("spoc", epochs=1))
     start, frozen = backbone.weights(), {"start": backbone.weights_id, "frozen": True}
     run = workshop.train(configured("dagf", **frozen, loss="ContrastiveLoss", loss_options={}))
@@ -217,9 +215,7 @@ training.landmark_batches = dying
 
 
 @pytest.mark.study
-def test_one_of_two_processes_dies_and_the_next_start_goes_on_as_if_unbroken(
-    workshop: Workshop, tmp_path: Path
-) -> None:
+def test_when_one_of_two_dies_the_next_start_goes_on(workshop: Workshop, tmp_path: Path) -> None:
     config = configured(epochs=3)
     folder = workshop.store.folder(config)
     died = workshop.together(config, DIES)

@@ -134,9 +134,7 @@ def test_a_worse_view_is_never_easier(view: dict[str, float], name: str, step: f
     assert RANK[difficulty(worse)] >= RANK[difficulty(view)]
 
 
-def test_an_interrupted_make_leaves_nothing(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_an_interrupt_leaves_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     calls = []
 
     def fail(job: Job, root: Path) -> list[Record]:
