@@ -7,16 +7,6 @@ from pathlib import Path
 import pytest
 
 from dagf import files
-from dagf.files import (
-    atomic_folder,
-    atomic_path,
-    content_hash,
-    existing_file,
-    file_sha256,
-    read_json,
-    write_json,
-    write_text,
-)
 from tests.fixtures import fails
 
 
@@ -26,12 +16,12 @@ def names(folder: Path) -> list[str]:
 
 def test_a_written_file_replaces_the_old_one_whole_or_not_at_all(tmp_path: Path) -> None:
     path = tmp_path / "new" / "folder" / "a.json"
-    with atomic_path(path) as temporary:
+    with files.atomic_path(path) as temporary:
         temporary.write_text("{}")
         assert temporary.parent == path.parent  # a rename works inside one file system only
         assert temporary.suffix == ".json"  # writers such as numpy.save look at it
         assert not path.exists()
-    with pytest.raises(ZeroDivisionError), atomic_path(path) as temporary:
+    with pytest.raises(ZeroDivisionError), files.atomic_path(path) as temporary:
         temporary.write_text("half")
         raise ZeroDivisionError
     assert path.read_text() == "{}"
@@ -42,19 +32,19 @@ def test_a_written_file_replaces_the_old_one_whole_or_not_at_all(tmp_path: Path)
 @pytest.mark.parametrize("code", [errno.ENOSPC, errno.EROFS, errno.EDQUOT])
 def test_a_full_disk_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, code: int) -> None:
     path = tmp_path / "a.txt"
-    write_text(path, "old")
+    files.write_text(path, "old")
 
     def full(_: int) -> None:
         raise OSError(code, os.strerror(code))
 
     monkeypatch.setattr(files.os, "fsync", full)
-    fails(rf"cannot write .*a\.txt: {os.strerror(code)}", write_text, path, "new")
+    fails(rf"cannot write .*a\.txt: {os.strerror(code)}", files.write_text, path, "new")
     assert path.read_text() == "old"
     assert names(tmp_path) == ["a.txt"]
 
 
 def test_other_faults_of_the_work_stay_what_they_are(tmp_path: Path) -> None:
-    with pytest.raises(FileNotFoundError), atomic_path(tmp_path / "a"):
+    with pytest.raises(FileNotFoundError), files.atomic_path(tmp_path / "a"):
         (tmp_path / "input").read_text()
     assert names(tmp_path) == []
 
@@ -63,17 +53,17 @@ def test_a_folder_appears_whole_or_not_at_all(tmp_path: Path) -> None:
     folder, other = tmp_path / "data", tmp_path / ".database.abcdefgh"
     for left in (tmp_path / ".data.abcdefgh", other):  # of killed runs
         left.mkdir()
-    with pytest.raises(ZeroDivisionError), atomic_folder(folder) as temporary:
+    with pytest.raises(ZeroDivisionError), files.atomic_folder(folder) as temporary:
         (temporary / "half").write_text("half")
         raise ZeroDivisionError
     assert names(tmp_path) == [other.name]
     folder.mkdir()  # an empty one may be there
-    with atomic_folder(folder) as temporary:
+    with files.atomic_folder(folder) as temporary:
         (temporary / "inner").mkdir()
         (temporary / "inner" / "a").write_text("whole")
         assert not any(folder.iterdir())
     assert (folder / "inner" / "a").read_text() == "whole"
-    with pytest.raises(OSError, match="not empty"), atomic_folder(folder) as temporary:
+    with pytest.raises(OSError, match="not empty"), files.atomic_folder(folder) as temporary:
         (temporary / "a").write_text("second")
     assert names(folder) == ["inner"]
     assert names(tmp_path) == [other.name, "data"]
@@ -81,47 +71,47 @@ def test_a_folder_appears_whole_or_not_at_all(tmp_path: Path) -> None:
 
 def test_equal_values_have_one_hash(tmp_path: Path) -> None:
     one, other = {"b": [1, 2.5], "a": None}, {"a": None, "b": (1, 2.5)}
-    assert content_hash(one) == content_hash(other)
-    assert content_hash(one) == content_hash(b'{"a":null,"b":[1,2.5]}')
-    assert content_hash({"b": [2.5, 1], "a": None}) != content_hash(one)
-    assert content_hash(b"abc", 4) == "ba78"  # FIPS 180-2, appendix B.1
-    assert content_hash(["é"]) == hashlib.sha256('["é"]'.encode()).hexdigest()[:12]
+    assert files.content_hash(one) == files.content_hash(other)
+    assert files.content_hash(one) == files.content_hash(b'{"a":null,"b":[1,2.5]}')
+    assert files.content_hash({"b": [2.5, 1], "a": None}) != files.content_hash(one)
+    assert files.content_hash(b"abc", 4) == "ba78"  # FIPS 180-2, appendix B.1
+    assert files.content_hash(["é"]) == hashlib.sha256('["é"]'.encode()).hexdigest()[:12]
     with pytest.raises(ValueError, match="not JSON compliant"):
-        content_hash({"a": float("nan")})
+        files.content_hash({"a": float("nan")})
     (tmp_path / "a").write_bytes(b"abc")
-    assert file_sha256(tmp_path / "a") == hashlib.sha256(b"abc").hexdigest()
+    assert files.file_sha256(tmp_path / "a") == hashlib.sha256(b"abc").hexdigest()
 
 
 def test_json_comes_back_and_is_fit_for_git(tmp_path: Path) -> None:
     path = tmp_path / "a.json"
-    write_json(path, {"b": [1, 0.1], "a": "é"})
-    assert read_json(path) == json.loads(path.read_bytes()) == {"a": "é", "b": [1, 0.1]}
+    files.write_json(path, {"b": [1, 0.1], "a": "é"})
+    assert files.read_json(path) == json.loads(path.read_bytes()) == {"a": "é", "b": [1, 0.1]}
     text = path.read_text(encoding="utf-8")
     assert text.index('"a": "é"') < text.index('"b"')
     assert text.endswith("}\n")
     with pytest.raises(ValueError, match="not JSON compliant"):
-        write_json(path, float("nan"))
+        files.write_json(path, float("nan"))
     assert path.read_text(encoding="utf-8") == text
 
 
 def test_names_that_are_no_text_come_back(tmp_path: Path) -> None:
     """As a disk of an old computer holds them."""
     name = os.fsdecode(b"caf\xe9")
-    write_json(tmp_path / "a.json", {"file": name})
-    assert read_json(tmp_path / "a.json") == {"file": name}
-    assert content_hash([name]) != content_hash(["café"])
+    files.write_json(tmp_path / "a.json", {"file": name})
+    assert files.read_json(tmp_path / "a.json") == {"file": name}
+    assert files.content_hash([name]) != files.content_hash(["café"])
 
 
 @pytest.mark.parametrize("data", [b"", b'{"a": 1', b"\xff\xfe"])
 def test_broken_json_names_the_file_and_the_remedy(tmp_path: Path, data: bytes) -> None:
     path = tmp_path / "a.json"
     path.write_bytes(data)
-    fails(r"a\.json is not valid JSON .*; get it again", read_json, path, "get it again")
-    fails(r"cannot read .*b\.json: No such file", read_json, tmp_path / "b.json")
+    fails(r"a\.json is not valid JSON .*; get it again", files.read_json, path, "get it again")
+    fails(r"cannot read .*b\.json: No such file", files.read_json, tmp_path / "b.json")
 
 
 def test_a_file_that_a_user_names(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "weights.pth").touch()
     monkeypatch.chdir(tmp_path)
-    assert existing_file("weights.pth") == str(tmp_path / "weights.pth")
-    fails(r"weigths\.pth is no file: check the spelling", existing_file, "weigths.pth")
+    assert files.existing_file("weights.pth") == str(tmp_path / "weights.pth")
+    fails(r"weigths\.pth is no file: check the spelling", files.existing_file, "weigths.pth")

@@ -16,27 +16,6 @@ from numpy.typing import NDArray
 
 from dagf.analysis import methods
 from dagf.analysis.duplicates import without
-from dagf.analysis.methods import (
-    CHOSEN,
-    GEM,
-    NONE,
-    TEST,
-    UNTRAINED,
-    VALIDATION,
-    Method,
-    Trial,
-    against_gem,
-    descriptors_of,
-    evaluated,
-    fewer,
-    gems,
-    heads_of,
-    method_table,
-    near_duplicates,
-    reranking_table,
-    training_sets,
-    whitenings,
-)
 from dagf.datasets.benchmark import Benchmark
 from dagf.model.variants import VARIANTS
 from dagf.retrieval.feature_maps import FeatureMaps
@@ -82,9 +61,9 @@ def test_whitenings_are_those_of_all_dimensions(count: int, size: int) -> None:
     """With more descriptors than dimensions, and with fewer."""
     rng = np.random.default_rng(0)
     known, other = (rng.random((rows, size)).astype(np.float32) for rows in (count, 9))
-    found = dict(whitenings(known, (3, 5)))
+    found = dict(methods.whitenings(known, (3, 5)))
     assert list(found) == [
-        NONE, "3-d, power 0.25", "5-d, power 0.25", "3-d, power 0.5", "5-d, power 0.5",
+        methods.NONE, "3-d, power 0.25", "5-d, power 0.25", "3-d, power 0.5", "5-d, power 0.5",
     ]  # fmt: skip
     for name, (dimensions, power) in zip([*found][1:4:2], ((3, 0.25), (3, 0.5)), strict=True):
         whiten = found[name]
@@ -92,7 +71,7 @@ def test_whitenings_are_those_of_all_dimensions(count: int, size: int) -> None:
         right = pca_whitening(known, dimensions, power)(other)
         assert np.allclose(whiten(other) @ whiten(other).T, right @ right.T, atol=1e-5)
     most = min(count - 1, size)
-    names = [name for name, _ in whitenings(known, (1.0, 0.5, 99))]
+    names = [name for name, _ in methods.whitenings(known, (1.0, 0.5, 99))]
     assert names[3:] == [f"{most // 2}-d, power 0.5", f"{most}-d, power 0.5"]
 
 
@@ -100,8 +79,8 @@ def per_query(validation: Sequence[float], test: Sequence[float], seed: int) -> 
     """One query of each part, under three whitenings."""
     rows = [
         {"part": part, "whitening": name, "query": 0, "positives": 1, "AP": score, "seed": seed}
-        for part, scores in ((VALIDATION, validation), (TEST, test))
-        for name, score in zip((NONE, "one", "two"), scores, strict=True)
+        for part, scores in ((methods.VALIDATION, validation), (methods.TEST, test))
+        for name, score in zip((methods.NONE, "one", "two"), scores, strict=True)
     ]
     return pd.DataFrame(rows)
 
@@ -119,14 +98,14 @@ def test_the_held_out_instances_alone_choose_the_whitening(
     study: Any = SimpleNamespace()
     monkeypatch.setattr(methods, "heads_of", lambda *_: {"GeM": {0: None, 1: None}})
     plain, whitened = methods.methods(study, ["gem"], trained=True)
-    assert (plain.whitening, whitened.whitening) == (NONE, "one")
+    assert (plain.whitening, whitened.whitening) == (methods.NONE, "one")
     assert (plain.name, whitened.name) == ("GeM", "GeM, whitened to one")
     assert (plain.validation, whitened.validation) == pytest.approx((90, 60))
     assert whitened.points([0]).to_numpy().tolist() == [[100 * test[1]] * 2]
 
 
 def test_a_table_of_methods(study: Study) -> None:
-    found, chosen = gems(study)
+    found, chosen = methods.gems(study)
     assert [one.title for one in found] == ["GeM, untrained"] * 2 + ["GeM"] * 2
     assert chosen.validation == max(one.validation for one in found)
     assert found[0].runs == "" and found[2].runs.count("(seed ") == 2
@@ -135,17 +114,19 @@ def test_a_table_of_methods(study: Study) -> None:
         *methods.methods(study, ["mac"], False),
         *methods.methods(study, ["dagf"], True),
     ]
-    table = method_table(study, shown)
+    table = methods.method_table(study, shown)
     assert list(table["method"][4:]) == ["MAC, untrained"] * 2 + ["DAGF"] * 2
-    assert list(table["whitening"][::2]) == [NONE] * 4
+    assert list(table["whitening"][::2]) == [methods.NONE] * 4
     assert list(table["chosen GeM"] == "yes") == [one.name == chosen.name for one in shown]
-    others = {GEM: found[0]} | ({} if chosen.name == found[0].name else {CHOSEN: chosen})
+    others = {methods.GEM: found[0]} | (
+        {} if chosen.name == found[0].name else {methods.CHOSEN: chosen}
+    )
     for row, one in zip(table.to_dict("records"), shown, strict=True):
         assert row["validation"] == f"{one.validation:.1f}"
         for (name, other), part in product(others.items(), ("query", "query-plain")):
             assert row[f"{part} − {name}"] == one.minus(study, other, part)
 
-    against = against_gem(study).drop(columns="runs")
+    against = methods.against_gem(study).drop(columns="runs")
     assert len(against) == 2 * 2 * len(others)
     assert against["minus"][0] == f"chosen GeM ({chosen.name})"
     levels = against["mAP"].str.split(" − ", expand=True).astype(float)
@@ -154,14 +135,14 @@ def test_a_table_of_methods(study: Study) -> None:
     assert levels[1][0] == float(table["query"][table["chosen GeM"] == "yes"].item().split()[0])
 
 
-def method(title: str, points: Mapping[int, Sequence[float]]) -> Method:
+def method(title: str, points: Mapping[int, Sequence[float]]) -> methods.Method:
     """A method by the APs (0..1) of each query under two seeds."""
     rows = [
         {"positives": 1, "query": query, "seed": seed, "AP": value}
         for query, seeds in points.items()
         for seed, value in enumerate(seeds)
     ]
-    return Method(title, NONE, {}, 50.0, pd.DataFrame(rows))
+    return methods.Method(title, methods.NONE, {}, 50.0, pd.DataFrame(rows))
 
 
 def test_the_gain_of_a_method_is_paired_by_query() -> None:
@@ -195,13 +176,13 @@ def whitened_by_hand(study: Study, arm: str, seed: int, size: int) -> float:
 def test_whitening_is_learned_on_training_images(toy: Study, trained: list[RunConfig]) -> None:
     assert toy.training is not None
     most = len(toy.training.files) - 1
-    heads = heads_of(toy, ("channel", "mac"), trained=True)
-    whole = Trial(TEST, sizes=(1.0, 0.5))
+    heads = methods.heads_of(toy, ("channel", "mac"), trained=True)
+    whole = methods.Trial(methods.TEST, sizes=(1.0, 0.5))
     for arm, one in zip(("channel", "mac"), heads.values(), strict=True):
-        (table,) = evaluated(toy, [(one, whole)])
+        (table,) = methods.evaluated(toy, [(one, whole)])
         points = 100 * table[table["positives"] > 0].groupby(["whitening", "seed"])["AP"].mean()
         plain = toy.table([arm], heads=True).query("setting == 'Medium'")["mAP"]
-        assert points[NONE].tolist() == pytest.approx(plain.tolist())
+        assert points[methods.NONE].tolist() == pytest.approx(plain.tolist())
         for size in (most, most // 2):
             by_hand = [whitened_by_hand(toy, arm, seed, size) for seed in toy.profile.seeds]
             assert points[f"{size}-d, power 0.5"].tolist() == pytest.approx(by_hand)
@@ -210,9 +191,9 @@ def test_whitening_is_learned_on_training_images(toy: Study, trained: list[RunCo
 
 def test_re_ranking_has_a_row_a_method_and_the_plain_search(study: Study) -> None:
     shown = methods.methods(study, ["mac"], trained=False)
-    table = reranking_table(study, shown)
-    assert list(table["re-ranking"]) == [NONE, *RERANKINGS] * 2
-    bare = table["re-ranking"] == NONE
+    table = methods.reranking_table(study, shown)
+    assert list(table["re-ranking"]) == [methods.NONE, *RERANKINGS] * 2
+    bare = table["re-ranking"] == methods.NONE
     assert (table["query − none"][bare] == "+0.00 [+0.00, +0.00]").all()
     for row, one in zip(table[bare].to_dict("records"), shown, strict=True):
         assert (row["method"], row["whitening"], row["neighbours"]) == (
@@ -223,7 +204,7 @@ def test_re_ranking_has_a_row_a_method_and_the_plain_search(study: Study) -> Non
         assert row["validation"] == f"{one.validation:.1f}"
         assert row["query"] == f"{one.points(study.test.query_sets['query']).mean(axis=None):.1f}"
     kept = sorted(study.cache.glob("methods-*"))
-    assert reranking_table(study, shown).equals(table)
+    assert methods.reranking_table(study, shown).equals(table)
     assert sorted(study.cache.glob("methods-*")) == kept
 
 
@@ -232,21 +213,21 @@ def test_the_count_of_the_best_held_out_map_is_used_on_the_test(
 ) -> None:
     monkeypatch.setattr(methods, "COUNTS", (2, 5, 1000))  # the last is more than there are
     shown = methods.methods(study, ["mac"], trained=False)
-    table = reranking_table(study, shown).set_index(["whitening", "re-ranking"])
+    table = methods.reranking_table(study, shown).set_index(["whitening", "re-ranking"])
     assert study.training is not None
-    benchmarks = {VALIDATION: study.training.validation, TEST: study.test}
+    benchmarks = {methods.VALIDATION: study.training.validation, methods.TEST: study.test}
     for name in RERANKINGS:
-        row, figures = table.loc[(NONE, name)], {}
+        row, figures = table.loc[(methods.NONE, name)], {}
         for part, benchmark in benchmarks.items():
-            _, *pair = descriptors_of(study, study.untrained("mac"), part)
+            _, *pair = methods.descriptors_of(study, study.untrained("mac"), part)
             for count in (2, 5):
                 found = evaluate(benchmark, RERANKINGS[name](*pair, count))
                 first = found[found["query_set"] == "query"]
                 figures[part, count] = mean_average_precision(first, benchmark.middle.name)
-        best = max((2, 5), key=lambda count: figures[VALIDATION, count])
+        best = max((2, 5), key=lambda count: figures[methods.VALIDATION, count])
         assert row["neighbours"] == str(best)
-        assert row["validation"] == f"{figures[VALIDATION, best]:.1f}"
-        assert row["query"] == f"{figures[TEST, best]:.1f}"
+        assert row["validation"] == f"{figures[methods.VALIDATION, best]:.1f}"
+        assert row["query"] == f"{figures[methods.TEST, best]:.1f}"
 
 
 def test_a_permuted_test_changes_no_choice(study: Study, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -259,7 +240,7 @@ def test_a_permuted_test_changes_no_choice(study: Study, monkeypatch: pytest.Mon
 
     def tables(one: Study) -> list[pd.DataFrame]:
         shown = methods.methods(one, ["mac", "spoc"], trained=False)
-        return [method_table(one, shown), reranking_table(one, shown[2:])]
+        return [methods.method_table(one, shown), methods.reranking_table(one, shown[2:])]
 
     first = tables(study)
     monkeypatch.setattr(methods, "evaluate", permuted)
@@ -271,10 +252,10 @@ def test_a_permuted_test_changes_no_choice(study: Study, monkeypatch: pytest.Mon
 
 
 def test_what_decides_an_evaluation_names_it(study: Study, tmp_path: Path) -> None:
-    heads = heads_of(study, ["mac"], trained=False)[f"MAC{UNTRAINED}"]
+    heads = methods.heads_of(study, ["mac"], trained=False)[f"MAC{methods.UNTRAINED}"]
 
     def files(one: Study, **changes: Any) -> set[str]:
-        evaluated(one, [(heads, Trial(**{"part": TEST, **changes}))])
+        methods.evaluated(one, [(heads, methods.Trial(**{"part": methods.TEST, **changes}))])
         return {file.name for file in one.cache.glob("methods-*")}
 
     study = replace(study, cache=tmp_path / "cache")
@@ -283,20 +264,20 @@ def test_what_decides_an_evaluation_names_it(study: Study, tmp_path: Path) -> No
     assert files(study) == plain
     other = replace(study, test_id="other images")
     for count, (one, changes) in enumerate(
-        ((study, {"part": VALIDATION}), (study, {"sizes": (8,)}), (other, {})), start=2
+        ((study, {"part": methods.VALIDATION}), (study, {"sizes": (8,)}), (other, {})), start=2
     ):
         assert len(files(one, **changes)) == count
 
 
 def test_nothing_to_learn_from_and_too_few(study: Study, monkeypatch: pytest.MonkeyPatch) -> None:
-    fails("no images of the role 'train'", gems, replace(study, training=None))
+    fails("no images of the role 'train'", methods.gems, replace(study, training=None))
     monkeypatch.setattr(methods, "COUNTS", (1000, 2000))
-    fails("too few images to re-rank: give it 1001", reranking_table, study, [])
+    fails("too few images to re-rank: give it 1001", methods.reranking_table, study, [])
 
 
 def test_training_sets_of_the_study_and_of_other_roles(study: Study, folder: Path) -> None:
-    table = training_sets(study, folder)
-    chosen = gems(study)[1]
+    table = methods.training_sets(study, folder)
+    chosen = methods.gems(study)[1]
     assert list(table["method"][:2]) == ["GeM, untrained", f"chosen GeM: {chosen.name}"]
     assert list(table["method"][2:]) == ["GeM", "GeM + spatial + channel", "DAGF"] * 3
     found = table[2:].drop_duplicates("trained on").set_index("trained on")
@@ -313,26 +294,26 @@ def test_near_duplicates_are_junk(study: Study, monkeypatch: pytest.MonkeyPatch)
     near[0, positives[0][0]], near[1, positives[1][:2]] = 0.9, 0.65
     monkeypatch.setattr(methods, "alike", lambda _: near)
     (plain, _) = methods.methods(study, ["mac"], trained=False)
-    (row,) = near_duplicates(study, [plain]).to_dict("records")
+    (row,) = methods.near_duplicates(study, [plain]).to_dict("records")
     assert row["query"] == f"{plain.points(study.test.query_sets['query']).mean(axis=None):.1f}"
     assert "query without ≥ 0.7 (11 positives)" in row
     (name,) = (name for name in row if "0.6" in name and "plain" not in name)
     assert name == "query without ≥ 0.6 (9 positives)"
-    _, *pair = descriptors_of(study, study.untrained("mac"), TEST)
+    _, *pair = methods.descriptors_of(study, study.untrained("mac"), methods.TEST)
     found = evaluate(without(study.test, near >= 0.6), similarities(*pair))
     assert row[name] == f"{100 * found[found['query_set'] == 'query']['AP'].mean():.1f}"
 
 
 def test_smaller_sets_lie_within_larger_ones(study: Study) -> None:
     assert study.training is not None
-    sets = [fewer(study, count).training for count in (1, 2, 3, 4)]
+    sets = [methods.fewer(study, count).training for count in (1, 2, 3, 4)]
     files = [set(one.files) for one in sets if one is not None]
     assert files[0] < files[1] < files[2] < files[3] == set(study.training.files)
     assert sets[-1] == study.training  # the same runs, then
     assert sets[1] is not None
     assert sorted(set(sets[1].labels)) == [0, 1]
     assert sets[1].validation is study.training.validation
-    spec = fewer(study, 1).profile.plan(heads=True).training
+    spec = methods.fewer(study, 1).profile.plan(heads=True).training
     assert (spec.landmarks, spec.views) == (1, 4)  # as many images in a step
 
 

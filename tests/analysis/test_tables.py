@@ -6,19 +6,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from dagf.analysis import contrasts
-from dagf.analysis.tables import (
-    PUBLISHED,
-    benchmark_figures,
-    keep_table,
-    latex,
-    one_set,
-    photograph_tables,
-    published_table,
-    read_published,
-    run_words,
-    split,
-)
+from dagf.analysis import contrasts, tables
 from dagf.errors import UserError
 from dagf.files import read_json, write_json
 from dagf.paths import ROOT
@@ -26,9 +14,9 @@ from dagf.study.study import Study
 
 
 def test_runs_in_words() -> None:
-    assert run_words([(0, "a1"), (1, "b2"), (0, "a1")]) == "a1 (seed 0), b2 (seed 1)"
-    assert run_words([(0, ""), (1, "b2")]) == "b2 (seed 1)"
-    assert run_words([]) == run_words([(0, ""), (1, "")]) == ""
+    assert tables.run_words([(0, "a1"), (1, "b2"), (0, "a1")]) == "a1 (seed 0), b2 (seed 1)"
+    assert tables.run_words([(0, ""), (1, "b2")]) == "b2 (seed 1)"
+    assert tables.run_words([]) == tables.run_words([(0, ""), (1, "")]) == ""
 
 
 @pytest.mark.parametrize(
@@ -39,7 +27,7 @@ def test_runs_in_words() -> None:
     ],
 )  # fmt: skip
 def test_what_is_shown_and_its_runs(rows: list[dict[str, object]], runs: list[str]) -> None:
-    shown, found = split(pd.DataFrame(rows))
+    shown, found = tables.split(pd.DataFrame(rows))
     assert (list(shown.columns), found) == (["a"], runs)
 
 
@@ -50,7 +38,7 @@ def test_the_tables_of_a_study_name_the_runs_of_the_store(toy: Study) -> None:
     assert contrasts.summary(toy.table(["dagf"]))["runs"].tolist() == [expected]
     heads = contrasts.summary(toy.table(["mac", "dagf"], heads=True)).set_index("method")["runs"]
     assert heads["MAC"] == ""  # nothing to train
-    assert heads["DAGF"] == run_words(
+    assert heads["DAGF"] == tables.run_words(
         (seed, toy.run("dagf", seed, heads=True).id) for seed in toy.profile.seeds
     )
     assert heads["DAGF"] != expected
@@ -62,15 +50,15 @@ def test_the_tables_of_a_study_name_the_runs_of_the_store(toy: Study) -> None:
 
 def test_one_query_set_needs_no_column() -> None:
     table = pd.DataFrame({"query set": ["query", "query"], "a": [1, 2]})
-    assert list(one_set(table)) == ["a"]
+    assert list(tables.one_set(table)) == ["a"]
     other = table.assign(**{"query set": ["query", "query-plain"]})
-    assert one_set(other) is other
+    assert tables.one_set(other) is other
 
 
 def test_a_kept_table_has_three_forms(project: Path) -> None:
     columns = {"a": [1, 2], "b": ["x_1", None], "c": [0.5, np.nan]}
     frame = pd.DataFrame(columns | {"n": pd.array([1, None], dtype="Int64"), "runs": ["a1", None]})
-    keep_table("kept", frame, "T & U", "50 %", note="N")
+    tables.keep_table("kept", frame, "T & U", "50 %", note="N")
     folder = project / "data" / "scratch" / "tables"
     assert read_json(folder / "kept.json") == {
         "title": "T & U", "caption": "50 %", "note": "N", "columns": ["a", "b", "c", "n"],
@@ -85,11 +73,11 @@ def test_a_kept_table_has_three_forms(project: Path) -> None:
     assert lines[lines.index(r"\midrule") + 1 : lines.index(r"\bottomrule")] == [
         r"1 & x\_1 & 0.50 & 1 \\", r"2 &  &  &  \\",
     ]  # fmt: skip
-    assert photograph_tables() == []
+    assert tables.photograph_tables() == []
 
 
 def test_what_latex_would_take_for_itself() -> None:
-    found = latex(pd.DataFrame({"a_b": ["−0.5 < 3×3", "50 % & {c} #1"]}), "p_1 ± 2")
+    found = tables.latex(pd.DataFrame({"a_b": ["−0.5 < 3×3", "50 % & {c} #1"]}), "p_1 ± 2")
     assert r"$-$0.5 \textless{} 3$\times$3 \\" in found
     assert r"50 \% \& \{c\} \#1 \\" in found
     assert r"a\_b" in found and r"\caption{p\_1 $\pm$ 2}" in found
@@ -100,15 +88,15 @@ def test_tables_on_photographs_come_set_by_set_in_a_fixed_order(project: Path) -
     for name in names:
         write_json(project / "reports" / "photographs" / f"{name}.json", {"title": name})
     (project / "reports" / "photographs" / ".a.against-gem.json").write_text("{ half wri")
-    assert [one["title"] for one in photograph_tables()] == [
+    assert [one["title"] for one in tables.photograph_tables()] == [
         "a.against-gem", "a.shelf-ablation", "b.against-gem", "b.near-duplicates",
     ]  # fmt: skip
 
 
 def test_figures_of_the_last_benchmarks(project: Path) -> None:
-    assert benchmark_figures().empty  # before the first `make bench`
+    assert tables.benchmark_figures().empty  # before the first `make bench`
     write_json(project / "benchmarks" / "results.json", {"figures": [{"what": "a"}]})
-    assert benchmark_figures().dropna(axis=1).to_dict("records") == [{"what": "a"}]
+    assert tables.benchmark_figures().dropna(axis=1).to_dict("records") == [{"what": "a"}]
 
 
 HERE = Path(__file__).parents[2]
@@ -119,7 +107,7 @@ CLASSIC = ["Oxford5k", "Oxford105k", "Paris6k", "Paris106k", "Holidays"]
 @pytest.fixture
 def published(monkeypatch: pytest.MonkeyPatch) -> pd.DataFrame:
     monkeypatch.setenv(ROOT, str(HERE))
-    return read_published()
+    return tables.read_published()
 
 
 def test_every_row_is_of_a_known_kind(published: pd.DataFrame) -> None:
@@ -173,26 +161,26 @@ MADE = pd.DataFrame(
         ("A", "16", "Two", "Medium", "mAP", 60.0, "S", "p", "", ""),
         ("A", "8", "Else", "Medium", "mAP", 70.0, "S", "p", "", ""),
     ],
-    columns=PUBLISHED,
+    columns=tables.PUBLISHED,
 )
 
 
 def test_a_table_by_hand() -> None:
     names = ["One Medium", "One Hard", "Two Medium", "Two Hard"]
-    table = published_table(MADE, ["One", "Two"], ["Medium", "Hard"])
+    table = tables.published_table(MADE, ["One", "Two"], ["Medium", "Hard"])
     assert list(table) == ["method", "dim", *names, "trained on", "caveats", "source"]
     assert table["method"].tolist() == ["A", "B", "A"] and table["dim"].tolist() == ["8", "", "16"]
     nan = np.nan
     figures = [[50, 30, nan, nan], [nan, 20.5, nan, nan], [nan, nan, 60, nan]]
     np.testing.assert_array_equal(table[names], figures)
     assert table["caveats"].tolist() == ["", "c", ""]
-    assert "Else" in published_table(MADE, ["Else"], ["Medium"])
+    assert "Else" in tables.published_table(MADE, ["Else"], ["Medium"])
 
 
 def test_no_figure_is_lost_in_a_table(published: pd.DataFrame) -> None:
     """However the sources and caveats of a method differ."""
     for datasets, protocols in ((REVISITED, ["Medium", "Hard"]), (CLASSIC, ["classic"])):
-        table = published_table(published, datasets, protocols)
+        table = tables.published_table(published, datasets, protocols)
         rows = (
             published["dataset"].isin(datasets)
             & published["protocol"].isin(protocols)
@@ -203,11 +191,11 @@ def test_no_figure_is_lost_in_a_table(published: pd.DataFrame) -> None:
 
 
 @pytest.mark.parametrize(
-    "text", ["method,value\na,1\n", f"{','.join(PUBLISHED)}\na,,x,c,mAP,many,,s,,\n", None]
+    "text", ["method,value\na,1\n", f"{','.join(tables.PUBLISHED)}\na,,x,c,mAP,many,,s,,\n", None]
 )
 def test_a_file_that_is_something_else(text: str | None, project: Path) -> None:
     if text:
         (project / "data").mkdir()
         (project / "data" / "published.csv").write_text(text)
     with pytest.raises(UserError, match="no table of published figures"):
-        read_published()
+        tables.read_published()

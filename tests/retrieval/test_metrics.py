@@ -42,8 +42,8 @@ def rows(*numbers: int) -> Rows:
 
 def ranked_kinds(scores: Sequence[float], positives: set[int], junk: set[int]) -> list[bool]:
     """Whether each of the ranked list is a positive; no junk, negatives first at equal scores."""
-    order = sorted(range(len(scores)), key=lambda row: (-scores[row], row in positives))
-    return [row in positives for row in order if row not in junk]
+    order = np.lexsort(([row in positives for row in range(len(scores))], -np.array(scores)))
+    return [row in positives for row in order.tolist() if row not in junk]
 
 
 def compute_ap(kinds: list[bool]) -> float:

@@ -12,14 +12,6 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 
 from dagf.retrieval import rerank as module
-from dagf.retrieval.rerank import (
-    RERANKINGS,
-    augment_database,
-    diffusion,
-    expand_queries,
-    k_reciprocal,
-    superglobal,
-)
 from dagf.retrieval.search import similarities
 
 from .neighbourhoods import Array, Matrix, cosines, falling, sets, unit
@@ -143,11 +135,11 @@ def superglobal_slowly(
 def test_expansion_adds_the_nearest_by_their_similarity(seed: int, k: int, alpha: float) -> None:
     database, queries = sets(seed)
     near = [falling(scores)[:k] for scores in cosines(queries, database)]
-    found = expand_queries(database, queries, k, alpha)
+    found = module.expand_queries(database, queries, k, alpha)
     np.testing.assert_allclose(found, expanded_slowly(queries, near, database, alpha), atol=2e-5)
     alike = cosines(database, database)
     near = [others(row, alike, k) for row in range(len(database))]
-    augmented = augment_database(database, k, alpha)
+    augmented = module.augment_database(database, k, alpha)
     np.testing.assert_allclose(
         augmented, expanded_slowly(database, near, database, alpha), atol=2e-5
     )
@@ -161,7 +153,7 @@ def test_expansion_adds_the_nearest_by_their_similarity(seed: int, k: int, alpha
 def test_diffusion_solves_the_dense_system(seed: int, k: int, alpha: float, query_k: int) -> None:
     database, queries = sets(seed)
     with constants(FLOW=alpha, SOURCES=query_k):
-        found = diffusion(database, queries, k)
+        found = module.diffusion(database, queries, k)
     expected = diffused_slowly(database, queries, k, 3, alpha, min(k, query_k))
     np.testing.assert_allclose(found, expected, rtol=1e-4, atol=1e-5)
 
@@ -171,7 +163,7 @@ def test_diffusion_solves_the_dense_system(seed: int, k: int, alpha: float, quer
 def test_k_reciprocal_is_the_jaccard_of_dense_encodings(seed: int, k: int, lam: float) -> None:
     database, queries = sets(seed)
     with constants(LAMBDA=lam):
-        found = k_reciprocal(database, queries, k)
+        found = module.k_reciprocal(database, queries, k)
     k2 = max(1, round(6 * k / 20))  # as the paper's 6 is to its 20
     np.testing.assert_allclose(found, reciprocal_slowly(database, queries, k, k2, lam), atol=1e-5)
 
@@ -182,7 +174,7 @@ def test_superglobal_ranks_the_top_anew(seed: int, top: int, k: int, beta: float
     database, queries = sets(seed)
     k = min(k, top - 1)
     with constants(BETA=beta, TOP=top):
-        found = superglobal(database, queries, k)
+        found = module.superglobal(database, queries, k)
     plain = similarities(database, queries)
     for number, expected in enumerate(superglobal_slowly(database, queries, top, k, beta)):
         best, new = [*expected], [*expected.values()]
@@ -196,8 +188,8 @@ def test_superglobal_ranks_the_top_anew(seed: int, top: int, k: int, beta: float
 
 def test_a_query_and_its_opposite_do_not_cancel_out() -> None:
     database, queries = np.float32([[-1, 0], [0, 1]]), np.float32([[1, 0]])
-    assert expand_queries(database, queries, 2, 3).tolist() == [[1, 0]]
-    assert expand_queries(database[:1], queries, 1, 0).tolist() == [[1, 0]]
+    assert module.expand_queries(database, queries, 2, 3).tolist() == [[1, 0]]
+    assert module.expand_queries(database[:1], queries, 1, 0).tolist() == [[1, 0]]
 
 
 # --- every one ------------------------------------------------------------
@@ -205,7 +197,7 @@ def test_a_query_and_its_opposite_do_not_cancel_out() -> None:
 
 EVERY: dict[str, Rerank] = {
     name: partial(rerank, k=4 if name == "SuperGlobal" else 8)
-    for name, rerank in RERANKINGS.items()
+    for name, rerank in module.RERANKINGS.items()
 }
 each = pytest.mark.parametrize("rerank", EVERY.values(), ids=EVERY)
 
@@ -241,7 +233,7 @@ def test_copies_of_one_image_do_no_harm(rerank: Rerank) -> None:
     assert np.array_equal(first, second)
 
 
-@pytest.mark.parametrize("rerank", RERANKINGS.values(), ids=RERANKINGS)
+@pytest.mark.parametrize("rerank", module.RERANKINGS.values(), ids=module.RERANKINGS)
 def test_memory_grows_with_the_rows_and_not_with_their_square(rerank: Rerank) -> None:
     peaks = []
     for count in (1000, 2000):
