@@ -20,7 +20,7 @@ from torch import nn
 from benchmarks.extraction import SCALES, SPEC
 from benchmarks.int8 import in_eight_bits
 from benchmarks.timing import Figure, ratio, seconds
-from dagf.collections.index import Encoder, open_encoder, own_whitening
+from dagf.collections.index import open_encoder, own_whitening
 from dagf.datasets import images
 from dagf.datasets.batches import image_batches, network_input, query_batches
 from dagf.datasets.benchmark import Benchmark
@@ -31,6 +31,7 @@ from dagf.model.network import RetrievalNet
 from dagf.model.variants import variant
 from dagf.retrieval.extract import MultiScale, extract, for_inference
 from dagf.retrieval.metrics import evaluate_positions, mean_average_precision, stream_positions
+from dagf.study.runs import Head
 
 ROUNDS = 5
 ENLARGED = 4  # times: photographs of the size that a phone takes, whose decoding is reduced
@@ -88,11 +89,11 @@ def figures(folder: Path, weights: Path) -> Iterator[Figure]:
     yield from whitened_on_itself(open_encoder(weights=str(weights)), benchmark)
 
 
-def whitened_on_itself(encoder: Encoder, benchmark: Benchmark) -> Iterator[Figure]:
+def whitened_on_itself(encoder: Head, benchmark: Benchmark) -> Iterator[Figure]:
     """Measure each query set's mAP by `dagf search --plain` and by `dagf search --whiten`."""
     net, files = for_inference(encoder.network()), benchmark.database_paths
-    rows = extract(net, image_batches(files, encoder.image), len(files))
-    asked = extract(net, query_batches(benchmark, encoder.image), len(benchmark.queries))
+    rows = extract(net, image_batches(files, encoder.config.image), len(files))
+    asked = extract(net, query_batches(benchmark, encoder.config.image), len(benchmark.queries))
     whiten = own_whitening(rows)
     compared = {
         "as they are": (rows, asked),

@@ -8,7 +8,6 @@ from typing import Any
 import nbformat
 
 from dagf.analysis.tables import keep_table
-from dagf.collections import index as collection_index
 from dagf.collections.index import Collection, build, open_encoder
 from dagf.datasets import download as downloads
 from dagf.datasets.download import get
@@ -59,7 +58,7 @@ def train(folder: Path, photographs: str, **changes: Any) -> None:
 def extract(folder: Path, home: str, run: str, photos: str) -> None:
     """Bring a collection that knows the first of the photographs up to all of them."""
     os.environ[ROOT] = home
-    collection_index.SHARD = extraction.SHARD = 8
+    extraction.SHARD = 8
     build(sorted(Path(photos).glob("*.jpg")), open_encoder(run), folder / "index")
 
 

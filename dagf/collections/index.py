@@ -1,62 +1,45 @@
 """A collection of one's own images: extracted once, searched often.
 
-Its folder holds `index.json` (the files, their encoder, and the shards in the order of their rows),
-the shards (`dagf.retrieval.extract`), and `contents.json` (for each shard the hashes of its
-images). A changed list of images makes other shards; rows of images that are known are copied.
+Its folder holds `index.json` (the files, what made their descriptors, and the shards in the order
+of their rows) and the shards (`dagf.retrieval.extract`).
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from contextlib import nullcontext
-from dataclasses import asdict, dataclass, replace
-from functools import cached_property, lru_cache, partial
+from dataclasses import dataclass, replace
+from functools import cached_property
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 from filelock import FileLock
 from numpy.typing import NDArray
-from torch import nn
 
 from dagf import paths
-from dagf.console import progress
 from dagf.datasets.batches import image_batches
 from dagf.datasets.benchmark import Box
-from dagf.datasets.images import ImageSpec
 from dagf.devices import bfloat16_pays, device, on_device
-from dagf.distributed import Group, process_group
+from dagf.distributed import process_group
 from dagf.errors import UserError
-from dagf.files import (
-    IMAGES,
-    atomic_path,
-    content_hash,
-    existing_file,
-    file_sha256,
-    read_json,
-    write_json,
-)
+from dagf.files import IMAGES, content_hash, existing_file, file_sha256, read_json, write_json
 from dagf.model.network import RetrievalNet
 from dagf.model.variants import variant
 from dagf.retrieval.ann import Index, build_index
 from dagf.retrieval.extract import (
-    SHARD,
     SHARDS,
     Precision,
     ShardedDescriptors,
     extract,
+    extract_shards,
     for_inference,
-    hashes,
-    is_whole,
-    make_shards,
-    shard_name,
 )
 from dagf.retrieval.search import BLOCK, Rows, search
 from dagf.retrieval.whitening import Whitened, Whitening, pca_whitening
-from dagf.study.config import read_fields
+from dagf.study.config import RunConfig, TrainSpec
 from dagf.study.profile import load_profile
 from dagf.study.provenance import code_hash
-from dagf.study.runs import RunStore
+from dagf.study.runs import Head, Run, RunStore, Untrained
 
-INDEX, CONTENTS = "index.json", "contents.json"
+INDEX = "index.json"
 NEAR = "near-*.faiss"
 # The best off the shelf on our photographs of those whose matches add up over cells, and so can be
 # explained; R-MAC, where they do not, was better on one set of two:
@@ -71,75 +54,54 @@ ENOUGH = 100  # images, whose mean says what all of them have in common
 LARGE = 100_000  # images from which on half the disk counts for more than the fourth decimal
 
 Ranking = list[tuple[str, float]]  # files with their cosines, best first
-Hashes = Sequence[str]  # of the contents of images
 
 
-@dataclass(frozen=True)
-class Encoder:
-    """What makes the descriptors of a collection: a network that can be made again for queries.
+def open_encoder(run: str = "", weights: str = "") -> Head:
+    """Return what makes descriptors: a trained run, by the first digits of its id.
 
-    run: the id of a trained run; '' for the variant `OFF_THE_SHELF` on the backbone of the profile
-    `photographs`. weights: the file of that backbone's weights, '' for torchvision's. content: the
-    hash of its code and weights.
-    """
-
-    run: str
-    weights: str
-    image: ImageSpec
-    content: str
-
-    @property
-    def title(self) -> str:
-        """What it is, for people."""
-        if self.run:
-            return f"the trained run {self.run}"
-        backbone = load_profile("photographs").backbone.name
-        weights = Path(self.weights).name if self.weights else "torchvision's ImageNet weights"
-        return f"{variant(OFF_THE_SHELF).title}, nothing trained, on {backbone} with {weights}"
-
-    def network(self) -> RetrievalNet:
-        """Return the network, on the CPU and in evaluation mode.
-
-        Raises `UserError` where its weights are gone, or are other ones than the encoder's.
-        """
-        if open_encoder(self.run, self.weights) != self:
-            raise UserError(
-                f"{self.title}: its weights, or dagf's code, changed since the images were "
-                "extracted; put the earlier ones back, or run `dagf extract` again"
-            )
-        if self.run:
-            return RunStore(paths.runs()).get(self.run).network()
-        backbone = load_profile("photographs").backbone
-        backbone = replace(backbone, weights=self.weights or "imagenet")
-        return RetrievalNet(backbone, variant(OFF_THE_SHELF)).eval()
-
-    def check_suits(self, files: Sequence[Path]) -> None:
-        """Raise `UserError` where a run that learned from drawings gets other images than those."""
-        learned_from = RunStore(paths.runs()).get(self.run).config.data if self.run else ""
-        drawings = (paths.data() / learned_from).resolve()
-        other = next((file for file in files if not file.resolve().is_relative_to(drawings)), None)
-        if other and learned_from.startswith("toytown-"):
-            raise UserError(
-                f"run {self.run} learned from drawings (Toytown) and knows nothing of photographs "
-                f"such as {other}: leave --run out, or name a run of `dagf train dagf --benchmark "
-                "PHOTOS`"
-            )
-
-
-def open_encoder(run: str = "", weights: str = "") -> Encoder:
-    """Return the encoder of a trained run, by the first digits of its id; '' for the one off the
-    shelf, on the weights of a file or ('') torchvision's.
+    '': the variant `OFF_THE_SHELF` on the backbone of the profile `photographs`, with the weights
+    of a file or ('') torchvision's.
 
     Raises `UserError` for an unknown run, and for weights that are missing.
     """
-    code = code_hash("dagf.model.network", "dagf.datasets.images")
+    store = RunStore(paths.runs())
     if run:
-        found = RunStore(paths.runs()).get(run)
-        return Encoder(found.id, "", found.config.image, content_hash([code, found.weights_id]))
-    weights = existing_file(weights) if weights else ""
-    profile, sha = load_profile("photographs"), file_sha256(Path(weights)) if weights else ""
-    about = [code, asdict(variant(OFF_THE_SHELF)), asdict(profile.backbone), sha]
-    return Encoder("", weights, profile.image, content_hash(about))
+        return store.get(run)
+    profile, file = load_profile("photographs"), Path(existing_file(weights)) if weights else None
+    backbone = profile.backbone
+    if file:
+        backbone = replace(backbone, weights=f"sha256:{file_sha256(file)[:12]}")
+    config = RunConfig(variant(OFF_THE_SHELF), backbone, profile.image, TrainSpec(), "", 0)
+    return Untrained(config, store, file)
+
+
+def title_of(encoder: Head) -> str:
+    """Return what makes the descriptors of a collection, for people."""
+    if isinstance(encoder, Run):
+        return f"the trained run {encoder.id}"
+    weights = encoder.weights.name if encoder.weights else "torchvision's ImageNet weights"
+    backbone = encoder.config.backbone.name
+    return f"{encoder.variant.title}, nothing trained, on {backbone} with {weights}"
+
+
+def content_of(encoder: Head) -> str:
+    """Return the hash of an encoder's code and weights."""
+    return content_hash(
+        [code_hash("dagf.model.network", "dagf.datasets.images"), encoder.weights_id]
+    )
+
+
+def check_suits(encoder: Head, files: Sequence[Path]) -> None:
+    """Raise `UserError` where a run that learned from drawings gets other images than those."""
+    learned_from = encoder.config.data
+    drawings = (paths.data() / learned_from).resolve()
+    other = next((file for file in files if not file.resolve().is_relative_to(drawings)), None)
+    if other and learned_from.startswith("toytown-"):
+        raise UserError(
+            f"run {encoder.id} learned from drawings (Toytown) and knows nothing of photographs "
+            f"such as {other}: leave --run out, or name a run of `dagf train dagf --benchmark "
+            "PHOTOS`"
+        )
 
 
 @dataclass(frozen=True)
@@ -151,7 +113,7 @@ class Collection:
 
     files: tuple[str, ...]
     descriptors: ShardedDescriptors
-    encoder: Encoder
+    encoder: Head
     whitening: Whitening | None = None
 
     @cached_property
@@ -165,7 +127,7 @@ class Collection:
         It suits descriptors off the shelf, of `ENOUGH` images: a trained head has its own metric.
         """
         if whiten is None:
-            whiten = not self.encoder.run and len(self.files) >= ENOUGH
+            whiten = not self.encoder.id and len(self.files) >= ENOUGH
         if not whiten:
             return replace(self, whitening=None) if self.whitening else self
         some = np.unique(np.linspace(0, len(self.files) - 1, SOME).astype(int))
@@ -185,8 +147,8 @@ class Collection:
                 "the FAISS index holds the descriptors as they are: leave out --approximate, or "
                 "--whiten"
             )
-        self.encoder.check_suits([query])
-        row = extract(self.network, image_batches([query], self.encoder.image, [box]), 1)
+        check_suits(self.encoder, [query])
+        row = extract(self.network, image_batches([query], self.encoder.config.image, [box]), 1)
         if approximate:
             scores, rows = self.index().search(row, top, self.descriptors)
         else:
@@ -216,10 +178,15 @@ class Collection:
             rows = self.descriptors[start : start + BLOCK].astype(np.float32)
             if not np.allclose(np.linalg.norm(rows, axis=1), 1, atol=1e-2):  # nor is NaN
                 raise UserError(
-                    f"{self.encoder.title} gives no descriptors: name other weights, or a run"
+                    f"{title_of(self.encoder)} gives no descriptors: name other weights, or a run"
                 )
         folder, shards = self.descriptors.folder, self.descriptors.names
-        about = {"files": self.files, "encoder": asdict(self.encoder), "shards": shards}
+        made_by, about = (
+            self.encoder,
+            {"files": self.files, "shards": shards, "run": self.encoder.id},
+        )
+        weights = made_by.weights if isinstance(made_by, Untrained) else None
+        about |= {"weights": str(weights or ""), "content": content_of(made_by)}
         write_json(folder / INDEX, about)
         for path in [*folder.glob(f"*{SHARDS}*"), *folder.glob(NEAR)]:  # half-written ones, too
             if path.name not in {*shards, self._near.name}:
@@ -227,21 +194,31 @@ class Collection:
 
     @classmethod
     def load(cls, folder: Path) -> "Collection":
-        """Open the collection in a folder; raise `UserError` where it is missing or broken."""
+        """Open the collection in a folder.
+
+        Raises `UserError` where it is missing or broken, or its encoder is gone or another one.
+        """
         if not folder.exists():
             raise UserError(
                 f"{folder} does not exist; make it with: dagf extract FOLDER --output {folder}"
             )
         try:
             about = read_json(folder / INDEX)
-            encoder = read_fields(Encoder, about["encoder"], str(folder))
-            files = tuple(about["files"])
-            descriptors = ShardedDescriptors(folder, about["shards"])
+            files, run, weights, content, shards = (
+                about[key] for key in ("files", "run", "weights", "content", "shards")
+            )
+            descriptors = ShardedDescriptors(folder, shards)
         except (UserError, KeyError, TypeError) as error:
             raise UserError(
                 f"{folder} is no collection of `dagf extract`, or is broken; make it again: {error}"
             ) from error
-        return cls(files, descriptors, encoder)
+        encoder = open_encoder(run, weights)
+        if content_of(encoder) != content:
+            raise UserError(
+                f"{title_of(encoder)}: its weights, or dagf's code, changed since the images were "
+                "extracted; put the earlier ones back, or run `dagf extract` again"
+            )
+        return cls(tuple(files), descriptors, encoder)
 
 
 def own_whitening(descriptors: NDArray[np.floating]) -> Whitening:
@@ -260,7 +237,7 @@ def open_images(title: str, files: Sequence[Path], run: str = "", weights: str =
     title: tells it from others. run, weights: as of `open_encoder`.
     """
     encoder = open_encoder(run, weights)
-    folder = paths.data() / "collections" / content_hash([title, encoder.content])
+    folder = paths.data() / "collections" / content_hash([title, content_of(encoder)])
     build(files, encoder, folder)
     return Collection.load(folder)
 
@@ -279,7 +256,7 @@ def find_images(places: Sequence[Path]) -> list[Path]:
 
 
 def build(
-    files: Sequence[Path], encoder: Encoder, folder: Path, precision: Precision | None = None
+    files: Sequence[Path], encoder: Head, folder: Path, precision: Precision | None = None
 ) -> tuple[Collection, int]:
     """Keep the collection of image files in `folder`; return it, and how many were extracted.
 
@@ -290,13 +267,14 @@ def build(
     Raises `UserError` for an image that cannot be read, for an encoder that does not suit the
     images, and where `folder` holds something else.
     """
-    encoder.check_suits(files)
-    if folder.is_file() or (any(folder.glob("[!.]*")) and not (folder / CONTENTS).is_file()):
+    check_suits(encoder, files)
+    ours = any(folder.glob(SHARDS)) or (folder / INDEX).is_file()
+    if folder.is_file() or (any(folder.glob("[!.]*")) and not ours):
         raise UserError(f"{folder} holds something else: name a new folder with --output")
     folder.mkdir(parents=True, exist_ok=True)
     group, half = process_group(), bfloat16_pays()
     encode = for_inference(on_device(encoder.network()), half)
-    about = [encoder.content, "bfloat16" if half else "float32"]
+    about = [content_of(encoder), "bfloat16" if half else "float32"]
     precision = precision or ("float32" if len(files) < LARGE else "float16")
     # A second job waits until this one is done.
     with FileLock(folder / ".lock") if group.rank == 0 else nullcontext():
@@ -304,65 +282,10 @@ def build(
             raise UserError(
                 "the processes see different images or weights: give all of them the same disk"
             )
-        rows, made = extract_changes(encode, about, files, encoder.image, folder, precision, group)
+        image = encoder.config.image
+        rows, made = extract_shards(encode, about, files, image, folder, precision, group)
         collection = Collection(tuple(map(str, files)), rows, encoder)
         if group.rank == 0:
             collection.save()
         group.wait()
     return collection, made
-
-
-def extract_changes(
-    encode: nn.Module,
-    about: Any,
-    files: Sequence[Path],
-    spec: ImageSpec,
-    folder: Path,
-    precision: Precision,
-    group: Group,
-) -> tuple[ShardedDescriptors, int]:
-    """Return what `dagf.retrieval.extract.extract_shards` does; extract only new contents, so many.
-
-    They are extracted first, in shards of their own, which a stopped job finds again, also where
-    the list of files has changed since.
-    """
-
-    def named(images: Hashes) -> list[tuple[str, Hashes]]:
-        """Return the name and the images of each shard."""
-        parts = [images[first : first + SHARD] for first in range(0, len(images), SHARD)]
-        return [(shard_name(about, part, spec, precision), part) for part in parts]
-
-    images = hashes(files, group)
-    names, wanted = [name for name, _ in named(images)], dict(named(images))
-    listed: dict[str, Hashes] = {}
-    if (folder / CONTENTS).exists():
-        listed = read_json(folder / CONTENTS)
-    known = {
-        shard: part
-        for shard, part in (listed | wanted).items()
-        if shard in dict(named(part)) and is_whole(folder / shard, len(part))
-    }
-    rows = _rows(known)
-    fresh = dict(named([image for image in dict.fromkeys(images) if image not in rows]))
-    group.wait()  # until all have seen what is there
-    if group.rank == 0:
-        write_json(folder / CONTENTS, listed | fresh | wanted)
-    file = dict(zip(images, files, strict=True))
-    shards = {shard: [file[image] for image in part] for shard, part in fresh.items()}
-    made = make_shards(encode, shards, spec, folder, precision, group)
-    rows |= _rows(fresh)
-    opened = lru_cache(maxsize=8)(partial(np.load, mmap_mode="r"))  # of many shards
-    copied = [shard for shard in wanted if shard not in known and shard not in fresh]
-    for shard in progress(copied[group.rank :: group.size], "arranging", unit="shard"):
-        places = [rows[image] for image in wanted[shard]]
-        with atomic_path(folder / shard) as temporary:
-            np.save(temporary, np.stack([opened(folder / other)[row] for other, row in places]))
-    group.wait()
-    if group.rank == 0:
-        write_json(folder / CONTENTS, wanted)
-    return ShardedDescriptors(folder, names), made
-
-
-def _rows(shards: Mapping[str, Hashes]) -> dict[str, tuple[str, int]]:
-    """Return where the row of each image is: its shard, and its number there."""
-    return {image: (shard, row) for shard, part in shards.items() for row, image in enumerate(part)}

@@ -19,7 +19,7 @@ from IPython.display import HTML
 
 import dagf
 from dagf.analysis.cam import contributions, look
-from dagf.collections.index import Collection, Ranking
+from dagf.collections.index import Collection, Ranking, title_of
 from dagf.console import headless, progress
 from dagf.datasets.benchmark import Box
 from dagf.show.controls import follow
@@ -62,7 +62,7 @@ def render(
             cropped=box,
             matches=matches,
             why=why,
-            encoder=collection.encoder.title,
+            encoder=title_of(collection.encoder),
             whitened=collection.whitening is not None,
             attention=collection.network.head.spatial is not None,
             style=style(),
@@ -91,7 +91,7 @@ def _reasons(
     looked: where the network looks. here, there: what matches in the result and in the query, ''
     where the pooling does not tell.
     """
-    net, spec, whitening = collection.network, collection.encoder.image, collection.whitening
+    net, spec, whitening = collection.network, collection.encoder.config.image, collection.whitening
     toward = whitening.toward if whitening else lambda _, other: other
     mine, picture = look(net, query, spec, box), thumbnail(query, box)
     for file, _ in ranking:

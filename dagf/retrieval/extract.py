@@ -1,15 +1,17 @@
 """Descriptors of images, at several scales, in memory or in shards on disk.
 
-A shard holds the descriptors of `SHARD` files. It is named by the hash of all that decides them,
-the contents of its files included: a job that was killed goes on with the shards that are missing,
-and a photograph that was changed has its own shard made anew.
+A shard holds the descriptors of `SHARD` files, each beside the hash of its file. It is named by all
+that decides them, the contents of its files included: a job that was killed goes on with what is
+missing, and only contents that are new are extracted.
 """
 
 import copy
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from dataclasses import asdict
+from functools import lru_cache
 from pathlib import Path
 from typing import Any, Literal, TypeVar
 
@@ -163,16 +165,26 @@ class ShardedDescriptors:
 
     def _open(self, number: int) -> NDArray[np.floating]:
         # Opened for every reading: a process may hold fewer files than there are shards.
-        return _opened(self.folder / self.names[number])
+        return _opened(self.folder / self.names[number])["row"]
 
 
-def _opened(path: Path) -> NDArray[np.floating]:
+def _opened(path: Path) -> NDArray[Any]:
+    """Return a shard: of each image its hash (`image`) and its descriptor (`row`)."""
     try:
-        return np.asarray(np.load(path, mmap_mode="r"))
-    except (OSError, ValueError, EOFError) as error:
+        found = np.load(path, mmap_mode="r")
+        found[["image", "row"]]
+    except (OSError, ValueError, EOFError, IndexError, KeyError) as error:
         raise UserError(
             f"{path} is missing or broken; extract again: the other shards are kept"
         ) from error
+    return np.asarray(found)
+
+
+def _store(path: Path, images: Sequence[str], rows: NDArray[np.floating]) -> None:
+    shard = np.empty(len(rows), [("image", "S64"), ("row", rows.dtype, rows.shape[1:])])
+    shard["image"], shard["row"] = images, rows
+    with atomic_path(path) as temporary:
+        np.save(temporary, shard)
 
 
 def extract_shards(
@@ -181,48 +193,52 @@ def extract_shards(
     files: Sequence[Path],
     spec: ImageSpec,
     folder: Path,
-    group: Group = SINGLE,
-) -> ShardedDescriptors:
-    """Return the descriptors of `files`, having made the shards that `folder` lacks.
-
-    encode: images -> unit descriptors (B, D). about: what names it and its scales, as JSON can hold
-    it. Several processes need the same files and one folder. Raises `UserError` for an image that
-    cannot be read; finished shards stay.
-    """
-    contents = hashes(files, group)
-    parts = [slice(first, first + SHARD) for first in range(0, len(files), SHARD)]
-    names = [shard_name(about, contents[part], spec) for part in parts]
-    shards = {name: files[part] for name, part in zip(names, parts, strict=True)}
-    make_shards(encode, shards, spec, folder, group=group)
-    return ShardedDescriptors(folder, names)
-
-
-def make_shards(
-    encode: nn.Module,
-    shards: Mapping[str, Sequence[Path]],
-    spec: ImageSpec,
-    folder: Path,
     precision: Precision = "float32",
     group: Group = SINGLE,
-) -> int:
-    """Make those of `shards` (name -> images) that `folder` lacks; return how many images it took.
+) -> tuple[ShardedDescriptors, int]:
+    """Return the descriptors of `files`, and how many of them `folder` did not have.
 
-    Processes share the shards, and wait for each other. Raises as `extract_shards` does.
+    encode: images -> unit descriptors (B, D). about: what names it and its scales, as JSON can hold
+    it. New contents are extracted in shards of their own, which a stopped job finds again though
+    the list of files has changed since; rows that are known are then copied. Several processes need
+    the same files and one folder. Raises `UserError` for an image that cannot be read; finished
+    shards stay.
     """
-    mine = list(shards.items())[group.rank :: group.size]
-    missing = {name: part for name, part in mine if not is_whole(folder / name, len(part))}
-    for name, files in progress(missing.items(), "extracting", len(missing), unit="shard"):
-        rows = extract(encode, image_batches(files, spec), len(files))
-        with atomic_path(folder / name) as temporary:
-            np.save(temporary, rows.astype(precision))
-    return sum(group.gather(sum(map(len, missing.values()))))
+    images, kind = hashes(files, group), content_hash([about, asdict(spec), precision])
 
+    def named(images: Sequence[str]) -> list[tuple[str, Sequence[str]]]:
+        """Return the name and the images of each shard."""
+        parts = [images[first : first + SHARD] for first in range(0, len(images), SHARD)]
+        return [(SHARDS.replace("*", f"{kind}-{content_hash(one, 16)}"), one) for one in parts]
 
-def shard_name(
-    about: Any, contents: Sequence[str], spec: ImageSpec, precision: Precision = "float32"
-) -> str:
-    """Return the name of the shard of the images with these `hashes`."""
-    return SHARDS.replace("*", content_hash([about, asdict(spec), precision, contents], 16))
+    wanted, there = dict(named(images)), set[str]()
+    rows: dict[str, tuple[str, int]] = {}  # of each image: its shard, and its number there
+    for path in sorted(folder.glob(SHARDS.replace("*", f"{kind}-*"))):
+        with suppress(UserError):  # a broken one is made anew
+            known = enumerate(_opened(path)["image"].astype(str).tolist())
+            rows |= {image: (path.name, number) for number, image in known}
+            there.add(path.name)
+    fresh = dict(named([image for image in dict.fromkeys(images) if image not in rows]))
+    rows |= {image: (name, number) for name in fresh for number, image in enumerate(fresh[name])}
+    group.wait()  # until all have seen what is there
+    file = dict(zip(images, files, strict=True))
+    mine = [*fresh][group.rank :: group.size]
+    for name in progress(mine, "extracting", len(mine), unit="shard"):
+        batches = image_batches([file[image] for image in fresh[name]], spec)
+        found = extract(encode, batches, len(fresh[name]))
+        _store(folder / name, fresh[name], found.astype(precision))
+    group.wait()
+    opened = lru_cache(maxsize=8)(_opened)  # of many shards
+    copied = [name for name in wanted if name not in there | fresh.keys()]
+    for name in progress(copied[group.rank :: group.size], "arranging", unit="shard"):
+        places = [rows[image] for image in wanted[name]]
+        found = np.stack([opened(folder / other)["row"][number] for other, number in places])
+        _store(folder / name, wanted[name], found)
+    group.wait()
+    for name in fresh.keys() - wanted.keys():
+        (folder / name).unlink(missing_ok=True)
+    made = sum(map(len, fresh.values()))
+    return ShardedDescriptors(folder, [name for name, _ in named(images)]), made
 
 
 def hashes(files: Sequence[Path], group: Group = SINGLE) -> list[str]:
@@ -242,11 +258,3 @@ def _hash(file: Path) -> str:
     except OSError:
         load_image(file)  # says in one line what is wrong
         raise
-
-
-def is_whole(path: Path, rows: int) -> bool:
-    """Tell whether a shard is there, with so many rows."""
-    try:
-        return len(_opened(path)) == rows
-    except UserError:
-        return False

@@ -75,7 +75,7 @@ def evaluation_descriptors(
     """
     encode, image = for_inference(MultiScale(network, spec.scales)), spec.image
     about, database = [name, spec.scales], benchmark.database_paths
-    rows = extract_shards(encode, about, database, image, folder, process_group())
+    rows, _ = extract_shards(encode, about, database, image, folder, group=process_group())
     batches, count = query_batches(benchmark, image), len(benchmark.queries)
     queries = extract(encode, batches, count, f"{benchmark.name}: queries")
     if not spec.whitening:

@@ -271,7 +271,7 @@ class Study:
         """Return the descriptors of test database (N, D) and queries (Q, D)."""
         net, spec = on_device(head.network()), self.evaluation(head)
         torch.manual_seed(0)  # of a random mask
-        name, folder = head.weights_id, self.cache / "shards"
+        name, folder = head.weights_id, self.cache / "shards" / self.test_id
         found = (
             self.test_maps(head, net).extract(net.head)
             if head.frozen and spec.single

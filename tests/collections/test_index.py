@@ -5,6 +5,7 @@ import shutil
 import subprocess
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -16,26 +17,23 @@ from torch import Tensor, nn
 
 from dagf.collections import index as module
 from dagf.collections.index import (
-    CONTENTS,
     OFF_THE_SHELF,
     Collection,
-    Encoder,
     build,
-    extract_changes,
     find_images,
     open_encoder,
     open_images,
+    title_of,
 )
 from dagf.datasets.batches import image_batches
 from dagf.datasets.benchmark import TrainingSet
 from dagf.datasets.images import ImageSpec
 from dagf.devices import bfloat16_pays
-from dagf.distributed import SINGLE
 from dagf.files import read_json, write_json
 from dagf.model.backbone import BackboneSpec
 from dagf.model.network import RetrievalNet
 from dagf.model.variants import variant
-from dagf.retrieval import extract as shards_of_lists
+from dagf.retrieval import extract as extraction
 from dagf.retrieval.extract import SHARDS, extract, extract_shards, for_inference
 from dagf.study.runs import Run
 from tests.commands import fine, refused
@@ -51,7 +49,7 @@ def photos(home: Path, tmp_path: Path) -> Path:
 @pytest.fixture
 def index(home: Path, run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A collection of the photographs, in five shards of eight images."""
-    monkeypatch.setattr(module, "SHARD", 8)
+    monkeypatch.setattr(extraction, "SHARD", 8)
     path = tmp_path / "made" / "photos.index"
     said = fine("extract", "--run", run.id[:5], home / "photos", "--output", path)
     assert said.startswith(f"37 images in {path}: 37 ")
@@ -74,11 +72,11 @@ def shards(folder: Path) -> dict[str, int]:
 
 def test_a_folder_holds_shards_and_their_index(home: Path, run: Run, index: Path) -> None:
     found = Collection.load(index)
-    assert found.encoder == open_encoder(run.id) and found.encoder.image.size == 32
+    assert found.encoder == open_encoder(run.id) and found.encoder.config.image.size == 32
     assert found.files == tuple(map(str, sorted((home / "photos").rglob("*.jpg"))))
     names = found.descriptors.names
     assert len(names) == 5
-    assert {path.name for path in index.iterdir()} == {"index.json", CONTENTS, ".lock", *names}
+    assert {path.name for path in index.iterdir()} == {"index.json", ".lock", *names}
     files = [Path(file) for file in found.files]
     net = for_inference(run.network(), bfloat16_pays())
     expected = extract(net, image_batches(files, run.config.image), len(files))
@@ -130,7 +128,7 @@ def test_a_whitened_search_compares_what_is_not_common(home: Path, run: Run, ind
     rows = known.descriptors[:].astype(float)
     values, directions = np.linalg.eigh(np.cov(rows.T))
     kept = np.argsort(values)[-36:]  # 37 rows span no more
-    row = extract(known.encoder.network(), image_batches([query], known.encoder.image), 1)
+    row = extract(known.encoder.network(), image_batches([query], known.encoder.config.image), 1)
     apart = (np.vstack([rows, row]) - rows.mean(0)) @ directions[:, kept]
     apart /= np.linalg.norm(apart, axis=1, keepdims=True)
     expected = sorted(apart[:-1] @ apart[-1], reverse=True)
@@ -146,7 +144,8 @@ def test_a_whitened_search_compares_what_is_not_common(home: Path, run: Run, ind
 )
 def test_a_whitening_suits_many_images_off_the_shelf(run_id: str, count: int, suits: bool) -> None:
     rows: Any = np.random.default_rng(0).standard_normal((count, 6)).astype(np.float32)
-    known = Collection(tuple(map(str, range(count))), rows, Encoder(run_id, "", ImageSpec(32), ""))
+    encoder: Any = SimpleNamespace(id=run_id)
+    known = Collection(tuple(map(str, range(count))), rows, encoder)
     assert (known.whitened().whitening is not None) is suits
     white = known.whitened(True)
     assert white.whitening is not None
@@ -182,7 +181,7 @@ def test_images_are_opened_by_title_and_encoder(photos: Path, run: Run, weights:
     files = find_images([photos / "jpg" / "1-0.jpg", photos / "jpg" / "2-0.jpg"])
     trained, own = open_images("some", files, run.id), open_images("some", files, "", str(weights))
     assert trained.files == own.files == tuple(map(str, files))
-    assert (trained.encoder.run, own.encoder.run) == (run.id, "")
+    assert (trained.encoder.id, own.encoder.id) == (run.id, "")
     again, other = (open_images(title, files, run.id) for title in ("some", "others"))
     folders = [one.descriptors.folder for one in (trained, own, again, other)]
     assert folders[0] == folders[2] and len(set(folders)) == 3
@@ -213,8 +212,8 @@ def test_without_a_run_nothing_is_trained(photos: Path, weights: Path, tmp_path:
     files, out = sorted((photos / "jpg").glob("5-*.jpg")), tmp_path / "out"
     fine("extract", *files, "--weights", weights, "--output", out)
     found = Collection.load(out)
-    assert (found.encoder.run, found.encoder.weights) == ("", str(weights))
-    assert "nothing trained, on mobilenet_v2 with mobilenet.pth" in found.encoder.title
+    assert (found.encoder.id, found.encoder.weights) == ("", weights)
+    assert "nothing trained, on mobilenet_v2 with mobilenet.pth" in title_of(found.encoder)
     backbone = BackboneSpec("mobilenet_v2", "features.18", str(weights))
     net = for_inference(RetrievalNet(backbone, variant(OFF_THE_SHELF)).eval(), bfloat16_pays())
     batches = image_batches(files, ImageSpec(225, "squash"))
@@ -262,10 +261,10 @@ def test_search_with_something_wrong(home: Path, run: Run, index: Path, tmp_path
     said = refused("search", query, "--index", index)
     assert f"{shard.name} is missing or broken" in said
     assert 0 < build(find_images([home / "photos"]), open_encoder(run.id), index)[1] <= 8
-    write_json(index / "index.json", about | {"encoder": about["encoder"] | {"run": "0" * 12}})
+    write_json(index / "index.json", about | {"run": "0" * 12})
     said = refused("search", query, "--index", index)
     assert "run '000000000000': expected one finished run" in said
-    for text in ("no index", "[1]", '{"files": [], "encoder": {"run": "x"}, "shards": []}'):
+    for text in ("no index", "[1]", '{"files": [], "shards": []}'):
         (index / "index.json").write_text(text)
         said = refused("search", query, "--index", index)
         assert f"{index} is no collection of `dagf extract`, or is broken; make it again" in said
@@ -317,8 +316,7 @@ class Sampler(nn.Module):
 @pytest.fixture
 def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """Where shards of four images go."""
-    for made_of in (module, shards_of_lists):
-        monkeypatch.setattr(made_of, "SHARD", 4)
+    monkeypatch.setattr(extraction, "SHARD", 4)
     return tmp_path / "out"
 
 
@@ -332,21 +330,13 @@ def photos_of(contents: str, root: Path) -> list[Path]:
 
 
 def extracted(files: list[Path], folder: Path) -> tuple[int, tuple[str, ...]]:
-    """What `extract_changes` made, and the names of all shards; its rows are those of the files."""
+    """What `extract_shards` made, and the names of all shards; its rows are those of the files."""
     net = Sampler()
-    found, made = extract_changes(net, "some encoder", files, SPEC, folder, "float32", SINGLE)
+    found, made = extract_shards(net, "some encoder", files, SPEC, folder)
     assert made == net.seen
     expected = extract(net, image_batches(files, SPEC), len(files))
     np.testing.assert_allclose(found[:], expected, atol=1e-6)
     return made, found.names
-
-
-def test_a_first_extraction_is_the_plain_one(folder: Path, tmp_path: Path) -> None:
-    files = photos_of(ELEVEN, tmp_path / "photos")
-    made, names = extracted(files, folder)
-    other = extract_shards(Sampler(), "some encoder", files, SPEC, tmp_path / "other")
-    assert (made, names) == (11, other.names)
-    assert {path.name for path in folder.iterdir()} == {CONTENTS, *names}
 
 
 LETTERS = st.text("abcdefgh", min_size=1, max_size=11)
@@ -369,7 +359,7 @@ def test_a_stopped_job_goes_on_though_images_were_added(folder: Path, tmp_path: 
     """Eight of eleven are extracted, in two shards; then one more comes, before all others."""
     files = photos_of(ELEVEN, tmp_path / "photos")
     with pytest.raises(KeyboardInterrupt):
-        extract_changes(Sampler(8), "some encoder", files, SPEC, folder, "float32", SINGLE)
+        extract_shards(Sampler(8), "some encoder", files, SPEC, folder)
     assert len(list(folder.glob(SHARDS))) == 2
     assert extracted(photos_of(f"z{ELEVEN}", tmp_path / "photos"), folder)[0] == 4
 
@@ -386,7 +376,7 @@ def test_a_collection_is_brought_up_to_date(run: Run, photos: Path, index: Path)
     assert build(find_images([photos]), open_encoder(run.id), index)[1] == 0
     after = shards(index)
     assert len(before.items() & after.items()) == 4 and len(after) == 5
-    assert {path.name for path in index.iterdir()} == {"index.json", CONTENTS, ".lock", *after}
+    assert {path.name for path in index.iterdir()} == {"index.json", ".lock", *after}
     assert len(Collection.load(index).files) == 35
     (index / "index.json").unlink()  # as a job leaves it that was stopped before its first index
     assert build(find_images([photos]), open_encoder(run.id), index)[1] == 0
@@ -397,9 +387,9 @@ def test_a_collection_is_brought_up_to_date(run: Run, photos: Path, index: Path)
 JOB = """
 import sys
 from dagf.cli import main
-from dagf.collections import index
+from dagf.retrieval import extract
 
-index.SHARD = 8
+extract.SHARD = 8
 main(sys.argv[1:])
 """
 

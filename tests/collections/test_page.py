@@ -12,11 +12,12 @@ import pytest
 from PIL import Image
 
 from dagf.collections import page as module
-from dagf.collections.index import Collection, Encoder, build, find_images, open_encoder
+from dagf.collections.index import Collection, build, find_images, open_encoder
 from dagf.collections.page import TOP, WHOLE, in_per_cent, in_pixels, middle, render, start
 from dagf.console import HEADLESS
 from dagf.datasets.benchmark import Box
 from dagf.show.pictures import SIDE
+from dagf.study.runs import Untrained
 from tests.commands import fine, refused
 from tests.fixtures import fails, mobilenet, photograph
 
@@ -97,8 +98,8 @@ def test_a_file_is_written_over_nothing_else(collection: Collection, tmp_path: P
 
 
 def test_a_network_is_loaded_once(collection: Collection, monkeypatch: pytest.MonkeyPatch) -> None:
-    loaded, whole = [], Encoder.network
-    monkeypatch.setattr(Encoder, "network", lambda self: loaded.append(self) or whole(self))
+    loaded, whole = [], Untrained.network
+    monkeypatch.setattr(Untrained, "network", lambda self: loaded.append(self) or whole(self))
     known, query = Collection.load(collection.descriptors.folder), Path(collection.files[0])
     assert loaded == []
     first = known.search(query, 3)
