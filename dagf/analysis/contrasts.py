@@ -70,6 +70,14 @@ class Contrast:
         below = all(interval.high < 0 for interval in intervals)
         return "below" if below else "no difference shown"
 
+    @property
+    def smallest(self) -> float:
+        """The smallest true difference that would have been shown, with a probability of 80 %.
+
+        Of the widest of the three intervals, as each of them must exclude 0.
+        """
+        return max(one.smallest for one in (self.joint, self.over_seeds, self.over_queries))
+
     def cells(self, **outcome: str) -> dict[str, str]:
         """Return the cells that show it; `outcome`, what follows from it, after the difference."""
         return {
@@ -78,6 +86,7 @@ class Contrast:
             "over seeds": f"{self.over_seeds.ends}, {self.seeds}",
             "over queries (groups)": f"{self.over_queries.ends}, {self.queries} ({self.clusters})",
             "p": f"{self.p:.3f}",
+            "smallest to show": f"{self.smallest:.2f}",
         }
 
 

@@ -1,0 +1,126 @@
+"""The room: what perfect attention gains over GeM, and the share of it that a module takes.
+
+A ceiling is GeM with the landmarks' exact masks: they weight the maps of the database (`oracle`,
+and inside the scheme of windows and mask `oracle-scale-mask`), all other pixels are blanked
+(`oracle-pixels`), or the head is trained with them (`oracle-trained`). A weighting at test time
+alone may lose what training would have used, and the mean of the descriptors may hide a gain: the
+room is that of the best ceiling, with the mean or without, chosen on validation.
+"""
+
+from collections.abc import Sequence
+from typing import Any, NamedTuple
+
+import pandas as pd
+
+from dagf.analysis.contrasts import Contrast, contrast_of, points, runs_of
+from dagf.analysis.tables import RUNS
+from dagf.model.variants import VARIANTS
+from dagf.retrieval.statistics import Interval, share
+from dagf.study.study import Study
+
+CEILINGS = {  # by whether they are heads on frozen maps
+    False: ("oracle", "oracle-pixels", "oracle-trained"),
+    True: ("oracle", "oracle-scale-mask", "oracle-pixels", "oracle-trained"),
+}
+BEST = {False: ("oracle-trained", True), True: ("oracle-trained", True)}  # ceiling, centred
+MODULES = {  # of the abstract -> its arm, whether as a head
+    "spatial attention": ("spatial", True),
+    "channel attention": ("channel", True),
+    "scale and mask": ("scale-mask", True),
+    "all three, as a head": ("dagf", True),
+    "the whole, end to end": ("dagf", False),
+}
+
+
+class Gain(NamedTuple):
+    """What an arm gains over GeM, beside the room. level: GeM's mAP in per cent."""
+
+    level: float
+    gain: Contrast
+    room: Contrast
+    share: Interval
+
+    @property
+    def verdict(self) -> str:
+        """What follows: of the gain, or that there is no room to gain anything in."""
+        if self.room.verdict != "above":
+            return "no room shown: nothing could be gained here"
+        return {"above": "gains", "below": "loses"}.get(self.gain.verdict, "no gain shown")
+
+    def cells(self) -> dict[str, str]:
+        """Return the cells that show it."""
+        shown = 100 * self.share.mean, 100 * self.share.low, 100 * self.share.high
+        return {
+            "GeM": f"{self.level:.1f}",
+            "room [95 %]": self.room.joint.signed,
+            "gain [95 %]": self.gain.joint.signed,
+            "share of the room": "{:.0f} % [{:.0f}, {:.0f}]".format(*shown)
+            if shown[0] == shown[0]
+            else "–",
+            "verdict": self.verdict,
+            "smallest gain to show": f"{self.gain.smallest:.2f}",
+            RUNS: self.gain.runs,
+        }
+
+
+def gains(study: Study, arms: Sequence[str], heads: bool) -> list[Gain]:
+    """Return what each arm gains over GeM on the middle setting, beside the best ceiling's room."""
+    ceiling, centred = BEST[heads]
+    shown, setting = study.centred if centred else study, study.test.middle.name
+    levels: Any = points(shown, ("gem", ceiling, *arms), setting, heads=heads)
+    clusters, room = study.test.clusters(), levels[ceiling] - levels["gem"]
+
+    def over_gem(arm: str) -> Contrast:
+        names = VARIANTS[arm].title, VARIANTS["gem"].title, setting
+        runs = runs_of(study, arm, "gem", heads=heads)
+        return contrast_of(levels[arm] - levels["gem"], clusters, *names, runs=runs)
+
+    return [
+        Gain(
+            levels["gem"].mean(axis=None),
+            over_gem(arm),
+            over_gem(ceiling),
+            share(levels[arm] - levels["gem"], room, clusters[room.index]),
+        )
+        for arm in arms
+    ]
+
+
+def ceiling_table(study: Study, heads: bool) -> pd.DataFrame:
+    """Return a row for each ceiling, with the mean of the descriptors and without.
+
+    Columns: ceiling, descriptors, GeM (mAP in per cent), room (in points, with its interval over
+    seeds and landmarks), the smallest room that would have been shown, runs.
+    """
+    rows = []
+    for centred, words in ((False, "as they are"), (True, "without their mean")):
+        shown, setting = study.centred if centred else study, study.test.middle.name
+        levels: Any = points(shown, ("gem", *CEILINGS[heads]), setting, heads=heads)
+        for arm in CEILINGS[heads]:
+            names = VARIANTS[arm].title, VARIANTS["gem"].title, setting
+            one = contrast_of(levels[arm] - levels["gem"], study.test.clusters(), *names)
+            row = {
+                "ceiling": one.what,
+                "descriptors": words,
+                "GeM": f"{levels['gem'].mean(axis=None):.1f}",
+                "room [95 %]": one.joint.signed,
+                "smallest to show": f"{one.smallest:.2f}",
+                RUNS: runs_of(study, arm, "gem", heads=heads),
+            }
+            rows.append(row)
+    return pd.DataFrame(rows)
+
+
+def module_table(study: Study) -> pd.DataFrame:
+    """Return a row for each module of the abstract: the room, its gain, its share, the verdict."""
+    rows = []
+    for module, (arm, heads) in MODULES.items():
+        (found,) = gains(study, [arm], heads)
+        rows.append({"module": module, **found.cells()})
+    return pd.DataFrame(rows)
+
+
+def attention_table(study: Study, arms: Sequence[str]) -> pd.DataFrame:
+    """Return a row for each attention or mask, as a head: what it takes of the room."""
+    found = gains(study, arms, heads=True)
+    return pd.DataFrame([{"method": one.gain.what, **one.cells()} for one in found])
