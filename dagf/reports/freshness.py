@@ -34,6 +34,7 @@ STAGES = (
 OVERVIEW = "00_overview"  # it runs when all others are done: it reads their records
 # The records, below the project's folder, that a page on Toytown shows beside what it computes.
 SHOWS = {
+    "02_training": ("reports/ladder/tables/*.json", "reports/ladder/figures/*.svg"),
     "04_scale_and_mask_ablation": (str(paths.SPEED),),
     "06_benchmark_tables": ("data/published.csv", "reports/photographs/[!.]*.json"),
     "07_large_scale": (str(paths.SPEED),),

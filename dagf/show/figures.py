@@ -163,18 +163,27 @@ def heat_maps(table: pd.DataFrame, down: str, along: str, value: str, panel: str
 
 
 def gains(contrasts: Sequence[Contrast]) -> Figure:
-    """Plot differences by nuisance and bin, with the joint interval.
+    """Plot differences, a colour for each `what`, with their joint intervals.
 
-    The `setting` of a contrast reads 'nuisance: bin'.
+    The `setting` of a contrast reads 'panel: place in it'.
     """
-    rows = [(*one.setting.split(": "), *one.joint) for one in contrasts]
-    table = pd.DataFrame(rows, columns=["nuisance", "bin", "mean", "low", "high"])
-    figure, parts = panels(table, "nuisance", 3.4, 2.8)
+    rows = [(*one.setting.split(": "), one.what, *one.joint) for one in contrasts]
+    table = pd.DataFrame(rows, columns=["panel", "place", "what", "mean", "low", "high"])
+    figure, parts = panels(table, "panel", 3.4, 2.8)
+    series = dict(zip(table["what"].unique(), (RED, BLUE), strict=False))
     for ax, part in parts:
-        for x, one in enumerate(part.itertuples()):
-            ax.plot([x, x], [one.low, one.high], color=RED, linewidth=3, alpha=0.5)
-            ax.plot(x, one.mean, "o", color=RED)
+        places = part["place"].unique().tolist()
+        for number, (what, colour) in enumerate(series.items()):
+            for one in part[part["what"] == what].itertuples():
+                x = places.index(one.place) + 0.2 * number
+                ax.plot([x, x], [one.low, one.high], color=colour, linewidth=3, alpha=0.5)
+                ax.plot(x, one.mean, "o", color=colour, label=what)
         ax.axhline(0, color="black", linewidth=0.8)
-        ax.set_xticks(range(len(part)), part["bin"].str.replace(" minus ", "\n− "), fontsize=8)
+        words = [place.replace(" minus ", "\n− ") for place in places]
+        ax.set_xticks(range(len(places)), words, fontsize=8)
     figure.axes[0].set_ylabel("difference (mAP points)")
+    if len(series) > 1:
+        handles, labels = figure.axes[0].get_legend_handles_labels()
+        once = dict(zip(labels, handles, strict=True))
+        figure.axes[0].legend(once.values(), once.keys(), frameon=False)
     return figure

@@ -92,21 +92,31 @@ def kept_backbone(seed: int) -> Run:
 
 
 def make_backbones() -> list[Run]:
-    """Train the backbones of the plan's seeds where they are missing; keep and return them."""
+    """Train the backbones of the plan's seeds where they are missing; keep and return them.
+
+    One that was kept stays as long as the plan does, whatever has become of the code: a test holds
+    the code to its record.
+    """
     plan = read_plan()
-    data = drawings(plan)
-    configs = [config(plan, data, seed) for seed in plan.seeds]
-    _train_missing([(one, data) for one in configs], "backbones")
-    store = RunStore(paths.runs())
-    for one in configs:
-        target = paths.backbones() / one.id
-        if not target.exists():
-            with atomic_folder(target) as temporary:
-                shutil.copytree(store.folder(one), temporary, dirs_exist_ok=True)
-    for old in paths.backbones().glob("*/"):
-        if old.name not in {one.id for one in configs}:
-            shutil.rmtree(old)
-    return [Run(paths.backbones() / one.id) for one in configs]
+    data, there = drawings(plan), kept_backbones()
+    wanted = {seed: config(plan, data, seed) for seed in plan.seeds}
+    for seed, run in there.items():
+        if seed not in wanted or replace(run.config, recipe="") != replace(wanted[seed], recipe=""):
+            shutil.rmtree(run.folder)
+    missing = [one for seed, one in wanted.items() if seed not in kept_backbones()]
+    for run in _trained([(one, data) for one in missing], "backbones"):
+        with atomic_folder(paths.backbones() / run.id) as temporary:
+            shutil.copytree(run.folder, temporary, dirs_exist_ok=True)
+    return [*kept_backbones().values()]
+
+
+def shorter(steps: int, seeds: Seeds) -> dict[int, Run]:
+    """Return backbones that were trained for so many steps (tens) only, by seed; as runs."""
+    plan = read_plan()
+    training = replace(plan.training, epochs=10, steps=steps // 10)
+    data, plan = drawings(plan), replace(plan, training=training)
+    runs = _trained([(config(plan, data, seed), data) for seed in seeds], f"{steps} steps")
+    return dict(zip(seeds, runs, strict=True))
 
 
 def make_trials() -> pd.DataFrame:
@@ -121,10 +131,9 @@ def make_trials() -> pd.DataFrame:
     data = {one.toytown: drawings(one) for one in tried.values()}
     configs = {name: config(one, data[one.toytown], plan.seeds[0]) for name, one in tried.items()}
     jobs = [(configs[name], data[one.toytown]) for name, one in tried.items()]
-    _train_missing(jobs, "trials")
-    store, rows = RunStore(paths.runs()), []
-    for name, one in tried.items():
-        run, spec = Run(store.folder(configs[name])), one.training
+    rows = []
+    for (name, one), run in zip(tried.items(), _trained(jobs, "trials"), strict=True):
+        spec = one.training
         best, curves = run.record["best_epoch"], run.curves
         row = {
             "trial": name,
@@ -147,10 +156,12 @@ def make_trials() -> pd.DataFrame:
     return table
 
 
-def _train_missing(jobs: list[tuple[RunConfig, TrainingSet]], what: str) -> None:
+def _trained(jobs: list[tuple[RunConfig, TrainingSet]], what: str) -> list[Run]:
+    """Return the runs of configurations on their images, trained side by side where missing."""
     store = RunStore(paths.runs())
     missing = [job for job in jobs if not store.find(job[0])]
     side_by_side(partial(_train, store), missing, what)
+    return [Run(store.folder(one)) for one, _ in jobs]
 
 
 def _train(store: RunStore, job: tuple[RunConfig, TrainingSet]) -> None:

@@ -13,7 +13,7 @@ from dagf.datasets.images import ImageSpec
 from dagf.errors import UserError
 from dagf.model.backbone import BackboneSpec
 from dagf.model.variants import VARIANTS
-from dagf.study.config import STRICT, Rate, TrainSpec, read_fields
+from dagf.study.config import STRICT, Count, Rate, TrainSpec, read_fields
 from dagf.study.evaluation import EvaluationSpec
 from dagf.toytown.generate import ToytownSpec
 
@@ -57,6 +57,15 @@ class Scale:
 
 
 @dataclass(frozen=True, config=STRICT)
+class Ladder:
+    """Numbers of steps that backbones and arms are trained for; `epoch` steps make an epoch."""
+
+    backbones: tuple[Count, ...]
+    arms: tuple[Count, ...]
+    epoch: Count
+
+
+@dataclass(frozen=True, config=STRICT)
 class Profile:
     """A scale at which the study is run; the YAML files in `dagf/study/profiles` are ours.
 
@@ -70,7 +79,7 @@ class Profile:
     without a validation split, kept for validation. training_set: a public set to train on
     (`dagf.datasets.public`). test_image: where test images have another size. whitening: the
     training set on whose whitening split a learned whitening is learned, '' for none. centred:
-    whether the mean of the database's descriptors is taken out. scale: of 07.
+    whether the mean of the database's descriptors is taken out. scale: of 07. ladder: of 02.
     """
 
     name: str
@@ -93,6 +102,7 @@ class Profile:
     whitening: str = ""
     centred: bool = False
     scale: Scale | None = None
+    ladder: Ladder | None = None
 
     @property
     def frozen(self) -> bool:

@@ -7,8 +7,8 @@ made, in stages, the jobs of a stage side by side.
 """
 
 import sys
-from collections.abc import Sequence
-from dataclasses import asdict, dataclass, replace
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, field, replace
 from functools import partial
 from pathlib import Path
 
@@ -59,8 +59,9 @@ class Study:
 
     training is None for photographs without training images; then every arm is used off the shelf.
     test_id: the hash of the test images. weights: the file of the backbone's weights, where it has
-    one. toytown: the folder of the embedded benchmark, None for photographs. `heads=True` asks for
-    the profile's heads on frozen backbones, otherwise for the arms of its primary contrast.
+    one. toytown: the folder of the embedded benchmark, None for photographs. backbones: other ones
+    to start from than the profile's, by seed. `heads=True` asks for the profile's heads on frozen
+    backbones, otherwise for the arms of its primary contrast.
     """
 
     profile: Profile
@@ -71,6 +72,7 @@ class Study:
     cache: Path
     weights: Path | None = None
     toytown: Path | None = None
+    backbones: Mapping[int, Run] = field(default_factory=dict)
 
     @property
     def title(self) -> str:
@@ -220,6 +222,8 @@ class Study:
 
     def backbone_run(self, seed: int) -> Run | None:
         """Return the trained backbone of a seed; None where none is trained on drawings."""
+        if self.backbones:
+            return self.backbones[seed]
         if self.profile.kept_backbones:
             return kept_backbone(seed)
         config = self.backbone_config(seed)
