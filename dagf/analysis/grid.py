@@ -16,7 +16,7 @@ from torch import Tensor
 from torch.nn import functional as fn
 
 from dagf.model.scale_mask import MASKS, ScaleFilters
-from dagf.retrieval.feature_maps import FeatureMaps
+from dagf.retrieval.extract import FeatureMaps
 from dagf.retrieval.metrics import evaluate
 from dagf.study.cache import cached_tables, table_file
 from dagf.study.provenance import code_hash

@@ -15,15 +15,17 @@ from typing import Any, NamedTuple
 
 import numpy as np
 import pandas as pd
+import torch
+from numpy.typing import NDArray
 
 from dagf import paths
 from dagf.analysis.contrasts import contrast_of, contrast_table, spread
-from dagf.analysis.duplicates import ALIKE, alike, without
 from dagf.analysis.tables import RUNS, run_words
-from dagf.datasets.benchmark import Benchmark, TrainingSet
+from dagf.datasets.benchmark import Benchmark, Box, TrainingSet
 from dagf.datasets.checks import files_hash
 from dagf.datasets.contents import remembered
-from dagf.datasets.folder import read_labels, training_images
+from dagf.datasets.folder import numbered, read_labels
+from dagf.datasets.images import ImageSpec, load_image
 from dagf.datasets.public import place
 from dagf.devices import on_device
 from dagf.errors import UserError
@@ -49,10 +51,12 @@ SIZES = (128, 256, 512)  # dimensions kept by a whitening
 POWERS = (0.25, 0.5)  # of its division by the variances
 GEM, CHOSEN = "GeM off the shelf", "chosen GeM"  # of {trained, not} x {whitened, not}, held out
 COUNTS = (2, 5, 10, 20, 50)  # neighbours, for every re-ranking; those that the database has
-
-
 INSTANCES = (3, 6)  # that heads are trained on, beside all
 SEED = 2023  # of the order in which a larger set adds instances
+# Near-duplicates were looked for on pictures only, before any descriptor was evaluated: at 0.7 all
+# pairs are one scene taken twice, at 0.6 a few are not. Both are shown.
+ALIKE = (0.7, 0.6)
+THUMBNAIL, SHIFT = 32, 4  # pixels
 
 
 def training_of(study: Study) -> TrainingSet:
@@ -347,10 +351,10 @@ def training_sets(study: Study, folder: Path) -> pd.DataFrame:
     data, folder = training_of(study), place(str(folder), paths.data())
     counts = [count for count in (*INSTANCES, data.landmarks) if count <= data.landmarks]
     sets = {f"{count} instances": fewer(study, count) for count in counts}
-    for role in sorted(set(read_labels(folder)["role"])):
-        if role.startswith("train-"):
-            name = role.removeprefix("train-")
-            sets[name] = trained_on(study, *training_images(folder, role))
+    rows = read_labels(folder)
+    for role, part in rows[rows["role"].str.startswith("train-")].groupby("role"):
+        name = str(role).removeprefix("train-")
+        sets[name] = trained_on(study, *numbered(folder, part))
     (plain, *_), chosen = gems(study)
     rows = [{"trained on": "–", **method_row(study, one)} for one in (plain, chosen)]
     rows[1]["method"] = f"{CHOSEN}: {chosen.name}"
@@ -361,6 +365,49 @@ def training_sets(study: Study, folder: Path) -> pd.DataFrame:
         rows += [about | method_row(study, head) | {RUNS: head.runs} for head in shown]
     table = pd.DataFrame(rows).drop(columns="whitening")
     return table.astype({"images": "Int64", "classes": "Int64"})
+
+
+def alike(benchmark: Benchmark) -> NDArray[np.float32]:
+    """Return how alike pictures are, (queries, database without distractors), in [-1, 1].
+
+    The normalised correlation of their grey thumbnails of 32 x 32 pixels, the largest over shifts
+    of up to 4 pixels (an eighth of the side) across and down, each over the part that both have.
+    """
+    queries = _thumbnails(benchmark, [(query.file, query.box) for query in benchmark.queries])
+    rows = _thumbnails(benchmark, [(file, None) for file in benchmark.database])
+    best = np.full((len(queries), len(rows)), -1, np.float32)
+    for down in range(-SHIFT, SHIFT + 1):
+        for across in range(-SHIFT, SHIFT + 1):
+            here, there = _overlap(queries, down, across), _overlap(rows, -down, -across)
+            best = np.maximum(best, here @ there.T)
+    return best
+
+
+def _thumbnails(
+    benchmark: Benchmark, files: Sequence[tuple[str, Box | None]]
+) -> NDArray[np.float32]:
+    spec = ImageSpec(THUMBNAIL, "squash")
+    images = [load_image(benchmark.root / file, spec, box) for file, box in files]
+    return torch.stack(images).float().mean(1).numpy()
+
+
+def _overlap(images: NDArray[np.float32], down: int, across: int) -> NDArray[np.float32]:
+    """What is left of images (n, S, S) after a shift, as rows of mean 0 and length 1 (or 0)."""
+    rows, columns = (slice(max(by, 0), THUMBNAIL + min(by, 0)) for by in (down, across))
+    flat = images[:, rows, columns].reshape(len(images), -1)
+    flat = flat - flat.mean(1, keepdims=True)
+    unit: NDArray[np.float32] = flat / np.maximum(np.linalg.norm(flat, axis=1, keepdims=True), 1e-6)
+    return unit
+
+
+def without(benchmark: Benchmark, near: NDArray[np.bool_]) -> Benchmark:
+    """Return the benchmark with rows that are `near` (queries, database) a query as its junk."""
+    queries = []
+    for query, row in zip(benchmark.queries, near, strict=True):
+        labels = {name: rows[~row[rows]] for name, rows in query.labels.items()}
+        labels["junk"] = np.union1d(labels.get("junk", np.empty(0, np.int64)), np.flatnonzero(row))
+        queries.append(replace(query, labels=labels))
+    return replace(benchmark, queries=tuple(queries))
 
 
 def near_duplicates(study: Study, shown: Sequence[Method]) -> pd.DataFrame:

@@ -15,13 +15,7 @@ from dagf.errors import UserError
 from dagf.files import atomic_path, read_json, write_json, write_text
 
 RUNS = "runs"
-# Of the tables on photographs, in the order in which they are shown: those that the overview shows,
-# and what 06 shows, too.
-PHOTOGRAPH_TABLES = ("against-gem", "shelf-ablation")
-MORE_PHOTOGRAPH_TABLES = (
-    *("trained-ablation", "reranking", "reranking-trained", "training-sets", "learning-curve"),
-    *("diversity", "masks-earlier-cut", "duplicate-counts", "near-duplicates", "distractors"),
-)
+PHOTOGRAPH_TABLES = ("against-gem", "shelf-ablation")  # those that the overview shows
 SIGNS = {  # of our tables; LaTeX has none of them without further packages
     "−": "$-$", "×": r"$\times$", "±": r"$\pm$", "·": r"$\cdot$", "≤": r"$\leq$", "≥": r"$\geq$",
     "→": r"$\to$", "α": r"$\alpha$", "–": "--", "<": r"\textless{}", ">": r"\textgreater{}",
@@ -77,15 +71,6 @@ def latex(table: pd.DataFrame, caption: str) -> str:
         caption=re.sub(r"([&%$#_])", r"\\\1", caption),
     )
     return "".join(SIGNS.get(sign, sign) for sign in found)
-
-
-def photograph_tables() -> list[dict[str, Any]]:
-    """Return the records of the kept tables on photographs (reports/photographs), set by set."""
-    names = (*PHOTOGRAPH_TABLES, *MORE_PHOTOGRAPH_TABLES)
-    files = (paths.root() / "reports" / "photographs").glob("[!.]*.json")  # hidden: half written
-    found = {tuple(file.stem.rpartition(".")[::2]): file for file in files}
-    kept = [(one, name) for one in sorted({one for one, _ in found}) for name in names]
-    return [read_json(found[one]) for one in kept if one in found]
 
 
 def benchmark_figures() -> pd.DataFrame:

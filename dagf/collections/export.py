@@ -20,7 +20,7 @@ import dagf
 from dagf.datasets.images import IMAGENET_MEAN, IMAGENET_STD, to_input
 from dagf.errors import UserError
 from dagf.files import atomic_path
-from dagf.model.network import RetrievalNet, Variant
+from dagf.model.network import RetrievalNet
 from dagf.model.pooling import POOLINGS
 from dagf.model.scale_mask import MASKS
 from dagf.study.runs import Run
@@ -41,7 +41,7 @@ def write_onnx(run: Run, path: Path) -> str:
     metadata of the file. Return what was written, in a line.
 
     Raises `UserError` for a missing package, a variant that no such graph can hold, an operator
-    that ONNX lacks, and descriptors that differ by more than `tolerance`; nothing is written then.
+    that ONNX lacks, and descriptors that differ by more than rounding; nothing is written then.
     """
     if missing := [name for name in PACKAGES if find_spec(name) is None]:
         raise UserError(
@@ -49,8 +49,10 @@ def write_onnx(run: Run, path: Path) -> str:
         )
     variant, net = run.config.variant, run.network()
     cannot = f"run {run.id} ({variant.title}) cannot be exported"
-    if reason := impossible(variant):
-        raise UserError(f"{cannot}: {reason}")
+    if not POOLINGS[variant.pooling].any_size:
+        raise UserError(f"{cannot}: the regions of its pooling follow from the size of the map")
+    if not MASKS[variant.mask].repeatable:
+        raise UserError(f"{cannot}: its mask keeps other cells in every pass")
     least = smallest_side(net, max(variant.windows))
     try:
         program = _program(net, least)
@@ -76,7 +78,8 @@ def write_onnx(run: Run, path: Path) -> str:
     )
     with atomic_path(path) as temporary:
         program.save(temporary, external_data=False)
-        found, bound = difference(net, temporary, least), tolerance(variant)
+        found = difference(net, temporary, least)
+        bound = TOLERANCE if variant.mask == "none" else WITH_MASK
         if not found <= bound:  # written so that NaN fails it
             raise UserError(
                 f"{cannot}: as ONNX its descriptors differ by {found:.1e}, more than {bound:g}; "
@@ -86,20 +89,6 @@ def write_onnx(run: Run, path: Path) -> str:
         f"{path}: images (batch, 3, height, width) from {least} pixels a side on -> descriptors "
         f"(batch, {net.dimensions}); largest difference {found:.0e}"
     )
-
-
-def tolerance(variant: Variant) -> float:
-    """Return how far a number of a variant's descriptor may lie from the network's."""
-    return TOLERANCE if variant.mask == "none" else WITH_MASK
-
-
-def impossible(variant: Variant) -> str:
-    """Return why no graph for images of any size can be equal to the variant; '' where one can."""
-    if not POOLINGS[variant.pooling].any_size:
-        return "the number and place of its pooling's regions follow from the size of the map"
-    if not MASKS[variant.mask].repeatable:
-        return "its mask keeps other cells in every pass, so there is nothing to compare with"
-    return ""
 
 
 @torch.inference_mode()

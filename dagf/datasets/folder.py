@@ -133,15 +133,6 @@ def by_instance(name: str, root: Path, queries: pd.DataFrame, database: pd.DataF
     return Benchmark(name, root, tuple(database["file"]), tuple(listed))
 
 
-def training_images(folder: Path, role: str) -> tuple[list[Path], list[int]]:
-    """Return the files of a training role, in the order of the labels, and their instances (0 ..).
-
-    Raise `UserError` as `read_labels`.
-    """
-    rows = read_labels(folder)
-    return numbered(folder, rows[rows["role"] == role])
-
-
 def numbered(folder: Path, rows: pd.DataFrame) -> tuple[list[Path], list[int]]:
     """Return the whole paths of labelled images, and their instances as numbers from 0."""
     labels, _ = pd.factorize(rows["instance"], sort=True)

@@ -139,29 +139,6 @@ def arms_by_setting(results: pd.DataFrame) -> Figure:
     return figure
 
 
-def heat_maps(table: pd.DataFrame, down: str, along: str, value: str, panel: str) -> Figure:
-    """Plot a field a (`down`, `along`) with its value written in it, one panel a value of `panel`.
-
-    All panels have one scale of colours.
-    """
-    low, high = table[value].min(), table[value].max()
-    figure, parts = panels(table, panel, 4.2, 3.6)
-    for ax, part in parts:
-        rows, columns = part[down].unique(), part[along].unique()
-        fields = part.pivot(index=down, columns=along, values=value).loc[rows, columns]
-        picture = ax.imshow(fields, cmap="cividis", vmin=low, vmax=high, aspect="auto")
-        for (y, x), field in np.ndenumerate(fields.to_numpy()):
-            ink = "w" if field < (low + high) / 2 else "k"
-            ax.text(x, y, f"{field:.1f}", ha="center", va="center", color=ink)
-        ax.set_xlabel(along)
-        ax.set_xticks(range(len(columns)), columns)
-        ax.set_yticks(range(len(rows)), rows)
-        ax.grid(False)
-    figure.axes[0].set_ylabel(down)
-    figure.colorbar(picture, ax=figure.axes, label=f"{value} (%)")
-    return figure
-
-
 def gains(contrasts: Sequence[Contrast]) -> Figure:
     """Plot differences, a colour for each `what`, with their joint intervals.
 

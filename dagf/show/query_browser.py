@@ -110,7 +110,7 @@ class Explorer:
         self.study = study
         self.arms = offered(study)
         # Maps are kept at one scale, and a whitening belongs to its head.
-        self.changeable = study.profile.scales == (1.0,) and not study.profile.whitening
+        self.changeable = study.profile.evaluation.single
         self._descriptors = lru_cache(maxsize=8)(self._extract)
         self._scores = lru_cache(maxsize=16)(self._compare)
 

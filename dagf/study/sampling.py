@@ -25,8 +25,7 @@ from dagf.distributed import SINGLE, Group
 from dagf.errors import UserError, choose
 from dagf.files import content_hash
 from dagf.model.network import RetrievalNet
-from dagf.retrieval.extract import benchmark_scores, extract
-from dagf.retrieval.feature_maps import cache_benchmark, cache_maps
+from dagf.retrieval.extract import benchmark_scores, cache_benchmark, cache_maps, extract
 from dagf.retrieval.search import Descriptors, Scores
 from dagf.study.config import TrainSpec
 

@@ -28,7 +28,7 @@ from dagf.files import content_hash, existing_file, file_sha256
 from dagf.model.backbone import BackboneSpec
 from dagf.model.network import RetrievalNet
 from dagf.model.variants import VARIANTS, variant
-from dagf.retrieval.feature_maps import BenchmarkMaps, cache_benchmark
+from dagf.retrieval.extract import BenchmarkMaps, cache_benchmark
 from dagf.retrieval.metrics import evaluate_positions, means
 from dagf.retrieval.search import Descriptors, Rows
 from dagf.study.backbones import kept_backbone
@@ -50,7 +50,7 @@ VALIDATION_SEED = 2023  # which instances of a photograph folder are held out
 CONTROL_DISTRACTORS = 1000  # at most
 TRAINED_BY = "dagf.study.training"
 # Maps and results are named by this code, too: a changed decoder must not meet old maps.
-CACHED_BY = ("dagf.study.evaluation", "dagf.retrieval.feature_maps")
+CACHED_BY = "dagf.study.evaluation"
 
 
 @dataclass(frozen=True)
@@ -377,7 +377,7 @@ def open_study(
     """
     chosen, data = load_profile(profile), paths.data()
     file = Path(existing_file(weights)) if weights else None
-    cache = paths.cache() / code_hash(*CACHED_BY)
+    cache = paths.cache() / code_hash(CACHED_BY)
     open_with = partial(
         Study, chosen, store=RunStore(paths.runs(), paths.backbones()), cache=cache, weights=file
     )

@@ -138,15 +138,12 @@ def make_toytown(spec: ToytownSpec, folder: Path, workers: int | None = None) ->
 
 
 def _draw_all(spec: ToytownSpec, root: Path, workers: int | None) -> None:
-    records: dict[Path, list[Record]] = {}
-    for split in SPLITS:
-        (root / split / "jpg").mkdir(parents=True)
-        (root / split / "masks").mkdir()
-        records[Path(split)] = []
-    for split in WITH_QUERIES:
-        (root / "distractors" / split / "jpg").mkdir(parents=True)
-        (root / "distractors" / split / "masks").mkdir()
-        records[Path("distractors", split)] = []
+    folders = [Path(split) for split in SPLITS]
+    folders += [Path("distractors", split) for split in WITH_QUERIES]
+    records: dict[Path, list[Record]] = {folder: [] for folder in folders}
+    for folder in folders:
+        (root / folder / "jpg").mkdir(parents=True)
+        (root / folder / "masks").mkdir()
     todo = jobs(spec)
     workers = workers or (os.cpu_count() or 1 if sum(len(job.images) for job in todo) >= FEW else 1)
     drawn = progress(_results(todo, root, workers), "Toytown", total=len(todo), unit="landmark")

@@ -5,7 +5,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from dagf.analysis.duplicates import alike, without
+from dagf.analysis.methods import alike, without
 from dagf.datasets.benchmark import CLASSIC, Benchmark, Query
 
 

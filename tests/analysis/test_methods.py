@@ -15,10 +15,9 @@ import torch
 from numpy.typing import NDArray
 
 from dagf.analysis import methods
-from dagf.analysis.duplicates import without
 from dagf.datasets.benchmark import Benchmark
 from dagf.model.variants import VARIANTS
-from dagf.retrieval.feature_maps import FeatureMaps
+from dagf.retrieval.extract import FeatureMaps
 from dagf.retrieval.metrics import evaluate, mean_average_precision
 from dagf.retrieval.rerank import RERANKINGS
 from dagf.retrieval.search import similarities
@@ -300,7 +299,7 @@ def test_near_duplicates_are_junk(study: Study, monkeypatch: pytest.MonkeyPatch)
     (name,) = (name for name in row if "0.6" in name and "plain" not in name)
     assert name == "query without ≥ 0.6 (9 positives)"
     _, *pair = methods.descriptors_of(study, study.untrained("mac"), methods.TEST)
-    found = evaluate(without(study.test, near >= 0.6), similarities(*pair))
+    found = evaluate(methods.without(study.test, near >= 0.6), similarities(*pair))
     assert row[name] == f"{100 * found[found['query_set'] == 'query']['AP'].mean():.1f}"
 
 

@@ -73,7 +73,6 @@ def test_a_kept_table_has_three_forms(project: Path) -> None:
     assert lines[lines.index(r"\midrule") + 1 : lines.index(r"\bottomrule")] == [
         r"1 & x\_1 & 0.50 & 1 \\", r"2 &  &  &  \\",
     ]  # fmt: skip
-    assert tables.photograph_tables() == []
 
 
 def test_what_latex_would_take_for_itself() -> None:
@@ -81,16 +80,6 @@ def test_what_latex_would_take_for_itself() -> None:
     assert r"$-$0.5 \textless{} 3$\times$3 \\" in found
     assert r"50 \% \& \{c\} \#1 \\" in found
     assert r"a\_b" in found and r"\caption{p\_1 $\pm$ 2}" in found
-
-
-def test_tables_on_photographs_come_set_by_set_in_a_fixed_order(project: Path) -> None:
-    names = ("b.near-duplicates", "b.against-gem", "a.shelf-ablation", "a.against-gem", "a.unknown")
-    for name in names:
-        write_json(project / "reports" / "photographs" / f"{name}.json", {"title": name})
-    (project / "reports" / "photographs" / ".a.against-gem.json").write_text("{ half wri")
-    assert [one["title"] for one in tables.photograph_tables()] == [
-        "a.against-gem", "a.shelf-ablation", "b.against-gem", "b.near-duplicates",
-    ]  # fmt: skip
 
 
 def test_figures_of_the_last_benchmarks(project: Path) -> None:

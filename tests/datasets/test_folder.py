@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from dagf.datasets.benchmark import CLASSIC
-from dagf.datasets.folder import hold_out, load_folder, read_labels, training_images
+from dagf.datasets.folder import hold_out, load_folder, numbered, read_labels
 from dagf.errors import UserError
 from tests.fixtures import fails
 
@@ -119,8 +119,10 @@ def test_a_ground_truth_is_read_instead(tmp_path: Path, change: dict[str, Any], 
 def test_training_roles(tmp_path: Path) -> None:
     train = ["t1.jpg,one,train", "t2.jpg,two,train-sorts", "t3.jpg,a,train"]
     folder = make(tmp_path, [*GOOD, *train])
-    assert training_images(folder, "train") == ([folder / "t1.jpg", folder / "t3.jpg"], [1, 0])
-    assert training_images(folder, "train-sorts") == ([folder / "t2.jpg"], [0])
+    rows = read_labels(folder)
+    found = numbered(folder, rows[rows["role"] == "train"])
+    assert found == ([folder / "t1.jpg", folder / "t3.jpg"], [1, 0])
+    assert numbered(folder, rows[rows["role"] == "train-sorts"]) == ([folder / "t2.jpg"], [0])
 
 
 def rows_of(lines: Iterable[str]) -> pd.DataFrame:

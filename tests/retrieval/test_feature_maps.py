@@ -13,8 +13,13 @@ from dagf.datasets.benchmark import Benchmark
 from dagf.datasets.images import ImageSpec
 from dagf.errors import UserError
 from dagf.model.network import RetrievalNet
-from dagf.retrieval.extract import benchmark_scores, extract
-from dagf.retrieval.feature_maps import BenchmarkMaps, cache_benchmark, cache_maps
+from dagf.retrieval.extract import (
+    BenchmarkMaps,
+    benchmark_scores,
+    cache_benchmark,
+    cache_maps,
+    extract,
+)
 from tests.pictures import save, smooth
 
 from .networks import SPEC, Counted, alone

@@ -1,7 +1,6 @@
 """Figures: a panel, line, field or bar for each value, where it belongs."""
 
 from collections.abc import Iterator
-from itertools import product
 
 import numpy as np
 import pandas as pd
@@ -21,34 +20,6 @@ def figures_are_closed() -> Iterator[None]:
 
 def labels(texts: object) -> list[str]:
     return [text.get_text() for text in texts]  # type: ignore[attr-defined]
-
-
-def test_a_heat_map_has_a_panel_a_pooling_and_a_field_a_combination() -> None:
-    names, masks, poolings = ("1", "max 1, 2"), ("none", "max", "random"), ("SPoC", "GeM")
-    values = {key: 7.0 * number for number, key in enumerate(product(poolings, names, masks))}
-    table = pd.DataFrame(
-        [(*key, value) for key, value in values.items()],
-        columns=["pooling", "windows", "mask", "mAP"],
-    )
-    shown = figures.heat_maps(table, "windows", "mask", "mAP", "pooling")
-    *panels, scale = shown.axes
-    assert [ax.get_title() for ax in panels] == list(poolings)
-    assert scale.get_ylabel() == "mAP (%)"
-    assert (panels[0].get_ylabel(), labels(panels[0].get_yticklabels())) == ("windows", list(names))
-    for ax, pooling in zip(panels, poolings, strict=True):
-        assert (ax.get_xlabel(), labels(ax.get_xticklabels())) == ("mask", list(masks))
-        expected = [[values[pooling, name, mask] for mask in masks] for name in names]
-        (picture,) = ax.images
-        assert np.array_equal(picture.get_array(), expected)
-        written = {text.get_position(): text.get_text() for text in ax.texts}
-        assert written == {
-            (x, y): f"{values[pooling, name, mask]:.1f}"
-            for (y, name), (x, mask) in product(enumerate(names), enumerate(masks))
-        }
-        assert picture.get_clim() == (0, 77)  # one scale of colours for all panels
-        assert ax.get_ylim()[0] > ax.get_ylim()[1]  # the first row on top
-    dark = [text.get_color() for ax in panels for text in ax.texts]
-    assert dark == ["w"] * 6 + ["k"] * 6  # white on dark fields
 
 
 def gain(setting: str, mean: float) -> Contrast:

@@ -42,7 +42,7 @@ def changed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Callabl
 
 BOTH, RUNS, NEITHER = {TRAINING, EVALUATION}, {TRAINING}, set[str]()
 RENAMED = {
-    **dict.fromkeys(("model/pooling.py", "model/backbone.py", "retrieval/feature_maps.py"), BOTH),
+    **dict.fromkeys(("model/pooling.py", "model/backbone.py", "retrieval/extract.py"), BOTH),
     # Validation mAP chooses epoch and learning rate: a mended AP must not meet old choices.
     **dict.fromkeys(("datasets/images.py", "datasets/batches.py", "retrieval/metrics.py"), BOTH),
     **dict.fromkeys(("model/losses.py", "study/sampling.py", "study/training.py"), RUNS),
