@@ -23,8 +23,8 @@ from torch.nn import functional as fn
 from dagf.analysis.cam import CamTarget, Plane, cams
 from dagf.console import progress
 from dagf.datasets.batches import image_batches
-from dagf.datasets.images import to_input
-from dagf.datasets.toytown import load_mask, toytown_records
+from dagf.datasets.images import exact_mask, to_input
+from dagf.datasets.toytown import toytown_records
 from dagf.devices import on_device
 from dagf.errors import UserError
 from dagf.model.network import RetrievalNet
@@ -169,18 +169,11 @@ def cam_targets(study: Study, net: RetrievalNet) -> list[CamTarget]:
 
 def localisations(study: Study) -> pd.DataFrame:
     """Return `localisation` of DAGF end to end, with the column `seed`; kept in the cache."""
-    runs = {seed: study.run("dagf", seed) for seed in study.profile.seeds}
+    runs = {study.run("dagf", seed): seed for seed in study.profile.seeds}
     decides = study.test_id, study.profile.evaluation.image, code_hash("dagf.analysis.localise")
-    files = {
-        seed: table_file(study.cache, "localisation", run.weights_id, *decides)
-        for seed, run in runs.items()
-    }
-    found = cached_tables(files, partial(_localise, study), "maps")
-    return pd.concat([table.assign(seed=seed) for seed, table in found.items()])
-
-
-def _localise(study: Study, seed: int) -> pd.DataFrame:
-    return localisation(study, study.run("dagf", seed))
+    files = {run: table_file(study.cache, "localisation", run.weights_id, *decides) for run in runs}
+    found = cached_tables(files, partial(localisation, study), "maps")
+    return pd.concat([table.assign(seed=runs[run]) for run, table in found.items()])
 
 
 def localisation(study: Study, head: Head) -> pd.DataFrame:
@@ -211,11 +204,10 @@ def localisation(study: Study, head: Head) -> pd.DataFrame:
 
 
 def landmark_mask(study: Study, file: str, images: Tensor) -> Mask:
-    """Return an image's mask at the size (H, W) of the network's input, by nearest pixel."""
-    assert study.toytown is not None
-    mask = torch.from_numpy(load_mask(study.toytown, "test", file))
-    resized = fn.interpolate(mask[None, None].float(), size=images.shape[2:], mode="nearest-exact")
-    return resized[0, 0].bool().numpy()
+    """Return an image's mask at the size (H, W) of the network's input: what is mostly landmark."""
+    share = exact_mask(study.test.root / file, images[0])
+    assert share is not None
+    return share[0].numpy() > 127
 
 
 def small_masks(frame: pd.DataFrame) -> pd.DataFrame:

@@ -16,7 +16,7 @@ from pydantic import BaseModel, ConfigDict, Field, NonNegativeInt, ValidationErr
 from scipy.sparse import coo_array
 from scipy.sparse.csgraph import connected_components
 
-from dagf.errors import UserError
+from dagf.errors import UserError, shown
 from dagf.files import read_json
 
 Box = tuple[float, float, float, float]
@@ -237,12 +237,17 @@ def _query(file: str, entry: _Entry, size: int) -> Query:
     return Query(file, labels, (x1, y1, x2, y2))
 
 
-def first_mistake(error: ValueError) -> str:
+def first_mistake(error: Exception) -> str:
     """Return what is wrong in one line: of pydantic's errors the first, with its place."""
     if not isinstance(error, ValidationError):
         return str(error)
     first = error.errors()[0]
-    return f"{'.'.join(map(str, first['loc']))}: {first['msg']}"
+    place, said = ".".join(map(str, first["loc"])), first["msg"].removeprefix("Value error, ")
+    if first["type"] == "unexpected_keyword_argument":
+        said = "there is no such field"
+    elif said.startswith("Input should "):
+        said = f"{said.replace('Input', 'it', 1)}, but is {shown(first['input'])}"
+    return ": ".join(filter(None, [place, said]))
 
 
 def _complete(file: str) -> str:

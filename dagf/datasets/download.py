@@ -62,22 +62,17 @@ def get(
     for name in dict.fromkeys(name for one in wanted for name in (*one.needs, one.name)):
         one, work = sets[name], data / DOWNLOADS / name
         home = data / one.folder
-        try:
-            work.parent.mkdir(parents=True, exist_ok=True)
-            with FileLock(work.with_name(f"{name}.lock")):  # another process may be at it
-                folder = home if state(one, data) == "here" else _fetched(one, work, say)
-                if wrong := differences(one, folder):
-                    remedy = "move it away to get it again, or mend data/manifest.json"
-                    raise UserError(f"{folder} has {'; '.join(wrong)}: {remedy}")
-                convert_public(name, folder)
-                if folder != home:
-                    home.parent.mkdir(parents=True, exist_ok=True)
-                    folder.replace(home)
-                shutil.rmtree(work, ignore_errors=True)
-        except OSError as error:
-            raise UserError(
-                f"cannot write {error.filename or data}: {error.strerror}; mend that, start again"
-            ) from error
+        work.parent.mkdir(parents=True, exist_ok=True)
+        with FileLock(work.with_name(f"{name}.lock")):  # another process may be at it
+            folder = home if state(one, data) == "here" else _fetched(one, work, say)
+            if wrong := differences(one, folder):
+                remedy = "move it away to get it again, or mend data/manifest.json"
+                raise UserError(f"{folder} has {'; '.join(wrong)}: {remedy}")
+            convert_public(name, folder)
+            if folder != home:
+                home.parent.mkdir(parents=True, exist_ok=True)
+                folder.replace(home)
+            shutil.rmtree(work, ignore_errors=True)
         say(f"{name}: here, in {home}")
         if one.notes:
             say(f"{name}: {one.notes}")

@@ -1,13 +1,15 @@
 """Every value that decides a trained network, and how such values are read from a file."""
 
+import re
 from dataclasses import asdict, field
 from typing import Annotated, Any, Literal, TypeVar
 
 from pydantic import ConfigDict, Field, TypeAdapter, ValidationError
 from pydantic.dataclasses import dataclass
 
+from dagf.datasets.benchmark import first_mistake
 from dagf.datasets.images import ImageSpec
-from dagf.errors import UserError, shown
+from dagf.errors import UserError
 from dagf.files import content_hash
 from dagf.model.backbone import BackboneSpec
 from dagf.model.network import Variant
@@ -123,14 +125,6 @@ def read_fields(kind: type[T], values: Any, where: str) -> T:
     try:
         adapter = TypeAdapter(list[kind], config=STRICT)  # type: ignore[valid-type]
         return adapter.validate_python([values])[0]
-    except ValidationError as error:
-        first = error.errors()[0]
-    except UserError as error:  # of a dataclass that checks itself
-        raise UserError(f"{where}: {error}") from error
-    path, said = ".".join(map(str, first["loc"][1:])), first["msg"].removeprefix("Value error, ")
-    if first["type"] == "unexpected_keyword_argument":
-        said = "there is no such field"
-    elif said.startswith("Input should "):
-        said = f"{said.replace('Input', 'it', 1)}, but is {shown(first['input'])}"
-    # A key or a text of the file may hold the end of a line.
-    raise UserError(" ".join(": ".join(filter(None, [where, path, said])).split("\n")))
+    except (ValidationError, UserError) as error:  # the latter: of a dataclass that checks itself
+        said = re.sub(r"^0(\.|: )", "", first_mistake(error))  # its place in our list
+        raise UserError(f"{where}: {said}".replace("\n", " ")) from error
