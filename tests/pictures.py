@@ -2,10 +2,8 @@
 
 from pathlib import Path
 
-import cv2
 import numpy as np
 import torch
-from numpy.typing import NDArray
 from PIL import Image, ImageDraw
 
 RED, GREEN, BLUE, WHITE = (255, 0, 0), (0, 255, 0), (0, 0, 255), (255, 255, 255)
@@ -44,9 +42,3 @@ def save(image: Image.Image, path: Path, **options: object) -> Path:
 def close(found: torch.Tensor, expected: Image.Image | np.ndarray, within: float = 0.0) -> bool:
     other = torch.from_numpy(np.array(expected)).permute(2, 0, 1)
     return found.shape == other.shape and (found.int() - other.int()).abs().max().item() <= within
-
-
-def load_mask(root: Path, split: str, file: str) -> NDArray[np.bool_]:
-    """The pixels (height, width) of a Toytown's image in which the landmark is seen."""
-    path = root / split / "masks" / f"{Path(file).stem}.png"
-    return np.asarray(cv2.imread(str(path), cv2.IMREAD_GRAYSCALE)) > 127

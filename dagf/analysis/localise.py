@@ -23,8 +23,8 @@ from torch.nn import functional as fn
 from dagf.analysis.cam import CamTarget, Plane, cams
 from dagf.console import progress
 from dagf.datasets.batches import image_batches
-from dagf.datasets.images import exact_mask, to_input
-from dagf.datasets.toytown import toytown_records
+from dagf.datasets.images import to_input
+from dagf.datasets.toytown import load_mask, toytown_records
 from dagf.devices import on_device
 from dagf.errors import UserError
 from dagf.model.network import RetrievalNet
@@ -204,10 +204,11 @@ def localisation(study: Study, head: Head) -> pd.DataFrame:
 
 
 def landmark_mask(study: Study, file: str, images: Tensor) -> Mask:
-    """Return an image's mask at the size (H, W) of the network's input: what is mostly landmark."""
-    share = exact_mask(study.test.root / file, images[0])
-    assert share is not None
-    return share[0].numpy() > 127
+    """Return an image's mask at the size (H, W) of the network's input, by nearest pixel."""
+    assert study.toytown is not None
+    mask = torch.from_numpy(load_mask(study.toytown, "test", file))
+    resized = fn.interpolate(mask[None, None].float(), size=images.shape[2:], mode="nearest-exact")
+    return resized[0, 0].bool().numpy()
 
 
 def small_masks(frame: pd.DataFrame) -> pd.DataFrame:

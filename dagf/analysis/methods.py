@@ -351,8 +351,8 @@ def training_sets(study: Study, folder: Path) -> pd.DataFrame:
     data, folder = training_of(study), place(str(folder), paths.data())
     counts = [count for count in (*INSTANCES, data.landmarks) if count <= data.landmarks]
     sets = {f"{count} instances": fewer(study, count) for count in counts}
-    rows = read_labels(folder)
-    for role, part in rows[rows["role"].str.startswith("train-")].groupby("role"):
+    labels = read_labels(folder)
+    for role, part in labels[labels["role"].str.startswith("train-")].groupby("role"):
         name = str(role).removeprefix("train-")
         sets[name] = trained_on(study, *numbered(folder, part))
     (plain, *_), chosen = gems(study)

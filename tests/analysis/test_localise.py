@@ -32,14 +32,13 @@ from dagf.analysis.localise import (
     small_masks,
 )
 from dagf.datasets.images import ImageSpec, load_image, to_input
-from dagf.datasets.toytown import toytown_records
+from dagf.datasets.toytown import load_mask, toytown_records
 from dagf.errors import UserError
 from dagf.model.backbone import BackboneSpec
 from dagf.model.network import RetrievalNet
 from dagf.model.variants import variant
 from dagf.study.runs import Run
 from dagf.study.study import open_study
-from tests.pictures import load_mask
 
 NAMES = [
     "region evaluator", "effective weight", "channel-weighted response", "MAX-Mask cells",

@@ -8,12 +8,12 @@ import pytest
 
 from dagf.datasets.benchmark import EASY, HARD, MEDIUM
 from dagf.datasets.toytown import (
+    load_mask,
     load_toytown,
     open_toytown,
     toytown_records,
     toytown_training,
 )
-from tests.pictures import load_mask
 from tests.toytown.version import SMALL as TINY
 
 

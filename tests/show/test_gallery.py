@@ -17,6 +17,7 @@ from dagf.analysis.cam import enlarge, look
 from dagf.analysis.localise import pixel_auc
 from dagf.datasets.benchmark import CLASSIC, TrainingSet
 from dagf.datasets.images import load_image, to_input
+from dagf.datasets.toytown import load_mask
 from dagf.model.network import RetrievalNet
 from dagf.model.variants import variant
 from dagf.show import figures, gallery, html
@@ -24,7 +25,6 @@ from dagf.show.gallery import Tile
 from dagf.show.pictures import kept_cells
 from dagf.study.runs import Run
 from dagf.study.study import Study, open_study
-from tests.pictures import load_mask
 
 
 @pytest.fixture(scope="module")

@@ -8,13 +8,13 @@ import pytest
 import torch
 
 from dagf.datasets.images import ImageSpec, load_image, to_input
+from dagf.datasets.toytown import load_mask
 from dagf.model.variants import variant
 from dagf.retrieval.metrics import evaluate
 from dagf.retrieval.search import similarities
 from dagf.study.evaluation import centred
 from dagf.study.runs import RunStore
 from dagf.study.study import Study
-from tests.pictures import load_mask
 
 pytestmark = pytest.mark.usefixtures("one_process")
 ARMS = ("gem", "oracle", "oracle-pixels", "oracle-trained")
