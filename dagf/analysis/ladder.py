@@ -1,18 +1,26 @@
-"""Does longer training change the order? DAGF and the ceiling beside GeM, step by step."""
+"""Does the order change with training, with the map's resolution, with what heads learn from?
 
-from collections.abc import Iterator
+Each answer is DAGF (or a part of it) minus GeM, beside the ceiling minus GeM, under conditions that
+take hours to train: a profile of their own, whose tables are kept.
+"""
+
+from collections.abc import Iterable, Iterator
 from dataclasses import replace
 
 from dagf.analysis.contrasts import Contrast, contrast
+from dagf.analysis.methods import fewer
 from dagf.study.backbones import shorter
 from dagf.study.profile import Ladder
 from dagf.study.study import Study
 
-CEILING = "oracle"  # GeM's own training, so that it costs none
+ENDS = ("dagf", "oracle")  # the ceiling of GeM's own run, which costs no training
+HEADS = ("dagf", "spatial", "oracle-trained")
+STRIDE = 8  # pixels a cell of the small backbone
+Condition = tuple[str, Study]  # 'what changes: how', the study there
 
 
-def rungs(study: Study, ladder: Ladder) -> Iterator[tuple[str, Study]]:
-    """Yield each rung, 'steps of the backbone: steps of the arms', and its study."""
+def rungs(study: Study, ladder: Ladder) -> Iterator[Condition]:
+    """Yield each rung of training: 'steps of the backbone: steps of the arms', end to end."""
     for backbone in (*ladder.backbones, None):
         started = study
         if backbone:
@@ -21,14 +29,24 @@ def rungs(study: Study, ladder: Ladder) -> Iterator[tuple[str, Study]]:
             spec = study.profile.plan().training
             training = replace(spec, epochs=steps // ladder.epoch, steps=ladder.epoch)
             profile = replace(study.profile, arm_training=training)
-            yield f"{backbone or 'kept'}: {steps}", replace(started, profile=profile)
+            rung = f"backbone of {backbone} steps" if backbone else "kept backbone"
+            yield f"{rung}: {steps}", replace(started, profile=profile)
 
 
-def climb(study: Study, ladder: Ladder) -> list[Contrast]:
-    """Return DAGF minus GeM, and the ceiling minus GeM, on every rung; `setting` names the rung."""
-    middle = study.test.middle.name
+def conditions(study: Study, ladder: Ladder) -> Iterator[Condition]:
+    """Yield each size of the images, and each number of landmarks, for heads on frozen maps."""
+    for size in ladder.sizes:
+        image = replace(study.profile.image, size=size, mode="squash")  # enlarged, if need be
+        profile = replace(study.profile, image=image)
+        yield f"cells a side of the map: {size // STRIDE}", replace(study, profile=profile)
+    for count in ladder.landmarks:
+        yield f"landmarks that heads learn from: {count}", fewer(study, count)
+
+
+def climb(found: Iterable[Condition], heads: bool) -> list[Contrast]:
+    """Return each arm minus GeM on the middle setting, under each condition (its `setting`)."""
     return [
-        replace(contrast(one, arm, "gem", middle), setting=rung)
-        for rung, one in rungs(study, ladder)
-        for arm in ("dagf", CEILING)
+        replace(contrast(one, arm, "gem", one.test.middle.name, heads=heads), setting=words)
+        for words, one in found
+        for arm in (HEADS if heads else ENDS)
     ]

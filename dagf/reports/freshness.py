@@ -33,9 +33,11 @@ STAGES = (
 )
 OVERVIEW = "00_overview"  # it runs when all others are done: it reads their records
 # The records, below the project's folder, that a page on Toytown shows beside what it computes.
+LADDER = ("reports/ladder/tables/*.json", "reports/ladder/figures/*.svg")
 SHOWS = {
-    "02_training": ("reports/ladder/tables/*.json", "reports/ladder/figures/*.svg"),
+    "02_training": LADDER,
     "04_scale_and_mask_ablation": (str(paths.SPEED),),
+    "05_attention_ablation": LADDER,
     "06_benchmark_tables": ("data/published.csv", "reports/photographs/[!.]*.json"),
     "07_large_scale": (str(paths.SPEED),),
 }
@@ -161,7 +163,8 @@ class Report:
             files = {file for folder in folders for file in folder.glob("[!.]*.*")}
             return files - {self.output.record_file(OVERVIEW)}
         patterns = () if self.output.photographs else SHOWS.get(self.name, ())
-        return [file for pattern in patterns for file in paths.root().glob(pattern)]
+        found = (file for pattern in patterns for file in paths.root().glob(pattern))
+        return [file for file in found if file.parents[1] != self.output.root]  # its own
 
     def _photographs(self) -> list[str]:
         """Return the hash of each folder of photographs that the notebook reads."""

@@ -147,7 +147,7 @@ def gains(contrasts: Sequence[Contrast]) -> Figure:
     rows = [(*one.setting.split(": "), one.what, *one.joint) for one in contrasts]
     table = pd.DataFrame(rows, columns=["panel", "place", "what", "mean", "low", "high"])
     figure, parts = panels(table, "panel", 3.4, 2.8)
-    series = dict(zip(table["what"].unique(), (RED, BLUE), strict=False))
+    series = dict(zip(table["what"].unique(), (RED, BLUE, ORANGE), strict=False))
     for ax, part in parts:
         places = part["place"].unique().tolist()
         for number, (what, colour) in enumerate(series.items()):

@@ -58,11 +58,15 @@ class Scale:
 
 @dataclass(frozen=True, config=STRICT)
 class Ladder:
-    """Numbers of steps that backbones and arms are trained for; `epoch` steps make an epoch."""
+    """Conditions: steps of backbones and of arms, `epoch` of them an epoch; of heads, the sizes of
+    images (pixels) and the numbers of landmarks that they learn from.
+    """
 
     backbones: tuple[Count, ...]
     arms: tuple[Count, ...]
     epoch: Count
+    sizes: tuple[Count, ...]
+    landmarks: tuple[Count, ...]
 
 
 @dataclass(frozen=True, config=STRICT)
@@ -79,7 +83,7 @@ class Profile:
     without a validation split, kept for validation. training_set: a public set to train on
     (`dagf.datasets.public`). test_image: where test images have another size. whitening: the
     training set on whose whitening split a learned whitening is learned, '' for none. centred:
-    whether the mean of the database's descriptors is taken out. scale: of 07. ladder: of 02.
+    whether the mean of the database's descriptors is taken out. scale: of 07. ladder: of 02 and 05.
     """
 
     name: str

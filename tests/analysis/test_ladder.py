@@ -5,6 +5,7 @@ import shutil
 from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from dagf import paths
@@ -16,7 +17,7 @@ from dagf.study.study import Study
 from tests.fixtures import TOY
 
 pytestmark = pytest.mark.usefixtures("one_process")
-LADDER = Ladder(backbones=(10,), arms=(1, 2), epoch=1)
+LADDER = Ladder(backbones=(10,), arms=(1, 2), epoch=1, sizes=(48, 64), landmarks=(2,))
 
 
 @pytest.fixture
@@ -34,7 +35,8 @@ def project(toy: Study, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Stud
 
 def test_rungs_differ_in_steps_alone(project: Study) -> None:
     rungs = dict(ladder.rungs(project, LADDER))
-    assert [*rungs] == ["10: 1", "10: 2", "kept: 1", "kept: 2"]
+    short, kept = "backbone of 10 steps", "kept backbone"
+    assert [*rungs] == [f"{short}: 1", f"{short}: 2", f"{kept}: 1", f"{kept}: 2"]
     for name, study in rungs.items():
         spec = study.profile.plan().training
         assert f"{spec.epochs * spec.steps}" == name.split(": ")[1]
@@ -43,19 +45,33 @@ def test_rungs_differ_in_steps_alone(project: Study) -> None:
             start = study.backbone_run(seed)
             assert start is not None
             steps = start.config.train.epochs * start.config.train.steps
-            assert steps == (10 if name.startswith("10") else 1)
+            assert steps == (10 if name.startswith(short) else 1)
             arm = study.run("gem", seed)
             assert arm.config.start == start.weights_id
 
 
 def test_each_rung_has_the_gain_and_the_ceiling(project: Study) -> None:
-    found = ladder.climb(project, LADDER)
-    assert [(one.what, one.setting) for one in found[:3]] == [
-        ("DAGF", "10: 1"),
-        ("GeM + exact mask", "10: 1"),
-        ("DAGF", "10: 2"),
+    rungs = [*ladder.rungs(project, LADDER)]
+    found = ladder.climb(rungs, heads=False)
+    assert [(one.what, one.setting.split(": ")[1]) for one in found[:3]] == [
+        ("DAGF", "1"),
+        ("GeM + exact mask", "1"),
+        ("DAGF", "2"),
     ]
     assert {one.minus for one in found} == {"GeM"}
-    last = dict(ladder.rungs(project, LADDER))["kept: 2"]
-    table = last.table(["dagf", "gem"]).query("setting == 'Medium'").groupby("arm")["mAP"].mean()
-    assert found[-2].joint.mean == pytest.approx(table["dagf"] - table["gem"])
+    table = rungs[-1][1].table(["dagf", "gem"]).query("setting == 'Medium'")
+    level = table.groupby("arm")["mAP"].mean()
+    assert found[-2].joint.mean == pytest.approx(level["dagf"] - level["gem"])
+
+
+def test_conditions_change_maps_and_landmarks_alone(project: Study) -> None:
+    found = dict(ladder.conditions(project, LADDER))
+    sizes, landmarks = "cells a side of the map", "landmarks that heads learn from"
+    assert [*found] == [f"{sizes}: 6", f"{sizes}: 8", f"{landmarks}: 2"]
+    finer, fewer = found[f"{sizes}: 8"], found[f"{landmarks}: 2"]
+    assert finer.test_maps(finer.bare(0)).queries.take(np.array([0])).shape[2:] == (8, 8)
+    assert fewer.training is not None
+    assert fewer.training.landmarks == 2
+    assert fewer.test_id == finer.test_id == project.test_id
+    (one, *_) = ladder.climb([("landmarks: 2", fewer)], heads=True)
+    assert (one.what, one.minus, one.setting) == ("DAGF", "GeM", "landmarks: 2")
