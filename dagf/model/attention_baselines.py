@@ -14,6 +14,8 @@ from timm.layers.squeeze_excite import SEModule
 from torch import Tensor, nn
 from torch.nn import functional as fn
 
+from dagf.model.backbone import normed
+
 REDUCTION = 8  # of GLAM's 1x1 convolutions
 
 
@@ -37,7 +39,7 @@ class SOLAR(nn.Module):
     def __init__(self, channels: int) -> None:
         super().__init__()
         middle = max(1, channels // 2)
-        self.f, self.g = (nn.Sequential(*_normed(channels, middle), nn.ReLU()) for _ in range(2))
+        self.f, self.g = (nn.Sequential(*normed(channels, middle, 1), nn.ReLU()) for _ in range(2))
         self.h = nn.Conv2d(channels, middle, 1)
         self.v = nn.Conv2d(middle, channels, 1)
         for parameter in self.v.parameters():
@@ -156,17 +158,12 @@ class DELF(nn.Module):
 
     def __init__(self, channels: int) -> None:
         super().__init__()
-        self.embed = nn.Sequential(*_normed(channels, channels))
+        self.embed = nn.Sequential(*normed(channels, channels, 1))
         self.score = nn.Conv2d(channels, 1, 1)
 
     def forward(self, features: Tensor) -> Tensor:
         embedded = self.embed(features)
         return fn.softplus(self.score(torch.relu(embedded))) * fn.normalize(embedded, dim=1)
-
-
-def _normed(inputs: int, outputs: int) -> tuple[nn.Module, nn.Module]:
-    """Return a 1x1 convolution and its batch norm, which has the bias of both."""
-    return nn.Conv2d(inputs, outputs, 1, bias=False), nn.BatchNorm2d(outputs)
 
 
 def _over_channels() -> nn.Conv1d:

@@ -52,7 +52,7 @@ class SmallBackbone(nn.Sequential):
 
     def __init__(self) -> None:
         stages = (32, 32, 2), (32, 48, 2), (48, 96, 1), (96, 128, 1)
-        stem = nn.Sequential(*_normed(3, 32, 3, 2), nn.ReLU())
+        stem = nn.Sequential(*normed(3, 32, 3, 2), nn.ReLU())
         super().__init__(stem, *(_Residual(*stage) for stage in stages))
 
 
@@ -62,17 +62,19 @@ class _Residual(nn.Module):
     def __init__(self, inputs: int, outputs: int, stride: int) -> None:
         super().__init__()
         self.branch = nn.Sequential(
-            *_normed(inputs, outputs, 3, stride), nn.ReLU(), *_normed(outputs, outputs, 3)
+            *normed(inputs, outputs, 3, stride), nn.ReLU(), *normed(outputs, outputs, 3)
         )
         self.shortcut: nn.Module = nn.Identity()
         if stride > 1 or inputs != outputs:
-            self.shortcut = nn.Sequential(*_normed(inputs, outputs, 1, stride))
+            self.shortcut = nn.Sequential(*normed(inputs, outputs, 1, stride))
 
     def forward(self, x: Tensor) -> Tensor:
         return torch.relu(self.branch(x) + self.shortcut(x))
 
 
-def _normed(inputs: int, outputs: int, size: int, stride: int = 1) -> tuple[nn.Module, nn.Module]:
+def normed(
+    inputs: int, outputs: int, size: int = 1, stride: int = 1
+) -> tuple[nn.Module, nn.Module]:
     """Return a convolution that keeps the map's size at stride 1, and its batch norm."""
     convolution = nn.Conv2d(inputs, outputs, size, stride, size // 2, bias=False)
     return convolution, nn.BatchNorm2d(outputs)
