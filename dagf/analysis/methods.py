@@ -22,14 +22,13 @@ from dagf import paths
 from dagf.analysis.contrasts import contrast_of, contrast_table, spread
 from dagf.analysis.tables import RUNS, run_words
 from dagf.datasets.benchmark import Benchmark, Box, TrainingSet
-from dagf.datasets.checks import files_hash
+from dagf.datasets.checks import training_set
 from dagf.datasets.contents import remembered
 from dagf.datasets.folder import numbered, read_labels
 from dagf.datasets.images import ImageSpec, load_image
 from dagf.datasets.public import place
 from dagf.devices import on_device
 from dagf.errors import UserError
-from dagf.files import content_hash
 from dagf.model.variants import VARIANTS
 from dagf.retrieval.metrics import evaluate
 from dagf.retrieval.rerank import RERANKINGS
@@ -331,10 +330,7 @@ def fewer(study: Study, instances: int) -> Study:
 def trained_on(study: Study, files: Sequence[Path], labels: Sequence[int]) -> Study:
     """Return the study with other training images on the same validation, as many in a step."""
     validation, heads = training_of(study).validation, study.profile.plan(heads=True)
-    contents = remembered(paths.data())
-    hashes = [contents.sha256(file) for file in files]
-    name = content_hash([files_hash(validation, contents), hashes, labels])
-    data = TrainingSet(tuple(files), tuple(labels), validation, name)
+    data = training_set(files, labels, validation, remembered(paths.data()))
     batch = heads.training.landmarks * heads.training.views
     fit = min(data.landmarks, heads.training.landmarks)
     spec = replace(heads.training, landmarks=fit, views=max(1, batch // fit))

@@ -10,7 +10,7 @@ from pathlib import Path
 import pandas as pd
 
 from dagf.console import progress
-from dagf.datasets.benchmark import Benchmark
+from dagf.datasets.benchmark import Benchmark, TrainingSet
 from dagf.datasets.contents import MANY, Contents, remembered
 from dagf.datasets.folder import COLUMNS, has_labels, has_truth, read_labels
 from dagf.datasets.images import ImageSpec, load_image
@@ -137,3 +137,12 @@ def files_hash(benchmark: Benchmark, contents: Contents) -> str:
         contents.sha256(file) for file in progress([*read, *queries], f"{benchmark.name}: reading")
     ]
     return content_hash([found, truth, *sizes])
+
+
+def training_set(
+    files: Sequence[Path], labels: Sequence[int], validation: Benchmark, contents: Contents
+) -> TrainingSet:
+    """Return a training set of photographs, named by the contents of all its images."""
+    sums = [contents.sha256(file) for file in files]
+    name = content_hash([files_hash(validation, contents), sums, labels])
+    return TrainingSet(tuple(files), tuple(labels), validation, name)

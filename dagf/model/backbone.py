@@ -72,9 +72,7 @@ class _Residual(nn.Module):
         return torch.relu(self.branch(x) + self.shortcut(x))
 
 
-def normed(
-    inputs: int, outputs: int, size: int = 1, stride: int = 1
-) -> tuple[nn.Module, nn.Module]:
+def normed(inputs: int, outputs: int, size: int, stride: int = 1) -> tuple[nn.Module, nn.Module]:
     """Return a convolution that keeps the map's size at stride 1, and its batch norm."""
     convolution = nn.Conv2d(inputs, outputs, size, stride, size // 2, bias=False)
     return convolution, nn.BatchNorm2d(outputs)

@@ -16,8 +16,8 @@ import pandas as pd
 import torch
 
 from dagf import paths
+from dagf.datasets import checks
 from dagf.datasets.benchmark import Benchmark, TrainingSet
-from dagf.datasets.checks import check_apart_from, check_disjoint, copies, files_hash
 from dagf.datasets.contents import Contents, remembered
 from dagf.datasets.folder import has_labels, has_truth, hold_out, numbered, read_labels
 from dagf.datasets.public import CAVEATS, open_benchmark, open_training_set, place
@@ -390,15 +390,15 @@ def open_study(
         test, contents = open_benchmark(benchmark, data, distractors), remembered(data)
         home, source = (place(what, data) for what in (benchmark, train_on or benchmark))
         if has_labels(home):
-            check_disjoint(source, home)
+            checks.check_disjoint(source, home)
         if not training and (train_on or has_labels(source)):
             training = photograph_training(source, chosen.held_out, test, contents)
         # The public sets are as their authors made them, but not what was put behind them.
-        for line in copies(test, contents, 0 if has_truth(home) else len(test.database)):
+        for line in checks.copies(test, contents, 0 if has_truth(home) else len(test.database)):
             # Not to stdout, which may be JSON.
             print(f"Note: {line}: `dagf data check {benchmark}`", file=sys.stderr)
         sets = [[query.query_set, query.box] for query in test.queries]
-        test_id = content_hash([files_hash(test, contents), sets])
+        test_id = content_hash([checks.files_hash(test, contents), sets])
         contents.save()
         return open_with(training, test, test_id)
     if distractors or train_on:
@@ -423,12 +423,10 @@ def photograph_training(
     name = f"{folder.resolve().name}-validation"
     rows, validation = hold_out(name, folder, rows, held_out, VALIDATION_SEED)
     files, labels = numbered(folder, rows)
-    check_apart_from(files, validation, contents)
+    checks.check_apart_from(files, validation, contents)
     chosen_by = [validation.root / file for file in validation.files]
-    check_apart_from([*files, *chosen_by], test, contents)
-    sums = [contents.sha256(file) for file in files]
-    everything = content_hash([files_hash(validation, contents), sums, labels])
-    return TrainingSet(tuple(files), tuple(labels), validation, everything)
+    checks.check_apart_from([*files, *chosen_by], test, contents)
+    return checks.training_set(files, labels, validation, contents)
 
 
 def control_spec(spec: ToytownSpec) -> ToytownSpec:
