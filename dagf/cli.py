@@ -135,6 +135,16 @@ def say_table(table: Any, as_json: bool) -> None:
     say(table.to_json(orient="records", indent=1) if as_json else as_text)
 
 
+def say_run(run: Any) -> None:
+    """Print what a trained run is, and where it lies."""
+    of = run.record
+    say(
+        f"run {run.id}: {of['variant']}, seed {of['seed']}, best epoch {of['best_epoch']}, "
+        f"validation mAP {of['validation_mAP']:.1f}, {of['seconds']} s, "
+        f"{paths.relative(run.folder)}"
+    )
+
+
 def check_ending(path: Path, *endings: str) -> None:
     """Raise `UserError` for a file of another kind: a slip must not overwrite a photograph."""
     if path.suffix.lower() not in endings:
@@ -190,11 +200,7 @@ def backbones(trials: bool, as_json: bool) -> None:
         say_table(make_trials(), as_json)
         return
     for run in make_backbones():
-        of = run.record
-        say(
-            f"{paths.relative(run.folder)}: seed {of['seed']}, best epoch {of['best_epoch']}, "
-            f"validation mAP {of['validation_mAP']:.1f}, {of['seconds']} s"
-        )
+        say_run(run)
 
 
 @main.command()
@@ -209,12 +215,7 @@ def train(variant: str, seed: int | None, **study: Any) -> None:
     from dagf.study.study import open_study
 
     opened = open_study(**study_parameters(**study))
-    run = opened.run(variant, seed)
-    of = run.record
-    say(
-        f"run {run.id}: {of['variant']}, best epoch {of['best_epoch']}, validation mAP "
-        f"{of['validation_mAP']:.1f}, {of['seconds']} s, {paths.relative(run.folder)}"
-    )
+    say_run(opened.run(variant, seed))
     if opened.caveat:
         say(opened.caveat, err=True)
 

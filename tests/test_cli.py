@@ -67,7 +67,7 @@ def project(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
 def trained(project: Path) -> str:
     """The id of a trained run."""
     said = fine("train", "gem", *tiny(project))
-    return re.match(r"run ([0-9a-f]{12}): GeM, best epoch 1, validation mAP ", said)[1]
+    return re.match(r"run ([0-9a-f]{12}): GeM, seed \d, best epoch 1, validation mAP ", said)[1]
 
 
 def tiny(project: Path) -> list[str]:

@@ -86,9 +86,8 @@ def title_of(encoder: Head) -> str:
 
 def content_of(encoder: Head) -> str:
     """Return the hash of an encoder's code and weights."""
-    return content_hash(
-        [code_hash("dagf.model.network", "dagf.datasets.images"), encoder.weights_id]
-    )
+    code = code_hash("dagf.model.network", "dagf.datasets.images")
+    return content_hash([code, encoder.weights_id])
 
 
 def check_suits(encoder: Head, files: Sequence[Path]) -> None:
@@ -180,14 +179,10 @@ class Collection:
                 raise UserError(
                     f"{title_of(self.encoder)} gives no descriptors: name other weights, or a run"
                 )
-        folder, shards = self.descriptors.folder, self.descriptors.names
-        made_by, about = (
-            self.encoder,
-            {"files": self.files, "shards": shards, "run": self.encoder.id},
-        )
-        weights = made_by.weights if isinstance(made_by, Untrained) else None
-        about |= {"weights": str(weights or ""), "content": content_of(made_by)}
-        write_json(folder / INDEX, about)
+        folder, shards, encoder = self.descriptors.folder, self.descriptors.names, self.encoder
+        weights = encoder.weights if isinstance(encoder, Untrained) else None
+        made_by = {"run": encoder.id, "weights": str(weights or ""), "content": content_of(encoder)}
+        write_json(folder / INDEX, {"files": self.files, "shards": shards, **made_by})
         for path in [*folder.glob(f"*{SHARDS}*"), *folder.glob(NEAR)]:  # half-written ones, too
             if path.name not in {*shards, self._near.name}:
                 path.unlink()
