@@ -64,26 +64,25 @@ class Gain(NamedTuple):
 
 
 def gains(study: Study, arms: Sequence[str], heads: bool) -> list[Gain]:
-    """Return what each arm gains over GeM on the middle setting, beside the best ceiling's room."""
-    ceiling, centred = BEST[heads]
-    shown, setting = study.centred if centred else study, study.test.middle.name
-    levels: Any = points(shown, ("gem", ceiling, *arms), setting, heads=heads)
-    clusters, room = study.test.clusters(), levels[ceiling] - levels["gem"]
+    """Return what each arm gains over GeM on the middle setting, beside the room.
 
-    def over_gem(arm: str) -> Contrast:
+    The arms and GeM are as they are; the best ceiling may be without the mean.
+    """
+    (ceiling, centred), setting = BEST[heads], study.test.middle.name
+    levels: Any = points(study, ("gem", *arms), setting, heads=heads)
+    best: Any = points(study.centred if centred else study, [ceiling], setting, heads=heads)
+    gem, clusters = levels["gem"], study.test.clusters()
+
+    def over_gem(arm: str, reached: pd.DataFrame) -> Contrast:
         names = VARIANTS[arm].title, VARIANTS["gem"].title, setting
         runs = runs_of(study, arm, "gem", heads=heads)
-        return contrast_of(levels[arm] - levels["gem"], clusters, *names, runs=runs)
+        return contrast_of(reached - gem, clusters, *names, runs=runs)
 
-    return [
-        Gain(
-            levels["gem"].mean(axis=None),
-            over_gem(arm),
-            over_gem(ceiling),
-            share(levels[arm] - levels["gem"], room, clusters[room.index]),
-        )
-        for arm in arms
-    ]
+    room, found = over_gem(ceiling, best[ceiling]), []
+    for arm in arms:
+        took = share(levels[arm] - gem, best[ceiling] - gem, clusters[gem.index])
+        found.append(Gain(gem.mean(axis=None), over_gem(arm, levels[arm]), room, took))
+    return found
 
 
 def ceiling_table(study: Study, heads: bool) -> pd.DataFrame:

@@ -8,7 +8,7 @@ import pandas as pd
 import pytest
 
 from dagf.analysis.contrasts import contrast_of
-from dagf.analysis.room import Gain, attention_table, ceiling_table, gains, module_table
+from dagf.analysis.room import BEST, Gain, attention_table, ceiling_table, gains, module_table
 from dagf.retrieval.statistics import share
 from dagf.study.runs import RunStore
 from dagf.study.study import Study
@@ -45,13 +45,14 @@ def test_every_ceiling_is_shown_with_the_mean_and_without(toy: Study, heads: boo
         assert float(row["room [95 %]"].split()[0]) == pytest.approx(room, abs=0.0051)
 
 
-def test_gains_are_those_of_the_study_that_the_best_ceiling_is_of(toy: Study) -> None:
+def test_gains_are_over_gem_as_it_is_and_so_is_the_room_of_the_best_ceiling(toy: Study) -> None:
     (found,) = gains(toy, ["channel"], heads=True)
-    shown = toy.centred
-    expected = level(shown, "channel", True) - level(shown, "gem", True)
-    assert found.gain.joint.mean == pytest.approx(expected)
-    expected = level(shown, "oracle-trained", True) - level(shown, "gem", True)
-    assert found.room.joint.mean == pytest.approx(expected)
+    gem = level(toy, "gem", True)
+    assert found.level == pytest.approx(gem)
+    assert found.gain.joint.mean == pytest.approx(level(toy, "channel", True) - gem)
+    ceiling, centred = BEST[True]
+    reached = level(toy.centred if centred else toy, ceiling, True)
+    assert found.room.joint.mean == pytest.approx(reached - gem)
 
 
 def test_tables_have_a_row_a_module_and_a_row_an_attention(toy: Study) -> None:
