@@ -3,8 +3,10 @@
 import json
 import os
 import pickle
+import shutil
 import subprocess
 import sys
+import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -17,6 +19,7 @@ import torchvision
 from PIL import Image
 from safetensors.torch import load_file
 
+from dagf.console import HEADLESS
 from dagf.datasets.benchmark import TrainingSet
 from dagf.datasets.folder import load_folder
 from dagf.datasets.images import ImageSpec
@@ -149,6 +152,12 @@ def one_process(monkeypatch: pytest.MonkeyPatch, one_thread: None) -> None:
 
 
 @pytest.fixture
+def live(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As in a notebook that somebody looks at."""
+    monkeypatch.delenv(HEADLESS, raising=False)
+
+
+@pytest.fixture
 def trained(monkeypatch: pytest.MonkeyPatch) -> list[RunConfig]:
     """The configurations that a study trains from here on, in order."""
     configs: list[RunConfig] = []
@@ -221,6 +230,13 @@ def torchrun(folder: Path, *words: object) -> "subprocess.CompletedProcess[str]"
     )
 
 
+def wait_for(what: Callable[[], object]) -> None:
+    end = time.monotonic() + 240
+    while not what():
+        assert time.monotonic() < end
+        time.sleep(0.05)
+
+
 def same_bits(first: Run, second: Run) -> bool:
     """Whether two runs have the same weights and curves, to the bit."""
     ours, theirs = (load_file(run.folder / "weights.safetensors") for run in (first, second))
@@ -241,12 +257,17 @@ def finished(tmp_path_factory: pytest.TempPathFactory, data: TrainingSet) -> Run
     return Workshop(tmp_path_factory.mktemp("finished"), data).train(configured())
 
 
+def empty_project(root: Path) -> Path:
+    """A folder that is taken for the project's."""
+    (root / "notebooks").mkdir(parents=True)
+    (root / "pyproject.toml").touch()
+    return root
+
+
 @pytest.fixture
 def project(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """An empty project folder, named by DAGF_ROOT."""
-    root = tmp_path / "project"
-    (root / "notebooks").mkdir(parents=True)
-    (root / "pyproject.toml").touch()
+    root = empty_project(tmp_path / "project")
     monkeypatch.setenv("DAGF_ROOT", str(root))
     monkeypatch.delenv("DAGF_RESULTS", raising=False)
     return root
@@ -316,11 +337,22 @@ TOY: dict[str, Any] = PROFILE | {
 @pytest.fixture(scope="session")
 def toy_root(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The project folder of `toy`, for what asks where the project is."""
-    root = tmp_path_factory.mktemp("toy") / "project"
-    (root / "notebooks").mkdir(parents=True)
-    (root / "pyproject.toml").touch()
+    root = empty_project(tmp_path_factory.mktemp("toy") / "project")
     (root / "toy.yaml").write_text(json.dumps(TOY))
     return root
+
+
+def copied(study: Study, root: Path) -> Study:
+    """The study with a store and a cache of its own, which begin as copies."""
+    shutil.copytree(study.store.root, root / "runs")
+    shutil.copytree(study.cache, root / "cache")
+    return replace(study, store=RunStore(root / "runs"), cache=root / "cache")
+
+
+@pytest.fixture
+def at_toy(toy_root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """In the project of `toy`."""
+    monkeypatch.setenv("DAGF_ROOT", str(toy_root))
 
 
 @pytest.fixture(scope="session")

@@ -17,10 +17,8 @@ from sys import addaudithook
 from typing import Any
 
 HALF = b"half of a file"
-EVENTS = {
-    *("open", "os.rename", "os.remove", "os.rmdir", "os.mkdir", "os.link", "os.chmod"),
-    *("os.scandir", "os.listdir"),
-}
+NAMES = ("rename", "remove", "rmdir", "mkdir", "link", "chmod", "scandir", "listdir")
+EVENTS = {"open", *(f"os.{name}" for name in NAMES)}
 CONTEXT = get_context("forkserver")
 CONTEXT.set_forkserver_preload(["tests.jobs"])
 

@@ -37,11 +37,8 @@ def download(folder: Path, port: int, sums: dict[str, str]) -> None:
         return {"file": name, "mirrors": mirrors, "sha256": sums[name], **more}
 
     archives = [file(name, members="(.+)", into="jpg") for name in ("a.tgz", "b.zip")]
-    photos = {
-        "needs": ["truth"],
-        "files": [*archives, file("list.csv")],
-        "holds": {"jpg/*": 5, "list.csv": 1},
-    }
+    photos = {"needs": ["truth"], "files": [*archives, file("list.csv")]}
+    photos["holds"] = {"jpg/*": 5, "list.csv": 1}
     truth = {"files": [file("gnd.json")], "holds": {"gnd.json": 1}}
     sets = [
         DataSet(name=name, title=name, folder=f"test/{name}", **one)

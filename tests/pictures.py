@@ -35,7 +35,7 @@ def varied(folder: Path) -> list[Path]:
 
 
 def save(image: Image.Image, path: Path, **options: object) -> Path:
-    image.save(path, **options)  # type: ignore[arg-type]
+    image.save(path, **options)
     return path
 
 

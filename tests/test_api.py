@@ -11,7 +11,7 @@ import torch
 
 import dagf
 from dagf.study.runs import Run
-from tests.fixtures import fails, mobilenet
+from tests.fixtures import mobilenet
 
 HELP = "from dagf.cli import main; main(['train', '--help'], standalone_mode=False)"
 
@@ -60,18 +60,3 @@ def test_a_trained_run(finished: Run, photographs: Path, monkeypatch: pytest.Mon
     with torch.inference_mode():
         (expected,) = finished.network()(model.read(files[0]))
     np.testing.assert_allclose(found, expected, atol=1e-4)
-
-
-@pytest.mark.parametrize(
-    ("words", "message"),
-    [
-        (("resnet81",), "did you mean 'resnet18'"),
-        (("resnet18", "nowhere.pth"), r"nowhere\.pth is no file"),
-        (("0c07",), "run '0c07': expected one finished run"),
-    ],
-)
-def test_a_mistake_is_one_line(
-    words: tuple[str, ...], message: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr("dagf.paths.runs", lambda: tmp_path)
-    fails(message, dagf.load, *words)

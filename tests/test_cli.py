@@ -7,6 +7,7 @@ import shutil
 import subprocess
 import sys
 from collections.abc import Iterator
+from itertools import chain
 from pathlib import Path
 
 import click
@@ -16,7 +17,7 @@ from dagf.cli import main
 from dagf.paths import ROOT as NAMED
 from dagf.study import parallel
 from tests.commands import fine, refused
-from tests.fixtures import PROFILE, write_photographs
+from tests.fixtures import PROFILE, empty_project, write_photographs
 
 ROOT = Path(__file__).parents[1]
 
@@ -31,10 +32,8 @@ def commands(
             yield (*path, name), command
 
 
-KNOWN = {
-    path: {option for one in command.params for option in one.opts}
-    for path, command in commands(main)
-}
+OPTIONS = [(path, [one.opts for one in command.params]) for path, command in commands(main)]
+KNOWN = {path: {*chain(*options)} for path, options in OPTIONS}
 
 
 @pytest.mark.parametrize("path", KNOWN, ids=" ".join)
@@ -50,9 +49,7 @@ def test_every_help_has_an_example_that_its_options_allow(path: tuple[str, ...])
 @pytest.fixture(scope="module")
 def project(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
     """A project with a profile and a folder of photographs; the runs of one test serve the next."""
-    root = tmp_path_factory.mktemp("cli") / "project"
-    (root / "notebooks").mkdir(parents=True)
-    (root / "pyproject.toml").touch()
+    root = empty_project(tmp_path_factory.mktemp("cli") / "project")
     (root / "data").mkdir()
     shutil.copy(ROOT / "data" / "manifest.json", root / "data")
     (root / "tiny.yaml").write_text(json.dumps(PROFILE | {"arms": ["gem"], "seeds": [0]}))
@@ -140,9 +137,8 @@ def test_what_a_terminal_cannot_show_is_escaped(project: Path) -> None:
     script += "main.add_command(click.Command('say', callback=lambda: click.echo('\u5199.jpg')))\n"
     script += "main(['say'])\n"
     environment = {**os.environ, "PYTHONIOENCODING": "cp1252"}
-    ran = subprocess.run(
-        [sys.executable, "-c", script], capture_output=True, text=True, env=environment
-    )
+    command = [sys.executable, "-c", script]
+    ran = subprocess.run(command, capture_output=True, text=True, env=environment)
     assert (ran.returncode, ran.stdout, ran.stderr) == (0, "\\u5199.jpg\n", "")
 
 
@@ -156,13 +152,3 @@ def test_every_command_of_a_page_is_one(page: str) -> None:
         words = line.partition("#")[0].split()
         path = tuple(words[:2] if words[0] == "data" else words[:1])
         assert {word for word in words if word.startswith("--")} <= KNOWN[path], line
-
-
-def test_a_page_shows_how_each_command_is_shared() -> None:
-    text = (ROOT / "docs" / "distributed.md").read_text()
-    for command in ("train", "extract", "search"):
-        for start in ("torchrun --nproc-per-node 4", "torchrun --nnodes 2 ", "sbatch together.sh "):
-            assert re.search(rf"^{re.escape(start)}.*\bdagf {command} ", text, re.MULTILINE)
-    script = re.search(r"^#!/bin/bash\n.*?(?=^```)", text, re.MULTILINE | re.DOTALL)
-    assert script
-    subprocess.run(["bash", "-n"], input=script.group(), text=True, check=True)

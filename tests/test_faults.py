@@ -21,8 +21,8 @@ import pytest
 from dagf.collections.index import Collection
 from dagf.files import write_json
 from dagf.study.runs import RunStore
+from tests import fixtures
 from tests.datasets.sets import make_tar, make_zip, serving
-from tests.fixtures import PROFILE, Workshop, configured, training_set, write_photographs
 from tests.forks import Ended, Order, run
 from tests.jobs import FIRST_PHOTOS, make_project
 
@@ -33,10 +33,8 @@ UNFINISHED = {"downloading": ("downloads/*",), "study": ("*/state.pt", "*/weight
 UNEQUAL = ("seconds",)  # of a record
 Snapshot = dict[str, str]
 
-pytestmark = [
-    pytest.mark.study,
-    pytest.mark.skipif(not hasattr(os, "fork"), reason="it needs fork"),
-]
+unix = pytest.mark.skipif(not hasattr(os, "fork"), reason="it needs fork")
+pytestmark = [pytest.mark.study, unix]
 
 
 def snapshot(folder: Path) -> Snapshot:
@@ -108,14 +106,12 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, Any]]
 def works(server: dict[str, Any], tmp_path_factory: pytest.TempPathFactory) -> dict[str, Work]:
     """Every job with its unbroken run."""
     base = tmp_path_factory.mktemp("faults")
-    home, profile = base / "home", base / "tiny.yaml"
-    (home / "notebooks").mkdir(parents=True)
-    (home / "pyproject.toml").touch()
-    write_json(profile, PROFILE | {"seeds": [0]})
-    photographs = write_photographs(home / "photographs")
-    workshop = Workshop(home / "data", training_set(photographs))
+    home, profile = fixtures.empty_project(base / "home"), base / "tiny.yaml"
+    write_json(profile, fixtures.PROFILE | {"seeds": [0]})
+    photographs = fixtures.write_photographs(home / "photographs")
+    workshop = fixtures.Workshop(home / "data", fixtures.training_set(photographs))
     about: dict[str, Any] = {"home": home, "photos": photographs / "jpg"}
-    extraction = about | {"run": workshop.train(configured("gem", epochs=1)).id}
+    extraction = about | {"run": workshop.train(fixtures.configured("gem", epochs=1)).id}
     few, empty, some, all_, project = (base / name for name in ("few", *"abc", "project"))
     for folder in (few, empty, some, all_):
         folder.mkdir()

@@ -3,18 +3,15 @@ from pathlib import Path
 import pytest
 
 from dagf import paths
-from tests.fixtures import fails
+from tests.fixtures import empty_project, fails
 
 
 @pytest.fixture
 def root(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A project, with nothing that names it."""
-    folder = tmp_path / "project"
-    (folder / "notebooks").mkdir(parents=True)
-    (folder / "pyproject.toml").touch()
     monkeypatch.delenv(paths.ROOT, raising=False)
     monkeypatch.delenv(paths.RESULTS, raising=False)
-    return folder
+    return empty_project(tmp_path / "project")
 
 
 def test_inside_a_project_all_lies_in_it(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:

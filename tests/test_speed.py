@@ -1,6 +1,5 @@
 """The benchmarks run, on very little, and what they compare is equal; no time is asserted."""
 
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -11,9 +10,7 @@ from PIL import Image
 from torchvision.models import mobilenet_v2
 
 from benchmarks import __main__ as bench
-from benchmarks import extraction, int8, roads, searching
-from dagf.datasets.batches import image_batches, network_input
-from dagf.datasets.folder import load_folder
+from benchmarks import extraction, roads, searching
 from dagf.retrieval.extract import MultiScale, for_inference
 from tests.fixtures import write_photographs
 
@@ -69,29 +66,3 @@ def test_a_photograph_is_judged_on_every_road(
     found = [*roads.figures(folder, tmp_path / "weights.pth")]
     assert [one["mAP"] > 0 for one in found if "mAP" in one] == [True] * 10
     assert named(found)
-
-
-def test_eight_bits_describe_nearly_alike(files: list[Path]) -> None:
-    net = for_inference(MultiScale(extraction.network("small"), extraction.SCALES))
-    coarse = int8.in_eight_bits(for_inference(net), files[:4], extraction.SPEC)
-    for _, images in image_batches(files, extraction.SPEC):
-        batch = network_input(images, torch.device("cpu"))
-        with torch.inference_mode():
-            expected, found = (one.network.backbone(batch) for one in (net, coarse))
-        error = float((found - expected).abs().mean() / expected.abs().mean())
-        assert 1e-4 < error < 0.1  # 0 would be the same backbone
-    alike = torch.nn.functional.cosine_similarity(
-        extraction.ours(net, files), extraction.ours(coarse, files)
-    )
-    assert alike.min() > 0.99
-
-
-def test_an_enlarged_benchmark_is_the_same_one(tmp_path: Path) -> None:
-    benchmark = load_folder(write_photographs(tmp_path / "photos", views=3))
-    boxed = replace(benchmark.queries[0], box=(1.0, 2.0, 20.0, 30.0))
-    larger = roads.enlarged(
-        replace(benchmark, queries=(boxed, *benchmark.queries[1:])), tmp_path / "larger"
-    )
-    assert larger.queries[0].box == (4.0, 8.0, 80.0, 120.0)
-    with Image.open(larger.root / larger.database[0]) as image:
-        assert image.size == (128, 128)

@@ -11,15 +11,6 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 
 from dagf.analysis import ablations
-from dagf.analysis.ablations import (
-    BINS,
-    chance,
-    floors,
-    gains,
-    points_by_bin,
-    records,
-    trained_heads,
-)
 from dagf.analysis.contrasts import contrast
 from dagf.datasets.benchmark import Benchmark, Query, Setting
 from dagf.datasets.toytown import toytown_records
@@ -31,9 +22,10 @@ pytestmark = pytest.mark.usefixtures("one_process")
 
 
 def test_heads_that_a_profile_trains_keep_the_order_asked_for(toy: Study) -> None:
-    assert trained_heads(toy, ["dagf", "glam", "gem", "mac"]) == ["dagf", "gem", "mac"]
-    assert trained_heads(replace(toy, profile=replace(toy.profile, heads=None)), ["dagf"]) == []
-    assert trained_heads(replace(toy, training=None), ["dagf"]) == []
+    assert ablations.trained_heads(toy, ["dagf", "glam", "gem", "mac"]) == ["dagf", "gem", "mac"]
+    without = replace(toy, profile=replace(toy.profile, heads=None))
+    assert ablations.trained_heads(without, ["dagf"]) == []
+    assert ablations.trained_heads(replace(toy, training=None), ["dagf"]) == []
 
 
 IN_BIN = Setting("in this bin", positive=("in",), junk=("out", "junk"))
@@ -41,14 +33,13 @@ IN_BIN = Setting("in this bin", positive=("in",), junk=("out", "junk"))
 
 def slow_points(study: Study, scores: NDArray[np.float32], nuisance: str) -> list[dict[str, float]]:
     """Each bin as a setting whose positives are those of the bin, query by query."""
-    assert study.toytown is not None
     images = toytown_records(study.toytown, "test").query("role == 'database'").set_index("file")
     images["occlusion"] = 1 - images["visible"]
     values = images[nuisance][list(study.test.database)].to_numpy()
     points = []
     for number, query in enumerate(study.test.queries):
         found = {}
-        for name, low, high in BINS[nuisance]:
+        for name, low, high in ablations.BINS[nuisance]:
             right = np.array([*query.labels["easy"], *query.labels["hard"]], np.int64)
             inside = (low <= values[right]) & (values[right] < high)
             labels = {"in": right[inside], "out": right[~inside], "junk": query.labels["junk"]}
@@ -58,7 +49,7 @@ def slow_points(study: Study, scores: NDArray[np.float32], nuisance: str) -> lis
     return points
 
 
-@pytest.mark.parametrize("nuisance", BINS)
+@pytest.mark.parametrize("nuisance", ablations.BINS)
 @settings(max_examples=15, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(seed=st.integers(0, 999), levels=st.sampled_from([2, 5, 1000]))
 def test_points_are_those_of_each_bin_judged_alone(
@@ -67,38 +58,28 @@ def test_points_are_those_of_each_bin_judged_alone(
     shape = len(toy.test.queries), len(toy.test.database_paths)
     drawn = np.random.default_rng(seed).integers(0, levels, shape)  # few levels: ties
     scores = (drawn / levels).astype(np.float32)
-    found = points_by_bin(toy, positions(toy.test, scores), nuisance)
+    found = ablations.points_by_bin(toy, positions(toy.test, scores), nuisance)
     slow = pd.DataFrame(slow_points(toy, scores, nuisance))
     pd.testing.assert_frame_equal(found, slow, check_names=False)
 
 
 @given(st.floats(0, 1))
 def test_every_share_is_in_exactly_one_bin(value: float) -> None:
-    for bins in BINS.values():
+    for bins in ablations.BINS.values():
         assert sum(low <= value < high for _, low, high in bins) == 1
-
-
-def test_records_follow_the_database(toy: Study) -> None:
-    found = records(toy)
-    assert list(found["file"]) == list(toy.test.database)
-    assert np.allclose(found["occlusion"] + found["visible"], 1)
-    assert found[list(BINS)].stack().between(0, 1).all()
-    for query in toy.test.queries:
-        for label in ("easy", "hard", "junk"):
-            assert set(found["difficulty"][query.labels[label]]) <= {label}
 
 
 def test_the_last_contrast_is_the_worst_bin_minus_the_first(toy: Study) -> None:
     results = toy.evaluate(["dagf", "gem"])
-    for nuisance, bins in BINS.items():
-        found = gains(toy, "dagf", "gem", nuisance)
+    for nuisance, bins in ablations.BINS.items():
+        found = ablations.gains(toy, "dagf", "gem", nuisance)
         assert [one.setting for one in found] == [
             *(f"{nuisance}: {name}" for name, _, _ in bins), f"{nuisance}: worst minus mildest",
         ]  # fmt: skip
         assert {(one.what, one.minus, one.seeds) for one in found} == {("DAGF", "GeM", 2)}
         by_seed = [
-            points_by_bin(toy, results["dagf", seed].positions, nuisance)
-            - points_by_bin(toy, results["gem", seed].positions, nuisance)
+            ablations.points_by_bin(toy, results["dagf", seed].positions, nuisance)
+            - ablations.points_by_bin(toy, results["gem", seed].positions, nuisance)
             for seed in (0, 1)
         ]
         gained = sum(by_seed) / 2
@@ -112,12 +93,9 @@ def test_the_last_contrast_is_the_worst_bin_minus_the_first(toy: Study) -> None:
     assert contrast(toy, "dagf", "gem", "Medium").queries == len(toy.test.queries)
 
 
-def test_a_bin_without_positives_says_nothing(
-    toy: Study, toy_root: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setenv("DAGF_ROOT", str(toy_root))
+def test_an_empty_bin_says_nothing(toy: Study, at_toy: None) -> None:
     control = control_of(toy)  # it has nothing but the first bin
-    first, *others, growth = gains(control, "dagf", "gem", "occlusion")
+    first, *others, growth = ablations.gains(control, "dagf", "gem", "occlusion")
     assert first.joint.mean == pytest.approx(contrast(control, "dagf", "gem", "Medium").joint.mean)
     for one in (*others, growth):
         assert (one.queries, one.clusters) == (0, 0)
@@ -127,7 +105,7 @@ def test_a_bin_without_positives_says_nothing(
 
 def test_photographs_have_no_records(toy: Study) -> None:
     with pytest.raises(UserError, match="only Toytown's images come with records"):
-        records(replace(toy, toytown=None))
+        ablations.records(replace(toy, toytown=None))
 
 
 def test_chance_is_the_mean_over_all_orders(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -135,16 +113,16 @@ def test_chance_is_the_mean_over_all_orders(monkeypatch: pytest.MonkeyPatch) -> 
     query = Query("q.jpg", {"ok": np.array([0]), "junk": np.array([1])})
     test = Benchmark("made", Path(), ("a", "b", "c", "d"), (query,) * 300)
     monkeypatch.setattr(ablations, "DRAWS", 20)
-    (row,) = chance(test).to_dict("records")
+    (row,) = ablations.chance(test).to_dict("records")
     assert (row["query_set"], row["setting"]) == ("query", "Classic")
     assert row["mAP"] == pytest.approx(100 * (1 + 1 / 4 + 1 / 6) / 3, abs=1.5)
-    assert chance(test).equals(chance(test))
+    assert ablations.chance(test).equals(ablations.chance(test))
 
 
 def test_the_floors_are_rows_of_the_main_table(toy: Study) -> None:
-    table = floors(toy)
+    table = ablations.floors(toy)
     assert list(table.columns) == ["method", "seeds", "Easy", "Medium", "Hard"]
     assert list(table["method"]) == ["random scores", "GeM, untrained backbone"]
     assert list(table["seeds"]) == ["", 1]
     assert (table[["Easy", "Medium", "Hard"]].astype(float) > 0).all(axis=None)
-    assert floors(toy).equals(table)
+    assert ablations.floors(toy).equals(table)

@@ -10,7 +10,7 @@ import pytest
 from dagf.analysis import contrasts
 from dagf.analysis.contrasts import Contrast, contrast, contrast_of, contrast_table, summary
 from dagf.retrieval.statistics import Interval, sign_flip, t_interval, two_way
-from dagf.study.study import Results
+from tests.analysis.pretended import Pretended
 
 nan = float("nan")
 
@@ -21,9 +21,8 @@ def test_summary_by_hand() -> None:
         ("query", "Easy", 30.0, "gem", 0, ""), ("query-2", "Easy", 5.04, "gem", 0, ""),
         ("query", "Hard", 7.0, "gem", 0, ""), ("query", "Hard", 7.0, "dagf", 1, "b2"),
     ]  # fmt: skip
-    table = summary(
-        pd.DataFrame(rows, columns=["query_set", "setting", "mAP", "arm", "seed", "run"])
-    )
+    names = ["query_set", "setting", "mAP", "arm", "seed", "run"]
+    table = summary(pd.DataFrame(rows, columns=names))
     found = table.set_index(["query set", "method"])
     assert list(table.columns) == ["query set", "method", "seeds", "Easy", "Hard", "runs"]
     assert found["Easy"]["query", "DAGF"] == str(t_interval([40, 44])) == "42.0 [16.6, 67.4]"
@@ -33,30 +32,11 @@ def test_summary_by_hand() -> None:
     assert found["runs"].tolist() == ["a1 (seed 0), b2 (seed 1)", "", ""]
 
 
-def pretend_study(values: dict[tuple[str, int], list[float]], clusters: list[int]) -> Any:
-    """A study with an AP a query (NaN without positives) for each (arm, seed) of `values`."""
-
-    def per_query(key: tuple[str, int]) -> pd.DataFrame:
-        found = pd.DataFrame({"AP": values[key], "setting": "Medium", "query_set": "query"})
-        found = found.rename_axis("query").reset_index()
-        found["positives"] = found["AP"].notna().astype(int)
-        return pd.concat([found, found.assign(setting="Hard", AP=0.0)])
-
-    seeds = tuple(dict.fromkeys(seed for _, seed in values))
-    keys = [(arm, seed) for arm in dict.fromkeys(arm for arm, _ in values) for seed in seeds]
-    runs = {key: f"dagf-{key[1]}" if key[0] == "dagf" else "" for key in keys}
-    results = {key: Results(per_query(key), pd.DataFrame(), runs[key]) for key in keys}
-    test = SimpleNamespace(clusters=lambda: np.array(clusters), first_set="query")
-    profile = SimpleNamespace(seeds=seeds)
-    return SimpleNamespace(profile=profile, test=test, evaluate=lambda arms, heads: results)
-
-
 def test_contrast_by_hand() -> None:
-    values = {
-        ("dagf", 0): [0.5, 0.6, nan, 0.9], ("gem", 0): [0.4, 0.4, nan, 0.6],
-        ("dagf", 1): [0.5, 0.5, nan, 0.5], ("gem", 1): [0.3, 0.2, nan, 0.4],
-    }  # fmt: skip
-    found = contrast(pretend_study(values, [0, 1, 2, 3]), "dagf", "gem", "Medium")
+    dagf = [[0.5, 0.6, nan, 0.9], [0.5, 0.5, nan, 0.5]]
+    gem = [[0.4, 0.4, nan, 0.6], [0.3, 0.2, nan, 0.4]]
+    study: Any = Pretended((0, 1, 2, 3), dagf=dagf, gem=gem)
+    found = contrast(study, "dagf", "gem", "Medium")
     assert (found.seeds, found.queries) == (2, 3)
     assert found.over_seeds == pytest.approx(t_interval([20, 20]))
     assert found.over_queries.mean == pytest.approx(20)
@@ -75,28 +55,24 @@ def test_contrast_by_hand() -> None:
     assert row["over queries (groups)"] == "[+15.00, +25.00], 3 (3)"
     # nothing is trained in the other
     assert row["runs"] == found.runs == "DAGF: dagf-0 (seed 0), dagf-1 (seed 1)"
-    back = contrast(pretend_study(values, [0, 1, 2, 3]), "gem", "dagf", "Medium")
+    back = contrast(study, "gem", "dagf", "Medium")
     assert back.joint.mean == back.over_seeds.mean == pytest.approx(-20)
-    one = contrast(pretend_study(values, [0, 0, 0, 0]), "dagf", "gem", "Medium")
+    together: Any = Pretended((0, 0, 0, 0), dagf=dagf, gem=gem)
+    one = contrast(together, "dagf", "gem", "Medium")
     assert np.isnan(one.over_queries.low)  # one cluster: nothing to draw, so no side is taken
     assert one.verdict == "no difference shown"
     assert np.isnan(one.p)
 
 
 def test_a_query_that_lacks_a_seed_is_left_out() -> None:
-    apart = pd.DataFrame(
-        {0: [1.0, np.nan, 3.0, 7.0], 1: [3.0, 9.0, 5.0, np.nan]}, index=[4, 1, 0, 2]
-    )
+    values = {0: [1.0, np.nan, 3.0, 7.0], 1: [3.0, 9.0, 5.0, np.nan]}
+    apart = pd.DataFrame(values, index=[4, 1, 0, 2])
     found = contrast_of(apart, np.array([5, 6, 7, 8, 9]), "a", "b", "Hard", "query-2")
     assert (found.queries, found.clusters, found.seeds) == (2, 2, 2)  # queries 4 and 0
     assert found.over_seeds == t_interval([2, 4])
     assert found.over_queries.mean == 3
-    assert (found.what, found.minus, found.setting, found.query_set) == (
-        "a",
-        "b",
-        "Hard",
-        "query-2",
-    )
+    about = (found.what, found.minus, found.setting, found.query_set)
+    assert about == ("a", "b", "Hard", "query-2")
     assert found.p == max(two_way([[1, 3], [3, 5]], [0, 1])[1], sign_flip([2, 4], [0, 1]))
 
 

@@ -12,9 +12,8 @@ from dagf.datasets.benchmark import CLASSIC, Benchmark, Query
 def burst(folder: Path) -> Benchmark:
     """A scene, the same a little later (moved and darker), another scene, and a plain wall."""
     coarse = np.random.default_rng(0).integers(0, 256, (2, 12, 12, 3), np.uint8)
-    scene, other = (
-        Image.fromarray(pixels).resize((160, 160), Image.Resampling.BICUBIC) for pixels in coarse
-    )
+    how = (160, 160), Image.Resampling.BICUBIC
+    scene, other = (Image.fromarray(pixels).resize(*how) for pixels in coarse)
     scene.crop((10, 10, 138, 138)).save(folder / "query.png")
     scene.crop((22, 2, 150, 130)).point(lambda value: value * 0.7).save(folder / "later.png")
     other.crop((10, 10, 138, 138)).save(folder / "other.png")

@@ -73,11 +73,9 @@ def theirs(project: Path) -> dict[tuple[str, str, str], float]:
 def publish(project: Path, figures: dict[tuple[str, str, str], float]) -> None:
     other = {"method": "other", "dataset": "Holidays", "metric": "mAP", "value": 1.0}
     names = ("dataset", "protocol", "metric")
-    rows = [
-        dict(zip(names, key, strict=True)) | {"value": round(value, 2), "note": NOTE}
-        for key, value in figures.items()
-    ]
-    table = pd.DataFrame([other, *rows], columns=PUBLISHED)
+    rows = pd.DataFrame([*figures], columns=names)
+    rows = rows.assign(value=[round(value, 2) for value in figures.values()], note=NOTE)
+    table = pd.DataFrame([other, *rows.to_dict("records")], columns=PUBLISHED)
     table.to_csv(project / "data" / "published.csv", index=False)
 
 
@@ -135,19 +133,14 @@ def test_golden_figures_are_the_published(tmp_path: Path, monkeypatch: pytest.Mo
     assert {key: tuple(values) for key, values in wide.T.items()} == figures
 
 
-TINY = {
-    "imlist": list("abcd"),
-    "qimlist": ["q"],
-    "gnd": [{"bbx": [0, 0, 1, 1], "easy": [2], "hard": [0], "junk": []}],
-}
+ENTRY = {"bbx": [0, 0, 1, 1], "easy": [2], "hard": [0], "junk": []}
+TINY = {"imlist": list("abcd"), "qimlist": ["q"], "gnd": [ENTRY]}
 
 
 def test_a_tiny_set_by_hand(tmp_path: Path) -> None:
     """Similarities 1, 4, 3, 2: easy 2 is second, hard 0 last, third once easy is junk."""
-    savemat(
-        tmp_path / "a.mat",
-        {"Q": np.array([[1.0], [0.0]]), "X": np.array([[1.0, 4, 3, 2], [9, 9, 9, 9]])},
-    )
+    held = {"Q": np.array([[1.0], [0.0]]), "X": np.array([[1.0, 4, 3, 2], [9, 9, 9, 9]])}
+    savemat(tmp_path / "a.mat", held)
     found = measured(from_ground_truth("tiny", tmp_path, TINY), tmp_path / "a.mat")
     ours = found.set_index(["protocol", "metric"])["ours"]
     assert ours["Easy", "mAP"] == pytest.approx(100 * (0 + 1 / 2) / 2)

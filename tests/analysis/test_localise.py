@@ -56,7 +56,6 @@ MASKS = arrays(np.bool_, (3, 4))
 def net(finished: Run) -> RetrievalNet:
     """A trained network whose attention, nearly flat so far, is made uneven."""
     net, random = finished.network(), torch.Generator().manual_seed(0)
-    assert net.head.spatial is not None
     for parameter in net.head.spatial.parameters():
         parameter.data = 0.3 * torch.randn(parameter.shape, generator=random)
     return net
@@ -69,10 +68,8 @@ def images(photographs: Path) -> Tensor:
 
 @pytest.fixture
 def targets(net: RetrievalNet, photographs: Path) -> list[CamTarget]:
-    seen = [
-        look(net, photographs / "jpg" / name, SPEC).descriptor
-        for name in ("4-2.jpg", "5-2.jpg", "6-2.jpg")
-    ]
+    names = ("4-2.jpg", "5-2.jpg", "6-2.jpg")
+    seen = [look(net, photographs / "jpg" / name, SPEC).descriptor for name in names]
     return [CamTarget(seen[0], seen[1]), CamTarget(seen[0], seen[2]), CamTarget(seen[1], seen[0])]
 
 
@@ -145,7 +142,6 @@ def test_maps_are_the_networks(net: RetrievalNet, images: Tensor, targets: list[
     assert np.array_equal(maps["centre prior"][0], maps["centre prior"][1])
     with torch.inference_mode():
         seen = net.inspect(images)
-    assert seen.attention is not None
     norm = seen.features.square().sum(1, keepdim=True).sqrt()
     for name, cells in {
         "region evaluator": seen.attention,
@@ -169,16 +165,6 @@ def scaled(planes: Tensor) -> NDArray[np.float32]:
     return (lifted / lifted.amax((1, 2), keepdim=True)).numpy()
 
 
-def test_a_random_map_belongs_to_its_image(
-    net: RetrievalNet, images: Tensor, targets: list[CamTarget]
-) -> None:
-    first = maps_of(net, images, targets, [3, 8, 3])["random map"]
-    again = maps_of(net, images[1:], targets[1:], [8, 9])["random map"]
-    assert np.array_equal(first[0], first[2])
-    assert np.array_equal(first[1], again[0])
-    assert not np.array_equal(first[0], first[1])
-
-
 def test_a_random_cam_weighs_the_channels_of_its_image() -> None:
     features = torch.rand((3, 4, 2, 5), generator=torch.Generator().manual_seed(0))
     planes = random_cams(features, [3, 8, 3])
@@ -198,9 +184,8 @@ def test_maps_of_a_network_without_attention_or_before_training(images: Tensor) 
     targets = [CamTarget(nothing + 1, nothing)] * 3
 
     def maps(arm: str) -> dict[str, Plane]:
-        return maps_of(
-            RetrievalNet(BackboneSpec(), variant(arm)).eval(), images, targets, [0, 1, 2]
-        )
+        net = RetrievalNet(BackboneSpec(), variant(arm))
+        return maps_of(net.eval(), images, targets, [0, 1, 2])
 
     assert set(NAMES) - set(maps("gem")) == {"region evaluator", "MAX-Mask cells"}
     fresh = maps("dagf")
@@ -239,7 +224,6 @@ def test_localisation(project: Path, profile: Callable[..., str], net: Retrieval
     assert len(frame) == 8 * len(NAMES)
     assert list(frame["map"].unique()) == NAMES
     assert not frame.duplicated(["file", "map"]).any()
-    assert study.toytown is not None
     records = toytown_records(study.toytown, "test").set_index("file").to_dict("index")
     for row in frame.to_dict("records"):
         mask, record = load_mask(study.toytown, "test", row["file"]), records[row["file"]]

@@ -2,7 +2,6 @@
 
 from dataclasses import replace
 from pathlib import Path
-from typing import NamedTuple
 
 import numpy as np
 import pandas as pd
@@ -18,7 +17,7 @@ from dagf.model.network import RetrievalNet
 from dagf.model.variants import variant
 from dagf.retrieval.extract import benchmark_scores
 from dagf.retrieval.metrics import evaluate, mean_average_precision
-from dagf.study.profile import Scale, load_profile
+from dagf.study.profile import Scale
 from dagf.study.study import Study
 from tests.pictures import save, smooth
 
@@ -33,38 +32,30 @@ def test_steps_rise_from_none_to_all() -> None:
     assert scale.steps(20_000) == [0, 100, 300, 1000, 3000, 10_000, 20_000]
 
 
-class Crowd(NamedTuple):
-    """The study among many distractors, and the one that it was made from."""
-
-    study: Study
-    before: Study
-
-
 @pytest.fixture(scope="module")
-def crowd(toy: Study, toy_root: Path) -> Crowd:
+def crowd(toy: Study, toy_root: Path) -> tuple[Study, Study]:
+    """The study among many distractors, and the one that it was made from."""
     before = replace(toy, profile=replace(toy.profile, scale=Scale(130, 2000)))
     with pytest.MonkeyPatch.context() as patched:
         patched.setenv("DAGF_ROOT", str(toy_root))
-        return Crowd(scale.crowded(before), before)
+        return scale.crowded(before), before
 
 
-def test_the_landmarks_stay_and_distractors_join(crowd: Crowd) -> None:
+def test_the_landmarks_stay_and_distractors_join(crowd: tuple[Study, Study]) -> None:
     study, before = crowd
     assert [len(one.test.distractors) for one in crowd] == [130, len(before.test.distractors)]
     assert study.test.database == before.test.database
     for file in (study.test.database[3], study.test.queries[1].file):
         assert (study.test.root / file).read_bytes() == (before.test.root / file).read_bytes()
-    for number, (many, few) in enumerate(
-        zip(study.test.distractors, before.test.distractors, strict=False)
-    ):
+    pairs = zip(study.test.distractors, before.test.distractors, strict=False)
+    for number, (many, few) in enumerate(pairs):
         assert many.read_bytes() == few.read_bytes(), number
 
 
-def test_the_curve_is_what_each_size_gives_by_itself(crowd: Crowd) -> None:
-    study = crowd.study
+def test_the_curve_is_what_each_size_gives_by_itself(crowd: tuple[Study, Study]) -> None:
+    study, _ = crowd
     sets = scale.extract_all(study, ("gem",), (0,))
     found = scale.curve(study, sets).set_index(["distractors", "setting"])
-    assert study.toytown is not None
     net, whole = study.run("gem", 0).network(), load_toytown(study.toytown, "test")
     scores = benchmark_scores(net, whole, study.profile.image)[0]
     for count in (0, 100, 130):
@@ -94,12 +85,6 @@ def test_a_profile_that_says_nothing_is_named(toy: Study) -> None:
     assert toy.profile.scale is None
     with pytest.raises(UserError, match="profile tiny has no 'scale'"):
         scale.crowded(toy)
-
-
-def test_the_shipped_profiles_say_what_they_measure() -> None:
-    for name in ("smoke", "cpu", "gpu", "photographs"):
-        found = load_profile(name).scale
-        assert found is not None and found.rows > found.distractors
 
 
 def around(count: int, seed: int = 0) -> Array:

@@ -9,15 +9,13 @@ from dagf.datasets.benchmark import TrainingSet
 from dagf.paths import ROOT
 from dagf.study import parallel
 from dagf.study.runs import Run
-from tests.fixtures import Workshop, configured, write_photographs
+from tests.fixtures import Workshop, configured, empty_project, write_photographs
 
 
 @pytest.fixture(scope="module")
 def home(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
     """A project's folder, with 37 photographs; no test changes them."""
-    root = tmp_path_factory.mktemp("collections") / "project"
-    (root / "notebooks").mkdir(parents=True)
-    (root / "pyproject.toml").touch()
+    root = empty_project(tmp_path_factory.mktemp("collections") / "project")
     write_photographs(root / "photos")
     with pytest.MonkeyPatch.context() as patched:
         patched.setenv(ROOT, str(root))

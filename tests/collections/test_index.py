@@ -2,7 +2,6 @@
 
 import json
 import shutil
-import subprocess
 from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
@@ -67,9 +66,6 @@ def shards(folder: Path) -> dict[str, int]:
     return {path.name: path.stat().st_mtime_ns for path in folder.glob(SHARDS)}
 
 
-# --- extract and search -------------------------------------------------------------------------
-
-
 def test_a_folder_holds_shards_and_their_index(home: Path, run: Run, index: Path) -> None:
     found = Collection.load(index)
     assert found.encoder == open_encoder(run.id) and found.encoder.config.image.size == 32
@@ -92,9 +88,8 @@ def test_extract_and_search(home: Path, index: Path) -> None:
     lines = fine("search", query, "--index", index, "--top", 2).splitlines()
     assert [line.split("  ")[1] for line in lines] == [row["file"] for row in found[:2]]
     assert len(fine("search", query, "--index", index, "--top", 999).splitlines()) == 37
-    cropped = json.loads(
-        fine("search", query, "--index", index, "--json", "--crop", 2, 2, 30, 30, "--top", 5)
-    )
+    told = ("search", query, "--index", index, "--json", "--top", 5)
+    cropped = json.loads(fine(*told, "--crop", 2, 2, 30, 30))
     assert [row["score"] for row in cropped] != scores
     assert "box" in refused("search", query, "--index", index, "--crop", 90, 90, 99, 99)
 
@@ -148,7 +143,6 @@ def test_a_whitening_suits_many_images_off_the_shelf(run_id: str, count: int, su
     known = Collection(tuple(map(str, range(count))), rows, encoder)
     assert (known.whitened().whitening is not None) is suits
     white = known.whitened(True)
-    assert white.whitening is not None
     assert np.allclose(white.whitening.mean, rows.mean(0), atol=1e-6)
     assert white.whitened(False) == known and known.whitened(False) is known
 
@@ -185,9 +179,6 @@ def test_images_are_opened_by_title_and_encoder(photos: Path, run: Run, weights:
     again, other = (open_images(title, files, run.id) for title in ("some", "others"))
     folders = [one.descriptors.folder for one in (trained, own, again, other)]
     assert folders[0] == folders[2] and len(set(folders)) == 3
-
-
-# --- encoders -----------------------------------------------------------------------------------
 
 
 def test_a_run_of_drawings_is_refused_for_photographs(
@@ -248,19 +239,11 @@ def test_weights_that_give_no_number_are_named(photos: Path, weights: Path, tmp_
     assert str(files[2]) in fine("search", files[2], "--index", out, "--top", 1)
 
 
-# --- what is refused ----------------------------------------------------------------------------
-
-
 def test_search_with_something_wrong(home: Path, run: Run, index: Path, tmp_path: Path) -> None:
     query, about = home / "photos" / "jpg" / "5-0.jpg", read_json(index / "index.json")
     assert "dagf extract FOLDER" in refused("search", query, "--index", tmp_path / "nowhere.index")
     assert "nowhere.jpg" in refused("search", tmp_path / "nowhere.jpg", "--index", index)
     assert "labels.csv" in refused("search", home / "photos" / "labels.csv", "--index", index)
-    shard = sorted(index.glob(SHARDS))[2]
-    shard.write_bytes(shard.read_bytes()[:-1])
-    said = refused("search", query, "--index", index)
-    assert f"{shard.name} is missing or broken" in said
-    assert 0 < build(find_images([home / "photos"]), open_encoder(run.id), index)[1] <= 8
     write_json(index / "index.json", about | {"run": "0" * 12})
     said = refused("search", query, "--index", index)
     assert "run '000000000000': expected one finished run" in said
@@ -293,8 +276,6 @@ def test_extract_with_something_wrong(home: Path, run: Run, weights: Path, tmp_p
         assert f"{place} holds something else: name a new folder with --output" in said
     assert {path: path.stat().st_mtime_ns for path in photos.rglob("*")} == before
 
-
-# --- changes ------------------------------------------------------------------------------------
 
 SPEC, ELEVEN = ImageSpec(16, "squash"), "abcdefghijk"
 
@@ -382,38 +363,30 @@ def test_a_collection_is_brought_up_to_date(run: Run, photos: Path, index: Path)
     assert build(find_images([photos]), open_encoder(run.id), index)[1] == 0
 
 
-# --- several processes --------------------------------------------------------------------------
-
 JOB = """
 import sys
 from dagf.cli import main
 from dagf.retrieval import extract
 
 extract.SHARD = 8
-main(sys.argv[1:])
+for words in " ".join(sys.argv[1:]).split(" then "):
+    main(words.split(), standalone_mode=False)
 """
-
-
-def two(folder: Path, *arguments: object) -> "subprocess.CompletedProcess[str]":
-    """`dagf` by two processes, in shards of eight images."""
-    (folder / "job.py").write_text(JOB)
-    return torchrun(folder, "--", "job.py", *arguments)
 
 
 @pytest.mark.study
 def test_two_processes_do_what_one_does(home: Path, run: Run, index: Path, tmp_path: Path) -> None:
     made = ("extract", "--run", run.id, home / "photos", "--output", "two.index")
-    ran = two(tmp_path, *made)
+    told = ("search", home / "photos" / "jpg" / "6-2.jpg", "--index", index, "--json", "--top", 7)
+    (tmp_path / "job.py").write_text(JOB)
+    ran = torchrun(tmp_path, "--", "job.py", *made, "then", *told)
     assert ran.returncode == 0, ran.stderr
     assert ran.stdout.count("37 images in two.index: 37 ") == 1
     one, other = (Collection.load(path) for path in (index, tmp_path / "two.index"))
     assert (one.files, one.encoder) == (other.files, other.encoder)
     assert one.descriptors.names == other.descriptors.names
     np.testing.assert_allclose(one.descriptors[:], other.descriptors[:], atol=1e-6)
-    told = ("search", home / "photos" / "jpg" / "6-2.jpg", "--index", index, "--json", "--top", 7)
-    ran = two(tmp_path, *told)
-    assert ran.returncode == 0, ran.stderr
-    alone, found = json.loads(fine(*told)), json.loads(ran.stdout)
+    alone, found = json.loads(fine(*told)), json.loads(ran.stdout[ran.stdout.index("[") :])
     assert [one["file"] for one in found] == [one["file"] for one in alone]
     scores = [one["score"] for one in alone]
     assert [one["score"] for one in found] == pytest.approx(scores, abs=1e-6)

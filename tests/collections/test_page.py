@@ -17,7 +17,6 @@ from dagf.collections.page import TOP, WHOLE, in_per_cent, in_pixels, middle, re
 from dagf.console import HEADLESS
 from dagf.datasets.benchmark import Box
 from dagf.show.pictures import SIDE
-from dagf.study.runs import Untrained
 from tests.commands import fine, refused
 from tests.fixtures import fails, mobilenet, photograph
 
@@ -36,11 +35,6 @@ def collection(tmp_path_factory: pytest.TempPathFactory) -> Collection:
         photograph(number // 2, number % 2, 200).resize((200, 100)).save(file)
     encoder = open_encoder(weights=str(mobilenet(root / "mobilenet.pth", 5)))
     return build(find_images([root / "photos"]), encoder, root / "index")[0]
-
-
-@pytest.fixture
-def live(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.delenv(HEADLESS, raising=False)
 
 
 def expected(
@@ -95,17 +89,6 @@ def test_a_file_is_written_over_nothing_else(collection: Collection, tmp_path: P
     said = refused("search", query, "--index", index, "--html", page)
     (tmp_path / "gone.jpg").rename(gone)
     assert f"{gone.name} does not exist" in said and not page.exists()
-
-
-def test_a_network_is_loaded_once(collection: Collection, monkeypatch: pytest.MonkeyPatch) -> None:
-    loaded, whole = [], Untrained.network
-    monkeypatch.setattr(Untrained, "network", lambda self: loaded.append(self) or whole(self))
-    known, query = Collection.load(collection.descriptors.folder), Path(collection.files[0])
-    assert loaded == []
-    first = known.search(query, 3)
-    assert known.search(query, 3) == first
-    render(known, query, first)
-    assert loaded == [known.encoder]
 
 
 def test_a_part_in_per_cent_is_a_box_in_pixels(collection: Collection) -> None:

@@ -107,10 +107,8 @@ def write_grocery(
     home.mkdir(parents=True, exist_ok=True)
     head = "Class Name (str),Class ID (int),Coarse Class Name (str),Coarse Class ID (int),"
     head += "Iconic Image Path (str),"
-    classes, lists = (
-        [head + "Product Description Path (str)"],
-        dict[str, list[str]](train=[], test=[], val=[]),
-    )
+    classes = [head + "Product Description Path (str)"]
+    lists: dict[str, list[str]] = {"train": [], "test": [], "val": []}
     for place, (name, number, family, coarse, folder, counts) in enumerate(kinds):
         iconic = f"iconic-images-and-descriptions/{folder}/{name}/{name}_Iconic.jpg"
         classes.append(
@@ -162,7 +160,7 @@ def serving(what: Path | Callable[..., http.server.BaseHTTPRequestHandler]) -> I
 
 def make_tar(path: Path, files: dict[str, bytes], mode: str = "w:gz") -> Path:
     """A tar of the given files."""
-    with tarfile.open(path, mode) as tar:  # type: ignore[call-overload]
+    with tarfile.open(path, mode) as tar:
         for name, content in files.items():
             info = tarfile.TarInfo(name)
             info.size = len(content)

@@ -50,7 +50,7 @@ def test_no_thread_outlives_its_batches_and_a_corrupt_file_is_named(files: list[
     stream: Iterator[object] = image_batches(files, SPEC, batch=1)
     next(stream)
     assert threading.active_count() > before
-    stream.close()  # type: ignore[attr-defined]
+    stream.close()
     assert threading.active_count() == before
     files[17].write_bytes(files[17].read_bytes()[:60])
     with pytest.raises(UserError, match=r"cannot decode .*17\.png"):
@@ -74,12 +74,11 @@ def test_decoding_runs_ahead_but_not_far(
     for rows, _ in stream:
         taken += len(rows)
         until = time.monotonic() + 30
-        while (
-            len(started) - taken < min(AHEAD * 2, len(files) - taken) and time.monotonic() < until
-        ):
+        wanted = min(AHEAD * 2, len(files) - taken)
+        while len(started) - taken < wanted and time.monotonic() < until:
             time.sleep(0.001)  # the reader works; the threads decode
         ahead = len(started) - taken
-        assert ahead >= min(AHEAD * 2, len(files) - taken)
+        assert ahead >= wanted
         most = max(most, ahead)
     assert taken == len(files) == len(started)
     assert most <= (AHEAD + WAITING + 1) * 2

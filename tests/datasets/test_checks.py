@@ -91,19 +91,13 @@ def test_what_a_query_has_a_label_for_is_no_copy(tmp_path: Path) -> None:
         check_apart_from([tmp_path / "b.png"], test, Contents())
 
 
-def with_truth(folder: Path) -> Path:
-    """Photographs with a ground truth instead of labels; the first query is among its rows."""
-    write_photographs(folder, train_instances=0)
+def test_a_query_in_the_database_of_a_ground_truth_is_named(tmp_path: Path) -> None:
+    folder = write_photographs(tmp_path / "mine", train_instances=0)
     (folder / "labels.csv").unlink()
     names = [f"jpg/{instance}-{view}.jpg" for instance in range(3) for view in range(1, 5)]
     gnd = [{"ok": [*range(4 * n, 4 * n + 4)], "junk": list[int]()} for n in range(3)]
     truth = {"imlist": [*names, "jpg/0-0.jpg"], "qimlist": [f"jpg/{n}-0.jpg" for n in range(3)]}
     write_json(folder / "ground_truth.json", truth | {"gnd": gnd})
-    return folder
-
-
-def test_a_query_in_the_database_of_a_ground_truth_is_named(tmp_path: Path) -> None:
-    folder = with_truth(tmp_path / "mine")
     match = r"0-0\.jpg is a query and, as .*jpg/0-0\.jpg, in .* out, or label both alike"
     fails(match, check, str(folder), tmp_path)
 
@@ -118,7 +112,7 @@ def test_a_copy_among_real_photographs(shared_data: Path, tmp_path: Path) -> Non
 def test_a_box_outside_its_image_is_named_with_the_size(tmp_path: Path, box: list[float]) -> None:
     home = write_set("oxford5k", tmp_path)
     white(home / "jpg" / "oxford_000000.jpg", 40, 32)
-    truth = {**PICKLE, "gnd": [PICKLE["gnd"][0], {**PICKLE["gnd"][1], "bbx": box}]}  # type: ignore[dict-item]
+    truth = {**PICKLE, "gnd": [PICKLE["gnd"][0], {**PICKLE["gnd"][1], "bbx": box}]}
     write_json(home / "gnd_oxford5k.json", truth)
     fails(r"oxford_000000\.jpg.* 40 x 32", check, "oxford5k", tmp_path)
 
@@ -134,7 +128,6 @@ def test_a_drawing_that_changed_is_named(
 ) -> None:
     """Its maps are kept under the name of the set, and would be those of the old picture."""
     root = open_study(profile()).toytown
-    assert root is not None
     assert check(str(root), tmp_path) == [f"{root.name}: complete, and as it was drawn"]
     file = min((root / "test" / "jpg").glob("*.jpg"))
     before = file.read_bytes()

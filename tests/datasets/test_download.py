@@ -132,38 +132,24 @@ def test_a_dropped_connection_is_taken_up_where_it_ended(server: Behaviour, tmp_
 
 
 @pytest.mark.parametrize(
-    ("change", "wanted"),
+    ("size", "change", "wanted"),
     [
-        ({}, "bytes=1000-"),
-        ({"version": '"old"'}, "bytes=1000-"),  # which the server answers with the whole
-        ({"url": "http://other/a.bin"}, None),
-        ({"version": None}, None),
+        (1000, {}, "bytes=1000-"),
+        (1000, {"version": '"old"'}, "bytes=1000-"),  # which the server answers with the whole
+        (1000, {"url": "http://other/a.bin"}, None),
+        (1000, {"version": None}, None),
+        (len(BODY), {}, f"bytes={len(BODY)}-"),  # killed just before it gets its name
     ],
 )
 def test_a_killed_download_goes_on(
-    server: Behaviour, tmp_path: Path, change: dict[str, Any], wanted: str | None
+    server: Behaviour, tmp_path: Path, size: int, change: dict[str, Any], wanted: str | None
 ) -> None:
-    file = remote(server, "/a.bin")
+    file = remote(server, "/a.bin", sha256=SHA256)
     note = {"url": file.mirrors[0], "version": server.etag} | change
-    (tmp_path / "a.bin.part").write_bytes((BODY[:1000], b"x" * 1000)[bool(change)])
+    (tmp_path / "a.bin.part").write_bytes(bytes(size) if change else BODY[:size])
     (tmp_path / "a.bin.part.json").write_text(json.dumps(note))
     got(file, tmp_path)
     assert server.asked == [("/a.bin", wanted)]
-
-
-def test_a_whole_part_is_verified_and_not_fetched_again(server: Behaviour, tmp_path: Path) -> None:
-    """As a kill leaves it just before it gets its name; the server has no more bytes."""
-    file = remote(server, "/a.bin", sha256=SHA256)
-    note = {"url": file.mirrors[0], "version": server.etag}
-    for body in (bytes(len(BODY)), BODY):
-        (tmp_path / "a.bin.part").write_bytes(body)
-        (tmp_path / "a.bin.part.json").write_text(json.dumps(note))
-        if body == BODY:
-            got(file, tmp_path)
-        else:
-            fails(r"SHA256 hash .* does not match", fetch, file, tmp_path)
-            assert not (tmp_path / "a.bin").exists()
-    assert server.asked == [("/a.bin", f"bytes={len(BODY)}-")] * 2
 
 
 def test_a_bad_mirror_is_passed_over_and_a_passing_fault(server: Behaviour, tmp_path: Path) -> None:
@@ -185,9 +171,6 @@ def test_an_md5_beside_the_file(server: Behaviour, tmp_path: Path) -> None:
         with pytest.raises(UserError, match=r"MD5 hash .* does not match"):
             fetch(remote(server, "/a.bin", md5_from=f"{base}/{name}.txt"), tmp_path)
     got(remote(server, "/a.bin", md5_from=f"{base}/md5.txt"), tmp_path)
-
-
-# Whole sets.
 
 
 def a_set(*files: RemoteFile, name: str = "small", **more: Any) -> DataSet:
@@ -257,8 +240,6 @@ def test_a_stopped_set_goes_on(
     fails("unknown data set 'smal': did you mean 'small'", get, ["smal"], photos, tmp_path)
 
 
-# Archives.
-
 MAKERS: dict[str, Callable[[Path, dict[str, bytes]], Path]] = {
     "a.tgz": make_tar,
     "a.tar": lambda path, files: make_tar(path, files, "w"),
@@ -315,9 +296,6 @@ def test_a_broken_archive_is_one_line_and_deleted(tmp_path: Path, name: str) -> 
         archive.write_bytes(data)
         fails(r"cannot be unpacked \(.*\): get it", unpack, archive, tmp_path / "out", "(.+)")
         assert not archive.exists()
-
-
-# The manifest.
 
 
 @pytest.mark.parametrize(

@@ -19,16 +19,9 @@ from dagf.errors import UserError
 from tests.fixtures import fails
 from tests.pictures import BLUE, GREEN, RED, WHITE, close, quarters, save, smooth
 
-UNDO = {  # EXIF orientation -> how an upright picture is stored
-    1: None,
-    2: Image.Transpose.FLIP_LEFT_RIGHT,
-    3: Image.Transpose.ROTATE_180,
-    4: Image.Transpose.FLIP_TOP_BOTTOM,
-    5: Image.Transpose.TRANSPOSE,
-    6: Image.Transpose.ROTATE_90,
-    7: Image.Transpose.TRANSVERSE,
-    8: Image.Transpose.ROTATE_270,
-}
+TURNS = "FLIP_LEFT_RIGHT ROTATE_180 FLIP_TOP_BOTTOM TRANSPOSE ROTATE_90 TRANSVERSE ROTATE_270"
+# EXIF orientation -> how an upright picture is stored
+UNDO = dict(enumerate((None, *(Image.Transpose[name] for name in TURNS.split())), 1))
 
 
 def stored(upright: Image.Image, orientation: int) -> tuple[Image.Image, Image.Exif]:
@@ -131,9 +124,6 @@ def test_broken_exif_is_ignored(tmp_path: Path, broken: bytes) -> None:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # as outside tests, where PIL's remarks are not shown
         assert load_image(path).shape == (3, 24, 40)
-
-
-# Crops and sizes.
 
 
 def test_the_crop_comes_before_the_resize(tmp_path: Path) -> None:

@@ -28,20 +28,11 @@ from dagf.datasets.public import (
 )
 from dagf.errors import UserError
 from dagf.files import file_sha256, write_json
-from tests.datasets.sets import (
-    MANIFEST,
-    OXFORD,
-    PICKLE,
-    REVISITED,
-    mat,
-    write_images,
-    write_manifest,
-    write_set,
-)
+from tests.datasets import sets
 from tests.fixtures import fails
 from tests.training_copies import write_gldv2, write_sfm
 
-SETS = read_manifest(MANIFEST)
+SETS = read_manifest(sets.MANIFEST)
 
 
 def test_the_manifest() -> None:
@@ -86,9 +77,10 @@ def test_the_counts_are_those_of_the_protocols() -> None:
 @pytest.mark.parametrize("name", ["roxford5k", "rparis6k", "oxford5k", "paris6k", "holidays"])
 def test_the_real_ground_truth_has_every_count(shared_data: Path, name: str) -> None:
     folder = shared_data / "ground_truth"
-    truth = folder / f"gnd_{name}.json" if name.startswith("r") else mat(folder / f"gnd_{name}.mat")
+    mat, json_file = folder / f"gnd_{name}.mat", folder / f"gnd_{name}.json"
+    truth = json_file if name.startswith("r") else sets.mat(mat)
     made = from_ground_truth(name, folder, truth)
-    check_counts(name, made.counts, MANIFEST.parent)
+    check_counts(name, made.counts, sets.MANIFEST.parent)
     if name in ("oxford5k", "paris6k"):
         assert len(set(made.clusters())) == 10  # two landmarks share images
     if name.startswith("r"):
@@ -103,37 +95,33 @@ def labels(what: str, data: Path) -> list[dict[str, list[int]]]:
 
 
 def test_the_labels_of_oxford_and_of_its_revision(tmp_path: Path) -> None:
-    write_set("oxford5k", tmp_path)
-    assert labels("oxford5k", tmp_path) == [
-        {"ok": [0, 1, 2], "junk": [3]},
-        {"ok": [4, 5], "junk": []},
-    ]
+    sets.write_set("oxford5k", tmp_path)
+    labelled = [{"ok": [0, 1, 2], "junk": [3]}, {"ok": [4, 5], "junk": []}]
+    assert labels("oxford5k", tmp_path) == labelled
     made = open_benchmark("oxford5k", tmp_path)
-    assert made.database == tuple(f"{one}.jpg" for one in OXFORD)
-    assert [query.box for query in made.queries] == [tuple(one["bbx"]) for one in PICKLE["gnd"]]
+    assert made.database == tuple(f"{one}.jpg" for one in sets.OXFORD)
+    assert [query.box for query in made.queries] == [
+        tuple(one["bbx"]) for one in sets.PICKLE["gnd"]
+    ]
     assert made.settings == (CLASSIC,)
-    home = write_set("roxford5k", tmp_path)
+    home = sets.write_set("roxford5k", tmp_path)
     assert labels("roxford5k", tmp_path) == [{"easy": [0], "hard": [1], "junk": [2]}]
     assert folders_of("roxford5k", tmp_path) == [home.with_name("oxford5k"), home]
 
 
 def test_two_sets_mixed_up(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    home = write_set("roxford5k", tmp_path)
-    monkeypatch.setitem(DISTRACTORS, "r1m", ("test/oxford5k", "jpg/*"))  # type: ignore[arg-type]
+    home = sets.write_set("roxford5k", tmp_path)
+    monkeypatch.setitem(DISTRACTORS, "r1m", ("test/oxford5k", "jpg/*"))
     match = r"6 distractors, as .*all_souls_000001\.jpg, are in roxford5k: name another set"
     fails(match, open_benchmark, "roxford5k", tmp_path, ["r1m"])
-    write_json(home / "gnd_roxford5k.json", {**REVISITED, "imlist": OXFORD})
-    with pytest.raises(
-        UserError, match=r"roxford5k has 7 database \(expected 6\): it is not whole"
-    ):
-        open_benchmark("roxford5k", tmp_path)
-    write_json(home / "gnd_roxford5k.json", REVISITED)
+    write_json(home / "gnd_roxford5k.json", {**sets.REVISITED, "imlist": sets.OXFORD})
+    match = r"roxford5k has 7 database \(expected 6\): it is not whole"
+    fails(match, open_benchmark, "roxford5k", tmp_path)
+    write_json(home / "gnd_roxford5k.json", sets.REVISITED)
     for path in home.with_name("oxford5k").glob("jpg/*"):
         path.rename(path.with_name(f"paris_{path.name}"))
-    with pytest.raises(
-        UserError, match=r"roxford5k names 7 images that are not in .*, as all_soul"
-    ):
-        open_benchmark("roxford5k", tmp_path)
+    match = r"roxford5k names 7 images that are not in .*, as all_soul"
+    fails(match, open_benchmark, "roxford5k", tmp_path)
 
 
 def test_what_is_not_there_or_not_known(tmp_path: Path) -> None:
@@ -152,13 +140,13 @@ def test_distractors_of_a_public_set_or_of_a_folder(tmp_path: Path) -> None:
     home = tmp_path / "distractors" / "revisitop1m"
     for name in ("r1m", "oxford100k"):
         fails(rf"{name} has no image here: get it .*, and unpack", distractor_files, name, tmp_path)
-    write_images(home / "jpg", ["0/a1.jpg", "0/a2.jpg", "1/b1.jpg"])
+    sets.write_images(home / "jpg", ["0/a1.jpg", "0/a2.jpg", "1/b1.jpg"])
     files = [home / "jpg" / name for name in ("0/a1.jpg", "0/a2.jpg", "1/b1.jpg")]
     assert distractor_files("R1M", tmp_path) == files
     own = tmp_path / "own"
-    write_images(own, ["a1.jpg", "b1.jpg"])
+    sets.write_images(own, ["a1.jpg", "b1.jpg"])
     (own / "labels.csv").write_text("file,instance,role\na1.jpg,,distractor\nb1.jpg,,database\n")
-    write_set("rparis6k", tmp_path)
+    sets.write_set("rparis6k", tmp_path)
     made = open_benchmark("rparis6k", tmp_path, ["r1m", str(own)])
     assert list(made.distractors) == [*files, own / "a1.jpg"]
     (own / "labels.csv").write_text("file,instance,role\nb1.jpg,,database\n")
@@ -166,9 +154,6 @@ def test_distractors_of_a_public_set_or_of_a_folder(tmp_path: Path) -> None:
         open_benchmark("rparis6k", tmp_path, [str(own)])
     assert folders_of("r1m", tmp_path) == [home]
     assert folders_of(str(home), tmp_path) == []
-
-
-# Training sets.
 
 
 def rewritten(folder: Path, change: Callable[[dict[str, Any]], object]) -> Path:
@@ -237,8 +222,8 @@ def test_gldv2(tmp_path: Path) -> None:
 @pytest.mark.parametrize(("name", "images"), [("sfm120k", 5 * 4 + 2 * 4), ("gldv2", 6 * 4)])
 def test_a_training_set_is_counted(tmp_path: Path, name: str, images: int) -> None:
     (write_sfm if name == "sfm120k" else write_gldv2)(tmp_path / TRAINING_SETS[name])
-    write_manifest(tmp_path)
+    sets.write_manifest(tmp_path)
     assert open_training_set(name, tmp_path, held_out=2).landmarks >= 4
-    (tmp_path / "manifest.json").write_text(MANIFEST.read_text())
+    (tmp_path / "manifest.json").write_text(sets.MANIFEST.read_text())
     with pytest.raises(UserError, match=rf"{name} has {images} images \(expected \d+\)"):
         open_training_set(name, tmp_path, held_out=2)

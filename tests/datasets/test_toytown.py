@@ -6,25 +6,19 @@ import cv2
 import numpy as np
 import pytest
 
+from dagf.datasets import toytown
 from dagf.datasets.benchmark import EASY, HARD, MEDIUM
-from dagf.datasets.toytown import (
-    load_mask,
-    load_toytown,
-    open_toytown,
-    toytown_records,
-    toytown_training,
-)
 from tests.toytown.version import SMALL as TINY
 
 
 @pytest.fixture(scope="module")
 def root(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return open_toytown(TINY, tmp_path_factory.mktemp("toytown"))
+    return toytown.open_toytown(TINY, tmp_path_factory.mktemp("toytown"))
 
 
 def test_layout_and_training_labels(root: Path) -> None:
     assert root.name == f"toytown-{TINY.id}"
-    training = toytown_training(root)
+    training = toytown.toytown_training(root)
     files, labels = training.files, training.labels
     assert labels == (0, 0, 1, 1, 2, 2)
     assert training.validation.name == "toytown-validation"
@@ -35,11 +29,11 @@ def test_layout_and_training_labels(root: Path) -> None:
 
 @pytest.mark.parametrize("split", ["train", "validation"])
 def test_masks_agree_with_the_records(root: Path, split: str) -> None:
-    records = toytown_records(root, split)
+    records = toytown.toytown_records(root, split)
     rows = records[records.role.isin(["train", "database"])]
     assert len(rows) > 5
     for row in rows.itertuples():
-        mask = load_mask(root, split, row.file)
+        mask = toytown.load_mask(root, split, row.file)
         assert mask.shape == (64, 64)
         assert mask.mean() == pytest.approx(row.scale, abs=1e-4)
         ys, xs = np.nonzero(mask)
@@ -47,8 +41,8 @@ def test_masks_agree_with_the_records(root: Path, split: str) -> None:
 
 
 def test_ground_truth_is_the_records_as_a_benchmark(root: Path) -> None:
-    benchmark = load_toytown(root, "validation")
-    records = toytown_records(root, "validation")
+    benchmark = toytown.load_toytown(root, "validation")
+    records = toytown.toytown_records(root, "validation")
     database = records[records.role == "database"].reset_index(drop=True)
     assert list(benchmark.database) == database.file.tolist()
     assert benchmark.settings == (EASY, MEDIUM, HARD)
@@ -60,8 +54,8 @@ def test_ground_truth_is_the_records_as_a_benchmark(root: Path) -> None:
         assert row.role == "query"
         assert query.box == (row.x1, row.y1, row.x2, row.y2)
     assert query.file not in benchmark.database
-    assert all(path.is_file() for path in benchmark.database_paths)
-    assert all((benchmark.root / query.file).is_file() for query in benchmark.queries)
+    files = [benchmark.root / query.file for query in benchmark.queries]
+    assert all(path.is_file() for path in (*files, *benchmark.database_paths))
     assert len(benchmark.distractors) == 3
-    assert len(load_toytown(root, "test").distractors) == 5
+    assert len(toytown.load_toytown(root, "test").distractors) == 5
     assert all(path.is_file() for path in benchmark.distractors)

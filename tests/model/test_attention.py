@@ -1,4 +1,5 @@
 import math
+from itertools import product
 
 import numpy as np
 import pytest
@@ -14,12 +15,7 @@ from tests.model.modules import moved, some_map
 Array = NDArray[np.float64]
 LEARNED = [name for name, reading in READINGS.items() if reading.learned]
 PARAMETER_FREE = [name for name in READINGS if name not in LEARNED]
-PAIRS = [
-    (reading, name)
-    for reading in READINGS
-    for name in ACTIVATIONS
-    if name != "none" or reading in PARAMETER_FREE
-]
+PAIRS = [pair for pair in product(READINGS, ACTIVATIONS) if pair not in product(LEARNED, ["none"])]
 
 
 def parameters(module: nn.Module) -> dict[str, Array]:
@@ -34,9 +30,8 @@ def evaluator_scores(features: Array, p: dict[str, Array]) -> Array:
 
 def gram_scores(features: Array, p: dict[str, Array]) -> Array:
     rows = [row.flatten() / (np.linalg.norm(row) or 1.0) for row in features]
-    relation = np.array(
-        [[np.exp(a @ b / np.exp(p["log_temperature"])) for b in rows] for a in rows]
-    )
+    warmth = np.exp(p["log_temperature"])
+    relation = np.array([[np.exp(a @ b / warmth) for b in rows] for a in rows])
     relation /= relation.sum(1, keepdims=True)
     v = relation @ features.mean((1, 2))
     return np.einsum("c,cij->ij", v, features) / math.sqrt(len(v)) + p["bias"]

@@ -25,9 +25,6 @@ def numbers(module: nn.Module) -> Parameters:
     return {name: value.detach().numpy() for name, value in module.state_dict().items()}
 
 
-# --- the formulas, cell by cell
-
-
 def softmax(values: list[float]) -> list[float]:
     exponents = [math.exp(value) for value in values]
     return [one / sum(exponents) for one in exponents]
@@ -54,10 +51,8 @@ def batch_norm(p: Parameters, name: str, x: np.ndarray) -> np.ndarray:
 def along_channels(p: Parameters, name: str, x: np.ndarray) -> list[float]:
     """A convolution over three neighbouring channels, then a sigmoid; 0 beyond the ends."""
     kernel, padded = p[f"{name}.weight"].flatten(), [0.0, *x, 0.0]
-    return [
-        sigmoid(sum(kernel[t] * padded[c + t] for t in range(3)) + float(p[f"{name}.bias"][0]))
-        for c in range(len(x))
-    ]
+    sums = [sum(kernel[t] * padded[c + t] for t in range(3)) for c in range(len(x))]
+    return [sigmoid(one + float(p[f"{name}.bias"][0])) for one in sums]
 
 
 def slow_solar(image: np.ndarray, p: Parameters) -> np.ndarray:
@@ -154,9 +149,6 @@ def test_against_the_slow_loop(name: str, slow: Slow, size: tuple[int, int]) -> 
     np.testing.assert_allclose(module(features).detach().numpy(), expected, rtol=1e-9, atol=1e-12)
 
 
-# --- what they are at the start and what they are made of
-
-
 def test_a_fresh_solar_equals_none() -> None:
     assert torch.equal(SOLAR(16).double()(some_map(*SHAPE)), some_map(*SHAPE))
     features = some_map(*SHAPE).float()
@@ -171,9 +163,6 @@ def test_glam_starts_with_equal_parts_and_can_be_none() -> None:
     with torch.no_grad():
         module.fusion.copy_(torch.tensor([-60.0, -60.0, 60.0]))
     torch.testing.assert_close(module(some_map(*SHAPE)), some_map(*SHAPE))
-
-
-# --- all of them
 
 
 @pytest.mark.parametrize(("size", "channels"), [((5, 7), 4), ((2, 3), 96), ((1, 1), 32)])

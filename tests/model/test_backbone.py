@@ -25,15 +25,10 @@ from tests.fixtures import fails
 from .test_network import images, stirred
 
 BACKBONES = {
-    "small": (128, 8),
-    "resnet18": (512, 32),
-    "mobilenet_v2": (1280, 32),
-    "mobilenet_v3_small": (576, 32),
-    "squeezenet1_0": (512, 16),
-    "efficientnet_b0": (1280, 32),
-    "convnext_tiny": (768, 32),
-    "regnet_y_400mf": (440, 32),
-}
+    "small": (128, 8), "resnet18": (512, 32), "mobilenet_v2": (1280, 32),
+    "mobilenet_v3_small": (576, 32), "squeezenet1_0": (512, 16), "efficientnet_b0": (1280, 32),
+    "convnext_tiny": (768, 32), "regnet_y_400mf": (440, 32),
+}  # fmt: skip
 
 
 @pytest.mark.parametrize("name", BACKBONES)
@@ -105,16 +100,12 @@ def test_no_network_is_told_with_the_remedy(monkeypatch: pytest.MonkeyPatch) -> 
         make_backbone(BackboneSpec("resnet18", weights="imagenet"))
 
 
-# --- weights from files, which may be broken, of another network, or malicious
-
-
 @pytest.mark.parametrize("name", ["squeezenet1_0", "small"])
 @pytest.mark.parametrize("suffix", [".pth", ".safetensors"])
 def test_weights_from_a_file(tmp_path: Path, name: str, suffix: str) -> None:
     small = name == "small"
-    network = stirred(
-        SmallBackbone() if small else torchvision.models.get_model(name, weights=None)
-    )
+    network = SmallBackbone() if small else torchvision.models.get_model(name, weights=None)
+    network = stirred(network)
     path = tmp_path / f"weights{suffix}"
     (save_file if suffix == ".safetensors" else torch.save)(network.state_dict(), path)
     found, _ = make_backbone(BackboneSpec(name, weights=str(path)))
@@ -122,9 +113,8 @@ def test_weights_from_a_file(tmp_path: Path, name: str, suffix: str) -> None:
     with torch.inference_mode():
         expected = reference(images(1, 3, 64, 64))
         torch.testing.assert_close(found.eval()(images(1, 3, 64, 64)), expected)
-        assert not torch.allclose(
-            make_backbone(BackboneSpec(name))[0].eval()(images(1, 3, 64, 64)), expected
-        )
+        fresh = make_backbone(BackboneSpec(name))[0].eval()
+        assert not torch.allclose(fresh(images(1, 3, 64, 64)), expected)
 
 
 class Malicious:
@@ -157,9 +147,8 @@ def test_batch_norms_of_a_pretrained_backbone_stay(tmp_path: Path) -> None:
         net = RetrievalNet(BackboneSpec("small", weights=weights), variant("gem")).train()
         before = {name: value.clone() for name, value in net.backbone.named_buffers()}
         net(images(4, 3, 32, 32))
-        moved = any(
-            not torch.equal(before[name], value) for name, value in net.backbone.named_buffers()
-        )
+        buffers = net.backbone.named_buffers()
+        moved = any(not torch.equal(before[name], value) for name, value in buffers)
         assert moved is moves
         assert net.backbone.training is moves
         assert net.head.training

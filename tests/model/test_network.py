@@ -66,16 +66,11 @@ def test_images_of_a_batch_do_not_see_each_other() -> None:
         torch.testing.assert_close(net(batch)[1:2], net(batch[1:2]), rtol=0, atol=1e-5)
 
 
-# --- how the modules are put together
-
-
 BOTH = Variant("both", spatial="evaluator", channel=True)
 
 
 def attended(head: AttentiveHead, feature_map: Tensor) -> Tensor:
     """The attended map of a stirred head, by the formula of its order."""
-    assert head.spatial is not None
-    assert head.channel is not None
     features = feature_map.relu()
     weights = head.channel.weights
     weighted = features * weights.view(1, -1, 1, 1)

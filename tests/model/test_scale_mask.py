@@ -103,9 +103,8 @@ def test_windows_against_the_slow_loop(kind: str, size: tuple[int, int]) -> None
         expected = torch.empty(2, 3, height - down + 1, width - across + 1)
         for i, j in np.ndindex(*expected.shape[2:]):
             cells = features[:, :, i : i + down, j : j + across].flatten(2)
-            expected[:, :, i, j] = (
-                cells.max(2).values if kind == "max" else cells.sum(2) / (down * across)
-            )
+            pooled = cells.max(2).values if kind == "max" else cells.sum(2) / (down * across)
+            expected[:, :, i, j] = pooled
         torch.testing.assert_close(found, expected)
     assert torch.equal(ScaleFilters((1,), kind)(features)[0], features)
 
@@ -127,7 +126,6 @@ def test_each_scale_is_normalised_before_the_sum(pooling: str, kind: str) -> Non
     found, kept_cells = ScaleAndMask(made, (1, 2, 3), kind, "max")(features)
     total = torch.zeros(2, 6 * made.multiple)
     for scale, kept in zip(ScaleFilters((1, 2, 3), kind)(features), kept_cells, strict=True):
-        assert kept is not None
         assert torch.equal(kept, slow_mask(scale))
         for image in range(2):
             vector = made(scale[image : image + 1], kept[image : image + 1])[0]

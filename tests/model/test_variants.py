@@ -56,9 +56,8 @@ def test_arms_that_are_compared_differ_in_one_module(steps: list[str]) -> None:
 def test_trainable_and_attentive_follow_from_the_parameters(name: str) -> None:
     head = AttentiveHead(16, VARIANTS[name])
     assert VARIANTS[name].trainable == bool(list(head.parameters()))
-    assert VARIANTS[name].attentive == any(
-        not key.startswith("scale_and_mask") for key, _ in head.named_parameters()
-    )
+    names = [key for key, _ in head.named_parameters()]
+    assert VARIANTS[name].attentive == any(not key.startswith("scale_and_mask") for key in names)
 
 
 @pytest.mark.parametrize("name", VARIANTS)

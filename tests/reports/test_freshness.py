@@ -23,12 +23,10 @@ PHOTOGRAPHS = "reports/photographs/a.b.json"
 def root(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A project with notebooks of all names; 03 and 08 use modules of ours."""
     monkeypatch.setenv(paths.ROOT, str(tmp_path))
-    used = {
-        "03_attention_maps": "import dagf.files",
-        "08_search_your_photos": "import dagf.devices",
-    }
+    used = {"03_attention_maps": "dagf.files", "08_search_your_photos": "dagf.devices"}
     for name in (*ORDER, OVERVIEW):
-        write_notebook(paths.root() / "notebooks" / f"{name}.ipynb", used.get(name, "1"))
+        cell = f"import {used[name]}" if name in used else "1"
+        write_notebook(paths.root() / "notebooks" / f"{name}.ipynb", cell)
     (tmp_path / "data").mkdir()
     (tmp_path / "data" / "manifest.json").write_text("[]")
     return tmp_path
@@ -90,9 +88,8 @@ def test_a_report_is_stale_by_imported_code(root: Path, monkeypatch: pytest.Monk
     stale({})
     stale({})
     whole = freshness.code_hash
-    monkeypatch.setattr(
-        freshness, "code_hash", lambda *names: whole(*names) + "!" * ("dagf.devices" in names)
-    )
+    changed = {"dagf.devices"}
+    monkeypatch.setattr(freshness, "code_hash", lambda *m: whole(*m) + "!" * len(changed & {*m}))
     assert stale({}) == {"08_search_your_photos": "changed: code"}
     monkeypatch.setattr(freshness, "code_hash", lambda *names: "!" * ("dagf.reports.page" in names))
     found = stale({})

@@ -14,14 +14,10 @@ from dagf.reports.overview import Records
 from dagf.show import html
 
 MAIN = {
-    "title": "Main <script>",
-    "caption": "c <i>.",
-    "columns": ["Variant", "mAP", "Interval"],
-    "rows": [["<GeM>", 0.4, "[.37, .43]"], ["DAGF", 0.439, None]],
-    "runs": ['a1 "&" (seed 0)', ""],
-    "alt": 'bars "of" mAP',
-    "facts": {"Toytown generator": "3f2a"},
-}
+    "title": "Main <script>", "caption": "c <i>.", "columns": ["Variant", "mAP", "Interval"],
+    "rows": [["<GeM>", 0.4, "[.37, .43]"], ["DAGF", 0.439, None]], "alt": 'bars "of" mAP',
+    "runs": ['a1 "&" (seed 0)', ""], "facts": {"Toytown generator": "3f2a"},
+}  # fmt: skip
 RECORD = {
     "notebook": "02_training", "title": "Tr<b>aining", "summary": "How & why",
     "parameters": {"profile": "smoke", "weights": "", "seeds": 2}, "content": "c0ffee",
@@ -70,10 +66,10 @@ def rows(shown: Any) -> list[list[str]]:
 def test_a_table_and_its_figure(records: Records) -> None:
     shown = records.table("main")
     assert rows(shown) == [["<GeM>", "0.4", "[.37, .43]"], ["DAGF", "0.4", "–"]]
-    assert soup(shown).select_one("tbody tr")["title"] == 'a1 "&" (seed 0)'  # type: ignore[index]
+    assert soup(shown).select_one("tbody tr")["title"] == 'a1 "&" (seed 0)'
     image = soup(records.figure("main")).select_one("img")
-    assert image["alt"] == 'bars "of" mAP'  # type: ignore[index]
-    assert str(image["src"]).startswith("data:image/svg+xml;base64,")  # type: ignore[index]
+    assert image["alt"] == 'bars "of" mAP'
+    assert str(image["src"]).startswith("data:image/svg+xml;base64,")
 
 
 def test_the_claims_are_shown_with_their_contrasts(records: Records) -> None:
@@ -81,7 +77,7 @@ def test_the_claims_are_shown_with_their_contrasts(records: Records) -> None:
     shown = rows(records.claims())
     assert shown[0][0] == "It <b>helpstrained end to end; a note; 02"
     assert shown[1] == ["(GeM + x) minus GeM", "-2.00", "below zero"]
-    assert soup(records.claims()).select_one("tbody th")["rowspan"] == "4"  # type: ignore[index]
+    assert soup(records.claims()).select_one("tbody th")["rowspan"] == "4"
 
 
 def test_the_notebook_counts_the_claims_and_what_speaks_against_them(records: Records) -> None:

@@ -32,28 +32,20 @@ $$ d = \frac{a}{b} $$
 """
 OURS = (TEMPLATE / "sort.js").read_text(encoding="utf-8")
 FIGURE = '<figure><img src="data:image/png;base64,AAAA" alt="two curves"></figure>'
-NUMBERS = [
-    *("3", ".412", "-1.5", "−1.5", "41.2 %", ".41 ± .02", ".40 [.38, .42]", "[.3, .4]", "—"),
-    "1,200",
-]
+NUMBERS = ["3", ".412", "-1.5", "−1.5", "41.2 %", ".41 ± .02", ".40 [.38, .42]", "—", "1,200"]
 WORDS = ["GeM", "3 seeds", "v1", "1x1 conv", "(a)", "-"]
 ROWS = "".join(f"<tr><td>{word}</td><td>{number}</td></tr>" for word in WORDS for number in NUMBERS)
 FRAME = (
     f'<table border="1" class="dataframe"><tr><th>GeM</th><th>mAP</th></tr>{ROWS}'
     "<tr><td></td><td></td></tr></table>"
 )
-MIXED = "".join(
-    f"<table class='mixed'>{'<tr><td>3</td></tr>' * 2}<tr><td>{one}</td></tr></table>"
-    for one in WORDS
-)
+START = f"<table class='mixed'>{'<tr><td>3</td></tr>' * 2}"
+MIXED = "".join(f"{START}<tr><td>{one}</td></tr></table>" for one in WORDS)
 ABOUT = {
-    "notebook": "03_maps",
-    "parameters": {"profile": "smoke", "benchmark": "<b>&"},
-    "content": "abc123",
-    "dagf": "1.0",
-    "siblings": ["02_training", "03_maps"],
+    "notebook": "03_maps", "parameters": {"profile": "smoke", "benchmark": "<b>&"},
+    "content": "abc123", "dagf": "1.0", "siblings": ["02_training", "03_maps"],
     "files": ["tables/main.json"],
-}
+}  # fmt: skip
 PARAMETERS = 'profile: str = "smoke"  # what <i>to</i> run\nbenchmark: str = ""'
 
 
@@ -114,7 +106,7 @@ def test_a_page_loads_nothing_and_runs_our_script_alone(soup: bs4.BeautifulSoup)
 def test_math_is_mathml_but_not_in_code(soup: bs4.BeautifulSoup) -> None:
     displays = [math["display"] for math in soup.select("main > .prose math")]
     assert displays == ["inline", "inline", "block"]
-    assert soup.select_one("code:-soup-contains('cost')").get_text() == "cost = $5 and $6"  # type: ignore[union-attr]
+    assert soup.select_one("code:-soup-contains('cost')").get_text() == "cost = $5 and $6"
     assert "$x" not in soup.get_text() and soup.select_one(".output .prose strong ~ math")
     assert 'alttext="a &lt; &quot;b&quot;"' in mathml('a < "b"', "inline")
     broken = '<code class="tex">\\frac{</code>'  # it cannot be converted
@@ -131,10 +123,8 @@ def test_contents_lead_to_headings(soup: bs4.BeautifulSoup) -> None:
 
 
 def test_parameters_are_a_table_and_code_is_folded(soup: bs4.BeautifulSoup) -> None:
-    rows = [
-        [value.get_text() for value in row.select("th, td")]
-        for row in soup.select(".parameters tbody tr")
-    ]
+    shown = soup.select(".parameters tbody tr")
+    rows = [[value.get_text() for value in row.select("th, td")] for row in shown]
     assert rows == [["profile", "smoke", "what <i>to</i> run"], ["benchmark", "<b>&", ""]]
     assert "secret" not in str(soup) and 'profile: str = "smoke"' not in soup.get_text()
     code = soup.select("details.code:not([open])")[0]  # other cells are folded, and highlighted
@@ -143,7 +133,7 @@ def test_parameters_are_a_table_and_code_is_folded(soup: bs4.BeautifulSoup) -> N
 
 
 def test_outputs_and_how_their_numbers_are_aligned(soup: bs4.BeautifulSoup) -> None:
-    assert soup.select_one("figure img")["alt"] == "two curves"  # type: ignore[index]
+    assert soup.select_one("figure img")["alt"] == "two curves"
     assert "<x> in data" in soup.get_text() and "/the/root" not in str(soup)
     assert "warning in" not in str(soup)  # its path is of one machine; the record counts such lines
     frame = soup.select_one("table.dataframe")
@@ -155,15 +145,13 @@ def test_outputs_and_how_their_numbers_are_aligned(soup: bs4.BeautifulSoup) -> N
 
 
 def test_a_page_says_what_made_it(executed: Path, soup: bs4.BeautifulSoup) -> None:
-    assert "abc123" in soup.select_one("footer").get_text()  # type: ignore[union-attr]
+    assert "abc123" in soup.select_one("footer").get_text()
     assert "supports no claim" in soup.get_text()
     links = [link["href"] for link in soup.select("nav a")]
     assert links == ["index.html", "02_training.html", "03_maps.html"]
     assert [link.get_text() for link in soup.select("nav [aria-current]")] == ["03 maps"]
-    assert render(executed)[1:] == (
-        "A page about α",
-        "First paragraph with xhw≥0 and cost = $5 and $6.",
-    )
+    first = "First paragraph with xhw≥0 and cost = $5 and $6."
+    assert render(executed)[1:] == ("A page about α", first)
     assert render(executed) == render(executed)
     index = bs4.BeautifulSoup(render(executed, notebook="00_overview")[0], "html.parser")
     assert [link.get_text() for link in index.select("nav [aria-current]")] == ["DAGF study"]

@@ -10,6 +10,7 @@ from dagf.datasets.benchmark import Benchmark, Query
 from dagf.model.backbone import BackboneSpec
 from dagf.model.network import RetrievalNet
 from dagf.model.variants import variant
+from tests.model.test_network import stirred
 from tests.pictures import quarters, save, smooth, varied
 
 
@@ -22,9 +23,7 @@ def files(tmp_path: Path) -> list[Path]:
 def net() -> RetrievalNet:
     torch.manual_seed(0)
     network = RetrievalNet(BackboneSpec("small"), variant("dagf"))
-    with torch.no_grad():
-        for parameter in network.head.parameters():
-            parameter += 0.1 * torch.randn(parameter.shape)
+    stirred(network.head)
     return network.eval()
 
 
@@ -39,8 +38,6 @@ def benchmark(tmp_path: Path) -> Benchmark:
     save(smooth(50, 40), root / "other.png")
     outside = save(smooth(64, 64), tmp_path / "distractor.png")
     labels = {"ok": np.array([1]), "junk": np.array([], np.int64)}
-    queries = (
-        Query("query.png", labels, (32, 0, 64, 24)),
-        Query("query.png", {"ok": np.array([0])}),
-    )
+    boxed = Query("query.png", labels, (32, 0, 64, 24))
+    queries = boxed, Query("query.png", {"ok": np.array([0])})
     return Benchmark("tiny", root, ("whole.png", "crop.png", "other.png"), queries, (outside,))

@@ -9,18 +9,10 @@ import torch
 from torch import nn
 
 from dagf.datasets.batches import image_batches
-from dagf.datasets.benchmark import Benchmark
 from dagf.datasets.images import ImageSpec
 from dagf.errors import UserError
 from dagf.model.network import RetrievalNet
-from dagf.retrieval.extract import (
-    BenchmarkMaps,
-    benchmark_scores,
-    cache_benchmark,
-    cache_maps,
-    extract,
-)
-from tests.pictures import save, smooth
+from dagf.retrieval.extract import cache_maps, extract
 
 from .networks import SPEC, Counted, alone
 
@@ -35,16 +27,6 @@ def test_cached_maps_give_the_same_descriptors_and_are_made_once(
     found = maps.extract(net.head)
     expected = extract(net, image_batches(files, SPEC), len(files))
     np.testing.assert_allclose(found, expected, atol=1e-3)
-
-
-def test_a_failure_leaves_no_half(files: list[Path], net: RetrievalNet, tmp_path: Path) -> None:
-    files[20].write_bytes(b"broken")
-    folder = tmp_path / "cache" / "a"
-    with pytest.raises(UserError, match=r"20\.png"):
-        cache_maps(net.backbone, image_batches(files, SPEC, batch=2), len(files), folder)
-    assert [path for path in folder.parent.iterdir() if path.suffix != ".lock"] == []
-    save(smooth(32, 24), files[20])
-    assert cache_maps(net.backbone, image_batches(files, SPEC), 23, folder).count == 23
 
 
 @pytest.mark.parametrize("content", [None, b"{}", b"half"])
@@ -74,16 +56,3 @@ def test_rows_are_taken_in_the_order_asked_for(files: list[Path], tmp_path: Path
     for row, feature_map in zip(rows.tolist(), found, strict=True):
         expected = alone(backbone, files[row], spec=squash).relu()
         torch.testing.assert_close(feature_map, expected, rtol=1e-3, atol=1e-4)
-
-
-def test_cached_benchmarks(benchmark: Benchmark, net: RetrievalNet, tmp_path: Path) -> None:
-    backbone = Counted(net.backbone)
-
-    def make() -> BenchmarkMaps:
-        return cache_benchmark(backbone, benchmark, ImageSpec(100), tmp_path / "maps")
-
-    found = make().scores(net.head)
-    expected = benchmark_scores(net, benchmark, ImageSpec(100))[0]
-    np.testing.assert_allclose(found, expected, atol=2e-3)
-    assert np.array_equal(make().scores(net.head), found)
-    assert backbone.seen == 6

@@ -16,19 +16,7 @@ from numpy.typing import NDArray
 
 from dagf.datasets.benchmark import MEDIUM, Benchmark, Query, from_ground_truth
 from dagf.errors import UserError
-from dagf.retrieval.metrics import (
-    CUTS,
-    average_precision,
-    evaluate,
-    evaluate_positions,
-    mean_average_precision,
-    means,
-    positions,
-    positive_ranks,
-    precision_at,
-    ranks_of,
-    stream_positions,
-)
+from dagf.retrieval import metrics
 from tests.fixtures import fails
 
 from .neighbourhoods import Array, blocks_of, unit
@@ -77,42 +65,38 @@ def rankings(draw: st.DrawFn) -> tuple[list[float], set[int], set[int]]:
 
 
 def ranked(scores: Sequence[float], positives: set[int], junk: set[int]) -> Rows:
-    return positive_ranks(np.array(scores), rows(*sorted(positives)), rows(*sorted(junk)))
+    return metrics.positive_ranks(np.array(scores), rows(*sorted(positives)), rows(*sorted(junk)))
 
 
 @given(rankings())
 def test_average_precision_is_oxfords(ranking: tuple[list[float], set[int], set[int]]) -> None:
-    ranks = ranked(*ranking)
-    assert ranks.tolist() == [
-        rank for rank, positive in enumerate(ranked_kinds(*ranking)) if positive
-    ]
-    assert abs(average_precision(ranks) - compute_ap(ranked_kinds(*ranking))) < 1e-12
+    ranks, kinds = ranked(*ranking), ranked_kinds(*ranking)
+    assert ranks.tolist() == np.flatnonzero(kinds).tolist()
+    assert abs(metrics.average_precision(ranks) - compute_ap(kinds)) < 1e-12
 
 
 @given(rankings(), st.integers(1, 12))
 def test_precision_at_is_the_protocols(
     ranking: tuple[list[float], set[int], set[int]], k: int
 ) -> None:
-    assert precision_at(ranked(*ranking), k) == slow_precision_at(ranked_kinds(*ranking), k)
+    assert metrics.precision_at(ranked(*ranking), k) == slow_precision_at(ranked_kinds(*ranking), k)
 
 
 def test_average_precision_by_hand() -> None:
-    assert average_precision(rows(0, 1, 2)) == 1.0
-    assert average_precision(rows(1)) == pytest.approx((0 / 1 + 1 / 2) / 2)
+    assert metrics.average_precision(rows(0, 1, 2)) == 1.0
+    assert metrics.average_precision(rows(1)) == pytest.approx((0 / 1 + 1 / 2) / 2)
     # places 1, 3 and 6: (1 + 1)/2, (1/2 + 2/3)/2, (2/5 + 3/6)/2, each a third of the recall
-    assert average_precision(rows(0, 2, 5)) == pytest.approx((1 + 7 / 12 + 9 / 20) / 3)
-    assert np.isnan(average_precision(rows()))
+    assert metrics.average_precision(rows(0, 2, 5)) == pytest.approx((1 + 7 / 12 + 9 / 20) / 3)
+    assert np.isnan(metrics.average_precision(rows()))
 
 
 def test_precision_by_hand() -> None:
-    assert precision_at(rows(0, 2, 5), 1) == 1.0
-    assert precision_at(rows(0, 2, 5), 5) == 2 / 5
-    assert precision_at(rows(0, 2, 5), 10) == 3 / 6  # not 3 / 10: cut at the last positive
-    assert precision_at(rows(3), 2) == 0.0
-    assert np.isnan(precision_at(rows(), 5))
+    assert metrics.precision_at(rows(0, 2, 5), 1) == 1.0
+    assert metrics.precision_at(rows(0, 2, 5), 5) == 2 / 5
+    assert metrics.precision_at(rows(0, 2, 5), 10) == 3 / 6  # not 3 / 10: cut at the last positive
+    assert metrics.precision_at(rows(3), 2) == 0.0
+    assert np.isnan(metrics.precision_at(rows(), 5))
 
-
-# --- a whole benchmark ------------------------------------------------------------
 
 QUERIES = (
     Query("a", {"easy": rows(0), "hard": rows(1), "junk": rows(2)}),
@@ -131,7 +115,7 @@ SCORES = np.array(
 
 
 def test_the_three_settings_by_hand() -> None:
-    per_query = evaluate(TINY, SCORES).set_index(["setting", "query"])
+    per_query = metrics.evaluate(TINY, SCORES).set_index(["setting", "query"])
     first = 0 / 1 + 1 / 2  # one negative stands before the only positive
     expected = {
         "Easy": [first / 2, np.nan, first / 2],  # 3, 0: hard 1 is junk here
@@ -150,8 +134,8 @@ def test_the_three_settings_by_hand() -> None:
 
 
 def test_means_leave_out_queries_without_positives() -> None:
-    per_query = evaluate(TINY, SCORES)
-    table = means(per_query)
+    per_query = metrics.evaluate(TINY, SCORES)
+    table = metrics.means(per_query)
     assert list(table["queries"].items()) == [  # in the order of the ground truth
         (("query", "Easy"), 2),
         (("query", "Medium"), 2),
@@ -162,42 +146,42 @@ def test_means_leave_out_queries_without_positives() -> None:
     assert table["mAP"]["query", "Easy"] == pytest.approx(25)
     assert table["mAP"]["other", "Hard"] == pytest.approx(10)
     assert table["mP@1"]["query", "Medium"] == pytest.approx(50)
-    assert mean_average_precision(per_query, "Medium") == pytest.approx(50 * (19 / 24 + 1 / 4))
-    assert mean_average_precision(per_query, "Medium", "other") == pytest.approx(10)
+    medium = metrics.mean_average_precision(per_query, "Medium")
+    assert medium == pytest.approx(50 * (19 / 24 + 1 / 4))
+    assert metrics.mean_average_precision(per_query, "Medium", "other") == pytest.approx(10)
     with pytest.raises(UserError, match="no query of 'other' has a positive under Easy: no mAP"):
-        mean_average_precision(evaluate(TINY, SCORES), "Easy", "other")
+        metrics.mean_average_precision(metrics.evaluate(TINY, SCORES), "Easy", "other")
 
 
 @pytest.mark.parametrize("shape", [(3, 5), (2, 6), (6, 3)])
 def test_scores_of_another_benchmark_are_refused(shape: tuple[int, int]) -> None:
     wrong = "tiny has 3 queries and 6 database rows, but the scores are"
-    fails(wrong, positions, TINY, np.zeros(shape))
+    fails(wrong, metrics.positions, TINY, np.zeros(shape))
     queries, database = (np.ones((count, 2), np.float32) for count in shape)
-    fails(wrong, stream_positions, TINY, database, queries)
+    fails(wrong, metrics.stream_positions, TINY, database, queries)
 
 
 def test_positions_by_hand() -> None:
     """Negatives: 3, 4 and the distractor; 0, 1, 2, 4 and it; 2, 3 and it."""
-    assert positions(TINY, SCORES).to_dict("list") == {
+    assert metrics.positions(TINY, SCORES).to_dict("list") == {
         "query": [0, 0, 0, 1, 2, 2, 2],
         "row": [0, 1, 2, 3, 1, 0, 4],
         "label": ["easy", "hard", "junk", "hard", "easy", "junk", "junk"],
         "above": [1, 0, 0, 4, 1, 0, 0],
     }
-    assert ranks_of(rows(4, 0)).tolist() == [0, 5]
+    assert metrics.ranks_of(rows(4, 0)).tolist() == [0, 5]
 
 
 def test_a_query_without_labels_has_no_positions() -> None:
     bare = replace(TINY, queries=(Query("d", {}), Query("e", {"easy": rows()}), TINY.queries[0]))
-    assert positions(bare, SCORES)["query"].tolist() == [2, 2, 2]
-    per_query = evaluate(bare, SCORES, [MEDIUM])  # nothing of another query's is taken for its own
+    assert metrics.positions(bare, SCORES)["query"].tolist() == [2, 2, 2]
+    per_query = metrics.evaluate(
+        bare, SCORES, [MEDIUM]
+    )  # nothing of another query's is taken for its own
     assert per_query["positives"].tolist() == [0, 0, 2]
     assert per_query["AP"].isna().tolist() == [True, True, False]
     none = replace(TINY, queries=bare.queries[:2])
-    assert evaluate(none, SCORES[:2])["AP"].isna().all()
-
-
-# --- streamed ----------------------------------------------------------------------
+    assert metrics.evaluate(none, SCORES[:2])["AP"].isna().all()
 
 
 KINDS = ("easy", "hard", "junk")
@@ -216,8 +200,8 @@ def test_streamed_positions_are_those_of_the_matrix(kinds: Rows, axes: Rows, blo
     benchmark = Benchmark("any", Path(), ("x",) * size, asked, (Path("y"),) * (16 - size))
     database, queries = (np.eye(3, dtype=np.float32)[some] for some in (axes, np.arange(count)))
     with blocks_of(block):
-        found = stream_positions(benchmark, database, queries)
-    pd.testing.assert_frame_equal(found, positions(benchmark, queries @ database.T))
+        found = metrics.stream_positions(benchmark, database, queries)
+    pd.testing.assert_frame_equal(found, metrics.positions(benchmark, queries @ database.T))
 
 
 def crowd(distractors: int) -> tuple[Benchmark, Array, Array]:
@@ -235,8 +219,9 @@ def test_a_database_on_disk_is_evaluated_as_the_matrix(tmp_path: Path) -> None:
     np.save(tmp_path / "rows.npy", database.astype(np.float16))
     mapped = np.load(tmp_path / "rows.npy", mmap_mode="c")
     with blocks_of(7):
-        streamed = evaluate_positions(benchmark, stream_positions(benchmark, mapped, queries))
-    expected = evaluate(benchmark, queries @ np.asarray(mapped, np.float32).T)
+        places = metrics.stream_positions(benchmark, mapped, queries)
+        streamed = metrics.evaluate_positions(benchmark, places)
+    expected = metrics.evaluate(benchmark, queries @ np.asarray(mapped, np.float32).T)
     pd.testing.assert_frame_equal(streamed, expected)
 
 
@@ -247,7 +232,7 @@ def test_memory_does_not_grow_with_the_distractors() -> None:
         benchmark, database, queries = crowd(distractors)
         tracemalloc.start()
         with blocks_of(256):
-            stream_positions(benchmark, database, queries)
+            metrics.stream_positions(benchmark, database, queries)
         peaks.append(tracemalloc.get_traced_memory()[1])
         tracemalloc.stop()
     assert peaks[1] < 1.2 * peaks[0]
@@ -258,10 +243,7 @@ def test_broken_descriptors_are_refused_in_whatever_block_they_are(value: float)
     benchmark, database, queries = crowd(10)
     database[45] = value
     with blocks_of(8), pytest.raises(UserError, match="hold NaN or infinity"):
-        stream_positions(benchmark, database, queries)
-
-
-# --- UKBench ----------------------------------------------------------------------
+        metrics.stream_positions(benchmark, database, queries)
 
 
 def fours(groups: int) -> Benchmark:
@@ -284,12 +266,12 @@ def test_the_mean_is_shown_for_groups_of_four_and_counts_up_to_four(
 ) -> None:
     made = fours(groups)
     scores = [[chance.randint(0, 9) for _ in made.database] for _ in made.queries]
-    per_query = evaluate(made, np.array(scores, float))
+    per_query = metrics.evaluate(made, np.array(scores, float))
     expected = [slow_found(row, query // 4) for query, row in enumerate(scores)]
     assert per_query["N-S"].tolist() == expected
-    assert means(per_query)["N-S"]["query", "Classic"] == pytest.approx(np.mean(expected))
+    assert metrics.means(per_query)["N-S"]["query", "Classic"] == pytest.approx(np.mean(expected))
     perfect = np.equal.outer(np.arange(4 * groups) // 4, np.arange(4 * groups) // 4).astype(float)
-    assert means(evaluate(made, perfect))["N-S"].tolist() == [4]
+    assert metrics.means(metrics.evaluate(made, perfect))["N-S"].tolist() == [4]
 
 
 def test_other_benchmarks_have_no_such_column() -> None:
@@ -299,10 +281,7 @@ def test_other_benchmarks_have_no_such_column() -> None:
     for odd in (three, without):
         other = Benchmark("x", Path(), made.database, (made.queries[0], odd))
         assert not other.fours
-        assert "N-S" not in means(evaluate(other, np.zeros((2, 8))))
-
-
-# --- the published ground truth ------------------------------------------------------------
+        assert "N-S" not in metrics.means(metrics.evaluate(other, np.zeros((2, 8))))
 
 
 def published(name: str, shared_data: Path) -> Benchmark:
@@ -328,18 +307,17 @@ def test_rankings_of_the_published_sets_are_evaluated_as_by_the_loop(
         for label, more in (("easy", 0.8), ("hard", 0.4), ("junk", 0.6)):
             row[query.labels[label]] += lift * more
     scores = np.round(scores * 40) / 40 if lift == 0.5 else scores
-    per_query = evaluate(truth, scores).set_index(["setting", "query"])
+    per_query = metrics.evaluate(truth, scores).set_index(["setting", "query"])
     for number, query in enumerate(truth.queries):
         for setting, labels in RULES.items():
-            positives, junk = (
-                set(np.concatenate([query.labels[one] for one in some]).tolist()) for some in labels
-            )
+            sets = (np.concatenate([query.labels[one] for one in some]) for some in labels)
+            positives, junk = (set(rows.tolist()) for rows in sets)
             found = per_query.loc[(setting, number)]
             assert found["positives"] == len(positives)
             if positives:
                 kinds = ranked_kinds(scores[number].tolist(), positives, junk)
                 assert abs(found["AP"] - compute_ap(kinds)) < 1e-12
-                for k in CUTS:
+                for k in metrics.CUTS:
                     assert abs(found[f"P@{k}"] - slow_precision_at(kinds, k)) < 1e-12
             else:
                 assert np.isnan(found["AP"])

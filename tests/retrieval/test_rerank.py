@@ -39,9 +39,6 @@ def others(row: int, alike: Matrix, k: int) -> list[int]:
     return [one for one in falling(alike[row]) if one != row][:k]
 
 
-# --- slow and dense, from the definitions --------------------------------------------------
-
-
 def expanded_slowly(rows: Array, near: list[list[int]], database: Array, alpha: float) -> Matrix:
     out = []
     for row, names in zip(rows.astype(float), near, strict=True):
@@ -127,9 +124,6 @@ def superglobal_slowly(
     return out
 
 
-# --- against them ------------------------------------------------------------
-
-
 @FEW
 @given(SEEDS, st.integers(0, 12), st.sampled_from([0.0, 1.0, 3.0]))
 def test_expansion_adds_the_nearest_by_their_similarity(seed: int, k: int, alpha: float) -> None:
@@ -140,9 +134,8 @@ def test_expansion_adds_the_nearest_by_their_similarity(seed: int, k: int, alpha
     alike = cosines(database, database)
     near = [others(row, alike, k) for row in range(len(database))]
     augmented = module.augment_database(database, k, alpha)
-    np.testing.assert_allclose(
-        augmented, expanded_slowly(database, near, database, alpha), atol=2e-5
-    )
+    slow = expanded_slowly(database, near, database, alpha)
+    np.testing.assert_allclose(augmented, slow, atol=2e-5)
     for rows in (found, augmented):
         assert rows.dtype == np.float32
         np.testing.assert_allclose(np.linalg.norm(rows, axis=1), 1, atol=1e-5)
@@ -183,16 +176,10 @@ def test_superglobal_ranks_the_top_anew(seed: int, top: int, k: int, beta: float
         assert falling(found[number])[top:] == rest
 
 
-# --- and of one ------------------------------------------------------------
-
-
 def test_a_query_and_its_opposite_do_not_cancel_out() -> None:
     database, queries = np.float32([[-1, 0], [0, 1]]), np.float32([[1, 0]])
     assert module.expand_queries(database, queries, 2, 3).tolist() == [[1, 0]]
     assert module.expand_queries(database[:1], queries, 1, 0).tolist() == [[1, 0]]
-
-
-# --- every one ------------------------------------------------------------
 
 
 EVERY: dict[str, Rerank] = {
@@ -208,9 +195,8 @@ each = pytest.mark.parametrize("rerank", EVERY.values(), ids=EVERY)
 def test_the_order_of_the_database_says_nothing(rerank: Rerank, seed: int) -> None:
     database, queries = sets(seed)
     turn = np.random.default_rng(seed).permutation(len(database))
-    np.testing.assert_allclose(
-        rerank(database[turn], queries), rerank(database, queries)[:, turn], atol=1e-5
-    )
+    found, expected = rerank(database[turn], queries), rerank(database, queries)[:, turn]
+    np.testing.assert_allclose(found, expected, atol=1e-5)
 
 
 @each

@@ -48,12 +48,6 @@ def test_search_is_a_sort_with_ties_to_the_lower_row(
     assert np.array_equal(scores, np.take_along_axis(queries @ both.T, rows, 1))
 
 
-def test_a_database_smaller_than_k_gives_all_its_rows() -> None:
-    scores, rows = search(some(3), some(2, 1), 10)
-    assert scores.shape == (2, 3)
-    assert np.sort(rows, 1).tolist() == [[0, 1, 2]] * 2
-
-
 def test_half_precision_on_disk_is_searched_as_it_is(tmp_path: Path) -> None:
     database, queries = some(300).astype(np.float16), some(4, 1)
     np.save(tmp_path / "rows.npy", database)

@@ -78,9 +78,6 @@ def test_too_little_says_nothing() -> None:
     assert np.isnan(sign_flip([1.0, 2.0], [3, 3]))
 
 
-# --- seeds and clusters at once ------------------------------------------------------------
-
-
 def test_two_way_by_hand() -> None:
     """Clusters of one size: the textbook's two-way analysis of variance without replication."""
     table = np.array([[1.0, 2.0, 4.0], [3.0, 5.0, 4.0]])  # two clusters, three seeds
@@ -117,11 +114,8 @@ def test_two_way_draws_clusters_not_queries() -> None:
 
 
 def test_two_way_is_unsure_of_one_seed_one_cluster_or_nothing() -> None:
-    for table, clusters in (
-        ([[1.0], [2.0]], [0, 1]),
-        ([[1.0, 2.0], [2.0, 2.0]], [0, 0]),
-        (np.empty((0, 3)), []),
-    ):
+    tables = [[1.0], [2.0]], [[1.0, 2.0], [2.0, 2.0]], np.empty((0, 3))
+    for table, clusters in zip(tables, ([0, 1], [0, 0], []), strict=True):
         interval, p = two_way(table, clusters)
         assert np.isnan([interval.low, interval.high, p]).all()
     assert two_way([[1.0], [2.0]], [0, 1])[0].mean == 1.5
@@ -140,16 +134,10 @@ def test_two_way_keeps_its_level(seeds: float, clusters: float, rest: float) -> 
     rng = np.random.default_rng(7)
     rejected = 0
     for _ in range(1000):
-        table = (
-            seeds * rng.normal(size=5)
-            + clusters * rng.normal(size=(70, 1))
-            + rest * rng.normal(size=(70, 5))
-        )
+        table = rest * rng.normal(size=(70, 5)) + seeds * rng.normal(size=5)
+        table += clusters * rng.normal(size=(70, 1))
         rejected += two_way(table, np.arange(70))[1] < 0.05
     assert rejected <= 75  # 5 %, and what Satterthwaite's approximation and 1,000 draws are off by
-
-
-# --- sign flips ------------------------------------------------------------
 
 
 def slow_sign_flip(differences: list[int], clusters: list[int]) -> float:
@@ -207,9 +195,6 @@ def test_drawn_flips_give_one_answer_whatever_the_order_of_the_arms() -> None:
     differences, clusters = np.random.default_rng(6).normal(0.2, 1, 30), np.arange(30)
     found = sign_flip(differences, clusters)
     assert sign_flip(-differences, clusters) == sign_flip(7 * differences, clusters) == found
-
-
-# --- Holm ------------------------------------------------------------
 
 
 def study_of(gain: float, room: float, seed: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:

@@ -40,9 +40,6 @@ def up_to_sign(found: Array, expected: Array) -> None:
     np.testing.assert_allclose(found, signs * expected, rtol=1e-4, atol=1e-6)
 
 
-# --- PCA ------------------------------------------------------------
-
-
 @pytest.mark.parametrize("dimensions", [None, 6, 3, 1])
 def test_full_whitening_makes_the_covariance_the_identity(dimensions: int | None) -> None:
     values = mixed()
@@ -70,9 +67,6 @@ def test_a_full_whitening_absorbs_a_channel_vector(channels: Array, seed: int) -
     np.testing.assert_allclose(gram(scaled(others * channels)), gram(plain(others)), atol=1e-5)
 
 
-# --- learned ------------------------------------------------------------
-
-
 def test_learned_whitening_is_the_toolboxs() -> None:
     """cnnimageretrieval's whitenlearn, line by line, with columns as descriptors."""
     values, pairs = mixed(9, 3), np.array([[0, 1], [2, 1], [0, 3], [5, 4], [7, 6]])
@@ -86,9 +80,6 @@ def test_learned_whitening_is_the_toolboxs() -> None:
     found = learned_whitening(values, pairs)
     np.testing.assert_allclose(found.mean, mean[:, 0])
     up_to_sign(found.projection, expected)
-
-
-# --- both ------------------------------------------------------------
 
 
 def learned(descriptors: Array, dimensions: int | None = None) -> Whitening:

@@ -20,10 +20,8 @@ def test_the_page_follows_each_change_once_and_says_mistakes() -> None:
     assert result.value == "1 and 2"
     controls["first"].value = 3
     assert result.value == "<p>3 &gt; 2</p>"
-    with (
-        controls["first"].hold_trait_notifications(),
-        controls["second"].hold_trait_notifications(),
-    ):
-        controls["first"].value, controls["second"].value = 5, 6  # together: one page
+    first, second = controls.values()
+    with first.hold_trait_notifications(), second.hold_trait_notifications():
+        first.value, second.value = 5, 6  # together: one page
     assert result.value == "5 and 6"
     assert made == [(1, 2), (3, 2), (5, 6)]

@@ -19,7 +19,7 @@ def figures_are_closed() -> Iterator[None]:
 
 
 def labels(texts: object) -> list[str]:
-    return [text.get_text() for text in texts]  # type: ignore[attr-defined]
+    return [text.get_text() for text in texts]
 
 
 def gain(setting: str, mean: float) -> Contrast:
@@ -29,11 +29,8 @@ def gain(setting: str, mean: float) -> Contrast:
 
 def test_gains_have_a_panel_a_nuisance_and_a_bar_a_bin() -> None:
     bins = ("below 5 %", "above 20 %", "worst minus mildest")
-    contrasts = [
-        gain(f"{n}: {b}", 10 * i + j)
-        for i, n in enumerate(("clutter", "scale"))
-        for j, b in enumerate(bins)
-    ]
+    bars = [(i, n, j, b) for i, n in enumerate(("clutter", "scale")) for j, b in enumerate(bins)]
+    contrasts = [gain(f"{n}: {b}", 10 * i + j) for i, n, j, b in bars]
     shown = figures.gains(contrasts)
     assert [ax.get_title() for ax in shown.axes] == ["clutter", "scale"]
     for number, ax in enumerate(shown.axes):
@@ -44,10 +41,8 @@ def test_gains_have_a_panel_a_nuisance_and_a_bar_a_bin() -> None:
         for place, (point, bar) in enumerate(zip(points, bars, strict=True)):
             mean = 10 * number + place
             assert (point.get_xdata()[0], point.get_ydata()[0]) == (place, mean)
-            assert (list(bar.get_xdata()), list(bar.get_ydata())) == (
-                [place, place],
-                [mean - 3, mean + 4],
-            )
+            assert list(bar.get_xdata()) == [place, place]
+            assert list(bar.get_ydata()) == [mean - 3, mean + 4]
         assert any(list(line.get_ydata()) == [0, 0] for line in ax.lines)  # where nothing is gained
     assert "<img" in figures.show(shown, "alt", "caption").data
 
@@ -80,9 +75,7 @@ def test_curves_and_arms() -> None:
     assert labels(shown.axes[0].get_legend().get_texts()) == ["DAGF", "GeM"]
     names = ["arm", "seed", "setting", "mAP"]
     rows = [("dagf", 0, "Easy", 40.0), ("dagf", 1, "Easy", 44.0), ("gem", 0, "Easy", 38.0)]
-    results = pd.DataFrame(
-        [*rows, ("gem", 0, "Hard", 9.0), ("dagf", 0, "Hard", 8.0)], columns=names
-    )
+    results = pd.DataFrame([*rows, ("gem", 0, "Hard", 9), ("dagf", 0, "Hard", 8)], columns=names)
     ax, hard = figures.arms_by_setting(results).axes
     assert labels(ax.get_yticklabels()) == ["DAGF", "GeM"]
     dots = [list(line.get_xdata()) for line in ax.lines if line.get_marker() == "o"]

@@ -1,4 +1,4 @@
-"""The query browser and the live search in JupyterLab, which Chromium opens and changes."""
+"""The query browser in JupyterLab, which Chromium opens and changes."""
 
 import os
 import re
@@ -21,38 +21,29 @@ import dagf
 from dagf.console import HEADLESS
 from dagf.files import write_json
 from dagf.study.study import Study
-from tests.fixtures import mobilenet, write_photographs
 
 CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "google-chrome"))), None)
 pytestmark = [pytest.mark.study, pytest.mark.skipif(not CHROMIUM, reason="no Chromium here")]
 WAIT = 240_000  # ms: a busy machine takes a minute to start a kernel
 ROOT = Path(__file__).parents[2]
-QUERY, OTHER = "2-1.jpg", "4-3.jpg"  # photographs of two instances
-
-
-def write_copy(name: str, folder: Path, parameters: dict[str, str], *only: str) -> None:
-    """A real notebook with other parameters; only: code cells that have one of these in them."""
-    notebook = load_notebook_node(str(ROOT / "notebooks" / f"{name}.ipynb"))
-    notebook.cells = [
-        cell
-        for cell in notebook.cells
-        if "parameters" in cell.metadata.tags or any(part in cell.source for part in only or [""])
-    ]
-    notebook = papermill.parameterize.parameterize_notebook(notebook, parameters)
-    nbformat.write(notebook, folder / f"{name}.ipynb")
+NAME = "03_attention_maps"
 
 
 @pytest.fixture(scope="module")
 def lab(toy: Study, toy_root: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
-    """The address of a JupyterLab with 08 on a few photographs, and of 03 the query browser."""
+    """The address of a JupyterLab with the query browser of the notebook 03."""
     folder = tmp_path_factory.mktemp("lab")
-    work, photos = folder / "work", write_photographs(folder / "photos")
-    work.mkdir()
-    given = {"photos": str(photos), "query": str(photos / "jpg" / QUERY)}
-    given |= {"weights": str(mobilenet(folder / "mobilenet.pth", 5))}
-    write_copy("08_search_your_photos", work, given)
-    browser = ("study = open_study(", "query_browser.start(study")  # the rest of 03 takes minutes
-    write_copy("03_attention_maps", work, {"profile": str(toy_root / "toy.yaml")}, *browser)
+    (work := folder / "work").mkdir()
+    notebook = load_notebook_node(str(ROOT / "notebooks" / f"{NAME}.ipynb"))
+    browser = ("study = open_study(", "query_browser.start(study")  # the rest takes minutes
+    notebook.cells = [
+        cell
+        for cell in notebook.cells
+        if "parameters" in cell.metadata.tags or any(part in cell.source for part in browser)
+    ]
+    given = {"profile": str(toy_root / "toy.yaml")}
+    notebook = papermill.parameterize.parameterize_notebook(notebook, given)
+    nbformat.write(notebook, work / f"{NAME}.ipynb")
     settings = "@jupyterlab/apputils-extension/notification.jupyterlab-settings"
     write_json(folder / "settings" / settings, {"fetchNews": "false"})
     with socket.socket() as free:
@@ -97,17 +88,12 @@ def tab() -> Iterator[Page]:
         opened.close()
 
 
-def run_all(tab: Page, lab: str, name: str) -> None:
-    """Open a notebook, with no other beside it, and run all its cells, by the menu."""
-    tab.goto(f"{lab}/workspaces/{name}/tree/{name}.ipynb?token=token")
+def test_controls_of_the_query_browser_change_what_is_shown(tab: Page, lab: str) -> None:
+    tab.goto(f"{lab}/workspaces/{NAME}/tree/{NAME}.ipynb?token=token")
     # Until then a menu closes again, and a kernel is asked for.
     tab.get_by_text("Python 3 (ipykernel) | Idle").wait_for()
     tab.get_by_role("menuitem", name="Run", exact=True).click()
     tab.get_by_role("menuitem", name="Run All Cells", exact=True).click()
-
-
-def test_controls_of_the_query_browser_change_what_is_shown(tab: Page, lab: str) -> None:
-    run_all(tab, lab, "03_attention_maps")
     left, right = (tab.locator(".rankings figure").nth(side) for side in (0, 1))
     expect(left).to_contain_text("DAGF, trained")
     expect(right).to_contain_text("GeM, trained")
@@ -127,31 +113,6 @@ def test_controls_of_the_query_browser_change_what_is_shown(tab: Page, lab: str)
     expect(left.locator("img").first).not_to_have_attribute("src", before[0])
     tab.get_by_label("where it looks").check()
     expect(right.locator("img").first).to_have_attribute("alt", re.compile("under a heat map"))
-
-
-def test_controls_of_the_live_search_change_what_is_found(tab: Page, lab: str) -> None:
-    run_all(tab, lab, "08_search_your_photos")
-    live = tab.locator(".found").last
-    live.scroll_into_view_if_needed()
-    expect(live.locator("img")).to_have_count(1 + 6)
-    expect(live.locator(".query")).to_contain_text(f"The query (the lit part): {QUERY}")
-    before = pictures(live)
-
-    across = tab.locator(".widget-hslider", has_text="across, %").get_by_role("slider")
-    expect(across.first).to_have_attribute("aria-valuenow", "25.0")
-    across.first.press("PageUp")  # by five per cent: the photographs are small
-    expect(live.locator("img").first).not_to_have_attribute("src", before[0])
-
-    tab.get_by_label("query", exact=True).fill(OTHER)
-    tab.get_by_label("query", exact=True).press("Enter")
-    expect(live.locator(".query")).to_contain_text(f"The query: {OTHER}")
-    expect(live.locator(".matches li").first).to_contain_text(f"cosine 1.000 · {OTHER}")
-    assert not set(pictures(live)[:2]) & set(before[:2])
-
-    tab.get_by_label("whiten", exact=True).check()
-    tab.get_by_label("why", exact=True).check()
-    expect(live.locator("img")).to_have_count(1 + 6 * 4)
-    expect(live.locator(".matches")).to_contain_text("what matches")
 
 
 def pictures(side: Locator) -> list[str]:

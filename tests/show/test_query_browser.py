@@ -30,11 +30,6 @@ def explorer(toy: Study) -> Explorer:
     return Explorer(toy)
 
 
-@pytest.fixture
-def live(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.delenv(HEADLESS, raising=False)
-
-
 def test_what_is_offered(toy: Study, explorer: Explorer, trained: list[RunConfig]) -> None:
     heads = {f"{arm} head" for arm in toy.profile.plan(heads=True).arms if VARIANTS[arm].trainable}
     plain = {f"{arm} untrained" for arm, made_of in VARIANTS.items() if not made_of.attentive}
@@ -68,9 +63,8 @@ def test_results_are_ranked_and_framed(setting: str, toy: Study, explorer: Explo
         cosines = similarities(rows[:], queries)[number].tolist()
         order = sorted(range(len(cosines)), key=lambda row: (-cosines[row], row))[:TOP]
         found, _, _ = explorer.rank(number, View("gem untrained"), setting)
-        labels = [
-            next((name for name, rows in query.labels.items() if row in rows), "") for row in order
-        ]
+        label = {row: name for name, rows in query.labels.items() for row in rows.tolist()}
+        labels = [label.get(row, "") for row in order]
         assert found["score"].tolist() == [cosines[row] for row in order]
         assert found["file"].tolist() == [toy.test.database_paths[row] for row in order]
         assert found["label"].tolist() == labels
@@ -91,13 +85,11 @@ def test_other_windows_and_masks(windows: str, mask: str, toy: Study, explorer: 
     expected = evaluate(toy.test, toy.test_maps(toy.bare(0)).scores(head.eval()))
     view = View("dagf head", windows, mask)
     for _, row in expected.iterrows():
-        assert explorer.rank(row["query"], view, row["setting"])[1] == pytest.approx(
-            row["AP"], nan_ok=True
-        )
+        found = explorer.rank(row["query"], view, row["setting"])[1]
+        assert found == pytest.approx(row["AP"], nan_ok=True)
     named = View("dagf head", "max 1, 2, 3", "max")  # its own, by name
-    plain, changed, same = (
-        explorer.rank(0, one, "Medium")[0] for one in (View("dagf head"), view, named)
-    )
+    views = View("dagf head"), view, named
+    plain, changed, same = (explorer.rank(0, one, "Medium")[0] for one in views)
     assert changed["score"].tolist() != plain["score"].tolist() and same.equals(plain)
 
 
@@ -146,9 +138,8 @@ def test_what_does_not_exist_is_refused(toy: Study, mistake: dict[str, object], 
 def test_under_several_scales_windows_and_masks_stay(toy: Study) -> None:
     study = replace(toy, profile=replace(toy.profile, scales=(1.0, 0.5)))
     per_query = study.results(toy.run("gem")).per_query.set_index(["query", "setting"])["AP"]
-    assert Explorer(study).rank(0, View("gem"), "Medium")[1] == pytest.approx(
-        per_query[0, "Medium"]
-    )
+    found = Explorer(study).rank(0, View("gem"), "Medium")[1]
+    assert found == pytest.approx(per_query[0, "Medium"])
     fails("several scales", start, study, views=[View("gem", mask="sum")])
 
 
@@ -194,9 +185,8 @@ def test_where_a_network_looks_lies_over_pictures(arm: str, toy: Study, explorer
 
 def test_controls_change_what_they_are_beside(toy: Study, explorer: Explorer, live: None) -> None:
     shared, sides = start(toy, views=[View("dagf"), View("gem")]).children
-    left, right = (
-        {one.description: one for one in side.children[0].children} for side in sides.children
-    )
+    boxes = [side.children[0].children for side in sides.children]
+    left, right = ({one.description: one for one in box} for box in boxes)
 
     def check(*views: View, query: int = 0, setting: str = "Medium", over: bool = False) -> None:
         shown = [side.children[-1].value for side in sides.children]

@@ -1,6 +1,5 @@
 """Ceilings are arms like the others: evaluated, or trained, with the landmarks' exact masks."""
 
-import shutil
 from dataclasses import replace
 
 import numpy as np
@@ -13,8 +12,8 @@ from dagf.model.variants import variant
 from dagf.retrieval.metrics import evaluate
 from dagf.retrieval.search import similarities
 from dagf.study.evaluation import centred
-from dagf.study.runs import RunStore
 from dagf.study.study import Study
+from tests.fixtures import copied
 
 pytestmark = pytest.mark.usefixtures("one_process")
 ARMS = ("gem", "oracle", "oracle-pixels", "oracle-trained")
@@ -22,11 +21,7 @@ ARMS = ("gem", "oracle", "oracle-pixels", "oracle-trained")
 
 @pytest.fixture(scope="module")
 def toy(toy: Study, tmp_path_factory: pytest.TempPathFactory) -> Study:
-    """The toy study with a store and a cache of its own, which begin as copies."""
-    root = tmp_path_factory.mktemp("ceilings")
-    shutil.copytree(toy.store.root, root / "runs")
-    shutil.copytree(toy.cache, root / "cache")
-    return replace(toy, store=RunStore(root / "runs"), cache=root / "cache")
+    return copied(toy, tmp_path_factory.mktemp("ceilings"))
 
 
 @pytest.mark.parametrize("heads", [False, True])
@@ -49,7 +44,6 @@ def test_a_ceiling_is_the_run_of_its_arm_seen_with_exact_masks(toy: Study, heads
 @pytest.mark.parametrize("heads", [False, True])
 def test_its_descriptors_are_those_of_the_masked_map(toy: Study, heads: bool) -> None:
     """Of one database image by hand: the share of landmark in each cell times its features."""
-    assert toy.toytown is not None
     run = toy.train(["oracle"], [0], heads)["oracle", 0]
     rows, _ = toy.descriptors(run)
     file = toy.test.database_paths[1]
@@ -70,10 +64,8 @@ def test_centred_descriptors_lack_what_all_have_in_common(toy: Study) -> None:
     run = toy.run("gem", 0)
     rows, queries = (np.asarray(part[:], float) for part in toy.descriptors(run))
     shift = rows.mean(0)
-    expected = [
-        (part - shift) / np.linalg.norm(part - shift, axis=1, keepdims=True)
-        for part in (rows, queries)
-    ]
+    apart = rows - shift, queries - shift
+    expected = [part / np.linalg.norm(part, axis=1, keepdims=True) for part in apart]
     for one, other in zip(centred(rows, queries), expected, strict=True):
         np.testing.assert_allclose(one[:], other, atol=1e-6)
     per_query = toy.centred.evaluate(["gem"], [0])["gem", 0].per_query

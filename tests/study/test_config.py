@@ -41,6 +41,7 @@ def test_the_profiles_we_ship(name: str) -> None:
     assert {"gem", "dagf"} <= set(profile.arms) <= set(VARIANTS)
     assert profile.heads is None or set(profile.heads.arms) <= set(VARIANTS)
     assert set(profile.off_the_shelf) <= set(VARIANTS)
+    assert profile.scale is None or profile.scale.rows > profile.scale.distractors
     assert json.dumps(dataclasses.asdict(profile), allow_nan=False)
     assert {"smoke", "cpu", "gpu", "photographs", "paper"} <= set(paths.profile_names())
 
@@ -82,6 +83,7 @@ def test_any_other_value_is_a_profile_or_one_line(
         assert "\n" not in str(error)
 
 
+FEW_QUERIES = {"steps": 2, "mining": {"queries": 4}, "accumulate": 3}
 AT_LEAST = "it should be greater than or equal to"
 
 
@@ -111,15 +113,9 @@ AT_LEAST = "it should be greater than or equal to"
         ({"arm_training": {"rate": -1.0}}, rf"rate: {AT_LEAST} 0, but is -1\.0"),
         ({"arm_training": {"warmup": 1.5}}, r"warmup: it should be less than or equal to 1"),
         ({"arm_training": {"shrunk": 1.0}}, r"shrunk: it should be less than 1, but is 1\.0"),
-        (
-            {"arm_training": {"precision": "half"}},
-            "precision: it should be 'float32' or 'bfloat16'",
-        ),
+        ({"arm_training": {"precision": "half"}}, "it should be 'float32' or 'bfloat16'"),
         ({"arm_training": {"mining": {"negatives": 0}}}, rf"mining\.negatives: {AT_LEAST} 1"),
-        (
-            {"arm_training": {"steps": 2, "mining": {"queries": 4}, "accumulate": 3}},
-            "arm_training: 4 queries do not fill 2 steps of 3 batches",
-        ),
+        ({"arm_training": FEW_QUERIES}, "4 queries do not fill 2 steps of 3 batches"),
         ({"arm_training": {"mining": {}, "miner": "MultiSimilarityMiner"}}, "leave miner out"),
     ],
 )

@@ -5,7 +5,6 @@ import os
 import signal
 import subprocess
 import sys
-import time
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
@@ -14,7 +13,7 @@ import pytest
 
 from dagf.paths import ROOT
 from dagf.study.runs import RunStore
-from tests.fixtures import PROFILE
+from tests.fixtures import PROFILE, empty_project, wait_for
 from tests.reports.notebooks import write_notebook
 
 LINE = "dagf: stopped; start the same command again to go on from here"
@@ -52,12 +51,12 @@ class Job:
 
     def interrupt(self, once: Callable[[], bool]) -> str:
         """Ctrl-C as soon as `once` holds: one line, status 130, and no process is left."""
-        self._wait(lambda: once() or self.process.poll() is not None)
+        wait_for(lambda: once() or self.process.poll() is not None)
         assert self.process.poll() is None, self.process.communicate()
         os.killpg(self.process.pid, signal.SIGINT)
         _, said = self.process.communicate(timeout=300)
         assert self.process.returncode == 130, said
-        self._wait(lambda: not left(self.root))
+        wait_for(lambda: not left(self.root))
         lines = said.replace("\r", "\n").splitlines()
         lines = [line for line in lines if line.strip() and "%|" not in line]
         assert len(lines) == 1, said
@@ -68,13 +67,6 @@ class Job:
         said, wrong = self.process.communicate(timeout=300)
         assert self.process.returncode == 0, wrong
         return said
-
-    @staticmethod
-    def _wait(what: Callable[[], bool]) -> None:
-        end = time.monotonic() + 240
-        while not what():
-            assert time.monotonic() < end
-            time.sleep(0.05)
 
 
 def left(root: Path) -> list[str]:
@@ -91,10 +83,7 @@ def left(root: Path) -> list[str]:
 
 @pytest.fixture
 def root(tmp_path: Path) -> Path:
-    """An empty project."""
-    (tmp_path / "project" / "notebooks").mkdir(parents=True)
-    (tmp_path / "project" / "pyproject.toml").touch()
-    return tmp_path / "project"
+    return empty_project(tmp_path / "project")
 
 
 def test_train(root: Path) -> None:

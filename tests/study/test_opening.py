@@ -46,9 +46,8 @@ def test_a_folder_without_training_images(
     project: Path, profile: Callable[..., str], tmp_path: Path, backbone_weights: str
 ) -> None:
     folder = write_photographs(tmp_path / "mine", train_instances=0)
-    study = open_study(
-        profile(**FOLDER, off_the_shelf=["gem"]), str(folder), weights=backbone_weights
-    )
+    name = profile(**FOLDER, off_the_shelf=["gem"])
+    study = open_study(name, str(folder), weights=backbone_weights)
     assert study.training is None
     assert len(study.off_the_shelf_table()) == 1
     fails("mine has no images of the role 'train' to train on", study.run, "gem")
@@ -61,12 +60,10 @@ def test_a_folder_without_training_images(
     assert other.test_id != study.test_id
 
 
-def test_the_control_has_the_same_landmarks_without_the_nuisances_and_the_same_runs(
-    toy: Study, toy_root: Path, trained: list[RunConfig], monkeypatch: pytest.MonkeyPatch
+def test_the_control_has_the_same_landmarks_and_runs(
+    toy: Study, at_toy: None, trained: list[RunConfig]
 ) -> None:
-    monkeypatch.setenv("DAGF_ROOT", str(toy_root))
     control = control_of(toy)
-    assert toy.toytown is not None and control.toytown is not None
     ours, theirs = (read_json(root / "spec.json") for root in (toy.toytown, control.toytown))
     assert (ours["nuisances"], theirs["nuisances"]) == (True, False)
     for name in ("seed", "size", "test_landmarks", "views"):

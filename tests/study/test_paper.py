@@ -30,7 +30,6 @@ SIZES: dict[str, Any] = {"image": ImageSpec(32), "test_image": ImageSpec(40), "h
 def miniature(name: str) -> Profile:
     """A shipped profile with a small backbone, small images and few steps; all else as it is."""
     profile = load_profile(name)
-    assert profile.arm_training is not None
     training = replace(profile.arm_training, epochs=2, steps=2, rate=1e-3)
     if training.mining:
         training = replace(training, mining=Mining(queries=4, pool=16, negatives=2))
@@ -52,7 +51,6 @@ def paper(project: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 @pytest.mark.parametrize(("name", "images"), [("paper", 20), ("paper-gldv2", 16)])
 def test_the_profile_trains_on_its_set_and_evaluates(paper: Path, name: str, images: int) -> None:
     study = open_study(name)
-    assert study.training is not None
     assert study.test is study.training.validation
     run = study.run("dagf")
     assert run.record["training_images"] == images
@@ -68,9 +66,8 @@ def test_test_images_and_whitening_are_the_evaluations_own(paper: Path, photogra
     assert validated.arm_config("gem", 0) == run.config
     encode = MultiScale(run.network(), study.profile.scales)
     files, pairs = public.load_whitening_split(paper / "data")
-    whiten = learned_whitening(
-        extract(encode, image_batches(files, ImageSpec(40)), len(files)), pairs
-    )
+    rows = extract(encode, image_batches(files, ImageSpec(40)), len(files))
+    whiten = learned_whitening(rows, pairs)
 
     def expected(size: int) -> Any:
         scores, rows, queries = benchmark_scores(encode, study.test, ImageSpec(size))

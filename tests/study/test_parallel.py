@@ -2,8 +2,6 @@
 
 import subprocess
 import sys
-import time
-from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 
@@ -12,7 +10,7 @@ import torch
 
 from dagf.study import parallel
 from dagf.study.parallel import side_by_side
-from tests.fixtures import torchrun
+from tests.fixtures import torchrun, wait_for
 
 
 def note(folder: Path, name: str) -> None:
@@ -89,10 +87,3 @@ def test_no_worker_outlives_a_killed_job(tmp_path: Path) -> None:
     job.wait()
     workers = [Path("/proc", path.read_text()) for path in (tmp_path / "pids").iterdir()]
     wait_for(lambda: not any(worker.exists() for worker in workers))
-
-
-def wait_for(what: Callable[[], bool], seconds: float = 180.0) -> None:
-    end = time.monotonic() + seconds
-    while not what():
-        assert time.monotonic() < end
-        time.sleep(0.05)

@@ -85,10 +85,8 @@ def test_the_hardest_are_those_of_a_loop(seed: int, count: int, size: int, negat
     own, clusters = rng.integers(0, 8, count), rng.integers(0, 8, size)
     clusters[:8] = range(8)
     found = hardest(queries, own, pool, clusters, negatives)
-    slow = [
-        slow_hardest(query, one, pool, clusters, negatives)
-        for query, one in zip(queries, own, strict=True)
-    ]
+    pairs = zip(queries, own, strict=True)
+    slow = [slow_hardest(query, one, pool, clusters, negatives) for query, one in pairs]
     assert found.tolist() == slow
 
 

@@ -1,39 +1,32 @@
 """Photographs of Toytown: their landmarks, scales, places, occlusion and masks."""
 
+from itertools import product
+
 import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from dagf.toytown.scene import (
-    CONTROL_SCALES,
-    QUERY_SCALES,
-    QUERY_VISIBLE,
-    SCALES,
-    STREAMS,
-    Photograph,
-    landmark_building,
-    photograph,
-    twin_of,
-)
+from dagf.toytown import scene
 from dagf.toytown.textures import facade
 
 
 def test_landmarks_of_the_splits_are_disjoint() -> None:
-    buildings = [
-        landmark_building(5, stream, number) for stream in STREAMS.values() for number in range(40)
-    ]
+    streams = scene.STREAMS.values()
+    numbers = product([5], streams, range(40))
+    buildings = [scene.landmark_building(*one) for one in numbers]
     assert len(set(buildings)) == 4 * 40
 
 
 def test_a_quarter_of_the_landmarks_has_a_twin() -> None:
-    twins = [twin_of(number) for number in range(80)]
+    twins = [scene.twin_of(number) for number in range(80)]
     assert sum(twin >= 0 for twin in twins) == 20
-    assert all(twin_of(twin) == number for number, twin in enumerate(twins) if twin >= 0)
+    assert all(scene.twin_of(twin) == number for number, twin in enumerate(twins) if twin >= 0)
 
 
 def test_twins_differ_in_details_only() -> None:
-    elder, twin, stranger = (landmark_building(5, STREAMS["test"], number) for number in (8, 9, 10))
+    stream = scene.STREAMS["test"]
+    elder, twin, stranger = (scene.landmark_building(5, stream, n) for n in (8, 9, 10))
     same = {"material", "wall", "trim", "roof", "roof_colour", "floors", "bays", "tower", "storey"}
     assert all(getattr(elder, name) == getattr(twin, name) for name in same)
     assert elder.door != twin.door
@@ -45,18 +38,16 @@ def test_twins_differ_in_details_only() -> None:
     assert 0.01 < changed < 0.5  # details of the front, while most of the wall stays as it was
 
 
-def sample(count: int, role: str, nuisances: bool = True) -> list[Photograph]:
-    return [
-        photograph(3, STREAMS["validation"], number, 1, 48, role, nuisances)
-        for number in range(count)
-    ]
+def sample(count: int, role: str, nuisances: bool = True) -> list[scene.Photograph]:
+    which = 3, scene.STREAMS["validation"]
+    return [scene.photograph(*which, number, 1, 48, role, nuisances) for number in range(count)]
 
 
 def test_views_keep_their_ranges_and_have_no_centre_bias() -> None:
     shots = sample(220, "database")
     scales = np.array([shot.scale for shot in shots])
-    assert SCALES[0] <= scales.min() < 0.06
-    assert 0.35 < scales.max() <= SCALES[1]
+    assert scene.SCALES[0] <= scales.min() < 0.06
+    assert 0.35 < scales.max() <= scene.SCALES[1]
     centres = np.array([((s.box[0] + s.box[2]) / 96, (s.box[1] + s.box[3]) / 96) for s in shots])
     assert np.abs(centres.mean(0) - 0.5).max() < 0.08  # no side is preferred ...
     small = centres[scales < 0.10]  # a large landmark cannot be far from the middle
@@ -73,14 +64,14 @@ def test_views_keep_their_ranges_and_have_no_centre_bias() -> None:
 
 def test_queries_are_good_photographs() -> None:
     shots = sample(60, "query")
-    assert all(QUERY_SCALES[0] <= shot.scale <= QUERY_SCALES[1] for shot in shots)
-    assert min(shot.visible for shot in shots) >= QUERY_VISIBLE
+    assert all(scene.QUERY_SCALES[0] <= shot.scale <= scene.QUERY_SCALES[1] for shot in shots)
+    assert min(shot.visible for shot in shots) >= scene.QUERY_VISIBLE
 
 
 def test_the_control_has_neither_clutter_nor_occlusion_nor_scale() -> None:
     shots = sample(40, "database", nuisances=False)
     assert all(shot.clutter == 0 and shot.visible == 1 for shot in shots)
-    assert all(CONTROL_SCALES[0] <= shot.scale <= CONTROL_SCALES[1] for shot in shots)
+    assert all(scene.CONTROL_SCALES[0] <= shot.scale <= scene.CONTROL_SCALES[1] for shot in shots)
     centres = np.array([((s.box[0] + s.box[2]) / 96, (s.box[1] + s.box[3]) / 96) for s in shots])
     assert np.abs(centres - 0.5).max() < 0.3
 
@@ -92,7 +83,7 @@ def test_the_control_has_neither_clutter_nor_occlusion_nor_scale() -> None:
     role=st.sampled_from(["train", "database", "query"]),
 )
 def test_any_photograph_is_consistent(landmark: int, view: int, role: str) -> None:
-    shot = photograph(9, STREAMS["train"], landmark, view, 48, role)
+    shot = scene.photograph(9, scene.STREAMS["train"], landmark, view, 48, role)
     assert shot.image.shape == (48, 48, 3)
     assert shot.image.std() > 3
     assert shot.scale == pytest.approx(shot.mask.mean())

@@ -10,17 +10,9 @@ from dagf.toytown.scene import DISTRACTOR_START, STREAMS, photograph
 
 FILE = Path(__file__).with_name("version.json")
 SMALL = ToytownSpec(
-    size=64,
-    train_landmarks=3,
-    train_views=2,
-    validation_landmarks=9,
-    test_landmarks=2,
-    views=4,
-    distractors=5,
-    validation_distractors=3,
-    seed=11,
-    test_seed=11,
-)
+    size=64, train_landmarks=3, train_views=2, validation_landmarks=9, test_landmarks=2, views=4,
+    distractors=5, validation_distractors=3, seed=11, test_seed=11,
+)  # fmt: skip
 
 
 def hashes() -> dict[str, dict[str, str]]:
