@@ -111,9 +111,7 @@ def test_making_listing_and_checking_data(project: Path) -> None:
         ("report --output photos/labels.csv", "labels.csv is no folder"),
     ],
 )
-def test_a_mistake_is_one_line(
-    project: Path, monkeypatch: pytest.MonkeyPatch, words: str, said: str
-) -> None:
+def test_a_mistake(project: Path, monkeypatch: pytest.MonkeyPatch, words: str, said: str) -> None:
     monkeypatch.chdir(project)
     assert said in refused(*words.split())
 

@@ -154,9 +154,7 @@ def usable(work: Work, folder: Path) -> None:
 
 
 @pytest.mark.parametrize("job", JOBS)
-def test_a_killed_job_goes_on_and_gives_what_an_unbroken_one_gives(
-    works: dict[str, Work], tmp_path: Path, job: str
-) -> None:
+def test_a_killed_job_goes_on(works: dict[str, Work], tmp_path: Path, job: str) -> None:
     """Each job's share of the kills, even over its operations, sometimes several in a row."""
     work, chance = works[job], random.Random(f"kills of {job}")
     kills = max(1, KILLS // len(JOBS))

@@ -35,9 +35,7 @@ def test_a_project_can_be_named(root: Path, monkeypatch: pytest.MonkeyPatch) -> 
     fails(r"DAGF_ROOT names .*nowhere, which is no folder", paths.root)
 
 
-def test_elsewhere_it_lies_where_the_system_keeps_such_things(
-    root: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_elsewhere_it_lies_in_the_user_folders(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(root.parent)
     monkeypatch.setattr(paths, "user_data_path", lambda name, **_: root.parent / "share" / name)
     monkeypatch.setattr(paths, "user_cache_path", lambda name, **_: root.parent / "cache" / name)

@@ -55,9 +55,7 @@ def test_the_usual_loop_and_ours_describe_alike(files: list[Path]) -> None:
     assert whole["most"] == 1.10 and named([whole])
 
 
-def test_a_photograph_is_judged_on_every_road(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_photographs_on_every_road(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     folder = write_photographs(tmp_path / "photos", views=3)
     torch.manual_seed(0)
     torch.save(mobilenet_v2().state_dict(), tmp_path / "weights.pth")

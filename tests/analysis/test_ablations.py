@@ -52,9 +52,7 @@ def slow_points(study: Study, scores: NDArray[np.float32], nuisance: str) -> lis
 @pytest.mark.parametrize("nuisance", ablations.BINS)
 @settings(max_examples=15, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(seed=st.integers(0, 999), levels=st.sampled_from([2, 5, 1000]))
-def test_points_are_those_of_each_bin_judged_alone(
-    toy: Study, nuisance: str, seed: int, levels: int
-) -> None:
+def test_points_are_those_of_each_bin(toy: Study, nuisance: str, seed: int, levels: int) -> None:
     shape = len(toy.test.queries), len(toy.test.database_paths)
     drawn = np.random.default_rng(seed).integers(0, levels, shape)  # few levels: ties
     scores = (drawn / levels).astype(np.float32)

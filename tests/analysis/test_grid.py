@@ -128,9 +128,7 @@ def test_one_row_a_combination_draw_seed_and_query(toy: Study, cells: pd.DataFra
     assert (by_draw.nunique(axis=1) > 1).any()
 
 
-def test_each_seed_draws_masks_of_its_own(
-    toy: Study, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_masks_of_each_seed(toy: Study, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Else the interval over seeds would not hold the chance of the draws."""
     maps = toy.test_maps(toy.bare(0))
     monkeypatch.setattr(Study, "test_maps", lambda *_: maps)

@@ -43,7 +43,6 @@ def test_rungs_differ_in_steps_alone(project: Study) -> None:
         assert study.test_id == project.test_id
         for seed in project.profile.seeds:
             start = study.backbone_run(seed)
-            assert start is not None
             steps = start.config.train.epochs * start.config.train.steps
             assert steps == (10 if name.startswith(short) else 1)
             arm = study.run("gem", seed)

@@ -84,9 +84,7 @@ def per_query(validation: Sequence[float], test: Sequence[float], seed: int) -> 
 
 
 @pytest.mark.parametrize("test", [(0.2, 0.3, 0.9), (0.9, 0.1, 0.1)])
-def test_the_held_out_instances_alone_choose_the_whitening(
-    test: Sequence[float], monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_validation_alone_chooses(test: Sequence[float], monkeypatch: pytest.MonkeyPatch) -> None:
     # Over the seeds 'one' is better (mean 0.6 against 0.55), though 'two' is better for the first.
     table = pd.concat([per_query((0.9, 0.5, 0.6), test, 0), per_query((0.9, 0.7, 0.5), test, 1)])
     monkeypatch.setattr(
@@ -196,9 +194,7 @@ def test_re_ranking_has_a_row_a_method_and_the_plain_search(study: Study) -> Non
         assert row["query"] == f"{one.points(study.test.query_sets['query']).mean(axis=None):.1f}"
 
 
-def test_the_count_of_the_best_held_out_map_is_used_on_the_test(
-    study: Study, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_the_best_validated_count_is_used(study: Study, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(methods, "COUNTS", (2, 5, 1000))  # the last is more than there are
     shown = methods.methods(study, ["mac"], trained=False)
     table = methods.reranking_table(study, shown).set_index(["whitening", "re-ranking"])

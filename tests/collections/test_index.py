@@ -94,9 +94,7 @@ def test_extract_and_search(home: Path, index: Path) -> None:
     assert "box" in refused("search", query, "--index", index, "--crop", 90, 90, 99, 99)
 
 
-def test_an_approximate_search_builds_its_index_once(
-    home: Path, run: Run, photos: Path, index: Path
-) -> None:
+def test_an_approximate_search(home: Path, run: Run, photos: Path, index: Path) -> None:
     query = home / "photos" / "jpg" / "5-0.jpg"
     exact = fine("search", query, "--index", index)
     told = ("search", query, "--index", index, "--approximate")
@@ -181,9 +179,7 @@ def test_images_are_opened_by_title_and_encoder(photos: Path, run: Run, weights:
     assert folders[0] == folders[2] and len(set(folders)) == 3
 
 
-def test_a_run_of_drawings_is_refused_for_photographs(
-    home: Path, data: TrainingSet, photos: Path, tmp_path: Path
-) -> None:
+def test_drawings_are_refused(home: Path, data: TrainingSet, photos: Path, tmp_path: Path) -> None:
     drawn, out = replace(data, id="toytown-0123456789ab"), tmp_path / "out"
     run = Workshop(home / "data", drawn).train(replace(configured("gem", epochs=1), data=drawn.id))
     said = refused("extract", "--run", run.id, photos, "--output", out)

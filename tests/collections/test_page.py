@@ -99,9 +99,7 @@ def test_a_part_in_per_cent_is_a_box_in_pixels(collection: Collection) -> None:
     assert middle(photo) == (50, 25, 150, 75)
 
 
-def test_headless_it_is_a_still_page(
-    collection: Collection, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_headless_is_a_still_page(collection: Collection, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv(HEADLESS, "1")
     monkeypatch.setattr(module, "widgets", None)  # whatever asks for one fails
     photo, box = Path(collection.files[3]), (50, 10, 150, 90)

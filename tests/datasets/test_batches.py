@@ -59,9 +59,7 @@ def test_no_thread_outlives_its_batches_and_a_corrupt_file_is_named(files: list[
 
 
 @pytest.mark.parametrize("shapes", [1, 30])
-def test_decoding_runs_ahead_but_not_far(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, shapes: int
-) -> None:
+def test_decoding_runs_ahead(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, shapes: int) -> None:
     started: list[Path] = []
 
     def picture(file: Path, *_: object) -> Tensor:

@@ -40,9 +40,7 @@ def benchmark(*labels: dict[str, list[int]]) -> Benchmark:
     ("setting", "positive", "junk"),
     [(EASY, [0], [1, 2, 3]), (MEDIUM, [0, 1, 2], [3]), (HARD, [1, 2], [0, 3]), (CLASSIC, [], [3])],
 )
-def test_a_setting_says_what_is_positive_and_what_is_junk(
-    setting: Setting, positive: list[int], junk: list[int]
-) -> None:
+def test_positives_and_junk(setting: Setting, positive: list[int], junk: list[int]) -> None:
     query = from_ground_truth("x", Path(), TRUTH).queries[0]
     found = query.relevance(setting)
     assert [rows.tolist() for rows in found] == [positive, junk]

@@ -123,9 +123,7 @@ def test_distractors_are_counted(tmp_path: Path) -> None:
     assert check("R1M", tmp_path) == ["distractor: 1 images"]
 
 
-def test_a_drawing_that_changed_is_named(
-    project: Path, profile: Callable[..., str], tmp_path: Path
-) -> None:
+def test_a_changed_drawing(project: Path, profile: Callable[..., str], tmp_path: Path) -> None:
     """Its maps are kept under the name of the set, and would be those of the old picture."""
     root = open_study(profile()).toytown
     assert check(str(root), tmp_path) == [f"{root.name}: complete, and as it was drawn"]

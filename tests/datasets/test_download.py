@@ -193,9 +193,7 @@ def photos(server: Behaviour, tmp_path: Path) -> dict[str, DataSet]:
     }
 
 
-def test_a_set_and_what_it_needs(
-    server: Behaviour, photos: dict[str, DataSet], tmp_path: Path
-) -> None:
+def test_a_set_and_its_needs(server: Behaviour, photos: dict[str, DataSet], tmp_path: Path) -> None:
     data, said = tmp_path / "data", list[str]()
     assert download.state(photos["small"], data) == "not here"
     get(["other"], photos, data, said.append)
@@ -222,9 +220,7 @@ def test_a_set_and_what_it_needs(
     fails(r"0 files \*\.pkl \(expected some\)", get, ["small"], photos, data, said.append)
 
 
-def test_a_stopped_set_goes_on(
-    server: Behaviour, photos: dict[str, DataSet], tmp_path: Path
-) -> None:
+def test_stopped_sets_go_on(server: Behaviour, photos: dict[str, DataSet], tmp_path: Path) -> None:
     """Each file that fails ends a run; what was unpacked before is not fetched again."""
     fine = server.files["2.tgz"]
     server.files["2.tgz"] = fine[:200]

@@ -67,9 +67,7 @@ WRONG: list[tuple[list[str] | bytes, str]] = [
 
 
 @pytest.mark.parametrize(("content", "match"), WRONG)
-def test_a_wrong_line_or_file_is_named(
-    tmp_path: Path, content: list[str] | bytes, match: str
-) -> None:
+def test_a_wrong_line_is_named(tmp_path: Path, content: list[str] | bytes, match: str) -> None:
     fails("No such file or directory", load_folder, tmp_path)
     if isinstance(content, bytes):
         (tmp_path / "labels.csv").write_bytes(content)

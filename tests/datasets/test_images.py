@@ -153,9 +153,7 @@ def test_a_reduced_decode_gives_the_same_picture(
     assert (reduced.int() - full.int()).abs().max() <= 6
 
 
-def test_fifty_megapixels_are_not_decoded_whole(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_no_large_image_is_decoded_whole(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     path = save(Image.new("RGB", (8700, 5800), GREEN), tmp_path / "a.jpg")
     decoded: list[tuple[int, int]] = []
     to_rgb = images._to_rgb
@@ -202,7 +200,7 @@ def test_geometry(width: int, height: int, box: Box, size: int, resize_crop: boo
 
 @settings(suppress_health_check=[HealthCheck.function_scoped_fixture], max_examples=30)
 @given(st.integers(1, 70), st.integers(1, 70), st.data())
-def test_what_is_planned_is_what_comes(
+def test_shapes_are_as_planned(
     tmp_path: Path, width: int, height: int, data: st.DataObject
 ) -> None:
     left, top = data.draw(st.floats(-9, width - 0.1)), data.draw(st.floats(-9, height - 0.1))

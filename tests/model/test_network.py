@@ -49,16 +49,6 @@ def test_the_baseline_keeps_all_and_weighs_by_length() -> None:
     torch.testing.assert_close(found.effective_weight, found.features.norm(dim=1, keepdim=True))
 
 
-@pytest.mark.parametrize("size", [(1, 1), (1, 33), (17, 9), (96, 64)])
-def test_images_of_any_size(size: tuple[int, int]) -> None:
-    net = RetrievalNet(BackboneSpec("small"), variant("dagf")).eval()
-    with torch.inference_mode():
-        found = net.inspect(images(2, 3, *size))
-        assert torch.equal(net(images(2, 3, *size)), found.descriptor)
-    assert found.features.shape == (2, 128, -(-size[0] // 8), -(-size[1] // 8))
-    torch.testing.assert_close(found.descriptor.norm(dim=1), torch.ones(2))
-
-
 def test_images_of_a_batch_do_not_see_each_other() -> None:
     net = stirred(RetrievalNet(BackboneSpec("small"), variant("dagf"))).eval()
     batch = images(3, 3, 40, 48)

@@ -75,9 +75,7 @@ def test_pages_results_and_records_are_made_in_the_order_of_the_needs(made: Path
 
 
 @pytest.mark.study
-def test_a_second_run_runs_nothing_and_if_it_must_it_gives_the_same_bytes(
-    project: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_a_second_run_makes_the_same(project: Path, capsys: pytest.CaptureFixture[str]) -> None:
     before = reports(project)
     run_reports({"profile": "cpu"})
     said = capsys.readouterr().out

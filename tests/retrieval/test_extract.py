@@ -40,9 +40,7 @@ N = TypeVar("N", bound=nn.Module)
 
 
 @pytest.mark.parametrize("batch", [1, 5, 64])
-def test_descriptors_do_not_depend_on_their_batch(
-    files: list[Path], net: RetrievalNet, batch: int
-) -> None:
+def test_descriptors_know_no_batch(files: list[Path], net: RetrievalNet, batch: int) -> None:
     net.train()  # extract goes to evaluation mode: batch norms would mix the images of a batch
     found = extract(net, image_batches(files, SPEC, batch=batch), len(files))
     assert found.dtype == np.float32
@@ -254,9 +252,7 @@ def test_slices_and_rows_are_an_arrays(table: tuple[ShardedDescriptors, Any], ro
 
 
 @pytest.mark.parametrize("size", [2, 3, 7])
-def test_every_image_is_extracted_by_one_process_once(
-    files: list[Path], whole: Array, tmp_path: Path, size: int
-) -> None:
+def test_processes_share_images(files: list[Path], whole: Array, tmp_path: Path, size: int) -> None:
     """Threads play the processes."""
     barrier, given = threading.Barrier(size), dict[int, Any]()
 

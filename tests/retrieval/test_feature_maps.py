@@ -17,9 +17,7 @@ from dagf.retrieval.extract import cache_maps, extract
 from .networks import SPEC, Counted, alone
 
 
-def test_cached_maps_give_the_same_descriptors_and_are_made_once(
-    files: list[Path], net: RetrievalNet, tmp_path: Path
-) -> None:
+def test_descriptors_of_cached_maps(files: list[Path], net: RetrievalNet, tmp_path: Path) -> None:
     backbone, folder = Counted(net.backbone), tmp_path / "cache" / "abc"
     for _ in range(2):
         maps = cache_maps(backbone, image_batches(files, SPEC, batch=4), len(files), folder)

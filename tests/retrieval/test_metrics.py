@@ -76,7 +76,7 @@ def test_average_precision_is_oxfords(ranking: tuple[list[float], set[int], set[
 
 
 @given(rankings(), st.integers(1, 12))
-def test_precision_at_is_the_protocols(
+def test_precision_is_the_protocols(
     ranking: tuple[list[float], set[int], set[int]], k: int
 ) -> None:
     assert metrics.precision_at(ranked(*ranking), k) == slow_precision_at(ranked_kinds(*ranking), k)
@@ -261,9 +261,7 @@ def slow_found(scores: list[int], group: int) -> int:
 
 @settings(max_examples=20)
 @given(st.integers(1, 3), st.randoms(use_true_random=False))
-def test_the_mean_is_shown_for_groups_of_four_and_counts_up_to_four(
-    groups: int, chance: random.Random
-) -> None:
+def test_the_mean_over_groups_of_four_counts_up_to_four(groups: int, chance: random.Random) -> None:
     made = fours(groups)
     scores = [[chance.randint(0, 9) for _ in made.database] for _ in made.queries]
     per_query = metrics.evaluate(made, np.array(scores, float))
@@ -298,9 +296,7 @@ RULES = {
 
 
 @pytest.mark.parametrize(("name", "lift"), [("roxford5k", 0.5), ("rparis6k", 1)])  # tied, good
-def test_rankings_of_the_published_sets_are_evaluated_as_by_the_loop(
-    name: str, lift: float, shared_data: Path
-) -> None:
+def test_rankings_of_the_published_sets(name: str, lift: float, shared_data: Path) -> None:
     truth = published(name, shared_data)
     scores = np.random.default_rng(7).random((70, len(truth.database)))
     for row, query in zip(scores, truth.queries, strict=True):

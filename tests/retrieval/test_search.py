@@ -35,9 +35,7 @@ def by_sorting(database: Array, queries: Array, k: int) -> NDArray[np.int64]:
 
 
 @given(st.integers(1, 60), st.integers(1, 50), st.integers(1, 50), st.integers(0, 99))
-def test_search_is_a_sort_with_ties_to_the_lower_row(
-    count: int, k: int, block: int, seed: int
-) -> None:
+def test_search_is_a_sort_with_lower_rows_first(count: int, k: int, block: int, seed: int) -> None:
     """Scores between 0 and 1, too: what equals the worst kept one must not push it out."""
     database = corners(count, seed)
     halves = unit(database + np.roll(database, 1, axis=0))

@@ -173,9 +173,7 @@ def test_sign_flips_by_hand() -> None:
 
 
 @pytest.mark.parametrize("shift", [0.0, 0.4, 0.8])
-def test_drawn_flips_come_near_the_exact_count(
-    shift: float, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_drawn_flips_come_near_exact_counts(shift: float, monkeypatch: pytest.MonkeyPatch) -> None:
     chance = np.random.default_rng(3)
     differences, clusters = chance.normal(shift, 1, 36), np.arange(36) // 3
     exact = sign_flip(differences, clusters)

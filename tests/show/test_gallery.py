@@ -12,10 +12,7 @@ import pytest
 from matplotlib import pyplot as plt
 from matplotlib.figure import Figure
 
-from dagf.analysis.cam import enlarge, look
-from dagf.analysis.localise import pixel_auc
-from dagf.datasets.images import load_image, to_input
-from dagf.datasets.toytown import load_mask
+from dagf.analysis.cam import look
 from dagf.model.network import RetrievalNet
 from dagf.model.variants import variant
 from dagf.show import figures, gallery, html
@@ -107,20 +104,6 @@ def test_browsing_toytown(toytown: Study, net: RetrievalNet) -> None:
             over, plain = (ax.images[0].get_array() for ax in axes)
             assert np.ptp(over.astype(float) - 0.4 * plain) > 100
         figures.show(shown, "alt", "caption")
-
-
-@pytest.mark.study
-def test_maps_stand_beside_the_outline_of_the_landmark(toytown: Study, net: RetrievalNet) -> None:
-    files = toytown.test.database[2:0:-1]
-    shown = gallery.against_masks(toytown, net, files)
-    assert len(shown.axes) == 2 * 7
-    for file, ax in zip(files, (shown.axes[6], shown.axes[13]), strict=True):
-        image = to_input(load_image(toytown.test.root / file))[None]
-        norm = net.inspect(image).features.detach().norm(dim=1, keepdim=True)
-        plane = enlarge(norm, tuple(image.shape[2:]))
-        score = pixel_auc(plane, load_mask(toytown.toytown, "test", file))
-        assert ax.get_title() == f"feature norm\nAUC {score:.0%}"
-    figures.show(shown, "alt", "caption")
 
 
 @pytest.mark.parametrize("arm", ["scale-mask", "mask", "gem"])

@@ -143,9 +143,7 @@ def test_under_several_scales_windows_and_masks_stay(toy: Study) -> None:
     fails("several scales", start, study, views=[View("gem", mask="sum")])
 
 
-def test_headless_it_is_a_still_page(
-    toy: Study, explorer: Explorer, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_headless_is_still(toy: Study, explorer: Explorer, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv(HEADLESS, "1")
     monkeypatch.setattr(query_browser, "widgets", None)  # whatever asks for one fails
     views = [View("dagf"), View("gem untrained", mask="sum", reranking="AQE", neighbours=5)]

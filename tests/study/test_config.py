@@ -69,9 +69,7 @@ FEW = settings(max_examples=150, suppress_health_check=[HealthCheck.function_sco
 
 @FEW
 @given(places, values)
-def test_any_other_value_is_a_profile_or_one_line(
-    tmp_path: Path, place: tuple[str, ...], value: Any
-) -> None:
+def test_any_value_is_read_or_refused(tmp_path: Path, place: tuple[str, ...], value: Any) -> None:
     path, whole = tmp_path / "mine.yaml", json.loads(json.dumps(PROFILE))
     within = whole.setdefault(place[0], {}) if place[1:] else whole
     within[place[-1]] = value
@@ -119,9 +117,7 @@ AT_LEAST = "it should be greater than or equal to"
         ({"arm_training": {"mining": {}, "miner": "MultiSimilarityMiner"}}, "leave miner out"),
     ],
 )
-def test_a_profile_that_makes_no_sense(
-    profile: Callable[..., str], changes: dict[str, Any], message: str
-) -> None:
+def test_wrong_values(profile: Callable[..., str], changes: dict[str, Any], message: str) -> None:
     fails(message, load_profile, profile(**changes))
 
 

@@ -27,9 +27,7 @@ def test_results_are_the_ranks_of_a_networks_own_scores(toy: Study) -> None:
     assert results.run == run.id
 
 
-def test_a_collapsed_network_is_named_and_has_no_results(
-    toy: Study, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_collapsed_network(toy: Study, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     study, run = replace(toy, cache=tmp_path), toy.run("gem")
     counts = len(toy.test.database_paths), len(toy.test.queries)
     rows, queries = (np.full((count, 4), 0.5, np.float32) for count in counts)

@@ -19,9 +19,7 @@ from tests.fixtures import FOLDER, fails, write_photographs
 pytestmark = pytest.mark.usefixtures("one_process")
 
 
-def test_what_a_study_cannot_be(
-    project: Path, profile: Callable[..., str], photographs: Path
-) -> None:
+def test_what_is_no_study(project: Path, profile: Callable[..., str], photographs: Path) -> None:
     fails(r"nowhere\.pth is no file", open_study, profile(), weights=str(project / "nowhere.pth"))
     with pytest.raises(UserError, match="distractors and train_on belong to a benchmark of photo"):
         open_study(profile(), train_on=str(photographs))
@@ -60,9 +58,7 @@ def test_a_folder_without_training_images(
     assert other.test_id != study.test_id
 
 
-def test_the_control_has_the_same_landmarks_and_runs(
-    toy: Study, at_toy: None, trained: list[RunConfig]
-) -> None:
+def test_the_control_has_the_same_runs(toy: Study, at_toy: None, trained: list[RunConfig]) -> None:
     control = control_of(toy)
     ours, theirs = (read_json(root / "spec.json") for root in (toy.toytown, control.toytown))
     assert (ours["nuisances"], theirs["nuisances"]) == (True, False)

@@ -20,9 +20,7 @@ def note(folder: Path, name: str) -> None:
 
 
 @pytest.mark.parametrize("workers", [1, 2])
-def test_every_job_is_done_once_and_what_one_raises_is_heard(
-    workers: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_each_job_is_done(workers: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(parallel, "cores", lambda: workers)
     side_by_side(partial(note, tmp_path), ["a", "b", "c"], "notes")
     assert {path.name: path.read_text() for path in tmp_path.iterdir()} == dict.fromkeys("abc", "1")

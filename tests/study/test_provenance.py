@@ -53,9 +53,7 @@ RENAMED = {
 
 
 @pytest.mark.parametrize(("file", "renamed"), RENAMED.items())
-def test_what_computes_with_a_module_is_renamed_by_it(
-    changed: Callable[..., set[str]], file: str, renamed: set[str]
-) -> None:
+def test_what_is_renamed(changed: Callable[..., set[str]], file: str, renamed: set[str]) -> None:
     assert changed(file, lambda text: f"{text}\nMORE = 1\n") == renamed
 
 

@@ -118,7 +118,7 @@ def test_distractors_by_name_and_many_of_them(
     assert re.search(match, capsys.readouterr().err)
 
 
-def test_a_named_set_is_trained_on(
+def test_sets_to_train_on(
     project: Path, profile: Callable[..., str], backbone_weights: str
 ) -> None:
     folder = write_photographs(project / "photos", first=20)

@@ -34,9 +34,7 @@ few = st.integers(1, 6)
 
 
 @given(st.integers(0, 99), st.integers(0, 99), few, st.integers(1, 7), st.integers(0, 99))
-def test_landmarks_are_drawn_as_they_always_were(
-    seed: int, epoch: int, landmarks: int, views: int, mix: int
-) -> None:
+def test_drawing_landmarks(seed: int, epoch: int, landmarks: int, views: int, mix: int) -> None:
     labels = np.random.default_rng(mix).permutation(LABELS)
     spec = TrainSpec(steps=3, accumulate=2, landmarks=landmarks, views=views)
     batches = list(landmark_batches(labels, spec, seed, epoch))

@@ -153,9 +153,7 @@ def test_another_pyramid_is_evaluated_not_trained(own: Study, trained: list[RunC
 
 
 @pytest.mark.parametrize("heads", [False, True])
-def test_a_backbone_that_is_gone_is_trained_again_before_its_arms(
-    own: Study, trained: list[RunConfig], heads: bool
-) -> None:
+def test_a_lost_backbone_is_made_again(own: Study, trained: list[RunConfig], heads: bool) -> None:
     study = replace(own, profile=replace(own.profile, seeds=(0,)))
     first, of = study.run("gem", heads=heads), backbone(study)
     weights, configs = first.weights(), [of.config, first.config]
@@ -196,9 +194,7 @@ def test_a_table_is_that_of_the_results(toy: Study) -> None:
     assert set(zip(table["arm"], table["seed"], strict=True)) == set(results)
 
 
-def test_a_random_mask_is_drawn_alike_whatever_was_drawn_before(
-    own: Study, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_random_masks_repeat(own: Study, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     mask = Variant("GeM + random mask", windows=(1, 2, 3), mask="random")
     monkeypatch.setitem(VARIANTS, "random", mask)
     heads = replace(own.profile.plan(heads=True), arms=("random",), rates=())
@@ -267,9 +263,7 @@ def test_off_the_shelf(
 
 
 @pytest.mark.study
-def test_worker_processes_give_the_same_bits(
-    own: Study, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
-) -> None:
+def test_the_bits_of_workers(own: Study, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     """The two trials of a head are trained side by side."""
     before = [own.store.get(one).weights() for one in own.trials(["channel"], heads=True)["run"]]
     monkeypatch.setattr(parallel, "cores", lambda: 2)

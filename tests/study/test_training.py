@@ -38,9 +38,7 @@ def test_a_run_leaves_its_four_files(finished: Run) -> None:
     assert record["best_epoch"] == curves["epoch"][curves["validation_mAP"].idxmax()]
 
 
-def test_one_seed_one_run_to_the_bit(
-    workshop: Workshop, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_the_same_bits(workshop: Workshop, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     config = configured(epochs=1, steps=1)
     first = workshop.train(config)
     assert same_bits(first, Workshop(tmp_path / "again", workshop.data).train(config))
@@ -86,9 +84,7 @@ def test_the_best_epoch_is_kept(workshop: Workshop, monkeypatch: pytest.MonkeyPa
 
 @pytest.mark.parametrize("seed", [0, 1])
 @pytest.mark.parametrize("frozen", [False, True])
-def test_the_validation_score_is_that_of_the_kept_weights(
-    workshop: Workshop, frozen: bool, seed: int
-) -> None:
+def test_validation_is_of_the_kept_weights(workshop: Workshop, frozen: bool, seed: int) -> None:
     """Of an untrained frozen backbone, too: another seed must not read its maps."""
     for one in range(seed + 1):
         run = workshop.train(configured("spoc", epochs=1, seed=one, frozen=frozen))
@@ -139,12 +135,6 @@ def test_other_losses_train_with_a_miner(workshop: Workshop, loss: str) -> None:
     assert np.isfinite(run.curves["loss"]).all()
 
 
-def test_the_loss_falls_where_instances_are_easy_to_tell_apart(workshop: Workshop) -> None:
-    easy = configured("gem", epochs=6, steps=5, rate=3e-3, views=4, augmentation="none")
-    curves = workshop.train(easy).curves
-    assert curves["loss"].iloc[-1] < 0.25 * curves["loss"].iloc[0]
-
-
 def test_an_unknown_augmentation_is_refused(workshop: Workshop) -> None:
     fails("did you mean 'photograph'", workshop.train, configured(augmentation="photograp"))
 
@@ -157,9 +147,7 @@ def close(first: Run, second: Run) -> bool:
     return same and np.allclose(first.curves["loss"], second.curves["loss"], rtol=1e-4)
 
 
-def test_accumulated_batches_make_one_step(
-    paired: TrainingSet, tmp_path: Path, one_thread: None
-) -> None:
+def test_accumulated_batches_are_one(paired: TrainingSet, tmp_path: Path, one_thread: None) -> None:
     """Two batches of two tuples give the gradient of one of four: the loss is a mean."""
     changes = TUPLES | {"epochs": 2, "steps": 1, "augmentation": "none", "frozen": True}
     one, two = (

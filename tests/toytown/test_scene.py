@@ -8,7 +8,6 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from dagf.toytown import scene
-from dagf.toytown.textures import facade
 
 
 def test_landmarks_of_the_splits_are_disjoint() -> None:
@@ -32,10 +31,6 @@ def test_twins_differ_in_details_only() -> None:
     assert elder.door != twin.door
     assert elder.ornament != twin.ornament
     assert stranger.wall != elder.wall
-    fronts = [facade(building, "front", 5.0)[..., :3].astype(float) for building in (elder, twin)]
-    assert fronts[0].shape == fronts[1].shape
-    changed = (np.abs(fronts[0] - fronts[1]).max(-1) > 40).mean()
-    assert 0.01 < changed < 0.5  # details of the front, while most of the wall stays as it was
 
 
 def sample(count: int, role: str, nuisances: bool = True) -> list[scene.Photograph]:
@@ -44,7 +39,7 @@ def sample(count: int, role: str, nuisances: bool = True) -> list[scene.Photogra
 
 
 def test_views_keep_their_ranges_and_have_no_centre_bias() -> None:
-    shots = sample(220, "database")
+    shots = sample(120, "database")
     scales = np.array([shot.scale for shot in shots])
     assert scene.SCALES[0] <= scales.min() < 0.06
     assert 0.35 < scales.max() <= scene.SCALES[1]
