@@ -183,6 +183,7 @@ class _Loop:
                 loss = self._loss(model, step, number, next(samples))
                 torch.autograd.backward(loss / spec.accumulate)
                 losses.append(loss.item())
+                self.first = [*self.first, loss.item()][:FIRST]
             norm = nn.utils.clip_grad_norm_(self.objective.parameters(), CLIP)
             if not torch.isfinite(norm):
                 raise UserError(
@@ -191,7 +192,6 @@ class _Loop:
                     "loss's scale. The last good epoch is kept"
                 )
             self.optimizer.step()
-        self.first = (self.first + losses)[:FIRST]
         mean = torch.tensor(np.mean(losses), dtype=torch.float64, device=self.device)
         return self.group.total(mean).item() / self.group.size
 

@@ -2,12 +2,20 @@
 
 from pathlib import Path
 
+import numpy as np
 import pytest
 import yaml
+from torch import Tensor
 
 from dagf import paths
+from dagf.datasets.benchmark import Benchmark, TrainingSet
+from dagf.distributed import SINGLE
 from dagf.errors import UserError
-from dagf.study import backbones
+from dagf.study import backbones, training
+from dagf.study.provenance import machine
+from dagf.study.runs import Run, RunStore, Untrained
+from dagf.study.sampling import ImageSource
+from dagf.toytown.generate import Job, write_images
 
 pytestmark = pytest.mark.usefixtures("one_process")
 
@@ -24,6 +32,10 @@ TINY = {
     "seeds": [0, 3],
     "trials": {"as it is": {}, "fewer": {"rate": 1e-2, "toytown": {"train_landmarks": 3}}},
 }  # fmt: skip
+
+
+KEPT = Path(__file__).parents[2] / "data" / "backbones"
+kept = pytest.mark.skipif(not KEPT.is_dir(), reason="no backbones are kept: make backbones")
 
 
 @pytest.fixture
@@ -71,3 +83,58 @@ def test_trials_are_kept_as_a_table(plan: Path) -> None:
     text = (paths.backbones() / "trials.csv").read_text()
     assert text.splitlines()[0] == ",".join(table.columns)
     assert len(text.splitlines()) == 3
+
+
+@kept
+def test_kept_backbones_are_those_of_plan_and_record() -> None:
+    runs = [Run(file.parent) for file in KEPT.glob("*/record.json")]
+    plan = backbones.read_plan()
+    assert sorted(run.config.seed for run in runs) == sorted(plan.seeds)
+    for run in runs:
+        assert run.config.train == plan.training
+        assert run.weights()  # of the hash that the record holds
+        assert run.curves["validation_mAP"].max() == run.record["validation_mAP"]
+    assert sum(file.stat().st_size for file in KEPT.rglob("*")) < 12e6
+
+
+class Enough(Exception):
+    """As many steps as are compared."""
+
+
+@kept
+def test_the_code_repeats_the_first_steps_of_kept_backbones(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, one_thread: None
+) -> None:
+    """To the bit where CPU and torch are those of the record; elsewhere closely.
+
+    Only the landmarks of the first batches are drawn: images do not depend on their number.
+    """
+    plan = backbones.read_plan()
+    run = min((Run(file.parent) for file in KEPT.glob("*/record.json")), key=lambda one: one.id)
+    jobs = [Job(plan.toytown, "train", one) for one in range(plan.toytown.train_landmarks)]
+    files = [tmp_path / job.folder / "jpg" / file for job in jobs for file, *_ in job.images]
+    labels = tuple(job.number for job in jobs for _ in job.images)
+    for folder in ("jpg", "masks"):
+        (tmp_path / "train" / folder).mkdir(parents=True)
+    data = TrainingSet(tuple(files), labels, Benchmark("", tmp_path, (), ()), "first")
+    read, batches = ImageSource.read, iter(range(training.FIRST))
+
+    def drawn(source: ImageSource, rows: np.ndarray) -> Tensor:
+        if next(batches, None) is None:
+            raise Enough
+        for landmark in {labels[row] for row in rows}:
+            write_images(jobs[landmark], tmp_path)
+        return read(source, rows)
+
+    monkeypatch.setattr(ImageSource, "read", drawn)
+    config, store = run.config, RunStore(tmp_path / "runs")
+    source = ImageSource(data, config.image, config.train.augmentation)
+    loop = training._Loop(
+        config, data, Untrained(config, store).network(), source, tmp_path, SINGLE
+    )
+    with pytest.raises(Enough):
+        loop.run()
+    expected, here = run.record["first_losses"], machine(1)
+    was = run.record["machine"]
+    same = (here["cpu"], here["versions"]["torch"]) == (was["cpu"], was["versions"]["torch"])
+    assert loop.first == (expected if same else pytest.approx(expected, rel=0.02))

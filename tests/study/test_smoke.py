@@ -89,7 +89,7 @@ def test_the_results_are_recorded(root: Path, pages: Path, monkeypatch: pytest.M
     rows = [row for table in tables for row in table.to_dict("records")]
     names = ("heads", "arm", "seed", "query_set", "setting")
     found = {"|".join(str(row[name]) for name in names): row["mAP"] for row in rows}
-    assert len(found) == 102
+    assert found.keys() == kept["mAP"].keys()
     here = machine(1)
     same = (here["cpu"], here["versions"]["torch"]) == (kept["cpu"], kept["torch"])
     assert found == (kept["mAP"] if same else pytest.approx(kept["mAP"], abs=POINTS))
