@@ -20,6 +20,7 @@ import pytest
 
 from dagf.collections.index import Collection
 from dagf.files import write_json
+from dagf.paths import ROOT
 from dagf.study.runs import RunStore
 from tests import fixtures
 from tests.datasets.sets import make_tar, make_zip, serving
@@ -148,7 +149,9 @@ def _fine(order: Order) -> Ended:
 def usable(work: Work, folder: Path) -> None:
     """What others may read meanwhile can be read: a collection, and every finished run."""
     if work.job in ("extraction", "indexing"):
-        assert len(Collection.load(folder / "index").files) in (FIRST_PHOTOS, 37)
+        with pytest.MonkeyPatch.context() as patched:
+            patched.setenv(ROOT, str(work.given["home"]))
+            assert len(Collection.load(folder / "index").files) in (FIRST_PHOTOS, 37)
     for one in RunStore(folder / "runs").all():
         one.network()
 

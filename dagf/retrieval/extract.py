@@ -8,6 +8,7 @@ missing, and only contents that are new are extracted.
 """
 
 import copy
+import io
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -188,8 +189,10 @@ def _opened(path: Path) -> NDArray[Any]:
 def _store(path: Path, images: Sequence[str], rows: NDArray[np.floating]) -> None:
     shard = np.empty(len(rows), [("image", "S64"), ("row", rows.dtype, rows.shape[1:])])
     shard["image"], shard["row"] = images, rows
+    buffer = io.BytesIO()  # NumPy itself would say nothing of a disk on which the end is missing
+    np.save(buffer, shard)
     with atomic_path(path) as temporary:
-        np.save(temporary, shard)
+        temporary.write_bytes(buffer.getbuffer())
 
 
 def extract_shards(
