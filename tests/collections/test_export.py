@@ -115,7 +115,7 @@ def test_no_module_is_left_out() -> None:
 def test_what_no_graph_can_hold_is_named(home: Path, tmp_path: Path, title: str) -> None:
     run = run_of(home, REFUSED[title])
     line = refused("export", "--run", run.id, tmp_path / "model.onnx")
-    why = {"R-MAC": "the regions of its pooling", "a random mask": "its mask keeps other cells"}
+    why = {"R-MAC": "the regions of its pooling", "random": "its mask keeps other cells"}
     assert f"run {run.id} ({title}) cannot be exported: {why[title]}" in line
     assert not any(tmp_path.iterdir())
 
