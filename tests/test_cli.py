@@ -1,11 +1,8 @@
 """The command line: examples in every help, one line for a mistake, training and evaluation."""
 
 import json
-import os
 import re
 import shutil
-import subprocess
-import sys
 from collections.abc import Iterator
 from itertools import chain
 from pathlib import Path
@@ -127,17 +124,6 @@ def test_train_and_evaluate(project: Path, trained: str) -> None:
     assert {row["query_set"] for row in rows} == {"query"}
     assert all(0 <= row["mAP"] <= 100 for row in rows)
     assert [f"{row['mAP']:.2f}"[:4] in table for row in rows] == [True] * len(rows)
-
-
-def test_what_a_terminal_cannot_show_is_escaped(project: Path) -> None:
-    """An export of Latin letters alone, for instance into a pipe."""
-    script = "import click\nfrom dagf.cli import main\n"
-    script += "main.add_command(click.Command('say', callback=lambda: click.echo('\u5199.jpg')))\n"
-    script += "main(['say'])\n"
-    environment = {**os.environ, "PYTHONIOENCODING": "cp1252"}
-    command = [sys.executable, "-c", script]
-    ran = subprocess.run(command, capture_output=True, text=True, env=environment)
-    assert (ran.returncode, ran.stdout, ran.stderr) == (0, "\\u5199.jpg\n", "")
 
 
 @pytest.mark.parametrize("page", ["README.md", "docs/distributed.md"])

@@ -1,7 +1,6 @@
 """The pages: what they link to and name is there, and their examples in Python run."""
 
 import re
-from importlib import import_module
 from pathlib import Path
 from typing import Any
 
@@ -27,13 +26,6 @@ def test_what_a_page_links_to_and_names_is_there(page: Path) -> None:
     named = re.findall(r"`((?:dagf|tests|benchmarks|notebooks|docs)/[\w/.]+\.\w+)`", text)
     assert [link for link in links if not (page.parent / link).exists()] == []
     assert [name for name in named if not (ROOT / name).is_file()] == []
-
-
-def test_the_reading_names_what_is_there() -> None:
-    text = (ROOT / "docs" / "reading.md").read_text()
-    named = re.findall(r"`(attention|network|pooling|scale_mask)\.(\w+)`", text)
-    assert len(named) >= 7
-    assert all(hasattr(import_module(f"dagf.model.{module}"), name) for module, name in named)
 
 
 def test_the_examples_in_python_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

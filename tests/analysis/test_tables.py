@@ -47,13 +47,6 @@ def test_the_tables_of_a_study_name_the_runs_of_the_store(toy: Study) -> None:
     assert set(toy.trials()["run"]) <= {run.id for run in toy.store.all()}
 
 
-def test_one_query_set_needs_no_column() -> None:
-    table = pd.DataFrame({"query set": ["query", "query"], "a": [1, 2]})
-    assert list(tables.one_set(table)) == ["a"]
-    other = table.assign(**{"query set": ["query", "query-plain"]})
-    assert tables.one_set(other) is other
-
-
 def test_a_kept_table_has_three_forms(project: Path) -> None:
     columns = {"a": [1, 2], "b": ["x_1", None], "c": [0.5, np.nan]}
     frame = pd.DataFrame(columns | {"n": pd.array([1, None], dtype="Int64"), "runs": ["a1", None]})

@@ -18,7 +18,6 @@ from dagf.datasets.benchmark import (
     Benchmark,
     Query,
     Setting,
-    check_present,
     from_ground_truth,
 )
 from dagf.errors import UserError
@@ -105,13 +104,6 @@ def test_what_would_be_left_out_or_misread_is_refused(change: dict[str, Any], wh
     if change.keys() <= TRUTH.keys():
         truth = {**TRUTH, **change}
     fails(rf"^x: .*{why}.*; mend its ground truth$", from_ground_truth, "x", Path(), truth)
-
-
-def test_missing_images_are_counted_and_the_first_named(tmp_path: Path) -> None:
-    files = [f"{number}.jpg" for number in range(6)]
-    (tmp_path / files[0]).touch()
-    wrong = f"x.csv names 5 images that are not in {tmp_path}, as 1.jpg, 2.jpg, 3.jpg: mend it"
-    fails(f"^{wrong}$", check_present, "x.csv", tmp_path, files, "mend it")
 
 
 def joined_slowly(rows: list[set[int]]) -> list[list[bool]]:

@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from hypothesis import HealthCheck, given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
 
@@ -196,22 +196,6 @@ def test_geometry(width: int, height: int, box: Box, size: int, resize_crop: boo
     around = geometry(width, height, ImageSpec(size), (-infinity, -3.5, infinity, height + 0.7))
     assert around == geometry(width, height, ImageSpec(size))
     assert max(around.width, around.height) == min(size, max(width, height))
-
-
-@settings(suppress_health_check=[HealthCheck.function_scoped_fixture], max_examples=30)
-@given(st.integers(1, 70), st.integers(1, 70), st.data())
-def test_shapes_are_as_planned(
-    tmp_path: Path, width: int, height: int, data: st.DataObject
-) -> None:
-    left, top = data.draw(st.floats(-9, width - 0.1)), data.draw(st.floats(-9, height - 0.1))
-    right, bottom = (max(low, 0) + data.draw(st.floats(0.1, 90)) for low in (left, top))
-    box, size = (left, top, right, bottom), data.draw(st.integers(1, 60))
-    suffix = data.draw(st.sampled_from([".png", ".jpg"]))
-    path = save(smooth(width, height), tmp_path / f"a{suffix}")
-    specs = ImageSpec(size), ImageSpec(size, "squash"), ImageSpec(size, resize_crop=False)
-    for spec in (None, *specs):
-        plan = geometry(width, height, spec, box)
-        assert load_image(path, spec, box).shape == (3, plan.height, plan.width)
 
 
 def test_a_box_outside_names_the_file(tmp_path: Path) -> None:

@@ -2,7 +2,6 @@
 
 from dataclasses import replace
 
-import numpy as np
 import pytest
 import torch
 
@@ -159,14 +158,6 @@ def test_headless_is_still(toy: Study, explorer: Explorer, monkeypatch: pytest.M
     assert "GeM, untrained</strong> · mask: sum; AQE by 5 neighbours" in html
     default = start(toy).data
     assert "DAGF, trained" in default and "GeM, trained" in default
-
-
-def test_a_query_without_positives_has_no_ap(toy: Study) -> None:
-    nothing = np.empty(0, np.int64)
-    first = replace(toy.test.queries[0], labels={"easy": nothing, "hard": nothing})
-    test = replace(toy.test, queries=(first, *toy.test.queries[1:]))
-    html = Explorer(replace(toy, test=test)).page([View("gem untrained")], 0, "Medium", False)
-    assert "no AP: nothing is right under Medium" in html
 
 
 @pytest.mark.parametrize("arm", ["dagf", "gem untrained"])

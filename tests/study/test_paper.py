@@ -19,7 +19,7 @@ from dagf.study import study as studies
 from dagf.study.config import Mining
 from dagf.study.profile import Profile, load_profile
 from dagf.study.study import open_study
-from tests.commands import dagf, refused
+from tests.commands import dagf
 from tests.datasets.sets import write_manifest
 from tests.training_copies import write_gldv2, write_sfm
 
@@ -83,11 +83,6 @@ def test_test_images_and_whitening_are_the_evaluations_own(paper: Path, photogra
         other.results(run)
     with pytest.raises(UserError, match="paper trains on sfm120k: no --train-on"):
         open_study("paper", str(photographs), train_on=str(photographs))
-
-
-@pytest.mark.parametrize(("name", "data"), [("paper", "sfm120k"), ("paper-gldv2", "gldv2")])
-def test_without_the_data_one_line_tells_the_command(project: Path, name: str, data: str) -> None:
-    assert f"run `dagf data get {data}`" in refused("train", "dagf", "--profile", name)
 
 
 def test_what_landmarks_v2_trains_has_its_caveat_beside_it(paper: Path) -> None:

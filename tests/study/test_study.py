@@ -13,7 +13,6 @@ from safetensors.torch import load_file, save_file
 
 from dagf.analysis.contrasts import summary
 from dagf.files import file_sha256, write_json
-from dagf.model.network import Variant
 from dagf.model.variants import VARIANTS
 from dagf.retrieval.extract import benchmark_scores
 from dagf.retrieval.metrics import evaluate
@@ -192,18 +191,6 @@ def test_a_table_is_that_of_the_results(toy: Study) -> None:
         assert row["queries"] == len(part)
         assert row["method"] == VARIANTS[row["arm"]].title
     assert set(zip(table["arm"], table["seed"], strict=True)) == set(results)
-
-
-def test_random_masks_repeat(own: Study, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    mask = Variant("GeM + random mask", windows=(1, 2, 3), mask="random")
-    monkeypatch.setitem(VARIANTS, "random", mask)
-    heads = replace(own.profile.plan(heads=True), arms=("random",), rates=())
-    study = replace(own, profile=replace(own.profile, heads=heads, seeds=(0,)))
-    run = study.run("random", heads=True)
-    first = study.results(run)
-    torch.manual_seed(1234)
-    again = replace(study, cache=tmp_path / "empty").results(run)
-    pd.testing.assert_frame_equal(again.positions, first.positions)
 
 
 def test_heads_on_a_folder(project: Path, profile: Callable[..., str], photographs: Path) -> None:

@@ -129,12 +129,6 @@ def test_a_frozen_backbone_stays(workshop: Workshop, monkeypatch: pytest.MonkeyP
     assert {path: path.stat().st_mtime_ns for path in workshop.cache.rglob("*.npy")} == maps
 
 
-@pytest.mark.parametrize("loss", ["TripletMarginLoss", "ArcFaceLoss"])
-def test_other_losses_train_with_a_miner(workshop: Workshop, loss: str) -> None:
-    run = workshop.train(configured("gem", **MINED, loss=loss, loss_options={}))
-    assert np.isfinite(run.curves["loss"]).all()
-
-
 def test_an_unknown_augmentation_is_refused(workshop: Workshop) -> None:
     fails("did you mean 'photograph'", workshop.train, configured(augmentation="photograp"))
 
