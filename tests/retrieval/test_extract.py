@@ -114,6 +114,14 @@ def test_folded_batch_norms_give_the_same_descriptors(backbone: str) -> None:
     assert all(parameter.requires_grad for parameter in net.parameters())
 
 
+def test_a_layer_that_is_used_twice_is_not_folded_twice() -> None:
+    net, conv = RetrievalNet(BackboneSpec(), variant("gem")), nn.Conv2d(3, 3, 3)
+    net.backbone = nn.Sequential(conv, norm := nn.BatchNorm2d(3), conv, norm)
+    images, net = torch.rand(2, 3, 16, 16), lively(net).eval()
+    with torch.inference_mode():
+        torch.testing.assert_close(for_inference(net)(images), net(images))
+
+
 def test_in_half_precision_the_head_is_whole() -> None:
     net = lively(RetrievalNet(BackboneSpec("small"), variant("dagf"))).eval()
     images = torch.randn(2, 3, 64, 64, generator=torch.Generator().manual_seed(0))
