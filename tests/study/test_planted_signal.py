@@ -23,6 +23,7 @@ from dagf.retrieval.search import Scores, similarities
 from dagf.study.config import RunConfig, TrainSpec
 from dagf.study.training import _Loop
 
+pytestmark = pytest.mark.usefixtures("one_thread")
 SIDE, LANDMARKS, VIEWS = 6, 36, 4
 MARKER = 127  # the last of the small backbone's channels
 SPEC = TrainSpec(
