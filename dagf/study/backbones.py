@@ -100,11 +100,16 @@ def make_backbones() -> list[Run]:
     plan = read_plan()
     data, there = drawings(plan), kept_backbones()
     wanted = {seed: config(plan, data, seed) for seed in plan.seeds}
-    for seed, run in there.items():
-        if seed not in wanted or replace(run.config, recipe="") != replace(wanted[seed], recipe=""):
-            shutil.rmtree(run.folder)
-    missing = [one for seed, one in wanted.items() if seed not in kept_backbones()]
-    for run in _trained([(one, data) for one in missing], "backbones"):
+    stay = {
+        seed
+        for seed, run in there.items()
+        if seed in wanted and replace(run.config, recipe="") == replace(wanted[seed], recipe="")
+    }
+    missing = [(one, data) for seed, one in wanted.items() if seed not in stay]
+    made = _trained(missing, "backbones")
+    for seed in there.keys() - stay:  # only now: what is there is not lost to a stopped training
+        shutil.rmtree(there[seed].folder)
+    for run in made:
         with atomic_folder(paths.backbones() / run.id) as temporary:
             shutil.copytree(run.folder, temporary, dirs_exist_ok=True)
     return [*kept_backbones().values()]

@@ -1,8 +1,5 @@
 """The room and shares of it: the tables against plain means, the verdict by what was shown."""
 
-import shutil
-from dataclasses import replace
-
 import numpy as np
 import pandas as pd
 import pytest
@@ -10,19 +7,15 @@ import pytest
 from dagf.analysis.contrasts import contrast_of
 from dagf.analysis.room import BEST, Gain, attention_table, ceiling_table, gains, module_table
 from dagf.retrieval.statistics import share
-from dagf.study.runs import RunStore
 from dagf.study.study import Study
+from tests.fixtures import copied
 
 pytestmark = pytest.mark.usefixtures("one_process")
 
 
 @pytest.fixture(scope="module")
 def toy(toy: Study, tmp_path_factory: pytest.TempPathFactory) -> Study:
-    """The toy study with a store and a cache of its own, which begin as copies."""
-    root = tmp_path_factory.mktemp("room")
-    shutil.copytree(toy.store.root, root / "runs")
-    shutil.copytree(toy.cache, root / "cache")
-    return replace(toy, store=RunStore(root / "runs"), cache=root / "cache")
+    return copied(toy, tmp_path_factory.mktemp("room"))
 
 
 def level(study: Study, arm: str, heads: bool) -> float:

@@ -1,6 +1,7 @@
 """Backbones that are kept: the same from the same plan, and those of their record."""
 
 from pathlib import Path
+from unittest.mock import Mock
 
 import numpy as np
 import pytest
@@ -65,8 +66,12 @@ def test_backbones_repeat(plan: Path, tmp_path: Path, monkeypatch: pytest.Monkey
 
 
 def test_another_plan_replaces_what_was_kept(plan: Path) -> None:
-    backbones.make_backbones()
-    plan.write_text(yaml.safe_dump(TINY | {"seeds": [3]}))
+    made = backbones.make_backbones()
+    plan.write_text(yaml.safe_dump(TINY | {"seeds": [3], "image": {"size": 64}}))
+    with pytest.MonkeyPatch.context() as patched, pytest.raises(KeyboardInterrupt):
+        patched.setattr(backbones, "train", Mock(side_effect=KeyboardInterrupt))
+        backbones.make_backbones()
+    assert [*backbones.kept_backbones().values()] == made  # nothing is lost before others are there
     (last,) = backbones.make_backbones()
     assert [*backbones.kept_backbones()] == [3]
     with pytest.raises(UserError, match=r"no backbone of seed 0 in .*backbones \(seeds there: 3\)"):
