@@ -287,18 +287,23 @@ def extract(
     Without a run nothing is trained: they are max windows, MAX-Mask and mean on a network with
     ImageNet weights, which are downloaded once unless a file is named. Stopped and started again,
     it goes on where it was; later it extracts only from images that are new or were changed.
+    Images that cannot be read are left out, and named; the status is then 1.
     Several processes: docs/distributed.md.
     """
-    from dagf.collections.index import build, find_images, open_encoder
+    from dagf.collections.index import build, open_encoder
+    from dagf.datasets.images import find_images
 
     if run and weights:
         raise UserError("a run has weights of its own: leave out --weights, or --run")
-    files = find_images(images)  # before the weights, which may have to be downloaded
-    encoder, began = open_encoder(run, weights), time.perf_counter()
-    made = build(files, encoder, output, precision)[1]
+    found = find_images(images)  # before the weights, which may have to be downloaded
+    encoder, began, damaged = open_encoder(run, weights), time.perf_counter(), dict[Path, str]()
+    collection, made = build(found.files, encoder, output, precision, damaged)
     seconds = time.perf_counter() - began
     rate = f"{seconds:.1f} s, {made / seconds:.1f} images/s"
-    say(f"{len(files)} images in {output}: {made} extracted in {rate}")
+    say(f"{len(collection.files)} images in {output}: {made} extracted in {rate}")
+    for line in found.lines(damaged.values()):
+        say(line, err=True)
+    sys.exit(1 if found.unread or damaged else 0)
 
 
 @main.command()
@@ -343,6 +348,8 @@ def search(
 
         write_text(html, render(collection, photo, found, crop, template="search.html.j2"))
         say(f"what was found, and why: {html}", err=True)
+    here = Path.cwd()
+    found = [(os.path.relpath(one) if here in Path(one).parents else one, s) for one, s in found]
     rows = [{"file": file, "score": round(score, 4)} for file, score in found]
     lines = [f"{score:.4f}  {file}" for file, score in found]
     say(json.dumps(rows, indent=1) if as_json else "\n".join(lines))

@@ -3,6 +3,7 @@
 import multiprocessing
 import os
 import signal
+import sys
 import threading
 import time
 from collections.abc import Callable, Iterable, Iterator
@@ -13,6 +14,8 @@ from tqdm.auto import tqdm
 
 T = TypeVar("T")
 HEADLESS = "DAGF_HEADLESS"  # set by the report runner: no progress bars, no widgets
+QUIET = 30.0  # seconds between two lines in a log
+_said = 0.0  # when there was the last one
 
 
 def headless() -> bool:
@@ -47,10 +50,20 @@ def progress(
     """Yield `items` under a progress bar with rate and time left; each counts as its `amount`.
 
     Nothing is shown in a report, in a worker process, and in all but torchrun's first process.
+    Where nobody looks, as in a log, there is no bar but a line, of all that goes on, every `QUIET`
+    seconds.
     """
+    global _said
     worker = multiprocessing.parent_process() is not None or os.environ.get("RANK", "0") != "0"
-    hidden = worker or headless()
-    with tqdm(desc=what, total=total, unit=unit, leave=False, delay=2, disable=hidden) as bar:
+    hidden, stream = worker or headless(), sys.stderr
+    live = stream.isatty() or type(stream).__module__.startswith("ipykernel")
+    began, count, off = time.monotonic(), 0, hidden or not live
+    with tqdm(desc=what, total=total, unit=unit, leave=False, delay=2, disable=off) as bar:
         for item in items:
             yield item
             bar.update(amount(item))
+            count, now = count + amount(item), time.monotonic()
+            if not (hidden or live) and now - max(began, _said) >= QUIET:
+                _said = now
+                told = tqdm.format_meter(count, total or 0, now - began, 0, what, unit=unit)
+                print(told, file=stream, flush=True)

@@ -7,17 +7,19 @@ import os
 import re
 import secrets
 import shutil
+import stat
 from collections.abc import Iterator
 from contextlib import contextmanager
-from pathlib import Path
+from dataclasses import dataclass, field
+from pathlib import Path, PurePath
 from typing import Any
 
 from dagf.errors import UserError, place_fault
 
-# Which files of a folder are photographs; what a file really is, its first bytes say.
-IMAGES = (
-    *(".avif", ".bmp", ".gif", ".heic", ".heif", ".jpeg"),
-    *(".jpg", ".png", ".ppm", ".tif", ".tiff", ".webp"),
+# What systems put beside a person's files (NAS, Windows, macOS, ext4): thumbnails, trash, copies.
+NOT_OURS = (
+    *("@eaDir", "#recycle", "$RECYCLE.BIN", "System Volume Information"),
+    *("__MACOSX", "lost+found"),
 )
 ANY_NAME = "surrogateescape"  # for names of files that are no text
 
@@ -27,6 +29,58 @@ def existing_file(file: str | Path) -> str:
     if not Path(file).is_file():
         raise UserError(f"{file} is no file: check the spelling, or make it first")
     return str(Path(file).resolve())
+
+
+def natural(path: PurePath) -> tuple[object, ...]:
+    """Return a key that sorts names as people do: `IMG_2.jpg` comes before `IMG_10.jpg`."""
+    parts = [re.split(r"(\d+)", part.casefold()) for part in path.parts]
+    numbers = [[int(one) if one.isdecimal() else one for one in part] for part in parts]
+    return numbers, str(path)
+
+
+@dataclass(frozen=True)
+class Walk:
+    """What is in a folder and its sub-folders: each folder once, whatever links lead to it."""
+
+    files: list[Path] = field(default_factory=list)  # in natural order
+    hidden: list[Path] = field(default_factory=list)  # files, and folders with all that is in them
+    links: list[Path] = field(default_factory=list)  # not followed: to nothing, or a second way
+    unread: dict[Path, str] = field(default_factory=dict)  # the system's word on each
+
+
+def walk(folder: Path) -> Walk:
+    """Return what is in a folder. Links to folders are followed when all others were seen."""
+    found, seen, waiting, links = Walk(), set[str](), [folder], list[Path]()
+    while waiting or links:
+        here = waiting.pop() if waiting else links.pop(0)
+        if (real := os.path.realpath(here)) in seen:
+            found.links.append(here)
+            continue
+        seen.add(real)
+        try:
+            with os.scandir(here) as listed:
+                entries = sorted(listed, key=lambda entry: entry.name)
+        except OSError as error:
+            found.unread[here] = str(error.strerror)
+            continue
+        for entry in entries:
+            path = here / entry.name
+            if entry.name.startswith(".") or entry.name in NOT_OURS:
+                found.hidden.append(path)
+                continue
+            try:
+                mode = path.stat().st_mode
+            except FileNotFoundError:
+                found.links.append(path)
+            except OSError as error:
+                found.unread[path] = str(error.strerror)
+            else:
+                if stat.S_ISDIR(mode):
+                    (links if entry.is_symlink() else waiting).append(path)
+                elif stat.S_ISREG(mode):
+                    found.files.append(path)
+    found.files.sort(key=natural)
+    return found
 
 
 def content_hash(value: Any, length: int = 12) -> str:
@@ -58,12 +112,14 @@ def atomic_path(path: Path) -> Iterator[Path]:
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         temporary = path.with_name(f".{path.name}.{secrets.token_hex(4)}{path.suffix}")
+        temporary.touch()
+        mode = temporary.stat().st_mode  # as the umask has it: some libraries write for one alone
+        temporary.unlink()
         try:
             yield temporary
             if temporary.is_file():
-                with temporary.open(
-                    "rb"
-                ) as written:  # a power cut must not leave a name on nothing
+                temporary.chmod(mode)
+                with temporary.open("rb") as written:  # a power cut leaves no name on nothing
                     os.fsync(written.fileno())
             temporary.replace(path)
         finally:

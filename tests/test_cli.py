@@ -82,6 +82,7 @@ def test_making_listing_and_checking_data(project: Path) -> None:
     assert shown.splitlines() == [
         "database: 12 images", "distractor: 2 images", "query: 3 images", "train: 20 images",
         "a benchmark: 3 queries, 12 database images",
+        "37 images; left out: 1 of other kinds (.csv)",
     ]  # fmt: skip
 
 

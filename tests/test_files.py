@@ -1,5 +1,6 @@
 import hashlib
 import json
+import os
 from pathlib import Path
 
 import pytest
@@ -25,6 +26,18 @@ def test_a_written_file_replaces_the_old_one_whole_or_not_at_all(tmp_path: Path)
     assert path.read_text() == "{}"
     assert path.stat().st_mode & 0o444 == 0o444
     assert names(path.parent) == ["a.json"]
+
+
+@pytest.mark.parametrize(("mask", "mode"), [(0o077, 0o600), (0o002, 0o664)])
+def test_the_umask_says_who_may_read_a_file(tmp_path: Path, mask: int, mode: int) -> None:
+    before = os.umask(mask)
+    try:
+        files.write_text(tmp_path / "a", "a")
+        with files.atomic_path(tmp_path / "b") as temporary:
+            temporary.touch(0o604)  # as a library does that knows better
+    finally:
+        os.umask(before)
+    assert [(tmp_path / name).stat().st_mode & 0o777 for name in "ab"] == [mode, mode]
 
 
 def test_a_folder_appears_whole_or_not_at_all(tmp_path: Path) -> None:
@@ -85,3 +98,39 @@ def test_a_file_that_a_user_names(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
     monkeypatch.chdir(tmp_path)
     assert files.existing_file("weights.pth") == str(tmp_path / "weights.pth")
     fails(r"weigths\.pth is no file: check the spelling", files.existing_file, "weigths.pth")
+
+
+def made(folder: Path, *names: str) -> Path:
+    for name in names:
+        (folder / name).parent.mkdir(parents=True, exist_ok=True)
+        (folder / name).write_text(name)
+    return folder
+
+
+def test_a_folder_is_walked_once_through_links_and_in_natural_order(tmp_path: Path) -> None:
+    outside = made(tmp_path / "outside", "deep/x.jpg")
+    home = made(tmp_path / "home", "IMG_10.jpg", "img_9.jpg", "2/a.jpg", "10/a.jpg")
+    made(home, ".hidden/a.jpg", "._IMG_10.jpg", "@eaDir/a.jpg", "2/.thumb/a.jpg")
+    (home / "1-link").symlink_to(outside)
+    (outside / "back").symlink_to(home)  # a loop
+    for again, of in (("again", outside), ("inner", home / "2"), ("self", home)):
+        (home / again).symlink_to(of)
+    (home / "file.jpg").symlink_to(outside / "deep" / "x.jpg")
+    (home / "gone.jpg").symlink_to(home / "nothing.jpg")
+    found = files.walk(home)
+    expected = ["1-link/deep/x.jpg", "2/a.jpg", "10/a.jpg", "file.jpg", "img_9.jpg", "IMG_10.jpg"]
+    assert [str(file.relative_to(home)) for file in found.files] == expected
+    assert {path.name for path in found.hidden} == {".hidden", "._IMG_10.jpg", "@eaDir", ".thumb"}
+    assert {path.name for path in found.links} == {"again", "inner", "self", "gone.jpg", "back"}
+    assert not found.unread
+    through = files.walk(home / "1-link")  # the folder itself may be one
+    assert home / "1-link" / "deep" / "x.jpg" in through.files and len(through.files) == 6
+
+
+def test_what_cannot_be_read_is_told(bound: Path) -> None:
+    home = made(bound / "home", "a.jpg", "b/c.jpg", "d/e.jpg")
+    (home / "b").chmod(0)
+    (home / "d").chmod(0o400)  # its names may be read, and nothing else
+    denied = dict.fromkeys([home / "b", home / "d" / "e.jpg"], "Permission denied")
+    assert files.walk(home).unread == denied
+    assert files.walk(home).files == [home / "a.jpg"]

@@ -20,7 +20,7 @@ from dagf.datasets.benchmark import Box
 from dagf.devices import bfloat16_pays, device, on_device
 from dagf.distributed import process_group
 from dagf.errors import UserError
-from dagf.files import IMAGES, content_hash, existing_file, file_sha256, read_json, write_json
+from dagf.files import content_hash, existing_file, file_sha256, read_json, write_json
 from dagf.model.network import RetrievalNet
 from dagf.model.variants import variant
 from dagf.retrieval.ann import Index, build_index
@@ -159,9 +159,13 @@ class Collection:
         return [(self.files[row], score) for row, score in found if row >= 0]
 
     def index(self) -> Index:
-        """Return the FAISS index of the descriptors, built once and kept beside the shards."""
+        """Return the FAISS index of the descriptors, kept beside them where one may write."""
         if not self._near.exists():
-            build_index(self.descriptors).save(self._near)
+            built = build_index(self.descriptors)
+            try:
+                built.save(self._near)
+            except UserError:
+                return built
         return Index.load(self._near)
 
     @property
@@ -237,31 +241,24 @@ def open_images(title: str, files: Sequence[Path], run: str = "", weights: str =
     return Collection.load(folder)
 
 
-def find_images(places: Sequence[Path]) -> list[Path]:
-    """Return the image files among files and in folders, sorted within each folder."""
-    found: list[Path] = []
-    for place in places:
-        files = (one for one in sorted(place.rglob("*")) if one.is_file())
-        inside = [file for file in files if file.suffix.lower() in IMAGES]
-        inside = [place] if place.is_file() else inside
-        if not inside:
-            raise UserError(f"there is no image in {place} ({', '.join(IMAGES)})")
-        found += inside
-    return found
-
-
 def build(
-    files: Sequence[Path], encoder: Head, folder: Path, precision: Precision | None = None
+    files: Sequence[Path],
+    encoder: Head,
+    folder: Path,
+    precision: Precision | None = None,
+    damaged: dict[Path, str] | None = None,
 ) -> tuple[Collection, int]:
     """Keep the collection of image files in `folder`; return it, and how many were extracted.
 
     Only images whose contents are new are extracted, so a job that was stopped goes on; rows of
     another encoder, or of images that are gone, are removed once the new index stands. Processes
     that torchrun started share the work. precision: None for half precision from `LARGE` images on.
+    damaged: takes the files that cannot be read, and why; the others are the collection.
 
-    Raises `UserError` for an image that cannot be read, for an encoder that does not suit the
-    images, and where `folder` holds something else.
+    Raises `UserError` for such files without `damaged`, and where there is no other; for an encoder
+    that does not suit the images, and where `folder` holds something else.
     """
+    files = [file.absolute() for file in files]  # the search may be made from elsewhere
     check_suits(encoder, files)
     ours = any(folder.glob(SHARDS)) or (folder / INDEX).is_file()
     if folder.is_file() or (any(folder.glob("[!.]*")) and not ours):
@@ -278,8 +275,11 @@ def build(
                 "the processes see different images or weights: give all of them the same disk"
             )
         image = encoder.config.image
-        rows, made = extract_shards(encode, about, files, image, folder, precision, group)
-        collection = Collection(tuple(map(str, files)), rows, encoder)
+        rows, made = extract_shards(encode, about, files, image, folder, precision, group, damaged)
+        kept = [file for file in files if file not in (damaged or {})]
+        if damaged and not kept:
+            raise UserError("\n".join(damaged.values()))
+        collection = Collection(tuple(map(str, kept)), rows, encoder)
         if group.rank == 0:
             collection.save()
         group.wait()

@@ -15,6 +15,7 @@ from torch import Tensor
 from dagf.console import cores
 from dagf.datasets.benchmark import Benchmark, Box
 from dagf.datasets.images import ImageSpec, load_image, to_input
+from dagf.errors import UserError
 
 Batch = tuple[NDArray[np.int64], Tensor]
 AHEAD = 2  # batches of images that are decoded while the network is busy
@@ -26,13 +27,18 @@ def image_batches(
     spec: ImageSpec,
     boxes: Sequence[Box | None] | None = None,
     batch: int = 64,
+    damaged: dict[int, str] | None = None,
 ) -> Iterator[Batch]:
     """Yield (row numbers, images (B, 3, H, W) uint8, for `network_input`); each file comes once.
 
     Images of equal size travel together, whatever their place in the list. Threads decode while the
     reader of the batches works; at most about (`AHEAD` + `WAITING` + 1) * `batch` decoded images
     are held. boxes: crops in pixels of the upright image, None for the whole.
+
+    damaged: takes the row number of each image that cannot be read, with what is wrong; None: after
+    the last file a `UserError` names them all, and no batch comes once there is one.
     """
+    faults = {} if damaged is None else damaged
     waiting = defaultdict[tuple[int, ...], list[tuple[int, Tensor]]](list)
 
     def released(shape: tuple[int, ...]) -> Batch:
@@ -41,24 +47,37 @@ def image_batches(
 
     with closing(_decoded(files, spec, boxes or [None] * len(files), AHEAD * batch)) as images:
         for row, image in enumerate(images):
+            if isinstance(image, UserError):
+                faults[row] = str(image)
+            if isinstance(image, UserError) or (faults and damaged is None):
+                continue
             waiting[*image.shape].append((row, image))
             if len(waiting[*image.shape]) == batch:
                 yield released(tuple(image.shape))
             if sum(map(len, waiting.values())) > WAITING * batch:  # many sizes: release the largest
                 yield released(max(waiting, key=lambda shape: len(waiting[shape])))
+    if faults and damaged is None:
+        raise UserError("\n".join(faults.values()))
     for shape in [*waiting]:
         yield released(shape)
 
 
 def _decoded(
     files: Sequence[Path], spec: ImageSpec, boxes: Sequence[Box | None], ahead: int
-) -> Generator[Tensor, None, None]:
+) -> Generator[Tensor | UserError, None, None]:
     """Yield the images in the order of their files; `ahead` of them are decoded beforehand."""
+
+    def load(file: Path, box: Box | None) -> Tensor | UserError:
+        try:
+            return load_image(file, spec, box)
+        except UserError as error:
+            return error
+
     pool = ThreadPoolExecutor(decoders())
-    jobs: deque[Future[Tensor]] = deque()
+    jobs: deque[Future[Tensor | UserError]] = deque()
     try:
         for file, box in zip(files, boxes, strict=True):
-            jobs.append(pool.submit(load_image, file, spec, box))
+            jobs.append(pool.submit(load, file, box))
             if len(jobs) > ahead:
                 yield jobs.popleft().result()
         while jobs:

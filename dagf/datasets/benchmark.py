@@ -5,8 +5,11 @@ classic one: a setting names the labels that count as positive and those that ar
 out of the ranking before it is evaluated. Everything else is a negative; distractors always are.
 """
 
-from collections.abc import Iterable, Mapping, Sequence
+import unicodedata
+from collections import defaultdict
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import cache
 from pathlib import Path, PureWindowsPath
 from typing import Annotated, Any
 
@@ -17,7 +20,7 @@ from scipy.sparse import coo_array
 from scipy.sparse.csgraph import connected_components
 
 from dagf.errors import UserError, shown
-from dagf.files import read_json
+from dagf.files import read_json, walk
 
 Box = tuple[float, float, float, float]
 Indices = NDArray[np.int64]
@@ -260,6 +263,31 @@ def leaves_folder(file: str) -> bool:
     """Whether a relative name, with slashes of any kind, leads out of its folder."""
     path = PureWindowsPath(file)
     return bool(path.drive or path.root or ".." in path.parts)
+
+
+def spelling(root: Path) -> Callable[[str], str]:
+    """Return a function: the name of a file -> as the file in `root` is spelled that it means.
+
+    Other systems write backslashes and other Unicode forms (NFC, NFD), and some tell no capitals
+    apart. A name that means no file, or several, comes back as it is.
+    """
+
+    def plain(name: str) -> str:
+        return unicodedata.normalize("NFC", name.replace("\\", "/")).casefold()
+
+    @cache
+    def files() -> dict[str, list[str]]:
+        found = defaultdict[str, list[str]](list)
+        for file in walk(root).files:
+            name = file.relative_to(root).as_posix()
+            found[plain(name)].append(name)
+        return found
+
+    def spelled(name: str) -> str:
+        meant = [] if (root / name).is_file() else files().get(plain(name), [])
+        return meant[0] if len(meant) == 1 else name
+
+    return spelled
 
 
 def check_present(source: object, root: Path, files: Iterable[str], remedy: str) -> None:

@@ -3,8 +3,9 @@
 `check` is `dagf data check`; the others are also asked when a study is opened.
 """
 
+import os
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 import pandas as pd
@@ -13,7 +14,7 @@ from dagf.console import progress
 from dagf.datasets.benchmark import Benchmark, TrainingSet
 from dagf.datasets.contents import MANY, Contents, remembered
 from dagf.datasets.folder import COLUMNS, has_labels, has_truth, read_labels
-from dagf.datasets.images import ImageSpec, load_image
+from dagf.datasets.images import Images, ImageSpec, find_images, load_image
 from dagf.datasets.public import (
     DISTRACTORS,
     PUBLIC,
@@ -40,11 +41,14 @@ def check(what: str, data: Path) -> list[str]:
     if what in DISTRACTORS:
         return [f"distractor: {len(distractor_files(what, data))} images"]
     home = place(what, data)
+    there = find_images([home]) if has_truth(home) else None
+    if there and there.unread:
+        raise UserError("\n".join(there.unread))
     rows = read_labels(home) if has_labels(home) else pd.DataFrame(columns=COLUMNS, dtype=str)
     roles = rows["role"].value_counts().sort_index()
     lines = [f"{role}: {count} images" for role, count in roles.items()]
     if len(rows) and not roles.index.str.startswith("query").any():
-        return lines
+        return [*lines, *_unnamed(there, home, rows["file"])]
     benchmark = open_benchmark(what, data)
     for query in benchmark.queries:
         if query.box is not None:  # decoded as small as can be: refuses a box outside its image
@@ -59,7 +63,19 @@ def check(what: str, data: Path) -> list[str]:
             more = f", and {len(found) - 1} more" if len(found) > 1 else ""
             raise UserError(f"{found[0]}{more}: leave one of the two out, or label both alike")
     queries, images = len(benchmark.queries), len(benchmark.database)
-    return [*lines, f"a benchmark: {queries} queries, {images} database images"]
+    lines += [f"a benchmark: {queries} queries, {images} database images"]
+    return [*lines, *_unnamed(there, home, [*rows["file"], *benchmark.files])]
+
+
+def _unnamed(there: Images | None, home: Path, names: Iterable[str]) -> list[str]:
+    """Return a line on a folder's images: how many are named, and what is left out."""
+    if there is None:
+        return []
+    files = {os.path.realpath(home / name) for name in names}
+    kept = [file for file in there.files if os.path.realpath(file) in files]
+    count = len(there.files) - len(kept)
+    left = [f"{count} that the ground truth does not name"] * bool(count)
+    return there._replace(files=kept, left_out=[*left, *there.left_out]).lines()
 
 
 def rows_to_read(test: Benchmark) -> list[Path]:

@@ -1,11 +1,12 @@
 """What files hold, as sha256: a file is read again only if its size or times have changed."""
 
 import json
+import os
 from contextlib import suppress
 from pathlib import Path
 
 from dagf.errors import UserError
-from dagf.files import content_hash, file_sha256, read_json, write_text
+from dagf.files import content_hash, file_sha256, read_json, walk, write_text
 
 MANY = 50_000  # more files are known by name and size: reading a million photographs takes hours
 TRUTH = ("labels.csv", "*.json", "*.pkl")  # but these are read in any folder
@@ -44,15 +45,17 @@ class Contents:
         """
         if not folder.is_dir():
             return ""
-        files = [path for path in sorted(folder.rglob("*")) if path.is_file()]
+        found, known = walk(folder), list[list[str | int]]()
+        for path, why in found.unread.items():
+            raise UserError(f"cannot read {path} ({why}): make it readable, or take it away")
         truth = {path for pattern in TRUTH for path in folder.glob(pattern)}
-        known = []
-        for path in files:
-            name = path.relative_to(folder)
-            if not any(part.startswith(".") for part in name.parts):
-                by_size = len(files) > MANY and path not in truth
-                content = path.stat().st_size if by_size else self.sha256(path)
-                known.append([name.as_posix(), content])
+        for path in sorted(found.files):
+            by_size = len(found.files) > MANY and path not in truth
+            content = path.stat().st_size if by_size else self.sha256(path)
+            known.append([path.relative_to(folder).as_posix(), content])
+        for path in found.links:  # what is not followed still gives files their names
+            leads = os.path.relpath(os.path.realpath(path), os.path.realpath(folder))
+            known.append([path.relative_to(folder).as_posix(), leads])
         return content_hash(known)
 
     def save(self) -> None:

@@ -7,16 +7,18 @@ in the field's form (imlist, qimlist, gnd). `dagf.datasets.folder.load_folder` r
 import json
 import pickle
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NoReturn
 
 import numpy as np
 import pandas as pd
 
+from dagf.datasets.benchmark import spelling
 from dagf.datasets.folder import COLUMNS, LABELS, TRUTH, load_folder, read_csv, read_labels
+from dagf.datasets.images import find_images
 from dagf.errors import UserError
-from dagf.files import ANY_NAME, IMAGES, atomic_path, write_json, write_text
+from dagf.files import ANY_NAME, atomic_path, natural, write_json, write_text
 
 PAIRS = ("query", "positives", "junk")
 GROCERY_ROLES = ("train", "train-category", "query", "query-iconic", "database")
@@ -47,15 +49,22 @@ def convert(
     to find. Raise `UserError`, and writes nothing, where that is no ground truth; what exists is
     only replaced with `force`.
     """
-    paths = (path for path in folder.rglob("*") if path.suffix.lower() in IMAGES)
-    images = sorted(path.relative_to(folder).as_posix() for path in paths)
-    if not images:
-        raise UserError(f"{folder} holds no image: name the folder that the ground truth speaks of")
+    found = find_images([folder])
+    if found.unread:
+        raise UserError("\n".join(found.unread))
+    images = [path.relative_to(folder).as_posix() for path in found.files]
     table = pd.DataFrame({"file": images, "instance": [file.rpartition("/")[0] for file in images]})
     if listing:
         table = _read(listing, columns or {})
+    spelled = spelling(folder)
+
+    def inside(file: str) -> str:
+        """Return a name as seen from the folder, where it is a whole path into it."""
+        path, home = Path(file), folder.resolve()
+        return spelled((path.relative_to(home) if path.is_relative_to(home) else path).as_posix())
+
     for column in {"file", "query"} & {*table}:
-        table[column] = [_inside(file, folder) for file in table[column]]
+        table[column] = [*map(inside, table[column])]
     name, other = (TRUTH, LABELS) if "query" in table else (LABELS, TRUTH)
     path = folder / name
     if (folder / other).exists():
@@ -64,7 +73,7 @@ def convert(
         )
     if path.exists() and not force:
         raise UserError(f"{path} exists already: give --force to replace it")
-    text, said = _pairs(folder, images, table) if name == TRUTH else _labels(folder, table)
+    text, said = _pairs(images, table, inside) if name == TRUTH else _labels(folder, table)
     with atomic_path(path) as temporary:  # which takes its place only once it could be loaded
         temporary.write_text(text, encoding="utf-8", errors=ANY_NAME)
         try:
@@ -72,7 +81,7 @@ def convert(
                 load_folder(folder, listing=temporary)
         except UserError as error:  # under the name that it would have had
             raise UserError(str(error).replace(temporary.name, path.name)) from None
-    return [f"{path}: {said[0]}", *said[1:]]
+    return [f"{path}: {said[0]}", *said[1:], *found.lines()]
 
 
 def _read(listing: Path, columns: Mapping[str, str]) -> pd.DataFrame:
@@ -95,14 +104,15 @@ def _labels(folder: Path, rows: pd.DataFrame) -> tuple[str, list[str]]:
     table["role"] = [ROLES.get(role.lower(), role) for role in table["role"]]
     counts = table["instance"][table["instance"] != ""].value_counts()
     if not table["role"].any():
-        found = table[table["instance"].map(counts) > 1].sort_values("file")
-        if found.empty:
+        several = table["instance"].map(counts) > 1
+        order = sorted(table.index[several], key=lambda row: natural(Path(table.loc[row, "file"])))
+        if not order:
             raise UserError(
                 f"{folder}: no instance has two images: put those of one instance into one"
                 " sub-folder, or give a list with --from"
             )
         table["role"] = np.where(table["instance"] == "", "distractor", "database")
-        table.loc[found.drop_duplicates("instance").index, "role"] = "query"
+        table.loc[table.loc[order].drop_duplicates("instance").index, "role"] = "query"
     roles = table["role"].value_counts().sort_index()
     return table.to_csv(index=False), [
         f"{len(table)} images of {len(counts)} instances",
@@ -110,12 +120,14 @@ def _labels(folder: Path, rows: pd.DataFrame) -> tuple[str, list[str]]:
     ]
 
 
-def _pairs(folder: Path, images: list[str], rows: pd.DataFrame) -> tuple[str, list[str]]:
+def _pairs(
+    images: list[str], rows: pd.DataFrame, inside: Callable[[str], str]
+) -> tuple[str, list[str]]:
     """Return the text of a ground_truth.json, and what to say of it."""
     for query in rows["query"][rows["query"].duplicated()]:
         raise UserError(f"the query {query} is in two lines: make one of them")
     lists = rows.set_index("query").reindex(columns=PAIRS[1:], fill_value="")
-    lists = lists.map(lambda cell: {_inside(name, folder) for name in _names(cell)})
+    lists = lists.map(lambda cell: {*map(inside, _names(cell))})
     listed = set[str]().union(*lists["positives"], *lists["junk"])
     database = sorted(({*images} - {*lists.index}) | listed)
     row = {file: index for index, file in enumerate(database)}
@@ -130,12 +142,6 @@ def _pairs(folder: Path, images: list[str], rows: pd.DataFrame) -> tuple[str, li
         f"{len(entries)} queries, {len(database)} database images",
         f"{table['ok'].sum()} positives, {table['junk'].sum()} junk",
     ]
-
-
-def _inside(file: str, folder: Path) -> str:
-    """Return a name as seen from the folder, where it is a whole path into it."""
-    path, home = Path(file), folder.resolve()
-    return (path.relative_to(home) if path.is_relative_to(home) else path).as_posix()
 
 
 def _names(cell: str) -> list[str]:

@@ -193,7 +193,7 @@ def unpack(archive: Path, folder: Path, members: str) -> None:
                 shutil.unpack_archive(archive, temporary)
             else:
                 with tarfile.open(archive) as tar:
-                    tar.extractall(temporary, filter="data")
+                    tar.extractall(temporary, filter=_with_our_modes)
                     while tar.fileobj and tar.fileobj.read(2**20):
                         pass  # to its end, where gzip has the checksum
         except Exception as error:  # the libraries raise nearly anything on broken bytes
@@ -208,3 +208,8 @@ def unpack(archive: Path, folder: Path, members: str) -> None:
                 target = folder / found[1]
                 target.parent.mkdir(parents=True, exist_ok=True)
                 path.replace(target)
+
+
+def _with_our_modes(member: tarfile.TarInfo, path: str) -> tarfile.TarInfo:
+    """Filter as "data" does; who may read a file is for the umask to say, not for the archive."""
+    return tarfile.data_filter(member, path).replace(mode=None)  # type: ignore[arg-type]

@@ -19,6 +19,7 @@ from dagf.datasets.benchmark import (
     check_present,
     from_ground_truth,
     leaves_folder,
+    spelling,
 )
 from dagf.errors import UserError, choose
 from dagf.files import content_hash
@@ -68,6 +69,7 @@ def read_csv(path: Path, columns: Sequence[str] = (), delimiter: str = ",") -> p
 def read_labels(folder: Path, listing: Path | None = None) -> pd.DataFrame:
     """Return file, instance and role from `folder/labels.csv`, or from `listing` in its place.
 
+    Names are those of the files in the folder, where theirs are spelled otherwise (`spelling`).
     Raise `UserError`, with file, line and remedy, for an unknown role, for a missing instance, and
     for a file that is missing, outside or listed twice.
     """
@@ -83,7 +85,8 @@ def read_labels(folder: Path, listing: Path | None = None) -> pd.DataFrame:
             choose(f"role in {where}", role, ROLES)
         if not instance and role not in ("database", "distractor"):
             raise UserError(f"{where} a {role} image needs an instance, the name of what it shows")
-    rows["file"] = [str(PurePosixPath(file)) for file in rows["file"]]
+    spelled = spelling(folder)
+    rows["file"] = [spelled(str(PurePosixPath(file))) for file in rows["file"]]
     for file in rows["file"][rows["file"].duplicated()]:
         raise UserError(f"{path} lists {file} twice: each file has one line and one role")
     check_present(path, folder, rows["file"], "mend the names or remove their lines")
@@ -105,7 +108,9 @@ def load_folder(folder: Path, listing: Path | None = None) -> Benchmark:
     if path.suffix == ".json" and path.is_file():
         if listing is None and (folder / LABELS).exists():
             raise UserError(f"{folder} has both {LABELS} and {TRUTH}: keep one of them")
-        benchmark = from_ground_truth(name, folder, path)
+        read, spelled = from_ground_truth(name, folder, path), spelling(folder)
+        asked = tuple(replace(query, file=spelled(query.file)) for query in read.queries)
+        benchmark = replace(read, database=tuple(map(spelled, read.database)), queries=asked)
         check_present(path, folder, benchmark.files, "mend the names, or put the images there")
     else:
         path = listing or folder / LABELS

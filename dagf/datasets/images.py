@@ -7,7 +7,10 @@ are ignored, as everywhere in this field.
 """
 
 import math
+import os
 import warnings
+from collections import Counter
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal, NamedTuple
@@ -15,12 +18,13 @@ from typing import Literal, NamedTuple
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from PIL import ExifTags, Image, ImageOps
+from PIL import ExifTags, Image, ImageOps, PngImagePlugin
 from pillow_heif import register_heif_opener
 from torch import Tensor
 
 from dagf.datasets.benchmark import Box
 from dagf.errors import UserError
+from dagf.files import Walk, walk
 
 MAX_PIXELS = 300_000_000  # the largest phone sensors give 200 million; larger files are refused
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
@@ -28,12 +32,17 @@ IMAGENET_STD = (0.229, 0.224, 0.225)
 
 # Photographs only: Pillow would start Ghostscript, a program of its own, for PostScript under any
 # name. AVIF before HEIF: both may begin alike, and only Pillow's AVIF passes on what it cannot
-# read.
-_FORMATS = ("JPEG", "PNG", "GIF", "BMP", "PPM", "TIFF", "WEBP", "AVIF", "HEIF")
+# read. JPEG opens MPO, too.
+_FORMATS = ("JPEG", "PNG", "GIF", "BMP", "PPM", "TIFF", "WEBP", "AVIF", "HEIF", "JPEG2000")
 # An embedded thumbnail is another picture than the photograph; images are decoded side by side.
 register_heif_opener(thumbnails=False, decode_threads=1)
 Image.MAX_IMAGE_PIXELS = MAX_PIXELS // 2  # Pillow refuses what has more than twice as many
+PngImagePlugin.MAX_TEXT_CHUNK, PngImagePlugin.MAX_TEXT_MEMORY = 2**26, 2**28  # edits, profiles
 warnings.filterwarnings("ignore", module=r"PIL\.")  # remarks on odd metadata
+ENDINGS = frozenset(  # of the files in a folder that are images: of all that can be decoded
+    ending for ending, of in Image.registered_extensions().items() if of in {*_FORMATS, "MPO"}
+)
+GREY_BITS = (10, 12, 14)  # that cameras and scanners keep in 16
 
 # JPEGs are decoded at 1/2, 1/4 or 1/8 where that leaves this many times the wanted pixels a side,
 # so that the final resize still averages (the `reducing_gap` of PIL's own thumbnails).
@@ -105,12 +114,57 @@ def _pixels(low: float, high: float, length: int) -> tuple[int, int]:
     return first, max(first + 1, round(min(high, length)))
 
 
+class Images(NamedTuple):
+    """The images in some folders, each once, in natural order; and what is not among them."""
+
+    files: list[Path]
+    left_out: list[str]  # how many, and why
+    unread: list[str]  # a line on each file or folder that cannot be read
+
+    def lines(self, damaged: Collection[str] = ()) -> list[str]:
+        """Return a line on each that cannot be read, and on what is left out if anything is."""
+        unread = [*self.unread, *damaged]
+        left = [*self.left_out, *[f"{len(unread)} that cannot be read"] * bool(unread)]
+        last = f"{len(self.files) - len(damaged)} images; left out: {', '.join(left)}"
+        return [*unread, *[last] * bool(left)]
+
+
+def find_images(places: Sequence[Path]) -> Images:
+    """Return the images among files, and in folders (`dagf.files.walk`) by their endings.
+
+    Raise `UserError` for a place without any.
+    """
+    files, kinds, unread, hidden, twice = dict[str, Path](), Counter[str](), list[str](), 0, 0
+    for place in places:
+        found = Walk([place]) if place.is_file() else walk(place)
+        images = [one for one in found.files if one == place or one.suffix.lower() in ENDINGS]
+        why = dict.fromkeys((one for one in found.links if not one.exists()), "it leads nowhere")
+        why = {path: word for path, word in why.items() if path.suffix.lower() in ENDINGS}
+        why |= found.unread
+        if not images:
+            reason = next(iter(why.values()), f"of {len(found.files)} files none")
+            raise UserError(f"there is no image in {place} ({reason})")
+        kinds.update(one.suffix.lower() for one in {*found.files}.difference(images))
+        unread += [f"cannot read {path} ({word})" for path, word in why.items()]
+        hidden += len(found.hidden)
+        before = len(files)
+        for file in images:
+            files.setdefault(os.path.realpath(file), file)
+        twice += len(images) - (len(files) - before) + sum(one.is_dir() for one in found.links)
+    known = ", ".join(sorted(ending or "no ending" for ending in kinds))
+    other = f"{kinds.total()} of other kinds ({known})"
+    counts = {f"{hidden} hidden": hidden, other: len(kinds), f"{twice} there twice": twice}
+    return Images([*files.values()], [text for text, count in counts.items() if count], unread)
+
+
 def load_image(path: Path, spec: ImageSpec | None = None, box: Box | None = None) -> Tensor:
     """Read a file as an upright RGB image, uint8 (3, H, W); in its original size without a `spec`.
 
-    EXIF rotation is applied (`box` is in upright pixels), transparency is laid on white, 16-bit
-    greyscale is scaled to 8 bits, and an animation gives its first frame. Large JPEGs are decoded
-    at a reduced size. Resizing is Lanczos with antialiasing. Threads may decode side by side.
+    EXIF rotation is applied (`box` is in upright pixels); HEIC and AVIF are turned as their own
+    boxes say and not by EXIF, which is for information there (ISO/IEC 23008-12). Transparency is
+    laid on white, and an animation gives its first frame. Greyscale of 16 bits is scaled to 8,
+    from the fewest of 10, 12, 14 and 16 that hold its brightest pixel. Large JPEGs are decoded at a
+    reduced size. Resizing is Lanczos with antialiasing. Threads may decode side by side.
 
     Raise `UserError` for a file that is missing, broken, no image or larger than `MAX_PIXELS`, and
     for a box outside the image.
@@ -194,7 +248,9 @@ def _render(image: Image.Image, size: tuple[int, int], plan: Geometry) -> NDArra
 
 def _to_rgb(image: Image.Image) -> Image.Image:
     if image.mode.startswith("I"):  # greyscale of 16 bits, which PIL's convert would clip
-        values = np.array(image, np.float32) / 257 + 0.5
+        values = np.array(image, np.float32)
+        bits = next((bits for bits in GREY_BITS if values.max() < 2**bits), 16)
+        values = values / ((2**bits - 1) / 255) + 0.5
         image = Image.fromarray(values.clip(0, 255).astype(np.uint8))
     if image.has_transparency_data:
         image = image.convert("RGBA")

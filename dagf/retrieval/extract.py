@@ -203,23 +203,30 @@ def extract_shards(
     folder: Path,
     precision: Precision = "float32",
     group: Group = SINGLE,
+    damaged: dict[Path, str] | None = None,
 ) -> tuple[ShardedDescriptors, int]:
     """Return the descriptors of `files`, and how many of them `folder` did not have.
 
     encode: images -> unit descriptors (B, D). about: what names it and its scales, as JSON can hold
     it. New contents are extracted in shards of their own, which a stopped job finds again though
     the list of files has changed since; rows that are known are then copied. Several processes need
-    the same files and one folder. Raises `UserError` for an image that cannot be read; finished
-    shards stay.
+    the same files and one folder.
+
+    damaged: takes the files that cannot be read, with what is wrong, and the rows are those of the
+    others; None: a `UserError` names them all, once the shards of the others stand.
     """
-    images, kind = hashes(files, group), content_hash([about, asdict(spec), precision])
+    contents, kind = hashes(files, group), content_hash([about, asdict(spec), precision])
+    read = zip(files, contents, strict=True)
+    faults = {file: str(known) for file, known in read if isinstance(known, UserError)}
+    files = [file for file in files if file not in faults]
+    images = [known for known in contents if isinstance(known, str)]
 
     def named(images: Sequence[str]) -> list[tuple[str, Sequence[str]]]:
         """Return the name and the images of each shard."""
         parts = [images[first : first + SHARD] for first in range(0, len(images), SHARD)]
         return [(SHARDS.replace("*", f"{kind}-{content_hash(one, 16)}"), one) for one in parts]
 
-    wanted, there = dict(named(images)), set[str]()
+    there = set[str]()
     rows: dict[str, tuple[str, int]] = {}  # of each image: its shard, and its number there
     for path in sorted(folder.glob(SHARDS.replace("*", f"{kind}-*"))):
         with suppress(UserError):  # a broken one is made anew
@@ -227,15 +234,27 @@ def extract_shards(
             rows |= {image: (path.name, number) for number, image in known}
             there.add(path.name)
     fresh = dict(named([image for image in dict.fromkeys(images) if image not in rows]))
-    rows |= {image: (name, number) for name in fresh for number, image in enumerate(fresh[name])}
     group.wait()  # until all have seen what is there
     file = dict(zip(images, files, strict=True))
-    mine = [*fresh][group.rank :: group.size]
-    for name in progress(mine, "extracting", len(mine), unit="shard"):
-        batches = image_batches([file[image] for image in fresh[name]], spec)
-        found = extract(encode, batches, len(fresh[name]))
-        _store(folder / name, fresh[name], found.astype(precision))
-    group.wait()
+    mine, bad = [*fresh.values()][group.rank :: group.size], dict[str, str]()
+    for part in progress(mine, "extracting", len(mine), unit="shard"):
+        wrong = dict[int, str]()
+        batches = image_batches([file[image] for image in part], spec, damaged=wrong)
+        found = extract(encode, batches, len(part))
+        bad |= {part[number]: why for number, why in wrong.items()}
+        good = [number for number in range(len(part)) if number not in wrong]
+        for name, kept in named([part[number] for number in good]):
+            _store(folder / name, kept, found[good].astype(precision))
+    bad = {image: why for some in group.gather(bad) for image, why in some.items()}
+    faults |= {one: bad[image] for one, image in zip(files, images, strict=True) if image in bad}
+    if damaged is not None:
+        damaged |= faults
+    elif faults:
+        raise UserError("\n".join(faults.values()))
+    images = [image for image in images if image not in bad]
+    left = ([image for image in part if image not in bad] for part in fresh.values())
+    fresh, wanted = dict(pair for part in left for pair in named(part)), dict(named(images))
+    rows |= {image: (name, number) for name in fresh for number, image in enumerate(fresh[name])}
     opened = lru_cache(maxsize=8)(_opened)  # of many shards
     copied = [name for name in wanted if name not in there | fresh.keys()]
     for name in progress(copied[group.rank :: group.size], "arranging", unit="shard"):
@@ -249,12 +268,19 @@ def extract_shards(
     return ShardedDescriptors(folder, [name for name, _ in named(images)]), made
 
 
-def hashes(files: Sequence[Path], group: Group = SINGLE) -> list[str]:
-    """Return the sha256 of each file; every process reads a share."""
-    mine = files[group.rank :: group.size]
+def hashes(files: Sequence[Path], group: Group = SINGLE) -> list[str | UserError]:
+    """Return the sha256 of each file, or why it cannot be read; every process reads a share."""
+    mine, known = files[group.rank :: group.size], Contents()
+
+    def sha256(file: Path) -> str | UserError:
+        try:
+            return known.sha256(file)
+        except UserError as error:
+            return error
+
     with ThreadPoolExecutor(READERS) as pool:
-        share = list(progress(pool.map(Contents().sha256, mine), "reading", len(mine)))
-    contents = [""] * len(files)
+        share = list(progress(pool.map(sha256, mine), "reading", len(mine)))
+    contents: list[str | UserError] = [""] * len(files)
     for rank, part in enumerate(group.gather(share)):
         contents[rank :: group.size] = part
     return contents

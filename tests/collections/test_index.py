@@ -5,7 +5,7 @@ import shutil
 from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
-from typing import Any
+from typing import Any, NoReturn
 
 import numpy as np
 import pytest
@@ -19,23 +19,24 @@ from dagf.collections.index import (
     OFF_THE_SHELF,
     Collection,
     build,
-    find_images,
     open_encoder,
     open_images,
     title_of,
 )
 from dagf.datasets.batches import image_batches
 from dagf.datasets.benchmark import TrainingSet
-from dagf.datasets.images import ImageSpec
+from dagf.datasets.images import ImageSpec, find_images
 from dagf.devices import bfloat16_pays
+from dagf.errors import UserError
 from dagf.files import read_json, write_json
 from dagf.model.backbone import BackboneSpec
 from dagf.model.network import RetrievalNet
 from dagf.model.variants import variant
+from dagf.retrieval import ann
 from dagf.retrieval import extract as extraction
 from dagf.retrieval.extract import SHARDS, extract, extract_shards, for_inference
 from dagf.study.runs import Run
-from tests.commands import fine, refused
+from tests.commands import dagf, fine, refused
 from tests.fixtures import Workshop, configured, mobilenet, photograph, torchrun
 
 
@@ -102,12 +103,12 @@ def test_an_approximate_search(home: Path, run: Run, photos: Path, index: Path) 
     (near,) = index.glob("near-*.faiss")
     built = near.stat().st_mtime_ns
     assert fine(*told, "--top", 3) == "".join(exact.splitlines(True)[:3])
-    build(find_images([home / "photos"]), open_encoder(run.id), index)
+    build(find_images([home / "photos"]).files, open_encoder(run.id), index)
     assert near.stat().st_mtime_ns == built
     near.write_bytes(b"no index")
     assert f"{near.name} is missing, or no whole FAISS index" in refused(*told)
     (photos / "jpg" / "other-1.jpg").unlink()
-    build(find_images([photos]), open_encoder(run.id), index)
+    build(find_images([photos]).files, open_encoder(run.id), index)
     assert not near.exists()  # it was of other rows
     assert "other-1.jpg" not in fine(*told, "--top", 99)
 
@@ -153,24 +154,53 @@ def test_half_precision_is_chosen_or_comes_with_size(
     half = Collection.load(out)
     assert half.descriptors.dtype == np.float16
     assert half.search(query, 1) == [(str(query), pytest.approx(1, abs=1e-2))]
-    files, encoder = find_images([home / "photos"]), open_encoder(run.id)
+    files, encoder = find_images([home / "photos"]).files, open_encoder(run.id)
     monkeypatch.setattr(module, "LARGE", 37)
     for precision, kept in ((None, np.float16), ("float32", np.float32)):
         made, _ = build(files, encoder, tmp_path / "large", precision)
         assert made.descriptors.dtype == kept
 
 
-def test_images_are_found_in_folders_and_among_files(photos: Path) -> None:
-    (photos / "deep" / "er").mkdir(parents=True)
-    photograph(1, 1).save(photos / "deep" / "er" / "A.PNG")
-    (photos / "deep" / "album.jpg").mkdir()  # a folder by the name of a photograph
-    (photos / "deep" / "notes.txt").touch()
-    found = find_images([photos / "deep", photos / "jpg" / "1-0.jpg"])
-    assert found == [photos / "deep" / "er" / "A.PNG", photos / "jpg" / "1-0.jpg"]
+def test_good_images_are_kept_and_all_others_named(
+    run: Run, photos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """And searched from another folder than where they were extracted."""
+    monkeypatch.chdir(tmp_path)
+    for name in ("2-0.jpg", "2-10.jpg"):
+        (photos / "jpg" / name).write_bytes(b"\xff\xd8\xff no photograph")
+    told = ("extract", "--run", run.id, "photos", "photos/jpg/5-0.jpg", "--output", "out")
+    for made in (36, 0):
+        result = dagf(*told)
+        assert result.exit_code == 1
+        assert f"36 images in out: {made} extracted in" in result.stdout
+        first, second, last = result.stderr.splitlines()
+        assert "cannot decode" in first and "2-0.jpg" in first and "2-10.jpg" in second
+        other = "1 of other kinds (.csv), 1 there twice, 2 that cannot be read"
+        assert last == f"36 images; left out: {other}"
+    assert "photos/jpg/5-0.jpg" in fine("search", "photos/jpg/5-0.jpg", "--index", "out")
+    (tmp_path / "elsewhere").mkdir()
+    monkeypatch.chdir(tmp_path / "elsewhere")
+    told = ("search", "../photos/jpg/5-0.jpg", "--index", "../out", "--html", "found.html")
+    assert f"  {photos / 'jpg' / '5-0.jpg'}" in fine(*told)
+    assert b"data:image/jpeg" in (tmp_path / "elsewhere" / "found.html").read_bytes()
+
+
+def test_an_approximate_search_where_nothing_can_be_written(
+    home: Path, index: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    query = home / "photos" / "jpg" / "5-0.jpg"
+
+    def denied(path: Path) -> NoReturn:
+        raise UserError(f"cannot write {path}: Read-only file system; nothing was changed there")
+
+    monkeypatch.setattr(ann, "atomic_path", denied)
+    told = ("search", query, "--index", index, "--top", 5)
+    assert fine(*told, "--approximate") == fine(*told)
+    assert not list(index.glob("near-*"))
 
 
 def test_images_are_opened_by_title_and_encoder(photos: Path, run: Run, weights: Path) -> None:
-    files = find_images([photos / "jpg" / "1-0.jpg", photos / "jpg" / "2-0.jpg"])
+    files = find_images([photos / "jpg" / "1-0.jpg", photos / "jpg" / "2-0.jpg"]).files
     trained, own = open_images("some", files, run.id), open_images("some", files, "", str(weights))
     assert trained.files == own.files == tuple(map(str, files))
     assert (trained.encoder.id, own.encoder.id) == (run.id, "")
@@ -187,7 +217,7 @@ def test_drawings_are_refused(home: Path, data: TrainingSet, photos: Path, tmp_p
     assert "leave --run out, or name a run of `dagf train dagf --benchmark PHOTOS`" in said
     assert not out.exists()
     drawings = Path(shutil.copytree(photos, home / "data" / drawn.id))
-    assert build(find_images([drawings]), open_encoder(run.id), out)[1] == 37
+    assert build(find_images([drawings]).files, open_encoder(run.id), out)[1] == 37
     assert "learned from drawings" in refused("extract", "--run", run.id, drawings, photos)
     assert Collection.load(out).search(drawings / "jpg" / "5-0.jpg", 1)
     said = refused("search", photos / "jpg" / "5-0.jpg", "--index", out)
@@ -253,12 +283,11 @@ def test_extract_with_something_wrong(home: Path, run: Run, weights: Path, tmp_p
     out, photos = ("--output", tmp_path / "out.index"), home / "photos"
     (tmp_path / "empty").mkdir()
     (tmp_path / "mixed").mkdir()
-    photograph(1, 1).save(tmp_path / "mixed" / "a.png")
     (tmp_path / "mixed" / "b.jpg").write_bytes(b"\xff\xd8\xff no photograph")
     mistakes: dict[str, tuple[object, ...]] = {
         "expected one finished run": ("--run", "ffffffff", photos),
         "there is no image in": ("--run", run.id, tmp_path / "nowhere"),
-        "empty (.avif": ("--run", run.id, tmp_path / "empty"),
+        "empty (of 0 files none)": ("--run", run.id, tmp_path / "empty"),
         "b.jpg": ("--run", run.id, tmp_path / "mixed"),
         "leave out --weights, or --run": ("--run", run.id, "--weights", weights, photos),
         "none.pth is no file": ("--weights", tmp_path / "none.pth", photos),
@@ -344,19 +373,19 @@ def test_a_stopped_job_goes_on_though_images_were_added(folder: Path, tmp_path: 
 def test_a_collection_is_brought_up_to_date(run: Run, photos: Path, index: Path) -> None:
     """The copies have the contents that the collection knows; then two of them are taken away."""
     before = shards(index)
-    assert build(find_images([photos]), open_encoder(run.id), index)[1] == 0
+    assert build(find_images([photos]).files, open_encoder(run.id), index)[1] == 0
     assert shards(index) == before
-    assert Collection.load(index).files == tuple(map(str, find_images([photos])))
+    assert Collection.load(index).files == tuple(map(str, find_images([photos]).files))
     for name in ("other-0.jpg", "other-1.jpg"):
         (photos / "jpg" / name).unlink()
     (index / ".shard-0123.npy.abc.npy").write_bytes(b"half")  # as a killed job leaves it
-    assert build(find_images([photos]), open_encoder(run.id), index)[1] == 0
+    assert build(find_images([photos]).files, open_encoder(run.id), index)[1] == 0
     after = shards(index)
     assert len(before.items() & after.items()) == 4 and len(after) == 5
     assert {path.name for path in index.iterdir()} == {"index.json", ".lock", *after}
     assert len(Collection.load(index).files) == 35
     (index / "index.json").unlink()  # as a job leaves it that was stopped before its first index
-    assert build(find_images([photos]), open_encoder(run.id), index)[1] == 0
+    assert build(find_images([photos]).files, open_encoder(run.id), index)[1] == 0
 
 
 JOB = """

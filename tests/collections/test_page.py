@@ -12,10 +12,11 @@ import pytest
 from PIL import Image
 
 from dagf.collections import page as module
-from dagf.collections.index import Collection, build, find_images, open_encoder
+from dagf.collections.index import Collection, build, open_encoder
 from dagf.collections.page import TOP, WHOLE, in_per_cent, in_pixels, middle, render, start
 from dagf.console import HEADLESS
 from dagf.datasets.benchmark import Box
+from dagf.datasets.images import find_images
 from dagf.show.pictures import SIDE
 from tests.commands import fine, refused
 from tests.fixtures import fails, mobilenet, photograph
@@ -34,7 +35,7 @@ def collection(tmp_path_factory: pytest.TempPathFactory) -> Collection:
         file.parent.mkdir(parents=True, exist_ok=True)
         photograph(number // 2, number % 2, 200).resize((200, 100)).save(file)
     encoder = open_encoder(weights=str(mobilenet(root / "mobilenet.pth", 5)))
-    return build(find_images([root / "photos"]), encoder, root / "index")[0]
+    return build(find_images([root / "photos"]).files, encoder, root / "index")[0]
 
 
 def expected(

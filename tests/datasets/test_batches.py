@@ -45,17 +45,22 @@ def test_every_file_comes_once_in_its_size(files: list[Path], batch: int, croppe
         assert torch.equal(seen[row], load_image(path, SPEC, boxes[row]))
 
 
-def test_no_thread_outlives_its_batches_and_a_corrupt_file_is_named(files: list[Path]) -> None:
+def test_no_thread_outlives_its_batches_and_all_corrupt_files_are_named(files: list[Path]) -> None:
     before = threading.active_count()
     stream: Iterator[object] = image_batches(files, SPEC, batch=1)
     next(stream)
     assert threading.active_count() > before
     stream.close()
     assert threading.active_count() == before
-    files[17].write_bytes(files[17].read_bytes()[:60])
-    with pytest.raises(UserError, match=r"cannot decode .*17\.png"):
+    for number in (3, 17):
+        files[number].write_bytes(files[number].read_bytes()[:60])
+    with pytest.raises(UserError, match=r"cannot decode .*03\.png.*\ncannot decode .*17\.png"):
         list(image_batches(files, SPEC, batch=2))
     assert threading.active_count() == before
+    damaged = dict[int, str]()
+    seen = [row for rows, _ in image_batches(files, SPEC, damaged=damaged) for row in rows.tolist()]
+    assert sorted([*seen, *damaged]) == list(range(23)) and [*damaged] == [3, 17]
+    assert "17.png" in damaged[17]
 
 
 @pytest.mark.parametrize("shapes", [1, 30])

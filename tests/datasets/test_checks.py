@@ -137,3 +137,12 @@ def test_a_changed_drawing(project: Path, profile: Callable[..., str], tmp_path:
     assert open_study(profile()).toytown == root
     file.unlink()
     fails(match, check, str(root), tmp_path)
+
+
+def test_what_a_ground_truth_does_not_name_is_told(tmp_path: Path) -> None:
+    folder = write_photographs(tmp_path / "photos")
+    (folder / "more").symlink_to(write_photographs(tmp_path / "others", first=50))
+    left = "37 that the ground truth does not name, 2 of other kinds (.csv)"
+    assert check(str(folder), tmp_path)[-1] == f"37 images; left out: {left}"
+    (folder / "gone.jpg").symlink_to("nowhere")
+    fails(r"^cannot read .*gone\.jpg \(it leads nowhere\)$", check, str(folder), tmp_path)

@@ -72,3 +72,26 @@ def test_what_cannot_be_read_is_named(tmp_path: Path) -> None:
     assert Contents().folder_hash(tmp_path / "nothing") == ""
     with pytest.raises(UserError, match=r"cannot read .*a\.jpg \(No such file"):
         Contents().sha256(tmp_path / "a.jpg")
+
+
+def test_what_lies_behind_a_link_counts(folder: Path, tmp_path: Path) -> None:
+    plain = Contents().folder_hash(folder)
+    for name in ("one", "two"):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "a.jpg").write_text("the same")
+    (folder / "link").symlink_to(tmp_path / "one")
+    (folder / "again").symlink_to(folder / "jpg")
+    seen = [plain, Contents().folder_hash(folder)]
+    (tmp_path / "one" / "a.jpg").write_text("changed")
+    seen.append(Contents().folder_hash(folder))
+    (folder / "again").unlink()
+    (folder / "again").symlink_to(tmp_path / "one")  # where labels may name a file
+    seen.append(Contents().folder_hash(folder))
+    assert len({*seen}) == 4
+
+
+def test_a_folder_that_cannot_be_read_is_named(bound: Path) -> None:
+    (bound / "photos" / "inner").mkdir(parents=True)
+    (bound / "photos" / "inner").chmod(0)
+    with pytest.raises(UserError, match=r"cannot read .*inner \(Permission denied\): make it"):
+        Contents().folder_hash(bound / "photos")

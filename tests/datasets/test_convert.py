@@ -52,7 +52,24 @@ def test_sub_folders_are_instances(photos: Path) -> None:
     }  # fmt: skip
     assert [len(query.labels["ok"]) for query in load_folder(photos).queries] == [2, 1]
     roles = ["database: 4 images", "distractor: 1 images", "query: 2 images"]
-    assert said == [f"{photos / 'labels.csv'}: 7 images of 3 instances", *roles]
+    last = "7 images; left out: 1 of other kinds (.txt)"
+    assert said == [f"{photos / 'labels.csv'}: 7 images of 3 instances", *roles, last]
+
+
+def test_a_linked_folder_is_an_instance_and_numbers_are_in_their_order(
+    photos: Path, tmp_path: Path
+) -> None:
+    (photos / "castle" / "10.jpg").touch()
+    (photos / "castle" / "1.jpg").rename(photos / "castle" / "09.jpg")
+    (tmp_path / "far").mkdir()
+    for name in ("10.jpg", "9.jpg"):
+        (tmp_path / "far" / name).touch()
+    (photos / "mill").symlink_to(tmp_path / "far")
+    convert(photos)
+    queries = [query.file for query in load_folder(photos).queries]
+    assert queries == ["castle/2.JPG", "mill/9.jpg", "tower/a.jpg"]
+    (photos / "gone.jpg").symlink_to("nowhere")
+    fails("cannot read .*gone.jpg .it leads nowhere", convert, photos, force=True)
 
 
 @pytest.mark.parametrize("mark", [",", ";", "\t"])
@@ -81,7 +98,13 @@ def test_pairs(photos: Path, tmp_path: Path) -> None:
     assert [query.labels["ok"].tolist() for query in made.queries] == [[1], [0], []]
     assert [query.labels["junk"].tolist() for query in made.queries] == [[0, 2], [1], []]
     counts = "3 queries, 5 database images"
-    assert said == [f"{photos / 'ground_truth.json'}: {counts}", "2 positives, 3 junk"]
+    last = "7 images; left out: 1 of other kinds (.txt)"
+    assert said == [f"{photos / 'ground_truth.json'}: {counts}", "2 positives, 3 junk", last]
+    table(listing, "query,positives,junk", "CASTLE\\1.jpg,castle\\2.jpg;castle/1.jpg,castle/3.PNG")
+    convert(photos, listing, force=True)  # as other systems spell them
+    made = load_folder(photos)
+    assert (made.queries[0].file, made.database[0]) == ("castle/1.jpg", "castle/1.jpg")
+    assert [rows.tolist() for rows in made.queries[0].labels.values()] == [[1], [0, 2]]
 
 
 PAIR, LABELS = "query,positives", "file,instance"
@@ -109,7 +132,7 @@ def test_what_cannot_be_leaves_nothing(
 
 
 def test_nothing_is_replaced_unless_asked(photos: Path, tmp_path: Path) -> None:
-    fails("holds no image", convert, tmp_path / "nowhere")
+    fails("there is no image in", convert, tmp_path / "nowhere")
     table(photos / "labels.csv", "mine")
     fails(r"labels\.csv exists already: give --force to replace it", convert, photos)
     pairs = table(tmp_path / "x.csv", PAIR, "castle/1.jpg,castle/2.JPG")

@@ -243,8 +243,17 @@ MAKERS: dict[str, Callable[[Path, dict[str, bytes]], Path]] = {
 }
 
 
+@pytest.fixture
+def umask_of_a_group() -> Iterator[None]:
+    before = os.umask(0o027)
+    yield
+    os.umask(before)
+
+
 @pytest.mark.parametrize("name", MAKERS)
-def test_the_members_that_are_wanted_come_out(tmp_path: Path, name: str) -> None:
+def test_the_members_that_are_wanted_come_out(
+    tmp_path: Path, name: str, umask_of_a_group: None
+) -> None:
     files = {"top/a.jpg": b"a", "./top/b/c.jpg": b"c", "top/x": b""}
     archive = MAKERS[name](tmp_path / name, files)
     for members, expected in (
@@ -256,6 +265,7 @@ def test_the_members_that_are_wanted_come_out(tmp_path: Path, name: str) -> None
         out = tmp_path / str(len(expected)) / expected[-1]
         for _ in range(2):  # a second time, as after a kill
             unpack(archive, out, members)
+        assert {path.stat().st_mode & 0o777 for path in out.rglob("*.jpg")} == {0o640}
         found = {str(path.relative_to(out)) for path in out.rglob("*") if path.is_file()}
         assert sorted(found) == expected
         assert next(out.rglob("c.jpg")).read_bytes() == b"c"

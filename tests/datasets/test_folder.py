@@ -46,6 +46,26 @@ def test_spreadsheets_habits_are_accepted(tmp_path: Path) -> None:
     assert read_labels(folder)["file"].tolist() == ["q.jpg", "d.jpg"]
 
 
+def test_names_of_other_systems_are_found(tmp_path: Path) -> None:
+    """Backslashes, another Unicode form, other capitals: in labels, and in a ground truth."""
+    stored = ["jpg/Ze\u0301ro 1.JPG", "jpg/b.jpg", "jpg/c.jpg", "jpg/C.jpg"]
+    make(tmp_path / "a", [f"{name},one,database" for name in stored])
+    lines = ["JPG\\Z\u00e9ro 1.jpg,one,query", "jpg\\b.jpg,one,database", "jpg/C.jpg,,distractor"]
+    make(tmp_path / "a", lines, files=False)
+    made = load_folder(tmp_path / "a")
+    assert [made.queries[0].file, *made.database] == stored[:2]
+    assert made.distractors == (tmp_path / "a" / stored[3],)
+    make(tmp_path / "a", [*lines, "jpg/B.jpg,one,database"], files=False)
+    fails(r"lists jpg/b\.jpg twice", read_labels, tmp_path / "a")
+    make(tmp_path / "a", [*lines, "JPG/C.JPG,one,database"], files=False)  # which of the two?
+    fails(r"names 1 images that are not in .*, as JPG/C\.JPG", read_labels, tmp_path / "a")
+    (tmp_path / "a" / "labels.csv").unlink()
+    truth = {"imlist": ["jpg\\B.jpg"], "qimlist": ["jpg/Z\u00e9ro 1.jpg"], "gnd": [{"ok": [0]}]}
+    (tmp_path / "a" / "ground_truth.json").write_text(json.dumps(truth))
+    made = load_folder(tmp_path / "a")
+    assert [made.queries[0].file, *made.database] == stored[:2]
+
+
 WRONG: list[tuple[list[str] | bytes, str]] = [
     ([], "lists no image"),
     ([*GOOD, "a.jpg,one,databse"], r"role in .*, line 10: 'databse': did you mean 'database'"),

@@ -1,6 +1,7 @@
 """Decoding: every kind of file and pixel, what is broken, crops and sizes."""
 
 import io
+import struct
 import warnings
 from collections.abc import Callable
 from pathlib import Path
@@ -10,11 +11,11 @@ import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
-from PIL import Image
+from PIL import Image, PngImagePlugin
 
 from dagf.datasets import images
 from dagf.datasets.benchmark import Box
-from dagf.datasets.images import ImageSpec, geometry, load_image, to_input
+from dagf.datasets.images import ImageSpec, find_images, geometry, load_image, to_input
 from dagf.errors import UserError
 from tests.fixtures import fails
 from tests.pictures import BLUE, GREEN, RED, WHITE, close, quarters, save, smooth
@@ -51,6 +52,53 @@ def test_exif_rotation_is_applied(tmp_path: Path, orientation: int, suffix: str)
     assert np.allclose(corners(load_image(path, box=(40, 0, 80, 32))), [GREEN] * 4, atol=12)
 
 
+@pytest.mark.parametrize("suffix", [".heic", ".avif"])
+def test_exif_does_not_turn_what_has_a_box_for_it(tmp_path: Path, suffix: str) -> None:
+    """ISO/IEC 23008-12: a decoder applies irot and imir, and EXIF is for information."""
+    exif = Image.Exif()
+    exif[0x0128] = 6  # of the form that an orientation has; that would be written as a box
+    path = save(quarters(80, 64), tmp_path / f"a{suffix}", exif=exif.tobytes(), quality=95)
+    data, order = path.read_bytes(), "<" if exif.tobytes()[6:8] == b"II" else ">"
+    other, turned = (struct.pack(f"{order}HHIH", tag, 3, 1, 6) for tag in (0x0128, 0x0112))
+    assert data.count(other) == 1
+    path.write_bytes(data.replace(other, turned))
+    assert np.allclose(corners(load_image(path)), [RED, GREEN, BLUE, WHITE], atol=20)
+
+
+@pytest.mark.parametrize("kind", ["text", "profile"])
+def test_large_texts_and_profiles_of_a_png_are_no_damage(tmp_path: Path, kind: str) -> None:
+    about = PngImagePlugin.PngInfo()
+    about.add_text("edits", "x" * 2**22, zip=True)
+    more = {"pnginfo": about} if kind == "text" else {"icc_profile": bytes(2**22)}
+    assert close(load_image(save(quarters(), tmp_path / "a.png", **more)), quarters())
+
+
+def test_images_are_found_by_what_is_decoded(tmp_path: Path) -> None:
+    """Each once, by its ending; what is left out is told."""
+    home = tmp_path / "photos"
+    (home / "album.jpg").mkdir(parents=True)  # a folder by the name of a photograph
+    names = ["a.jfif", "b.JPE", "c.hif", "d.mpo", "e.jp2", "f.apng", "g.pgm", "album.jpg/h.tif"]
+    kinds = ["JPEG", "JPEG", "HEIF", "MPO", "JPEG2000", "PNG", "PPM", "TIFF"]
+    for name, kind in zip(names, kinds, strict=True):
+        quarters().convert("L" if kind == "PPM" else "RGB").save(home / name, kind)
+        assert load_image(home / name).shape == (3, 24, 40)
+    for name in ("notes.txt", "clip.mov", "README", "._a.jpg"):
+        (home / name).touch()
+    (home / "gone.png").symlink_to("nothing")
+    (home / "same.jpg").symlink_to("a.jfif")
+    found = find_images([home / "album.jpg", home, home / "a.jfif"])
+    assert found.files == [home / name for name in (names[-1], *names[:-1])]
+    gone = f"cannot read {home / 'gone.png'} (it leads nowhere)"
+    left = "1 hidden, 3 of other kinds (.mov, .txt, no ending), 3 there twice"
+    last = f"6 images; left out: {left}, 3 that cannot be read"
+    assert found.lines(["x", "y"]) == [gone, "x", "y", last]
+    assert find_images([home / "a.jfif"]).lines() == []
+    assert find_images([home / "notes.txt"]).files == [home / "notes.txt"]  # named: it is tried
+    (tmp_path / "empty").mkdir()
+    fails(r"there is no image in .*empty \(of 0 files none\)", find_images, [tmp_path / "empty"])
+    fails(r"no image in .*none \(No such file", find_images, [tmp_path / "none"])
+
+
 def clear_palette() -> Image.Image:
     image = quarters(8, 8).quantize(4)
     image.info["transparency"] = bytes(4)
@@ -79,14 +127,22 @@ def test_every_kind_of_pixel_becomes_rgb(tmp_path: Path, kind: str) -> None:
     assert np.allclose(found[:, 0, 0].tolist(), expected, atol=3)
 
 
-@pytest.mark.parametrize(("value", "expected"), [(0, 0), (256, 1), (32768, 128), (65535, 255)])
-def test_sixteen_bits_are_scaled_not_clipped(tmp_path: Path, value: int, expected: int) -> None:
+GREYS = [(0, 0, 65535), (256, 1, 65535), (32768, 128, 65535), (65535, 255, 65535)]
+GREYS += [(2048, 128, 4095), (4095, 255, 4095), (512, 128, 1023), (8192, 128, 16383)]
+
+
+@pytest.mark.parametrize(("value", "expected", "most"), GREYS)
+def test_sixteen_bits_are_scaled_not_clipped(
+    tmp_path: Path, value: int, expected: int, most: int
+) -> None:
+    """By the bits that the brightest pixel needs: cameras keep 12 of them in 16."""
     array = np.full((2, 2), value, np.uint16)
+    array[1, 1] = most
     paths = [save(Image.fromarray(array), tmp_path / name) for name in ("a.png", "a.tiff")]
     paths.append(tmp_path / "a.pgm")
     paths[-1].write_bytes(b"P5 2 2 65535\n" + array.astype(">u2").tobytes())
     for path in paths:
-        assert load_image(path).flatten().tolist() == [expected] * 12
+        assert load_image(path).flatten().tolist() == [expected, expected, expected, 255] * 3
 
 
 def encoded(image: Image.Image, kind: str) -> bytes:

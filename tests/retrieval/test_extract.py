@@ -18,6 +18,7 @@ from dagf.datasets.batches import image_batches
 from dagf.datasets.benchmark import Benchmark
 from dagf.datasets.images import ImageSpec
 from dagf.distributed import Group
+from dagf.errors import UserError
 from dagf.model.backbone import BackboneSpec
 from dagf.model.network import RetrievalNet
 from dagf.model.variants import variant
@@ -188,20 +189,26 @@ def test_shards_hold_what_one_array_would(
     assert len(made(twice, tmp_path / "twice", counted)[:]) == 47 and counted.seen == 23
 
 
-def test_a_job_that_an_image_stops_goes_on(files: list[Path], whole: Array, tmp_path: Path) -> None:
-    good = files[12].read_bytes()
-    files[12].write_bytes(good[:60])
-    fails(r"cannot decode .*12\.png", made, files, tmp_path / "out")
-    before = shards(tmp_path / "out")
-    assert len(before) == 2 == len(list((tmp_path / "out").iterdir()))  # no half shard
-    files[12].unlink()
-    fails(r"cannot read .*12\.png", made, files, tmp_path / "out")
-    files[12].write_bytes(good)
-    counted = Counted(Colours())
+def test_images_that_cannot_be_read_are_named_and_the_others_kept(
+    files: list[Path], whole: Array, tmp_path: Path
+) -> None:
+    """One fills a shard alone, one is in the middle of one, and one is gone."""
+    good, out = {number: files[number].read_bytes() for number in (1, 12, 20)}, tmp_path / "out"
+    for number in (1, 12):
+        files[number].write_bytes(good[number][: 60 - number])
+    files[20].unlink()
+    with pytest.raises(UserError, match=r"^cannot read .*20.*\n.* decode .*01.*\n.* decode .*12"):
+        made(files, out)
+    damaged, counted = dict[Path, str](), Counted(Colours())
+    rows = made(files, out, counted, damaged=damaged)
+    assert counted.seen == 0 and {*damaged} == {files[number] for number in good}
+    np.testing.assert_array_equal(rows[:], np.delete(whole, [*good], 0))
+    assert made(files[12:13], tmp_path / "none", damaged=damaged)[:].shape == (0, 0)
+    for number, content in good.items():
+        files[number].write_bytes(content)
     for _ in range(2):
-        np.testing.assert_array_equal(made(files, tmp_path / "out", counted)[:], whole)
-        assert counted.seen == 13
-    assert before.items() <= shards(tmp_path / "out").items()
+        np.testing.assert_array_equal(made(files, out, counted)[:], whole)
+        assert counted.seen == 3
 
 
 def test_what_is_extracted_otherwise_shares_no_shard(files: list[Path], tmp_path: Path) -> None:
