@@ -2,7 +2,7 @@
 
 What a user needs comes with `import dagf`, each name loaded when it is first used:
 
->>> model = dagf.load("resnet50")
+>>> model = dagf.load()
 >>> database = dagf.embed(model, ["castle.jpg", "church.jpg"])
 >>> scores, rows = dagf.search(database, dagf.embed(model, ["query.jpg"]), k=2)
 """

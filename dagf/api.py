@@ -11,7 +11,7 @@ from dagf.datasets.batches import image_batches
 from dagf.datasets.images import ImageSpec, load_image, to_input
 from dagf.devices import on_device
 from dagf.files import existing_file
-from dagf.model.backbone import BackboneSpec
+from dagf.model.backbone import PACKAGED, BackboneSpec
 from dagf.model.network import RetrievalNet
 from dagf.model.variants import variant
 from dagf.retrieval.extract import extract, for_inference
@@ -31,16 +31,19 @@ class Model:
         return to_input(load_image(Path(file), self.image))[None]
 
 
-def load(name: str, weights: str | Path = "imagenet", head: str = "gem", size: int = 1024) -> Model:
+def load(
+    name: str = PACKAGED, weights: str | Path = "imagenet", head: str = "gem", size: int = 1024
+) -> Model:
     """Return a trained run by the first digits of its ID, or a pretrained backbone by its name.
 
-    A run has its own weights, head and size. A backbone is one of torchvision's, with torchvision's
-    ImageNet weights (downloaded once) or those in a file (.pth or .safetensors), under a `head` of
-    `VARIANTS`, for images of up to `size` pixels a side.
+    A run has its own weights, head and size. A backbone is one of torchvision's ("resnet50") or
+    timm's ("timm:resnet50"), with ImageNet weights (downloaded once; those of the default come with
+    the packages) or those in a file (.pth or .safetensors), under a `head` of `VARIANTS`, for
+    images of up to `size` pixels a side.
 
     Raise `UserError` for an unknown name, and for weights that are missing or do not fit.
 
-    >>> model = load("resnet50")
+    >>> model = load()
     >>> seen = model.network.inspect(model.read("castle.jpg"))
     >>> seen.attention, seen.kept, seen.descriptor
     """

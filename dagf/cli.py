@@ -25,7 +25,7 @@ EXAMPLES = """\
 dagf report                                      the whole study on the embedded benchmark
 dagf report --check                              which reports are stale
 dagf report --only 03_attention_maps --force     one of them anew
-dagf report --benchmark PHOTOS --weights FILE    the study on your photographs
+dagf report --benchmark PHOTOS                   the study on your photographs
 dagf backbones                                   train what its profiles start from (hours)
 dagf backbones --trials                          how that was chosen on validation
 dagf train dagf                                  train one variant
@@ -35,6 +35,7 @@ dagf evaluate gem --benchmark rparis6k --distractors r1m --off-the-shelf
 dagf evaluate --golden                           whether the evaluator is right
 dagf extract ~/photos                            descriptors of your images
 dagf extract ~/photos --run 0c07 --output photos.index
+dagf extract ~/photos --backbone resnet50 --weights resnet50.pth
 dagf search ~/photos/castle.jpg --top 5          the most similar of them
 dagf search ~/photos/castle.jpg --crop 300 200 900 1100 --html found.html
 dagf export --run 0c07 model.onnx                a trained network for onnxruntime
@@ -270,9 +271,8 @@ def evaluate(
 @main.command()
 @argument("images", nargs=-1, required=True, type=PATH)
 @option("--run", default="", help="A run trained on photographs (its ID's first digits).")
-@option(
-    "--weights", default="", metavar="FILE", help="Without a run: of MobileNetV2. [torchvision's]"
-)
+@option("--backbone", default="", metavar="NAME", help="Without a run. [EfficientNet-Lite0]")
+@option("--weights", default="", metavar="FILE", help="Of the backbone. [ImageNet's]")
 @option("--output", default="photos.index", show_default=True, type=PATH, help="A folder.")
 @option(
     "--precision",
@@ -280,23 +280,30 @@ def evaluate(
     help="Of the descriptors on disk. [float32; from 100,000 images on float16]",
 )
 def extract(
-    images: tuple[Path, ...], run: str, weights: str, output: Path, precision: Precision | None
+    images: tuple[Path, ...],
+    run: str,
+    backbone: str,
+    weights: str,
+    output: Path,
+    precision: Precision | None,
 ) -> None:
     """Descriptors of IMAGES (files and folders), kept in a folder for `dagf search`.
 
     Without a run nothing is trained: they are max windows, MAX-Mask and mean on a network with
-    ImageNet weights, which are downloaded once unless a file is named. Stopped and started again,
-    it goes on where it was; later it extracts only from images that are new or were changed.
-    Images that cannot be read are left out, and named; the status is then 1.
-    Several processes: docs/distributed.md.
+    ImageNet weights, by default EfficientNet-Lite0's, which come with the packages. A --backbone is
+    one of torchvision's (resnet50) or timm's (timm:resnet50), downloaded once unless --weights
+    names a file. Stopped and started again, it goes on where it was; later it extracts only from
+    images that are new or were changed. Images that cannot be read are left out, and named; the
+    status is then 1. Several processes: docs/distributed.md.
     """
     from dagf.collections.index import build, open_encoder
     from dagf.datasets.images import find_images
 
-    if run and weights:
-        raise UserError("a run has weights of its own: leave out --weights, or --run")
+    if run and (weights or backbone):
+        raise UserError("a run has a backbone and weights of its own: leave them out, or --run")
     found = find_images(images)  # before the weights, which may have to be downloaded
-    encoder, began, damaged = open_encoder(run, weights), time.perf_counter(), dict[Path, str]()
+    encoder = open_encoder(run, weights, backbone)
+    began, damaged = time.perf_counter(), dict[Path, str]()
     collection, made = build(found.files, encoder, output, precision, damaged)
     seconds = time.perf_counter() - began
     rate = f"{seconds:.1f} s, {made / seconds:.1f} images/s"

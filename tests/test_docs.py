@@ -6,7 +6,6 @@ from typing import Any
 
 import pytest
 import torch
-import torchvision
 
 from dagf.files import read_json
 from dagf.model.variants import variant
@@ -29,17 +28,16 @@ def test_what_a_page_links_to_and_names_is_there(page: Path) -> None:
 
 
 def test_the_examples_in_python_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Two photographs by a backbone off the shelf (here without a download), and one by a run."""
+    """Two photographs by the backbone that comes with the packages, and one by a run."""
     first, second = re.findall(r"```python\n(.*?)```", (ROOT / "README.md").read_text(), re.DOTALL)
     (tmp_path / "notebooks").mkdir()
     monkeypatch.setenv(HOME, str(tmp_path))
     monkeypatch.chdir(tmp_path)
     for number, name in enumerate(("castle", "church", "query")):
         photograph(number % 2, number, 64).save(f"{name}.jpg")
-    torch.save(torchvision.models.resnet50(weights=None).state_dict(), "resnet50.pth")
     names: dict[str, Any] = {}
-    exec(first.replace('"resnet50"', '"resnet50", "resnet50.pth"'), names)
-    assert names["database"].shape == (2, 2048)
+    exec(first, names)
+    assert names["database"].shape == (2, 1280)
     assert names["rows"].shape == (1, 2)
     run = run_of(tmp_path, variant("dagf"))
     exec(second.replace('"0c07"', repr(run.id[:4])), names)

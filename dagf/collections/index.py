@@ -21,6 +21,7 @@ from dagf.devices import bfloat16_pays, device, on_device
 from dagf.distributed import process_group
 from dagf.errors import UserError
 from dagf.files import content_hash, existing_file, file_sha256, read_json, write_json
+from dagf.model.backbone import BackboneSpec
 from dagf.model.network import RetrievalNet
 from dagf.model.variants import variant
 from dagf.retrieval.ann import Index, build_index
@@ -41,9 +42,9 @@ from dagf.study.runs import Head, Run, RunStore, Untrained
 
 INDEX = "index.json"
 NEAR = "near-*.faiss"
-# The best off the shelf on our photographs of those whose matches add up over cells, and so can be
-# explained; R-MAC, where they do not, was better on one set of two:
-# reports/photographs/*.shelf-ablation.json.
+# With MobileNetV2 the best off the shelf on our photographs of those whose matches add up over
+# cells, and so can be explained; R-MAC, where they do not, was better on one set of two:
+# reports/photographs/*.shelf-ablation.json. It was not chosen anew for EfficientNet-Lite0.
 OFF_THE_SHELF = "scale-mask-spoc"
 SOME = 20_000  # images to learn a whitening from: many times the dimensions
 DIMENSIONS = 128
@@ -56,11 +57,11 @@ LARGE = 100_000  # images from which on half the disk counts for more than the f
 Ranking = list[tuple[str, float]]  # files with their cosines, best first
 
 
-def open_encoder(run: str = "", weights: str = "") -> Head:
+def open_encoder(run: str = "", weights: str = "", backbone: str = "") -> Head:
     """Return what makes descriptors: a trained run, by the first digits of its id.
 
-    '': the variant `OFF_THE_SHELF` on the backbone of the profile `photographs`, with the weights
-    of a file or ('') torchvision's.
+    '': the variant `OFF_THE_SHELF` on a backbone, by its name or ('') that of the profile
+    `photographs`, with the weights of a file or ('') its ImageNet weights.
 
     Raises `UserError` for an unknown run, and for weights that are missing.
     """
@@ -68,10 +69,10 @@ def open_encoder(run: str = "", weights: str = "") -> Head:
     if run:
         return store.get(run)
     profile, file = load_profile("photographs"), Path(existing_file(weights)) if weights else None
-    backbone = profile.backbone
+    spec = BackboneSpec(backbone, weights="imagenet") if backbone else profile.backbone
     if file:
-        backbone = replace(backbone, weights=f"sha256:{file_sha256(file)[:12]}")
-    config = RunConfig(variant(OFF_THE_SHELF), backbone, profile.image, TrainSpec(), "", 0)
+        spec = replace(spec, weights=f"sha256:{file_sha256(file)[:12]}")
+    config = RunConfig(variant(OFF_THE_SHELF), spec, profile.image, TrainSpec(), "", 0)
     return Untrained(config, store, file)
 
 
@@ -79,7 +80,7 @@ def title_of(encoder: Head) -> str:
     """Return what makes the descriptors of a collection, for people."""
     if isinstance(encoder, Run):
         return f"the trained run {encoder.id}"
-    weights = encoder.weights.name if encoder.weights else "torchvision's ImageNet weights"
+    weights = encoder.weights.name if encoder.weights else "its ImageNet weights"
     backbone = encoder.config.backbone.name
     return f"{encoder.variant.title}, nothing trained, on {backbone} with {weights}"
 
@@ -185,7 +186,9 @@ class Collection:
                 )
         folder, shards, encoder = self.descriptors.folder, self.descriptors.names, self.encoder
         weights = encoder.weights if isinstance(encoder, Untrained) else None
-        made_by = {"run": encoder.id, "weights": str(weights or ""), "content": content_of(encoder)}
+        name = "" if encoder.id else encoder.config.backbone.name
+        made_by = {"run": encoder.id, "weights": str(weights or ""), "backbone": name}
+        made_by |= {"content": content_of(encoder)}
         write_json(folder / INDEX, {"files": self.files, "shards": shards, **made_by})
         for path in [*folder.glob(f"*{SHARDS}*"), *folder.glob(NEAR)]:  # half-written ones, too
             if path.name not in {*shards, self._near.name}:
@@ -203,15 +206,15 @@ class Collection:
             )
         try:
             about = read_json(folder / INDEX)
-            files, run, weights, content, shards = (
-                about[key] for key in ("files", "run", "weights", "content", "shards")
+            files, run, weights, backbone, content, shards = (
+                about[key] for key in ("files", "run", "weights", "backbone", "content", "shards")
             )
             descriptors = ShardedDescriptors(folder, shards)
         except (UserError, KeyError, TypeError) as error:
             raise UserError(
                 f"{folder} is no collection of `dagf extract`, or is broken; make it again: {error}"
             ) from error
-        encoder = open_encoder(run, weights)
+        encoder = open_encoder(run, weights, backbone)
         if content_of(encoder) != content:
             raise UserError(
                 f"{title_of(encoder)}: its weights, or dagf's code, changed since the images were "
@@ -230,12 +233,14 @@ def own_whitening(descriptors: NDArray[np.floating]) -> Whitening:
     return pca_whitening(descriptors, dimensions, POWER)
 
 
-def open_images(title: str, files: Sequence[Path], run: str = "", weights: str = "") -> Collection:
+def open_images(
+    title: str, files: Sequence[Path], run: str = "", weights: str = "", backbone: str = ""
+) -> Collection:
     """Open the collection of images that is kept in the data folder, after extracting what is new.
 
-    title: tells it from others. run, weights: as of `open_encoder`.
+    title: tells it from others. run, weights, backbone: as of `open_encoder`.
     """
-    encoder = open_encoder(run, weights)
+    encoder = open_encoder(run, weights, backbone)
     folder = paths.data() / "collections" / content_hash([title, content_of(encoder)])
     build(files, encoder, folder)
     return Collection.load(folder)

@@ -25,6 +25,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.fx import symbolic_trace
 from torch.fx.experimental.optimization import fuse
+from torch.fx.proxy import TraceError
 from torch.nn import functional as fn
 
 from dagf.console import progress
@@ -84,7 +85,10 @@ def for_inference(encode: M, half: bool = False) -> M:
 
 def _folded(backbone: nn.Module) -> nn.Module:
     """Fold batch norms; what uses a layer twice stays as it is: `fuse` would fold it twice."""
-    used = Counter(node.target for node in symbolic_trace(backbone).graph.nodes)
+    try:
+        used = Counter(node.target for node in symbolic_trace(backbone).graph.nodes)
+    except TraceError:  # some networks of timm's decide by the image's size
+        return backbone
     layers = (
         n for n, one in backbone.named_modules() if isinstance(one, nn.Conv2d | nn.BatchNorm2d)
     )

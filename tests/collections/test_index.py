@@ -29,7 +29,7 @@ from dagf.datasets.images import ImageSpec, find_images
 from dagf.devices import bfloat16_pays
 from dagf.errors import UserError
 from dagf.files import read_json, write_json
-from dagf.model.backbone import BackboneSpec
+from dagf.model.backbone import PACKAGED, BackboneSpec
 from dagf.model.network import RetrievalNet
 from dagf.model.variants import variant
 from dagf.retrieval import ann
@@ -201,7 +201,10 @@ def test_an_approximate_search_where_nothing_can_be_written(
 
 def test_images_are_opened_by_title_and_encoder(photos: Path, run: Run, weights: Path) -> None:
     files = find_images([photos / "jpg" / "1-0.jpg", photos / "jpg" / "2-0.jpg"]).files
-    trained, own = open_images("some", files, run.id), open_images("some", files, "", str(weights))
+    trained, own = (
+        open_images("some", files, run.id),
+        open_images("some", files, "", str(weights), "mobilenet_v2"),
+    )
     assert trained.files == own.files == tuple(map(str, files))
     assert (trained.encoder.id, own.encoder.id) == (run.id, "")
     again, other = (open_images(title, files, run.id) for title in ("some", "others"))
@@ -224,14 +227,21 @@ def test_drawings_are_refused(home: Path, data: TrainingSet, photos: Path, tmp_p
     assert f"knows nothing of photographs such as {photos / 'jpg' / '5-0.jpg'}" in said
 
 
-def test_without_a_run_nothing_is_trained(photos: Path, weights: Path, tmp_path: Path) -> None:
-    """The descriptors are those of the named variant on the backbone with these weights."""
+@pytest.mark.parametrize("named", [False, True])
+def test_without_a_run_nothing_is_trained(
+    named: bool, photos: Path, weights: Path, tmp_path: Path
+) -> None:
+    """The descriptors are those of the named variant on a backbone: ours, or one with a file."""
     files, out = sorted((photos / "jpg").glob("5-*.jpg")), tmp_path / "out"
-    fine("extract", *files, "--weights", weights, "--output", out)
+    chosen = ("--backbone", "mobilenet_v2", "--weights", weights) if named else ()
+    fine("extract", *files, *chosen, "--output", out)
     found = Collection.load(out)
-    assert (found.encoder.id, found.encoder.weights) == ("", weights)
-    assert "nothing trained, on mobilenet_v2 with mobilenet.pth" in title_of(found.encoder)
-    backbone = BackboneSpec("mobilenet_v2", "features.18", str(weights))
+    assert (found.encoder.id, found.encoder.weights) == ("", weights if named else None)
+    on = "mobilenet_v2 with mobilenet.pth" if named else f"{PACKAGED} with its ImageNet weights"
+    assert f"nothing trained, on {on}" in title_of(found.encoder)
+    backbone = BackboneSpec(PACKAGED, weights="imagenet")
+    if named:
+        backbone = BackboneSpec("mobilenet_v2", "features.18", str(weights))
     net = for_inference(RetrievalNet(backbone, variant(OFF_THE_SHELF)).eval(), bfloat16_pays())
     batches = image_batches(files, ImageSpec(225, "squash"))
     np.testing.assert_allclose(found.descriptors[:], extract(net, batches, len(files)), atol=1e-4)
@@ -239,7 +249,16 @@ def test_without_a_run_nothing_is_trained(photos: Path, weights: Path, tmp_path:
 
 def test_weights_that_changed_are_named(photos: Path, tmp_path: Path) -> None:
     file, query = mobilenet(tmp_path / "net.pth", 6), photos / "jpg" / "5-0.jpg"
-    made = ("extract", query, "--weights", file, "--output", tmp_path / "out")
+    made = (
+        "extract",
+        query,
+        "--backbone",
+        "mobilenet_v2",
+        "--weights",
+        file,
+        "--output",
+        tmp_path / "out",
+    )
     fine(*made)
     before = shards(tmp_path / "out")
     mobilenet(file, 7)
@@ -254,12 +273,13 @@ def test_weights_that_changed_are_named(photos: Path, tmp_path: Path) -> None:
 
 def test_weights_that_give_no_number_are_named(photos: Path, weights: Path, tmp_path: Path) -> None:
     files, out = sorted((photos / "jpg").glob("5-*.jpg")), tmp_path / "out"
-    fine("extract", *files, "--weights", weights, "--output", out)
+    made = ("extract", *files, "--backbone", "mobilenet_v2", "--output", out, "--weights")
+    fine(*made, weights)
     before = (out / "index.json").read_bytes()
     values = torch.load(weights, weights_only=True)
     values["features.0.0.weight"] *= float("nan")
     torch.save(values, tmp_path / "bad.pth")
-    said = refused("extract", *files, "--weights", tmp_path / "bad.pth", "--output", out)
+    said = refused(*made, tmp_path / "bad.pth")
     assert "with bad.pth gives no descriptors: name other weights" in said
     assert (out / "index.json").read_bytes() == before
     assert str(files[2]) in fine("search", files[2], "--index", out, "--top", 1)
@@ -289,7 +309,7 @@ def test_extract_with_something_wrong(home: Path, run: Run, weights: Path, tmp_p
         "there is no image in": ("--run", run.id, tmp_path / "nowhere"),
         "empty (of 0 files none)": ("--run", run.id, tmp_path / "empty"),
         "b.jpg": ("--run", run.id, tmp_path / "mixed"),
-        "leave out --weights, or --run": ("--run", run.id, "--weights", weights, photos),
+        "leave them out, or --run": ("--run", run.id, "--weights", weights, photos),
         "none.pth is no file": ("--weights", tmp_path / "none.pth", photos),
     }
     for words, told in mistakes.items():

@@ -19,7 +19,7 @@ from dagf.datasets.benchmark import Box
 from dagf.datasets.images import find_images
 from dagf.show.pictures import SIDE
 from tests.commands import fine, refused
-from tests.fixtures import fails, mobilenet, photograph
+from tests.fixtures import fails, photograph
 
 pytestmark = pytest.mark.usefixtures("one_process")
 ODD = """<b>"x" & 'y'.jpg"""
@@ -34,8 +34,7 @@ def collection(tmp_path_factory: pytest.TempPathFactory) -> Collection:
         file = root / "photos" / name
         file.parent.mkdir(parents=True, exist_ok=True)
         photograph(number // 2, number % 2, 200).resize((200, 100)).save(file)
-    encoder = open_encoder(weights=str(mobilenet(root / "mobilenet.pth", 5)))
-    return build(find_images([root / "photos"]).files, encoder, root / "index")[0]
+    return build(find_images([root / "photos"]).files, open_encoder(), root / "index")[0]
 
 
 def expected(

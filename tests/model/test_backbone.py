@@ -1,17 +1,26 @@
+import argparse
 import pickle
 import re
+import socket
 import warnings
 from collections.abc import Callable
+from importlib import resources
 from pathlib import Path
 
 import pytest
+import timm
 import torch
 import torchvision
 from safetensors.torch import save_file
 from torch import nn
 
+from dagf.datasets.images import IMAGENET_MEAN, IMAGENET_STD
 from dagf.errors import UserError
+from dagf.files import file_sha256
 from dagf.model.backbone import (
+    PACKAGE,
+    PACKAGED,
+    TIMM,
     WITH_FEATURES,
     BackboneSpec,
     SmallBackbone,
@@ -27,8 +36,10 @@ from .test_network import images, stirred
 BACKBONES = {
     "small": (128, 8), "resnet18": (512, 32), "mobilenet_v2": (1280, 32),
     "mobilenet_v3_small": (576, 32), "squeezenet1_0": (512, 16), "efficientnet_b0": (1280, 32),
-    "convnext_tiny": (768, 32), "regnet_y_400mf": (440, 32),
+    "convnext_tiny": (768, 32), "regnet_y_400mf": (440, 32), "timm:resnet18": (512, 32),
+    "timm:convnext_atto": (320, 32), PACKAGED: (1280, 32),
 }  # fmt: skip
+RAMP = {71: 0.2182, 113: 0.1979, 425: 0.1892, 1157: 0.1827}  # the most of a ramp's descriptor
 
 
 @pytest.mark.parametrize("name", BACKBONES)
@@ -58,7 +69,9 @@ def test_the_default_cut_of_each_family_is_its_last_map() -> None:
         with torch.device("meta"), warnings.catch_warnings():
             warnings.simplefilter("ignore")
             network = torchvision.models.get_model(name, weights=None)
-        if not (cut := default_cut(network, name)):
+        try:
+            cut = default_cut(network, name)
+        except UserError:
             continue
         families.add(family)
         order = [path for path, module in network.named_modules() if not list(module.children())]
@@ -69,10 +82,47 @@ def test_the_default_cut_of_each_family_is_its_last_map() -> None:
     assert families == {*WITH_FEATURES, "resnet", "resnext", "wide"}
 
 
-def test_a_backbone_can_be_cut_earlier() -> None:
-    network, channels = make_backbone(BackboneSpec("mobilenet_v2", "features.13"))
-    assert channels == 96
-    assert network(images(1, 3, 64, 64)).shape == (1, 96, 4, 4)
+@pytest.mark.parametrize(
+    ("name", "cut", "shape", "rectified"),
+    [
+        ("mobilenet_v2", "features.13", (96, 4, 4), False),
+        (PACKAGED, "blocks.4", (112, 4, 4), False),
+        (PACKAGED, "blocks.5.0.bn1", (672, 4, 4), True),
+        (PACKAGED, "bn2", (1280, 2, 2), True),
+    ],
+)
+def test_a_backbone_can_be_cut_anywhere(
+    name: str, cut: str, shape: tuple[int, ...], rectified: bool
+) -> None:
+    network, channels = make_backbone(BackboneSpec(name, cut))
+    found = network(images(1, 3, 64, 64))
+    assert (channels, *found.shape[1:]) == (shape[0], *shape)
+    assert (found.min() >= 0) == rectified
+
+
+def test_weights_that_come_with_the_packages(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The file is the one known; all of timm's network has its weights, and its own colours."""
+    monkeypatch.setattr(socket, "socket", None)  # nothing is downloaded
+    file = Path(str(resources.files(PACKAGE[0]) / PACKAGE[1]))
+    assert file_sha256(file) == "579344248a93e23026e6b78f1f6faf0bc1d282386f6c881cdbaacd49cabf77db"
+    whole = timm.create_model(PACKAGED.removeprefix(TIMM)).eval()
+    values = torch.load(file, weights_only=True).values()
+    whole.load_state_dict(dict(zip(whole.state_dict(), values, strict=True)))
+    net = RetrievalNet(BackboneSpec(PACKAGED, weights="imagenet"), variant("gem")).eval()
+    mean, deviation = torch.tensor([IMAGENET_MEAN, IMAGENET_STD])[..., None, None]
+    with torch.inference_mode():
+        for height, width in ((96, 96), (97, 70)):
+            pixels = torch.rand(2, 3, height, width)
+            expected = whole.forward_features((pixels - 0.5) / 0.5)
+            found = net.backbone((pixels - mean) / deviation)
+            torch.testing.assert_close(found, expected, rtol=1e-4, atol=1e-4)
+        row = torch.arange(96) / 95
+        ramp = torch.stack(
+            [row.expand(96, 96), row[:, None].expand(96, 96), 1 - row.expand(96, 96)]
+        )
+        (descriptor,) = net((ramp[None] - mean) / deviation)
+    values, places = (found.tolist() for found in descriptor.topk(len(RAMP)))
+    assert dict(zip(places, values, strict=True)) == pytest.approx(RAMP, abs=1e-3)
 
 
 @pytest.mark.parametrize(
@@ -80,6 +130,13 @@ def test_a_backbone_can_be_cut_earlier() -> None:
     [
         (BackboneSpec("resnet81"), "unknown backbone 'resnet81': did you mean 'resnet18'"),
         (BackboneSpec("smal"), "did you mean 'small'"),
+        (BackboneSpec("tf_efficientnet_lite0"), "did you mean 'timm:tf_efficientnet_lite0'"),
+        (BackboneSpec("timm:resnet81"), "unknown backbone 'timm:resnet81': .* timm:resnet51q"),
+        (BackboneSpec("timm:resnet18.best"), r"weights of timm:resnet18.best could not .*\(best\)"),
+        (
+            BackboneSpec("timm:vit_tiny_patch16_224"),
+            "timm:vit_tiny_patch16_224 cannot be cut at .*",
+        ),
         (BackboneSpec("resnet18", "layer9"), "unknown node of resnet18 'layer9': did you mean"),
         (BackboneSpec("resnet18", "fc"), r"node 'fc' .* but of shape \(1, 1000\)"),
         (BackboneSpec("mnasnet0_5"), "backbone mnasnet0_5 has no default cut; name a node"),
@@ -91,13 +148,15 @@ def test_a_wrong_backbone_is_one_line(spec: BackboneSpec, message: str) -> None:
     fails(message, make_backbone, spec)
 
 
-def test_no_network_is_told_with_the_remedy(monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("name", ["resnet18", "timm:resnet18"])
+def test_no_network_is_told_with_the_remedy(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
     def offline(*_: object, **__: object) -> None:
         raise OSError("no route to host")
 
     monkeypatch.setattr(torchvision.models, "get_model", offline)
-    with pytest.raises(UserError, match=r"ImageNet weights of resnet18 .*no route.* give a file"):
-        make_backbone(BackboneSpec("resnet18", weights="imagenet"))
+    monkeypatch.setattr(timm, "create_model", offline)
+    with pytest.raises(UserError, match=rf"ImageNet weights of {name} .*no route.* give a file"):
+        make_backbone(BackboneSpec(name, weights="imagenet"))
 
 
 @pytest.mark.parametrize("name", ["squeezenet1_0", "small"])
@@ -115,6 +174,58 @@ def test_weights_from_a_file(tmp_path: Path, name: str, suffix: str) -> None:
         torch.testing.assert_close(found.eval()(images(1, 3, 64, 64)), expected)
         fresh = make_backbone(BackboneSpec(name))[0].eval()
         assert not torch.allclose(fresh(images(1, 3, 64, 64)), expected)
+
+
+State = dict[str, torch.Tensor]
+
+
+def renamed(state: State, prefix: str) -> State:
+    return {f"{prefix}{name}": value for name, value in state.items()}
+
+
+AS_PEOPLE_HAVE_THEM: dict[str, Callable[[State], object]] = {
+    "parallel": lambda state: {"epoch": 3, "state_dict": renamed(state, "module.")},
+    "compiled": lambda state: renamed(state, "_orig_mod.model."),
+    "with options": lambda state: {"model": state, "args": argparse.Namespace(rate=1)},
+    "with a head": lambda state: renamed(state, "backbone.") | {"head.p": torch.ones(1)},
+    "two copies": lambda state: {"student": state, "teacher": renamed(state, "backbone.")},
+    "other classes": lambda state: state | {"classifier.1.weight": torch.ones(7, 512, 1, 1)},
+    "no classifier": lambda state: {k: v for k, v in state.items() if k.startswith("features.")},
+}
+
+
+@pytest.mark.parametrize("kind", [*AS_PEOPLE_HAVE_THEM, "TorchScript"])
+def test_weights_as_people_have_them(tmp_path: Path, kind: str) -> None:
+    network, path = torchvision.models.squeezenet1_1(weights=None).eval(), tmp_path / "weights.pth"
+    if kind == "TorchScript":
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # deprecated
+            torch.jit.trace(network, images(1, 3, 64, 64)).save(path)
+    else:
+        torch.save(AS_PEOPLE_HAVE_THEM[kind](network.state_dict()), path)
+    found, _ = make_backbone(BackboneSpec("squeezenet1_1", weights=str(path)))
+    with torch.inference_mode():
+        expected = network.features(images(1, 3, 64, 64))
+        torch.testing.assert_close(found(images(1, 3, 64, 64)), expected)
+
+
+def test_what_differs_in_weights_is_named(tmp_path: Path) -> None:
+    state, path = SmallBackbone().state_dict(), tmp_path / "small.pth"
+    first = next(iter(state))
+    without = {name: value for name, value in state.items() if "num_batches" not in name}
+    spec = BackboneSpec("small", weights=str(path))
+    mistakes: dict[str, State] = {
+        f"it lacks {first} under 'net.'": renamed({k: state[k] for k in [*state][1:]}, "net."),
+        f"its {first} is \\(1,\\), not \\(32, 3, 3, 3\\)": state | {first: torch.ones(1)},
+        "another network, which has 3.more": state | {"3.more": torch.ones(1)},
+        "no layer has a name such as .* begins with fc": {"fc": torch.ones(1)},
+        "no layer has a name such as .* begins with nothing": {},
+    }
+    for said, values in mistakes.items():
+        torch.save(values, path)
+        fails(f"small.pth does not fit small: .*{said}", make_backbone, spec)
+    torch.save(without, path)  # as older files are
+    make_backbone(spec)
 
 
 class Malicious:
@@ -135,7 +246,7 @@ def test_weights_that_do_not_fit_are_one_line(tmp_path: Path) -> None:
             path.write_bytes(content)
         elif content is not None:
             torch.save(content, path)
-        said = "does not fit SqueezeNet: .*[a-z]{3}"
+        said = "does not fit squeezenet1_0: .*[a-z]{3}"
         said = "does not exist" if content is None else said
         said = "does not fit .*; save the state dict alone" if "code" in name else said
         fails(f"{name} {said}", make_backbone, BackboneSpec("squeezenet1_0", weights=str(path)))

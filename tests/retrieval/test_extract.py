@@ -19,7 +19,7 @@ from dagf.datasets.benchmark import Benchmark
 from dagf.datasets.images import ImageSpec
 from dagf.distributed import Group
 from dagf.errors import UserError
-from dagf.model.backbone import BackboneSpec
+from dagf.model.backbone import PACKAGED, BackboneSpec
 from dagf.model.network import RetrievalNet
 from dagf.model.variants import variant
 from dagf.retrieval import extract as extraction
@@ -95,7 +95,7 @@ def norms(net: nn.Module) -> int:
     return sum(isinstance(module, nn.BatchNorm2d) for module in net.modules())
 
 
-@pytest.mark.parametrize("backbone", ["small", "resnet18", "mobilenet_v2"])
+@pytest.mark.parametrize("backbone", ["small", "resnet18", "mobilenet_v2", PACKAGED])
 def test_folded_batch_norms_give_the_same_descriptors(backbone: str) -> None:
     net = lively(RetrievalNet(BackboneSpec(backbone), variant("dagf")))
     before = {name: value.clone() for name, value in net.state_dict().items()}
@@ -119,6 +119,17 @@ def test_a_layer_that_is_used_twice_is_not_folded_twice() -> None:
     net, conv = RetrievalNet(BackboneSpec(), variant("gem")), nn.Conv2d(3, 3, 3)
     net.backbone = nn.Sequential(conv, norm := nn.BatchNorm2d(3), conv, norm)
     images, net = torch.rand(2, 3, 16, 16), lively(net).eval()
+    with torch.inference_mode():
+        torch.testing.assert_close(for_inference(net)(images), net(images))
+
+
+def test_what_cannot_be_traced_is_not_folded() -> None:
+    class Deciding(nn.Conv2d):
+        def forward(self, images: torch.Tensor) -> torch.Tensor:
+            return super().forward(images if images.shape[2] > 8 else images + 1)
+
+    net = lively(RetrievalNet(BackboneSpec(), variant("gem"))).eval()
+    net.backbone, images = nn.Sequential(Deciding(3, 128, 3)), torch.rand(2, 3, 16, 16)
     with torch.inference_mode():
         torch.testing.assert_close(for_inference(net)(images), net(images))
 
