@@ -86,7 +86,7 @@ def figures(folder: Path, weights: Path) -> Iterator[Figure]:
         }
         yield {"what": f"{name}: judged", "mAP": per_query(encode, benchmark, spec)}
     yield from reduced_decoding(plain, benchmark)
-    yield from whitened_on_itself(open_encoder(weights=str(weights)), benchmark)
+    yield from whitened_on_itself(open_encoder("", str(weights), "mobilenet_v2"), benchmark)
 
 
 def whitened_on_itself(encoder: Head, benchmark: Benchmark) -> Iterator[Figure]:

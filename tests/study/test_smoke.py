@@ -6,9 +6,7 @@ import shutil
 from pathlib import Path
 
 import pytest
-import torch
 import yaml
-from torchvision.models import mobilenet_v2
 
 from dagf import paths
 from dagf.files import read_json
@@ -99,17 +97,10 @@ def test_nothing_to_train_on(root: Path, tmp_path: Path, monkeypatch: pytest.Mon
     """As the README says: without `train` rows the plain descriptors are measured."""
     monkeypatch.setenv("DAGF_ROOT", str(root))
     folder = write_photographs(tmp_path / "shots", train_instances=0)
-    torch.manual_seed(0)
-    net = mobilenet_v2()
-    with torch.no_grad():
-        for _ in range(40):  # batch norm as after a training: else all descriptors are one
-            net(torch.rand(8, 3, 64, 64))
-    torch.save(net.state_dict(), tmp_path / "weights.pth")
     values = yaml.safe_load(paths.profile("photographs").read_text())
     values |= {"image": {"size": 64, "mode": "squash"}, "scale": {"distractors": 0, "rows": 1000}}
     (tmp_path / "mine.yaml").write_text(yaml.safe_dump(values))
     asked = {"profile": str(tmp_path / "mine.yaml"), "benchmark": str(folder)}
-    asked["weights"] = str(tmp_path / "weights.pth")
     names = ["04_scale_and_mask_ablation", "05_attention_ablation"]
     names += ["06_benchmark_tables", "07_large_scale"]
     pages = run_reports(asked, names).parent
