@@ -8,6 +8,7 @@ that was trained with another mean and deviation brings the images to its own.
 
 import argparse
 import pickle
+import sys
 import warnings
 import zipfile
 from collections import Counter
@@ -210,7 +211,8 @@ def make_backbone(spec: BackboneSpec) -> tuple[nn.Module, int]:
 def _torchvision_network(spec: BackboneSpec) -> nn.Module:
     choose("backbone", spec.name, ["small", PACKAGED, *list_models(module=torchvision.models)])
     pretrained = "DEFAULT" if spec.weights == "imagenet" else None
-    return torchvision.models.get_model(spec.name, weights=pretrained)
+    watched = sys.stderr.isatty()  # in a log a bar is hundreds of lines
+    return torchvision.models.get_model(spec.name, weights=pretrained, progress=watched)
 
 
 def _timm_network(spec: BackboneSpec) -> Any:

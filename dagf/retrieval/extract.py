@@ -250,7 +250,9 @@ def extract_shards(
         for name, kept in named([part[number] for number in good]):
             _store(folder / name, kept, found[good].astype(precision))
     bad = {image: why for some in group.gather(bad) for image, why in some.items()}
-    faults |= {one: bad[image] for one, image in zip(files, images, strict=True) if image in bad}
+    for one, image in zip(files, images, strict=True):
+        if image in bad:  # which may be the content of several files
+            faults[one] = bad[image].replace(str(file[image]), str(one))
     if damaged is not None:
         damaged |= faults
     elif faults:

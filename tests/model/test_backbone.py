@@ -150,7 +150,8 @@ def test_a_wrong_backbone_is_one_line(spec: BackboneSpec, message: str) -> None:
 
 @pytest.mark.parametrize("name", ["resnet18", "timm:resnet18"])
 def test_no_network_is_told_with_the_remedy(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    def offline(*_: object, **__: object) -> None:
+    def offline(*_: object, progress: bool = False, **__: object) -> None:
+        assert not progress  # no terminal: no bar
         raise OSError("no route to host")
 
     monkeypatch.setattr(torchvision.models, "get_model", offline)
