@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from torch.nn import functional as fn
 
 REDUCTION = 8  # of a bottleneck
+SHARP = 8.0  # times as steep as a sigmoid
 
 
 class Reading(nn.Module):
@@ -51,6 +52,14 @@ class RegionEvaluator(Reading):
     def forward(self, features: Tensor) -> Tensor:
         evaluator = self.relate(torch.tanh(self.squeeze(features.mean((2, 3)))))
         return _inner_product(evaluator, features) + self.bias
+
+
+class DrawnEvaluator(RegionEvaluator):
+    """Reading A from another start: W2 is drawn like any other layer, so that e varies at once."""
+
+    def __init__(self, channels: int) -> None:
+        super().__init__(channels)
+        self.relate.reset_parameters()
 
 
 class ChannelRelation(Reading):
@@ -145,6 +154,7 @@ def _softmax_over_positions(scores: Tensor) -> Tensor:
 
 READINGS: dict[str, type[Reading]] = {
     "evaluator": RegionEvaluator,
+    "drawn": DrawnEvaluator,
     "gram": ChannelRelation,
     "gate": GatedReadout,
     "norm": FeatureNorm,
@@ -152,6 +162,7 @@ READINGS: dict[str, type[Reading]] = {
 }
 ACTIVATIONS: dict[str, Callable[[Tensor], Tensor]] = {
     "sigmoid": torch.sigmoid,
+    "sharp": lambda scores: torch.sigmoid(SHARP * scores),
     "softplus": fn.softplus,
     "softmax": _softmax_over_positions,
     "none": lambda weights: weights,  # for readings that give weights rather than scores

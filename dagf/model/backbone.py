@@ -67,10 +67,11 @@ WITH_FEATURES = (
 class SmallBackbone(nn.Sequential):
     """Four residual stages, stride 8 in all, 128 channels: 96 px give a 12 x 12 map."""
 
-    channels = 128
+    channels, before_last = 128, 96
 
     def __init__(self) -> None:
-        stages = (32, 32, 2), (32, 48, 2), (48, 96, 1), (96, 128, 1)
+        last = self.before_last, self.channels, 1
+        stages = (32, 32, 2), (32, 48, 2), (48, self.before_last, 1), last
         stem = nn.Sequential(*normed(3, 32, 3, 2), nn.ReLU())
         super().__init__(stem, *(_Residual(*stage) for stage in stages))
 

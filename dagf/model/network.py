@@ -10,7 +10,7 @@ from torch.nn import functional as fn
 from dagf.errors import UserError, choose
 from dagf.model.attention import ACTIVATIONS, READINGS, ChannelAttention, SpatialAttention
 from dagf.model.attention_baselines import BASELINES
-from dagf.model.backbone import BackboneSpec, make_backbone
+from dagf.model.backbone import BackboneSpec, SmallBackbone, make_backbone
 from dagf.model.pooling import POOLINGS
 from dagf.model.scale_mask import MASKS, WINDOW_KINDS, ScaleAndMask
 
@@ -26,9 +26,11 @@ class Variant:
     vector is on. windows, window_kind: the scale filters (`WINDOW_KINDS`). mask: one of `MASKS`.
     pooling: one of `POOLINGS`. residual: whether spatial attention gives f + a f instead of a f.
     order: how the two attentions are put together (`ORDERS`). baseline: the attention of another
-    paper (`BASELINES`), None for none. truth: what a perfect attention would know, given with the
-    images (`dagf.datasets.images`): a ceiling. learned_as: the variant whose training it shares, ''
-    for its own.
+    paper (`BASELINES`), None for none. early: whether the spatial attention stands before the last
+    stage of the small backbone rather than after it. taught: whether it learns from exact masks,
+    too, by a cross-entropy beside the loss: not DAGF, but what it could learn. truth: what a perfect
+    attention would know, given with the images (`dagf.datasets.images`): a ceiling. learned_as: the
+    variant whose training it shares, '' for its own.
 
     Raise `UserError` for a name that is not known, and for a learned score taken as a weight.
     """
@@ -44,6 +46,8 @@ class Variant:
     residual: bool = False
     order: str = "spatial-channel"
     baseline: str | None = None
+    early: bool = False
+    taught: bool = False
     truth: Literal["none", "cells", "pixels"] = "none"
     learned_as: str = ""
 
@@ -63,7 +67,7 @@ class Variant:
     @property
     def attentive(self) -> bool:
         """Whether it has an attention module that means nothing before it is trained."""
-        learned = self.spatial is not None and READINGS[self.spatial].learned
+        learned = self.spatial is not None and READINGS[self.spatial].learned and not self.early
         return learned or self.channel or self.baseline is not None
 
     @property
@@ -126,7 +130,7 @@ class AttentiveHead(nn.Module):
         self.channels, self.exact = channels, variant.truth == "cells"
         self.baseline = BASELINES[variant.baseline](channels) if variant.baseline else None
         self.spatial: nn.Module | None = None
-        if variant.spatial:
+        if variant.spatial and not variant.early:
             self.spatial = SpatialAttention(channels, variant.spatial, variant.activation)
         self.channel = ChannelAttention(channels) if variant.channel else None
         self.residual, self.order = variant.residual, variant.order
@@ -200,6 +204,16 @@ class RetrievalNet(nn.Module):
         self.keep_batch_norm = backbone.pretrained
         self.head = AttentiveHead(self.channels, variant)
         self.dimensions = self.head.dimensions
+        self.early: SpatialAttention | None = None
+        if variant.early and variant.spatial and isinstance(self.backbone, SmallBackbone):
+            channels = self.backbone.before_last
+            self.early = SpatialAttention(channels, variant.spatial, variant.activation)
+            self.backbone[-1].register_forward_pre_hook(self._attend_early)
+
+    def _attend_early(self, _: nn.Module, features: tuple[Tensor]) -> tuple[Tensor]:
+        """What the last stage reads: 2 a * F, which is F before the first step."""
+        assert self.early
+        return (2 * self.early(features[0]) * features[0],)
 
     def inspect(self, images: Tensor) -> Inspection:
         """Return every intermediate of one forward pass; images as `forward` takes them."""

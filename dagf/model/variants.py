@@ -54,6 +54,12 @@ VARIANTS: dict[str, Variant] = {
     "dagf": DAGF,
     "dagf-average": replace(DAGF, title="DAGF (average windows)", window_kind="average"),
     "dagf-spoc": replace(DAGF, title="DAGF (SPoC)", pooling="spoc"),
+    "dagf-sharp": replace(DAGF, title="DAGF (sharp sigmoid)", activation="sharp"),
+    "dagf-drawn": replace(DAGF, title="DAGF (evaluator not at zero)", spatial="drawn"),
+    "dagf-early": replace(DAGF, title="DAGF (spatial before the last stage)", early=True),
+    # not DAGF: the attention is told where the landmark is, in training
+    "spatial-taught": spatial("GeM + spatial, taught", taught=True),
+    "dagf-taught": replace(DAGF, title="DAGF, taught", taught=True),
     # ceilings: what a perfect attention would reach, given the landmark's exact mask
     "oracle": Variant("GeM + exact mask", truth="cells", learned_as="gem"),
     "oracle-scale-mask": scaled(

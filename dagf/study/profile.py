@@ -1,8 +1,8 @@
 """Profiles: the scales at which the study is run, as YAML files."""
 
 from collections.abc import Hashable
-from dataclasses import replace
-from typing import Annotated, TypeVar
+from dataclasses import field, replace
+from typing import Annotated, Any, TypeVar
 
 import yaml
 from pydantic import AfterValidator, Field
@@ -70,6 +70,14 @@ class Ladder:
 
 
 @dataclass(frozen=True, config=STRICT)
+class Trial:
+    """A way of training an arm, tried on validation: the values of `arm_training` it changes."""
+
+    arm: str
+    changes: dict[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, config=STRICT)
 class Profile:
     """A scale at which the study is run; the YAML files in `dagf/study/profiles` are ours.
 
@@ -84,6 +92,7 @@ class Profile:
     (`dagf.datasets.public`). test_image: where test images have another size. whitening: the
     training set on whose whitening split a learned whitening is learned, '' for none. centred:
     whether the mean of the database's descriptors is taken out. scale: of 07. ladder: of 02 and 05.
+    trials: of 02, by name: what was tried on validation landmarks before arms were registered.
     """
 
     name: str
@@ -107,6 +116,7 @@ class Profile:
     centred: bool = False
     scale: Scale | None = None
     ladder: Ladder | None = None
+    trials: dict[str, Trial] = field(default_factory=dict)
 
     @property
     def frozen(self) -> bool:
@@ -143,7 +153,7 @@ class Profile:
         if self.heads is None:
             missing = "heads" if self.arm_training else "arm_training, or heads"
             raise UserError(f"profile {self.name} has no {missing}: nothing says how they train")
-        every = self.heads.arms or tuple(VARIANTS)
+        every = self.heads.arms or tuple(name for name, one in VARIANTS.items() if not one.early)
         return replace(self.heads, arms=every if heads else self.arms)
 
 

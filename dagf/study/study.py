@@ -124,7 +124,8 @@ class Study:
         if self.training is None:
             raise UserError(f"{self.test.name} has no images of the role 'train' to train on")
         made, data, recipe = variant(arm), self.training.id, code_hash(TRAINED_BY)
-        image = replace(self.profile.image, truth=made.truth)
+        truth = "cells" if made.taught else made.truth
+        image = replace(self.profile.image, truth=truth)
         return RunConfig(made, self.backbone, image, spec, data, seed, start, frozen, recipe)
 
     def backbone_config(self, seed: int) -> RunConfig | None:

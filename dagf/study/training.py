@@ -33,7 +33,7 @@ from dagf.distributed import Group, process_group
 from dagf.errors import UserError
 from dagf.files import atomic_path, file_sha256, write_json
 from dagf.model.losses import make_loss, make_miner
-from dagf.model.network import RetrievalNet
+from dagf.model.network import AttentiveHead, RetrievalNet
 from dagf.retrieval.metrics import evaluate, mean_average_precision
 from dagf.study.config import RunConfig, TrainSpec
 from dagf.study.provenance import machine
@@ -82,21 +82,33 @@ class Objective(nn.Module):
     """What is minimised: the loss of a batch's descriptors, after the miner where there is one.
 
     The backbone works in the precision of `spec`; descriptors, which the head makes in float32, and
-    the loss do not.
+    the loss do not. taught: the mean cross-entropy of attention and exact mask is added.
     """
 
-    def __init__(self, extract: nn.Module, spec: TrainSpec, classes: int, dimensions: int) -> None:
+    def __init__(
+        self,
+        extract: RetrievalNet | AttentiveHead,
+        spec: TrainSpec,
+        classes: int,
+        dimensions: int,
+        taught: bool,
+    ) -> None:
         super().__init__()
-        self.extract, self.mixed = extract, spec.precision == "bfloat16"
+        self.extract, self.mixed, self.taught = extract, spec.precision == "bfloat16", taught
         self.loss = make_loss(spec.loss, classes, dimensions, **spec.loss_options)
         self.miner = make_miner(spec.miner, **spec.miner_options) if spec.miner else None
 
     def forward(self, batch: Tensor, labels: Tensor, pairs: tuple[Tensor, ...] | None) -> Tensor:
         """Input (B, ., H, W), landmarks (B,), pairs to learn from or None -> the loss."""
         with torch.autocast(batch.device.type, torch.bfloat16, enabled=self.mixed):
-            descriptors = self.extract(batch)
-        mined = self.miner(descriptors, labels) if self.miner else pairs
-        return self.loss(descriptors, labels, mined)
+            seen = self.extract.inspect(batch)
+        mined = self.miner(seen.descriptor, labels) if self.miner else pairs
+        loss: Tensor = self.loss(seen.descriptor, labels, mined)
+        if self.taught and seen.attention is not None:
+            cells = seen.attention.shape[2], seen.attention.shape[3]
+            exact = fn.adaptive_avg_pool2d(batch[:, -1:].float(), cells)
+            loss = loss + fn.binary_cross_entropy(seen.attention, exact)
+        return loss
 
 
 def shrink(batch: Tensor, spec: TrainSpec, step: int) -> Tensor:
@@ -132,10 +144,11 @@ class _Loop:
     def __post_init__(self) -> None:
         self.spec, self.labels = self.config.train, torch.tensor(self.data.labels)
         self.device = next(self.net.parameters()).device
-        learns: nn.Module = self.net.head if self.config.frozen else self.net
-        objective = Objective(learns, self.spec, self.data.landmarks, self.net.dimensions)
-        self.objective = objective.to(self.device)
-        in_head = {*map(id, self.net.head.parameters())}
+        learns = self.net.head if self.config.frozen else self.net
+        about = self.data.landmarks, self.net.dimensions, self.config.variant.taught
+        self.objective = Objective(learns, self.spec, *about).to(self.device)
+        named = self.net.named_parameters()
+        in_head = {id(one) for name, one in named if not name.startswith("backbone.")}
         groups: list[dict[str, Any]] = [
             {
                 "params": [one],

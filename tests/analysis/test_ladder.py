@@ -11,7 +11,7 @@ import pytest
 from dagf import paths
 from dagf.analysis import ladder
 from dagf.study import backbones
-from dagf.study.profile import Ladder
+from dagf.study.profile import Ladder, Trial
 from dagf.study.runs import RunStore
 from dagf.study.study import Study
 from tests.fixtures import TOY
@@ -74,3 +74,22 @@ def test_conditions_change_maps_and_landmarks_alone(project: Study) -> None:
     assert fewer.test_id == finer.test_id == project.test_id
     (one, *_) = ladder.climb([("landmarks: 2", fewer)], heads=True)
     assert (one.what, one.minus, one.setting) == ("DAGF", "GeM", "landmarks: 2")
+
+
+def test_trials_stand_beside_gem_on_both_validations(project: Study) -> None:
+    named = {
+        "GeM": Trial("gem"),
+        "DAGF": Trial("dagf"),
+        "faster": Trial("dagf", {"head_rate": 30.0}),
+    }
+    study = replace(project, profile=replace(project.profile, trials=named))
+    table = ladder.trial_table(study).set_index("trial")
+    assert [*table.index] == [*named]
+    chosen = study.train(["gem", "dagf"])
+    for arm, name in ("gem", "GeM"), ("dagf", "DAGF"):
+        scores = [chosen[arm, seed].record["validation_mAP"] for seed in study.profile.seeds]
+        assert float(table["validation mAP"][name]) == pytest.approx(np.mean(scores), abs=0.051)
+    assert table["runs"]["faster"] != table["runs"]["DAGF"]
+    level = study.table(["dagf", "gem"]).query("setting == 'Medium'").groupby("arm")["mAP"].mean()
+    apart = table["second, minus GeM's [95 %]"]["DAGF"]
+    assert float(apart.split()[0]) == pytest.approx(level["dagf"] - level["gem"], abs=0.0051)

@@ -54,6 +54,7 @@ def crow_weights(features: Array, _: dict[str, Array]) -> Array:
 
 ORACLES = {
     "evaluator": evaluator_scores,
+    "drawn": evaluator_scores,
     "gram": gram_scores,
     "gate": gate_scores,
     "norm": norm_weights,
@@ -64,8 +65,8 @@ ORACLES = {
 def weights_of(scores: Array, activation: str) -> Array:
     if activation == "none":
         return scores
-    if activation == "sigmoid":
-        return 1 / (1 + np.exp(-scores))
+    if activation in ("sigmoid", "sharp"):
+        return 1 / (1 + np.exp(-scores * {"sigmoid": 1, "sharp": 8}[activation]))
     if activation == "softplus":
         return np.log1p(np.exp(scores))
     return np.exp(scores) / np.exp(scores).mean()
@@ -98,6 +99,11 @@ def test_a_fresh_network_equals_one_without_attention(reading: str, activation: 
     plain, attended = head(features), head(features * attention)
     torch.testing.assert_close(attended[0], plain[0], rtol=0, atol=1e-12)
     assert all(map(torch.equal, attended[1], plain[1]))
+
+
+def test_a_drawn_evaluator_tells_cells_apart_at_once() -> None:
+    attention = SpatialAttention(16, "drawn").double()(some_map(2, 16, 6, 5) + 0.01)
+    assert len(attention.unique()) == attention.numel()
 
 
 @pytest.mark.parametrize("alive", [0, 1])

@@ -1,3 +1,4 @@
+import copy
 from dataclasses import replace
 
 import pytest
@@ -54,6 +55,21 @@ def test_images_of_a_batch_do_not_see_each_other() -> None:
     batch = images(3, 3, 40, 48)
     with torch.inference_mode():
         torch.testing.assert_close(net(batch)[1:2], net(batch[1:2]), rtol=0, atol=1e-5)
+
+
+def test_early_attention_weights_what_the_last_stage_reads() -> None:
+    net = RetrievalNet(BackboneSpec("small"), variant("dagf-early")).eval()
+    plain, batch = RetrievalNet(BackboneSpec("small"), variant("gem")).eval(), images(2, 3, 48, 48)
+    plain.backbone.load_state_dict(net.backbone.state_dict())
+    assert torch.equal(net.features(batch), plain.features(batch))  # before the first step
+    stirred(net.early)
+    *first, last = plain.backbone
+    before = nn.Sequential(*first)(batch)
+    torch.testing.assert_close(net.features(batch), last(2 * net.early(before) * before))
+    other = copy.deepcopy(net)
+    stirred(net.early)
+    assert not torch.equal(net.features(batch), other.features(batch))
+    assert net.inspect(batch).attention is None
 
 
 BOTH = Variant("both", spatial="evaluator", channel=True)

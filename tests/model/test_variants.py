@@ -65,7 +65,8 @@ def test_what_a_variant_leaves_out_stays_off(name: str) -> None:
     made_of = VARIANTS[name]
     head = stirred(AttentiveHead(16, made_of))
     found: Inspection = head.inspect(images(2, 16, 6, 5))
-    assert (found.attention is not None) == (made_of.spatial is not None)
+    spatial = made_of.spatial is not None and not made_of.early
+    assert (found.attention is not None) == spatial
     assert (found.channel_weights is not None) == made_of.channel
     assert (head.baseline is not None) == (made_of.baseline is not None)
     assert len(found.kept) == len(made_of.windows)

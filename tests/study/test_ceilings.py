@@ -8,11 +8,14 @@ import torch
 
 from dagf.datasets.images import ImageSpec, load_image, to_input
 from dagf.datasets.toytown import load_mask
+from dagf.model.network import AttentiveHead
 from dagf.model.variants import variant
 from dagf.retrieval.metrics import evaluate
 from dagf.retrieval.search import similarities
+from dagf.study.config import TrainSpec
 from dagf.study.evaluation import centred
 from dagf.study.study import Study
+from dagf.study.training import Objective
 from tests.fixtures import copied
 
 pytestmark = pytest.mark.usefixtures("one_process")
@@ -54,6 +57,25 @@ def test_its_descriptors_are_those_of_the_masked_map(toy: Study, heads: bool) ->
         features = net.backbone(to_input(load_image(file, ImageSpec(48)))[None])
         expected = net.head(features * torch.from_numpy(shares))[0]
     np.testing.assert_allclose(rows[1:2][0], expected, atol=2e-3)
+
+
+@pytest.mark.parametrize("heads", [False, True])
+def test_a_taught_attention_sees_masks_in_training_alone(toy: Study, heads: bool) -> None:
+    run = toy.run("spatial-taught", 0, heads)
+    assert run.config.image.truth == "cells"
+    assert toy.evaluation(run).image.truth == "none"
+    assert run.id != toy.run("spatial", 0, heads).id
+
+
+def test_it_learns_by_a_cross_entropy_beside_the_loss() -> None:
+    maps, labels = torch.rand(4, 9, 3, 3), torch.tensor([0, 0, 1, 1])
+    head = AttentiveHead(8, variant("spatial-taught"))
+    torch.nn.init.normal_(head.spatial.evaluate.relate.weight)
+    objectives = [Objective(head, TrainSpec(loss="SupConLoss"), 2, 8, on) for on in (False, True)]
+    plain, taught = (one(maps, labels, None) for one in objectives)
+    a, exact = head.inspect(maps[:, :8]).attention[:, 0], maps[:, 8]
+    entropy = -(exact * a.log() + (1 - exact) * (1 - a).log()).mean()
+    torch.testing.assert_close(taught - plain, entropy)
 
 
 def test_trials_are_those_of_arms_that_are_trained(toy: Study) -> None:
