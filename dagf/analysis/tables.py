@@ -19,7 +19,6 @@ PHOTOGRAPH_TABLES = ("against-gem", "shelf-ablation")  # those that the overview
 SIGNS = {  # of our tables; LaTeX has none of them without further packages
     "−": "$-$", "×": r"$\times$", "±": r"$\pm$", "·": r"$\cdot$", "≤": r"$\leq$", "≥": r"$\geq$",
     "→": r"$\to$", "α": r"$\alpha$", "–": "--", "<": r"\textless{}", ">": r"\textgreater{}",
-    "†": r"\textdagger{}",
 }  # fmt: skip
 PUBLISHED = (
     *("method", "dim", "dataset", "protocol", "metric", "value"),

@@ -28,9 +28,9 @@ class Variant:
     order: how the two attentions are put together (`ORDERS`). baseline: the attention of another
     paper (`BASELINES`), None for none. early: whether the spatial attention stands before the last
     stage of the small backbone rather than after it. taught: whether it learns from exact masks,
-    too, by a cross-entropy beside the loss: not DAGF, but what it could learn. truth: what a perfect
-    attention would know, given with the images (`dagf.datasets.images`): a ceiling. learned_as: the
-    variant whose training it shares, '' for its own.
+    too, by a cross-entropy beside the loss: not DAGF, but what it could learn. truth: what a
+    perfect attention would know, given with the images (`dagf.datasets.images`): a ceiling.
+    learned_as: the variant whose training it shares, '' for its own.
 
     Raise `UserError` for a name that is not known, and for a learned score taken as a weight.
     """

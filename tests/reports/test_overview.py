@@ -30,7 +30,7 @@ CLAIM = ["It <b>helps", "not supported", "trained end to end; a note"]
 CLAIMS = [
     [*CLAIM, "DAGF minus GeM", "+0.10", "no difference shown", "02_training"],
     [*CLAIM, "(GeM + x) minus GeM", "-2.00", "below zero", "02_training"],
-    [*CLAIM, "x minus y †", "-1.00", "below zero, before correction", "02_training"],
+    [*CLAIM, "x minus y", "-1.00", "below zero, before correction", "02_training"],
     [*CLAIM, "x minus z", "+3.00", "above zero, exploratory", "02_training"],
     ["It holds", "supported", "heads", "a minus b", "+2.00", "above zero", "02_training"],
     ["Elsewhere", "not testable here", "not measured", "not here", "", "", "02_training"],
@@ -100,10 +100,9 @@ def test_the_notebook_counts_the_claims_and_what_speaks_against_them(records: Re
         ["below zero, before correction", "1"],
         ["above zero", "1"],
     ]
-    assert "1 of them (†)" in soup(deciding).get_text()
     assert rows(against) == [
         ["below zero", "(GeM + x) minus GeM", "-2.00"],
-        ["below zero, before correction", "x minus y †", "-1.00"],
+        ["below zero, before correction", "x minus y", "-1.00"],
     ]
 
 
