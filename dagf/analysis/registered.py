@@ -221,16 +221,9 @@ def registration(profile: str) -> str:
     It is the hash of all that was decided before: the profile, the arms as they are compared, the
     backbones that they start from, the family, the claims, and the ceiling that is the room.
     """
-    default = asdict(Variant(""))
-    arms = {
-        arm: {key: value for key, value in asdict(VARIANTS[arm]).items() if value != default[key]}
-        for arm in (
-            *PRIMARY,
-            *RIVALS,
-            *sum(MODULES, ()),
-            *(ceiling for ceiling, _ in BEST.values()),
-        )
-    }
+    compared = [*PRIMARY, *RIVALS, *sum(MODULES, ()), *[ceiling for ceiling, _ in BEST.values()]]
+    plain = asdict(Variant("")).items()
+    arms = {arm: dict(asdict(VARIANTS[arm]).items() - plain) for arm in compared}
     rules = repr(([group[1:] for group in GROUPS.values()], CLAIMS, SCHEMES, BINS, LEVEL, BEST))
     weights = {seed: run.record["weights_sha256"] for seed, run in kept_backbones().items()}
     values = yaml.safe_load(paths.profile(profile).read_text(encoding="utf-8"))
