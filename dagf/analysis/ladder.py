@@ -39,11 +39,15 @@ def rungs(study: Study, ladder: Ladder) -> Iterator[Condition]:
 
 
 def conditions(study: Study, ladder: Ladder) -> Iterator[Condition]:
-    """Yield each size of the images, and each number of landmarks, for heads on frozen maps."""
-    for size in ladder.sizes:
-        image = replace(study.profile.image, size=size, mode="squash")  # enlarged, if need be
-        profile = replace(study.profile, image=image)
-        yield f"cells a side of the map: {size // STRIDE}", replace(study, profile=profile)
+    """Yield each backbone, size of the images and number of landmarks, for heads on frozen maps."""
+    profile = study.profile
+    images = [replace(profile.image, size=size, mode="squash") for size in ladder.sizes]  # enlarged
+    generic = replace(profile, backbone=ladder.generic, kept_backbones=False, image=images[-1])
+    yield "backbone: of ImageNet", replace(study, profile=generic)
+    yield "backbone: of Toytown", study
+    for image in images:
+        cells = f"cells a side of the map: {image.size // STRIDE}"
+        yield cells, replace(study, profile=replace(profile, image=image))
     for count in ladder.landmarks:
         yield f"landmarks that heads learn from: {count}", fewer(study, count)
 

@@ -59,7 +59,8 @@ class Scale:
 @dataclass(frozen=True, config=STRICT)
 class Ladder:
     """Conditions: steps of backbones and of arms, `epoch` of them an epoch; of heads, the sizes of
-    images (pixels) and the numbers of landmarks that they learn from.
+    images (pixels), the numbers of landmarks that they learn from, and a generic backbone, at the
+    largest size, that has not learned from drawings.
     """
 
     backbones: tuple[Count, ...]
@@ -67,6 +68,7 @@ class Ladder:
     epoch: Count
     sizes: tuple[Count, ...]
     landmarks: tuple[Count, ...]
+    generic: BackboneSpec
 
 
 @dataclass(frozen=True, config=STRICT)

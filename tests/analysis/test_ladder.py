@@ -10,6 +10,7 @@ import pytest
 
 from dagf import paths
 from dagf.analysis import ladder
+from dagf.model.backbone import BackboneSpec
 from dagf.study import backbones
 from dagf.study.profile import Ladder, Trial
 from dagf.study.runs import RunStore
@@ -17,7 +18,10 @@ from dagf.study.study import Study
 from tests.fixtures import TOY
 
 pytestmark = pytest.mark.usefixtures("one_process")
-LADDER = Ladder(backbones=(10,), arms=(1, 2), epoch=1, sizes=(48, 64), landmarks=(2,))
+GENERIC = BackboneSpec("squeezenet1_1", "features.3")
+LADDER = Ladder(
+    backbones=(10,), arms=(1, 2), epoch=1, sizes=(48, 64), landmarks=(2,), generic=GENERIC
+)
 
 
 @pytest.fixture
@@ -66,7 +70,11 @@ def test_each_rung_has_the_gain_and_the_ceiling(project: Study) -> None:
 def test_conditions_change_maps_and_landmarks_alone(project: Study) -> None:
     found = dict(ladder.conditions(project, LADDER))
     sizes, landmarks = "cells a side of the map", "landmarks that heads learn from"
-    assert [*found] == [f"{sizes}: 6", f"{sizes}: 8", f"{landmarks}: 2"]
+    kinds = "backbone: of ImageNet", "backbone: of Toytown"
+    assert [*found] == [*kinds, f"{sizes}: 6", f"{sizes}: 8", f"{landmarks}: 2"]
+    generic = found[kinds[0]]
+    assert generic.bare(0).network().channels == 64 and generic.profile.image.size == 64
+    assert found[kinds[1]] == project
     finer, fewer = found[f"{sizes}: 8"], found[f"{landmarks}: 2"]
     assert finer.test_maps(finer.bare(0)).queries.take(np.array([0])).shape[2:] == (8, 8)
     assert fewer.training is not None

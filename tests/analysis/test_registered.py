@@ -29,6 +29,15 @@ def test_the_registered_arms() -> None:
     assert {*RIVALS, *sum(registered.MODULES, ())} <= set(VARIANTS)
 
 
+def test_what_is_registered_is_what_the_default_profile_runs() -> None:
+    """Whatever is changed after the confirmation is another analysis, and its tables say so."""
+    assert registered.registration("cpu").endswith(" (docs/registration.md)")
+    assert registered.registration("smoke").endswith(": not registered")
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setattr(registered, "LEVEL", 0.1)
+        assert registered.registration("cpu").endswith(": not registered")
+
+
 def test_primary_rivals_and_modules_compare_their_arms() -> None:
     study: Any = Pretended(dagf=[[0.7, 0.6], [0.6, 0.6]], se=[[0.5, 0.6], [0.5, 0.5]])
     (primary,) = contrasts(study, "primary")
