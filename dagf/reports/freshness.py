@@ -35,10 +35,13 @@ OVERVIEW = "00_overview"  # it runs when all others are done: it reads their rec
 # The records, below the project's folder, that a page on Toytown shows beside what it computes.
 LADDER = ("reports/ladder/tables/*.json", "reports/ladder/figures/*.svg")
 SHOWS = {
-    "02_training": LADDER,
+    "02_training": (*LADDER, "reports/validation/tables/*.json"),
     "04_scale_and_mask_ablation": (str(paths.SPEED),),
     "05_attention_ablation": LADDER,
-    "06_benchmark_tables": ("data/published.csv", "reports/photographs/[!.]*.json"),
+    "06_benchmark_tables": (
+        *("data/published.csv", "reports/photographs/[!.]*.json"),
+        *("docs/registration.md", "data/backbones/*/record.json"),
+    ),
     "07_large_scale": (str(paths.SPEED),),
 }
 OUTPUT = "DAGF_OUTPUT"  # set by the runner: the folder of the reports that a notebook belongs to
