@@ -8,7 +8,7 @@ room is that of one ceiling, with the mean or without, which `BEST` names before
 """
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
 import pandas as pd
@@ -113,14 +113,18 @@ def ceiling_table(study: Study, heads: bool) -> pd.DataFrame:
     return pd.DataFrame(rows)
 
 
-def module_table(study: Study) -> pd.DataFrame:
-    """Return a row for each module of the abstract: the room, its gain, its share, the verdict."""
-    rows = [
-        {"module": module, **one.cells()}
+def module_gains(study: Study) -> dict[str, Gain]:
+    """Return for each module of the abstract, and for the whole, what it gains of the room."""
+    return {
+        module: one
         for heads, arms in MODULES.items()
         for module, one in zip(arms, gains(study, [*arms.values()], heads), strict=True)
-    ]
-    return pd.DataFrame(rows)
+    }
+
+
+def module_table(found: Mapping[str, Gain]) -> pd.DataFrame:
+    """Return a row for each module: the room, its gain, its share, the verdict."""
+    return pd.DataFrame([{"module": module, **one.cells()} for module, one in found.items()])
 
 
 def attention_table(study: Study, arms: Sequence[str]) -> pd.DataFrame:

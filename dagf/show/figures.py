@@ -14,6 +14,7 @@ from matplotlib.ticker import MaxNLocator
 
 from dagf import paths
 from dagf.analysis.contrasts import Contrast
+from dagf.analysis.room import Gain
 from dagf.analysis.tables import keep_table
 from dagf.model.variants import VARIANTS
 from dagf.retrieval.statistics import t_interval
@@ -160,7 +161,30 @@ def gains(contrasts: Sequence[Contrast]) -> Figure:
         ax.set_xticks(range(len(places)), words, fontsize=8)
     figure.axes[0].set_ylabel("difference (mAP points)")
     if len(series) > 1:
-        handles, labels = figure.axes[0].get_legend_handles_labels()
-        once = dict(zip(labels, handles, strict=True))
-        figure.axes[0].legend(once.values(), once.keys(), frameon=False)
+        _legend(figure.axes[0])
+    return figure
+
+
+def _legend(ax: Any) -> None:
+    """Name each kind of mark once."""
+    handles, labels = ax.get_legend_handles_labels()
+    once = dict(zip(labels, handles, strict=True))
+    ax.legend(once.values(), once.keys(), frameon=False)
+
+
+@matplotlib.rc_context(STYLE)
+def rooms(found: Mapping[str, Gain]) -> Figure:
+    """Plot each module's gain over GeM (a dot) beside the room (a bar), with joint intervals."""
+    figure, ax = plt.subplots(figsize=(7.5, 0.55 * len(found) + 1.1))
+    for height, one in enumerate(found.values()):
+        room, gain, level = one.room.joint, one.gain.joint, [height, height]
+        ax.barh(height, room.mean, 0.7, color=GREY, alpha=0.2, label="room: perfect attention")
+        ax.plot([room.low, room.high], level, color=GREY, linewidth=1.5)
+        ax.plot([gain.low, gain.high], level, color=RED, linewidth=4, alpha=0.4)
+        ax.plot(gain.mean, height, "o", color=RED, label="gain: measured")
+    ax.axvline(0, color="black", linewidth=0.8)
+    ax.set_yticks(range(len(found)), [*found])
+    ax.set_xlabel("points of mAP over GeM")
+    ax.invert_yaxis()
+    _legend(ax)
     return figure

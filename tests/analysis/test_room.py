@@ -5,7 +5,15 @@ import pandas as pd
 import pytest
 
 from dagf.analysis.contrasts import contrast_of
-from dagf.analysis.room import BEST, Gain, attention_table, ceiling_table, gains, module_table
+from dagf.analysis.room import (
+    BEST,
+    Gain,
+    attention_table,
+    ceiling_table,
+    gains,
+    module_gains,
+    module_table,
+)
 from dagf.retrieval.statistics import share
 from dagf.study.study import Study
 from tests.fixtures import copied
@@ -49,7 +57,7 @@ def test_gains_are_over_gem_as_it_is_and_so_is_the_room_of_the_best_ceiling(toy:
 
 
 def test_tables_have_a_row_a_module_and_a_row_an_attention(toy: Study) -> None:
-    table = module_table(toy)
+    table = module_table(module_gains(toy))
     assert table["module"].iloc[[0, -1]].tolist() == ["spatial attention", "the whole, end to end"]
     assert attention_table(toy, ["crow", "spatial"])["method"].tolist() == ["CroW", "GeM + spatial"]
 

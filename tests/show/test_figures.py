@@ -8,6 +8,7 @@ import pytest
 from matplotlib import pyplot as plt
 
 from dagf.analysis.contrasts import Contrast
+from dagf.analysis.room import Gain
 from dagf.retrieval.statistics import Interval
 from dagf.show import figures
 
@@ -45,6 +46,21 @@ def test_gains_have_a_panel_a_nuisance_and_a_bar_a_bin() -> None:
             assert list(bar.get_ydata()) == [mean - 3, mean + 4]
         assert any(list(line.get_ydata()) == [0, 0] for line in ax.lines)  # where nothing is gained
     assert "<img" in figures.show(shown, "alt", "caption").data
+
+
+def test_rooms_have_a_bar_for_the_room_and_a_dot_for_the_gain() -> None:
+    found = {
+        name: Gain(50, gain("", -1 + i), gain("", 9 + i), Interval(0, 0, 0))
+        for i, name in enumerate("ab")
+    }
+    (ax,) = figures.rooms(found).axes
+    assert labels(ax.get_yticklabels()) == ["a", "b"]
+    assert [bar.get_width() for bar in ax.patches] == [9, 10]
+    dots = [line for line in ax.lines if line.get_marker() == "o"]
+    assert [(dot.get_xdata()[0], dot.get_ydata()[0]) for dot in dots] == [(-1, 0), (0, 1)]
+    (thick,) = (line for line in ax.lines if line.get_linewidth() == 4 and line.get_ydata()[0] == 1)
+    assert list(thick.get_xdata()) == [-3, 4]
+    assert labels(ax.get_legend().get_texts()) == ["gain: measured", "room: perfect attention"]
 
 
 def test_lines_have_a_panel_a_value_and_a_line_a_seed() -> None:
