@@ -55,7 +55,7 @@ option, argument = click.option, click.argument
 seed_option = option("--seed", type=click.IntRange(0, 2**32 - 1), help="[the profile's first]")
 json_option = option("--json", "as_json", is_flag=True, help="Print JSON.")
 STUDY = {  # what names a study: a profile, and photographs with their weights
-    "--train-on": ("SET", "Train on this set or folder, not the benchmark."),
+    "--train-on": ("SET", "Train on this set or folder (or several), not the benchmark."),
     "--weights": ("FILE", "Weights of the backbone (.pth or .safetensors)."),
     "--distractors": ("SET", "Add r1m, oxford100k or a folder's distractors."),
     "--benchmark": ("SET", "A public set (roxford5k, ...) or folder of photos."),
@@ -66,13 +66,14 @@ STUDY = {  # what names a study: a profile, and photographs with their weights
 def study_options(command: Callable[..., Any]) -> Callable[..., Any]:
     """Add the options of `STUDY`."""
     for name, (metavar, text) in STUDY.items():
-        how: dict[str, Any] = {"multiple": True} if name == "--distractors" else {"default": ""}
+        several = name in ("--distractors", "--train-on")
+        how: dict[str, Any] = {"multiple": True} if several else {"default": ""}
         command = option(name, metavar=metavar, help=text, **how)(command)
     return command
 
 
 def study_parameters(
-    profile: str, benchmark: str, distractors: Names, weights: str, train_on: str
+    profile: str, benchmark: str, distractors: Names, weights: str, train_on: Names
 ) -> dict[str, Any]:
     """Return the options of `STUDY` as notebooks take them: with whole paths."""
     from dagf.datasets.public import DISTRACTORS, spelled
@@ -86,7 +87,7 @@ def study_parameters(
         "benchmark": spelled(benchmark) if benchmark else "",
         "distractors": [spelled(name, DISTRACTORS, "distractor set") for name in distractors],
         "weights": existing_file(weights) if weights else "",
-        "train_on": spelled(train_on) if train_on else "",
+        "train_on": [spelled(name) for name in train_on],
     }
 
 

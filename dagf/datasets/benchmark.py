@@ -5,10 +5,11 @@ classic one: a setting names the labels that count as positive and those that ar
 out of the ranking before it is evaluated. Everything else is a negative; distractors always are.
 """
 
+import os
 import unicodedata
 from collections import defaultdict
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from functools import cache
 from pathlib import Path, PureWindowsPath
 from typing import Annotated, Any
@@ -152,6 +153,23 @@ class Benchmark:
         size = count + len(self.database)
         graph = coo_array((np.ones(len(row)), (query, row)), shape=(size, size))
         return connected_components(graph, directed=False)[1][:count].astype(np.int64)
+
+
+def joined(parts: Sequence[Benchmark]) -> Benchmark:
+    """Return the benchmark of several: the queries of each among the images of all.
+
+    What one does not know of the images of another counts as wrong: they share no instance. None
+    has distractors.
+    """
+    root = Path(os.path.commonpath([part.root.resolve() for part in parts]))
+    database, queries = list[str](), list[Query]()
+    for part in parts:
+        inside, first = part.root.resolve().relative_to(root), len(database)
+        for query in part.queries:
+            labels = {name: rows + first for name, rows in query.labels.items()}
+            queries.append(replace(query, file=str(inside / query.file), labels=labels))
+        database += [str(inside / file) for file in part.database]
+    return Benchmark(" + ".join(part.name for part in parts), root, tuple(database), tuple(queries))
 
 
 @dataclass(frozen=True)

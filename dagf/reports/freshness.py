@@ -172,7 +172,7 @@ class Report:
     def _photographs(self) -> list[str]:
         """Return the hash of each folder of photographs that the notebook reads."""
         of, data = self.parameters, paths.data()
-        named = filter(None, [of["benchmark"], of["train_on"], *of["distractors"]])
+        named = filter(None, [of["benchmark"], *of["train_on"], *of["distractors"]])
         contents = remembered(data)
         folders = [one for name in named for one in folders_of(name, data) or [Path(name)]]
         found = [contents.folder_hash(folder) for folder in folders]

@@ -17,7 +17,7 @@ import torch
 
 from dagf import paths
 from dagf.datasets import checks
-from dagf.datasets.benchmark import Benchmark, TrainingSet
+from dagf.datasets.benchmark import Benchmark, TrainingSet, joined
 from dagf.datasets.contents import Contents, remembered
 from dagf.datasets.folder import has_labels, has_truth, hold_out, numbered, read_labels
 from dagf.datasets.public import CAVEATS, open_benchmark, open_training_set, place
@@ -363,14 +363,14 @@ def open_study(
     benchmark: str = "",
     distractors: Sequence[str] = (),
     weights: str = "",
-    train_on: str = "",
+    train_on: Sequence[str] = (),
 ) -> Study:
     """Return the study of a profile on Toytown, or on photographs.
 
     benchmark: a public set's name or a folder. distractors: public distractor sets, or folders,
     whose images are added to the database. weights: a file with the backbone's weights. train_on:
-    the folder to train on, where it is not `benchmark` itself. A profile with a training set trains
-    on that one; without a `benchmark` it is evaluated on the set's validation split.
+    the folders to train on, where it is not `benchmark` itself. A profile with a training set
+    trains on that one; without a `benchmark` it is evaluated on the set's validation split.
 
     Raises `UserError` for anything that does not exist or does not fit, and for a photograph that
     is trained and tested on; notes a query that is in the database under another name, and a copy
@@ -389,11 +389,12 @@ def open_study(
         training = open_training_set(chosen.training_set, data, chosen.held_out)
     if benchmark:
         test, contents = open_benchmark(benchmark, data, distractors), remembered(data)
-        home, source = (place(what, data) for what in (benchmark, train_on or benchmark))
-        if has_labels(home):
+        home = place(benchmark, data)
+        sources = [place(what, data) for what in train_on or [benchmark]]
+        for source in sources if has_labels(home) else ():
             checks.check_disjoint(source, home)
-        if not training and (train_on or has_labels(source)):
-            training = photograph_training(source, chosen.held_out, test, contents)
+        if not training and (train_on or has_labels(home)):
+            training = photograph_training(sources, chosen.held_out, test, contents)
         # The public sets are as their authors made them, but not what was put behind them.
         for line in checks.copies(test, contents, 0 if has_truth(home) else len(test.database)):
             # Not to stdout, which may be JSON.
@@ -412,18 +413,25 @@ def open_study(
 
 
 def photograph_training(
-    folder: Path, held_out: int, test: Benchmark, contents: Contents
+    folders: Sequence[Path], held_out: int, test: Benchmark, contents: Contents
 ) -> TrainingSet | None:
-    """Return the training images of a folder, some instances held out for validation.
+    """Return the training images of folders, some instances of each held out for validation.
 
-    None where the folder has none. Raises `UserError` for one that is tested on, in `test`, too.
+    None where there are none. Raises `UserError` for one that is tested on, in `test`, too.
     """
-    rows = read_labels(folder).query("role == 'train'").sort_values("file")
-    if rows.empty:
+    files, labels, held = list[Path](), list[int](), list[Benchmark]()
+    for folder in folders:
+        rows = read_labels(folder).query("role == 'train'").sort_values("file")
+        if len(rows):
+            name = f"{folder.resolve().name}-validation"
+            rows, validation = hold_out(name, folder, rows, held_out, VALIDATION_SEED)
+            own, numbers = numbered(folder, rows)
+            first = len({*labels})
+            files, labels = [*files, *own], [*labels, *(number + first for number in numbers)]
+            held.append(validation)
+    if not held:
         return None
-    name = f"{folder.resolve().name}-validation"
-    rows, validation = hold_out(name, folder, rows, held_out, VALIDATION_SEED)
-    files, labels = numbered(folder, rows)
+    validation = held[0] if len(held) == 1 else joined(held)
     checks.check_apart_from(files, validation, contents)
     chosen_by = [validation.root / file for file in validation.files]
     checks.check_apart_from([*files, *chosen_by], test, contents)

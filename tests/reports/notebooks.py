@@ -8,7 +8,7 @@ PARAMETERS = """profile: str = "cpu"  # the profile to run
 benchmark: str = ""  # a folder of photographs
 distractors: list[str] = []  # more folders
 weights: str = ""
-train_on: str = ""
+train_on: list[str] = []
 seeds: int = 2  # how many <b>seeds</b>"""
 
 KERNEL = {"kernelspec": {"name": "python3", "language": "python", "display_name": "Python 3"}}

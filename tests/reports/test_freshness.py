@@ -139,7 +139,7 @@ def test_other_parameters_photographs_weights_and_profiles_make_a_report_stale(r
 def test_parameters_are_those_that_a_notebook_declares(root: Path) -> None:
     report = plan("02_training", {"profile": "smoke"})
     assert report.parameters == {
-        "profile": "smoke", "benchmark": "", "distractors": [], "weights": "", "train_on": "",
+        "profile": "smoke", "benchmark": "", "distractors": [], "weights": "", "train_on": [],
         "seeds": 2,
     }  # fmt: skip
     with pytest.raises(UserError, match="unknown parameter of 02_training 'seed': did you mean"):

@@ -22,7 +22,7 @@ pytestmark = pytest.mark.usefixtures("one_process")
 def test_what_is_no_study(project: Path, profile: Callable[..., str], photographs: Path) -> None:
     fails(r"nowhere\.pth is no file", open_study, profile(), weights=str(project / "nowhere.pth"))
     with pytest.raises(UserError, match="distractors and train_on belong to a benchmark of photo"):
-        open_study(profile(), train_on=str(photographs))
+        open_study(profile(), train_on=[str(photographs)])
     fails(r"labels\.csv .*No such file", open_study, profile(), str(project))
     study = open_study(profile(), str(photographs))
     fails("did you mean 'spoc'", study.run, "spok")
@@ -52,10 +52,41 @@ def test_a_folder_without_training_images(
     elsewhere = write_photographs(tmp_path / "others", train_instances=5, first=20)
     labels = elsewhere / "labels.csv"
     labels.write_text(re.sub(r",i(?=\d)", ",other", labels.read_text()))
-    other = open_study(profile(**FOLDER), str(folder), [str(elsewhere)], train_on=str(elsewhere))
+    other = open_study(profile(**FOLDER), str(folder), [str(elsewhere)], train_on=[str(elsewhere)])
     assert other.training is not None
     assert len(other.test.distractors) == 4
     assert other.test_id != study.test_id
+
+
+def test_training_on_several_folders(
+    project: Path, profile: Callable[..., str], tmp_path: Path, backbone_weights: str
+) -> None:
+    """Instances stay apart, each folder has some held out, each query its own right ones."""
+    tested = write_photographs(tmp_path / "tested", train_instances=0)
+    firsts = {"one": 20, "two": 40}
+    folders = [write_photographs(tmp_path / name, first=at) for name, at in firsts.items()]
+    names = [*map(str, folders)]
+    about = profile(**FOLDER), str(tested), (), backbone_weights
+    single = [open_study(*about, train_on=[name]).training for name in names]
+    both = open_study(*about, train_on=names).training
+    assert both.files == (*single[0].files, *single[1].files)
+    assert both.labels == (
+        *single[0].labels,
+        *(label + single[0].landmarks for label in single[1].labels),
+    )
+    parts, validation = [one.validation for one in single], both.validation
+    rows = [part.root / file for part in parts for file in part.database]
+    assert [path.resolve() for path in validation.database_paths] == rows
+    asked = [(part, query) for part in parts for query in part.queries]
+    for query, (home, own) in zip(validation.queries, asked, strict=True):
+        assert (validation.root / query.file).samefile(home.root / own.file)
+        expected = [home.root / home.database[row] for row in own.positives]
+        assert [validation.database_paths[row] for row in query.positives] == expected
+    labels = folders[1] / "labels.csv"
+    shared = re.findall(r",(i\d),query", (tested / "labels.csv").read_text())[0]
+    labels.write_text(re.sub(r",i\d+,train", f",{shared},train", labels.read_text(), count=1))
+    with pytest.raises(UserError, match=f"tested: {shared} would be trained and tested on"):
+        open_study(*about, train_on=names)
 
 
 def test_the_control_has_the_same_runs(toy: Study, at_toy: None, trained: list[RunConfig]) -> None:

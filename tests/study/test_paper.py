@@ -82,7 +82,7 @@ def test_test_images_and_whitening_are_the_evaluations_own(paper: Path, photogra
     with pytest.raises(UserError, match=r"whitening split 'gldv2'.*known: sfm120k"):
         other.results(run)
     with pytest.raises(UserError, match="paper trains on sfm120k: no --train-on"):
-        open_study("paper", str(photographs), train_on=str(photographs))
+        open_study("paper", str(photographs), train_on=[str(photographs)])
 
 
 def test_what_landmarks_v2_trains_has_its_caveat_beside_it(paper: Path) -> None:

@@ -125,9 +125,9 @@ def test_sets_to_train_on(
     home = sets.write_set("oxford5k", project / "data")
     about: dict[str, Any] = {"benchmark": "oxford5k", "weights": backbone_weights}
     assert open_study(profile(**FOLDER), **about).training is None
-    study = open_study(profile(**FOLDER), **about, train_on=str(folder))
+    study = open_study(profile(**FOLDER), **about, train_on=[str(folder)])
     assert study.training is not None
     assert study.title == "oxford5k"
     shutil.copy(home / "jpg" / "all_souls_000001.jpg", folder / "jpg" / "20-1.jpg")
     with pytest.raises(UserError, match=r"20-1\.jpg would be trained on and, as all_souls_00000"):
-        open_study(profile(**FOLDER), **about, train_on=str(folder))
+        open_study(profile(**FOLDER), **about, train_on=[str(folder)])
