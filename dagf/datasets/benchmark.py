@@ -8,7 +8,7 @@ out of the ranking before it is evaluated. Everything else is a negative; distra
 import os
 import unicodedata
 from collections import defaultdict
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cache
 from pathlib import Path, PureWindowsPath
