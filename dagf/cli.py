@@ -109,6 +109,9 @@ class Commands(click.Group):
 
     def invoke(self, ctx: click.Context) -> Any:
         """Run the command; a `UserError` or a fault of the disk becomes a line and status 2."""
+        if sys.getfilesystemencoding() != "utf-8":  # a locale in which names and texts are others
+            os.environ["PYTHONUTF8"] = "1"
+            os.execv(sys.executable, [sys.executable, *sys.orig_argv[1:]])
         if isinstance(sys.stdout, io.TextIOWrapper):
             sys.stdout.reconfigure(errors="backslashreplace")  # for names that it cannot show
         try:

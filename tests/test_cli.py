@@ -1,8 +1,11 @@
 """The command line: examples in every help, one line for a mistake, training and evaluation."""
 
 import json
+import os
 import re
 import shutil
+import subprocess
+import sys
 from collections.abc import Iterator
 from itertools import chain
 from pathlib import Path
@@ -137,3 +140,11 @@ def test_every_command_of_a_page_is_one(page: str) -> None:
         words = line.partition("#")[0].split()
         path = tuple(words[:2] if words[0] == "data" else words[:1])
         assert {word for word in words if word.startswith("--")} <= KNOWN[path], line
+
+
+def test_names_are_utf_8_in_any_locale(tmp_path: Path) -> None:
+    """Where the system says ASCII, too."""
+    locale = {"LC_ALL": "C", "PYTHONUTF8": "0", "PYTHONCOERCECLOCALE": "0"}
+    told = [sys.executable, "-m", "dagf", "zér\u00f6"]
+    ran = subprocess.run(told, env={**os.environ, **locale}, capture_output=True, timeout=300)
+    assert ran.returncode == 2 and "No such command 'zér\u00f6'".encode() in ran.stderr

@@ -20,6 +20,7 @@ from textwrap import indent
 from typing import Any
 
 import filelock
+from jupyter_client.kernelspec import KernelSpecManager
 from nbclient import NotebookClient
 from nbclient.exceptions import CellExecutionError, DeadKernelError
 from papermill.iorw import load_notebook_node, write_ipynb
@@ -159,6 +160,7 @@ async def execute(report: Report, stage: Path, threads: int) -> dict[str, Any]:
     kernel = {"kernel_name": "python3", "language": "python"}  # the named one may be lacking here
     loaded = load_notebook_node(str(notebook_path(report.name)))
     notebook = parameterize_notebook(loaded, report.parameters, **kernel)
+    del notebook.metadata["papermill"]  # the parameters again, and a folder's name may be no text
     package = str(PACKAGE.parent)
     environment = {
         **os.environ,
@@ -170,9 +172,13 @@ async def execute(report: Report, stage: Path, threads: int) -> dict[str, Any]:
         "PYTHONHASHSEED": "0",
         "PYTHONPATH": os.pathsep.join([package, os.environ.get("PYTHONPATH", package)]),
         "IPYTHONDIR": str(stage / "ipython"),  # the person's own start-up files stay out
+        "PYTHONSTARTUP": "",
+        "MATPLOTLIBRC": os.devnull,
     }
     client = NotebookClient(notebook, timeout=None, startup_timeout=300, kernel_name="python3")
     client.km = client.create_kernel_manager()
+    # This interpreter's kernel, whatever is installed by the name.
+    client.km.kernel_spec_manager = KernelSpecManager(kernel_dirs=[])
     client.km.connection_file = str(stage / "kernel.json")
     try:
         with (stage / "log.txt").open("w") as log:

@@ -4,7 +4,6 @@ import io
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-import matplotlib
 import numpy as np
 import pandas as pd
 from IPython.display import HTML
@@ -52,7 +51,12 @@ STYLE: Any = {  # matplotlib types the keys of rcParams one by one
 }
 
 
-@matplotlib.rc_context(STYLE)  # it decides how a figure is saved, too: salt, font, margin
+# From matplotlib's defaults, whatever a person's matplotlibrc says: a decorator of all that draws
+# or saves a figure.
+styled = plt.style.context(["default", STYLE])
+
+
+@styled
 def show(figure: Figure, alt: str, caption: str, save: str = "") -> HTML:
     """Return the figure for a notebook: an image with a text alternative and a caption.
 
@@ -75,7 +79,7 @@ def kept(
     return table(frame, f"{title}. {caption}", digits)
 
 
-@matplotlib.rc_context(STYLE)
+@styled
 def panels(
     table: pd.DataFrame, by: str, width: float, height: float, share: bool = True
 ) -> tuple[Figure, list[tuple[Any, pd.DataFrame]]]:
@@ -88,6 +92,7 @@ def panels(
     return figure, list(zip(axes, parts.values(), strict=True))
 
 
+@styled
 def lines(
     table: pd.DataFrame, x: str, y: str, panel: str, share: bool = True, **scales: Any
 ) -> Figure:
@@ -108,6 +113,7 @@ def lines(
     return figure
 
 
+@styled
 def training_curves(curves: Mapping[tuple[str, int], pd.DataFrame]) -> Figure:
     """Plot loss and validation mAP against epochs, one line a run; (arm, seed) -> its curves."""
     names = {"loss": "training loss", "validation_mAP": "validation mAP (%)"}
@@ -119,6 +125,7 @@ def training_curves(curves: Mapping[tuple[str, int], pd.DataFrame]) -> Figure:
     return figure
 
 
+@styled
 def arms_by_setting(results: pd.DataFrame) -> Figure:
     """Plot mAP of each arm: a dot a seed, the mean and its t-interval as a bar.
 
@@ -140,6 +147,7 @@ def arms_by_setting(results: pd.DataFrame) -> Figure:
     return figure
 
 
+@styled
 def gains(contrasts: Sequence[Contrast]) -> Figure:
     """Plot differences, a colour for each `what`, with their joint intervals.
 

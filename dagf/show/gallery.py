@@ -4,7 +4,6 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
-import matplotlib
 import numpy as np
 from matplotlib import pyplot as plt
 from matplotlib.figure import Figure
@@ -18,7 +17,7 @@ from dagf.datasets.images import load_image, to_input
 from dagf.devices import on_device
 from dagf.model.network import RetrievalNet
 from dagf.retrieval.search import similarities
-from dagf.show.figures import STYLE, VERDICTS
+from dagf.show.figures import VERDICTS, styled
 from dagf.show.pictures import Pixels, boxed, heated, kept_cells, outlined
 from dagf.study.runs import Head
 from dagf.study.study import Study
@@ -35,7 +34,7 @@ class Tile(NamedTuple):
     verdict: str = ""
 
 
-@matplotlib.rc_context(STYLE)
+@styled
 def grid(lines: Sequence[Sequence[Tile | None]]) -> Figure:
     """Show lines of pictures; None leaves a gap."""
     columns = max(map(len, lines))

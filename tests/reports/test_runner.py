@@ -1,13 +1,15 @@
 """The runner: the order, failures that change nothing, what is kept, the index last."""
 
+import os
 import shutil
+import sys
 from pathlib import Path
 
 import pytest
 
 from dagf import paths
 from dagf.errors import UserError
-from dagf.files import read_json
+from dagf.files import read_json, write_json
 from dagf.reports.runner import check_reports, run_reports
 from tests.reports.notebooks import write_notebook
 
@@ -16,8 +18,9 @@ assert paths.root().name == "project"
 (paths.data() / "from_first.txt").write_text("42")
 main = paths.result("tables", "main.json")
 main.write_text('{"columns": ["a"], "rows": [[' + str(seeds) + ']]}')"""
-SECOND = """import sys
+SECOND = """import matplotlib, sys
 from dagf import paths
+assert sys.executable == INTERPRETER and matplotlib.rcParams["font.size"] == 10
 print("careful", file=sys.stderr)
 print("first said", (paths.data() / "from_first.txt").read_text())"""
 OVERVIEW = """from dagf.reports.freshness import output_for
@@ -25,16 +28,28 @@ from dagf.reports.overview import Records
 Records(output_for(profile, benchmark)).reports()"""
 
 
+def others(folder: Path) -> dict[str, str]:
+    """What a person has of their own: another kernel `python3`, a start-up file, a style."""
+    write_json(folder / "kernels" / "python3" / "kernel.json", {"argv": ["false"]})
+    (folder / "start.py").write_text("raise SystemExit")
+    (folder / "matplotlibrc").write_text("font.size: 30")
+    names = {"JUPYTER_PATH": "", "PYTHONSTARTUP": "start.py", "MATPLOTLIBRC": "matplotlibrc"}
+    return {name: str(folder / file) for name, file in names.items()}
+
+
 @pytest.fixture(scope="module")
 def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A small project whose reports were made."""
     root = tmp_path_factory.mktemp("made") / "project"
-    cells = {"02_training": FIRST, "03_attention_maps": SECOND, "00_overview": OVERVIEW}
+    second = SECOND.replace("INTERPRETER", repr(sys.executable))
+    cells = {"02_training": FIRST, "03_attention_maps": second, "00_overview": OVERVIEW}
     for name, cell in cells.items():
         write_notebook(root / "notebooks" / f"{name}.ipynb", cell)
     (root / "data").mkdir()
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv(paths.ROOT, str(root))
+        for name, value in others(tmp_path_factory.mktemp("others")).items():
+            patch.setenv(name, value)
         run_reports({"profile": "cpu"}, jobs=2)
     return root
 
@@ -146,3 +161,14 @@ def test_pages_on_photographs_stay_apart_from_their_tables(project: Path) -> Non
 def test_unknown_notebooks_are_refused_with_the_nearest_known(project: Path) -> None:
     with pytest.raises(UserError, match="unknown notebook '02_trainng': did you mean '02_tr"):
         check_reports({}, ["02_trainng"])
+
+
+@pytest.mark.study
+def test_a_folder_whose_name_is_not_utf_8(project: Path, tmp_path: Path) -> None:
+    folder = tmp_path / os.fsdecode(b"caf\xe9")
+    folder.mkdir()
+    (folder / "a.jpg").write_text("a")
+    cell = "from pathlib import Path\nprint(Path(benchmark), [*Path(benchmark).iterdir()])"
+    write_notebook(project / "notebooks" / "02_training.ipynb", f"{cell}\n1 / (benchmark > '')")
+    page = run_reports({"benchmark": str(folder)}, jobs=1)
+    assert page.is_file() and check_reports({"benchmark": str(folder)}) == {}
