@@ -314,7 +314,8 @@ def extract(
     say(f"{len(collection.files)} images in {output}: {made} extracted in {rate}")
     for line in found.lines(damaged.values()):
         say(line, err=True)
-    sys.exit(1 if found.unread or damaged else 0)
+    if found.unread or damaged:
+        sys.exit(1)
 
 
 @main.command()

@@ -81,7 +81,8 @@ class _Watch:
             return
         self.count += 1
         if self.count == self.die:
-            if event == "open" and str(args[1]).startswith(("w", "x")):
+            writes = event == "open" and str(args[1]).startswith(("w", "x"))
+            if writes and not Path(args[0]).is_dir():  # of which tempfile opens a file with no name
                 flags = os.O_WRONLY | os.O_CREAT | os.O_TRUNC
                 with os.fdopen(os.open(args[0], flags), "wb") as stream:
                     stream.write(HALF)
