@@ -180,7 +180,7 @@ def _legend(ax: Any) -> None:
     ax.legend(once.values(), once.keys(), frameon=False)
 
 
-@matplotlib.rc_context(STYLE)
+@styled
 def rooms(found: Mapping[str, Gain]) -> Figure:
     """Plot each module's gain over GeM (a dot) beside the room (a bar), with joint intervals."""
     figure, ax = plt.subplots(figsize=(7.5, 0.55 * len(found) + 1.1))
