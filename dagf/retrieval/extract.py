@@ -87,7 +87,7 @@ def _folded(backbone: nn.Module) -> nn.Module:
     """Fold batch norms; what uses a layer twice stays as it is: `fuse` would fold it twice."""
     try:
         used = Counter(node.target for node in symbolic_trace(backbone).graph.nodes)
-    except TraceError:  # some networks of timm's decide by the image's size
+    except (TraceError, NameError):  # decides by the image's size; attention before the last stage
         return backbone
     layers = (
         n for n, one in backbone.named_modules() if isinstance(one, nn.Conv2d | nn.BatchNorm2d)
