@@ -1,7 +1,7 @@
 """Toytown as a data set: its images, ground truth, records and masks, once it is drawn."""
 
 from contextlib import suppress
-from dataclasses import replace
+from dataclasses import fields, replace
 from pathlib import Path
 
 import cv2
@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from dagf.datasets.benchmark import Benchmark, TrainingSet, from_ground_truth
 from dagf.datasets.contents import Contents, remembered
 from dagf.errors import UserError
-from dagf.files import write_text
+from dagf.files import read_json, write_text
 from dagf.toytown.generate import WITH_QUERIES, ToytownSpec, make_toytown
 
 SEEN = ".contents"  # in a drawn set: the hash of its files when it was first opened
@@ -55,11 +55,17 @@ def load_toytown(root: Path, split: str) -> Benchmark:
 
 
 def toytown_training(root: Path) -> TrainingSet:
-    """Return the training images, their landmarks and the validation split."""
+    """Return the training images, their landmarks and the validation split.
+
+    They are named by what decides them: a run serves every test split.
+    """
+    known = read_json(root / "spec.json")
+    spec = ToytownSpec(**{one.name: known[one.name] for one in fields(ToytownSpec)})
+    spec = replace(spec, test_landmarks=0, distractors=0, test_seed=ToytownSpec.test_seed)
     records = toytown_records(root, "train")
     files = tuple(root / "train" / "jpg" / file for file in records["file"])
     labels = tuple(records["landmark"].tolist())
-    return TrainingSet(files, labels, load_toytown(root, "validation"), root.name)
+    return TrainingSet(files, labels, load_toytown(root, "validation"), f"toytown-{spec.id}")
 
 
 def toytown_records(root: Path, split: str) -> pd.DataFrame:

@@ -1,5 +1,6 @@
 """Toytown as a data set: masks, records and ground truth."""
 
+from dataclasses import replace
 from pathlib import Path
 
 import cv2
@@ -22,6 +23,11 @@ def test_layout_and_training_labels(root: Path) -> None:
     files, labels = training.files, training.labels
     assert labels == (0, 0, 1, 1, 2, 2)
     assert training.validation.name == "toytown-validation"
+    tested_on = {"test_landmarks": 1, "test_seed": 7, "distractors": 2}
+    other, more = replace(TINY, **tested_on), replace(TINY, train_landmarks=4)
+    for spec, same in (other, True), (more, False):
+        again = toytown.open_toytown(spec, root.parent)
+        assert again != root and (toytown.toytown_training(again).id == training.id) == same
     assert all(cv2.imread(str(file)).shape == (64, 64, 3) for file in files)
     assert not list((root / "test" / "masks").glob("*query*"))
     assert len(list((root / "test" / "masks").glob("*.png"))) == 2 * 4
