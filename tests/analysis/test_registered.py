@@ -3,12 +3,14 @@
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from itertools import product
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pandas as pd
 import pytest
 
+from dagf import paths
 from dagf.analysis import registered
 from dagf.analysis.ablations import BINS
 from dagf.analysis.contrasts import Contrast, contrast
@@ -29,13 +31,30 @@ def test_the_registered_arms() -> None:
     assert {*RIVALS, *sum(registered.MODULES, ())} <= set(VARIANTS)
 
 
-def test_what_is_registered_is_what_the_default_profile_runs() -> None:
-    """Whatever is changed after the confirmation is another analysis, and its tables say so."""
-    assert registered.registration("cpu").endswith(" (docs/registration.md)")
+def test_whatever_is_changed_after_the_registration_is_another_analysis(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv(paths.ROOT, str(tmp_path))
+    page = tmp_path / "docs" / "registration.md"
+    page.parent.mkdir()
+    page.write_text("nothing yet")
+    name = registered.registration("cpu").removesuffix(": not registered")
+    page.write_text(f"It is {name}.")
+    assert registered.registration("cpu") == f"{name} (docs/registration.md)"
     assert registered.registration("smoke").endswith(": not registered")
-    with pytest.MonkeyPatch.context() as patched:
-        patched.setattr(registered, "LEVEL", 0.1)
-        assert registered.registration("cpu").endswith(": not registered")
+    dagf = replace(VARIANTS["dagf"], activation="sharp")
+    for what, key, value in [
+        (registered, "LEVEL", 0.1),
+        (registered, "CLAIMS", CLAIMS[1:]),
+        (registered, "BEST", {False: ("oracle", True)}),
+        (registered.VARIANTS, "dagf", dagf),
+    ]:
+        with pytest.MonkeyPatch.context() as patched:
+            if isinstance(what, dict):
+                patched.setitem(what, key, value)
+            else:
+                patched.setattr(what, key, value)
+            assert registered.registration("cpu").endswith(": not registered"), key
 
 
 def test_primary_rivals_and_modules_compare_their_arms() -> None:
