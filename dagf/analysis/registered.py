@@ -228,7 +228,8 @@ def registration(profile: str) -> str:
     weights = {seed: run.record["weights_sha256"] for seed, run in kept_backbones().items()}
     values = yaml.safe_load(paths.profile(profile).read_text(encoding="utf-8"))
     name = content_hash([values, arms, rules, [*weights.items()]])
-    known = name in (paths.root() / "docs" / "registration.md").read_text(encoding="utf-8")
+    page = paths.root() / "docs" / "registration.md"
+    known = page.is_file() and name in page.read_text(encoding="utf-8")
     return f"{name} (docs/registration.md)" if known else f"{name}: not registered"
 
 

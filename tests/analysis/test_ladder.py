@@ -73,7 +73,7 @@ def test_conditions_change_maps_and_landmarks_alone(project: Study) -> None:
     kinds = "backbone: of ImageNet", "backbone: of Toytown"
     assert [*found] == [*kinds, f"{sizes}: 6", f"{sizes}: 8", f"{landmarks}: 2"]
     generic = found[kinds[0]]
-    assert generic.bare(0).network().channels == 64 and generic.profile.image.size == 64
+    assert generic.bare(0).network().channels == 128 and generic.profile.image.size == 64
     assert found[kinds[1]] == project
     finer, fewer = found[f"{sizes}: 8"], found[f"{landmarks}: 2"]
     assert finer.test_maps(finer.bare(0)).queries.take(np.array([0])).shape[2:] == (8, 8)

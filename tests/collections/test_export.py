@@ -94,6 +94,7 @@ EVERY = [  # every module that can be exported, in few networks
     Variant("4", pooling="netvlad", baseline="se", spatial="crow", activation="none"),
     Variant("5", baseline="cbam", spatial="evaluator", activation="softplus", residual=True),
     Variant("6", baseline="eca", windows=(1, 3), window_kind="average", channel=True),
+    Variant("7", spatial="drawn", activation="sharp", early=True),
 ]
 
 
