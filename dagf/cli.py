@@ -11,6 +11,7 @@ import re
 import sys
 import time
 from collections.abc import Callable
+from itertools import combinations
 from pathlib import Path
 from typing import Any, Literal
 
@@ -26,6 +27,7 @@ dagf report                                      the whole study on the embedded
 dagf report --check                              which reports are stale
 dagf report --only 03_attention_maps --force     one of them anew
 dagf report --benchmark PHOTOS                   the study on your photographs
+dagf report --benchmark A --benchmark B --train-on C   on several sets, one after the other
 dagf backbones                                   train what its profiles start from (hours)
 dagf backbones --trials                          how that was chosen on validation
 dagf train dagf                                  train one variant
@@ -58,7 +60,7 @@ STUDY = {  # what names a study: a profile, and photographs with their weights
     "--train-on": ("SET", "Train on this set or folder (or several), not the benchmark."),
     "--weights": ("FILE", "Weights of the backbone (.pth or .safetensors)."),
     "--distractors": ("SET", "Add r1m, oxford100k or a folder's distractors."),
-    "--benchmark": ("SET", "A public set (roxford5k, ...) or folder of photos."),
+    "--benchmark": ("SET", "A public set (roxford5k, ...), folder or ground truth."),
     "--profile": ("NAME", "smoke, cpu, gpu, photographs, paper or a YAML file."),
 }
 
@@ -66,29 +68,55 @@ STUDY = {  # what names a study: a profile, and photographs with their weights
 def study_options(command: Callable[..., Any]) -> Callable[..., Any]:
     """Add the options of `STUDY`."""
     for name, (metavar, text) in STUDY.items():
-        several = name in ("--distractors", "--train-on")
+        several = name in ("--distractors", "--train-on", "--benchmark")
         how: dict[str, Any] = {"multiple": True} if several else {"default": ""}
         command = option(name, metavar=metavar, help=text, **how)(command)
     return command
 
 
-def study_parameters(
-    profile: str, benchmark: str, distractors: Names, weights: str, train_on: Names
-) -> dict[str, Any]:
-    """Return the options of `STUDY` as notebooks take them: with whole paths."""
-    from dagf.datasets.public import DISTRACTORS, spelled
+def studies(
+    profile: str, benchmark: Names, distractors: Names, weights: str, train_on: Names
+) -> list[dict[str, Any]]:
+    """Return, for each benchmark, the options of `STUDY` as notebooks take them: whole paths.
+
+    What is not given is what the profile says. Raise `UserError` for two sets of one name: reports
+    are called by it, and a set that is given twice would be learned twice.
+    """
+    from dagf.datasets.public import DISTRACTORS, called, spelled
+    from dagf.study.profile import load_profile
 
     profile = profile or ("photographs" if benchmark else "cpu")
-    if profile == "photographs" and not benchmark:
+    own, file = load_profile(profile), paths.profile(profile)
+
+    def told(given: Names, default: Names) -> list[str]:
+        near = {name: file.parent / name for name in default}  # as seen from the profile
+        return [*given] or [str(path) if path.exists() else name for name, path in near.items()]
+
+    sets = [spelled(name) for name in told(benchmark, own.benchmarks)]
+    if profile == "photographs" and not sets:
         raise UserError("the profile photographs needs photographs: name them with --benchmark")
-    file = paths.profile(profile)
-    return {
+    learned = [spelled(name) for name in told(train_on, own.train_on)]
+    for one, other in [*combinations(sets, 2), *combinations(learned, 2)]:
+        if called(one) == called(other):
+            raise UserError(f"{one} and {other} have one name: rename one, or leave it out")
+    behind = told(distractors, own.distractors)
+    common = {
         "profile": str(file) if profile.endswith(file.suffix) else profile,
-        "benchmark": spelled(benchmark) if benchmark else "",
-        "distractors": [spelled(name, DISTRACTORS, "distractor set") for name in distractors],
+        "distractors": [spelled(name, DISTRACTORS, "distractor set") for name in behind],
         "weights": existing_file(weights) if weights else "",
-        "train_on": [spelled(name) for name in train_on],
+        "train_on": learned,
     }
+    return [{**common, "benchmark": one} for one in sets or [""]]
+
+
+def one_study(**options: Any) -> Any:
+    """Return the study that the options of `STUDY` name; raise `UserError` for several."""
+    from dagf.study.study import open_study
+
+    one, *more = studies(**options)
+    if more:
+        raise UserError(f"{1 + len(more)} benchmarks are named: name one with --benchmark")
+    return open_study(**one)
 
 
 class Command(click.Command):
@@ -176,19 +204,26 @@ def main() -> None:
 def report(
     only: Names, force: bool, check: bool, jobs: int | None, output: Path | None, **study: Any
 ) -> None:
-    """Run the notebooks and write the HTML reports; fresh ones are kept."""
+    """Run the notebooks and write the HTML reports; fresh ones are kept.
+
+    Several benchmarks have their reports one after the other.
+    """
     from dagf.reports.runner import check_reports, run_reports
 
     if output and output.is_file():
         raise UserError(f"{output} is no folder, and reports are several files: name another")
-    parameters = study_parameters(**study)
+    every = studies(**study)
     if not check:
-        say(f"reports: {run_reports(parameters, only, force, jobs, output)}")
+        for parameters in every:
+            say(f"reports: {run_reports(parameters, only, force, jobs, output)}")
         return
-    stale = check_reports(parameters, only, output)
-    lines = [f"{name}: {reason}" for name, reason in stale.items()]
-    say("\n".join([*lines, f"{len(stale)} stale" if stale else "all fresh"]))
-    sys.exit(1 if stale else 0)
+    lines = list[str]()
+    for parameters in every:
+        of = f"{Path(parameters['benchmark']).name}, " if len(every) > 1 else ""
+        stale = check_reports(parameters, only, output)
+        lines += [f"{of}{name}: {reason}" for name, reason in stale.items()]
+    say("\n".join([*lines, f"{len(lines)} stale" if lines else "all fresh"]))
+    sys.exit(1 if lines else 0)
 
 
 @main.command()
@@ -217,9 +252,7 @@ def train(variant: str, seed: int | None, **study: Any) -> None:
 
     A trained one is not trained again. Several processes: docs/distributed.md.
     """
-    from dagf.study.study import open_study
-
-    opened = open_study(**study_parameters(**study))
+    opened = one_study(**study)
     say_run(opened.run(variant, seed))
     if opened.caveat:
         say(opened.caveat, err=True)
@@ -257,9 +290,7 @@ def evaluate(
         sys.exit(int(len(wrong) > 0))
     if not variant:
         raise UserError("name a variant to evaluate, for instance: dagf evaluate dagf")
-    from dagf.study.study import open_study
-
-    opened = open_study(**study_parameters(**study))
+    opened = one_study(**study)
     if off_the_shelf:
         results = opened.untrained_results(variant, seed)
     else:

@@ -9,12 +9,14 @@ import sys
 from collections.abc import Iterator
 from itertools import chain
 from pathlib import Path
+from typing import Any
 
 import click
 import pytest
 
 from dagf.cli import main
 from dagf.paths import ROOT as NAMED
+from dagf.reports import runner
 from dagf.study import parallel
 from tests.commands import fine, refused
 from tests.fixtures import PROFILE, empty_project, write_photographs
@@ -97,6 +99,9 @@ def test_making_listing_and_checking_data(project: Path) -> None:
         ("train gem --profile tiny.yaml --weights nowhere.pth", "nowhere.pth is no file"),
         ("train gem --profile tiny.yaml --benchmark ./nowhere", "name a folder that exists"),
         ("train gem --profile photographs", "name them with --benchmark"),
+        ("train gem --benchmark photos --benchmark ukbench", "2 benchmarks are named: name one"),
+        ("report --benchmark photos --benchmark ./photos", "have one name: rename one"),
+        ("train gem --benchmark photos --train-on photos --train-on photos", "have one name"),
         ("evaluate gen --profile tiny.yaml", "did you mean 'gem'"),
         ("evaluate", "name a variant to evaluate"),
         ("evaluate gem --golden", "give it alone"),
@@ -115,6 +120,34 @@ def test_making_listing_and_checking_data(project: Path) -> None:
 def test_a_mistake(project: Path, monkeypatch: pytest.MonkeyPatch, words: str, said: str) -> None:
     monkeypatch.chdir(project)
     assert said in refused(*words.split())
+
+
+def test_the_reports_of_several_sets_by_a_profile(
+    project: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """One after the other, with what the profile says; the command line comes first."""
+    (project / "lists").mkdir()
+    sets = {"benchmarks": ["../photos", "ukbench"], "train_on": ["../photos"]}
+    path = project / "lists" / "sets.yaml"
+    path.write_text(json.dumps(PROFILE | sets | {"distractors": ["r1m"]}))
+    asked: list[dict[str, Any]] = []
+    monkeypatch.setattr(runner, "run_reports", lambda one, *_: asked.append(one))
+    stale = {"02_training": "changed: code"}
+    monkeypatch.setattr(runner, "check_reports", lambda *_: stale)
+    fine("report", "--profile", path)
+    photos = str((project / "photos").resolve())
+    assert [one["benchmark"] for one in asked] == [photos, "ukbench"]
+    for one in asked:
+        assert (one["train_on"], one["distractors"]) == ([photos], ["r1m"])
+        assert (one["profile"], one["weights"]) == (str(path), "")
+    said = refused("report", "--profile", path, "--check", status=1)
+    assert said.splitlines() == [
+        "photos, 02_training: changed: code", "ukbench, 02_training: changed: code", "2 stale",
+    ]  # fmt: skip
+    fine(
+        "report", "--profile", path, "--benchmark", "holidays", "--distractors", project / "photos"
+    )
+    assert (asked[-1]["benchmark"], asked[-1]["distractors"]) == ("holidays", [photos])
 
 
 def test_train_and_evaluate(project: Path, trained: str) -> None:

@@ -1,4 +1,6 @@
-"""Does the network look at the landmark? Attention maps, scored against the exact masks of Toytown.
+"""Does the network look at the landmark? Attention maps, scored against exact masks.
+
+Those of Toytown, or the boxes of photographs, in which some of the background is inside.
 
     database image -> maps: attention, Grad-CAM and its kin, and some that know nothing of the image
                    -> pixel AUC, pointing, energy inside: against the pixels that show the landmark
@@ -11,6 +13,8 @@ benchmark to say.
 from collections.abc import Sequence
 from dataclasses import replace
 from functools import partial
+from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -23,8 +27,8 @@ from torch.nn import functional as fn
 from dagf.analysis.cam import CamTarget, Plane, cams
 from dagf.console import progress
 from dagf.datasets.batches import image_batches
-from dagf.datasets.images import to_input
-from dagf.datasets.toytown import load_mask, toytown_records
+from dagf.datasets.folder import BOXES
+from dagf.datasets.images import exact_mask, has_mask, to_input
 from dagf.devices import on_device
 from dagf.errors import UserError
 from dagf.model.network import RetrievalNet
@@ -151,20 +155,20 @@ def energy_inside(plane: Plane, mask: Mask) -> float:
 SCORES = {"AUC": pixel_auc, "pointing": pointing, "energy": energy_inside}
 
 
-def cam_targets(study: Study, net: RetrievalNet) -> list[CamTarget]:
-    """Return a target for each image of the test database.
+def cam_targets(study: Study, net: RetrievalNet) -> dict[int, CamTarget]:
+    """Return a target for each image of the test database that some query is about, by its row.
 
     Like its landmark's query, and not like that query's worst mistake: the best-scoring database
     image of another landmark. So Grad-CAM is told what to look for, which attention is not.
     """
     test = replace(study.test, distractors=())
     scores, rows, queries = benchmark_scores(net, test, study.profile.evaluation.image)
-    targets: dict[int, CamTarget] = {}
+    targets: dict[int, CamTarget] = {}  # of several queries the last one's
     for query, own, found in zip(queries, test.queries, scores, strict=True):
         others = np.setdiff1d(np.arange(len(rows)), own.labelled)
         mistake = others[found[others].argmax()]
         targets |= dict.fromkeys(own.labelled.tolist(), CamTarget(query, rows[mistake]))
-    return [targets[row] for row in range(len(rows))]
+    return targets
 
 
 def localisations(study: Study) -> pd.DataFrame:
@@ -177,38 +181,40 @@ def localisations(study: Study) -> pd.DataFrame:
 
 
 def localisation(study: Study, head: Head) -> pd.DataFrame:
-    """Score every map of every test database image of Toytown: one row an image and map.
+    """Score every map of every test database image that has a mask: one row an image and map.
 
-    Columns: file, landmark, difficulty, scale (see `toytown_records`); map; AUC, pointing, energy,
-    and area, the mask's share of the image: all 0..1. Raises `UserError` for photographs, which
-    have no masks.
+    Columns: file; landmark, its cluster of queries; difficulty, its label; map; AUC, pointing,
+    energy, and area, the mask's share of the image: all 0..1. Images that no query is about are
+    left out. Raises `UserError` where there is no mask.
     """
-    if study.toytown is None:
-        raise UserError(f"{study.title} has no masks of its landmarks: only Toytown has")
-    records = toytown_records(study.toytown, "test").query("role == 'database'")
-    about = records[["file", "landmark", "difficulty", "scale"]].to_dict("records")
-    numbers = {file: number for number, file in enumerate(study.test.database)}
+    test, about = study.test, dict[int, dict[str, Any]]()
+    for query, landmark in zip(test.queries, test.clusters().tolist(), strict=True):
+        for label, labelled in query.labels.items():
+            for row in labelled.tolist():
+                if has_mask(test.root / (file := test.database[row])):
+                    about[row] = {"file": file, "landmark": landmark, "difficulty": label}
+    if not about:
+        raise UserError(f"{study.title} has no masks: write the boxes of its images to {BOXES}")
     net, spec, scored = on_device(head.network()), study.profile.evaluation.image, []
-    targets = cam_targets(study, net)
-    batches = image_batches([study.test.root / row["file"] for row in about], spec, batch=BATCH)
-    for places, images in progress(batches, "maps", len(about), amount=lambda one: len(one[0])):
-        rows = [about[place] for place in places]
-        chosen = [numbers[row["file"]] for row in rows]
-        masks = [landmark_mask(study, row["file"], images) for row in rows]
-        maps = maps_of(net, to_input(images), [targets[number] for number in chosen], chosen)
+    targets, chosen = cam_targets(study, net), sorted(about)
+    files = [test.root / test.database[row] for row in chosen]
+    batches = image_batches(files, spec, batch=BATCH)
+    for places, images in progress(batches, "maps", len(files), amount=lambda one: len(one[0])):
+        rows = [chosen[place] for place in places]
+        masks = [landmark_mask(files[place], images) for place in places]
+        maps = maps_of(net, to_input(images), [targets[row] for row in rows], rows)
         for name, planes in maps.items():
             for row, plane, mask in zip(rows, planes, masks, strict=True):
                 scores = {title: score(plane, mask) for title, score in SCORES.items()}
-                scored.append({**row, "map": name, **scores, "area": float(mask.mean())})
+                scored.append({**about[row], "map": name, **scores, "area": float(mask.mean())})
     return pd.DataFrame(scored)
 
 
-def landmark_mask(study: Study, file: str, images: Tensor) -> Mask:
-    """Return an image's mask at the size (H, W) of the network's input, by nearest pixel."""
-    assert study.toytown is not None
-    mask = torch.from_numpy(load_mask(study.toytown, "test", file))
-    resized = fn.interpolate(mask[None, None].float(), size=images.shape[2:], mode="nearest-exact")
-    return resized[0, 0].bool().numpy()
+def landmark_mask(file: Path, images: Tensor) -> Mask:
+    """Return an image's mask at the size (H, W) of the network's input: pixels half in it."""
+    mask = exact_mask(file, images.shape[2], images.shape[3])
+    assert mask is not None
+    return (mask[0] > 127).numpy()
 
 
 def small_masks(frame: pd.DataFrame) -> pd.DataFrame:

@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 
 from dagf import paths
 from dagf.analysis.contrasts import contrast_of, contrast_table, spread
-from dagf.analysis.tables import RUNS, run_words
+from dagf.analysis.tables import CHOSEN, GEM, RUNS, UNTRAINED, run_words
 from dagf.datasets.benchmark import Benchmark, Box, TrainingSet
 from dagf.datasets.checks import training_set
 from dagf.datasets.contents import remembered
@@ -45,10 +45,8 @@ Heads = Mapping[int, Head]  # trained heads, or untrained ones, by seed
 NONE = "none"  # no whitening, no re-ranking
 VALIDATION, TEST = "validation", "test"  # parts of a study
 COLUMNS = ["query_set", "query", "positives", "AP"]
-UNTRAINED = ", untrained"  # at the end of a title
 SIZES = (128, 256, 512)  # dimensions kept by a whitening
 POWERS = (0.25, 0.5)  # of its division by the variances
-GEM, CHOSEN = "GeM off the shelf", "chosen GeM"  # of {trained, not} x {whitened, not}, held out
 COUNTS = (2, 5, 10, 20, 50)  # neighbours, for every re-ranking; those that the database has
 INSTANCES = (3, 6)  # that heads are trained on, beside all
 SEED = 2023  # of the order in which a larger set adds instances

@@ -1,10 +1,11 @@
 """The room: what perfect attention gains over GeM, and the share of it that a module takes.
 
-A ceiling is GeM with the landmarks' exact masks: they weight the maps of the database (`oracle`,
-and inside the scheme of windows and mask `oracle-scale-mask`), all other pixels are blanked
-(`oracle-pixels`), or the head is trained with them (`oracle-trained`). A weighting at test time
-alone may lose what training would have used, and the mean of the descriptors may hide a gain: the
-room is that of one ceiling, with the mean or without, which `BEST` names beforehand.
+A ceiling is GeM with the landmarks' exact masks (of photographs, their boxes): they weight the maps
+of the database (`oracle`, and inside the scheme of windows and mask `oracle-scale-mask`), all other
+pixels are blanked (`oracle-pixels`), or the head is trained with them (`oracle-trained`). A
+weighting at test time alone may lose what training would have used, and the mean of the descriptors
+may hide a gain: the room is that of one ceiling, with the mean or without, which `BEST` names
+beforehand.
 """
 
 import math
@@ -114,10 +115,14 @@ def ceiling_table(study: Study, heads: bool) -> pd.DataFrame:
 
 
 def module_gains(study: Study) -> dict[str, Gain]:
-    """Return for each module of the abstract, and for the whole, what it gains of the room."""
+    """Return for each module of the abstract, and for the whole, what it gains of the room.
+
+    Where nothing is trained end to end, as heads alone.
+    """
     return {
         module: one
         for heads, arms in MODULES.items()
+        if heads or not study.profile.frozen
         for module, one in zip(arms, gains(study, [*arms.values()], heads), strict=True)
     }
 

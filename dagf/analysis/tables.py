@@ -15,7 +15,9 @@ from dagf.errors import UserError
 from dagf.files import atomic_path, read_json, write_json, write_text
 
 RUNS = "runs"
-PHOTOGRAPH_TABLES = ("against-gem", "shelf-ablation")  # those that the overview shows
+UNTRAINED = ", untrained"  # at the end of a title
+GEM, CHOSEN = "GeM off the shelf", "chosen GeM"  # of {trained, not} x {whitened, not}, held out
+PHOTOGRAPH_TABLES = ("against-gem", "room", "shelf-ablation")  # those that the overview shows
 SIGNS = {  # of our tables; LaTeX has none of them without further packages
     "−": "$-$", "×": r"$\times$", "±": r"$\pm$", "·": r"$\cdot$", "≤": r"$\leq$", "≥": r"$\geq$",
     "→": r"$\to$", "α": r"$\alpha$", "–": "--", "<": r"\textless{}", ">": r"\textgreater{}",

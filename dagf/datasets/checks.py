@@ -13,8 +13,17 @@ import pandas as pd
 from dagf.console import progress
 from dagf.datasets.benchmark import Benchmark, TrainingSet
 from dagf.datasets.contents import MANY, Contents, remembered
-from dagf.datasets.folder import COLUMNS, has_labels, has_truth, read_labels
-from dagf.datasets.images import Images, ImageSpec, find_images, load_image
+from dagf.datasets.folder import (
+    BOXES,
+    COLUMNS,
+    CORNERS,
+    boxes_of,
+    has_labels,
+    has_truth,
+    read_boxes,
+    read_labels,
+)
+from dagf.datasets.images import Images, ImageSpec, find_images, image_size, load_image
 from dagf.datasets.public import (
     DISTRACTORS,
     PUBLIC,
@@ -46,7 +55,7 @@ def check(what: str, data: Path) -> list[str]:
         raise UserError("\n".join(there.unread))
     rows = read_labels(home) if has_labels(home) else pd.DataFrame(columns=COLUMNS, dtype=str)
     roles = rows["role"].value_counts().sort_index()
-    lines = [f"{role}: {count} images" for role, count in roles.items()]
+    lines = [*[f"{role}: {count} images" for role, count in roles.items()], *check_boxes(home)]
     if len(rows) and not roles.index.str.startswith("query").any():
         return [*lines, *_unnamed(there, home, rows["file"])]
     benchmark = open_benchmark(what, data)
@@ -65,6 +74,31 @@ def check(what: str, data: Path) -> list[str]:
     queries, images = len(benchmark.queries), len(benchmark.database)
     lines += [f"a benchmark: {queries} queries, {images} database images"]
     return [*lines, *_unnamed(there, home, [*rows["file"], *benchmark.files])]
+
+
+def check_boxes(folder: Path) -> list[str]:
+    """Return a line on the boxes of a folder that has some.
+
+    Raise `UserError`, with the line, for one that reaches out of its image (by more than a pixel).
+    """
+    if not (folder / BOXES).is_file():
+        return []
+    rows = read_boxes(folder)
+    sizes = {file: image_size(folder / file) for file in rows["file"].unique()}
+    for line, file, x1, y1, x2, y2 in rows[["file", *CORNERS]].itertuples():
+        width, height = sizes[file]
+        if min(x1, y1) < -1 or x2 > width + 1 or y2 > height + 1:
+            raise UserError(
+                f"{folder / BOXES}, line {line}: the box {x1:g},{y1:g},{x2:g},{y2:g} is outside "
+                f"{file}, which has {width} x {height} pixels: give it in pixels of this file, or "
+                "take the line out"
+            )
+    return [f"boxes: {len(rows)}, in {len(sizes)} images"]
+
+
+def _boxed(files: Iterable[Path]) -> list[object]:
+    """Return what is known of where in files the instances are: it decides what ceilings see."""
+    return [[row, boxes] for row, file in enumerate(files) if (boxes := boxes_of(file))]
 
 
 def _unnamed(there: Images | None, home: Path, names: Iterable[str]) -> list[str]:
@@ -152,7 +186,7 @@ def files_hash(benchmark: Benchmark, contents: Contents) -> str:
     found = [
         contents.sha256(file) for file in progress([*read, *queries], f"{benchmark.name}: reading")
     ]
-    return content_hash([found, truth, *sizes])
+    return content_hash([found, truth, *sizes, *_boxed([*read, *queries])])
 
 
 def training_set(
@@ -160,5 +194,5 @@ def training_set(
 ) -> TrainingSet:
     """Return a training set of photographs, named by the contents of all its images."""
     sums = [contents.sha256(file) for file in files]
-    name = content_hash([files_hash(validation, contents), sums, labels])
+    name = content_hash([files_hash(validation, contents), sums, labels, *_boxed(files)])
     return TrainingSet(tuple(files), tuple(labels), validation, name)

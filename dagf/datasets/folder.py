@@ -2,12 +2,14 @@
 
 `file` is relative to the folder, `instance` names the one object or place that the photograph
 shows, and `role` is `query` (or `query-NAME`, reported apart as a named query set), `database`,
-`train` (or `train-NAME`), or `distractor`, whose instance stays empty.
+`train` (or `train-NAME`), or `distractor`, whose instance stays empty. A boxes.csv of file,
+instance, x1, y1, x2 and y2 may say where in the photographs the instances are.
 """
 
 import re
 from collections.abc import Sequence
 from dataclasses import replace
+from functools import lru_cache
 from pathlib import Path, PurePosixPath
 
 import numpy as np
@@ -15,6 +17,7 @@ import pandas as pd
 
 from dagf.datasets.benchmark import (
     Benchmark,
+    Box,
     Query,
     check_present,
     from_ground_truth,
@@ -26,7 +29,9 @@ from dagf.files import content_hash
 
 LABELS = "labels.csv"
 TRUTH = "ground_truth.json"
+BOXES = "boxes.csv"
 COLUMNS = ("file", "instance", "role")
+CORNERS = ("x1", "y1", "x2", "y2")
 ROLES = ("train", "train-NAME", "query", "query-NAME", "database", "distractor")
 _ROLE = re.compile(r"(query|train)(-[\w.-]+)?|database|distractor")
 _QUERIES = 5  # of a held-out instance, at most
@@ -93,13 +98,59 @@ def read_labels(folder: Path, listing: Path | None = None) -> pd.DataFrame:
     return rows
 
 
+def read_boxes(folder: Path) -> pd.DataFrame:
+    """Return file, instance and corners of all boxes in `folder/boxes.csv`; its index is the line.
+
+    Corners are in pixels of the upright image. Raise `UserError`, with file, line and remedy, for
+    what is no box, and for a file that is missing or outside.
+    """
+    path = folder / BOXES
+    rows = read_csv(path, ("file", "instance", *CORNERS))
+    numbers = rows[[*CORNERS]].apply(pd.to_numeric, errors="coerce")
+    for line in rows.index[~((numbers["x1"] <= numbers["x2"]) & (numbers["y1"] <= numbers["y2"]))]:
+        given = ",".join(rows.loc[line, [*CORNERS]])
+        raise UserError(f"{path}, line {line}: {given} is no box: write x1,y1,x2,y2 in pixels")
+    spelled = spelling(folder)
+    names = {file: spelled(str(PurePosixPath(file))) for file in rows["file"].unique()}
+    rows = rows.assign(file=rows["file"].map(names))
+    for line, file in rows["file"].drop_duplicates().items():
+        if leaves_folder(file) or not (folder / file).is_file():
+            raise UserError(
+                f"{path}, line {line}: {file} is not in {folder}: mend the name, or take its "
+                "lines out"
+            )
+    return rows[["file", "instance"]].join(numbers)
+
+
+def boxes_of(image: Path) -> list[Box]:
+    """Return the boxes of what an image shows, from the nearest boxes.csv in a folder above it.
+
+    None where it names no box of the image, or none with a pixel in it (FlickrLogos-27 has some).
+    """
+    for folder in image.parents:
+        if (folder / BOXES).is_file():
+            changed = (folder / BOXES).stat().st_mtime_ns
+            return _boxes(folder, changed).get(image.relative_to(folder).as_posix(), [])
+    return []
+
+
+@lru_cache
+def _boxes(folder: Path, _: int) -> dict[str, list[Box]]:
+    found: dict[str, list[Box]] = {}
+    for file, x1, y1, x2, y2 in read_boxes(folder).drop(columns="instance").itertuples(index=False):
+        if x1 < x2 and y1 < y2:
+            found.setdefault(file, []).append((x1, y1, x2, y2))
+    return found
+
+
 def load_folder(folder: Path, listing: Path | None = None) -> Benchmark:
     """Return the benchmark in `folder`, from its labels or its ground truth.
 
     By labels the positives ('ok') of a query are the database images of its instance. Database and
     queries keep the order of `labels.csv`; each query role is a query set; the images of the role
     distractor follow. Instead of labels, the folder may hold a `ground_truth.json` in the field's
-    form (imlist, qimlist, gnd), where each query has positives of its own.
+    form (imlist, qimlist, gnd), where each query has positives of its own; its images are in the
+    folder or, as that of Oxford and Paris has it, in jpg/.
 
     listing: read in the place of either, by its suffix. Raise `UserError` as `read_labels` and
     `from_ground_truth`, and where nothing could be evaluated: no query has a positive.
@@ -108,10 +159,15 @@ def load_folder(folder: Path, listing: Path | None = None) -> Benchmark:
     if path.suffix == ".json" and path.is_file():
         if listing is None and (folder / LABELS).exists():
             raise UserError(f"{folder} has both {LABELS} and {TRUTH}: keep one of them")
-        read, spelled = from_ground_truth(name, folder, path), spelling(folder)
+        read = from_ground_truth(name, folder, path)
+        roots = (folder, folder / "jpg")
+        there = (root for root in roots if any((root / file).is_file() for file in read.files))
+        read = replace(read, root=next(there, folder))
+        spelled = spelling(read.root)
         asked = tuple(replace(query, file=spelled(query.file)) for query in read.queries)
         benchmark = replace(read, database=tuple(map(spelled, read.database)), queries=asked)
-        check_present(path, folder, benchmark.files, "mend the names, or put the images there")
+        remedy = "mend the names, or put the images there"
+        check_present(path, benchmark.root, benchmark.files, remedy)
     else:
         path = listing or folder / LABELS
         rows = read_labels(folder, path)

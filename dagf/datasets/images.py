@@ -10,7 +10,8 @@ import math
 import os
 import warnings
 from collections import Counter
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal, NamedTuple
@@ -23,6 +24,7 @@ from pillow_heif import register_heif_opener
 from torch import Tensor
 
 from dagf.datasets.benchmark import Box
+from dagf.datasets.folder import boxes_of
 from dagf.errors import UserError
 from dagf.files import Walk, walk
 
@@ -169,10 +171,22 @@ def load_image(path: Path, spec: ImageSpec | None = None, box: Box | None = None
     Raise `UserError` for a file that is missing, broken, no image or larger than `MAX_PIXELS`, and
     for a box outside the image.
     """
+    with _opened(path) as image:
+        size = _upright(image)
+        pixels = _render(image, size, geometry(*size, spec, box))
+    found = torch.from_numpy(pixels).permute(2, 0, 1).contiguous()
+    if spec is None or spec.truth == "none":
+        return found
+    mask = exact_mask(path, found.shape[1], found.shape[2]) if box is None else None
+    return with_truth(found, mask, spec.truth)
+
+
+@contextmanager
+def _opened(path: Path) -> Iterator[Image.Image]:
+    """Open an image; whatever is wrong with the file, or with what is asked of it, is one line."""
     try:
         with Image.open(path, formats=_FORMATS) as image:
-            size = image.size[::-1] if _quarter_turned(image) else image.size
-            pixels = _render(image, size, geometry(*size, spec, box))
+            yield image
     except UserError as error:
         raise UserError(f"{path}: {error}") from None
     except FileNotFoundError:
@@ -185,23 +199,41 @@ def load_image(path: Path, spec: ImageSpec | None = None, box: Box | None = None
             f"cannot decode {path} ({reason[:200]}): it is damaged or no image; get it again, "
             "convert it to JPEG or PNG, or leave it out"
         ) from None
-    found = torch.from_numpy(pixels).permute(2, 0, 1).contiguous()
-    if spec is None or spec.truth == "none":
-        return found
-    return with_truth(found, exact_mask(path, found) if box is None else None, spec.truth)
 
 
-def exact_mask(path: Path, image: Tensor) -> Tensor | None:
-    """Return the share of each pixel of `image` that is landmark, uint8 (1, H, W); None if unknown.
+def image_size(path: Path) -> tuple[int, int]:
+    """Return the width and height of an upright image; raise `UserError` as `load_image`."""
+    with _opened(path) as image:
+        return _upright(image)
 
-    Masks lie in `masks`, beside the folder of the image `path`, as PNG.
+
+def exact_mask(path: Path, height: int, width: int) -> Tensor | None:
+    """Return what is exactly known of where in an image the instance is; None if nothing is.
+
+    The share of each pixel of the image, resized to `height` x `width`, that shows it: uint8
+    (1, H, W), 255 for all. Of Toytown by a PNG in `masks`, beside the image's folder; of
+    photographs by their boxes (`boxes_of`).
     """
-    file = path.parents[1] / "masks" / f"{path.stem}.png"
-    if not file.is_file():
+    file = _mask_file(path)
+    if file.is_file():
+        with Image.open(file) as opened:
+            mask = opened.convert("L")
+    elif boxes := boxes_of(path):
+        mask = Image.new("L", image_size(path))
+        for box in boxes:
+            mask.paste(255, geometry(*mask.size, box=box).crop)
+    else:
         return None
-    with Image.open(file) as mask:
-        share = mask.convert("L").resize((image.shape[2], image.shape[1]), Image.Resampling.BOX)
-    return torch.from_numpy(np.array(share))[None]
+    return torch.from_numpy(np.array(mask.resize((width, height), Image.Resampling.BOX)))[None]
+
+
+def has_mask(path: Path) -> bool:
+    """Whether it is exactly known where in an image the instance is."""
+    return _mask_file(path).is_file() or bool(boxes_of(path))
+
+
+def _mask_file(path: Path) -> Path:
+    return path.parent.parent / "masks" / f"{path.stem}.png"
 
 
 def with_truth(image: Tensor, mask: Tensor | None, truth: Truth) -> Tensor:
@@ -211,6 +243,11 @@ def with_truth(image: Tensor, mask: Tensor | None, truth: Truth) -> Tensor:
         return torch.cat([image, mask])
     blank = torch.tensor(IMAGENET_MEAN)[:, None, None] * 255  # 0 as network input
     return torch.where(mask > 127, image, blank.to(torch.uint8))
+
+
+def _upright(image: Image.Image) -> tuple[int, int]:
+    """The width and height of an image once it is turned."""
+    return image.size[::-1] if _quarter_turned(image) else image.size
 
 
 def _quarter_turned(image: Image.Image) -> bool:

@@ -123,46 +123,60 @@ def check_counts(name: str, found: Mapping[str, int], data: Path) -> None:
 def spelled(what: str, names: Iterable[str] = PUBLIC, kind: str = "benchmark") -> str:
     """Return `what` as the study keeps it: one of `names` in small letters, or a whole path.
 
-    Raise `UserError` for what is neither, with the nearest name.
+    That of a folder or, of a benchmark, of a ground truth in the field's form (.json). Raise
+    `UserError` for what is none of them, with the nearest name.
     """
-    if what.lower() not in names and Path(what).is_dir():
-        return str(Path(what).resolve())
+    path = Path(what)
+    if what.lower() not in names and (path.is_dir() or (path.suffix == ".json" and path.is_file())):
+        return str(path.resolve())
     try:
         return choose(kind, what.lower(), names)
     except UserError as error:
         raise UserError(f"{error}; or name a folder that exists") from None
 
 
+def called(what: str) -> str:
+    """Return the name of a benchmark: a public set's, a folder's, or gnd_NAME.json's NAME."""
+    path = Path(what).resolve()
+    return path.stem.removeprefix("gnd_") if path.suffix == ".json" else path.name
+
+
 def folders_of(what: str, data: Path) -> list[Path]:
-    """Return the folders under `data` that hold a part of a public set; none for others."""
+    """Return the folders that hold a part of a set: of a public one under `data`, or its own."""
     if what in DISTRACTORS:
         return [data / DISTRACTORS[what][0]]
-    names = {what, what.removeprefix("r")} if what in PUBLIC else ()
-    return [data / "test" / name for name in sorted(names)]
+    if what not in PUBLIC:
+        return [place(what, data)]
+    return [data / "test" / name for name in sorted({what, what.removeprefix("r")})]
 
 
 def place(what: str, data: Path) -> Path:
-    """Return the folder of a benchmark: of a public set under `data`, or the named one itself.
+    """Return the folder of a benchmark: under `data`, the named one, or that of a ground truth.
 
     Raise `UserError` as `spelled`, and for a public set that is not there.
     """
     what = spelled(what)
-    home = data / "test" / what if what in PUBLIC else Path(what)
+    path = Path(what)
+    home = data / "test" / what if what in PUBLIC else path.parent if path.is_file() else path
     if not home.is_dir():
         raise UserError(f"{what} is not in {home}: get it with `dagf data get {what}`")
     return home
 
 
 def open_benchmark(what: str, data: Path, distractors: Sequence[str] = ()) -> Benchmark:
-    """Return the benchmark `what`, a public set under `data` or a folder, with further distractors.
+    """Return the benchmark `what`, with further distractors.
 
-    Raise `UserError` for anything that is missing, not as it must be, or two sets mixed up.
+    It is a public set under `data`, a folder, or a ground truth in the field's form (a .json whose
+    images lie beside it or in jpg/). Raise `UserError` for anything that is missing, not as it must
+    be, or two sets mixed up.
     """
     home, name = place(what, data), spelled(what)
     if name in PUBLIC and not has_labels(home):
         root = home.with_name(name.removeprefix("r")) / "jpg"
         benchmark = from_ground_truth(name, root, home / f"gnd_{name}.json")
         check_present(name, root, benchmark.files, GET_AGAIN)
+    elif Path(name).is_file():
+        benchmark = replace(load_folder(home, Path(name)), name=called(name))
     else:
         benchmark = load_folder(home)
     if name in PUBLIC:

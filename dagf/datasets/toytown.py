@@ -4,10 +4,7 @@ from contextlib import suppress
 from dataclasses import fields, replace
 from pathlib import Path
 
-import cv2
-import numpy as np
 import pandas as pd
-from numpy.typing import NDArray
 
 from dagf.datasets.benchmark import Benchmark, TrainingSet, from_ground_truth
 from dagf.datasets.contents import Contents, remembered
@@ -83,9 +80,3 @@ def toytown_records(root: Path, split: str) -> pd.DataFrame:
         pd.read_csv(file, dtype=kinds, keep_default_na=False, na_values=missing) for file in files
     ]
     return pd.concat([table for table in tables if len(table)] or tables[:1], ignore_index=True)
-
-
-def load_mask(root: Path, split: str, file: str) -> NDArray[np.bool_]:
-    """Return the pixels (height, width) in which the landmark is seen; `file` as in the records."""
-    path = root / split / "masks" / f"{Path(file).stem}.png"
-    return np.asarray(cv2.imread(str(path), cv2.IMREAD_GRAYSCALE)) > 127

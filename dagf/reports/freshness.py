@@ -16,7 +16,7 @@ import papermill
 
 from dagf import paths
 from dagf.datasets.contents import remembered
-from dagf.datasets.public import folders_of
+from dagf.datasets.public import called, folders_of
 from dagf.errors import choose
 from dagf.files import content_hash, file_sha256, read_json, slug
 from dagf.show.html import TEMPLATE
@@ -104,7 +104,7 @@ def output_for(profile: str = "cpu", benchmark: str = "", folder: Path | None = 
     root = Path(given) if given else paths.root() / "reports" / (slug(profile) if apart else "")
     if not benchmark:
         return Output(root)
-    whole = Path(benchmark).resolve().name
+    whole = called(benchmark)
     # What a slug cannot hold (a name in other letters) is told apart by its hash.
     name = slug(whole) if whole.isascii() else f"{slug(whole)}-{content_hash(whole, 6)}"
     return Output(root, name if profile in ("cpu", "smoke") else f"{name}-{slug(profile)}")
@@ -154,7 +154,10 @@ class Report:
         def shown(value: Any) -> Any:
             if isinstance(value, list):
                 return [*map(shown, value)]
-            return Path(value).name if Path(str(value)).is_absolute() else value
+            path = Path(str(value))
+            if not path.is_absolute():
+                return value  # of a folder's ground truths it is one
+            return "/".join(path.parts[-2:]) if path.suffix == ".json" else path.name
 
         return {key: shown(value) for key, value in self.parameters.items()}
 
@@ -174,7 +177,7 @@ class Report:
         of, data = self.parameters, paths.data()
         named = filter(None, [of["benchmark"], *of["train_on"], *of["distractors"]])
         contents = remembered(data)
-        folders = [one for name in named for one in folders_of(name, data) or [Path(name)]]
+        folders = [one for name in named for one in folders_of(name, data)]
         found = [contents.folder_hash(folder) for folder in folders]
         contents.save()
         return found

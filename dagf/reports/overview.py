@@ -10,10 +10,11 @@ from typing import Any
 from IPython.display import HTML
 from pandas import DataFrame
 
+from dagf.analysis import pooled
 from dagf.analysis.tables import PHOTOGRAPH_TABLES, RUNS
 from dagf.files import read_json
 from dagf.reports.freshness import Output
-from dagf.show.html import NOTHING, image, record_table, templates
+from dagf.show.html import NOTHING, image, record_table, table, templates
 
 CLAIMS = ("claim", "verdict", "measured on", "contrast", "difference [95 %]", "result", "report")
 
@@ -49,7 +50,7 @@ class Records:
         return _html("claims", [rows.to_dict("records") for _, rows in groups])
 
     def photographs(self) -> HTML:
-        """Return what was measured on photographs, maybe elsewhere, and links to the rest."""
+        """Return what was measured on photographs, maybe elsewhere: pooled, each set, links."""
         folder, tables, further = self.output.pages / "photographs", [], []
         for file in sorted(folder.glob("[!.]*.*.json")):
             photographs, _, kind = file.stem.rpartition(".")
@@ -61,7 +62,9 @@ class Records:
             else:
                 further.append(link)
         about = read_json(folder / "about.json") if (folder / "about.json").is_file() else {}
-        return _html("photographs", tables, about, further)
+        found = pooled.pooled(folder)
+        over = table(found, f"DAGF minus GeM over several sets. {pooled.WORDS}")
+        return _html("photographs", tables, about, further, over if len(found) else "")
 
     def reports(self) -> HTML:
         """Return each report: its question, what it judges, its cost, how to run it alone."""

@@ -180,6 +180,27 @@ def share(gains: ArrayLike, room: ArrayLike, clusters: ArrayLike) -> Interval:
     return Interval(ratio, end("low", -1.0), end("high", 1.0))
 
 
+def random_effects(means: ArrayLike, errors: ArrayLike) -> tuple[Interval, float]:
+    """Return the mean effect over sets with its interval, and the sets' own standard deviation.
+
+    means, errors: (k,), a difference on each set and its standard error, above 0. The sets are a
+    sample, too: their effects scatter by tau around the mean, which DerSimonian and Laird (1986)
+    estimate by moments from Cochran's Q; weights are 1 / (errors^2 + tau^2), and the interval is
+    normal (of few sets rather too short). NaN ends from a single set.
+    """
+    effects, variances = np.asarray(means, float), np.asarray(errors, float) ** 2
+    if len(effects) < 2:
+        return Interval(float(effects.mean()) if len(effects) else float("nan")), float("nan")
+    fixed = 1 / variances
+    around = (effects - np.average(effects, weights=fixed)) ** 2
+    excess = (fixed * around).sum() - (len(effects) - 1)  # Q less what chance alone would give
+    between = max(0.0, excess / (fixed.sum() - (fixed**2).sum() / fixed.sum()))
+    weights = 1 / (variances + between)
+    mean = float(np.average(effects, weights=weights))
+    half = float(stats.norm.ppf((1 + CONFIDENCE) / 2) / np.sqrt(weights.sum()))
+    return Interval(mean, mean - half, mean + half), float(np.sqrt(between))
+
+
 def holm(p_values: ArrayLike) -> NDArray[np.float64]:
     """Return adjusted p-values (k,) of a family of k tests, in the order given (Holm, 1979).
 

@@ -177,7 +177,7 @@ def against_masks(study: Study, net: RetrievalNet, files: Sequence[str]) -> Figu
     for file in files:
         number = study.test.database.index(file)
         image = load_image(study.test.root / file, spec)[None]
-        mask = landmark_mask(study, file, image)
+        mask = landmark_mask(study.test.root / file, image)
         maps = maps_of(net, to_input(image), [targets[number]], [number])
         pixels = image[0].permute(1, 2, 0).numpy()
         line = [Tile(pixels, Path(file).stem)]

@@ -28,7 +28,8 @@ def _distinct(values: tuple[V, ...]) -> tuple[V, ...]:
     return values
 
 
-Arms = Annotated[tuple[str, ...], AfterValidator(_distinct)]
+Names = Annotated[tuple[str, ...], AfterValidator(_distinct)]
+Arms = Names
 Rates = Annotated[tuple[Rate, ...], AfterValidator(_distinct)]
 Seed = Annotated[int, Field(ge=0, lt=2**32)]
 Seeds = Annotated[tuple[Seed, ...], Field(min_length=1), AfterValidator(_distinct)]
@@ -95,6 +96,8 @@ class Profile:
     training set on whose whitening split a learned whitening is learned, '' for none. centred:
     whether the mean of the database's descriptors is taken out. scale: of 07. ladder: of 02 and 05.
     trials: of 02, by name: what was tried on validation landmarks before arms were registered.
+    benchmarks, train_on, distractors: what the options of these names are where they are not given;
+    paths are as seen from the profile's file.
     """
 
     name: str
@@ -119,6 +122,9 @@ class Profile:
     scale: Scale | None = None
     ladder: Ladder | None = None
     trials: dict[str, Trial] = field(default_factory=dict)
+    benchmarks: Names = ()
+    train_on: Names = ()
+    distractors: Names = ()
 
     @property
     def frozen(self) -> bool:

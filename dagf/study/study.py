@@ -20,6 +20,7 @@ from dagf.datasets import checks
 from dagf.datasets.benchmark import Benchmark, TrainingSet, joined
 from dagf.datasets.contents import Contents, remembered
 from dagf.datasets.folder import has_labels, has_truth, hold_out, numbered, read_labels
+from dagf.datasets.images import has_mask
 from dagf.datasets.public import CAVEATS, open_benchmark, open_training_set, place
 from dagf.datasets.toytown import load_toytown, open_toytown, toytown_training
 from dagf.devices import on_device
@@ -78,6 +79,11 @@ class Study:
     def title(self) -> str:
         """The name of the benchmark, for people."""
         return "Toytown" if self.toytown else self.test.name
+
+    @property
+    def masked(self) -> bool:
+        """Whether it is exactly known where in some database images their instance is."""
+        return any(has_mask(self.test.root / file) for file in self.test.database)
 
     @property
     def caveat(self) -> str:
@@ -367,10 +373,11 @@ def open_study(
 ) -> Study:
     """Return the study of a profile on Toytown, or on photographs.
 
-    benchmark: a public set's name or a folder. distractors: public distractor sets, or folders,
-    whose images are added to the database. weights: a file with the backbone's weights. train_on:
-    the folders to train on, where it is not `benchmark` itself. A profile with a training set
-    trains on that one; without a `benchmark` it is evaluated on the set's validation split.
+    benchmark: a public set's name, a folder or a ground truth. distractors: public distractor
+    sets, or folders, whose images are added to the database. weights: a file with the backbone's
+    weights. train_on: the folders to train on, where it is not that of `benchmark`. A profile with
+    a training set trains on that one; without a `benchmark` it is evaluated on the set's validation
+    split.
 
     Raises `UserError` for anything that does not exist or does not fit, and for a photograph that
     is trained and tested on; notes a query that is in the database under another name, and a copy
@@ -391,6 +398,8 @@ def open_study(
         test, contents = open_benchmark(benchmark, data, distractors), remembered(data)
         home = place(benchmark, data)
         sources = [place(what, data) for what in train_on or [benchmark]]
+        for folder in {home, *sources}:
+            checks.check_boxes(folder)
         for source in sources if has_labels(home) else ():
             checks.check_disjoint(source, home)
         if not training and (train_on or has_labels(home)):

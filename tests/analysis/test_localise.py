@@ -1,7 +1,6 @@
 """Attention against exact masks: scores by hand and by counting, maps where they belong."""
 
 from collections.abc import Callable
-from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -31,14 +30,15 @@ from dagf.analysis.localise import (
     random_cams,
     small_masks,
 )
-from dagf.datasets.images import ImageSpec, load_image, to_input
-from dagf.datasets.toytown import load_mask, toytown_records
+from dagf.datasets.images import ImageSpec, exact_mask, load_image, to_input
+from dagf.datasets.toytown import toytown_records
 from dagf.errors import UserError
 from dagf.model.backbone import BackboneSpec
 from dagf.model.network import RetrievalNet
 from dagf.model.variants import variant
 from dagf.study.runs import Run
 from dagf.study.study import open_study
+from tests.fixtures import FOLDER, write_photographs
 
 NAMES = [
     "region evaluator", "effective weight", "channel-weighted response", "MAX-Mask cells",
@@ -226,9 +226,11 @@ def test_localisation(project: Path, profile: Callable[..., str], net: Retrieval
     assert not frame.duplicated(["file", "map"]).any()
     records = toytown_records(study.toytown, "test").set_index("file").to_dict("index")
     for row in frame.to_dict("records"):
-        mask, record = load_mask(study.toytown, "test", row["file"]), records[row["file"]]
+        mask = exact_mask(study.test.root / row["file"], 48, 48)[0].numpy() > 127
+        record = records[row["file"]]
         assert row["area"] == pytest.approx(mask.mean())
-        assert all(row[key] == record[key] for key in ("landmark", "difficulty", "scale"))
+        assert row["area"] == pytest.approx(record["scale"], abs=1e-4)
+        assert all(row[key] == record[key] for key in ("landmark", "difficulty"))
         if row["map"] == "centre prior":
             assert row["AUC"] == pytest.approx(pixel_auc(centre_prior(48, 48), mask), abs=1e-3)
     assert len(localisation_summary(frame)) == len(NAMES)
@@ -247,8 +249,30 @@ def test_localisation(project: Path, profile: Callable[..., str], net: Retrieval
         for row in own:
             assert np.allclose(targets[row].direction, looked - rows[mistake], atol=1e-5)
 
-    with pytest.raises(UserError, match="only Toytown"):
-        localisation(replace(study, toytown=None), of(net))
+
+def test_localisation_by_boxes(
+    project: Path, profile: Callable[..., str], net: RetrievalNet, tmp_path: Path
+) -> None:
+    """Of photographs: those that have a box, and that some query is about."""
+    folder, box = write_photographs(tmp_path / "mine", train_instances=5), "{},i5,4,8,20,32"
+    about = profile(**FOLDER), str(folder)
+    with pytest.raises(UserError, match=r"mine has no masks: write the boxes .* boxes\.csv"):
+        localisation(open_study(*about), of(net))
+    assert not open_study(*about).masked
+    named = [f"jpg/{name}.jpg" for name in ("5-0", "5-1", "5-3", "other-0")]
+    lines = ["file,instance,x1,y1,x2,y2", *map(box.format, named)]
+    (folder / "boxes.csv").write_text("\n".join(lines))
+    study = open_study(*about)
+    assert study.masked
+    frame = localisation(study, of(net))
+    assert sorted(frame["file"].unique()) == named[1:3]
+    assert len(frame) == 2 * len(NAMES)
+    assert set(frame["difficulty"]) == {"ok"} and frame["landmark"].nunique() == 1
+    assert np.allclose(frame["area"], 16 * 24 / 32**2)
+    mask = np.zeros((32, 32), bool)
+    mask[8:32, 4:20] = True
+    prior = frame[frame["map"] == "centre prior"]["AUC"]
+    assert np.allclose(prior, pixel_auc(centre_prior(32, 32), mask), atol=1e-3)
 
 
 def of(net: RetrievalNet) -> Any:

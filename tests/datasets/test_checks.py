@@ -10,7 +10,7 @@ import pytest
 from PIL import Image
 
 from dagf.datasets.benchmark import Benchmark, Query
-from dagf.datasets.checks import check, check_apart_from, copies
+from dagf.datasets.checks import check, check_apart_from, check_boxes, copies
 from dagf.datasets.contents import Contents
 from dagf.errors import UserError
 from dagf.files import write_json
@@ -146,3 +146,30 @@ def test_what_a_ground_truth_does_not_name_is_told(tmp_path: Path) -> None:
     assert check(str(folder), tmp_path)[-1] == f"37 images; left out: {left}"
     (folder / "gone.jpg").symlink_to("nowhere")
     fails(r"^cannot read .*gone\.jpg \(it leads nowhere\)$", check, str(folder), tmp_path)
+
+
+def test_a_box_outside_its_image_is_named(
+    project: Path, profile: Callable[..., str], tmp_path: Path
+) -> None:
+    """By the check and when a study is opened; what is right changes what the images are."""
+    folder = write_photographs(tmp_path / "mine", train_instances=5)  # of 32 x 32 pixels
+    without = open_study(profile(**FOLDER), str(folder))
+    head, boxes = "file,instance,x1,y1,x2,y2\njpg/5-1.jpg,i5,0,0,33,20\n", folder / "boxes.csv"
+    boxes.write_text(head)
+    assert "boxes: 1, in 1 images" in check(str(folder), tmp_path)
+    study = open_study(profile(**FOLDER), str(folder))
+    assert study.test_id != without.test_id
+    assert study.training.id == without.training.id
+    boxes.write_text(f"{head}jpg/0-1.jpg,i0,0,0,9,9")
+    assert open_study(profile(**FOLDER), str(folder)).training.id != study.training.id
+    boxes.write_text(f"{head}jpg/5-2.jpg,i5,4,4,40,20")
+    says = r"boxes\.csv, line 3: the box 4,4,40,20 is outside jpg/5-2\.jpg, which has 32 x 32"
+    fails(says, check, str(folder), tmp_path)
+    fails(says, open_study, profile(**FOLDER), str(folder))
+    elsewhere = write_photographs(tmp_path / "other", train_instances=0, first=20)
+    fails(says, open_study, profile(**FOLDER), str(elsewhere), train_on=[str(folder)])
+
+
+def test_boxes_of_real_photographs(shared_data: Path) -> None:
+    assert check_boxes(shared_data / "logos") == ["boxes: 4496, in 808 images"]
+    assert check_boxes(shared_data / "dvd") == []

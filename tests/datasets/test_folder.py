@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from dagf.datasets.benchmark import CLASSIC
-from dagf.datasets.folder import hold_out, load_folder, numbered, read_labels
+from dagf.datasets.folder import hold_out, load_folder, numbered, read_boxes, read_labels
 from dagf.errors import UserError
 from tests.fixtures import fails
 
@@ -197,3 +197,34 @@ def test_real_photographs(
     assert len(made.database) == database
     assert len(set(made.clusters())) == clusters
     assert all(len(query.labels["ok"]) for query in made.queries)
+
+
+@pytest.mark.parametrize(
+    ("line", "says"),
+    [
+        ("d1.jpg,one,1,2,3", r"boxes\.csv, line 3: 1,2,3, is no box"),
+        ("d1.jpg,one,5,2,3,4", r"line 3: 5,2,3,4 is no box: write x1,y1,x2,y2 in pixels"),
+        ("d1.jpg,one,a,2,3,4", "line 3: a,2,3,4 is no box"),
+        ("d9.jpg,one,1,2,3,4", r"line 3: d9\.jpg is not in .*mine: mend the name, or take"),
+        ("../d1.jpg,one,1,2,3,4", r"line 3: \.\./d1\.jpg is not in"),
+    ],
+)
+def test_a_mistake_in_the_boxes(tmp_path: Path, line: str, says: str) -> None:
+    folder = make(tmp_path / "mine", GOOD)
+    head = "file,instance,x1,y1,x2,y2\nd1.jpg,one,0,0,1,1\n"
+    (folder / "boxes.csv").write_text(head + line)
+    fails(says, read_boxes, folder)
+    (folder / "boxes.csv").write_text(head.replace("x1", "left"))
+    fails("with the columns file,instance,x1,y1,x2,y2", read_boxes, folder)
+
+
+def test_the_images_of_a_ground_truth_lie_beside_it_or_in_jpg(tmp_path: Path) -> None:
+    truth = {"imlist": ["a", "b"], "qimlist": ["q"], "gnd": [{"ok": [1], "bbx": [0, 0, 2, 2]}]}
+    (tmp_path / "ground_truth.json").write_text(json.dumps(truth))
+    (tmp_path / "jpg").mkdir()
+    for name in "abq":
+        (tmp_path / "jpg" / f"{name}.jpg").touch()
+    assert load_folder(tmp_path).root == tmp_path / "jpg"
+    for name in "abq":
+        (tmp_path / f"{name}.jpg").touch()
+    assert load_folder(tmp_path).root == tmp_path

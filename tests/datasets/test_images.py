@@ -11,11 +11,19 @@ import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
-from PIL import Image, PngImagePlugin
+from PIL import ExifTags, Image, PngImagePlugin
 
 from dagf.datasets import images
 from dagf.datasets.benchmark import Box
-from dagf.datasets.images import ImageSpec, find_images, geometry, load_image, to_input
+from dagf.datasets.images import (
+    ImageSpec,
+    exact_mask,
+    find_images,
+    geometry,
+    has_mask,
+    load_image,
+    to_input,
+)
 from dagf.errors import UserError
 from tests.fixtures import fails
 from tests.pictures import BLUE, GREEN, RED, WHITE, close, quarters, save, smooth
@@ -293,3 +301,27 @@ def test_an_exact_mask_comes_with_the_image_or_blanks_the_rest(tmp_path: Path) -
     assert query[3].min() == 255
     mask.unlink()
     assert load_image(file, ImageSpec(8, truth="cells"))[3].min() == 255
+
+
+def test_boxes_are_the_exact_mask_of_a_photograph(tmp_path: Path) -> None:
+    """In upright pixels of the file, their union; cut at the edge; whatever the size asked for."""
+    (tmp_path / "deep" / "jpg").mkdir(parents=True)
+    turned, other = tmp_path / "deep" / "jpg" / "a.jpg", tmp_path / "deep" / "b.png"
+    exif = Image.Exif()
+    exif[ExifTags.Base.Orientation] = 6  # turned by a quarter: 16 wide, 32 high
+    Image.new("RGB", (32, 16)).save(turned, exif=exif)
+    Image.new("RGB", (8, 8)).save(other)
+    lines = ["deep/jpg/a.jpg,one,0,0,8,8", "deep/jpg/a.jpg,one,4,4,12,8"]
+    lines += ["deep/jpg/a.jpg,one,0,24,16.4,33", "deep/b.png,two,3,3,3,3"]  # the last is empty
+    text = "\n".join(["file,instance,x1,y1,x2,y2", *lines])
+    (tmp_path / "boxes.csv").write_text(text)
+    expected = np.zeros((32, 16), np.uint8)
+    expected[:8, :8] = expected[4:8, 4:12] = expected[24:] = 255
+    assert np.array_equal(exact_mask(turned, 32, 16)[0], expected)
+    cells = load_image(turned, ImageSpec(8, "squash", truth="cells"))[3].numpy()
+    shares = expected.reshape(8, 4, 8, 2).mean((1, 3))
+    assert np.allclose(cells, shares, atol=1)
+    assert has_mask(turned)
+    assert not has_mask(other) and exact_mask(other, 8, 8) is None
+    (tmp_path / "boxes.csv").write_text(text.replace("0,24,16.4,33", "0,0,16,32"))
+    assert exact_mask(turned, 2, 2).min() == 255

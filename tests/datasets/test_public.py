@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 
 from dagf.datasets.benchmark import CLASSIC, from_ground_truth
+from dagf.datasets.images import has_mask
 from dagf.datasets.public import (
     DISTRACTORS,
     PUBLIC,
@@ -23,13 +24,14 @@ from dagf.datasets.public import (
     load_whitening_split,
     open_benchmark,
     open_training_set,
+    place,
     read_manifest,
     spelled,
 )
 from dagf.errors import UserError
 from dagf.files import file_sha256, write_json
 from tests.datasets import sets
-from tests.fixtures import fails
+from tests.fixtures import fails, write_photographs
 from tests.training_copies import write_gldv2, write_sfm
 
 SETS = read_manifest(sets.MANIFEST)
@@ -153,7 +155,7 @@ def test_distractors_of_a_public_set_or_of_a_folder(tmp_path: Path) -> None:
     with pytest.raises(UserError, match="has no image here: give the role distractor"):
         open_benchmark("rparis6k", tmp_path, [str(own)])
     assert folders_of("r1m", tmp_path) == [home]
-    assert folders_of(str(home), tmp_path) == []
+    assert folders_of(str(home), tmp_path) == [home]
 
 
 def rewritten(folder: Path, change: Callable[[dict[str, Any]], object]) -> Path:
@@ -227,3 +229,41 @@ def test_a_training_set_is_counted(tmp_path: Path, name: str, images: int) -> No
     (tmp_path / "manifest.json").write_text(sets.MANIFEST.read_text())
     with pytest.raises(UserError, match=rf"{name} has {images} images \(expected \d+\)"):
         open_training_set(name, tmp_path, held_out=2)
+
+
+def test_a_ground_truth_in_the_fields_form_is_a_benchmark(tmp_path: Path) -> None:
+    """Of a folder that has labels of its own, too; its queries are cut to their boxes."""
+    folder = write_photographs(tmp_path / "mine")
+    truth = {
+        "imlist": ["jpg/5-1.jpg", "jpg/6-1.jpg"],
+        "qimlist": ["jpg/5-0.jpg"],
+        "gnd": [{"bbx": [1, 2, 9, 9], "ok": [0], "junk": []}],
+        "instances": ["i5"],
+    }
+    path = folder / "gnd_boxed.json"
+    path.write_text(json.dumps(truth))
+    made = open_benchmark(str(path), tmp_path)
+    assert (made.name, made.root, made.database) == ("boxed", folder, tuple(truth["imlist"]))
+    assert made.queries[0].box == (1, 2, 9, 9)
+    assert place(str(path), tmp_path) == folder
+    assert folders_of(str(path), tmp_path) == [folder]
+    truth["imlist"] = ["9-9", "5-1"]
+    path.write_text(json.dumps(truth | {"qimlist": ["5-0"]}))
+    says = r"gnd_boxed\.json names 1 images that are not in .*jpg, as 9-9\.jpg: mend the names"
+    fails(says, open_benchmark, str(path), tmp_path)
+    fails("name a folder that exists", open_benchmark, str(folder / "labels.csv"), tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("name", "counts"),
+    [
+        ("logos/gnd_logos_boxed.json", {"queries": 92, "database": 297, "boxes": 92}),
+        ("paris_part/gnd_rparis_part.json", {"queries": 12, "database": 238, "boxes": 12}),
+    ],
+)
+def test_ground_truths_of_real_photographs(
+    shared_data: Path, tmp_path: Path, name: str, counts: dict[str, int]
+) -> None:
+    made = open_benchmark(str(shared_data / name), tmp_path)
+    assert made.counts | counts == made.counts
+    assert has_mask(made.database_paths[0]) == name.startswith("logos")

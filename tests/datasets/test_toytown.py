@@ -9,6 +9,7 @@ import pytest
 
 from dagf.datasets import toytown
 from dagf.datasets.benchmark import EASY, HARD, MEDIUM
+from dagf.datasets.images import exact_mask
 from tests.toytown.version import SMALL as TINY
 
 
@@ -39,7 +40,7 @@ def test_masks_agree_with_the_records(root: Path, split: str) -> None:
     rows = records[records.role.isin(["train", "database"])]
     assert len(rows) > 5
     for row in rows.itertuples():
-        mask = toytown.load_mask(root, split, row.file)
+        mask = exact_mask(root / split / "jpg" / row.file, 64, 64)[0].numpy() > 127
         assert mask.shape == (64, 64)
         assert mask.mean() == pytest.approx(row.scale, abs=1e-4)
         ys, xs = np.nonzero(mask)

@@ -132,7 +132,20 @@ def test_measurements_on_photographs_are_kept(records: Records) -> None:
     text = shown.get_text()
     assert "Houses & <squares>." in text and "A CPU, 2 threads, A GPU" in text
     assert "distractors a, b" in text
+    assert "random-effects" not in text  # of nothing
     assert "Curves" not in text and shown.select_one('a[href="photographs/town.curves.json"]')
+
+
+def test_sets_of_photographs_are_pooled(records: Records) -> None:
+    columns = ["what", "minus", "difference [95 %]"]
+    kept = {"columns": columns, "rows": [["DAGF", "GeM off the shelf", "+1.00 [+0.00, +2.00]"]]}
+    for name in ("town", "shop"):
+        measured = {"photographs": name, **RECORD, "parameters": {"train_on": ["a"]}}
+        file = records.output.pages / "photographs" / f"{name}.against-gem.json"
+        write_json(file, {**MAIN, **kept, "runs": [""], "measured": measured})
+    shown = rows(records.photographs())[0]
+    assert shown[1:5] == ["a", "DAGF", "GeM off the shelf", "shop +1.0, town +1.0"]
+    assert shown[5].startswith("+1.00 [+0.29, +1.71]")
 
 
 def test_a_part_of_the_records_is_shown(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -13,6 +13,7 @@ from dagf.retrieval.statistics import (
     Interval,
     holm,
     paired_bootstrap,
+    random_effects,
     share,
     sign_flip,
     t_interval,
@@ -224,6 +225,26 @@ def test_shares_that_are_known() -> None:
     for part in (0.0, 0.3, 1.0):
         assert share(part * room, room, clusters) == pytest.approx((part,) * 3, abs=1e-9)
     assert np.isnan(share(room, room - 5.0, clusters)).all()  # where there is no room
+
+
+def test_random_effects_by_hand() -> None:
+    """Effects 1 and 5 with variances 1 and 1: Q = 8, one degree of freedom, tau^2 = 7."""
+    found, between = random_effects([1, 5], [1, 1])
+    assert between == pytest.approx(7**0.5)
+    assert found == pytest.approx((3, 3 - 1.959964 * 2, 3 + 1.959964 * 2))  # 2 = (8 / 2)^0.5
+    # Weights 1 and 1/4: Q = 0.2 * 3^2 = 1.8; tau^2 = 0.8 / (1.25 - 1.0625 / 1.25) = 2.
+    found, between = random_effects([0, 3], [1, 2])
+    assert between == pytest.approx(2**0.5)
+    assert found.mean == pytest.approx(3 * (1 / 6) / (1 / 3 + 1 / 6))
+    assert found.high - found.mean == pytest.approx(1.959964 * 2**0.5)
+
+
+def test_random_effects_without_a_scatter_are_the_fixed_ones() -> None:
+    found, between = random_effects([1, 2], [1, 2])
+    assert between == 0
+    assert found.mean == pytest.approx((1 + 2 / 4) / (1 + 1 / 4))
+    assert np.isnan(random_effects([1], [1])[0][1:]).all()
+    assert np.isnan(random_effects([], [])[0]).all()
 
 
 def test_holm_by_hand() -> None:

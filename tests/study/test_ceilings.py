@@ -1,22 +1,24 @@
 """Ceilings are arms like the others: evaluated, or trained, with the landmarks' exact masks."""
 
+from collections.abc import Callable
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 
-from dagf.datasets.images import ImageSpec, load_image, to_input
-from dagf.datasets.toytown import load_mask
+from dagf.analysis.room import CEILINGS, MODULES, attention_table, ceiling_table, module_gains
+from dagf.datasets.images import ImageSpec, exact_mask, load_image, to_input
 from dagf.model.network import AttentiveHead
 from dagf.model.variants import variant
 from dagf.retrieval.metrics import evaluate
 from dagf.retrieval.search import similarities
 from dagf.study.config import TrainSpec
 from dagf.study.evaluation import centred
-from dagf.study.study import Study
+from dagf.study.study import Study, open_study
 from dagf.study.training import Objective
-from tests.fixtures import copied
+from tests.fixtures import FOLDER, copied, write_photographs
 
 pytestmark = pytest.mark.usefixtures("one_process")
 ARMS = ("gem", "oracle", "oracle-pixels", "oracle-trained")
@@ -50,7 +52,7 @@ def test_its_descriptors_are_those_of_the_masked_map(toy: Study, heads: bool) ->
     run = toy.train(["oracle"], [0], heads)["oracle", 0]
     rows, _ = toy.descriptors(run)
     file = toy.test.database_paths[1]
-    mask = load_mask(toy.toytown, "test", file.name).astype(np.float32)
+    mask = exact_mask(file, 48, 48)[0].numpy() / np.float32(255)
     shares = mask.reshape(6, 8, 6, 8).mean((1, 3))  # 48 px, cells of 8
     net = toy.run("gem", 0, heads).network()
     with torch.inference_mode():
@@ -99,3 +101,34 @@ def test_centred_descriptors_lack_what_all_have_in_common(toy: Study) -> None:
 def test_every_ceiling_but_the_trained_one_shares_a_run() -> None:
     shared = {arm: variant(arm).learned_as for arm in ARMS}
     assert shared == {"gem": "", "oracle": "gem", "oracle-pixels": "gem", "oracle-trained": ""}
+
+
+def test_boxes_are_the_ceiling_of_photographs(
+    project: Path, profile: Callable[..., str], tmp_path: Path, backbone_weights: str
+) -> None:
+    """Heads on frozen maps; what has no box counts whole, and no end-to-end rows are made."""
+    folder = write_photographs(tmp_path / "mine", train_instances=5)
+    files = sorted(file for file in (folder / "jpg").iterdir() if file.name[2] != "0")  # no query
+    lines = [f"jpg/{file.name},i{file.name[0]},0,0,16,32" for file in files[:-2]]
+    (folder / "boxes.csv").write_text("\n".join(["file,instance,x1,y1,x2,y2", *lines]))
+    study = open_study(profile(**FOLDER), str(folder), weights=backbone_weights)
+    found = ceiling_table(study, heads=True)
+    assert len(found) == 2 * len(CEILINGS[True])
+    assert [*module_gains(study)] == [*MODULES[True]]
+    assert attention_table(study, ["dagf"])["method"].tolist() == ["DAGF"]
+    runs = study.train(("oracle", "oracle-trained"), heads=True)
+    assert runs["oracle", 0].folder == study.run("gem", 0, heads=True).folder
+    assert runs["oracle-trained", 0].config.image.truth == "cells"
+    row = study.test.database.index("jpg/5-1.jpg")
+    with torch.inference_mode():
+        image = load_image(study.test.database_paths[row], ImageSpec(32, "squash"))
+        net = study.run("gem", 0, heads=True).network()
+        features = net.backbone(to_input(image)[None])
+        features[..., features.shape[3] // 2 :] = 0  # outside the box
+        expected = net.head(features)[0]
+    rows, queries = study.descriptors(runs["oracle", 0])
+    np.testing.assert_allclose(rows[row : row + 1][0], expected, atol=2e-3)
+    plain = study.descriptors(study.run("gem", 0, heads=True))
+    np.testing.assert_allclose(queries, plain[1], atol=2e-3)
+    whole = study.test.database_paths.index(study.test.distractors[0])
+    np.testing.assert_allclose(rows[whole : whole + 1], plain[0][whole : whole + 1], atol=2e-3)

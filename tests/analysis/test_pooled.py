@@ -1,0 +1,51 @@
+"""Effects over sets: which tables are pooled, and what stands in them."""
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from dagf.analysis.pooled import pooled
+from dagf.files import write_json
+from dagf.retrieval.statistics import random_effects
+
+COLUMNS = ["what", "minus", "query set", "difference [95 %]"]
+WHITENED = "DAGF, whitened to 256-d, power 0.5"
+
+
+def keep(folder: Path, name: str, rows: list[tuple[str, ...]], **parameters: Any) -> None:
+    measured = {"photographs": name, "parameters": {"profile": "five", **parameters}}
+    record = {"columns": COLUMNS, "rows": rows, "measured": measured}
+    write_json(folder / f"{name}.against-gem.json", record)
+
+
+def test_sets_that_learned_alike_are_pooled(tmp_path: Path) -> None:
+    union = {"train_on": ["a", "b"]}
+    chosen, other = "chosen GeM (GeM, whitened to 128-d, power 0.25)", "GeM off the shelf"
+    rows = [
+        ("DAGF", chosen, "query", "+2.00 [+0.04, +3.96]"),
+        ("DAGF", other, "query", "+1.00 [+nan, +nan]"),
+        (WHITENED, other, "query", "+4.00 [+0.08, +7.92]"),
+        ("DAGF", chosen, "query-iconic", "+9.00 [+8.00, +10.00]"),
+    ]
+    keep(tmp_path, "a", rows, benchmark="a", **union)
+    same = "chosen GeM (GeM, untrained)"  # which is the one off the shelf
+    rows = [
+        ("DAGF", same, "query", "-1.00 [-2.96, +0.96]"),
+        (WHITENED, same, "query", "+0.00 [-1.96, +1.96]"),
+    ]
+    keep(tmp_path, "c", rows, benchmark="c/gnd_c.json", **union)
+    keep(tmp_path, "d", rows, benchmark="c", **union)  # of the same photographs
+    keep(tmp_path, "e", rows, benchmark="e")  # learned from others
+    found = pooled(tmp_path).set_index(["what", "minus"])
+    assert list(found.index) == [
+        ("DAGF", "chosen GeM"),
+        ("DAGF, whitened", "GeM off the shelf"),
+    ]
+    assert set(found["profile"]) == {"five"} and set(found["trained on"]) == {"a, b"}
+    assert found["sets"].tolist() == ["a +2.0, c -1.0", "a +4.0, c +0.0"]
+    for row, effects in zip(found.itertuples(), ([2, -1], [4, 0]), strict=True):
+        mean, between = random_effects(effects, [1, 1] if effects[0] == 2 else [2, 1])
+        assert row[4].split()[0] == f"{mean.mean:+.2f}"
+        assert float(row[5]) == pytest.approx(between, abs=0.01)
+    assert pooled(tmp_path / "nothing").empty
