@@ -18,7 +18,7 @@ from dagf.cli import main
 from dagf.paths import ROOT as NAMED
 from dagf.reports import runner
 from dagf.study import parallel
-from tests.commands import fine, refused
+from tests.commands import dagf, fine, refused
 from tests.fixtures import PROFILE, empty_project, write_photographs
 
 ROOT = Path(__file__).parents[1]
@@ -140,13 +140,12 @@ def test_the_reports_of_several_sets_by_a_profile(
     for one in asked:
         assert (one["train_on"], one["distractors"]) == ([photos], ["r1m"])
         assert (one["profile"], one["weights"]) == (str(path), "")
-    said = refused("report", "--profile", path, "--check", status=1)
-    assert said.splitlines() == [
+    checked = dagf("report", "--profile", path, "--check")
+    assert checked.exit_code == 1
+    assert checked.stdout.splitlines() == [
         "photos, 02_training: changed: code", "ukbench, 02_training: changed: code", "2 stale",
     ]  # fmt: skip
-    fine(
-        "report", "--profile", path, "--benchmark", "holidays", "--distractors", project / "photos"
-    )
+    fine("report", "--profile", path, "--benchmark", "holidays", "--distractors", photos)
     assert (asked[-1]["benchmark"], asked[-1]["distractors"]) == ("holidays", [photos])
 
 

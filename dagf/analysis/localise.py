@@ -20,6 +20,7 @@ import numpy as np
 import pandas as pd
 import torch
 from numpy.typing import NDArray
+from PIL import Image
 from pytorch_grad_cam.utils.image import scale_cam_image
 from torch import Tensor
 from torch.nn import functional as fn
@@ -211,10 +212,11 @@ def localisation(study: Study, head: Head) -> pd.DataFrame:
 
 
 def landmark_mask(file: Path, images: Tensor) -> Mask:
-    """Return an image's mask at the size (H, W) of the network's input: pixels half in it."""
-    mask = exact_mask(file, images.shape[2], images.shape[3])
+    """Return an image's mask at the size (H, W) of the network's input, by nearest pixel."""
+    mask = exact_mask(file)
     assert mask is not None
-    return (mask[0] > 127).numpy()
+    size = images.shape[3], images.shape[2]
+    return np.asarray(mask.resize(size, Image.Resampling.NEAREST)) > 127
 
 
 def small_masks(frame: pd.DataFrame) -> pd.DataFrame:

@@ -177,8 +177,7 @@ def load_image(path: Path, spec: ImageSpec | None = None, box: Box | None = None
     found = torch.from_numpy(pixels).permute(2, 0, 1).contiguous()
     if spec is None or spec.truth == "none":
         return found
-    mask = exact_mask(path, found.shape[1], found.shape[2]) if box is None else None
-    return with_truth(found, mask, spec.truth)
+    return with_truth(found, exact_mask(path) if box is None else None, spec.truth)
 
 
 @contextmanager
@@ -207,24 +206,22 @@ def image_size(path: Path) -> tuple[int, int]:
         return _upright(image)
 
 
-def exact_mask(path: Path, height: int, width: int) -> Tensor | None:
-    """Return what is exactly known of where in an image the instance is; None if nothing is.
+def exact_mask(path: Path) -> Image.Image | None:
+    """Return what is exactly known of where in an upright image the instance is; None if nothing.
 
-    The share of each pixel of the image, resized to `height` x `width`, that shows it: uint8
-    (1, H, W), 255 for all. Of Toytown by a PNG in `masks`, beside the image's folder; of
-    photographs by their boxes (`boxes_of`).
+    Greyscale, 255 where it is seen. Of Toytown a PNG in `masks`, beside the image's folder; of
+    photographs their boxes (`boxes_of`).
     """
     file = _mask_file(path)
     if file.is_file():
         with Image.open(file) as opened:
-            mask = opened.convert("L")
-    elif boxes := boxes_of(path):
-        mask = Image.new("L", image_size(path))
-        for box in boxes:
-            mask.paste(255, geometry(*mask.size, box=box).crop)
-    else:
+            return opened.convert("L")
+    if not (boxes := boxes_of(path)):
         return None
-    return torch.from_numpy(np.array(mask.resize((width, height), Image.Resampling.BOX)))[None]
+    mask = Image.new("L", image_size(path))
+    for box in boxes:
+        mask.paste(255, geometry(*mask.size, box=box).crop)
+    return mask
 
 
 def has_mask(path: Path) -> bool:
@@ -236,13 +233,16 @@ def _mask_file(path: Path) -> Path:
     return path.parent.parent / "masks" / f"{path.stem}.png"
 
 
-def with_truth(image: Tensor, mask: Tensor | None, truth: Truth) -> Tensor:
+def with_truth(image: Tensor, mask: Image.Image | None, truth: Truth) -> Tensor:
     """Return an image uint8 (3, H, W) as `ImageSpec.truth` says; without a mask all counts."""
-    mask = torch.full_like(image[:1], 255) if mask is None else mask
+    share = torch.full_like(image[:1], 255)
+    if mask is not None:
+        resized = mask.resize((image.shape[2], image.shape[1]), Image.Resampling.BOX)
+        share = torch.from_numpy(np.array(resized))[None]
     if truth == "cells":
-        return torch.cat([image, mask])
+        return torch.cat([image, share])
     blank = torch.tensor(IMAGENET_MEAN)[:, None, None] * 255  # 0 as network input
-    return torch.where(mask > 127, image, blank.to(torch.uint8))
+    return torch.where(share > 127, image, blank.to(torch.uint8))
 
 
 def _upright(image: Image.Image) -> tuple[int, int]:

@@ -18,6 +18,10 @@ MAIN = {
     "rows": [["<GeM>", 0.4, "[.37, .43]"], ["DAGF", 0.439, None]], "alt": 'bars "of" mAP',
     "runs": ['a1 "&" (seed 0)', ""], "facts": {"Toytown generator": "3f2a"},
 }  # fmt: skip
+AGAINST = {
+    "title": "Against", "caption": "c.", "columns": ["what", "minus", "difference [95 %]"],
+    "rows": [["DAGF", "GeM off the shelf", "+1.00 [+0.00, +2.00]"]],
+}  # fmt: skip
 RECORD = {
     "notebook": "02_training", "title": "Tr<b>aining", "summary": "How & why",
     "parameters": {"profile": "smoke", "weights": "", "seeds": 2}, "content": "c0ffee",
@@ -122,8 +126,8 @@ def test_measurements_on_photographs_are_kept(records: Records) -> None:
     kept = {"measured": {"photographs": "town", **measured}}
     write_json(folder / "about.json", {"town": "Houses & <squares>."})
     write_json(folder / "town.shelf-ablation.json", {**MAIN, "title": "Shelf", **kept})
-    write_json(folder / "town.against-gem.json", {**MAIN, "title": "Against"})
-    write_json(folder / "shop.against-gem.json", {**MAIN, "title": "Shop"})
+    write_json(folder / "town.against-gem.json", {**AGAINST, "title": "Against"})
+    write_json(folder / "shop.against-gem.json", {**AGAINST, "title": "Shop"})
     write_json(folder / "town.curves.json", {**MAIN, "title": "Curves"})
     shown = soup(records.photographs())
     assert [title.get_text() for title in shown.select("h3")] == ["shop", "town"]
@@ -137,12 +141,10 @@ def test_measurements_on_photographs_are_kept(records: Records) -> None:
 
 
 def test_sets_of_photographs_are_pooled(records: Records) -> None:
-    columns = ["what", "minus", "difference [95 %]"]
-    kept = {"columns": columns, "rows": [["DAGF", "GeM off the shelf", "+1.00 [+0.00, +2.00]"]]}
     for name in ("town", "shop"):
         measured = {"photographs": name, **RECORD, "parameters": {"train_on": ["a"]}}
         file = records.output.pages / "photographs" / f"{name}.against-gem.json"
-        write_json(file, {**MAIN, **kept, "runs": [""], "measured": measured})
+        write_json(file, {**AGAINST, "measured": measured})
     shown = rows(records.photographs())[0]
     assert shown[1:5] == ["a", "DAGF", "GeM off the shelf", "shop +1.0, town +1.0"]
     assert shown[5].startswith("+1.00 [+0.29, +1.71]")
