@@ -112,6 +112,8 @@ def looks(study: Study, scored: Items) -> list[Contrast]:
     runs = run_words((seed, study.run("dagf", seed).id) for seed in study.profile.seeds)
     for other, score in scored:
         part = table[table["area"] <= SMALL] if score == "energy" else table
+        if part.empty:  # photographs whose boxes are all large
+            continue
         level: Any = 100 * part.pivot_table(score, ["landmark", "file"], ["map", "seed"])
         apart = level["region evaluator"] - level[other]
         landmarks = apart.index.get_level_values("landmark").to_numpy(np.int64)
