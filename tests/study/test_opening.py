@@ -7,6 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from dagf.cli import studies
 from dagf.datasets.toytown import toytown_records
 from dagf.errors import UserError
 from dagf.files import read_json
@@ -87,6 +88,20 @@ def test_training_on_several_folders(
     labels.write_text(re.sub(r",i\d+,train", f",{shared},train", labels.read_text(), count=1))
     with pytest.raises(UserError, match=f"tested: {shared} would be trained and tested on"):
         open_study(*about, train_on=names)
+
+
+def test_real_sets_learn_from_one_union(
+    project: Path, profile: Callable[..., str], shared_data: Path
+) -> None:
+    names = "logos/gnd_logos_boxed.json", "paris_part/gnd_rparis_part.json"
+    learned = [str(shared_data / name) for name in ("products", "logos", "dvd", "books")]
+    tests = [str(shared_data / name) for name in names]
+    file = profile(**FOLDER, benchmarks=tests, train_on=learned)
+    logos, paris = (open_study(**one) for one in studies(file, (), (), "", ()))
+    assert [one.test.name for one in (logos, paris)] == ["logos_boxed", "rparis_part"]
+    assert logos.training.id == paris.training.id
+    assert logos.training.landmarks == 15 + 14 + 50 + 101 - 4 * 2  # held out
+    assert (logos.masked, paris.masked) == (True, False)
 
 
 def test_the_control_has_the_same_runs(toy: Study, at_toy: None, trained: list[RunConfig]) -> None:
