@@ -140,6 +140,9 @@ def test_looks_by_hand(monkeypatch: pytest.MonkeyPatch) -> None:
     small = [100 * (0.4 - 0.1) / 2 / 4, 100 * (0.2 + 0.1) / 2 / 4]
     assert energy.over_seeds == pytest.approx(t_interval(small))
     assert energy.queries == 2
+    monkeypatch.setattr(registered, "localisations", lambda _: table.assign(area=0.5))
+    without = contrasts(study, "attention maps")  # boxes that are all large
+    assert [one.setting for one in without] == [*titles[:2]] * 4
 
 
 def test_the_gain_beyond_the_control_is_paired(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -124,6 +124,11 @@ def test_other_parameters_photographs_weights_and_profiles_make_a_report_stale(r
     assert reason() and not reason()
     (root / "photos" / "labels.csv").write_text("a.jpg,house\n")
     assert reason() == "changed: data"
+    given["benchmark"] = str(root / "photos" / "gnd_x.json")
+    Path(given["benchmark"]).write_text("{}")
+    assert reason() and not reason()
+    (root / "photos" / "labels.csv").write_text("a.jpg,tower\n")
+    assert reason() == "changed: data"
     (root / "weights.pth").write_bytes(b"2")
     assert reason() == "changed: weights"
     (root / "mine.yaml").write_text("a: 2\n")
@@ -147,6 +152,8 @@ def test_parameters_are_those_that_a_notebook_declares(root: Path) -> None:
     hidden = {"benchmark": "/home/me/photos", "distractors": ["/a/b", "r1m"]}
     shown = plan("02_training", hidden).shown_parameters
     assert shown["benchmark"] == "photos" and shown["distractors"] == ["b", "r1m"]
+    truth = plan("02_training", {"benchmark": "/home/me/photos/gnd_x.json"}).shown_parameters
+    assert truth["benchmark"] == "photos/gnd_x.json"  # a folder may have several
 
 
 @pytest.mark.parametrize(
@@ -156,6 +163,7 @@ def test_parameters_are_those_that_a_notebook_declares(root: Path) -> None:
         ({"profile": "smoke"}, "reports/smoke"),
         ({"profile": "/a/x.yaml"}, "reports/x"),
         ({"benchmark": "/a/Town.v2"}, "reports/photographs/town-v2"),
+        ({"benchmark": "/a/town/gnd_boxed.json"}, "reports/photographs/boxed"),
         ({"benchmark": "/a/写真"}, "reports/photographs/unnamed-199fdf"),
         ({"benchmark": "/a/照片"}, "reports/photographs/unnamed-de8945"),
         ({"benchmark": "/a/Café"}, "reports/photographs/caf-e5e78a"),
