@@ -1,7 +1,7 @@
 # make reports   regenerate reports/*.html      make test   run the tests      make lab   JupyterLab in notebooks/
 # make torture   the tests of kills, full disks and two at once, with ten times as many kills
 # make bench     speed and memory, beside the field's usual way (PHOTOS="FOLDER --weights mobilenet_v2.pth": on photographs)
-# make backbones train Toytown's backbones where data/backbones is not what dagf/study/backbones.yaml says (two hours)
+# make backbones train Toytown's backbones where data/backbones is not what dagf/study/backbones.yaml says (hours)
 # PROFILE=smoke|cpu|gpu chooses the scale of the study. Needs Python >= 3.11 with venv.
 
 PYTHON ?= python3
