@@ -5,7 +5,6 @@ of weights, and of several benchmarks on the photographs of one folder (all of i
 truth of its own) the first by name counts: the others ask for the same things.
 """
 
-import re
 from collections import defaultdict
 from pathlib import Path
 from typing import Any
@@ -16,7 +15,7 @@ from scipy import stats
 
 from dagf.analysis.tables import CHOSEN, GEM, UNTRAINED
 from dagf.files import read_json
-from dagf.retrieval.statistics import CONFIDENCE, random_effects
+from dagf.retrieval.statistics import CONFIDENCE, Interval, random_effects
 
 AGAINST = "against-gem"  # the table, of which each set has one
 WORDS = (
@@ -76,7 +75,7 @@ def differences(record: dict[str, Any]) -> list[tuple[tuple[str, str], float, fl
         table = table[table["query set"] == table["query set"].iloc[0]]
     found = []
     for what, minus, text in table[["what", "minus", "difference [95 %]"]].itertuples(index=False):
-        mean, low, high = map(float, re.findall(r"[+-](?:[\d.]+|nan)", text))
+        mean, low, high = Interval.read(text)
         error = (high - low) / 2 / float(stats.norm.ppf((1 + CONFIDENCE) / 2))
         same = minus == f"{CHOSEN} (GeM{UNTRAINED})"
         others = [CHOSEN, GEM] if same else [CHOSEN if minus.startswith(CHOSEN) else GEM]

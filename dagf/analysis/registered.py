@@ -158,7 +158,7 @@ GROUPS = {
 
 
 class Claim(NamedTuple):
-    """A sentence of the abstract (or of this study) and the contrasts that decide it.
+    """A sentence of the abstract (or of this study), in twelve words at most, and what decides it.
 
     places: of the contrasts of its group; empty: all of them. asides: of those that are shown, too,
     where no gain is expected. beside: items of what a reader would miss; not registered.
@@ -172,7 +172,7 @@ class Claim(NamedTuple):
 
 
 CLAIMS = (
-    Claim("The whole network is better than plain GeM: the primary contrast", "primary"),
+    Claim("The whole network is better than plain GeM", "primary"),
     Claim(
         "DAGF's head is better than every other descriptor and attention", "rivals", beside=["gem"]
     ),
@@ -181,33 +181,22 @@ CLAIMS = (
     Claim("The two attentions are complementary: better than either alone", "modules", (2, 3)),
     Claim("Scale filters (max windows of several sizes) help", "masks", (0,)),
     Claim(
-        "The MAX-Mask takes out what is meaningless: better than no mask, and than dropping as "
-        "many places at random",
+        "The MAX-Mask is better than no mask, and than dropping places at random",
         *("masks", (1, 2, 3), (), [(BOTH, WINDOWS), (BOTH, GEM)]),
     ),
     Claim(
-        "Against clutter and occlusion: the gain over GeM grows with them, and is above zero "
-        "where they are worst",
+        "It helps most against clutter and occlusion: the gain grows with them",
         *("nuisances", (0, 1, 3, 4)),
     ),
+    Claim("It helps most where the landmark is small", "nuisances", (2, 5)),
+    Claim("Without clutter, occlusion and scale it helps less", "control", (0,), (1,)),
     Claim(
-        "Varying size matters less: the gain over GeM grows as the landmark gets smaller, and is "
-        "above zero where it is smallest",
-        *("nuisances", (2, 5)),
-    ),
-    Claim(
-        "The gain over GeM comes from clutter, occlusion and scale: larger than on drawings "
-        "without them (the control)",
-        *("control", (0,), (1,)),
-    ),
-    Claim(
-        "The attention lies on the landmark: more than the mere strength of the features (feature "
-        "norm), and than a bright centre (centre prior), by all three scores",
+        "The attention lies on the landmark, beyond feature norm and centre",
         *("attention maps", range(6)),
     ),
 )
 NOT_TESTABLE = {
-    "claim": "Better than the state of the art on four well-known data sets",
+    "claim": "Better than the state of the art on four data sets",
     "verdict": "not testable here",
     "measured on": "not measured",
     "contrast": "the four sets are not part of this project, the paper's figures not open",

@@ -26,6 +26,7 @@ CEILINGS = {  # by whether they are heads on frozen maps
 }
 # Ceiling, whether centred: of the highest level on validation (02 shows the table).
 BEST = {False: ("oracle-trained", True), True: ("oracle-scale-mask", True)}
+ROOM, GAIN = "room [95 %]", "gain [95 %]"  # columns of the tables
 MODULES = {  # of the abstract, as heads and end to end -> their arms
     True: {
         "spatial attention": "spatial",
@@ -58,8 +59,8 @@ class Gain(NamedTuple):
         percent = "{:.0f} % [{:.0f}, {:.0f}]".format(*(100 * one for one in self.share))
         return {
             "GeM": f"{self.level:.1f}",
-            "room [95 %]": self.room.joint.signed,
-            "gain [95 %]": self.gain.joint.signed,
+            ROOM: self.room.joint.signed,
+            GAIN: self.gain.joint.signed,
             "share of the room": "–" if none else percent,
             "verdict": self.verdict,
             "smallest gain to show": f"{self.gain.smallest:.2f}",
@@ -106,7 +107,7 @@ def ceiling_table(study: Study, heads: bool) -> pd.DataFrame:
                 "ceiling": one.what,
                 "descriptors": words,
                 "GeM": f"{levels['gem'].mean(axis=None):.1f}",
-                "room [95 %]": one.joint.signed,
+                ROOM: one.joint.signed,
                 "smallest to show": f"{one.smallest:.2f}",
                 RUNS: runs_of(study, arm, "gem", heads=heads),
             }

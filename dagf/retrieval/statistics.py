@@ -1,5 +1,6 @@
 """How sure a difference is: over training seeds, clusters of queries, both; and Holm."""
 
+import re
 from typing import NamedTuple
 
 import numpy as np
@@ -31,6 +32,11 @@ class Interval(NamedTuple):
     def signed(self) -> str:
         """Its mean and its ends with their signs."""
         return f"{self.mean:+.2f} {self.ends}"
+
+    @classmethod
+    def read(cls, text: str) -> "Interval":
+        """Return the interval that is written so (`signed`)."""
+        return cls(*map(float, re.findall(r"[+-](?:[\d.]+|nan)", text)))
 
     @property
     def smallest(self) -> float:

@@ -13,10 +13,10 @@ from matplotlib.ticker import MaxNLocator
 
 from dagf import paths
 from dagf.analysis.contrasts import Contrast
-from dagf.analysis.room import Gain
+from dagf.analysis.room import GAIN, ROOM
 from dagf.analysis.tables import keep_table
 from dagf.model.variants import VARIANTS
-from dagf.retrieval.statistics import t_interval
+from dagf.retrieval.statistics import Interval, t_interval
 from dagf.show.html import image, table
 
 # Okabe and Ito's colours, which people with any colour vision can tell apart.
@@ -173,26 +173,32 @@ def gains(contrasts: Sequence[Contrast]) -> Figure:
     return figure
 
 
-def _legend(ax: Any) -> None:
-    """Name each kind of mark once."""
+def _legend(ax: Any, place: Any = None, **layout: Any) -> None:
+    """Name each kind of mark once, in the plot or in another place."""
     handles, labels = ax.get_legend_handles_labels()
     once = dict(zip(labels, handles, strict=True))
-    ax.legend(once.values(), once.keys(), frameon=False)
+    (place or ax).legend(once.values(), once.keys(), frameon=False, **layout)
 
 
 @styled
-def rooms(found: Mapping[str, Gain]) -> Figure:
-    """Plot each module's gain over GeM (a dot) beside the room (a bar), with joint intervals."""
-    figure, ax = plt.subplots(figsize=(7.5, 0.55 * len(found) + 1.1))
-    for height, one in enumerate(found.values()):
-        room, gain, level = one.room.joint, one.gain.joint, [height, height]
-        ax.barh(height, room.mean, 0.7, color=GREY, alpha=0.2, label="room: perfect attention")
-        ax.plot([room.low, room.high], level, color=GREY, linewidth=1.5)
-        ax.plot([gain.low, gain.high], level, color=RED, linewidth=4, alpha=0.4)
-        ax.plot(gain.mean, height, "o", color=RED, label="gain: measured")
-    ax.axvline(0, color="black", linewidth=0.8)
-    ax.set_yticks(range(len(found)), [*found])
-    ax.set_xlabel("points of mAP over GeM")
-    ax.invert_yaxis()
-    _legend(ax)
+def rooms(tables: Mapping[str, pd.DataFrame]) -> Figure:
+    """Plot each module's gain over GeM (a dot) beside the room (a bar), with joint intervals.
+
+    tables: the title of a panel -> a table of `dagf.analysis.room`, as it is kept.
+    """
+    table = pd.concat(tables, names=["measured on"]).reset_index("measured on")
+    modules = table["module"].unique().tolist()
+    figure, parts = panels(table, "measured on", 7.5 / len(tables), 0.5 * len(modules) + 1.5)
+    for ax, part in parts:
+        for module, over, took in part[["module", ROOM, GAIN]].itertuples(index=False):
+            room, gain, height = Interval.read(over), Interval.read(took), modules.index(module)
+            ax.barh(height, room.mean, 0.7, color=GREY, alpha=0.2, label="perfect attention")
+            ax.plot([room.low, room.high], [height, height], color=GREY, linewidth=1.5)
+            ax.plot([gain.low, gain.high], [height, height], color=RED, linewidth=4, alpha=0.4)
+            ax.plot(gain.mean, height, "o", color=RED, label="the module, as measured")
+        ax.axvline(0, color="black", linewidth=0.8)
+        ax.set_xlabel("points of mAP over GeM")
+    figure.axes[0].set_yticks(range(len(modules)), modules)
+    figure.axes[0].invert_yaxis()
+    _legend(figure.axes[0], figure, loc="outside upper center", ncols=2)
     return figure

@@ -77,6 +77,12 @@ def table(frame: pd.DataFrame, caption: str, digits: int = 1) -> HTML:
     return HTML(f'<figure class="table">{body}<figcaption>{escape(caption)}</figcaption></figure>')
 
 
+def folded(summary: str, *shown: HTML) -> HTML:
+    """Return what is shown, folded away under a line."""
+    inside = "".join(str(one.data) for one in shown)
+    return HTML(f"<details><summary>{escape(summary)}</summary>{inside}</details>")
+
+
 def record_table(record: Mapping[str, Any]) -> HTML:
     """Return a table that an earlier run kept (`dagf.analysis.tables.keep_table`)."""
     frame = pd.DataFrame(record["rows"], columns=record["columns"])

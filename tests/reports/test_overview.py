@@ -1,17 +1,16 @@
 """The overview: what the records say, escaped, and a line where there is none yet."""
 
-import ast
 from pathlib import Path
 from typing import Any
 
 import bs4
 import pytest
 
-from dagf.files import read_json, write_json
+from dagf.analysis.room import GAIN, ROOM
+from dagf.files import write_json
 from dagf.paths import ROOT
 from dagf.reports.freshness import output_for
 from dagf.reports.overview import Records
-from dagf.show import html
 
 MAIN = {
     "title": "Main <script>", "caption": "c <i>.", "columns": ["Variant", "mAP", "Interval"],
@@ -84,30 +83,21 @@ def test_the_claims_are_shown_with_their_contrasts(records: Records) -> None:
     assert soup(records.claims()).select_one("tbody th")["rowspan"] == "4"
 
 
-def test_the_notebook_counts_the_claims_and_what_speaks_against_them(records: Records) -> None:
-    notebook = read_json(Path(__file__).parents[2] / "notebooks" / "00_overview.ipynb")
-    shown, names = [], {"records": records, "html": html}
-    for cell in notebook["cells"]:
-        if cell["cell_type"] == "code" and "html.table" in "".join(cell["source"]):
-            *lines, last = ast.parse("".join(cell["source"])).body
-            exec(ast.unparse(lines), names)
-            shown.append(eval(ast.unparse(last), names))
-    claims, beside_gem, deciding, against = shown
-    assert rows(claims) == [["not supported", "1"], ["supported", "1"], ["not testable here", "1"]]
-    assert rows(beside_gem) == [
-        ["DAGF minus GeM", "+0.10", "no difference shown", "trained end to end; a note"],
-        ["(GeM + x) minus GeM", "-2.00", "below zero", "trained end to end; a note"],
+def test_each_claim_has_a_mark_and_the_number_of_what_speaks_for_it(records: Records) -> None:
+    assert rows(records.verdicts()) == [
+        ["It <b>helps", "✗\xa0not\xa0supported", "0 of 3"],
+        ["It holds", "✓\xa0supported", "1 of 1"],
+        ["Elsewhere", "–\xa0not\xa0testable\xa0here", "–"],
     ]
-    assert rows(deciding) == [
-        ["no difference shown", "1"],
-        ["below zero", "1"],
-        ["below zero, before correction", "1"],
-        ["above zero", "1"],
-    ]
-    assert rows(against) == [
-        ["below zero", "(GeM + x) minus GeM", "-2.00"],
-        ["below zero, before correction", "x minus y", "-1.00"],
-    ]
+
+
+def test_the_rooms_of_drawings_and_photographs_are_one_figure(records: Records) -> None:
+    assert "Nothing to show" in records.rooms().data
+    room = {"title": "Room", "caption": "c.", "alt": "bars", "columns": ["module", ROOM, GAIN]}
+    room |= {"rows": [["all three", "+4.00 [+2.00, +6.00]", "-1.00 [-2.00, +0.00]"]]}
+    write_json(records.output.result("tables", "room.json"), room)
+    write_json(records.output.pages / "photographs" / "shop.room.json", room)
+    assert soup(records.rooms()).select_one("img")["alt"] == "drawings: bars shop: bars"
 
 
 def test_each_report_has_its_cost_and_its_command(records: Records) -> None:
@@ -155,6 +145,6 @@ def test_a_part_of_the_records_is_shown(tmp_path: Path, monkeypatch: pytest.Monk
     empty = Records(output_for("smoke", "/photos/town"))
     shown = [
         empty.table("main"), empty.figure("main"), empty.claims(), empty.photographs(),
-        empty.reports(), html.table(empty.contrasts, "None"),
+        empty.reports(), empty.verdicts(), empty.rooms(),
     ]  # fmt: skip
     assert all("Nothing to show" in str(one.data) for one in shown)

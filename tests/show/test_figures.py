@@ -8,7 +8,7 @@ import pytest
 from matplotlib import pyplot as plt
 
 from dagf.analysis.contrasts import Contrast
-from dagf.analysis.room import Gain
+from dagf.analysis.room import GAIN, ROOM
 from dagf.retrieval.statistics import Interval
 from dagf.show import figures
 
@@ -49,18 +49,19 @@ def test_gains_have_a_panel_a_nuisance_and_a_bar_a_bin() -> None:
 
 
 def test_rooms_have_a_bar_for_the_room_and_a_dot_for_the_gain() -> None:
-    found = {
-        name: Gain(50, gain("", -1 + i), gain("", 9 + i), Interval(0, 0, 0))
-        for i, name in enumerate("ab")
-    }
-    (ax,) = figures.rooms(found).axes
+    cells = {ROOM: ["+9.00 [+6.00, +13.00]", "+10.00 [+7.00, +14.00]"]}
+    cells |= {GAIN: ["-1.00 [-4.00, +3.00]", "+0.00 [-3.00, +4.00]"]}
+    table = pd.DataFrame({"module": ["a", "b"], **cells})
+    figure = figures.rooms({"drawings": table, "shop": table[1:]})
+    ax, other = figure.axes
+    assert [one.get_title() for one in figure.axes] == ["drawings", "shop"]
     assert labels(ax.get_yticklabels()) == ["a", "b"]
     assert [bar.get_width() for bar in ax.patches] == [9, 10]
     dots = [line for line in ax.lines if line.get_marker() == "o"]
     assert [(dot.get_xdata()[0], dot.get_ydata()[0]) for dot in dots] == [(-1, 0), (0, 1)]
-    (thick,) = (line for line in ax.lines if line.get_linewidth() == 4 and line.get_ydata()[0] == 1)
-    assert list(thick.get_xdata()) == [-3, 4]
-    assert labels(ax.get_legend().get_texts()) == ["gain: measured", "room: perfect attention"]
+    (thick,) = (line for line in other.lines if line.get_linewidth() == 4)
+    assert (list(thick.get_xdata()), list(thick.get_ydata())) == ([-3, 4], [1, 1])
+    assert len(labels(figure.legends[0].get_texts())) == 2
 
 
 def test_lines_have_a_panel_a_value_and_a_line_a_seed() -> None:
