@@ -32,7 +32,7 @@ def rungs(study: Study, ladder: Ladder) -> Iterator[Condition]:
             started = replace(study, backbones=shorter(backbone, study.profile.seeds))
         for steps in ladder.arms:
             spec = study.profile.plan().training
-            training = replace(spec, epochs=steps // ladder.epoch, steps=ladder.epoch)
+            training = replace(spec, steps=steps // spec.epochs)
             profile = replace(study.profile, arm_training=training)
             rung = f"backbone of {backbone} steps" if backbone else "kept backbone"
             yield f"{rung}: {steps}", replace(started, profile=profile)

@@ -59,14 +59,13 @@ class Scale:
 
 @dataclass(frozen=True, config=STRICT)
 class Ladder:
-    """Conditions: steps of backbones and of arms, `epoch` of them an epoch; of heads, the sizes of
-    images (pixels), the numbers of landmarks that they learn from, and a generic backbone, at the
-    largest size, that has not learned from drawings.
+    """Conditions: steps of backbones and of arms (in as many epochs as the arms have); of heads,
+    the sizes of images (pixels), the numbers of landmarks that they learn from, and a generic
+    backbone, at the largest size, that has not learned from drawings.
     """
 
     backbones: tuple[Count, ...]
     arms: tuple[Count, ...]
-    epoch: Count
     sizes: tuple[Count, ...]
     landmarks: tuple[Count, ...]
     generic: BackboneSpec
