@@ -162,7 +162,7 @@ def test_train_and_evaluate(project: Path, trained: str) -> None:
     assert [f"{row['mAP']:.2f}"[:4] in table for row in rows] == [True] * len(rows)
 
 
-@pytest.mark.parametrize("page", ["README.md", "docs/distributed.md"])
+@pytest.mark.parametrize("page", ["README.md", "docs/guide.md", "docs/distributed.md"])
 def test_every_command_of_a_page_is_one(page: str) -> None:
     """Its name, and every option."""
     text, starts = (ROOT / page).read_text(), r"(?:torchrun.* -m -- |sbatch together\.sh )?"

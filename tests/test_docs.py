@@ -29,16 +29,18 @@ def test_what_a_page_links_to_and_names_is_there(page: Path) -> None:
 
 def test_the_examples_in_python_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Two photographs by the backbone that comes with the packages, and one by a run."""
-    first, second = re.findall(r"```python\n(.*?)```", (ROOT / "README.md").read_text(), re.DOTALL)
+    pages = [(ROOT / page).read_text() for page in ("README.md", "docs/guide.md")]
+    short, first, second = re.findall(r"```python\n(.*?)```", "".join(pages), re.DOTALL)
     (tmp_path / "notebooks").mkdir()
     monkeypatch.setenv(HOME, str(tmp_path))
     monkeypatch.chdir(tmp_path)
     for number, name in enumerate(("castle", "church", "query")):
         photograph(number % 2, number, 64).save(f"{name}.jpg")
-    names: dict[str, Any] = {}
-    exec(first, names)
-    assert names["database"].shape == (2, 1280)
-    assert names["rows"].shape == (1, 2)
+    for example in short, first:
+        names: dict[str, Any] = {}
+        exec(example, names)
+        assert names["database"].shape == (2, 1280)
+        assert names["rows"].shape == (1, 2)
     run = run_of(tmp_path, variant("dagf"))
     exec(second.replace('"0c07"', repr(run.id[:4])), names)
     assert names["seen"].attention is not None
