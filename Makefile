@@ -1,6 +1,7 @@
 # make reports   regenerate reports/*.html      make test   run the tests      make lab   JupyterLab in notebooks/
 # make torture   the tests of kills, full disks and two at once, with ten times as many kills
 # make bench     speed and memory, beside the field's usual way (PHOTOS="FOLDER --weights mobilenet_v2.pth": on photographs)
+# make photographs   get the first real set (products in a shop, MIT licence), run the study on it: reports/photographs
 # make backbones train Toytown's backbones where data/backbones is not what dagf/study/backbones.yaml says (hours)
 # PROFILE=smoke|cpu|gpu chooses the scale of the study. Needs Python >= 3.11 with venv.
 
@@ -12,7 +13,7 @@ READY := $(VENV)/.ready
 # Test files in several processes, in the order of tests/conftest.py: the longest begins first.
 SIDE_BY_SIDE := --numprocesses auto --maxprocesses 4 --dist loadfile --no-loadscope-reorder
 
-.PHONY: reports backbones test torture lab lint bench check clean distclean
+.PHONY: reports photographs backbones test torture lab lint bench check clean distclean
 .DELETE_ON_ERROR:
 
 reports: $(READY)
@@ -20,6 +21,10 @@ reports: $(READY)
 
 check: $(READY)
 	$(BIN)/dagf report --profile $(PROFILE) --check
+
+photographs: $(READY)
+	$(BIN)/dagf data get grocery
+	$(BIN)/dagf report --profile photographs --benchmark grocery
 
 backbones: $(READY)
 	$(BIN)/dagf backbones
