@@ -17,7 +17,7 @@ from dagf.reports.freshness import Output
 from dagf.show import figures
 from dagf.show.html import NOTHING, image, record_table, table, templates
 
-MARKS = {"supported": "✓", "not supported": "✗", "not testable here": "–"}
+MARKS = {"supported": "✓", "not supported": "✗", "not testable here": "○"}
 ASIDE = "exploratory|decides nothing"  # in the result of what no verdict rests on
 CAPTION = (
     "Gain over the plain network (GeM) in points of mAP, with 95 % intervals. Grey: perfect "
