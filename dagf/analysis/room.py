@@ -32,9 +32,9 @@ MODULES = {  # of the abstract, as heads and end to end -> their arms
         "spatial attention": "spatial",
         "channel attention": "channel",
         "scale and mask": "scale-mask",
-        "all three, as a head": "dagf",
+        "all three, network fixed": "dagf",
     },
-    False: {"the whole, end to end": "dagf"},
+    False: {"all three, end to end": "dagf"},
 }
 
 
@@ -58,12 +58,12 @@ class Gain(NamedTuple):
         none = math.isnan(self.share.mean)
         percent = "{:.0f} % [{:.0f}, {:.0f}]".format(*(100 * one for one in self.share))
         return {
-            "GeM": f"{self.level:.1f}",
-            ROOM: self.room.joint.signed,
-            GAIN: self.gain.joint.signed,
-            "share of the room": "–" if none else percent,
             "verdict": self.verdict,
-            "smallest gain to show": f"{self.gain.smallest:.2f}",
+            GAIN: self.gain.joint.signed,
+            ROOM: self.room.joint.signed,
+            "share of the room": "–" if none else percent,
+            "GeM": f"{self.level:.1f}",
+            "detectable gain": f"{self.gain.smallest:.2f}",
             RUNS: self.gain.runs,
         }
 

@@ -11,6 +11,7 @@ from IPython.display import HTML
 from pandas import DataFrame
 
 from dagf.analysis import pooled
+from dagf.analysis.room import GAIN, ROOM
 from dagf.analysis.tables import PHOTOGRAPH_TABLES, RUNS
 from dagf.files import read_json
 from dagf.reports.freshness import Output
@@ -19,10 +20,8 @@ from dagf.show.html import NOTHING, image, record_table, table, templates
 
 MARKS = {"supported": "✓", "not supported": "✗", "not testable here": "○"}
 ASIDE = "exploratory|decides nothing"  # in the result of what no verdict rests on
-CAPTION = (
-    "Gain over the plain network (GeM) in points of mAP, with 95 % intervals. Grey: perfect "
-    "attention, which is given the exact outline of the building. Red: the module."
-)
+CAPTION = "Gain over GeM in points of mAP (search quality, 0 to 100), with 95 % intervals."
+FIRST = ["module", "verdict", GAIN, ROOM, "share of the room"]  # columns of the first screen
 CLAIMS = ("claim", "verdict", "measured on", "contrast", "difference [95 %]", "result", "report")
 
 
@@ -42,7 +41,7 @@ class Records:
     def rooms(self) -> HTML:
         """Return the figure of the modules' gains beside the room: drawings, then photographs."""
         folder = self.output.pages / "photographs"
-        files = {"drawings": self.output.result("tables", "room.json")}
+        files = {"on drawn buildings": self.output.result("tables", "room.json")}
         files |= {one.name.split(".")[0]: one for one in sorted(folder.glob("[!.]*.room.json"))}
         found = {name: read_json(file) for name, file in files.items() if file.is_file()}
         if not found:
@@ -53,17 +52,27 @@ class Records:
         alt = " ".join(f"{name}: {one['alt']}" for name, one in found.items())
         return figures.show(figures.rooms(shown), alt, CAPTION)
 
+    def modules(self) -> HTML:
+        """Return what came of each module on drawings: first in a line, then as a table."""
+        record = self._read("room")
+        found = DataFrame(record.get("rows", []), columns=record.get("columns", FIRST))
+        counts = found["verdict"].value_counts()
+        line = "; ".join(f"{verdict}: {count} of {len(found)}" for verdict, count in counts.items())
+        return table(found[FIRST], f"On drawn buildings: {line}. In points of mAP over GeM.")
+
     def verdicts(self) -> HTML:
         """Return each claim in a line, with a mark, and how many of its contrasts are for it."""
         decides = self.contrasts[~self.contrasts["result"].str.contains(ASIDE)]
         rows = []
         for claim, own in decides.groupby("claim", sort=False):
-            verdict, tested = own["verdict"].iloc[0], (own["result"] != "").sum()
-            held = f"{(own['result'] == 'above zero').sum()} of {tested}" if tested else "–"
+            verdict = own["verdict"].iloc[0]
             words = f"{MARKS[verdict]} {verdict}".replace(" ", "\xa0")  # in one line
-            rows.append((claim, words, held))
-        columns = ["claim", "verdict", "comparisons that speak for it"]
-        return table(DataFrame(rows, columns=columns), "The claims of the abstract.")
+            tested = own["result"][own["result"] != ""]
+            sides = [tested.eq("above zero").sum(), tested.str.startswith("below zero").sum()]
+            rows.append((claim, words, *sides, len(tested) - sum(sides)))
+        columns = ["claim", "verdict", "for", "against", "undecided"]
+        words = "The claims of the abstract, and how many of their comparisons speak for them."
+        return table(DataFrame(rows, columns=columns), words)
 
     def table(self, name: str) -> HTML:
         """Return a result table."""

@@ -188,14 +188,15 @@ def rooms(tables: Mapping[str, pd.DataFrame]) -> Figure:
     """
     table = pd.concat(tables, names=["measured on"]).reset_index("measured on")
     modules = table["module"].unique().tolist()
-    figure, parts = panels(table, "measured on", 7.5 / len(tables), 0.5 * len(modules) + 1.5)
+    width = 5.0 if len(tables) == 1 else 3.4  # letters stay readable where a phone makes it small
+    figure, parts = panels(table, "measured on", width, 0.45 * len(modules) + 1.4)
     for ax, part in parts:
         for module, over, took in part[["module", ROOM, GAIN]].itertuples(index=False):
             room, gain, height = Interval.read(over), Interval.read(took), modules.index(module)
-            ax.barh(height, room.mean, 0.7, color=GREY, alpha=0.2, label="perfect attention")
+            ax.barh(height, room.mean, 0.7, color=GREY, alpha=0.2, label="room: a perfect outline")
             ax.plot([room.low, room.high], [height, height], color=GREY, linewidth=1.5)
             ax.plot([gain.low, gain.high], [height, height], color=RED, linewidth=4, alpha=0.4)
-            ax.plot(gain.mean, height, "o", color=RED, label="the module, as measured")
+            ax.plot(gain.mean, height, "o", color=RED, label="the module")
         ax.axvline(0, color="black", linewidth=0.8)
         ax.set_xlabel("points of mAP over GeM")
     figure.axes[0].set_yticks(range(len(modules)), modules)

@@ -19,9 +19,7 @@ from tests.fixtures import TOY
 
 pytestmark = pytest.mark.usefixtures("one_process")
 GENERIC = BackboneSpec("squeezenet1_1", "features.3")
-LADDER = Ladder(
-    backbones=(10,), arms=(1, 2), sizes=(48, 64), landmarks=(2,), generic=GENERIC
-)
+LADDER = Ladder(backbones=(10,), arms=(1, 2), sizes=(48, 64), landmarks=(2,), generic=GENERIC)
 
 
 @pytest.fixture

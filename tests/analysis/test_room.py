@@ -58,7 +58,7 @@ def test_gains_are_over_gem_as_it_is_and_so_is_the_room_of_the_best_ceiling(toy:
 
 def test_tables_have_a_row_a_module_and_a_row_an_attention(toy: Study) -> None:
     table = module_table(module_gains(toy))
-    assert table["module"].iloc[[0, -1]].tolist() == ["spatial attention", "the whole, end to end"]
+    assert table["module"].iloc[[0, -1]].tolist() == ["spatial attention", "all three, end to end"]
     assert attention_table(toy, ["crow", "spatial"])["method"].tolist() == ["CroW", "GeM + spatial"]
 
 

@@ -10,7 +10,7 @@ from dagf.analysis.room import GAIN, ROOM
 from dagf.files import write_json
 from dagf.paths import ROOT
 from dagf.reports.freshness import output_for
-from dagf.reports.overview import Records
+from dagf.reports.overview import FIRST, Records
 
 MAIN = {
     "title": "Main <script>", "caption": "c <i>.", "columns": ["Variant", "mAP", "Interval"],
@@ -83,11 +83,13 @@ def test_the_claims_are_shown_with_their_contrasts(records: Records) -> None:
     assert soup(records.claims()).select_one("tbody th")["rowspan"] == "4"
 
 
-def test_each_claim_has_a_mark_and_the_number_of_what_speaks_for_it(records: Records) -> None:
+def test_each_claim_has_a_mark_and_the_numbers_of_what_speaks_for_it_and_against_it(
+    records: Records,
+) -> None:
     assert rows(records.verdicts()) == [
-        ["It <b>helps", "✗\xa0not\xa0supported", "0 of 3"],
-        ["It holds", "✓\xa0supported", "1 of 1"],
-        ["Elsewhere", "○\xa0not\xa0testable\xa0here", "–"],
+        ["It <b>helps", "✗\xa0not\xa0supported", "0", "2", "1"],
+        ["It holds", "✓\xa0supported", "1", "0", "0"],
+        ["Elsewhere", "○\xa0not\xa0testable\xa0here", "0", "0", "0"],
     ]
 
 
@@ -97,7 +99,14 @@ def test_the_rooms_of_drawings_and_photographs_are_one_figure(records: Records) 
     room |= {"rows": [["all three", "+4.00 [+2.00, +6.00]", "-1.00 [-2.00, +0.00]"]]}
     write_json(records.output.result("tables", "room.json"), room)
     write_json(records.output.pages / "photographs" / "shop.room.json", room)
-    assert soup(records.rooms()).select_one("img")["alt"] == "drawings: bars shop: bars"
+    assert soup(records.rooms()).select_one("img")["alt"] == "on drawn buildings: bars shop: bars"
+    room |= {
+        "columns": FIRST,
+        "rows": [["a", "loses", "-1", "+4", "–"], ["b", "gains", "+1", "+4", "–"]],
+    }
+    write_json(records.output.result("tables", "room.json"), room)
+    assert rows(records.modules())[1] == ["b", "gains", "+1", "+4", "–"]
+    assert "loses: 1 of 2; gains: 1 of 2" in records.modules().data
 
 
 def test_each_report_has_its_cost_and_its_command(records: Records) -> None:
@@ -145,6 +154,6 @@ def test_a_part_of_the_records_is_shown(tmp_path: Path, monkeypatch: pytest.Monk
     empty = Records(output_for("smoke", "/photos/town"))
     shown = [
         empty.table("main"), empty.figure("main"), empty.claims(), empty.photographs(),
-        empty.reports(), empty.verdicts(), empty.rooms(),
+        empty.reports(), empty.verdicts(), empty.rooms(), empty.modules(),
     ]  # fmt: skip
     assert all("Nothing to show" in str(one.data) for one in shown)
