@@ -50,7 +50,7 @@ class Gain(NamedTuple):
     def verdict(self) -> str:
         """What follows: of the gain, or that there is no room to gain anything in."""
         if self.room.verdict != "above":
-            return "no room shown: nothing could be gained here"
+            return "no room shown"
         return {"above": "gains", "below": "loses"}.get(self.gain.verdict, "no gain shown")
 
     def cells(self) -> dict[str, str]:

@@ -4,6 +4,7 @@ Nothing is computed from images or networks here, and whatever is missing (a par
 ran; a study of photographs has no claims) is said in a line.
 """
 
+from collections import Counter
 from dataclasses import dataclass
 from typing import Any
 
@@ -21,6 +22,12 @@ from dagf.show.html import NOTHING, image, record_table, table, templates
 MARKS = {"supported": "✓", "not supported": "✗", "not testable here": "○"}
 ASIDE = "exploratory|decides nothing"  # in the result of what no verdict rests on
 CAPTION = "Gain over GeM in points of mAP (search quality, 0 to 100), with 95 % intervals."
+SAID = {
+    "gains": "gain",
+    "loses": "lose",
+    "no gain shown": "show no gain",
+    "no room shown": "had no room",
+}
 FIRST = ["module", "verdict", GAIN, ROOM, "share of the room"]  # columns of the first screen
 CLAIMS = ("claim", "verdict", "measured on", "contrast", "difference [95 %]", "result", "report")
 
@@ -52,13 +59,21 @@ class Records:
         alt = " ".join(f"{name}: {one['alt']}" for name, one in found.items())
         return figures.show(figures.rooms(shown), alt, CAPTION)
 
+    def answer(self) -> HTML:
+        """Return in a line how many modules gain on drawings."""
+        counts = Counter(self._rooms["verdict"])
+        said = ", ".join(f"<strong>{counts[one]}</strong> {words}" for one, words in SAID.items())
+        found = f'<p class="lead">Of {counts.total()} on drawn buildings: {said}.</p>'
+        return HTML(found if counts else NOTHING)
+
     def modules(self) -> HTML:
-        """Return what came of each module on drawings: first in a line, then as a table."""
+        """Return what came of each module on drawings."""
+        return table(self._rooms[FIRST], "On drawn buildings, in points of mAP over GeM.")
+
+    @property
+    def _rooms(self) -> DataFrame:
         record = self._read("room")
-        found = DataFrame(record.get("rows", []), columns=record.get("columns", FIRST))
-        counts = found["verdict"].value_counts()
-        line = "; ".join(f"{verdict}: {count} of {len(found)}" for verdict, count in counts.items())
-        return table(found[FIRST], f"On drawn buildings: {line}. In points of mAP over GeM.")
+        return DataFrame(record.get("rows", []), columns=record.get("columns", FIRST), dtype=str)
 
     def verdicts(self) -> HTML:
         """Return each claim in a line, with a mark, and how many of its contrasts are for it."""

@@ -106,7 +106,9 @@ def test_the_rooms_of_drawings_and_photographs_are_one_figure(records: Records) 
     }
     write_json(records.output.result("tables", "room.json"), room)
     assert rows(records.modules())[1] == ["b", "gains", "+1", "+4", "–"]
-    assert "loses: 1 of 2; gains: 1 of 2" in records.modules().data
+    assert soup(records.answer()).get_text() == (
+        "Of 2 on drawn buildings: 1 gain, 1 lose, 0 show no gain, 0 had no room."
+    )
 
 
 def test_each_report_has_its_cost_and_its_command(records: Records) -> None:
@@ -154,6 +156,6 @@ def test_a_part_of_the_records_is_shown(tmp_path: Path, monkeypatch: pytest.Monk
     empty = Records(output_for("smoke", "/photos/town"))
     shown = [
         empty.table("main"), empty.figure("main"), empty.claims(), empty.photographs(),
-        empty.reports(), empty.verdicts(), empty.rooms(), empty.modules(),
+        empty.reports(), empty.verdicts(), empty.rooms(), empty.modules(), empty.answer(),
     ]  # fmt: skip
     assert all("Nothing to show" in str(one.data) for one in shown)
