@@ -26,7 +26,7 @@ SAID = {
     "gains": "gain",
     "loses": "lose",
     "no gain shown": "show no gain",
-    "no room shown": "had no room",
+    "no room shown": "have no room",
 }
 FIRST = ["module", "verdict", GAIN, ROOM, "share of the room"]  # columns of the first screen
 CLAIMS = ("claim", "verdict", "measured on", "contrast", "difference [95 %]", "result", "report")
@@ -63,7 +63,7 @@ class Records:
         """Return in a line how many modules gain on drawings."""
         counts = Counter(self._rooms["verdict"])
         said = ", ".join(f"<strong>{counts[one]}</strong> {words}" for one, words in SAID.items())
-        found = f'<p class="lead">Of {counts.total()} on drawn buildings: {said}.</p>'
+        found = f'<p class="lead">Of these {counts.total()}, on drawn buildings: {said}.</p>'
         return HTML(found if counts else NOTHING)
 
     def modules(self) -> HTML:
