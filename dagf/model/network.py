@@ -10,7 +10,7 @@ from torch.nn import functional as fn
 from dagf.errors import UserError, choose
 from dagf.model.attention import ACTIVATIONS, READINGS, ChannelAttention, SpatialAttention
 from dagf.model.attention_baselines import BASELINES
-from dagf.model.backbone import BackboneSpec, SmallBackbone, make_backbone
+from dagf.model.backbone import BackboneSpec, LastStage, SmallBackbone, make_backbone
 from dagf.model.pooling import POOLINGS
 from dagf.model.scale_mask import MASKS, WINDOW_KINDS, ScaleAndMask
 
@@ -176,22 +176,44 @@ class AttentiveHead(nn.Module):
         return channel(gain * features), attention, gain
 
 
-def feature_map(backbone: nn.Module, images: Tensor) -> Tensor:
+def feature_map(layers: nn.Module, images: Tensor, channels: int = 3) -> Tensor:
     """Return a backbone's map (B, C, h, w) of images (B, 3, H, W), normalised as ImageNet's.
 
-    A fourth channel of the images, an exact mask, becomes one of the map: its mean in each cell.
+    One more channel of the images, an exact mask, becomes one of the map: its mean in each cell.
+    The same of a last stage, which reads a map of so many channels.
     """
-    found = backbone(images[:, :3])
-    if images.shape[1] == 3:
+    found = layers(images[:, :channels])
+    if images.shape[1] == channels:
         return found
-    mask = fn.adaptive_avg_pool2d(images[:, 3:], found.shape[2:])
+    mask = fn.adaptive_avg_pool2d(images[:, channels:], found.shape[2:])
     return torch.cat([found, mask.to(found.dtype)], 1)
+
+
+class StagedHead(nn.Module):
+    """A last stage and the head, which are trained together on the maps of a frozen backbone."""
+
+    def __init__(self, stage: LastStage, head: AttentiveHead) -> None:
+        super().__init__()
+        self.stage, self.head = stage, head
+
+    def features(self, maps: Tensor) -> Tensor:
+        """Return what the head reads, of maps (B, C or C + 1, H, W) of the backbone."""
+        return feature_map(self.stage, maps, self.stage.inputs)
+
+    def inspect(self, maps: Tensor) -> Inspection:
+        """Return every intermediate after the stage (`AttentiveHead.inspect`)."""
+        return self.head.inspect(self.features(maps))
+
+    def forward(self, maps: Tensor) -> Tensor:
+        """A map of the backbone -> unit descriptors (B, D)."""
+        return self.head(self.features(maps))
 
 
 class RetrievalNet(nn.Module):
     """A backbone and an `AttentiveHead`: images (B, 3, H, W) of any size -> descriptors (B, D).
 
-    channels: C, of the backbone's map. dimensions: D, of the descriptor; C for all but NetVLAD.
+    stage: the last one, where it is trained with the head on cached maps, else None. channels: C,
+    of the map that the head reads. dimensions: D, of the descriptor; C for all but NetVLAD.
 
     >>> net = RetrievalNet(BackboneSpec("small"), variant("dagf")).eval()
     >>> net(torch.zeros(2, 3, 96, 64)).shape
@@ -200,7 +222,7 @@ class RetrievalNet(nn.Module):
 
     def __init__(self, backbone: BackboneSpec, variant: Variant) -> None:
         super().__init__()
-        self.backbone, self.channels = make_backbone(backbone)
+        self.backbone, self.stage, self.channels = make_backbone(backbone)
         self.keep_batch_norm = backbone.pretrained
         self.head = AttentiveHead(self.channels, variant)
         self.dimensions = self.head.dimensions
@@ -221,7 +243,13 @@ class RetrievalNet(nn.Module):
 
     def features(self, images: Tensor) -> Tensor:
         """Return what the head reads (`feature_map`)."""
-        return feature_map(self.backbone, images)
+        found, reader = feature_map(self.backbone, images), self.on_maps
+        return reader.features(found) if isinstance(reader, StagedHead) else found
+
+    @property
+    def on_maps(self) -> AttentiveHead | StagedHead:
+        """What reads the backbone's map: the head, after the last stage where there is one."""
+        return self.head if self.stage is None else StagedHead(self.stage, self.head)
 
     def forward(self, images: Tensor) -> Tensor:
         """Images, as `feature_map` takes them -> unit descriptors (B, D)."""
@@ -231,5 +259,6 @@ class RetrievalNet(nn.Module):
         """Set the mode; batch norms of a pretrained backbone stay as learned, as in the field."""
         super().train(mode)
         if self.keep_batch_norm:
-            self.backbone.eval()
+            for layers in filter(None, [self.backbone, self.stage]):
+                layers.eval()
         return self

@@ -151,7 +151,7 @@ class Explorer:
             rows, queries = self.study.descriptors(self.arms[arm])
             return np.asarray(rows[:], np.float32), queries
         net = on_device(self.network(arm, windows, mask))
-        return self.study.test_maps(self.arms[arm]).extract(net.head)
+        return self.study.test_maps(self.arms[arm]).extract(net.on_maps)
 
     def _compare(self, view: View) -> NDArray[np.floating]:
         """Return (queries, rows): all queries, as their mean and k-reciprocal need them."""

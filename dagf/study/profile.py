@@ -83,20 +83,20 @@ class Trial:
 class Profile:
     """A scale at which the study is run; the YAML files in `dagf/study/profiles` are ours.
 
-    arms: the arms of the primary contrast. arm_training, rates: how they are trained end to end;
-    None: as heads. heads: arms on the frozen maps of the backbones (no arms: every variant).
-    backbone_training: of the backbone that all arms of a seed start from, under a neutral SPoC head
-    (None: `backbone.weights` as they are). kept_backbones: that of a seed is the one in
-    data/backbones (`dagf.study.backbones`). toytown: None where the profile is for photographs
-    alone. off_the_shelf: arms to evaluate untrained, on a pretrained backbone. scales: of the
-    test-time image pyramid. held_out: instances of a photograph folder, or of a training set
-    without a validation split, kept for validation. training_set: a public set to train on
-    (`dagf.datasets.public`). test_image: where test images have another size. whitening: the
-    training set on whose whitening split a learned whitening is learned, '' for none. centred:
-    whether the mean of the database's descriptors is taken out. scale: of 07. ladder: of 02 and 05.
-    trials: of 02, by name: what was tried on validation landmarks before arms were registered.
-    benchmarks, train_on, distractors: what the options of these names are where they are not given;
-    paths are as seen from the profile's file.
+    arms: the arms of the primary contrast. arm_training, rates: how they are trained end to end, or
+    with the `last_stage` of a backbone that ends before it; None: as heads. heads: arms on the
+    frozen maps of the backbones (no arms: every variant). backbone_training: of the backbone that
+    all arms of a seed start from, under a neutral SPoC head (None: `backbone.weights` as they are).
+    kept_backbones: that of a seed is the one in data/backbones (`dagf.study.backbones`). toytown:
+    None where the profile is for photographs alone. off_the_shelf: arms to evaluate untrained, on a
+    pretrained backbone. scales: of the test-time image pyramid. held_out: instances of a photograph
+    folder, or of a training set without a validation split, kept for validation. training_set: a
+    public set to train on (`dagf.datasets.public`). test_image: where test images have another
+    size. whitening: the training set on whose whitening split a learned whitening is learned, ''
+    for none. centred: whether the mean of the database's descriptors is taken out. scale: of 07.
+    ladder: of 02 and 05. trials: of 02, by name: what was tried on validation landmarks before arms
+    were registered. benchmarks, train_on, distractors: what the options of these names are where
+    they are not given; paths are as seen from the profile's file.
     """
 
     name: str
@@ -107,6 +107,7 @@ class Profile:
     seeds: Seeds
     arm_training: TrainSpec | None = None
     rates: Rates = ()
+    last_stage: BackboneSpec | None = None
     heads: ArmPlan | None = None
     toytown: ToytownSpec | None = None
     backbone_training: TrainSpec | None = None

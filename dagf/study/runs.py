@@ -23,7 +23,6 @@ from safetensors.torch import load_file
 
 from dagf.errors import UserError
 from dagf.files import content_hash, file_sha256, read_json, write_json
-from dagf.model.backbone import BackboneSpec
 from dagf.model.network import RetrievalNet, Variant
 from dagf.study.config import RunConfig, read_fields
 
@@ -99,8 +98,7 @@ class Run:
         """Return the trained network, on the CPU and in evaluation mode."""
         config = self.config
         # Its own weights replace the backbone's, so the file that this started from is not needed.
-        backbone = BackboneSpec(config.backbone.name, config.backbone.cut)
-        net = RetrievalNet(backbone, self.variant)
+        net = RetrievalNet(replace(config.backbone, weights="none"), self.variant)
         net.keep_batch_norm = config.backbone.pretrained
         net.load_state_dict(self.weights())
         return net.eval()

@@ -102,10 +102,13 @@ class Study:
 
     @property
     def backbone(self) -> BackboneSpec:
-        """The backbone, its weights named by their hash rather than by where the file lies."""
+        """The backbone of all heads, its weights named by their hash rather than by their place."""
+        return self._hashed(self.profile.backbone)
+
+    def _hashed(self, backbone: BackboneSpec) -> BackboneSpec:
         if self.weights is None:
-            return self.profile.backbone
-        return replace(self.profile.backbone, weights=f"sha256:{file_sha256(self.weights)[:12]}")
+            return backbone
+        return replace(backbone, weights=f"sha256:{file_sha256(self.weights)[:12]}")
 
     @property
     def seed(self) -> int:
@@ -125,19 +128,25 @@ class Study:
     # What decides a run.
 
     def _config(
-        self, arm: str, seed: int, spec: TrainSpec, start: str = "", frozen: bool = False
+        self,
+        arm: str,
+        seed: int,
+        spec: TrainSpec,
+        backbone: BackboneSpec,
+        start: str = "",
+        frozen: bool = False,
     ) -> RunConfig:
         if self.training is None:
             raise UserError(f"{self.test.name} has no images of the role 'train' to train on")
         made, data, recipe = variant(arm), self.training.id, code_hash(TRAINED_BY)
         truth = "cells" if made.taught else made.truth
         image = replace(self.profile.image, truth=truth)
-        return RunConfig(made, self.backbone, image, spec, data, seed, start, frozen, recipe)
+        return RunConfig(made, backbone, image, spec, data, seed, start, frozen, recipe)
 
     def backbone_config(self, seed: int) -> RunConfig | None:
         """Return the run of a seed's backbone, under a SPoC head; None where none is trained."""
         spec = self.profile.backbone_training
-        return None if spec is None else self._config("spoc", seed, spec)
+        return None if spec is None else self._config("spoc", seed, spec, self.backbone)
 
     def arm_config(
         self, arm: str, seed: int, heads: bool = False, rate: float | None = None
@@ -147,8 +156,8 @@ class Study:
         All arms of a seed start from the same backbone, which is trained where it is missing, and
         get the same budget. A ceiling may be the run of another arm, evaluated with exact masks.
         """
-        frozen, spec = heads or self.profile.frozen, self.profile.plan(heads).training
-        if frozen and not variant(arm).trainable:
+        head_only, spec = heads or self.profile.frozen, self.profile.plan(heads).training
+        if head_only and not variant(arm).trainable:
             raise UserError(
                 f"{arm} has nothing to train on a frozen backbone: use it off the shelf"
             )
@@ -156,7 +165,16 @@ class Study:
             spec if rate is None else replace(spec, rate=rate),
             variant(arm).learned_as or arm,
         )
-        return self._config(arm, seed, spec, self._start(seed), frozen)
+        backbone = self._backbone(heads)
+        return self._config(
+            arm, seed, spec, backbone, self._start(seed), head_only or bool(backbone.stage)
+        )
+
+    def _backbone(self, heads: bool) -> BackboneSpec:
+        """Return what arms start from: the primary ones, where it learns, with a last stage."""
+        if heads or self.profile.last_stage is None:
+            return self.backbone
+        return self._hashed(self.profile.last_stage)
 
     # What trains: backbones, their maps, trials, arms.
 
@@ -195,21 +213,23 @@ class Study:
         columns = ["arm", "method", "rate", "validation mAP", "chosen", "run"]
         return pd.DataFrame(rows, columns=columns)
 
-    def prepare(self, seeds: Seeds, maps: bool = True) -> None:
-        """Train the backbones of the seeds, and make their feature maps, which heads share."""
+    def prepare(self, seeds: Seeds, heads: bool = True) -> None:
+        """Train the backbones of the seeds, and make the feature maps that their arms share."""
         configs = [self.backbone_config(seed) for seed in dict.fromkeys(seeds)]
         self._trained([config for config in configs if config], "backbones")
-        if maps and self.training:
-            heads = {self._maps_folder(head): head for head in map(self.bare, seeds)}
-            without = [head for folder, head in heads.items() if not folder.exists()]
-            side_by_side(self._make_maps, without, "feature maps")
+        if self.training and (heads or self.profile.frozen or self.profile.last_stage):
+            bare = [self.untrained("spoc", seed, heads) for seed in seeds]
+            without = {
+                folder: head for head in bare if not (folder := self._maps_folder(head)).exists()
+            }
+            side_by_side(self._make_maps, [*without.values()], "feature maps")
 
     def _tried(self, arms: Arms, seeds: Seeds, heads: bool) -> dict[str, list[Run]]:
         """Return the validation trials of the arms that can be trained, made where missing."""
         plan = self.profile.plan(heads)
         arms = [arm for arm in arms or plan.arms if variant(arm).trainable or not heads]
         if arms:
-            self.prepare([self.seed, *seeds], heads or self.profile.frozen)
+            self.prepare([self.seed, *seeds], heads)
         tried = {
             arm: [self.arm_config(arm, self.seed, heads, rate) for rate in plan.rates]
             for arm in arms
@@ -242,11 +262,12 @@ class Study:
 
     # Feature maps.
 
-    def untrained(self, arm: str, seed: int | None = None) -> Untrained:
+    def untrained(self, arm: str, seed: int | None = None, heads: bool = True) -> Untrained:
         """Return an arm before its first step, on the backbone of a seed (of the first)."""
         seed = self.seed if seed is None else seed
         about = self.profile.image, TrainSpec(), "", seed, self._start(seed)
-        return Untrained(RunConfig(variant(arm), self.backbone, *about), self.store, self.weights)
+        config = RunConfig(variant(arm), self._backbone(heads), *about)
+        return Untrained(config, self.store, self.weights)
 
     def bare(self, seed: int) -> Untrained:
         """Return the backbone of a seed, under a head without parameters."""
@@ -284,7 +305,7 @@ class Study:
         torch.manual_seed(0)  # of a random mask
         name, folder = head.weights_id, self.cache / "shards" / self.test_id
         found = (
-            self.test_maps(head, net).extract(net.head)
+            self.test_maps(head, net).extract(net.on_maps)
             if head.frozen and spec.single
             else evaluation_descriptors(net, name, self.test, spec, folder)
         )

@@ -33,7 +33,7 @@ from dagf.distributed import Group, process_group
 from dagf.errors import UserError
 from dagf.files import atomic_path, file_sha256, write_json
 from dagf.model.losses import make_loss, make_miner
-from dagf.model.network import AttentiveHead, RetrievalNet
+from dagf.model.network import AttentiveHead, RetrievalNet, StagedHead
 from dagf.retrieval.metrics import evaluate, mean_average_precision
 from dagf.study.config import RunConfig, TrainSpec
 from dagf.study.provenance import machine
@@ -48,6 +48,7 @@ from dagf.study.sampling import (
 )
 
 FIRST = 3  # steps whose losses a run's record keeps: by them a repetition is known at once
+BEFORE_HEAD = "backbone.", "stage."  # parameters of a network
 CLIP = 5.0  # largest gradient norm: one bad batch at a high rate must not decide a run
 
 
@@ -87,7 +88,7 @@ class Objective(nn.Module):
 
     def __init__(
         self,
-        extract: RetrievalNet | AttentiveHead,
+        extract: RetrievalNet | AttentiveHead | StagedHead,
         spec: TrainSpec,
         classes: int,
         dimensions: int,
@@ -144,11 +145,11 @@ class _Loop:
     def __post_init__(self) -> None:
         self.spec, self.labels = self.config.train, torch.tensor(self.data.labels)
         self.device = next(self.net.parameters()).device
-        learns = self.net.head if self.config.frozen else self.net
+        learns = self.net.on_maps if self.config.frozen else self.net
         about = self.data.landmarks, self.net.dimensions, self.config.variant.taught
         self.objective = Objective(learns, self.spec, *about).to(self.device)
         named = self.net.named_parameters()
-        in_head = {id(one) for name, one in named if not name.startswith("backbone.")}
+        in_head = {id(one) for name, one in named if not name.startswith(BEFORE_HEAD)}
         groups: list[dict[str, Any]] = [
             {
                 "params": [one],

@@ -27,7 +27,7 @@ from dagf.model.backbone import (
     default_cut,
     make_backbone,
 )
-from dagf.model.network import AttentiveHead, RetrievalNet
+from dagf.model.network import AttentiveHead, RetrievalNet, feature_map
 from dagf.model.variants import variant
 from tests.fixtures import fails
 
@@ -44,7 +44,7 @@ RAMP = {71: 0.2182, 113: 0.1979, 425: 0.1892, 1157: 0.1827}  # the most of a ram
 
 @pytest.mark.parametrize("name", BACKBONES)
 def test_a_backbone_gives_a_map_that_grows_with_the_image(name: str) -> None:
-    network, channels = make_backbone(BackboneSpec(name))
+    network, _, channels = make_backbone(BackboneSpec(name))
     assert channels == BACKBONES[name][0]
     encode, stride = AttentiveHead(channels, variant("dagf")), BACKBONES[name][1]
     with torch.inference_mode():
@@ -94,10 +94,41 @@ def test_the_default_cut_of_each_family_is_its_last_map() -> None:
 def test_a_backbone_can_be_cut_anywhere(
     name: str, cut: str, shape: tuple[int, ...], rectified: bool
 ) -> None:
-    network, channels = make_backbone(BackboneSpec(name, cut))
+    network, _, channels = make_backbone(BackboneSpec(name, cut))
     found = network(images(1, 3, 64, 64))
     assert (channels, *found.shape[1:]) == (shape[0], *shape)
     assert (found.min() >= 0) == rectified
+
+
+@pytest.mark.parametrize(
+    ("name", "cut", "stage"),
+    [
+        ("resnet18", "layer3", ("layer4",)),
+        (PACKAGED, "blocks.4", ("blocks.5", "blocks.6", "conv_head", "bn2")),
+    ],
+)
+def test_a_last_stage_goes_on_where_the_backbone_ends(
+    name: str, cut: str, stage: tuple[str, ...], tmp_path: Path
+) -> None:
+    """With the weights of the same file: together they are the network that is not divided."""
+    file = "imagenet"
+    if name != PACKAGED:
+        file = str(tmp_path / "weights.pth")
+        torch.save(stirred(torchvision.models.get_model(name, weights=None)).state_dict(), file)
+    whole = RetrievalNet(BackboneSpec(name, weights=file), variant("gem")).eval()
+    net = RetrievalNet(BackboneSpec(name, cut, file, stage), variant("gem")).train()
+    assert not net.stage.training  # pretrained batch norms stay as they are
+    seen = images(2, 4, 64, 96)
+    maps = feature_map(net.backbone, seen).detach()
+    with torch.inference_mode():
+        expected = whole.features(seen)
+        for found in net.features(seen), net.on_maps.features(maps):
+            torch.testing.assert_close(found[:, :-1], expected[:, :-1], rtol=1e-4, atol=1e-4)
+            assert found.shape == expected.shape  # the exact mask goes through, too
+        torch.testing.assert_close(net.on_maps(maps), net(seen))
+    net.on_maps(maps).sum().backward()
+    assert all(one.grad is None for one in net.backbone.parameters())
+    assert all(one.grad is not None for one in net.stage.parameters())
 
 
 def test_weights_that_come_with_the_packages(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -168,7 +199,7 @@ def test_weights_from_a_file(tmp_path: Path, name: str, suffix: str) -> None:
     network = stirred(network)
     path = tmp_path / f"weights{suffix}"
     (save_file if suffix == ".safetensors" else torch.save)(network.state_dict(), path)
-    found, _ = make_backbone(BackboneSpec(name, weights=str(path)))
+    found, *_ = make_backbone(BackboneSpec(name, weights=str(path)))
     reference = network.eval() if small else network.eval().features
     with torch.inference_mode():
         expected = reference(images(1, 3, 64, 64))
@@ -204,7 +235,7 @@ def test_weights_as_people_have_them(tmp_path: Path, kind: str) -> None:
             torch.jit.trace(network, images(1, 3, 64, 64)).save(path)
     else:
         torch.save(AS_PEOPLE_HAVE_THEM[kind](network.state_dict()), path)
-    found, _ = make_backbone(BackboneSpec("squeezenet1_1", weights=str(path)))
+    found, *_ = make_backbone(BackboneSpec("squeezenet1_1", weights=str(path)))
     with torch.inference_mode():
         expected = network.features(images(1, 3, 64, 64))
         torch.testing.assert_close(found(images(1, 3, 64, 64)), expected)

@@ -213,6 +213,26 @@ def test_heads_on_a_folder(project: Path, profile: Callable[..., str], photograp
     assert len({study.bare(seed).backbone_id for seed in (0, 1)}) == 2
 
 
+def test_the_last_stage_learns_with_the_head(
+    project: Path, profile: Callable[..., str], photographs: Path
+) -> None:
+    """The primary arms train it on maps before it; heads stay on the maps after it."""
+    last = {"name": "resnet18", "cut": "layer3", "stage": ["layer4"]}
+    values = {**FOLDER, "backbone": {"name": "resnet18"}, "last_stage": last, "seeds": [0]}
+    name = profile(**{**values, "arm_training": FOLDER["heads"]["training"]})
+    study = open_study(name, str(photographs))
+    (run,), (head,) = (
+        study.train([arm], heads=heads).values() for arm, heads in (("gem", False), ("gem", True))
+    )
+    net, fresh = run.network(), study.untrained("gem", 0, heads=False).network()
+    assert all(map(torch.equal, net.backbone.parameters(), fresh.backbone.parameters()))
+    assert not any(map(torch.equal, net.stage.parameters(), fresh.stage.parameters()))
+    assert run.frozen and head.network().stage is None
+    scores = benchmark_scores(net, study.test, study.profile.image)[0]
+    found, expected = study.results(run).per_query["AP"], evaluate(study.test, scores)["AP"]
+    assert found.mean() == pytest.approx(expected.mean(), abs=0.05)
+
+
 def test_weights_are_named_by_their_content(
     project: Path, profile: Callable[..., str], photographs: Path, backbone_weights: str
 ) -> None:
