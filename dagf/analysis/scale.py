@@ -59,7 +59,8 @@ def crowded(study: Study) -> Study:
     spec = replace(study.profile.drawing, distractors=study.profile.scale.distractors)
     spec = replace(spec, train_landmarks=0, validation_landmarks=0, validation_distractors=0)
     root = open_toytown(spec, paths.data())
-    return replace(study, test=load_toytown(root, "test"), test_id=root.name, toytown=root)
+    test, name = load_toytown(root, "test"), root.name
+    return replace(study, test=test, test_id=name, distractors_id=name, toytown=root)
 
 
 def extract_all(study: Study, arms: Sequence[str], seeds: Sequence[int]) -> dict[Key, Extracted]:

@@ -173,6 +173,13 @@ def check_disjoint(learned_from: Path, tested_on: Path) -> None:
         )
 
 
+def distractors_hash(benchmark: Benchmark, contents: Contents) -> str:
+    """Return the hash of a benchmark's distractors: of very many their names and sizes."""
+    if len(rows_to_read(benchmark)) < len(benchmark.database_paths):
+        return content_hash([[one.name, one.stat().st_size] for one in benchmark.distractors])
+    return content_hash([*map(contents.sha256, benchmark.distractors)])
+
+
 def files_hash(benchmark: Benchmark, contents: Contents) -> str:
     """Return the hash of a benchmark's images and ground truth."""
     queries = [benchmark.root / query.file for query in benchmark.queries]

@@ -293,25 +293,26 @@ def hashes(files: Sequence[Path], group: Group = SINGLE) -> list[str | UserError
 
 
 class FeatureMaps:
-    """A backbone's feature maps of a list of files, kept on disk as fp16.
+    """A backbone's feature maps of lists of files, one after the other, kept on disk as fp16.
 
-    One array (n, C, H, W) for each size of map, opened memory-mapped. Half precision moves a
-    descriptor by about 1e-4 of its length, far below what separates two arms.
-    Raises `UserError` for a folder that is damaged, or not whole.
+    folders: one a list, in which there is an array (n, C, H, W) for each size of map, opened
+    memory-mapped. Half precision moves a descriptor by about 1e-4 of its length, far below what
+    separates two arms. Raises `UserError` for a folder that is damaged, or not whole.
     """
 
-    def __init__(self, folder: Path) -> None:
-        try:
-            groups = read_json(folder / "groups.json")
-            self.count: int = groups["count"]
-            self.groups = [
-                (np.array(rows), np.load(folder / f"maps-{number}.npy", mmap_mode="r"))
-                for number, rows in enumerate(groups["rows"])
-            ]
-        except (UserError, OSError, ValueError, EOFError, KeyError) as error:
-            raise UserError(
-                f"the feature maps in {folder} are damaged: delete the folder, it is made again"
-            ) from error
+    def __init__(self, *folders: Path) -> None:
+        self.count, self.groups = 0, list[tuple[Indices, NDArray[np.float16]]]()
+        for folder in folders:
+            try:
+                groups = read_json(folder / "groups.json")
+                for number, rows in enumerate(groups["rows"]):
+                    maps = np.load(folder / f"maps-{number}.npy", mmap_mode="r")
+                    self.groups.append((self.count + np.array(rows), maps))
+                self.count += groups["count"]
+            except (UserError, OSError, ValueError, EOFError, KeyError) as error:
+                raise UserError(
+                    f"the feature maps in {folder} are damaged: delete the folder, it is made again"
+                ) from error
 
     def batches(self) -> Iterator[Batch]:
         """Yield batches (row numbers, maps (B, C, H, W) float32) that cover every file once."""
@@ -381,13 +382,23 @@ class BenchmarkMaps:
 
 
 def cache_benchmark(
-    backbone: nn.Module, benchmark: Benchmark, spec: ImageSpec, folder: Path
+    backbone: nn.Module,
+    benchmark: Benchmark,
+    spec: ImageSpec,
+    folder: Path,
+    distractors: Path | None = None,
 ) -> BenchmarkMaps:
-    """Return a benchmark's maps, computed once: `folder` is named by all that decides them."""
-    images = image_batches(benchmark.database_paths, spec)
+    """Return a benchmark's maps, computed once: `folder` is named by all that decides them.
+
+    distractors: the folder of theirs, which several benchmarks may share; none, and it is in
+    `folder`.
+    """
+    own, parts = len(benchmark.database), [folder / "database"]
+    lists = [benchmark.database_paths[:own], benchmark.database_paths[own:]]
+    if benchmark.distractors:
+        parts.append(distractors or folder / "distractors")
+    for part, files in zip(parts, lists, strict=False):
+        cache_maps(backbone, image_batches(files, spec), len(files), part)
     queries = query_batches(benchmark, spec)
-    count = len(benchmark.database_paths)
-    return BenchmarkMaps(
-        cache_maps(backbone, images, count, folder / "database"),
-        cache_maps(backbone, queries, len(benchmark.queries), folder / "queries"),
-    )
+    asked = cache_maps(backbone, queries, len(benchmark.queries), folder / "queries")
+    return BenchmarkMaps(FeatureMaps(*parts), asked)

@@ -59,7 +59,8 @@ class Study:
     """A profile with its images: what every notebook opens first (`open_study`).
 
     training is None for photographs without training images; then every arm is used off the shelf.
-    test_id: the hash of the test images. weights: the file of the backbone's weights, where it has
+    test_id: the hash of the test images. distractors_id: of the distractors among them, whose maps
+    several studies may share. weights: the file of the backbone's weights, where it has
     one. toytown: the folder of the embedded benchmark, None for photographs. backbones: other ones
     to start from than the profile's, by seed. `heads=True` asks for the profile's heads on frozen
     backbones, otherwise for the arms of its primary contrast.
@@ -69,6 +70,7 @@ class Study:
     training: TrainingSet | None
     test: Benchmark
     test_id: str
+    distractors_id: str
     store: RunStore
     cache: Path
     weights: Path | None = None
@@ -118,7 +120,10 @@ class Study:
     def smaller(self, distractors: int) -> "Study":
         """Return the same study with the first `distractors` distractors only."""
         test = replace(self.test, distractors=self.test.distractors[:distractors])
-        return replace(self, test=test, test_id=f"{self.test_id}-{len(test.distractors)}")
+        test_id, distractors_id = (
+            f"{one}-{len(test.distractors)}" for one in (self.test_id, self.distractors_id)
+        )
+        return replace(self, test=test, test_id=test_id, distractors_id=distractors_id)
 
     @property
     def centred(self) -> "Study":
@@ -278,14 +283,15 @@ class Study:
         spec = self.profile.evaluation
         return replace(spec, image=replace(spec.image, truth=head.variant.truth))
 
-    def _maps_folder(self, head: Head) -> Path:
+    def _maps_folder(self, head: Head, part: str = "test", of: str = "") -> Path:
         image = asdict(self.evaluation(head).image)
-        return self.cache / content_hash(["test", head.backbone_id, image, self.test_id])
+        return self.cache / content_hash([part, head.backbone_id, image, of or self.test_id])
 
     def test_maps(self, head: Head, net: RetrievalNet | None = None) -> BenchmarkMaps:
         """Return the feature maps of the test benchmark under a head's backbone (in `net`)."""
         net, image = net or on_device(head.network()), self.evaluation(head).image
-        return cache_benchmark(net.backbone, self.test, image, self._maps_folder(head))
+        distractors = self._maps_folder(head, "distractors", self.distractors_id)
+        return cache_benchmark(net.backbone, self.test, image, self._maps_folder(head), distractors)
 
     def training_maps(self, head: Head) -> MapSource:
         """Return the maps of training and validation images under a head's backbone."""
@@ -431,15 +437,16 @@ def open_study(
             print(f"Note: {line}: `dagf data check {benchmark}`", file=sys.stderr)
         sets = [[query.query_set, query.box] for query in test.queries]
         test_id = content_hash([checks.files_hash(test, contents), sets])
+        distractors_id = checks.distractors_hash(test, contents)
         contents.save()
-        return open_with(training, test, test_id)
+        return open_with(training, test, test_id, distractors_id)
     if distractors or train_on:
         raise UserError("distractors and train_on belong to a benchmark of photographs; name it")
     if training:
-        return open_with(training, training.validation, training.id)
+        return open_with(training, training.validation, training.id, training.id)
     root = open_toytown(chosen.drawing, data)
     training = toytown_training(root)
-    return open_with(training, load_toytown(root, "test"), root.name, toytown=root)
+    return open_with(training, load_toytown(root, "test"), root.name, root.name, toytown=root)
 
 
 def photograph_training(
@@ -483,4 +490,5 @@ def control_of(study: Study) -> Study:
     if study.toytown is None:
         raise UserError("only Toytown has a control version of its images")
     root = open_toytown(control_spec(study.profile.drawing), paths.data())
-    return replace(study, test=load_toytown(root, "test"), test_id=root.name, toytown=root)
+    test, name = load_toytown(root, "test"), root.name
+    return replace(study, test=test, test_id=name, distractors_id=name, toytown=root)

@@ -9,10 +9,11 @@ import torch
 from torch import nn
 
 from dagf.datasets.batches import image_batches
+from dagf.datasets.benchmark import Benchmark
 from dagf.datasets.images import ImageSpec
 from dagf.errors import UserError
 from dagf.model.network import RetrievalNet
-from dagf.retrieval.extract import cache_maps, extract
+from dagf.retrieval.extract import cache_benchmark, cache_maps, extract
 
 from .networks import SPEC, Counted, alone
 
@@ -25,6 +26,25 @@ def test_descriptors_of_cached_maps(files: list[Path], net: RetrievalNet, tmp_pa
     found = maps.extract(net.head)
     expected = extract(net, image_batches(files, SPEC), len(files))
     np.testing.assert_allclose(found, expected, atol=1e-3)
+
+
+def test_benchmarks_share_the_maps_of_their_distractors(
+    files: list[Path], net: RetrievalNet, tmp_path: Path
+) -> None:
+    """Those of the second's database and queries alone are new, and rows stay in their order."""
+    backbone, shared = Counted(net.backbone), tmp_path / "distractors"
+    root, extra = files[0].parents[1], tuple(files[-5:])
+    names = [file.relative_to(root).as_posix() for file in files]
+    for count in 7, 3:
+        before = backbone.seen
+        test = Benchmark("test", root, tuple(names[:count]), (), extra)
+        maps = cache_benchmark(backbone, test, SPEC, tmp_path / f"{count}", shared).database
+        assert backbone.seen - before == count + 5 * (count == 7)
+        found, expected = (
+            maps.extract(net.head),
+            extract(net, image_batches(test.database_paths, SPEC), count + 5),
+        )
+        np.testing.assert_allclose(found, expected, atol=1e-3)
 
 
 @pytest.mark.parametrize("content", [None, b"{}", b"half"])
