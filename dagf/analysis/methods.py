@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 
 from dagf import paths
 from dagf.analysis.contrasts import contrast_of, contrast_table, spread
-from dagf.analysis.tables import CHOSEN, GEM, RUNS, UNTRAINED, run_words
+from dagf.analysis.tables import CHOSEN, GEM, HEAD, RUNS, STAGE, UNTRAINED, run_words
 from dagf.datasets.benchmark import Benchmark, Box, TrainingSet
 from dagf.datasets.checks import training_set
 from dagf.datasets.contents import remembered
@@ -83,7 +83,7 @@ def whitenings(
 
 def descriptors_of(study: Study, head: Head, part: str) -> tuple[Descriptors, ...]:
     """Return a head's descriptors of the training images, and of the rows and queries of a part."""
-    encode, learned = on_device(head.network()).head, study.training_maps(head)
+    encode, learned = on_device(head.network()).on_maps, study.training_maps(head)
     maps = learned.validation if part == VALIDATION else study.test_maps(head)
     return learned.train.extract(encode), *maps.extract(encode)
 
@@ -182,13 +182,16 @@ class Method:
         return paired_bootstrap(apart, study.test.clusters()[apart.index]).signed
 
 
-def heads_of(study: Study, arms: Sequence[str], trained: bool) -> dict[str, Heads]:
-    """Return the heads of arms by title and seed: trained, where they can be, or untrained."""
+def heads_of(study: Study, arms: Sequence[str], how: str = HEAD) -> dict[str, Heads]:
+    """Return the heads of arms by title and seed: untrained, or trained where they can be.
+
+    how: `UNTRAINED`, `HEAD` or, of the primary arms, `STAGE`: with the backbone's last stage.
+    """
     seeds, own = study.profile.seeds, study.profile.own_backbones  # else they share one
-    runs = study.train(arms, heads=True) if trained else {}
+    runs = {} if how == UNTRAINED else study.train(arms, heads=how == HEAD)
     study.prepare(seeds)
     return {
-        VARIANTS[arm].title + ("" if trained else UNTRAINED): {
+        VARIANTS[arm].title + how: {
             seed: runs.get((arm, seed)) or study.untrained(arm, seed if own else seeds[0])
             for seed in seeds
         }
@@ -196,13 +199,13 @@ def heads_of(study: Study, arms: Sequence[str], trained: bool) -> dict[str, Head
     }
 
 
-def methods(study: Study, arms: Sequence[str], trained: bool) -> list[Method]:
+def methods(study: Study, arms: Sequence[str], how: str = HEAD) -> list[Method]:
     """Return each descriptor as it is, then whitened as is best on the held-out landmarks.
 
     One whitening for all seeds: that of the best mean validation mAP, the first in the grid where
     two are equal.
     """
-    heads = heads_of(study, arms, trained)
+    heads = heads_of(study, arms, how)
     held, test = (
         evaluated(study, [(one, Trial(part)) for one in heads.values()])
         for part in (VALIDATION, TEST)
@@ -217,9 +220,14 @@ def methods(study: Study, arms: Sequence[str], trained: bool) -> list[Method]:
     return found
 
 
+def depths(study: Study) -> tuple[str, ...]:
+    """Return how much of a network is trained in a study: heads, and maybe last stages."""
+    return (HEAD, STAGE) if study.profile.last_stage else (HEAD,)
+
+
 def gems(study: Study) -> tuple[list[Method], Method]:
     """Return GeM {untrained, trained} x {as it is, whitened}, and the best on validation."""
-    found = [one for trained in (False, True) for one in methods(study, ["gem"], trained)]
+    found = [one for how in (UNTRAINED, *depths(study)) for one in methods(study, ["gem"], how)]
     return found, max(found, key=lambda method: method.validation)
 
 
@@ -257,12 +265,14 @@ def method_table(study: Study, shown: Sequence[Method]) -> pd.DataFrame:
 
 
 def against_gem(study: Study) -> pd.DataFrame:
-    """Return DAGF's head, as it is and whitened, minus the chosen GeM and GeM off the shelf.
+    """Return DAGF, as it is and whitened, minus the chosen GeM and GeM off the shelf.
 
-    Paired by seed and query, with the mAP of both sides.
+    Its head alone and, where that is trained, with the last stage. Paired by seed and query, with
+    the mAP of both sides.
     """
     others, found, levels = [*baselines(study).items()][::-1], [], []
-    shown, clusters = methods(study, ["dagf"], trained=True), study.test.clusters()
+    shown = [one for how in depths(study) for one in methods(study, ["dagf"], how)]
+    clusters = study.test.clusters()
     for query_set, queries in study.test.query_sets.items():
         for method, (title, other) in product(shown, others):
             one, two = (side.points(queries) for side in (method, other))
@@ -355,7 +365,7 @@ def training_sets(study: Study, folder: Path) -> pd.DataFrame:
     for name, one in sets.items():
         data = training_of(one)
         about = {"trained on": name, "images": len(data.files), "classes": data.landmarks}
-        shown = methods(one, ("gem", "attention", "dagf"), trained=True)[::2]  # as they are
+        shown = methods(one, ("gem", "attention", "dagf"))[::2]  # as they are
         rows += [about | method_row(study, head) | {RUNS: head.runs} for head in shown]
     table = pd.DataFrame(rows).drop(columns="whitening")
     return table.astype({"images": "Int64", "classes": "Int64"})

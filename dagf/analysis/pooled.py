@@ -79,7 +79,8 @@ def differences(record: dict[str, Any]) -> list[tuple[tuple[str, str], float, fl
         error = (high - low) / 2 / float(stats.norm.ppf((1 + CONFIDENCE) / 2))
         same = minus == f"{CHOSEN} (GeM{UNTRAINED})"
         others = [CHOSEN, GEM] if same else [CHOSEN if minus.startswith(CHOSEN) else GEM]
-        whitened = "DAGF, whitened" if "whitened" in what else "DAGF"
+        name, *whitening = what.split(", whitened")
         if np.isfinite(error) and error > 0:
-            found += [((whitened, other), mean, error) for other in others]
+            side = f"{name}, whitened" if whitening else name
+            found += [((side, other), mean, error) for other in others]
     return found

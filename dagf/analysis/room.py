@@ -34,7 +34,7 @@ MODULES = {  # of the abstract, as heads and end to end -> their arms
         "scale and mask": "scale-mask",
         "all three, network fixed": "dagf",
     },
-    False: {"all three, end to end": "dagf"},
+    False: {"all three": "dagf"},  # and how deep it is trained
 }
 
 
@@ -121,7 +121,7 @@ def module_gains(study: Study) -> dict[str, Gain]:
     Where nothing is trained end to end, as heads alone.
     """
     return {
-        module: one
+        module if heads else f"{module}, {study.profile.depth}": one
         for heads, arms in MODULES.items()
         if heads or not study.profile.frozen
         for module, one in zip(arms, gains(study, [*arms.values()], heads), strict=True)

@@ -132,6 +132,13 @@ class Profile:
         return self.arm_training is None
 
     @property
+    def depth(self) -> str:
+        """How much of the network the primary arms train, in words."""
+        if self.last_stage:
+            return "with the last stage"
+        return "heads on frozen maps" if self.frozen else "end to end"
+
+    @property
     def own_backbones(self) -> bool:
         """Whether each seed has a backbone of its own, trained on drawings."""
         return self.kept_backbones or self.backbone_training is not None

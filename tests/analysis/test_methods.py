@@ -15,6 +15,7 @@ import torch
 from numpy.typing import NDArray
 
 from dagf.analysis import methods
+from dagf.analysis.tables import UNTRAINED
 from dagf.datasets.benchmark import Benchmark
 from dagf.model.variants import VARIANTS
 from dagf.retrieval.extract import FeatureMaps
@@ -93,7 +94,7 @@ def test_validation_alone_chooses(test: Sequence[float], monkeypatch: pytest.Mon
     )  # fmt: skip
     study: Any = SimpleNamespace()
     monkeypatch.setattr(methods, "heads_of", lambda *_: {"GeM": {0: None, 1: None}})
-    plain, whitened = methods.methods(study, ["gem"], trained=True)
+    plain, whitened = methods.methods(study, ["gem"])
     assert (plain.whitening, whitened.whitening) == (methods.NONE, "one")
     assert (plain.name, whitened.name) == ("GeM", "GeM, whitened to one")
     assert (plain.validation, whitened.validation) == pytest.approx((90, 60))
@@ -105,8 +106,8 @@ def test_a_table_of_methods(study: Study) -> None:
     assert [one.title for one in found] == ["GeM, untrained"] * 2 + ["GeM"] * 2
     assert chosen.validation == max(one.validation for one in found)
     assert found[0].runs == "" and found[2].runs.count("(seed ") == 2
-    shown = [*found, *methods.methods(study, ["mac"], False)]
-    shown += methods.methods(study, ["dagf"], True)
+    shown = [*found, *methods.methods(study, ["mac"], UNTRAINED)]
+    shown += methods.methods(study, ["dagf"])
     table = methods.method_table(study, shown)
     assert list(table["method"][4:]) == ["MAC, untrained"] * 2 + ["DAGF"] * 2
     assert list(table["whitening"][::2]) == [methods.NONE] * 4
@@ -168,7 +169,7 @@ def whitened_by_hand(study: Study, arm: str, seed: int, size: int) -> float:
 
 def test_whitening_is_learned_on_training_images(toy: Study, trained: list[RunConfig]) -> None:
     most = len(toy.training.files) - 1
-    heads = methods.heads_of(toy, ("channel", "mac"), trained=True)
+    heads = methods.heads_of(toy, ("channel", "mac"))
     whole = methods.Trial(methods.TEST, sizes=(1.0, 0.5))
     for arm, one in zip(("channel", "mac"), heads.values(), strict=True):
         (table,) = methods.evaluated(toy, [(one, whole)])
@@ -182,7 +183,7 @@ def test_whitening_is_learned_on_training_images(toy: Study, trained: list[RunCo
 
 
 def test_re_ranking_has_a_row_a_method_and_the_plain_search(study: Study) -> None:
-    shown = methods.methods(study, ["mac"], trained=False)
+    shown = methods.methods(study, ["mac"], UNTRAINED)
     table = methods.reranking_table(study, shown)
     assert list(table["re-ranking"]) == [methods.NONE, *RERANKINGS] * 2
     bare = table["re-ranking"] == methods.NONE
@@ -196,7 +197,7 @@ def test_re_ranking_has_a_row_a_method_and_the_plain_search(study: Study) -> Non
 
 def test_the_best_validated_count_is_used(study: Study, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(methods, "COUNTS", (2, 5, 1000))  # the last is more than there are
-    shown = methods.methods(study, ["mac"], trained=False)
+    shown = methods.methods(study, ["mac"], UNTRAINED)
     table = methods.reranking_table(study, shown).set_index(["whitening", "re-ranking"])
     benchmarks = {methods.VALIDATION: study.training.validation, methods.TEST: study.test}
     for name in RERANKINGS:
@@ -222,7 +223,7 @@ def test_a_permuted_test_changes_no_choice(study: Study, monkeypatch: pytest.Mon
         return whole(benchmark, scores, settings)
 
     def tables(one: Study) -> list[pd.DataFrame]:
-        shown = methods.methods(one, ["mac", "spoc"], trained=False)
+        shown = methods.methods(one, ["mac", "spoc"], UNTRAINED)
         return [methods.method_table(one, shown), methods.reranking_table(one, shown[2:])]
 
     first = tables(study)
@@ -235,7 +236,7 @@ def test_a_permuted_test_changes_no_choice(study: Study, monkeypatch: pytest.Mon
 
 
 def test_what_decides_an_evaluation_names_it(study: Study, tmp_path: Path) -> None:
-    heads = methods.heads_of(study, ["mac"], trained=False)[f"MAC{methods.UNTRAINED}"]
+    heads = methods.heads_of(study, ["mac"], UNTRAINED)[f"MAC{UNTRAINED}"]
 
     def files(one: Study, **changes: Any) -> set[str]:
         methods.evaluated(one, [(heads, methods.Trial(**{"part": methods.TEST, **changes}))])
@@ -267,7 +268,7 @@ def test_training_sets_of_the_study_and_of_other_roles(study: Study, folder: Pat
     assert found["images"].to_dict() == {"3 instances": 15, "4 instances": 20, "sorts": 4}
     assert found["classes"].to_dict() == {"3 instances": 3, "4 instances": 4, "sorts": 2}
     (dagf,) = table.query("method == 'DAGF' and classes == 4").to_dict("records")
-    whole = methods.methods(study, ["dagf"], trained=True)[0]
+    whole = methods.methods(study, ["dagf"])[0]
     assert (dagf["runs"], dagf["validation"]) == (whole.runs, f"{whole.validation:.1f}")
 
 
@@ -276,7 +277,7 @@ def test_near_duplicates_are_junk(study: Study, monkeypatch: pytest.MonkeyPatch)
     near = np.zeros((len(positives), len(study.test.database)), np.float32)
     near[0, positives[0][0]], near[1, positives[1][:2]] = 0.9, 0.65
     monkeypatch.setattr(methods, "alike", lambda _: near)
-    (plain, _) = methods.methods(study, ["mac"], trained=False)
+    (plain, _) = methods.methods(study, ["mac"], UNTRAINED)
     (row,) = methods.near_duplicates(study, [plain]).to_dict("records")
     assert row["query"] == f"{plain.points(study.test.query_sets['query']).mean(axis=None):.1f}"
     assert "query without ≥ 0.7 (11 positives)" in row
