@@ -270,18 +270,20 @@ def against_gem(study: Study) -> pd.DataFrame:
     Its head alone and, where that is trained, with the last stage. Paired by seed and query, with
     the mAP of both sides.
     """
-    others, found, levels = [*baselines(study).items()][::-1], [], []
+    others, found, levels, held = [*baselines(study).items()][::-1], [], [], list[str]()
     shown = [one for how in depths(study) for one in methods(study, ["dagf"], how)]
     clusters = study.test.clusters()
     for query_set, queries in study.test.query_sets.items():
         for method, (title, other) in product(shown, others):
             one, two = (side.points(queries) for side in (method, other))
             levels.append(f"{one.mean().mean():.1f} − {two.mean().mean():.1f}")
+            held.append(f"{method.validation:.1f}")
             runs = "; ".join(f"{side.title}: {side.runs}" for side in (method, other) if side.runs)
             minus = f"{CHOSEN} ({other.name})" if other is others[0][1] else title
             about = method.name, minus, study.test.middle.name, query_set, runs
             found.append(contrast_of(one - two, clusters, *about))
     table = contrast_table(found).drop(columns="setting")
+    table.insert(list(table).index("difference [95 %]"), "validation", held)
     table.insert(list(table).index("difference [95 %]"), "mAP", levels)
     return table
 

@@ -13,6 +13,7 @@ import numpy as np
 import pandas as pd
 from scipy import stats
 
+from dagf.analysis.room import ROOM
 from dagf.analysis.tables import CHOSEN, GEM, UNTRAINED
 from dagf.files import read_json
 from dagf.retrieval.statistics import CONFIDENCE, Interval, random_effects
@@ -25,13 +26,13 @@ WORDS = (
 )
 
 
-def pooled(folder: Path) -> pd.DataFrame:
-    """Return a row for DAGF, as it is and whitened, minus each GeM, of two sets or more.
+def studies(folder: Path) -> dict[tuple[str, str], dict[str, dict[str, Any]]]:
+    """Return the kept tables of comparable studies, by name of the photographs.
 
-    folder: of the kept tables. Columns: profile, trained on, what, minus, sets (with the difference
-    on each), difference [95 %], between sets (points).
+    folder: of the kept tables. A study: its profile with the file of weights, and what it learned
+    from.
     """
-    studies = defaultdict[Any, dict[str, Any]](dict)
+    found = defaultdict[Any, dict[str, Any]](dict)
     for file in sorted(folder.glob(f"[!.]*.{AGAINST}.json")):
         record = read_json(file)
         of = record.get("measured", {}).get("parameters", {})
@@ -39,12 +40,21 @@ def pooled(folder: Path) -> pd.DataFrame:
         home = Path(of.get("benchmark") or name).parts[0]
         learned = of.get("train_on") or [home]  # a name alone in older tables
         learned = learned if isinstance(learned, str) else ", ".join(learned)
-        about = of.get("profile", ""), learned, of.get("weights", "")
-        studies[about].setdefault(home, (name, record))
+        about = ", ".join(filter(None, [of.get("profile", ""), of.get("weights", "")])), learned
+        found[about].setdefault(home, (name, record))
+    return {about: dict(sets.values()) for about, sets in found.items()}
+
+
+def pooled(folder: Path) -> pd.DataFrame:
+    """Return a row for DAGF, as it is and whitened, minus each GeM, of two sets or more.
+
+    Columns: profile, trained on, what, minus, sets (with the difference on each), difference
+    [95 %], between sets (points).
+    """
     rows = []
-    for (profile, learned, weights), sets in studies.items():
+    for (profile, learned), sets in studies(folder).items():
         found = defaultdict[Any, list[tuple[str, float, float]]](list)
-        for name, record in sets.values():
+        for name, record in sets.items():
             for key, mean, error in differences(record):
                 found[key].append((name, mean, error))
         for (what, minus), one in found.items():
@@ -53,7 +63,7 @@ def pooled(folder: Path) -> pd.DataFrame:
                 interval, between = random_effects(means, errors)
                 shown = zip(names, means, strict=True)
                 row = {
-                    "profile": ", ".join(filter(None, [profile, weights])),
+                    "profile": profile,
                     "trained on": learned,
                     "what": what,
                     "minus": minus,
@@ -65,15 +75,43 @@ def pooled(folder: Path) -> pd.DataFrame:
     return pd.DataFrame(rows)
 
 
+def by_set(folder: Path) -> pd.DataFrame:
+    """Return a row a set: the mAP of the chosen GeM, what DAGF gains over it, and the room.
+
+    DAGF at each depth of training, as it is or whitened, whichever held-out instances prefer. The
+    room: of perfect attention, where there are boxes.
+    """
+    rows = []
+    for (profile, _), sets in studies(folder).items():
+        for name, record in sets.items():
+            table = _first_set(record)
+            table = table[table["minus"].str.startswith(CHOSEN)]
+            gem = table["mAP"].iloc[0].split(" − ")[1]
+            row = {"photographs": name, "profile": profile, "best GeM, mAP": gem}
+            for what, part in table.groupby(table["what"].str.split(", whitened").str[0]):
+                best = part["validation"].astype(float).idxmax()
+                row[f"{what} minus it [95 %]"] = part["difference [95 %]"][best]
+            file = folder / f"{name}.room.json"
+            if file.is_file():
+                rooms = read_json(file)
+                row["perfect attention"] = rooms["rows"][-1][rooms["columns"].index(ROOM)]
+            rows.append(row)
+    return pd.DataFrame(rows)
+
+
+def _first_set(record: dict[str, Any]) -> pd.DataFrame:
+    table = pd.DataFrame(record["rows"], columns=record["columns"])
+    return (
+        table[table["query set"] == table["query set"].iloc[0]] if "query set" in table else table
+    )
+
+
 def differences(record: dict[str, Any]) -> list[tuple[tuple[str, str], float, float]]:
     """Return ((what, minus), difference, standard error) of the first query set of a kept table.
 
     Where the chosen GeM is the one off the shelf the difference is that to either.
     """
-    table = pd.DataFrame(record["rows"], columns=record["columns"])
-    if "query set" in table:
-        table = table[table["query set"] == table["query set"].iloc[0]]
-    found = []
+    table, found = _first_set(record), []
     for what, minus, text in table[["what", "minus", "difference [95 %]"]].itertuples(index=False):
         mean, low, high = Interval.read(text)
         error = (high - low) / 2 / float(stats.norm.ppf((1 + CONFIDENCE) / 2))

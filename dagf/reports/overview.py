@@ -106,6 +106,11 @@ class Records:
         groups = self.contrasts.groupby("claim", sort=False)
         return _html("claims", [rows.to_dict("records") for _, rows in groups])
 
+    def sets(self) -> HTML:
+        """Return a line for each set of photographs: DAGF beside the best GeM, and the room."""
+        found = pooled.by_set(self.output.pages / "photographs")
+        return table(found, "Points of mAP over the best GeM, as held-out objects choose it.")
+
     def photographs(self) -> HTML:
         """Return what was measured on photographs, maybe elsewhere: pooled, each set, links."""
         folder, tables, further = self.output.pages / "photographs", [], []

@@ -5,7 +5,8 @@ from typing import Any
 
 import pytest
 
-from dagf.analysis.pooled import pooled
+from dagf.analysis.pooled import by_set, pooled
+from dagf.analysis.room import ROOM
 from dagf.files import write_json
 from dagf.retrieval.statistics import random_effects
 
@@ -49,3 +50,28 @@ def test_sets_that_learned_alike_are_pooled(tmp_path: Path) -> None:
         assert row[4].split()[0] == f"{mean.mean:+.2f}"
         assert float(row[5]) == pytest.approx(between, abs=0.01)
     assert pooled(tmp_path / "nothing").empty
+
+
+def test_each_set_has_the_best_gem_and_dagf_as_held_out_instances_prefer(tmp_path: Path) -> None:
+    gem = "chosen GeM (GeM, whitened to 128-d, power 0.25)"
+    rows = [
+        ("DAGF", gem, "41.5 − 40.7", "50.0", "+0.82 [-3.76, +5.40]"),
+        (WHITENED, gem, "44.0 − 40.7", "52.0", "+3.30 [-0.12, +6.73]"),
+        ("DAGF and last stage", gem, "45.0 − 40.7", "60.0", "+4.30 [+0.12, +8.00]"),
+        ("DAGF", "GeM off the shelf", "41.5 − 37.1", "50.0", "+4.43 [+0.06, +8.81]"),
+    ]
+    columns = ["what", "minus", "mAP", "validation", "difference [95 %]"]
+    measured = {"parameters": {"profile": "five", "benchmark": "a"}}
+    record = {"columns": columns, "rows": rows, "measured": measured}
+    write_json(tmp_path / "a.against-gem.json", record)
+    room = {"columns": ["module", ROOM], "rows": [["x", "+1"], ["whole", "+9.00 [+8.00, +10.00]"]]}
+    write_json(tmp_path / "a.room.json", room)
+    (found,) = by_set(tmp_path).to_dict("records")
+    assert found == {
+        "photographs": "a",
+        "profile": "five",
+        "best GeM, mAP": "40.7",
+        "DAGF minus it [95 %]": "+3.30 [-0.12, +6.73]",
+        "DAGF and last stage minus it [95 %]": "+4.30 [+0.12, +8.00]",
+        "perfect attention": "+9.00 [+8.00, +10.00]",
+    }
