@@ -86,6 +86,8 @@ def by_set(folder: Path) -> pd.DataFrame:
         for name, record in sets.items():
             table = _first_set(record)
             table = table[table["minus"].str.startswith(CHOSEN)]
+            if "validation" not in table:
+                continue  # of an earlier version
             gem = table["mAP"].iloc[0].split(" − ")[1]
             row = {"photographs": name, "profile": profile, "best GeM, mAP": gem}
             for what, part in table.groupby(table["what"].str.split(", whitened").str[0]):
