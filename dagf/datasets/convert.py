@@ -15,7 +15,16 @@ import numpy as np
 import pandas as pd
 
 from dagf.datasets.benchmark import spelling
-from dagf.datasets.folder import COLUMNS, LABELS, TRUTH, load_folder, read_csv, read_labels
+from dagf.datasets.folder import (
+    BOXES,
+    COLUMNS,
+    CORNERS,
+    LABELS,
+    TRUTH,
+    load_folder,
+    read_csv,
+    read_labels,
+)
 from dagf.datasets.images import find_images
 from dagf.errors import UserError
 from dagf.files import ANY_NAME, atomic_path, natural, write_json, write_text
@@ -198,6 +207,77 @@ def grocery_labels(folder: Path) -> pd.DataFrame:
     return pd.concat([rows[rows["role"] == role] for role in GROCERY_ROLES], ignore_index=True)
 
 
+def flickrlogos27(folder: Path) -> tuple[pd.DataFrame, pd.DataFrame]:
+    """Return labels and boxes of FlickrLogos-27 (Kalantidis et al., ICMR 2011), split by class.
+
+    Every second class by name, the first among them, is trained on. Of the others the authors'
+    queries are queries, and their training images, which have boxes, the database. The queries
+    without a logo are distractors. An image with logos of two classes is left out.
+
+    folder: images/ and the authors' lists, with lines "file class subset x1 y1 x2 y2" (a subset has
+    all boxes of those before it, too) and "file class".
+    """
+    columns = ["file", "instance", "subset", *CORNERS]
+    boxes, queries = (
+        pd.read_csv(folder / f"{part}_set_annotation.txt", sep=r"\s+", names=names)
+        for part, names in (("training", columns), ("query", columns[:2]))
+    )
+    boxes = boxes.drop(columns="subset").drop_duplicates().sort_values("file", kind="stable")
+    boxes = boxes[boxes.groupby("file")["instance"].transform("nunique") == 1]
+    images = boxes.drop_duplicates("file").assign(role="database")
+    rows = pd.concat([images, queries.assign(role="query")], ignore_index=True)[[*COLUMNS]]
+    rows.loc[rows["instance"].isin(sorted({*boxes["instance"]})[::2]), "role"] = "train"
+    rows.loc[rows["instance"] == "none", ["instance", "role"]] = ["", "distractor"]
+    return rows.assign(file="images/" + rows["file"]), boxes.assign(file="images/" + boxes["file"])
+
+
+def boxed_queries(boxes: pd.DataFrame) -> dict[str, Any]:
+    """Return a ground truth among images with boxes whose queries are cut to their box.
+
+    Of the images of an instance with one logo, and that at least 48 pixels wide and high, every
+    third is a query, eight at most; all other images are the database. One logo: the largest of
+    the image's boxes is at least 0.6 of the box around them all, which is that of the query.
+    """
+    of_image = boxes.groupby(["instance", "file"])
+    around = of_image[["x1", "y1"]].min().join(of_image[["x2", "y2"]].max())
+    width, height = around["x2"] - around["x1"], around["y2"] - around["y1"]
+    area = (boxes["x2"] - boxes["x1"]) * (boxes["y2"] - boxes["y1"])
+    largest = area.groupby([boxes["instance"], boxes["file"]]).max()
+    fit = around[(width >= 48) & (height >= 48) & (largest >= 0.6 * width * height)]
+    number = fit.groupby("instance").cumcount()
+    queries = fit[(number % 3 == 0) & (number < 24)]
+    database = around.drop(queries.index).reset_index()
+    rows = database.groupby("instance").indices
+    return {
+        "imlist": [*database["file"]],
+        "qimlist": [file for _, file in queries.index],
+        "gnd": [
+            {"bbx": box, "ok": [int(row) for row in rows[instance]], "junk": []}
+            for (instance, _), box in zip(queries.index, queries.to_numpy().tolist(), strict=True)
+        ],
+    }
+
+
+def smvs_labels(folder: Path) -> pd.DataFrame:
+    """Return labels of dvd, street or books, categories of the Stanford Mobile Visual Search data
+    set (Chandrasekhar et al., MMSys 2011): CAMERA/NUMBER.jpg, and Reference/NUMBER.jpg.
+
+    Covers of DVDs with an even number are trained on; of the others the Canon's photographs are
+    queries. Of the buildings the first 101 by name are taken, with a query each. All books are
+    trained on.
+    """
+    category = folder.name
+    rows = pd.DataFrame(
+        {"file": sorted(path.relative_to(folder).as_posix() for path in folder.glob("*/*.jpg"))}
+    )
+    number = rows["file"].str.extract(r"(\d+)\.jpg", expand=False)
+    trained = (category == "books") | ((category == "dvd") & (number.astype(int) % 2 == 0))
+    queries = rows["file"].str.match("Canon/|Query/")
+    rows["instance"] = f"{category}-" + number
+    rows["role"] = np.select([trained, queries], ["train", "query"], "database")
+    return rows[(category != "street") | (number.rank(method="dense") <= 101)]
+
+
 def convert_public(name: str, folder: Path) -> None:
     """Write beside what a public set comes with its ground truth as gnd_NAME.json or labels.csv.
 
@@ -207,6 +287,15 @@ def convert_public(name: str, folder: Path) -> None:
         write_json(pickled.with_suffix(".json"), unpickled(pickled))
     if name == "grocery":
         write_text(folder / LABELS, grocery_labels(folder).to_csv(index=False))
+    elif name == "flickrlogos27":
+        rows, boxes = flickrlogos27(folder)
+        write_text(folder / LABELS, rows.to_csv(index=False))
+        write_text(folder / BOXES, boxes.to_csv(index=False))
+        tested = boxes[boxes["file"].isin(rows["file"][rows["role"] == "database"])]
+        write_json(folder / f"gnd_{name}_boxed.json", boxed_queries(tested))
+    elif name == "smvs":
+        for part in ("dvd", "street", "books"):
+            write_text(folder / part / LABELS, smvs_labels(folder / part).to_csv(index=False))
     elif name.startswith(("holidays", "ukbench")):
         files = sorted(path.name for path in (folder / "jpg").iterdir())
         write_json(folder / f"gnd_{name}.json", groups(files, 4 if name == "ukbench" else 100))

@@ -184,8 +184,9 @@ def _request(session: requests.Session, url: str, part: Path) -> None:
 def unpack(archive: Path, folder: Path, members: str) -> None:
     """Unpack the files of a zip or (compressed) tar that match a pattern, under its group's name.
 
-    By the libraries' safe extraction, so that no name leaves the folder; links are left out. Raise
-    `UserError` for a broken archive, which is deleted.
+    By the libraries' safe extraction, so that no name leaves the folder; links are left out. A
+    .tar.gz inside is unpacked, too, in its place. Raise `UserError` for a broken archive, which is
+    deleted.
     """
     with tempfile.TemporaryDirectory(dir=archive.parent) as temporary:
         try:
@@ -196,6 +197,8 @@ def unpack(archive: Path, folder: Path, members: str) -> None:
                     tar.extractall(temporary, filter=_with_our_modes)
                     while tar.fileobj and tar.fileobj.read(2**20):
                         pass  # to its end, where gzip has the checksum
+            for inner in [*Path(temporary).rglob("*.tar.gz")]:
+                unpack(inner, inner.parent, "(.+)")
         except Exception as error:  # the libraries raise nearly anything on broken bytes
             if place_fault(error):
                 raise

@@ -42,6 +42,7 @@ SMALL = {  # what the miniatures hold
     "holidays": UPRIGHT, "holidays-upright": UPRIGHT,
     "ukbench": {"queries": 8, "database": 8, "ok": 32},
     "grocery": {"queries": 6, "database": 14, "ok": 42},
+    "flickrlogos27": {"queries": 4, "database": 7, "ok": 14},
 }  # fmt: skip
 MANIFEST = Path(__file__).parents[2] / "data" / "manifest.json"
 
@@ -79,6 +80,8 @@ def write_set(name: str, data: Path) -> Path:
         names = [f"ukbench{number:05d}.jpg" for number in range(8)]
     if name == "grocery":
         write_grocery(home)
+    elif name == "flickrlogos27":
+        write_logos(home)
     else:
         write_images(photographs, names)
     if name in ("oxford5k", "paris6k", "roxford5k", "rparis6k"):
@@ -129,6 +132,46 @@ def write_grocery(
     (home / "classes.csv").write_text("\n".join(classes) + "\n")
     for part, lines in lists.items():
         (home / f"{part}.txt").write_text("\n".join(reversed(lines)) + "\n")
+
+
+LOGOS = "flickr_logos_27_dataset"
+
+
+def write_logos(home: Path) -> None:
+    """FlickrLogos-27: four images and two queries of each logo, one image of two logos."""
+    home.mkdir(parents=True, exist_ok=True)
+    lists = {"training": ["33.jpg Mini 4 0 0 9 9 "], "query": ["900.jpg\tnone"]}
+    for place, logo in enumerate(("HP", "Heineken", "Mini", "Pepsi")):
+        for subset in (1, 2, 3, 4):  # each with all before it
+            seen = [
+                f"{place}{view}.jpg {logo} {subset} 2 3 {60 + view} 62 " for view in range(subset)
+            ]
+            lists["training"] += [*seen, f"{place}0.jpg {logo} {subset} 4 5 30 40 "]
+        lists["query"] += [f"{place}{view}.jpg\t{logo}" for view in (8, 9)]
+    for part, lines in lists.items():
+        (home / f"{part}_set_annotation.txt").write_bytes("\r\n".join([*lines, ""]).encode())
+    names = {line.split()[0] for lines in lists.values() for line in lines}
+    write_images(home / "images", sorted(names), size=64)
+
+
+def pack_logos(home: Path, path: Path) -> None:
+    """Pack FlickrLogos-27 as its authors do: the images in an archive of their own inside."""
+    images = {f"{LOGOS}_images/{one.name}": one.read_bytes() for one in home.glob("images/*")}
+    inner = make_tar(path.with_name("inner"), images).read_bytes()
+    lists = {f"{LOGOS}/{LOGOS}_{one.name}": one.read_bytes() for one in home.glob("*.txt")}
+    make_tar(path, {**lists, f"{LOGOS}/{LOGOS}_images.tar.gz": inner})
+
+
+def smvs_files() -> dict[str, list[str]]:
+    """The files of three categories of Stanford's set; of buildings more than are taken."""
+    buildings = ["0000", *(f"{number:03d}" for number in range(1, 106))]
+    things = {"dvd": [f"{number:03d}" for number in range(1, 101)], "street": buildings}
+    things["books"] = [f"{number:03d}" for number in range(1, 102)]
+    cameras = {"dvd": ("Canon", "Droid", "E63", "Palm"), "street": ("Query",), "books": ("5800",)}
+    return {
+        part: [f"{one}/{number}.jpg" for one in (*cameras[part], "Reference") for number in numbers]
+        for part, numbers in things.items()
+    }
 
 
 def white(path: Path, width: int, height: int) -> Path:

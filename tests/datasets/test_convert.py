@@ -16,12 +16,19 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from dagf.datasets.convert import convert, convert_public, grocery_labels, groups, unpickled
-from dagf.datasets.folder import load_folder, read_labels
+from dagf.datasets.convert import (
+    convert,
+    convert_public,
+    grocery_labels,
+    groups,
+    smvs_labels,
+    unpickled,
+)
+from dagf.datasets.folder import boxes_of, load_folder, read_boxes, read_labels
 from dagf.datasets.public import open_benchmark
 from dagf.errors import UserError
 from dagf.retrieval.metrics import evaluate, mean_average_precision
-from tests.datasets.sets import HOLIDAYS, MANIFEST, mat, write_grocery
+from tests.datasets.sets import HOLIDAYS, MANIFEST, mat, smvs_files, write_grocery, write_logos
 from tests.fixtures import fails
 
 FILES = ["castle/1.jpg", "castle/2.JPG", "castle/3.png"]
@@ -269,6 +276,73 @@ def test_the_rows_are_those_of_the_measured_labels(shared_data: Path, tmp_path: 
     convert_public("grocery", home)
     match = r"grocery has 388 database \(expected 417\), 3508 ok \(expected 3761\)"
     fails(match, open_benchmark, "grocery", tmp_path)
+
+
+def test_a_small_copy_of_the_logos(tmp_path: Path) -> None:
+    write_logos(tmp_path)
+    convert_public("flickrlogos27", tmp_path)
+    rows = read_labels(tmp_path).groupby(["instance", "role"])["file"].apply(list).to_dict()
+    trained = ("00", "01", "02", "03", "08", "09")
+    assert rows == {
+        ("", "distractor"): ["images/900.jpg"],
+        ("HP", "train"): [f"images/{name}.jpg" for name in trained],
+        ("Mini", "train"): [f"images/2{name[1]}.jpg" for name in trained],
+        ("Heineken", "database"): [f"images/1{view}.jpg" for view in range(4)],
+        ("Heineken", "query"): ["images/18.jpg", "images/19.jpg"],
+        ("Pepsi", "database"): [f"images/3{view}.jpg" for view in range(3)],  # the last shows two
+        ("Pepsi", "query"): ["images/38.jpg", "images/39.jpg"],
+    }
+    assert boxes_of(tmp_path / "images" / "10.jpg") == [(2, 3, 60, 62), (4, 5, 30, 40)]
+    assert len(read_boxes(tmp_path)) == 4 * 5 - 1
+    boxed = load_folder(tmp_path, tmp_path / "gnd_flickrlogos27_boxed.json")
+    assert [query.file for query in boxed.queries] == [f"images/{n}.jpg" for n in (10, 13, 30)]
+    assert [query.box for query in boxed.queries] == [(2, 3, right, 62) for right in (60, 63, 60)]
+    assert boxed.database == tuple(f"images/{name}.jpg" for name in (11, 12, 31, 32))
+    assert [query.labels["ok"].tolist() for query in boxed.queries] == [[0, 1], [0, 1], [2, 3]]
+
+
+def test_the_logos_are_those_of_the_measured_folder(shared_data: Path, tmp_path: Path) -> None:
+    """The authors' lists are built up from labels.csv and boxes.csv."""
+    measured, home = shared_data / "logos", tmp_path / "test" / "flickrlogos27"
+    rows, boxes = read_labels(measured), read_boxes(measured)
+    (home / "images").mkdir(parents=True)
+    for file in rows["file"]:
+        (home / file).touch()
+    lines = [
+        " ".join(map(str, [file[7:], logo, 1, *box])) for _, file, logo, *box in boxes.itertuples()
+    ]
+    lines += [f"3759339764.jpg {logo} 1 12 280 73 327" for logo in ("Cocacola", "Pepsi")]
+    table(home / "training_set_annotation.txt", *lines)
+    queries = rows[~rows["file"].isin(boxes["file"])]
+    lines = [f"{file[7:]}\t{logo or 'none'}" for _, file, logo, _ in queries.itertuples()]
+    table(home / "query_set_annotation.txt", *lines)
+    convert_public("flickrlogos27", home)
+    assert read_labels(home).to_numpy().tolist() == rows.to_numpy().tolist()
+    assert read_boxes(home).to_numpy().tolist() == boxes.drop_duplicates().to_numpy().tolist()
+    boxed, truth = (
+        json.loads(path.read_text())
+        for path in (home / "gnd_flickrlogos27_boxed.json", measured / "gnd_logos_boxed.json")
+    )
+    assert boxed == {key: truth[key] for key in ("imlist", "qimlist", "gnd")}
+
+
+@pytest.mark.parametrize("part", ["dvd", "street", "books"])
+def test_stanfords_rows_are_those_of_the_measured_folder(
+    shared_data: Path, tmp_path: Path, part: str
+) -> None:
+    for file in smvs_files()[part]:
+        (tmp_path / part / file).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / part / file).touch()
+
+    def spelled(file: str) -> str:
+        """As there: images/CAMERA_NUMBER, or query/ and reference/."""
+        camera, number = file.split("/")
+        other = "reference" if camera == "Reference" else "query"
+        return f"images/{camera}_{number}" if part == "dvd" else f"{other}/{number}"
+
+    rows = smvs_labels(tmp_path / part)
+    found = rows.assign(file=rows["file"].map(spelled)).to_numpy().tolist()
+    assert sorted(found) == sorted(read_labels(shared_data / part).to_numpy().tolist())
 
 
 TRUTH = {

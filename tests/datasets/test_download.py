@@ -271,6 +271,19 @@ def test_the_members_that_are_wanted_come_out(
         assert next(out.rglob("c.jpg")).read_bytes() == b"c"
 
 
+def test_an_archive_inside_is_unpacked_in_its_place(tmp_path: Path) -> None:
+    inner = make_tar(tmp_path / "inner", {"images/a.jpg": BODY, "notes": b""}).read_bytes()
+    outer = tmp_path / "a.tar.gz"
+    for content in (inner, inner[:90]):
+        make_tar(outer, {"top/x.tar.gz": content, "top/list.txt": b"a.jpg"})
+        if content == inner:
+            unpack(outer, tmp_path / "out", r"top/(images/.+|.+\.txt)")
+    found = {path for path in (tmp_path / "out").rglob("*") if path.is_file()}
+    assert found == {tmp_path / "out" / name for name in ("images/a.jpg", "list.txt")}
+    fails(r"/a\.tar\.gz cannot be unpacked \(.*x\.tar\.gz", unpack, outer, tmp_path / "out", "(.+)")
+    assert not outer.exists()
+
+
 @pytest.mark.parametrize("name", MAKERS)
 @pytest.mark.parametrize("evil", ["../evil", "a/../../evil", "/evil"])
 def test_no_name_leaves_the_folder(tmp_path: Path, name: str, evil: str) -> None:

@@ -69,6 +69,7 @@ def test_the_counts_are_those_of_the_protocols() -> None:
         "holidays-upright": holidays,
         "ukbench": {"queries": 10200, "database": 10200, "ok": 40800},
         "grocery": {"queries": 88, "database": 417, "ok": 3761},
+        "flickrlogos27": {"queries": 13 * 5, "database": 13 * 30 - 1, "ok": 13 * 150 - 5},
         "sfm120k": {"images": 91642 + 6403},  # train and val, as its author counts them
         "gldv2": {"images": 1580470},
     }

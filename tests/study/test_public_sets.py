@@ -47,7 +47,9 @@ def serve_set(name: str, home: Path, folder: Path, address: str) -> dict[str, An
     files = [file for file in one["files"] if file["file"] not in EMPTY]
     for file in files:
         path, (inner, outer) = folder / file["file"], ARCHIVES.get(file["file"], ("", ""))
-        if inner:
+        if name == "flickrlogos27":
+            sets.pack_logos(home, path)
+        elif inner:
             members = [path for path in sorted((home / inner).rglob("*")) if path.is_file()]
             names = [f"{outer}/{one.relative_to(home / inner)}".lstrip("/") for one in members]
             packed = {name: one.read_bytes() for name, one in zip(names, members, strict=True)}
@@ -83,7 +85,8 @@ def test_get_check_extract_evaluate(
     (project / "data" / "manifest.json").write_text(json.dumps(entries))
     assert f"{name}: here" in fine("data", "get", name)
     home = project / "data" / "test" / name
-    assert (home / ("labels.csv" if name == "grocery" else f"gnd_{name}.json")).is_file()
+    labelled = name in ("grocery", "flickrlogos27")
+    assert (home / ("labels.csv" if labelled else f"gnd_{name}.json")).is_file()
     assert f"{name}: here" in fine("data", "get", name)
     for path in home.glob("gnd_*.pkl"):
         path.write_bytes(b"read no more")
@@ -96,6 +99,29 @@ def test_get_check_extract_evaluate(
     assert [row["setting"] for row in rows] == settings
     assert all(0 < row["mAP"] <= 100 for row in rows)
     assert [1 <= row.get("N-S", 0) <= 4 for row in rows] == [name == "ukbench"] * len(rows)
+
+
+def test_stanfords_set_is_three_folders(project: Path, served: tuple[Path, str]) -> None:
+    folder, address = served
+    whole = json.loads(sets.MANIFEST.read_text(encoding="utf-8"))
+    (one,) = (one for one in whole if one["name"] == "smvs")
+    for file, (part, names) in zip(one["files"], sets.smvs_files().items(), strict=True):
+        outer = file["file"].removesuffix(".zip")
+        packed = {f"{outer}/{name}": f"{part} {name}".encode() for name in names}
+        extra = {f"__MACOSX/{outer}/Reference/._001.jpg": b"", f"{outer}/.DS_Store": b""}
+        sets.make_zip(folder / file["file"], packed | extra)
+        file["mirrors"] = [f"{address}/{file['file']}"]
+    (project / "data").mkdir()
+    (project / "data" / "manifest.json").write_text(json.dumps([one]))
+    assert "smvs: here" in fine("data", "get", "smvs")
+    home = project / "data" / "test" / "smvs"
+    for part, ends in {
+        "dvd": ["train: 250 images", "a benchmark: 50 queries, 200 database images", "500 images"],
+        "street": ["a benchmark: 101 queries, 101 database images", "202 images; left out: 10"],
+        "books": ["train: 202 images", "202 images"],
+    }.items():
+        said = fine("data", "check", home / part)
+        assert all(end in said for end in ends), said
 
 
 def test_distractors_by_name_and_many_of_them(
