@@ -33,7 +33,7 @@ SFM = "retrieval-SfM-120k"
 GET_AGAIN = "get the set again with `dagf data get`"
 PUBLIC = (
     *("oxford5k", "paris6k", "roxford5k", "rparis6k"),  # r: revisited, on the others' photographs
-    *("holidays", "holidays-upright", "ukbench", "grocery"),
+    *("holidays", "holidays-upright", "ukbench", "grocery", "flickrlogos27"),
 )
 TRAINING_SETS = {"sfm120k": "train/retrieval-SfM-120k", "gldv2": "train/gldv2"}
 CAVEATS = {  # what must stand beside every figure of a network that was trained on a set

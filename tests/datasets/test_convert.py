@@ -324,6 +324,8 @@ def test_the_logos_are_those_of_the_measured_folder(shared_data: Path, tmp_path:
         for path in (home / "gnd_flickrlogos27_boxed.json", measured / "gnd_logos_boxed.json")
     )
     assert boxed == {key: truth[key] for key in ("imlist", "qimlist", "gnd")}
+    shutil.copy(MANIFEST, tmp_path)
+    assert open_benchmark("flickrlogos27", tmp_path).distractors  # the real counts hold
 
 
 @pytest.mark.parametrize("part", ["dvd", "street", "books"])
