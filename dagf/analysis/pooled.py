@@ -91,8 +91,8 @@ def by_set(folder: Path) -> pd.DataFrame:
             gem = table["mAP"].iloc[0].split(" − ")[1]
             row = {"photographs": name, "profile": profile, "best GeM, mAP": gem}
             for what, part in table.groupby(table["what"].str.split(", whitened").str[0]):
-                best = part["validation"].astype(float).idxmax()
-                row[f"{what} minus it [95 %]"] = part["difference [95 %]"][best]
+                best = int(part["validation"].astype(float).to_numpy().argmax())
+                row[f"{what} minus it [95 %]"] = part["difference [95 %]"].iloc[best]
             file = folder / f"{name}.room.json"
             if file.is_file():
                 rooms = read_json(file)

@@ -176,7 +176,7 @@ def _plain(layers: nn.Module) -> None:
             layers.set_submodule(name, nn.Sequential(*parts))
 
 
-def make_backbone(spec: BackboneSpec) -> tuple[nn.Module, nn.Module | None, int]:
+def make_backbone(spec: BackboneSpec) -> tuple[nn.Module, LastStage | None, int]:
     """Return the backbone, its last stage (`LastStage`) or None, and the channels of their map.
 
     Raise `UserError` for an unknown network or node, and for weights that do not fit.

@@ -196,17 +196,13 @@ class StagedHead(nn.Module):
         super().__init__()
         self.stage, self.head = stage, head
 
-    def features(self, maps: Tensor) -> Tensor:
-        """Return what the head reads, of maps (B, C or C + 1, H, W) of the backbone."""
-        return feature_map(self.stage, maps, self.stage.inputs)
-
     def inspect(self, maps: Tensor) -> Inspection:
-        """Return every intermediate after the stage (`AttentiveHead.inspect`)."""
-        return self.head.inspect(self.features(maps))
+        """Return every intermediate after the stage, of maps (B, C or C + 1, H, W) before it."""
+        return self.head.inspect(feature_map(self.stage, maps, self.stage.inputs))
 
     def forward(self, maps: Tensor) -> Tensor:
-        """A map of the backbone -> unit descriptors (B, D)."""
-        return self.head(self.features(maps))
+        """Maps (B, C or C + 1, H, W) of the backbone -> unit descriptors (B, D)."""
+        return self.inspect(maps).descriptor
 
 
 class RetrievalNet(nn.Module):
@@ -243,8 +239,8 @@ class RetrievalNet(nn.Module):
 
     def features(self, images: Tensor) -> Tensor:
         """Return what the head reads (`feature_map`)."""
-        found, reader = feature_map(self.backbone, images), self.on_maps
-        return reader.features(found) if isinstance(reader, StagedHead) else found
+        found = feature_map(self.backbone, images)
+        return found if self.stage is None else feature_map(self.stage, found, self.stage.inputs)
 
     @property
     def on_maps(self) -> AttentiveHead | StagedHead:
