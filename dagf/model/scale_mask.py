@@ -14,7 +14,20 @@ from torch.nn import functional as fn
 
 from dagf.model.pooling import Pooling
 
-WINDOW_KINDS: dict[str, Callable[..., Tensor]] = {"max": fn.max_pool2d, "average": fn.avg_pool2d}
+CHANNELS_LAST = torch.channels_last
+
+
+def max_windows(features: Tensor, size: tuple[int, int], stride: int) -> Tensor:
+    """Return `max_pool2d` of maps, which on CPUs is many times as fast on maps channels last.
+
+    In the layout of the maps that are given: what is summed later has the same last digits.
+    """
+    given = features.is_contiguous(memory_format=CHANNELS_LAST)
+    found = fn.max_pool2d(features.contiguous(memory_format=CHANNELS_LAST), size, stride)
+    return found if given else found.contiguous()
+
+
+WINDOW_KINDS: dict[str, Callable[..., Tensor]] = {"max": max_windows, "average": fn.avg_pool2d}
 
 
 class ScaleFilters(nn.Module):
@@ -57,7 +70,7 @@ class MaxMask(Mask):
     def forward(self, features: Tensor) -> Tensor:
         features = features.detach()
         peak = features.amax((2, 3), keepdim=True)
-        kept = ((features == peak) & (peak > 0)).any(1, keepdim=True)
+        kept = (features == peak.masked_fill(peak <= 0, torch.inf)).any(1, keepdim=True)
         return kept | (peak == 0).all(1, keepdim=True)
 
 

@@ -5,6 +5,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 from torch import Tensor
+from torch.nn import functional as fn
 
 from dagf.model.pooling import MAC, POOLINGS, GeM, SPoC
 from dagf.model.scale_mask import (
@@ -15,6 +16,7 @@ from dagf.model.scale_mask import (
     ScaleAndMask,
     ScaleFilters,
     SumMask,
+    max_windows,
 )
 
 # small whole numbers, so that ties, dead channels and dead maps occur
@@ -91,6 +93,20 @@ def test_the_random_mask_prefers_no_cell() -> None:
     torch.manual_seed(0)
     share = RandomMask()(features).float().mean(0)
     torch.testing.assert_close(share, torch.full((1, 2, 3), 1 / 3), rtol=0, atol=0.03)  # 4 sigma
+
+
+@pytest.mark.parametrize("layout", [torch.contiguous_format, torch.channels_last])
+def test_max_windows_are_max_pooling_to_the_last_digit(layout: torch.memory_format) -> None:
+    """The map, its layout and the gradients, with plateaus of zeros."""
+    torch.manual_seed(0)
+    maps = torch.relu(torch.randn(3, 5, 7, 6)).to(memory_format=layout)
+    one, other = (maps.clone().requires_grad_() for _ in range(2))
+    found, expected = max_windows(one, (3, 2), 1), fn.max_pool2d(other, (3, 2), 1)
+    assert found.equal(expected) and found.stride() == expected.stride()
+    weights = torch.randn_like(found)
+    for pooled in found, expected:
+        (pooled * weights).sum().backward()
+    assert one.grad.equal(other.grad)
 
 
 @pytest.mark.parametrize("kind", WINDOW_KINDS)
