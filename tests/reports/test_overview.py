@@ -156,6 +156,7 @@ def test_a_part_of_the_records_is_shown(tmp_path: Path, monkeypatch: pytest.Monk
     empty = Records(output_for("smoke", "/photos/town"))
     shown = [
         empty.table("main"), empty.figure("main"), empty.claims(), empty.photographs(),
-        empty.reports(), empty.verdicts(), empty.rooms(), empty.modules(), empty.answer(), empty.sets(),
+        empty.reports(), empty.verdicts(), empty.rooms(), empty.modules(), empty.answer(),
+        empty.sets(),
     ]  # fmt: skip
     assert all("Nothing to show" in str(one.data) for one in shown)
