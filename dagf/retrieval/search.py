@@ -65,7 +65,8 @@ def search(
     scores, rows = np.empty((len(queries), 0), np.float32), np.empty((len(queries), 0), np.int64)
     kept = min(k, last - first)
     for start, part in similarity_blocks(database, queries, device, first, last):
-        found, places = _candidates(part, scores[:, -1:] if 0 < kept == scores.shape[1] else None)
+        worst = scores[:, -1:] if 0 < kept == scores.shape[1] else None
+        found, places = _candidates(part, worst, kept)
         if found.size:
             rows = np.hstack([rows, places + start])
             scores, rows = _best(np.hstack([scores, found]), rows, kept)
@@ -74,18 +75,22 @@ def search(
     return _best(scores, rows, k)
 
 
-def _candidates(part: Scores, worst: Scores | None) -> Found:
+def _candidates(part: Scores, worst: Scores | None, kept: int) -> Found:
     """Return the scores (Q, m) above the worst that each query has kept, by row, and their places.
 
     m is the most that a query has; what others lack is filled with -infinity. Once a few blocks
     have been seen nearly all rows fall out here, at the cost of one comparison; what equals the
-    worst comes later, and so stands below it.
+    worst comes later, and so stands below it. worst: None before a query has `kept` scores.
     """
     count = part.shape[1]
-    if worst is None:
+    if worst is None and count <= kept:
         return part, np.broadcast_to(np.arange(count), part.shape)
+    if worst is None:
+        chosen = part >= np.partition(part, count - kept, axis=1)[:, [count - kept]]
+    else:
+        chosen = part > worst
     # Far faster than nonzero in two dimensions.
-    query, place = np.divmod(np.flatnonzero(part > worst), count)
+    query, place = np.divmod(np.flatnonzero(chosen), count)
     number = np.arange(len(query)) - np.searchsorted(query, query)
     shape = len(part), int(number.max(initial=-1)) + 1
     scores, places = np.full(shape, -np.inf, np.float32), np.zeros(shape, np.int64)
