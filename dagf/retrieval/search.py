@@ -83,7 +83,7 @@ def _candidates(part: Scores, worst: Scores | None, kept: int) -> Found:
     worst comes later, and so stands below it. worst: None before a query has `kept` scores.
     """
     count = part.shape[1]
-    if worst is None and count <= kept:
+    if worst is None and not 0 < kept < count:
         return part, np.broadcast_to(np.arange(count), part.shape)
     if worst is None:
         chosen = part >= np.partition(part, count - kept, axis=1)[:, [count - kept]]
