@@ -22,9 +22,10 @@ from dagf.analysis.cam import contributions, look
 from dagf.collections.index import Collection, Ranking, title_of
 from dagf.console import headless, progress
 from dagf.datasets.benchmark import Box
+from dagf.datasets.images import image_size
 from dagf.show.controls import follow
 from dagf.show.html import style, templates
-from dagf.show.pictures import Pixels, address, boxed, heated, lit, thumbnail, upright_size
+from dagf.show.pictures import Pixels, address, boxed, heated, lit, thumbnail
 
 Span = tuple[int, int]  # from and to, in per cent of a side
 
@@ -79,7 +80,7 @@ def _part(photo: Path, box: Box | None) -> Pixels:
     if box is None:
         return pixels
     x1, y1, x2, y2 = box
-    factor = pixels.shape[1] / upright_size(photo)[0]
+    factor = pixels.shape[1] / image_size(photo)[0]
     return boxed(pixels, (x1 * factor, y1 * factor, x2 * factor, y2 * factor), OUTSIDE)
 
 
@@ -113,14 +114,14 @@ def middle(photo: Path) -> Box:
 
 def in_pixels(photo: Path, across: Span, down: Span) -> Box:
     """Return a part of a photograph, in per cent of its width and height, as a box in pixels."""
-    width, height = upright_size(photo)
+    width, height = image_size(photo)
     (left, right), (top, bottom) = across, down
     return (width * left / 100, height * top / 100, width * right / 100, height * bottom / 100)
 
 
 def in_per_cent(photo: Path, box: Box) -> tuple[Span, Span]:
     """Return a box in pixels as the nearest per cent of a photograph's width and height."""
-    edges = zip(box, upright_size(photo) * 2, strict=True)
+    edges = zip(box, image_size(photo) * 2, strict=True)
     left, top, right, bottom = (round(min(max(100 * edge / side, 0), 100)) for edge, side in edges)
     return (left, right), (top, bottom)
 

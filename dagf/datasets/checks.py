@@ -118,6 +118,12 @@ def rows_to_read(test: Benchmark) -> list[Path]:
     return test.database_paths if few else test.database_paths[: len(test.database)]
 
 
+def _sizes(test: Benchmark) -> list[list[object]]:
+    """Return the name and size of each distractor where there are too many to be read."""
+    many = len(test.distractors) > MANY
+    return [[file.name, file.stat().st_size] for file in test.distractors] if many else []
+
+
 def copies(test: Benchmark, contents: Contents, first: int = 0) -> list[str]:
     """Return a line for each row from `first` on that is, by its content, a query, or right for
     one and yet wrong for it.
@@ -175,9 +181,7 @@ def check_disjoint(learned_from: Path, tested_on: Path) -> None:
 
 def distractors_hash(benchmark: Benchmark, contents: Contents) -> str:
     """Return the hash of a benchmark's distractors: of very many their names and sizes."""
-    if len(rows_to_read(benchmark)) < len(benchmark.database_paths):
-        return content_hash([[one.name, one.stat().st_size] for one in benchmark.distractors])
-    return content_hash([*map(contents.sha256, benchmark.distractors)])
+    return content_hash(_sizes(benchmark) or [*map(contents.sha256, benchmark.distractors)])
 
 
 def files_hash(benchmark: Benchmark, contents: Contents) -> str:
@@ -187,13 +191,9 @@ def files_hash(benchmark: Benchmark, contents: Contents) -> str:
         {label: rows.tolist() for label, rows in query.labels.items()}
         for query in benchmark.queries
     ]
-    read = rows_to_read(benchmark)
-    many = len(read) < len(benchmark.database_paths)
-    sizes = [[file.name, file.stat().st_size] for file in benchmark.distractors] if many else []
-    found = [
-        contents.sha256(file) for file in progress([*read, *queries], f"{benchmark.name}: reading")
-    ]
-    return content_hash([found, truth, *sizes, *_boxed([*read, *queries])])
+    files = [*rows_to_read(benchmark), *queries]
+    found = [contents.sha256(file) for file in progress(files, f"{benchmark.name}: reading")]
+    return content_hash([found, truth, *_sizes(benchmark), *_boxed(files)])
 
 
 def training_set(

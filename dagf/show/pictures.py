@@ -33,13 +33,6 @@ def thumbnail(file: Path, box: Box | None = None) -> Pixels:
     return np.asarray(picture)
 
 
-@lru_cache(maxsize=256)
-def upright_size(file: Path) -> tuple[int, int]:
-    """Return the width and height of an upright photograph in pixels."""
-    height, width = load_image(file).shape[1:]
-    return width, height
-
-
 def address(pixels: Pixels) -> str:
     """Return a picture as a JPEG that is its own address."""
     data = io.BytesIO()
