@@ -167,7 +167,7 @@ def test_every_command_of_a_page_is_one(page: str) -> None:
     """Its name, and every option."""
     text, starts = (ROOT / page).read_text(), r"(?:torchrun.* -m -- |sbatch together\.sh )?"
     lines = re.findall(rf"^{starts}dagf (.*)$", text, re.MULTILINE)
-    assert len(lines) > 5
+    assert len(lines) > 2
     for line in lines:
         words = line.partition("#")[0].split()
         path = tuple(words[:2] if words[0] == "data" else words[:1])
