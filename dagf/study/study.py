@@ -10,6 +10,7 @@ import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from functools import partial
+from itertools import product
 from pathlib import Path
 
 import pandas as pd
@@ -227,7 +228,8 @@ class Study:
             without = {
                 folder: head for head in bare if not (folder := self._maps_folder(head)).exists()
             }
-            side_by_side(self._make_maps, [*without.values()], "feature maps")
+            jobs = list(product(without.values(), (self.training_maps, self.test_maps)))
+            side_by_side(lambda job: job[1](job[0]), jobs, "feature maps")
 
     def _tried(self, arms: Arms, seeds: Seeds, heads: bool) -> dict[str, list[Run]]:
         """Return the validation trials of the arms that can be trained, made where missing."""
@@ -298,10 +300,6 @@ class Study:
         assert self.training is not None
         net, image = on_device(head.network()), self.profile.image
         return MapSource(self.training, image, net, head.backbone_id, self.cache)
-
-    def _make_maps(self, head: Head) -> None:
-        self.training_maps(head)
-        self.test_maps(head)
 
     # Evaluation on the test queries.
 
