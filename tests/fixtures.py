@@ -6,7 +6,6 @@ import pickle
 import shutil
 import subprocess
 import sys
-import tempfile
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
@@ -32,6 +31,7 @@ from dagf.study.config import Mining, RunConfig, TrainSpec
 from dagf.study.runs import Run, RunStore
 from dagf.study.study import Study, open_study
 from dagf.study.training import train
+from tests.pictures import varied
 
 LOSS: dict[str, Any] = {"loss_options": {"margin": 0.2, "scale": 16.0}}
 TINY = TrainSpec(epochs=2, steps=2, landmarks=4, views=2, augmentation="photograph", **LOSS)
@@ -260,24 +260,26 @@ def finished(tmp_path_factory: pytest.TempPathFactory, data: TrainingSet) -> Run
 
 def empty_project(root: Path) -> Path:
     """A folder that is taken for the project's."""
-    (root / "notebooks").mkdir(parents=True)
+    (root / "notebooks").mkdir(parents=True, exist_ok=True)
     (root / "pyproject.toml").touch()
     return root
 
 
+@pytest.fixture(scope="module")
+def home(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+    """A project's folder, named by DAGF_ROOT, with 37 photographs; no test changes them."""
+    root = empty_project(tmp_path_factory.mktemp("home") / "project")
+    write_photographs(root / "photos")
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setenv("DAGF_ROOT", str(root))
+        patched.setattr(parallel, "cores", lambda: 1)
+        yield root
+
+
 @pytest.fixture
-def bound(tmp_path: Path) -> Iterator[Path]:
-    """A folder in which permissions hold: for root, who may do everything, as nobody."""
-    if os.geteuid():
-        yield tmp_path
-        return
-    with tempfile.TemporaryDirectory() as name:  # nobody may enter it, unlike pytest's
-        os.chown(name, 65534, 65534)
-        os.seteuid(65534)
-        try:
-            yield Path(name)
-        finally:
-            os.seteuid(0)
+def files(tmp_path: Path) -> list[Path]:
+    """Pictures of several sizes."""
+    return varied(tmp_path)
 
 
 @pytest.fixture

@@ -1,4 +1,4 @@
-"""Jobs in processes of their own, forked from one that has imported everything.
+"""Steps of the study in processes of their own, forked from one that has imported everything.
 
 A process counts the operations on files in its folder, and can be killed at any of them. Where it
 is killed as it begins to write a file, it leaves half of one behind: writes are not counted.
@@ -9,38 +9,57 @@ import os
 import resource
 import signal
 import traceback
-from dataclasses import dataclass, field
+from concurrent.futures import ProcessPoolExecutor
+from concurrent.futures.process import BrokenProcessPool
 from multiprocessing import get_context
-from multiprocessing.connection import Connection
 from pathlib import Path
 from sys import addaudithook
-from typing import Any
+from typing import Any, NamedTuple
 
-HALF = b"half of a file"
+import torch
+
+from dagf.analysis.tables import keep_table
+from dagf.collections.index import Collection, build, open_encoder
+from dagf.errors import UserError, place_fault
+from dagf.files import write_json
+from dagf.paths import ROOT
+from dagf.retrieval import extract as extraction
+from dagf.study import parallel
+from dagf.study.study import open_study
+from tests.fixtures import Workshop, configured, empty_project, training_set
+
 NAMES = ("rename", "remove", "rmdir", "mkdir", "link", "chmod", "scandir", "listdir")
 EVENTS = {"open", *(f"os.{name}" for name in NAMES)}
-CONTEXT = get_context("forkserver")
-CONTEXT.set_forkserver_preload(["tests.jobs"])
+get_context("forkserver").set_forkserver_preload(["tests.forks"])
 
 
-@dataclass(frozen=True)
-class Order:
-    """One process: a job of `tests.jobs`, its folder, and what befalls it.
-
-    die: the number of the operation at which it is killed (0: none). limit: the bytes that a file
-    may have (0: any).
-    """
-
-    job: str
-    folder: Path
-    given: dict[str, Any] = field(default_factory=dict)
-    die: int = 0
-    limit: int = 0
-    threads: int = 1
+def train(folder: Path, photographs: str, **changes: Any) -> None:
+    """Train a run."""
+    Workshop(folder, training_set(Path(photographs))).train(configured(epochs=3, **changes))
 
 
-@dataclass(frozen=True)
-class Ended:
+def extract(folder: Path, home: str, run: str, photos: str) -> None:
+    """Bring a collection up to all photographs, and build and ask its FAISS index."""
+    os.environ[ROOT] = home
+    extraction.SHARD = 8
+    files = sorted(Path(photos).glob("*.jpg"))
+    build(files, open_encoder(run), folder / "index")
+    found = Collection.load(folder / "index").search(files[5], 4, approximate=True)
+    write_json(folder / "found.json", found)
+
+
+def study(folder: Path, profile: str) -> None:
+    """Draw, train, evaluate, and keep the table."""
+    os.environ[ROOT] = str(empty_project(folder))
+    parallel.cores = lambda: 1  # no processes of its own: they take seconds to start
+    table = open_study(profile).table()
+    keep_table("main", table.round(6), "Main", "What was measured.")
+
+
+JOBS: dict[str, Any] = {"training": train, "extraction": extract, "study": study}
+
+
+class Ended(NamedTuple):
     """How a process ended: 0, 2 for a mistake told in one line, 1 for a traceback, -9 for killed.
 
     operations: those on files in its folder, until the end.
@@ -51,67 +70,57 @@ class Ended:
     operations: int = 0
 
 
-def run(*orders: Order) -> list[Ended]:
-    """Do the orders at the same time, each in a process of its own; return how they ended."""
-    begun = []
-    for order in orders:
-        receiver, sender = CONTEXT.Pipe(duplex=False)
-        process = CONTEXT.Process(target=_obey, args=(order, sender))
-        process.start()
-        sender.close()
-        begun.append((process, receiver))
-    ended = []
-    for process, receiver in begun:
-        try:
-            ended.append(receiver.recv())
-        except EOFError:
-            ended.append(None)
-        process.join()
-    return [one or Ended(process.exitcode) for one, (process, _) in zip(ended, begun, strict=True)]
+def run(
+    job: str, folder: Path, given: dict[str, Any], times: int = 1, **befalls: int
+) -> list[Ended]:
+    """Do one of `JOBS` so many times at once, each in a process of its own; return how they ended.
+
+    befalls: die (the number of the operation at which it is killed), limit (the bytes that a file
+    may have), threads.
+    """
+    given = json.loads(json.dumps(given, default=str))
+    pools = [ProcessPoolExecutor(1, get_context("forkserver")) for _ in range(times)]
+    ended = [pool.submit(_done, job, folder, given, befalls) for pool in pools]
+    killed = [isinstance(one.exception(), BrokenProcessPool) for one in ended]
+    for pool in pools:
+        pool.shutdown()
+    return [Ended(-9) if gone else one.result() for one, gone in zip(ended, killed, strict=True)]
 
 
-class _Watch:
-    """Counts operations inside `folder`, and kills this process at one of them."""
+def _done(job: str, folder: Path, given: dict[str, Any], befalls: dict[str, int]) -> Ended:
+    os.environ |= {"OMP_NUM_THREADS": "1", "DAGF_HEADLESS": "1"}
+    torch.set_num_threads(befalls.get("threads", 1))
+    counted, status, said = [0], 0, ""
 
-    def __init__(self, folder: Path, die: int) -> None:
-        self.folder, self.die, self.count = str(folder), die, 0
-
-    def __call__(self, event: str, args: tuple[Any, ...]) -> None:
-        if event not in EVENTS or not self._inside(args):
+    def watch(event: str, args: tuple[Any, ...]) -> None:
+        """Count operations inside the folder, and kill this process at one of them."""
+        if event not in EVENTS or not _inside(str(folder), args):
             return
-        self.count += 1
-        if self.count == self.die:
+        counted[0] += 1
+        if counted[0] == befalls.get("die"):
             writes = event == "open" and str(args[1]).startswith(("w", "x"))
             if writes and not Path(args[0]).is_dir():  # of which tempfile opens a file with no name
                 flags = os.O_WRONLY | os.O_CREAT | os.O_TRUNC
                 with os.fdopen(os.open(args[0], flags), "wb") as stream:
-                    stream.write(HALF)
+                    stream.write(b"half of a file")
             os.kill(os.getpid(), signal.SIGKILL)
 
-    def _inside(self, args: tuple[Any, ...]) -> bool:
-        if not args or not isinstance(args[0], str | bytes | os.PathLike):
-            return False
-        # names relative to an open folder come from rmtree, which only the job's folders meet
-        relative = len(args) == 2 and args[1] not in (-1, None)
-        return os.fsdecode(args[0]).startswith(self.folder) or relative
-
-
-def _obey(order: Order, answer: Connection) -> None:
-    os.environ |= {"OMP_NUM_THREADS": "1", "DAGF_HEADLESS": "1", "NO_PROXY": "*"}
-    import torch
-
-    from tests.jobs import JOBS, told
-
-    torch.set_num_threads(order.threads)
-    watch = _Watch(order.folder, order.die)
     try:
-        if order.limit:
-            resource.setrlimit(resource.RLIMIT_FSIZE, (order.limit, order.limit))
+        if limit := befalls.get("limit"):
+            resource.setrlimit(resource.RLIMIT_FSIZE, (limit, limit))
         addaudithook(watch)
-        given = json.loads(json.dumps(order.given, default=str))
-        JOBS[order.job](order.folder, **given)
-        status, said = 0, ""
-    except BaseException as error:
-        said = told(error)
-        status, said = (2, said) if said else (1, traceback.format_exc())
-    answer.send(Ended(status, said, watch.count))
+        JOBS[job](folder, **given)
+    except UserError as error:
+        status, said = 2, str(error)
+    except BaseException as error:  # as the command line tells it
+        fault = place_fault(error) if isinstance(error, OSError) else ""
+        status, said = (2, fault) if fault else (1, traceback.format_exc())
+    return Ended(status, said, counted[0])
+
+
+def _inside(folder: str, args: tuple[Any, ...]) -> bool:
+    if not args or not isinstance(args[0], str | bytes | os.PathLike):
+        return False
+    # Names relative to an open folder come from rmtree, which only the job's folders meet.
+    relative = len(args) == 2 and args[1] not in (-1, None)
+    return os.fsdecode(args[0]).startswith(folder) or relative

@@ -11,18 +11,12 @@ import torch
 from torch import Tensor
 
 from dagf.datasets import batches
-from dagf.datasets.batches import AHEAD, WAITING, decoders, image_batches, network_input
+from dagf.datasets.batches import AHEAD, WAITING, image_batches
 from dagf.datasets.benchmark import Box
-from dagf.datasets.images import ImageSpec, load_image, to_input
+from dagf.datasets.images import ImageSpec, load_image
 from dagf.errors import UserError
-from tests.pictures import varied
 
 SPEC = ImageSpec(32)
-
-
-@pytest.fixture
-def files(tmp_path: Path) -> list[Path]:
-    return varied(tmp_path)
 
 
 @pytest.mark.parametrize(
@@ -85,21 +79,3 @@ def test_decoding_runs_ahead(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, sh
         most = max(most, ahead)
     assert taken == len(files) == len(started)
     assert most <= (AHEAD + WAITING + 1) * 2
-
-
-def test_network_input_is_the_normalised_image_and_maps_pass(files: list[Path]) -> None:
-    cpu = torch.device("cpu")
-    images = torch.stack([load_image(files[0], SPEC)] * 2)
-    found = network_input(images, cpu)
-    assert torch.equal(found, to_input(images))
-    assert found.is_contiguous(memory_format=torch.channels_last)
-    assert torch.equal(network_input(found, cpu), found)
-
-
-def test_the_processes_of_a_machine_share_its_cores(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(batches, "cores", lambda: 16)
-    monkeypatch.delenv("LOCAL_WORLD_SIZE", raising=False)
-    assert decoders() == 16
-    for processes, threads in ((1, 16), (4, 4), (16, 2)):
-        monkeypatch.setenv("LOCAL_WORLD_SIZE", str(processes))
-        assert decoders() == threads

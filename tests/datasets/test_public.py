@@ -31,8 +31,8 @@ from dagf.datasets.public import (
 from dagf.errors import UserError
 from dagf.files import file_sha256, write_json
 from tests.datasets import sets
+from tests.datasets.sets import write_gldv2, write_sfm
 from tests.fixtures import fails, write_photographs
-from tests.training_copies import write_gldv2, write_sfm
 
 SETS = read_manifest(sets.MANIFEST)
 

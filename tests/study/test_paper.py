@@ -20,8 +20,7 @@ from dagf.study.config import Mining
 from dagf.study.profile import Profile, load_profile
 from dagf.study.study import open_study
 from tests.commands import dagf
-from tests.datasets.sets import write_manifest
-from tests.training_copies import write_gldv2, write_sfm
+from tests.datasets.sets import write_gldv2, write_manifest, write_sfm
 
 pytestmark = pytest.mark.usefixtures("one_process")
 SIZES: dict[str, Any] = {"image": ImageSpec(32), "test_image": ImageSpec(40), "held_out": 2}

@@ -7,7 +7,7 @@ import pytest
 from dagf.files import read_json, write_json
 from dagf.study.runs import RunStore
 from tests.fixtures import PROFILE, same_bits
-from tests.forks import Order, run
+from tests.forks import run
 
 POINTS = 5.0  # of validation mAP
 CLOSE = 0.02  # of a weight
@@ -20,7 +20,7 @@ def test_the_same_threads_give_the_same_bits(photographs: Path, tmp_path: Path) 
     runs = []
     for number, threads in enumerate((1, 1, 2, 2)):
         given = {"photographs": photographs}
-        (ended,) = run(Order("training", tmp_path / f"{number}", given, threads=threads))
+        (ended,) = run("training", tmp_path / f"{number}", given, threads=threads)
         assert ended.status == 0, ended.said
         (made,) = RunStore(tmp_path / f"{number}" / "runs").all()
         assert made.record["machine"]["threads"] == threads
@@ -40,7 +40,7 @@ def test_a_study_gives_the_same_table_whatever_the_threads(tmp_path: Path) -> No
     for threads in (1, 2):
         folder = tmp_path / f"{threads}"
         folder.mkdir()
-        (ended,) = run(Order("study", folder, {"profile": profile}, threads=threads))
+        (ended,) = run("study", folder, {"profile": profile}, threads=threads)
         assert ended.status == 0, ended.said
         tables.append(read_json(folder / "data" / "scratch" / "tables" / "main.json"))
     assert tables[0] == tables[1]
