@@ -8,20 +8,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
-from dagf.errors import UserError
 from dagf.retrieval import ann
 from dagf.retrieval.ann import FEW, SEEN, Index, build_index, index_factory
 from dagf.retrieval.search import search
 
-from .neighbourhoods import Array, unit
-
-
-def clustered(count: int, dimensions: int = 8) -> Array:
-    """Unit rows around count / 10 centres: neighbours that are worth finding."""
-    chance = np.random.default_rng(0)
-    centres = chance.standard_normal((max(1, count // 10), dimensions))
-    rows = centres[np.arange(count) % len(centres)]
-    return unit(rows + 0.4 * chance.standard_normal((count, dimensions)))
+from .tools import Array, clustered
 
 
 def recall(found: NDArray[np.int64], expected: NDArray[np.int64]) -> float:
@@ -31,7 +22,7 @@ def recall(found: NDArray[np.int64], expected: NDArray[np.int64]) -> float:
 
 @pytest.fixture(scope="module")
 def rows() -> Array:
-    return clustered(4000)
+    return clustered(4000, 400, 8, 0.4)
 
 
 def small(rows: Array, probed: int = 4) -> Index:
@@ -47,15 +38,6 @@ def index(rows: Array) -> Index:
     return small(rows)
 
 
-def test_a_flat_index_is_the_exact_search(rows: Array) -> None:
-    flat = build_index(rows[:500])
-    assert len(flat) == 500
-    scores, found = flat.search(rows[:20], 10)
-    expected = search(rows[:500], rows[:20], 10)
-    assert np.array_equal(found, expected[1])
-    np.testing.assert_allclose(scores, expected[0], atol=1e-6)
-
-
 def test_exact_scores_find_more(rows: Array, index: Index, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(ann, "SHORTLIST", 100)
     queries = rows[::80]
@@ -63,15 +45,14 @@ def test_exact_scores_find_more(rows: Array, index: Index, monkeypatch: pytest.M
     coarse, scored = index.search(queries, 10), index.search(queries, 10, rows)
     assert 0.3 < recall(coarse[1], expected[1]) < recall(scored[1], expected[1])
     assert recall(scored[1], expected[1]) > 0.9
-    for query, found, scores in zip(queries, scored[1], scored[0], strict=True):
-        np.testing.assert_allclose(scores, [float(row @ query) for row in rows[found]], atol=1e-6)
-        assert np.all(np.diff(scores) <= 0)
 
 
 def test_reading_and_scoring_all_is_exact(rows: Array, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(ann, "SHORTLIST", 4000)
-    found = small(rows, probed=1).search(rows[:30], 5, rows)[1]
-    assert np.array_equal(found, search(rows, rows[:30], 5)[1])
+    for index in small(rows, probed=1), build_index(rows):  # of few rows it is flat
+        (scores, found), exact = index.search(rows[:30], 5, rows), search(rows, rows[:30], 5)
+        assert np.array_equal(found, exact[1])
+        np.testing.assert_allclose(scores, exact[0], atol=1e-6)
 
 
 def test_saved_and_mapped_it_answers_the_same(tmp_path: Path, rows: Array, index: Index) -> None:
@@ -104,12 +85,3 @@ def test_defaults_are_what_faiss_can_build(count: int, dimensions: int) -> None:
         number = int(lists.removeprefix("IVF"))
         assert 2 * count**0.5 < number < 8 * count**0.5
         assert SEEN * number < 3 * count or count < 5 * FEW  # there are rows to learn from
-
-
-@pytest.mark.parametrize("content", [b"", b"no index", None], ids=["empty", "other", "missing"])
-def test_a_broken_file_is_named(tmp_path: Path, content: bytes | None) -> None:
-    path = tmp_path / "rows.faiss"
-    if content is not None:
-        path.write_bytes(content)
-    with pytest.raises(UserError, match=r"rows\.faiss .*build the index again"):
-        Index.load(path)

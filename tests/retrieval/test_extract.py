@@ -1,21 +1,19 @@
-"""Descriptors against one image at a time, networks for inference, benchmarks, and shards."""
+"""Descriptors against one image at a time, networks for inference, benchmarks, shards, maps."""
 
-import threading
 from collections.abc import Sequence
-from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
 import numpy as np
 import pytest
 import torch
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor, nn
 from torch.nn import functional as fn
 
 from dagf.datasets.batches import image_batches
-from dagf.datasets.benchmark import Benchmark
+from dagf.datasets.benchmark import Benchmark, Query
 from dagf.datasets.images import ImageSpec
 from dagf.distributed import Group
 from dagf.errors import UserError
@@ -28,16 +26,25 @@ from dagf.retrieval.extract import (
     MultiScale,
     ShardedDescriptors,
     benchmark_scores,
+    cache_benchmark,
+    cache_maps,
     extract,
     extract_shards,
     for_inference,
 )
-from tests.fixtures import fails
+from tests.fixtures import fails, photograph
+from tests.model.test_network import stirred
+from tests.pictures import quarters, save, smooth
 
-from .neighbourhoods import Array
-from .networks import SPEC, Counted, alone
+from .tools import SPEC, Array, Counted, alone, together
 
-N = TypeVar("N", bound=nn.Module)
+
+@pytest.fixture(scope="module")
+def net() -> RetrievalNet:
+    torch.manual_seed(0)
+    network = RetrievalNet(BackboneSpec("small"), variant("dagf"))
+    stirred(network.head)
+    return network.eval()
 
 
 @pytest.mark.parametrize("batch", [1, 5, 64])
@@ -51,31 +58,20 @@ def test_descriptors_know_no_batch(files: list[Path], net: RetrievalNet, batch: 
     assert np.linalg.matrix_rank(found - found.mean(0), tol=1e-4) > 3  # they are not all alike
 
 
-class Pixels(nn.Module):
-    """A descriptor that shows the scale it was given: mean colour and height."""
-
-    def forward(self, images: Tensor) -> Tensor:
-        height = images.new_full((len(images), 1), images.shape[2] / 10)
-        return fn.normalize(torch.cat([images.mean((2, 3)), height], 1))
-
-
 def test_several_scales_are_averaged(net: RetrievalNet) -> None:
     images = torch.randn(2, 3, 48, 40, generator=torch.Generator().manual_seed(0))
-    scales = (1.0, 2**-0.5, 0.5)
+    sizes = (48, 40), (34, 28), (24, 20)
     with torch.inference_mode():
-        for encode in (net, Pixels()):
-            total = torch.zeros(())
-            for size in [(48, 40), (34, 28), (24, 20)]:
-                scaled = fn.interpolate(images, size, mode="bilinear", antialias=True)
-                total = total + encode(scaled)
-            found = MultiScale(encode, scales)(images)
-            torch.testing.assert_close(found, fn.normalize(total), rtol=0, atol=1e-6)
-            assert torch.equal(MultiScale(encode)(images), fn.normalize(encode(images)))
-            pixel = MultiScale(encode, (0.5,))(images[:, :, :1, :1])  # never less than one
-            assert pixel.shape == found.shape
+        smaller = (fn.interpolate(images, s, mode="bilinear", antialias=True) for s in sizes)
+        expected = fn.normalize(torch.stack([net(one) for one in smaller]).sum(0))
+        found = MultiScale(net, (1.0, 2**-0.5, 0.5))(images)
+        torch.testing.assert_close(found, expected, rtol=0, atol=1e-6)
+        assert torch.equal(MultiScale(net)(images), fn.normalize(net(images)))
+        pixel = MultiScale(net, (0.5,))(images[:, :, :1, :1])  # never less than one
+        assert pixel.shape == found.shape
 
 
-def lively(net: N) -> nn.Module:
+def lively(net: nn.Module) -> nn.Module:
     """The network with batch norms as training leaves them: they change what they see."""
     torch.manual_seed(1)
     net.train()
@@ -91,16 +87,13 @@ def lively(net: N) -> nn.Module:
     return net
 
 
-def norms(net: nn.Module) -> int:
-    return sum(isinstance(module, nn.BatchNorm2d) for module in net.modules())
-
-
 @pytest.mark.parametrize("backbone", ["small", "resnet18", "mobilenet_v2", PACKAGED])
 def test_folded_batch_norms_give_the_same_descriptors(backbone: str) -> None:
     net = lively(RetrievalNet(BackboneSpec(backbone), variant("dagf")))
     before = {name: value.clone() for name, value in net.state_dict().items()}
     fast = for_inference(net)
-    assert norms(net) > 0 == norms(fast)
+    norms = [sum(isinstance(n, nn.BatchNorm2d) for n in one.modules()) for one in (net, fast)]
+    assert norms[0] > 0 == norms[1]
     images = torch.randn(3, 3, 64, 96, generator=torch.Generator().manual_seed(0))
     with torch.inference_mode():
         expected = net.eval()(images)
@@ -115,21 +108,22 @@ def test_folded_batch_norms_give_the_same_descriptors(backbone: str) -> None:
     assert all(parameter.requires_grad for parameter in net.parameters())
 
 
-def test_a_layer_that_is_used_twice_is_not_folded_twice() -> None:
-    net, conv = RetrievalNet(BackboneSpec(), variant("gem")), nn.Conv2d(3, 3, 3)
-    net.backbone = nn.Sequential(conv, norm := nn.BatchNorm2d(3), conv, norm)
+class Deciding(nn.Conv2d):
+    """A layer that cannot be traced."""
+
+    def forward(self, images: Tensor) -> Tensor:
+        return super().forward(images if images.shape[2] > 8 else images + 1)
+
+
+CONV, NORM = nn.Conv2d(3, 3, 3), nn.BatchNorm2d(3)
+ODD = {"used twice": (CONV, NORM, CONV, NORM), "not traced": (Deciding(3, 3, 3), NORM)}
+
+
+@pytest.mark.parametrize("layers", ODD.values(), ids=ODD)
+def test_what_cannot_be_folded_stays(layers: Sequence[nn.Module]) -> None:
+    net = RetrievalNet(BackboneSpec(), variant("gem"))
+    net.backbone = nn.Sequential(*layers)
     images, net = torch.rand(2, 3, 16, 16), lively(net).eval()
-    with torch.inference_mode():
-        torch.testing.assert_close(for_inference(net)(images), net(images))
-
-
-def test_what_cannot_be_traced_is_not_folded() -> None:
-    class Deciding(nn.Conv2d):
-        def forward(self, images: torch.Tensor) -> torch.Tensor:
-            return super().forward(images if images.shape[2] > 8 else images + 1)
-
-    net = lively(RetrievalNet(BackboneSpec(), variant("gem"))).eval()
-    net.backbone, images = nn.Sequential(Deciding(3, 128, 3)), torch.rand(2, 3, 16, 16)
     with torch.inference_mode():
         torch.testing.assert_close(for_inference(net)(images), net(images))
 
@@ -146,22 +140,28 @@ def test_in_half_precision_the_head_is_whole() -> None:
     assert 0 < (found - expected).norm(dim=1).max() < 0.03
 
 
-def test_queries_are_cropped_to_their_boxes(benchmark: Benchmark, net: RetrievalNet) -> None:
-    spec = ImageSpec(100)
-    scores, rows, asked = benchmark_scores(net, benchmark, spec)
+def test_queries_are_cropped_to_their_boxes(tmp_path: Path, net: RetrievalNet) -> None:
+    """The query's box holds a crop that is in the database; so is its whole, to mislead."""
+    picture, spec, box = quarters(64, 48), ImageSpec(100), (32, 0, 64, 24)
+    pictures = {"whole": picture, "crop": picture.crop(box), "other": smooth(50, 40)}
+    files = [save(one, tmp_path / f"{name}.png").name for name, one in pictures.items()]
+    right, whole = {"ok": np.array([1])}, {"ok": np.array([0])}
+    queries = Query("whole.png", right, box), Query("whole.png", whole)
+    outside = save(smooth(64, 64), tmp_path / "distractor.png")
+    test = Benchmark("tiny", tmp_path, tuple(files), queries, (outside,))
+    scores, rows, asked = benchmark_scores(net, test, spec)
     assert scores.shape == (2, 4)
     assert scores.argmax(1).tolist() == [1, 0]
     assert scores[[0, 1], [1, 0]] == pytest.approx(1, abs=1e-5)
     np.testing.assert_allclose(scores, asked @ rows.T, atol=1e-6)
-    outside = alone(net, benchmark.distractors[0], spec=spec).numpy()
-    np.testing.assert_allclose(rows[3], outside, atol=1e-5)
+    np.testing.assert_allclose(rows[3], alone(net, outside, spec=spec).numpy(), atol=1e-5)
 
 
 class Colours(nn.Module):
-    """A small descriptor of an image: the unit vector of its corner's colours."""
+    """A small descriptor of an image: the unit vector of its regions' colours."""
 
     def forward(self, images: Tensor) -> Tensor:
-        return fn.normalize(images[:, :, :2, :2].flatten(1) + 3)
+        return fn.normalize(fn.adaptive_avg_pool2d(images, 3).flatten(1))
 
 
 @pytest.fixture(autouse=True)
@@ -173,11 +173,6 @@ def made(
     files: Sequence[Path], folder: Path, encode: nn.Module | None = None, **options: Any
 ) -> ShardedDescriptors:
     return extract_shards(encode or Colours(), "colours", files, SPEC, folder, **options)[0]
-
-
-def shards(folder: Path) -> dict[str, int]:
-    """The shards that are there, and when each was written."""
-    return {path.name: path.stat().st_mtime_ns for path in folder.glob(SHARDS)}
 
 
 @pytest.fixture
@@ -192,12 +187,9 @@ def test_shards_hold_what_one_array_would(
     monkeypatch.setattr(extraction, "SHARD", shard)
     found = made(files, tmp_path / "out")
     assert (len(found), found.shape, found.dtype) == (len(files), whole.shape, np.float32)
-    assert len(found.names) == len(shards(tmp_path / "out")) == -(-len(files) // shard)
+    assert len(found.names) == len(list((tmp_path / "out").glob(SHARDS))) == -(-len(files) // shard)
     np.testing.assert_array_equal(found[:], whole)
     assert made([], tmp_path)[:].shape == (0, 0)
-    twice = [*files, *files, files[3]]
-    counted = Counted(Colours())
-    assert len(made(twice, tmp_path / "twice", counted)[:]) == 47 and counted.seen == 23
 
 
 def test_images_that_cannot_be_read_are_named_and_the_others_kept(
@@ -234,6 +226,43 @@ def test_what_is_extracted_otherwise_shares_no_shard(files: list[Path], tmp_path
         assert (found.dtype, new) == (precision, 23)
 
 
+def lettered(contents: str, root: Path) -> list[Path]:
+    """A photograph a letter: equal letters are equal contents."""
+    root.mkdir(exist_ok=True)
+    files = [root / f"{place:02}.png" for place in range(len(contents))]
+    return [save(photograph(ord(one), 0), file) for one, file in zip(contents, files, strict=True)]
+
+
+def renewed(files: list[Path], folder: Path) -> int:
+    """How many photographs are extracted; the rows are those of all files."""
+    rows, counted = extract(Colours(), image_batches(files, SPEC), len(files)), Counted(Colours())
+    np.testing.assert_array_equal(made(files, folder, counted)[:], rows)
+    return counted.seen
+
+
+LETTERS = st.text("abcdefgh", min_size=1, max_size=11)
+
+
+@settings(max_examples=30)
+@given(LETTERS, LETTERS, st.booleans())
+def test_only_new_contents_are_extracted(
+    tmp_path_factory: pytest.TempPathFactory, before: str, after: str, moved: bool
+) -> None:
+    """Whatever their names, in whatever order, and however often."""
+    root = tmp_path_factory.mktemp("contents")
+    assert renewed(lettered(before, root / "a"), root / "out") == len({*before})
+    files, new = lettered(after, root / "ab"[moved]), len({*after} - {*before})
+    assert [renewed(files, root / "out") for _ in range(2)] == [new, 0]
+
+
+def test_a_stopped_job_goes_on_though_images_were_added(tmp_path: Path) -> None:
+    """Ten of eleven are extracted, in two shards; then one more comes, before all others."""
+    with pytest.raises(KeyboardInterrupt):
+        made(lettered("abcdefghijk", tmp_path / "a"), tmp_path / "out", Counted(Colours(), 10))
+    assert len(list((tmp_path / "out").glob(SHARDS))) == 2
+    assert renewed(lettered("zabcdefghijk", tmp_path / "a"), tmp_path / "out") == 2
+
+
 @pytest.mark.parametrize("content", [b"", b"no array", b"half"])
 def test_a_broken_shard_is_named(files: list[Path], tmp_path: Path, content: bytes) -> None:
     found = made(files, tmp_path)
@@ -246,29 +275,22 @@ def test_a_broken_shard_is_named(files: list[Path], tmp_path: Path, content: byt
 
 
 @pytest.fixture(scope="module", params=["float16", "float32"])
-def table(
-    request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
-) -> tuple[ShardedDescriptors, Any]:
+def table(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Any:
     """17 rows in shards of 4, and the same as one array."""
     folder = tmp_path_factory.mktemp("table")
-    rows = np.random.default_rng(0).normal(size=(17, 3)).astype(request.param)
-    names = [f"shard-{first}.npy" for first in range(0, 17, 4)]
-    for number, name in enumerate(names):
-        part = rows[4 * number : 4 * number + 4]
-        shard = np.zeros(len(part), [("image", "S64"), ("row", part.dtype, (3,))])
-        shard["row"] = part
-        np.save(folder / name, shard)
-    return ShardedDescriptors(folder, names), rows
+    files = lettered("abcdefghijklmnopq", folder / "photographs")
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setattr(extraction, "SHARD", 4)
+        rows = made(files, folder, precision=request.param)
+    return rows, extract(Colours(), image_batches(files, SPEC), 17).astype(request.param)
 
 
 numbers = st.integers(-20, 20) | st.none()
-
-
 some = st.lists(st.integers(0, 16), max_size=30).map(lambda rows: np.array(rows, np.int64))
 
 
 @given(st.builds(slice, numbers, numbers, st.none()) | some)
-def test_slices_and_rows_are_an_arrays(table: tuple[ShardedDescriptors, Any], rows: Any) -> None:
+def test_slices_and_rows_are_an_arrays(table: Any, rows: Any) -> None:
     found = table[0][rows]
     np.testing.assert_array_equal(found, table[1][rows])
     assert found.dtype == table[1].dtype
@@ -279,26 +301,66 @@ def test_slices_and_rows_are_an_arrays(table: tuple[ShardedDescriptors, Any], ro
 
 @pytest.mark.parametrize("size", [2, 3, 7])
 def test_processes_share_images(files: list[Path], whole: Array, tmp_path: Path, size: int) -> None:
-    """Threads play the processes."""
-    barrier, given = threading.Barrier(size), dict[int, Any]()
-
-    class Member(Group):
-        def wait(self) -> None:
-            barrier.wait()
-
-        def gather(self, value: Any) -> list[Any]:
-            barrier.wait()
-            given[self.rank] = value
-            barrier.wait()
-            return [given[rank] for rank in range(self.size)]
-
     counted = [Counted(Colours()) for _ in range(size)]
 
-    def process(rank: int) -> ShardedDescriptors:
-        return made(files, tmp_path, counted[rank], group=Member(rank, size))
+    def work(group: Group) -> ShardedDescriptors:
+        return made(files, tmp_path, counted[group.rank], group=group)
 
-    with ThreadPoolExecutor(size) as pool:
-        for found in pool.map(process, range(size)):
-            np.testing.assert_array_equal(found[:], whole)
+    for found in together(size, work):
+        np.testing.assert_array_equal(found[:], whole)
     shares = [[5, 5, 5, 5, 3][rank::size] for rank in range(size)]
     assert [one.seen for one in counted] == [sum(share) for share in shares]
+
+
+def test_descriptors_of_cached_maps(files: list[Path], net: RetrievalNet, tmp_path: Path) -> None:
+    backbone, folder = Counted(net.backbone), tmp_path / "cache" / "abc"
+    for _ in range(2):
+        maps = cache_maps(backbone, image_batches(files, SPEC, batch=4), len(files), folder)
+        assert backbone.seen == maps.count == len(files)
+    found = maps.extract(net.head)
+    expected = extract(net, image_batches(files, SPEC), len(files))
+    np.testing.assert_allclose(found, expected, atol=1e-3)
+
+
+def test_benchmarks_share_the_maps_of_their_distractors(
+    files: list[Path], net: RetrievalNet, tmp_path: Path
+) -> None:
+    """Those of the second's database and queries alone are new, and rows stay in their order."""
+    backbone, shared = Counted(net.backbone), tmp_path / "distractors"
+    root, extra = files[0].parents[1], tuple(files[-5:])
+    names = [file.relative_to(root).as_posix() for file in files]
+    for count in 7, 3:
+        before = backbone.seen
+        test = Benchmark("test", root, tuple(names[:count]), (), extra)
+        maps = cache_benchmark(backbone, test, SPEC, tmp_path / f"{count}", shared).database
+        assert backbone.seen - before == count + 5 * (count == 7)
+        expected = extract(net, image_batches(test.database_paths, SPEC), count + 5)
+        np.testing.assert_allclose(maps.extract(net.head), expected, atol=1e-3)
+
+
+@pytest.mark.parametrize("content", [None, b"{}", b"half"])
+@pytest.mark.parametrize("name", ["maps-1.npy", "groups.json"])
+def test_damaged_maps_name_their_folder(
+    files: list[Path], net: RetrievalNet, tmp_path: Path, name: str, content: bytes | None
+) -> None:
+    folder = tmp_path / "maps"
+    cache_maps(net.backbone, image_batches(files, SPEC), len(files), folder)
+    whole = (folder / name).read_bytes()
+    (folder / name).unlink()
+    if content is not None:
+        (folder / name).write_bytes(whole[:-20] if content == b"half" else content)
+    message = f"^the feature maps in {folder} are damaged: delete the folder, it is made again$"
+    fails(message, cache_maps, net.backbone, [], len(files), folder)
+
+
+def test_rows_are_taken_in_the_order_asked_for(files: list[Path], tmp_path: Path) -> None:
+    """Maps are kept rectified, whatever the order of the batches."""
+    backbone, squash = nn.Conv2d(3, 16, 8, 8), ImageSpec(32, "squash")
+    batches = list(image_batches(files, squash, batch=4))[::-1]
+    maps = cache_maps(backbone, batches, len(files), tmp_path / "maps")
+    rows = np.array([7, 0, 22, 7])
+    found = maps.take(rows)
+    assert found.shape == (4, 16, 4, 4)
+    for row, feature_map in zip(rows.tolist(), found, strict=True):
+        expected = alone(backbone, files[row], spec=squash).relu()
+        torch.testing.assert_close(feature_map, expected, rtol=1e-3, atol=1e-4)

@@ -19,7 +19,7 @@ from dagf.errors import UserError
 from dagf.retrieval import metrics
 from tests.fixtures import fails
 
-from .neighbourhoods import Array, blocks_of, unit
+from .tools import Array, blocks_of, unit
 
 Rows = NDArray[np.int64]
 
@@ -64,38 +64,27 @@ def rankings(draw: st.DrawFn) -> tuple[list[float], set[int], set[int]]:
     return scores, sets[0], sets[1]
 
 
-def ranked(scores: Sequence[float], positives: set[int], junk: set[int]) -> Rows:
-    return metrics.positive_ranks(np.array(scores), rows(*sorted(positives)), rows(*sorted(junk)))
-
-
-@given(rankings())
-def test_average_precision_is_oxfords(ranking: tuple[list[float], set[int], set[int]]) -> None:
-    ranks, kinds = ranked(*ranking), ranked_kinds(*ranking)
-    assert ranks.tolist() == np.flatnonzero(kinds).tolist()
-    assert abs(metrics.average_precision(ranks) - compute_ap(kinds)) < 1e-12
-
-
 @given(rankings(), st.integers(1, 12))
-def test_precision_is_the_protocols(
+def test_average_precision_is_oxfords_and_precision_the_protocols(
     ranking: tuple[list[float], set[int], set[int]], k: int
 ) -> None:
-    assert metrics.precision_at(ranked(*ranking), k) == slow_precision_at(ranked_kinds(*ranking), k)
+    scores, *labels = ranking
+    ranks = metrics.positive_ranks(np.array(scores), *(rows(*sorted(one)) for one in labels))
+    kinds = ranked_kinds(*ranking)
+    assert ranks.tolist() == np.flatnonzero(kinds).tolist()
+    assert abs(metrics.average_precision(ranks) - compute_ap(kinds)) < 1e-12
+    assert metrics.precision_at(ranks, k) == slow_precision_at(kinds, k)
 
 
-def test_average_precision_by_hand() -> None:
+def test_average_precision_and_precision_by_hand() -> None:
     assert metrics.average_precision(rows(0, 1, 2)) == 1.0
     assert metrics.average_precision(rows(1)) == pytest.approx((0 / 1 + 1 / 2) / 2)
     # places 1, 3 and 6: (1 + 1)/2, (1/2 + 2/3)/2, (2/5 + 3/6)/2, each a third of the recall
     assert metrics.average_precision(rows(0, 2, 5)) == pytest.approx((1 + 7 / 12 + 9 / 20) / 3)
-    assert np.isnan(metrics.average_precision(rows()))
-
-
-def test_precision_by_hand() -> None:
-    assert metrics.precision_at(rows(0, 2, 5), 1) == 1.0
     assert metrics.precision_at(rows(0, 2, 5), 5) == 2 / 5
     assert metrics.precision_at(rows(0, 2, 5), 10) == 3 / 6  # not 3 / 10: cut at the last positive
     assert metrics.precision_at(rows(3), 2) == 0.0
-    assert np.isnan(metrics.precision_at(rows(), 5))
+    assert np.isnan([metrics.average_precision(rows()), metrics.precision_at(rows(), 5)]).all()
 
 
 QUERIES = (
@@ -149,8 +138,8 @@ def test_means_leave_out_queries_without_positives() -> None:
     medium = metrics.mean_average_precision(per_query, "Medium")
     assert medium == pytest.approx(50 * (19 / 24 + 1 / 4))
     assert metrics.mean_average_precision(per_query, "Medium", "other") == pytest.approx(10)
-    with pytest.raises(UserError, match="no query of 'other' has a positive under Easy: no mAP"):
-        metrics.mean_average_precision(metrics.evaluate(TINY, SCORES), "Easy", "other")
+    says = "no query of 'other' has a positive under Easy: no mAP"
+    fails(says, metrics.mean_average_precision, per_query, "Easy", "other")
 
 
 @pytest.mark.parametrize("shape", [(3, 5), (2, 6), (6, 3)])
@@ -175,9 +164,7 @@ def test_positions_by_hand() -> None:
 def test_a_query_without_labels_has_no_positions() -> None:
     bare = replace(TINY, queries=(Query("d", {}), Query("e", {"easy": rows()}), TINY.queries[0]))
     assert metrics.positions(bare, SCORES)["query"].tolist() == [2, 2, 2]
-    per_query = metrics.evaluate(
-        bare, SCORES, [MEDIUM]
-    )  # nothing of another query's is taken for its own
+    per_query = metrics.evaluate(bare, SCORES, [MEDIUM])  # nothing of another query's is its own
     assert per_query["positives"].tolist() == [0, 0, 2]
     assert per_query["AP"].isna().tolist() == [True, True, False]
     none = replace(TINY, queries=bare.queries[:2])
@@ -193,36 +180,23 @@ KINDS = ("easy", "hard", "junk")
     st.integers(1, 25),
 )
 def test_streamed_positions_are_those_of_the_matrix(kinds: Rows, axes: Rows, block: int) -> None:
-    """Descriptors on the axes: their products are exactly 0 and 1, so that there are many ties."""
+    """Descriptors on the axes, in half precision: products are exactly 0 and 1, with many ties."""
     labels = [{name: np.flatnonzero(row == one) for one, name in enumerate(KINDS)} for row in kinds]
     asked = tuple(Query("q", one) for one in labels)
     count, size = kinds.shape
     benchmark = Benchmark("any", Path(), ("x",) * size, asked, (Path("y"),) * (16 - size))
     database, queries = (np.eye(3, dtype=np.float32)[some] for some in (axes, np.arange(count)))
     with blocks_of(block):
-        found = metrics.stream_positions(benchmark, database, queries)
+        found = metrics.stream_positions(benchmark, database.astype(np.float16), queries)
     pd.testing.assert_frame_equal(found, metrics.positions(benchmark, queries @ database.T))
 
 
 def crowd(distractors: int) -> tuple[Benchmark, Array, Array]:
     """Two queries, one with labelled rows at both ends of the database; random distractors."""
-    labels = [{"easy": [0, 7], "hard": [3, 39], "junk": [5]}, {"easy": [1], "hard": [], "junk": []}]
-    rows = unit(np.random.default_rng(0).standard_normal((40 + distractors, 16)))
-    known = ({name: np.array(some, np.int64) for name, some in one.items()} for one in labels)
-    queries = tuple(Query("q", one) for one in known)
-    database, more = ("x",) * 40, (Path("y"),) * distractors
-    return Benchmark("any", Path(), database, queries, more), rows, rows[[0, 1]]
-
-
-def test_a_database_on_disk_is_evaluated_as_the_matrix(tmp_path: Path) -> None:
-    benchmark, database, queries = crowd(200)
-    np.save(tmp_path / "rows.npy", database.astype(np.float16))
-    mapped = np.load(tmp_path / "rows.npy", mmap_mode="c")
-    with blocks_of(7):
-        places = metrics.stream_positions(benchmark, mapped, queries)
-        streamed = metrics.evaluate_positions(benchmark, places)
-    expected = metrics.evaluate(benchmark, queries @ np.asarray(mapped, np.float32).T)
-    pd.testing.assert_frame_equal(streamed, expected)
+    labels = {"easy": rows(0, 7), "hard": rows(3, 39), "junk": rows(5)}, {"easy": rows(1)}
+    database = unit(np.random.default_rng(0).standard_normal((40 + distractors, 16)))
+    queries, more = tuple(Query("q", one) for one in labels), (Path("y"),) * distractors
+    return Benchmark("any", Path(), ("x",) * 40, queries, more), database, database[[0, 1]]
 
 
 def test_memory_does_not_grow_with_the_distractors() -> None:
@@ -253,22 +227,17 @@ def fours(groups: int) -> Benchmark:
     return Benchmark("ukbench", Path(), files, queries)
 
 
-def slow_found(scores: list[int], group: int) -> int:
-    """The first four of the list, wrong ones first among equals."""
-    order = sorted(range(len(scores)), key=lambda row: (-scores[row], row // 4 == group))
-    return sum(row // 4 == group for row in order[:4])
-
-
 @settings(max_examples=20)
 @given(st.integers(1, 3), st.randoms(use_true_random=False))
 def test_the_mean_over_groups_of_four_counts_up_to_four(groups: int, chance: random.Random) -> None:
     made = fours(groups)
-    scores = [[chance.randint(0, 9) for _ in made.database] for _ in made.queries]
-    per_query = metrics.evaluate(made, np.array(scores, float))
-    expected = [slow_found(row, query // 4) for query, row in enumerate(scores)]
+    scores = [[float(chance.randint(0, 9)) for _ in made.database] for _ in made.queries]
+    per_query = metrics.evaluate(made, np.array(scores))
+    own = [{*range(query // 4 * 4, query // 4 * 4 + 4)} for query in range(4 * groups)]
+    expected = [sum(ranked_kinds(*one, set())[:4]) for one in zip(scores, own, strict=True)]
     assert per_query["N-S"].tolist() == expected
     assert metrics.means(per_query)["N-S"]["query", "Classic"] == pytest.approx(np.mean(expected))
-    perfect = np.equal.outer(np.arange(4 * groups) // 4, np.arange(4 * groups) // 4).astype(float)
+    perfect = np.eye(groups).repeat(4, 0).repeat(4, 1)
     assert metrics.means(metrics.evaluate(made, perfect))["N-S"].tolist() == [4]
 
 
@@ -282,11 +251,6 @@ def test_other_benchmarks_have_no_such_column() -> None:
         assert "N-S" not in metrics.means(metrics.evaluate(other, np.zeros((2, 8))))
 
 
-def published(name: str, shared_data: Path) -> Benchmark:
-    truth = shared_data / "ground_truth" / f"gnd_{name}.json"
-    return from_ground_truth(name, Path("images"), truth)
-
-
 # The Revisited protocol's own table: setting -> positive labels, junk labels.
 RULES = {
     "Easy": (("easy",), ("junk", "hard")),
@@ -297,7 +261,8 @@ RULES = {
 
 @pytest.mark.parametrize(("name", "lift"), [("roxford5k", 0.5), ("rparis6k", 1)])  # tied, good
 def test_rankings_of_the_published_sets(name: str, lift: float, shared_data: Path) -> None:
-    truth = published(name, shared_data)
+    file = shared_data / "ground_truth" / f"gnd_{name}.json"
+    truth = from_ground_truth(name, Path("images"), file)
     scores = np.random.default_rng(7).random((70, len(truth.database)))
     for row, query in zip(scores, truth.queries, strict=True):
         for label, more in (("easy", 0.8), ("hard", 0.4), ("junk", 0.6)):

@@ -1,6 +1,5 @@
 """Re-ranking against slow and dense definitions, and what must hold of every one."""
 
-import tracemalloc
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from functools import partial
@@ -14,7 +13,7 @@ from numpy.typing import NDArray
 from dagf.retrieval import rerank as module
 from dagf.retrieval.search import similarities
 
-from .neighbourhoods import Array, Matrix, cosines, falling, sets, unit
+from .tools import Array, Matrix, cosines, falling, sets
 
 FEW = settings(max_examples=15)
 SEEDS = st.integers(0, 9999)
@@ -217,21 +216,3 @@ def test_copies_of_one_image_do_no_harm(rerank: Rerank) -> None:
     first, second = rerank(database, queries), rerank(database, queries)
     assert np.isfinite(first).all()
     assert np.array_equal(first, second)
-
-
-@pytest.mark.parametrize("rerank", module.RERANKINGS.values(), ids=module.RERANKINGS)
-def test_memory_grows_with_the_rows_and_not_with_their_square(rerank: Rerank) -> None:
-    peaks = []
-    for count in (1000, 2000):
-        chance = np.random.default_rng(0)
-        around = np.repeat(chance.standard_normal((count // 10, 32)), 10, axis=0)
-        database = unit(around + 0.8 * chance.standard_normal((count, 32)))
-        tracemalloc.start()
-        try:
-            with constants(CHUNK=32):
-                rerank(database, database[:4], 10)
-            peaks.append(tracemalloc.get_traced_memory()[1])
-        finally:
-            tracemalloc.stop()
-    assert peaks[1] < 4 * 2000**2 / 2  # half a dense matrix of single precision
-    assert peaks[1] < 2.8 * peaks[0]  # 4 times, if it held one
