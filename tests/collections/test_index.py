@@ -10,40 +10,42 @@ from typing import Any, NoReturn
 import numpy as np
 import pytest
 import torch
-from hypothesis import HealthCheck, given, settings
-from hypothesis import strategies as st
-from torch import Tensor, nn
 
 from dagf.collections import index as module
-from dagf.collections.index import (
-    OFF_THE_SHELF,
-    Collection,
-    build,
-    open_encoder,
-    open_images,
-    title_of,
-)
+from dagf.collections.index import OFF_THE_SHELF, Collection, build, open_encoder, title_of
 from dagf.datasets.batches import image_batches
 from dagf.datasets.benchmark import TrainingSet
 from dagf.datasets.images import ImageSpec, find_images
 from dagf.devices import bfloat16_pays
 from dagf.errors import UserError
-from dagf.files import read_json, write_json
+from dagf.files import read_json
 from dagf.model.backbone import PACKAGED, BackboneSpec
 from dagf.model.network import RetrievalNet
 from dagf.model.variants import variant
 from dagf.retrieval import ann
 from dagf.retrieval import extract as extraction
-from dagf.retrieval.extract import SHARDS, extract, extract_shards, for_inference
+from dagf.retrieval.extract import SHARDS, extract, for_inference
 from dagf.study.runs import Run
 from tests.commands import dagf, fine, refused
-from tests.fixtures import Workshop, configured, mobilenet, photograph, torchrun
+from tests.fixtures import Workshop, configured, mobilenet
+
+
+@pytest.fixture(scope="module")
+def run(home: Path, data: TrainingSet) -> Run:
+    """A trained run."""
+    return Workshop(home / "data", data).train(configured("gem", epochs=1))
 
 
 @pytest.fixture
 def photos(home: Path, tmp_path: Path) -> Path:
     """A copy of the photographs, which may be changed."""
     return Path(shutil.copytree(home / "photos", tmp_path / "photos"))
+
+
+@pytest.fixture
+def query(home: Path) -> Path:
+    """One of the photographs."""
+    return home / "photos" / "jpg" / "5-0.jpg"
 
 
 @pytest.fixture
@@ -80,8 +82,7 @@ def test_a_folder_holds_shards_and_their_index(home: Path, run: Run, index: Path
     np.testing.assert_allclose(found.descriptors[:], expected, atol=1e-5)
 
 
-def test_extract_and_search(home: Path, index: Path) -> None:
-    query = home / "photos" / "jpg" / "5-0.jpg"
+def test_extract_and_search(query: Path, index: Path) -> None:
     found = json.loads(fine("search", query, "--index", index, "--top", 5, "--json"))
     assert found[0] == {"file": str(query), "score": pytest.approx(1, abs=1e-3)}
     scores = [row["score"] for row in found]
@@ -95,16 +96,25 @@ def test_extract_and_search(home: Path, index: Path) -> None:
     assert "box" in refused("search", query, "--index", index, "--crop", 90, 90, 99, 99)
 
 
-def test_an_approximate_search(home: Path, run: Run, photos: Path, index: Path) -> None:
-    query = home / "photos" / "jpg" / "5-0.jpg"
+def test_an_approximate_search(
+    home: Path, run: Run, photos: Path, query: Path, index: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """First where nothing can be written."""
     exact = fine("search", query, "--index", index)
     told = ("search", query, "--index", index, "--approximate")
-    assert fine(*told) == exact  # a flat index, for so few
+
+    def denied(path: Path) -> NoReturn:
+        raise UserError(f"cannot write {path}: Read-only file system; nothing was changed there")
+
+    with monkeypatch.context() as patched:
+        patched.setattr(ann, "atomic_path", denied)
+        assert fine(*told) == exact  # a flat index, for so few
+    assert not list(index.glob("near-*"))
+    assert fine(*told, "--top", 3) == "".join(exact.splitlines(True)[:3])
     (near,) = index.glob("near-*.faiss")
     built = near.stat().st_mtime_ns
-    assert fine(*told, "--top", 3) == "".join(exact.splitlines(True)[:3])
     build(find_images([home / "photos"]).files, open_encoder(run.id), index)
-    assert near.stat().st_mtime_ns == built
+    assert fine(*told) == exact and near.stat().st_mtime_ns == built
     near.write_bytes(b"no index")
     assert f"{near.name} is missing, or no whole FAISS index" in refused(*told)
     (photos / "jpg" / "other-1.jpg").unlink()
@@ -113,9 +123,8 @@ def test_an_approximate_search(home: Path, run: Run, photos: Path, index: Path) 
     assert "other-1.jpg" not in fine(*told, "--top", 99)
 
 
-def test_a_whitened_search_compares_what_is_not_common(home: Path, run: Run, index: Path) -> None:
+def test_a_whitened_search_compares_what_is_not_common(query: Path, index: Path) -> None:
     """As by hand: the cosine of centred descriptors in the span of the collection's own."""
-    query = home / "photos" / "jpg" / "5-0.jpg"
     told = ("search", query, "--index", index, "--top", 37, "--json")
     plain, white = (json.loads(fine(*told, *more)) for more in ((), ("--whiten",)))
     known = Collection.load(index)
@@ -147,18 +156,15 @@ def test_a_whitening_suits_many_images_off_the_shelf(run_id: str, count: int, su
 
 
 def test_half_precision_is_chosen_or_comes_with_size(
-    home: Path, run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    home: Path, run: Run, query: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    query, out = home / "photos" / "jpg" / "5-0.jpg", tmp_path / "half"
-    fine("extract", "--run", run.id, home / "photos", "--output", out, "--precision", "float16")
-    half = Collection.load(out)
-    assert half.descriptors.dtype == np.float16
-    assert half.search(query, 1) == [(str(query), pytest.approx(1, abs=1e-2))]
-    files, encoder = find_images([home / "photos"]).files, open_encoder(run.id)
+    told = ("extract", "--run", run.id, home / "photos", "--output", tmp_path / "out")
     monkeypatch.setattr(module, "LARGE", 37)
-    for precision, kept in ((None, np.float16), ("float32", np.float32)):
-        made, _ = build(files, encoder, tmp_path / "large", precision)
-        assert made.descriptors.dtype == kept
+    for chosen, kept in (("float32", np.float32), ("", np.float16)):
+        fine(*told, *(("--precision", chosen) if chosen else ()))
+        found = Collection.load(tmp_path / "out")
+        assert found.descriptors.dtype == kept
+        assert found.search(query, 1) == [(str(query), pytest.approx(1, abs=1e-2))]
 
 
 def test_good_images_are_kept_and_all_others_named(
@@ -183,33 +189,6 @@ def test_good_images_are_kept_and_all_others_named(
     told = ("search", "../photos/jpg/5-0.jpg", "--index", "../out", "--html", "found.html")
     assert f"  {photos / 'jpg' / '5-0.jpg'}" in fine(*told)
     assert b"data:image/jpeg" in (tmp_path / "elsewhere" / "found.html").read_bytes()
-
-
-def test_an_approximate_search_where_nothing_can_be_written(
-    home: Path, index: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    query = home / "photos" / "jpg" / "5-0.jpg"
-
-    def denied(path: Path) -> NoReturn:
-        raise UserError(f"cannot write {path}: Read-only file system; nothing was changed there")
-
-    monkeypatch.setattr(ann, "atomic_path", denied)
-    told = ("search", query, "--index", index, "--top", 5)
-    assert fine(*told, "--approximate") == fine(*told)
-    assert not list(index.glob("near-*"))
-
-
-def test_images_are_opened_by_title_and_encoder(photos: Path, run: Run, weights: Path) -> None:
-    files = find_images([photos / "jpg" / "1-0.jpg", photos / "jpg" / "2-0.jpg"]).files
-    trained, own = (
-        open_images("some", files, run.id),
-        open_images("some", files, "", str(weights), "mobilenet_v2"),
-    )
-    assert trained.files == own.files == tuple(map(str, files))
-    assert (trained.encoder.id, own.encoder.id) == (run.id, "")
-    again, other = (open_images(title, files, run.id) for title in ("some", "others"))
-    folders = [one.descriptors.folder for one in (trained, own, again, other)]
-    assert folders[0] == folders[2] and len(set(folders)) == 3
 
 
 def test_drawings_are_refused(home: Path, data: TrainingSet, photos: Path, tmp_path: Path) -> None:
@@ -247,28 +226,19 @@ def test_without_a_run_nothing_is_trained(
     np.testing.assert_allclose(found.descriptors[:], extract(net, batches, len(files)), atol=1e-4)
 
 
-def test_weights_that_changed_are_named(photos: Path, tmp_path: Path) -> None:
-    file, query = mobilenet(tmp_path / "net.pth", 6), photos / "jpg" / "5-0.jpg"
-    made = (
-        "extract",
-        query,
-        "--backbone",
-        "mobilenet_v2",
-        "--weights",
-        file,
-        "--output",
-        tmp_path / "out",
-    )
+def test_weights_that_changed_are_named(query: Path, tmp_path: Path) -> None:
+    file, out = mobilenet(tmp_path / "net.pth", 6), tmp_path / "out"
+    made = ("extract", query, "--backbone", "mobilenet_v2", "--weights", file, "--output", out)
     fine(*made)
-    before = shards(tmp_path / "out")
+    before = shards(out)
     mobilenet(file, 7)
-    said = refused("search", query, "--index", tmp_path / "out")
-    assert "with net.pth: its weights, or dagf's code, changed since" in said
+    told = ("search", query, "--index", out)
+    assert "with net.pth: its weights, or dagf's code, changed since" in refused(*told)
     fine(*made)
-    assert before.keys().isdisjoint(shards(tmp_path / "out"))
-    assert len(fine("search", query, "--index", tmp_path / "out").splitlines()) == 1
+    assert before.keys().isdisjoint(shards(out))
+    assert len(fine(*told).splitlines()) == 1
     file.unlink()
-    assert f"{file} is no file" in refused("search", query, "--index", tmp_path / "out")
+    assert f"{file} is no file" in refused(*told)
 
 
 def test_weights_that_give_no_number_are_named(photos: Path, weights: Path, tmp_path: Path) -> None:
@@ -285,29 +255,26 @@ def test_weights_that_give_no_number_are_named(photos: Path, weights: Path, tmp_
     assert str(files[2]) in fine("search", files[2], "--index", out, "--top", 1)
 
 
-def test_search_with_something_wrong(home: Path, run: Run, index: Path, tmp_path: Path) -> None:
-    query, about = home / "photos" / "jpg" / "5-0.jpg", read_json(index / "index.json")
-    assert "dagf extract FOLDER" in refused("search", query, "--index", tmp_path / "nowhere.index")
-    assert "nowhere.jpg" in refused("search", tmp_path / "nowhere.jpg", "--index", index)
-    assert "labels.csv" in refused("search", home / "photos" / "labels.csv", "--index", index)
-    write_json(index / "index.json", about | {"run": "0" * 12})
-    said = refused("search", query, "--index", index)
-    assert "run '000000000000': expected one finished run" in said
-    for text in ("no index", "[1]", '{"files": [], "shards": []}'):
+def test_search_with_something_wrong(home: Path, query: Path, index: Path) -> None:
+    about, photos = read_json(index / "index.json"), home / "photos"
+    assert "dagf extract FOLDER" in refused("search", query, "--index", index / "nowhere")
+    for file in photos / "nowhere.jpg", photos / "labels.csv":
+        assert file.name in refused("search", file, "--index", index)
+    broken = f"{index} is no collection of `dagf extract`, or is broken; make it again"
+    texts = dict.fromkeys(("no index", "[1]", '{"files": [], "shards": []}'), broken)
+    other = json.dumps(about | {"run": "0" * 12})
+    for text, says in (texts | {other: "'000000000000': expected one finished run"}).items():
         (index / "index.json").write_text(text)
-        said = refused("search", query, "--index", index)
-        assert f"{index} is no collection of `dagf extract`, or is broken; make it again" in said
+        assert says in refused("search", query, "--index", index)
 
 
 def test_extract_with_something_wrong(home: Path, run: Run, weights: Path, tmp_path: Path) -> None:
     out, photos = ("--output", tmp_path / "out.index"), home / "photos"
-    (tmp_path / "empty").mkdir()
     (tmp_path / "mixed").mkdir()
     (tmp_path / "mixed" / "b.jpg").write_bytes(b"\xff\xd8\xff no photograph")
     mistakes: dict[str, tuple[object, ...]] = {
         "expected one finished run": ("--run", "ffffffff", photos),
         "there is no image in": ("--run", run.id, tmp_path / "nowhere"),
-        "empty (of 0 files none)": ("--run", run.id, tmp_path / "empty"),
         "b.jpg": ("--run", run.id, tmp_path / "mixed"),
         "leave them out, or --run": ("--run", run.id, "--weights", weights, photos),
         "none.pth is no file": ("--weights", tmp_path / "none.pth", photos),
@@ -320,74 +287,6 @@ def test_extract_with_something_wrong(home: Path, run: Run, weights: Path, tmp_p
         said = refused("extract", "--run", run.id, photos, "--output", place)
         assert f"{place} holds something else: name a new folder with --output" in said
     assert {path: path.stat().st_mtime_ns for path in photos.rglob("*")} == before
-
-
-SPEC, ELEVEN = ImageSpec(16, "squash"), "abcdefghijk"
-
-
-class Sampler(nn.Module):
-    """Sixteen values of each image, as a unit vector; counts the images, and may stop."""
-
-    def __init__(self, stop: int = -1) -> None:
-        super().__init__()
-        self.seen, self.stop = 0, stop
-
-    def forward(self, images: Tensor) -> Tensor:
-        if self.seen == self.stop:
-            raise KeyboardInterrupt
-        self.seen += len(images)
-        return nn.functional.normalize(images.mean(1)[:, ::4, ::4].flatten(1))
-
-
-@pytest.fixture
-def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """Where shards of four images go."""
-    monkeypatch.setattr(extraction, "SHARD", 4)
-    return tmp_path / "out"
-
-
-def photos_of(contents: str, root: Path) -> list[Path]:
-    """A photograph a letter: equal letters are equal contents."""
-    root.mkdir(exist_ok=True)
-    files = [root / f"{place:02}.png" for place in range(len(contents))]
-    for file, letter in zip(files, contents, strict=True):
-        photograph(ord(letter), 0).save(file)
-    return files
-
-
-def extracted(files: list[Path], folder: Path) -> tuple[int, tuple[str, ...]]:
-    """What `extract_shards` made, and the names of all shards; its rows are those of the files."""
-    net = Sampler()
-    found, made = extract_shards(net, "some encoder", files, SPEC, folder)
-    assert made == net.seen
-    expected = extract(net, image_batches(files, SPEC), len(files))
-    np.testing.assert_allclose(found[:], expected, atol=1e-6)
-    return made, found.names
-
-
-LETTERS = st.text("abcdefgh", min_size=1, max_size=11)
-
-
-@settings(max_examples=30, suppress_health_check=[HealthCheck.function_scoped_fixture])
-@given(LETTERS, LETTERS, st.booleans())
-def test_only_new_contents_are_extracted(
-    folder: Path, tmp_path_factory: pytest.TempPathFactory, before: str, after: str, moved: bool
-) -> None:
-    """Whatever their names, in whatever order, and however often."""
-    root = tmp_path_factory.mktemp("contents")
-    assert extracted(photos_of(before, root / "a"), root / "out")[0] == len({*before})
-    files = photos_of(after, root / "ab"[moved])
-    made = [extracted(files, root / "out")[0] for _ in range(2)]
-    assert made == [len({*after} - {*before}), 0]
-
-
-def test_a_stopped_job_goes_on_though_images_were_added(folder: Path, tmp_path: Path) -> None:
-    """Eight of eleven are extracted, in two shards; then one more comes, before all others."""
-    files = photos_of(ELEVEN, tmp_path / "photos")
-    with pytest.raises(KeyboardInterrupt):
-        extract_shards(Sampler(8), "some encoder", files, SPEC, folder)
-    assert len(list(folder.glob(SHARDS))) == 2
-    assert extracted(photos_of(f"z{ELEVEN}", tmp_path / "photos"), folder)[0] == 4
 
 
 def test_a_collection_is_brought_up_to_date(run: Run, photos: Path, index: Path) -> None:
@@ -406,32 +305,3 @@ def test_a_collection_is_brought_up_to_date(run: Run, photos: Path, index: Path)
     assert len(Collection.load(index).files) == 35
     (index / "index.json").unlink()  # as a job leaves it that was stopped before its first index
     assert build(find_images([photos]).files, open_encoder(run.id), index)[1] == 0
-
-
-JOB = """
-import sys
-from dagf.cli import main
-from dagf.retrieval import extract
-
-extract.SHARD = 8
-for words in " ".join(sys.argv[1:]).split(" then "):
-    main(words.split(), standalone_mode=False)
-"""
-
-
-@pytest.mark.study
-def test_two_processes_do_what_one_does(home: Path, run: Run, index: Path, tmp_path: Path) -> None:
-    made = ("extract", "--run", run.id, home / "photos", "--output", "two.index")
-    told = ("search", home / "photos" / "jpg" / "6-2.jpg", "--index", index, "--json", "--top", 7)
-    (tmp_path / "job.py").write_text(JOB)
-    ran = torchrun(tmp_path, "--", "job.py", *made, "then", *told)
-    assert ran.returncode == 0, ran.stderr
-    assert ran.stdout.count("37 images in two.index: 37 ") == 1
-    one, other = (Collection.load(path) for path in (index, tmp_path / "two.index"))
-    assert (one.files, one.encoder) == (other.files, other.encoder)
-    assert one.descriptors.names == other.descriptors.names
-    np.testing.assert_allclose(one.descriptors[:], other.descriptors[:], atol=1e-6)
-    alone, found = json.loads(fine(*told)), json.loads(ran.stdout[ran.stdout.index("[") :])
-    assert [one["file"] for one in found] == [one["file"] for one in alone]
-    scores = [one["score"] for one in alone]
-    assert [one["score"] for one in found] == pytest.approx(scores, abs=1e-6)

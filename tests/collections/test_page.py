@@ -56,7 +56,8 @@ def test_a_file_shows_what_was_found_and_why(collection: Collection, tmp_path: P
     told = ("search", query, "--index", index, "--top", 3, "--crop", 2, 2, 130, 90, "--json")
     rows = json.loads(fine(*told, "--html", page))
     assert rows == json.loads(fine(*told))
-    soup = bs4.BeautifulSoup(page.read_text(), "html.parser")
+    before = page.read_bytes()
+    soup = bs4.BeautifulSoup(before, "html.parser")
     assert not soup.select("script, link, b, [srcset]")
     assert f"What is like {ODD}?" in soup.h1.get_text()
     assert str(query) in soup.select_one(".query figcaption").get_text()
@@ -72,7 +73,6 @@ def test_a_file_shows_what_was_found_and_why(collection: Collection, tmp_path: P
     assert all(max(picture.size) <= SIDE for picture in decoded)
     light = [np.asarray(picture).mean() for picture in decoded[1:]]
     assert all(here < whole for whole, here in zip(light[::4], light[2::4], strict=True))
-    before = page.read_bytes()
     fine(*told, "--html", page)
     assert page.read_bytes() == before
     fine(*told, "--whiten", "--html", page)
