@@ -20,7 +20,6 @@ from dagf.datasets.benchmark import (
     Setting,
     from_ground_truth,
 )
-from dagf.errors import UserError
 from tests.fixtures import fails
 
 ENTRY = {"bbx": [1, 2.5, 3, 4], "easy": [0], "hard": [2, 1], "junk": [3]}
@@ -59,8 +58,8 @@ def test_a_ground_truth_becomes_a_benchmark(tmp_path: Path) -> None:
     labels = {"easy": 2, "hard": 4, "ok": 0, "junk": 2}
     assert made.counts == {"queries": 2, "database": 5, "boxes": 2, **labels}
     (tmp_path / "gnd.json").write_text("{")
-    with pytest.raises(UserError, match=r"gnd\.json is not valid JSON .*; mend it"):
-        from_ground_truth("x", Path(), tmp_path / "gnd.json")
+    file = tmp_path / "gnd.json"
+    fails(r"gnd\.json is not valid JSON .*; mend it", from_ground_truth, "x", Path(), file)
 
 
 @pytest.mark.parametrize("entry", [{"easy": [], "hard": [], "junk": []}, {"ok": []}])
@@ -80,18 +79,14 @@ def test_a_query_may_have_no_positives_and_any_box(entry: dict[str, Any], box: A
         ({"easy": [0, -1]}, r"gnd\.1\.easy\.1: .* greater than or equal to 0"),
         ({"easy": [3]}, "gives one image two labels"),
         ({"easy": [0.5]}, r"gnd\.1\.easy\.0: it should be a valid integer"),
-        ({"easy": ["0"]}, "valid integer"),
         ({"easy": [True]}, "valid integer"),
-        ({"junk": None}, r"gnd\.1\.junk: it should be a valid list"),
         ({"bbx": [1, 2, 3]}, r"gnd\.1\.bbx: .* at least 4 items"),
         ({"bbx": [3, 2, 1, 4]}, "has the empty box"),
         ({"bbx": [1, float("nan"), 3, 4]}, "has the empty box"),
         ({"jnuk": [3]}, r"gnd\.1\.jnuk: Extra inputs are not permitted"),
         ({"ok": []}, "has easy, hard, ok, junk: expected ok, or easy and hard"),
         ({"bbx": None}, "have other labels than the first, or no box as it has"),
-        ({"easy": None, "hard": None, "ok": [1]}, "have other labels than the first"),
         ({"gnd": [ENTRY]}, "shorter"),
-        ({"gnd": None}, "gnd: it should be a valid list"),
         ({"imlist": ["a", "b", "c", "b.jpg", "d"]}, "imlist names an image twice"),
         ({"imlist": ["a", "../b", "c", "d", "e"]}, "'../b' is no image in the folder"),
         ({"qimlist": ["p", "/etc/hostname"]}, "'/etc/hostname' is no image in the folder"),

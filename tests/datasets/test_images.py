@@ -3,7 +3,6 @@
 import io
 import struct
 import warnings
-from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -11,20 +10,11 @@ import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
-from PIL import ExifTags, Image, PngImagePlugin
+from PIL import ExifTags, Image
 
 from dagf.datasets import images
 from dagf.datasets.benchmark import Box
-from dagf.datasets.images import (
-    ImageSpec,
-    exact_mask,
-    find_images,
-    geometry,
-    has_mask,
-    load_image,
-    to_input,
-)
-from dagf.errors import UserError
+from dagf.datasets.images import ImageSpec, exact_mask, find_images, geometry, load_image, to_input
 from tests.fixtures import fails
 from tests.pictures import BLUE, GREEN, RED, WHITE, close, quarters, save, smooth
 
@@ -73,18 +63,11 @@ def test_exif_does_not_turn_what_has_a_box_for_it(tmp_path: Path, suffix: str) -
     assert np.allclose(corners(load_image(path)), [RED, GREEN, BLUE, WHITE], atol=20)
 
 
-@pytest.mark.parametrize("kind", ["text", "profile"])
-def test_large_texts_and_profiles_of_a_png_are_no_damage(tmp_path: Path, kind: str) -> None:
-    about = PngImagePlugin.PngInfo()
-    about.add_text("edits", "x" * 2**22, zip=True)
-    more = {"pnginfo": about} if kind == "text" else {"icc_profile": bytes(2**22)}
-    assert close(load_image(save(quarters(), tmp_path / "a.png", **more)), quarters())
-
-
 def test_images_are_found_by_what_is_decoded(tmp_path: Path) -> None:
     """Each once, by its ending; what is left out is told."""
-    home = tmp_path / "photos"
-    (home / "album.jpg").mkdir(parents=True)  # a folder by the name of a photograph
+    home, empty = tmp_path / "photos", tmp_path / "empty"
+    for folder in home / "album.jpg", empty:  # a folder by the name of a photograph
+        folder.mkdir(parents=True)
     names = ["a.jfif", "b.JPE", "c.hif", "d.mpo", "e.jp2", "f.apng", "g.pgm", "album.jpg/h.tif"]
     kinds = ["JPEG", "JPEG", "HEIF", "MPO", "JPEG2000", "PNG", "PPM", "TIFF"]
     for name, kind in zip(names, kinds, strict=True):
@@ -102,37 +85,33 @@ def test_images_are_found_by_what_is_decoded(tmp_path: Path) -> None:
     assert found.lines(["x", "y"]) == [gone, "x", "y", last]
     assert find_images([home / "a.jfif"]).lines() == []
     assert find_images([home / "notes.txt"]).files == [home / "notes.txt"]  # named: it is tried
-    (tmp_path / "empty").mkdir()
-    fails(r"there is no image in .*empty \(of 0 files none\)", find_images, [tmp_path / "empty"])
+    fails(r"there is no image in .*empty \(of 0 files none\)", find_images, [empty])
     fails(r"no image in .*none \(No such file", find_images, [tmp_path / "none"])
 
 
-def clear_palette() -> Image.Image:
-    image = quarters(8, 8).quantize(4)
-    image.info["transparency"] = bytes(4)
-    return image
+CLEAR = quarters(8, 8).quantize(4)
+CLEAR.info["transparency"] = bytes(4)
+PIXELS = [
+    (Image.new("L", (4, 3), 128), ".jpg .png .tiff", (128,) * 3),
+    (Image.new("1", (4, 3), 1), ".png", WHITE),
+    (quarters(8, 8).quantize(4), ".png .gif", RED),
+    (CLEAR, ".png", WHITE),
+    (Image.new("LA", (4, 3), (0, 0)), ".png", WHITE),
+    (Image.new("RGBA", (4, 3), (255, 0, 0, 51)), ".png .tiff", (255, 204, 204)),
+    (Image.new("CMYK", (4, 3), (0, 255, 255, 0)), ".jpg .tiff", RED),
+    (Image.new("YCbCr", (4, 3), (76, 84, 255)), ".jpg", RED),
+]
 
 
-MODES: dict[str, tuple[Callable[[], Image.Image], tuple[int, ...]]] = {
-    "L": (lambda: Image.new("L", (4, 3), 128), (128,) * 3),
-    "1": (lambda: Image.new("1", (4, 3), 1), WHITE),
-    "P": (lambda: quarters(8, 8).quantize(4), RED),
-    "transparent palette": (clear_palette, WHITE),
-    "LA": (lambda: Image.new("LA", (4, 3), (0, 0)), WHITE),
-    "RGBA": (lambda: Image.new("RGBA", (4, 3), (255, 0, 0, 51)), (255, 204, 204)),
-    "CMYK": (lambda: Image.new("CMYK", (4, 3), (0, 255, 255, 0)), RED),
-    "YCbCr": (lambda: Image.new("YCbCr", (4, 3), (76, 84, 255)), RED),
-}
-KINDS = "L.jpg L.png L.tiff 1.png P.png P.gif LA.png RGBA.png RGBA.tiff CMYK.jpg CMYK.tiff"
-
-
-@pytest.mark.parametrize("kind", [*KINDS.split(), "YCbCr.jpg", "transparent palette.png"])
-def test_every_kind_of_pixel_becomes_rgb(tmp_path: Path, kind: str) -> None:
-    make, expected = MODES[kind.split(".")[0]]
-    found = load_image(save(make(), tmp_path / kind))
-    assert found.dtype == torch.uint8
-    assert found.is_contiguous()
-    assert np.allclose(found[:, 0, 0].tolist(), expected, atol=3)
+@pytest.mark.parametrize(("picture", "endings", "expected"), PIXELS)
+def test_every_kind_of_pixel_becomes_rgb(
+    tmp_path: Path, picture: Image.Image, endings: str, expected: tuple[int, ...]
+) -> None:
+    for ending in endings.split():
+        found = load_image(save(picture, tmp_path / f"a{ending}"))
+        assert found.dtype == torch.uint8
+        assert found.is_contiguous()
+        assert np.allclose(found[:, 0, 0].tolist(), expected, atol=3)
 
 
 GREYS = [(0, 0, 65535), (256, 1, 65535), (32768, 128, 65535), (65535, 255, 65535)]
@@ -154,17 +133,14 @@ def test_sixteen_bits_are_scaled_not_clipped(
 
 
 def encoded(image: Image.Image, kind: str) -> bytes:
-    stream = io.BytesIO()
-    image.save(stream, kind)
+    image.save(stream := io.BytesIO(), kind)
     return stream.getvalue()
 
 
 BROKEN = {
     "empty": (b"", "it is damaged or no image"),
-    "text": (b"<html>404 Not Found</html>", "it is damaged or no image"),
     "half.jpg": (encoded(smooth(200, 100), "JPEG")[:1500], "truncated"),
     "half.png": (encoded(smooth(200, 100), "PNG")[:1500], "truncated"),
-    "half.webp": (encoded(smooth(200, 100), "WEBP")[:500], "it is damaged or no image"),
     "bomb.ppm": (b"P6 60000 60000 255\n" + bytes(100), "exceeds limit of 300000000"),
     "postscript.jpg": (encoded(quarters(), "EPS"), "it is damaged or no image"),
 }
@@ -175,10 +151,7 @@ def test_a_broken_file_is_one_line_with_name_and_remedy(tmp_path: Path, name: st
     data, why = BROKEN[name]
     path = tmp_path / name
     path.write_bytes(data)
-    with pytest.raises(UserError, match=rf"^cannot decode .*{why}.*leave it out$") as caught:
-        load_image(path, ImageSpec(64))
-    assert str(path) in str(caught.value)
-    assert "\n" not in str(caught.value)
+    fails(rf"^cannot decode {path} .*{why}.*leave it out$", load_image, path, ImageSpec(64))
     fails(r"a\.jpg does not exist: check", load_image, tmp_path / "a.jpg")
 
 
@@ -193,6 +166,8 @@ def test_broken_exif_is_ignored(tmp_path: Path, broken: bytes) -> None:
 def test_the_crop_comes_before_the_resize(tmp_path: Path) -> None:
     """A crop to the red quarter holds no other colour; its scale is the whole image's."""
     path, box = save(quarters(400, 240), tmp_path / "a.png"), (0, 0, 200, 120)
+    says = r"a\.png: box .* has no pixel of the 400 x 240 image"
+    fails(says, load_image, path, box=(400, 0, 500, 5))
     assert close(load_image(path, ImageSpec(100), box), np.full((30, 50, 3), RED, np.uint8))
     assert load_image(path, ImageSpec(100, resize_crop=False), box).shape == (3, 120, 200)
     assert load_image(path, ImageSpec(100, "squash"), box).shape == (3, 100, 100)
@@ -219,14 +194,8 @@ def test_a_reduced_decode_gives_the_same_picture(
 
 def test_no_large_image_is_decoded_whole(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     path = save(Image.new("RGB", (8700, 5800), GREEN), tmp_path / "a.jpg")
-    decoded: list[tuple[int, int]] = []
-    to_rgb = images._to_rgb
-
-    def spy(image: Image.Image) -> Image.Image:
-        decoded.append(image.size)
-        return to_rgb(image)
-
-    monkeypatch.setattr(images, "_to_rgb", spy)
+    decoded, to_rgb = list[tuple[int, int]](), images._to_rgb
+    monkeypatch.setattr(images, "_to_rgb", lambda one: decoded.append(one.size) or to_rgb(one))
     assert load_image(path, ImageSpec(362)).shape == (3, 241, 362)
     load_image(path, ImageSpec(362), (0, 0, 4000, 4000))
     load_image(path, ImageSpec(362, resize_crop=False), (0, 0, 10, 10))
@@ -234,7 +203,7 @@ def test_no_large_image_is_decoded_whole(tmp_path: Path, monkeypatch: pytest.Mon
 
 
 sides = st.integers(1, 5000)
-ends = st.floats(-6000, 6000)
+ends = st.floats(-6000, 6000) | st.just(float("nan"))
 
 
 @given(sides, sides, st.tuples(ends, ends, ends, ends), st.integers(1, 2000), st.booleans())
@@ -260,12 +229,6 @@ def test_geometry(width: int, height: int, box: Box, size: int, resize_crop: boo
     around = geometry(width, height, ImageSpec(size), (-infinity, -3.5, infinity, height + 0.7))
     assert around == geometry(width, height, ImageSpec(size))
     assert max(around.width, around.height) == min(size, max(width, height))
-
-
-def test_a_box_outside_names_the_file(tmp_path: Path) -> None:
-    path = save(Image.new("RGB", (10, 10)), tmp_path / "a.png")
-    for box in ((10, 0, 20, 5), (float("nan"), 0, 1, 1)):
-        fails(r"a\.png: box .* has no pixel of the 10 x 10 image", load_image, path, box=box)
 
 
 def test_input_has_the_mean_and_deviation_of_imagenet() -> None:
@@ -321,7 +284,7 @@ def test_boxes_are_the_exact_mask_of_a_photograph(tmp_path: Path) -> None:
     cells = load_image(turned, ImageSpec(8, "squash", truth="cells"))[3].numpy()
     shares = expected.reshape(8, 4, 8, 2).mean((1, 3))
     assert np.allclose(cells, shares, atol=1)
-    assert has_mask(turned)
-    assert not has_mask(other) and exact_mask(other) is None
+    assert images.has_mask(turned)
+    assert not images.has_mask(other) and exact_mask(other) is None
     (tmp_path / "boxes.csv").write_text(text.replace("0,24,16.4,33", "0,0,16,32"))
     assert np.min(exact_mask(turned)) == 255

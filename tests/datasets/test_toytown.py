@@ -21,15 +21,14 @@ def root(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def test_layout_and_training_labels(root: Path) -> None:
     assert root.name == f"toytown-{TINY.id}"
     training = toytown.toytown_training(root)
-    files, labels = training.files, training.labels
-    assert labels == (0, 0, 1, 1, 2, 2)
+    assert training.labels == (0, 0, 1, 1, 2, 2)
     assert training.validation.name == "toytown-validation"
     tested_on = {"test_landmarks": 1, "test_seed": 7, "distractors": 2}
     other, more = replace(TINY, **tested_on), replace(TINY, train_landmarks=4)
     for spec, same in (other, True), (more, False):
         again = toytown.open_toytown(spec, root.parent)
         assert again != root and (toytown.toytown_training(again).id == training.id) == same
-    assert all(cv2.imread(str(file)).shape == (64, 64, 3) for file in files)
+    assert all(cv2.imread(str(file)).shape == (64, 64, 3) for file in training.files)
     assert not list((root / "test" / "masks").glob("*query*"))
     assert len(list((root / "test" / "masks").glob("*.png"))) == 2 * 4
 
@@ -65,4 +64,3 @@ def test_ground_truth_is_the_records_as_a_benchmark(root: Path) -> None:
     assert all(path.is_file() for path in (*files, *benchmark.database_paths))
     assert len(benchmark.distractors) == 3
     assert len(toytown.load_toytown(root, "test").distractors) == 5
-    assert all(path.is_file() for path in benchmark.distractors)
