@@ -2,7 +2,7 @@
 
 import base64
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 
 import bs4
@@ -13,18 +13,11 @@ from matplotlib import pyplot as plt
 from matplotlib.figure import Figure
 
 from dagf.analysis.cam import look
-from dagf.model.network import RetrievalNet
 from dagf.model.variants import variant
 from dagf.show import figures, gallery, html
 from dagf.show.gallery import Tile
 from dagf.show.pictures import kept_cells
-from dagf.study.runs import Run
-from dagf.study.study import Study, open_study
-
-
-@pytest.fixture(scope="module")
-def net(finished: Run) -> RetrievalNet:
-    return finished.network()
+from dagf.study.study import Study
 
 
 @pytest.fixture(autouse=True)
@@ -33,11 +26,6 @@ def figures_are_closed() -> Iterator[None]:
     open_figures = plt.get_fignums()
     plt.close("all")
     assert open_figures == []
-
-
-@pytest.fixture
-def toytown(project: Path, profile: Callable[..., str]) -> Study:
-    return open_study(profile())
 
 
 @pytest.mark.parametrize("kind", ["svg", "png"])
@@ -67,10 +55,6 @@ def test_a_table_is_escaped_and_names_the_runs_of_its_rows() -> None:
     assert [row.get("title") for row in shown.select("tbody tr")] == ["a1 (seed 0)", None]
     cells = [cell.get_text() for cell in shown.select("th, td, figcaption")]
     assert cells == ["a<b", "v", "<x>", "1.25", "y", "–", "A & B"]
-    record = {"columns": ["method"], "rows": [["DAGF"], ["GeM"]], "runs": ["a1 (seed 0)", ""]}
-    again = html.record_table(record | {"title": "T", "caption": "C"}).data
-    frame = pd.DataFrame({"method": ["DAGF", "GeM"], "runs": ["a1 (seed 0)", None]})
-    assert again == html.table(frame, "T. C").data
 
 
 def test_a_grid_has_gaps_titles_and_frames() -> None:
@@ -83,27 +67,6 @@ def test_a_grid_has_gaps_titles_and_frames() -> None:
     frames = {(one.get_linestyle(), one.get_edgecolor()) for one in patches}
     assert len(frames) == 3 and not figure.axes[4].patches
     figures.show(figure, "alt", "caption")
-
-
-@pytest.mark.study
-def test_browsing_toytown(toytown: Study, net: RetrievalNet) -> None:
-    figures.show(gallery.tour(toytown), "alt", "caption")
-    shown, scores, order = gallery.ranking(toytown, toytown.untrained("dagf"), [0, 1])
-    figures.show(shown, "alt", "caption")
-    assert scores.shape == (2, 11) and order.shape == (2, 6)
-    for number, rows in enumerate(order):
-        assert np.array_equal(scores[number, rows], np.sort(scores[number])[::-1][:6])
-    best = np.argsort(-scores[0]).tolist()
-    query = toytown.test.queries[0]
-    worst = next(row for row in best if not gallery.label_of(query, row))
-    for rows in (best[:2], [worst]):  # a ranking that a negative leads, too
-        shown = gallery.explained(toytown, net, 0, scores, rows)
-        assert shown.axes[7].get_title().endswith(f"{scores[0, rows[0]]:.2f}")
-        for number in (6, 13):  # a constant map is one colour of heat
-            axes = (shown.axes[one] for one in (number, number // 7 * 7))
-            over, plain = (ax.images[0].get_array() for ax in axes)
-            assert np.ptp(over.astype(float) - 0.4 * plain) > 100
-        figures.show(shown, "alt", "caption")
 
 
 @pytest.mark.parametrize("arm", ["scale-mask", "mask", "gem"])

@@ -63,17 +63,11 @@ def test_a_heading_sorts_turns_round_and_undoes(tmp_path: Path) -> None:
 
 
 def test_only_plain_tables_sort_and_no_other_script_runs(tmp_path: Path) -> None:
-    two = table(["1", "2"])
-    other = [
-        "<table><tbody><tr><td>1</td></tr><tr><td>2</td></tr></tbody></table>",
-        table(["one row"]),
-        two.replace("<td>1", "<td rowspan=2>1"),
-        two.replace("<table>", '<table class="parameters">'),
-        two.replace("</tbody>", "</tbody><tbody><tr><td>3</td></tr></tbody>"),
-    ]
+    plain = table(["1", "2"])
+    other = plain.replace("<table>", '<table class="parameters">'), table(["one row"])
     hostile = '<script>document.title = "ran"</script>'
     hostile += '<img src="data:,x" onerror="document.title = \'ran\'">'
     assert browsed(tmp_path, hostile, policy=False).title.get_text() == "ran"
-    shown = browsed(tmp_path, f"{''.join(other)}{two}{hostile}")
-    assert [len(one.select("button")) for one in shown.select("table")] == [0, 0, 0, 0, 0, 1]
+    shown = browsed(tmp_path, f"{''.join(other)}{plain}{hostile}")
+    assert [len(one.select("button")) for one in shown.select("table")] == [0, 0, 1]
     assert shown.title.get_text() == "still"

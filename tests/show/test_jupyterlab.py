@@ -6,51 +6,44 @@ import shutil
 import socket
 import subprocess
 import sys
-import time
-import urllib.request
 from collections.abc import Iterator
 from pathlib import Path
 
 import nbformat
-import papermill.parameterize
 import pytest
-from papermill.iorw import load_notebook_node
-from playwright.sync_api import Locator, Page, expect, sync_playwright
+from playwright.sync_api import Page, expect, sync_playwright
 
 import dagf
 from dagf.console import HEADLESS
 from dagf.files import write_json
 from dagf.study.study import Study
+from tests.fixtures import wait_for
+from tests.reports.notebooks import KERNEL
 
 CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "google-chrome"))), None)
 pytestmark = [pytest.mark.study, pytest.mark.skipif(not CHROMIUM, reason="no Chromium here")]
 WAIT = 240_000  # ms: a busy machine takes a minute to start a kernel
-ROOT = Path(__file__).parents[2]
-NAME = "03_attention_maps"
+CELL = """from dagf.show import query_browser
+from dagf.study.study import open_study
+
+query_browser.start(open_study("toy.yaml"))"""
 
 
 @pytest.fixture(scope="module")
 def lab(toy: Study, toy_root: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
-    """The address of a JupyterLab with the query browser of the notebook 03."""
+    """The address of a JupyterLab with a notebook that starts the query browser."""
     folder = tmp_path_factory.mktemp("lab")
-    (work := folder / "work").mkdir()
-    notebook = load_notebook_node(str(ROOT / "notebooks" / f"{NAME}.ipynb"))
-    browser = ("study = open_study(", "query_browser.start(study")  # the rest takes minutes
-    notebook.cells = [
-        cell
-        for cell in notebook.cells
-        if "parameters" in cell.metadata.tags or any(part in cell.source for part in browser)
-    ]
-    given = {"profile": str(toy_root / "toy.yaml")}
-    notebook = papermill.parameterize.parameterize_notebook(notebook, given)
-    nbformat.write(notebook, work / f"{NAME}.ipynb")
+    shutil.copy(toy_root / "toy.yaml", folder)
+    cells = [nbformat.v4.new_code_cell(CELL)]
+    notebook = nbformat.v4.new_notebook(cells=cells, metadata=KERNEL)
+    nbformat.write(notebook, folder / "browser.ipynb")
     settings = "@jupyterlab/apputils-extension/notification.jupyterlab-settings"
     write_json(folder / "settings" / settings, {"fetchNews": "false"})
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
-    places = {"JUPYTERLAB_SETTINGS_DIR": "settings", "IPYTHONDIR": "ipython"}
-    places |= {f"JUPYTER_{kind}_DIR": kind for kind in ("CONFIG", "DATA", "RUNTIME")}
+    places = {f"JUPYTER_{kind}_DIR": kind for kind in ("CONFIG", "DATA", "RUNTIME")}
+    places |= {"JUPYTERLAB_SETTINGS_DIR": "settings", "IPYTHONDIR": "ipython"}
     own = {name: str(folder / place) for name, place in places.items()}
     own |= {"DAGF_ROOT": str(toy_root), "JUPYTER_TOKEN": "token"}
     own |= {"PYTHONPATH": str(Path(dagf.__file__).parents[1])}
@@ -59,21 +52,13 @@ def lab(toy: Study, toy_root: Path, tmp_path_factory: pytest.TempPathFactory) ->
     command += [f"--port={port}", "--ServerApp.port_retries=0"]
     command += ["--LabApp.check_for_updates_class=jupyterlab.NeverCheckForUpdate"]
     with (folder / "lab.log").open("w") as log:
-        server = subprocess.Popen(command, cwd=work, env=environment, stdout=log, stderr=log)
-        try:
-            for _ in range(WAIT // 1000):
-                assert server.poll() is None, (folder / "lab.log").read_text()
-                try:
-                    urllib.request.urlopen(
-                        f"http://127.0.0.1:{port}/api/status?token=token"
-                    ).close()
-                    break
-                except OSError:
-                    time.sleep(1)
-            yield f"http://127.0.0.1:{port}/lab"
-        finally:
-            server.terminate()  # it stops its kernels, too
-            server.wait(60)
+        server = subprocess.Popen(command, cwd=folder, env=environment, stdout=log, stderr=log)
+    try:
+        wait_for(lambda: server.poll() or "is running at" in (folder / "lab.log").read_text())
+        yield f"http://127.0.0.1:{port}/lab/workspaces/own/tree/browser.ipynb?token=token"
+    finally:
+        server.terminate()  # it stops its kernels, too
+        server.wait(60)
 
 
 @pytest.fixture
@@ -84,12 +69,11 @@ def tab() -> Iterator[Page]:
         page.set_default_timeout(WAIT)
         expect.set_options(timeout=WAIT)
         yield page
-        expect(page.locator(".jp-OutputArea-output[data-mime-type*=error]")).to_have_count(0)
         opened.close()
 
 
 def test_controls_of_the_query_browser_change_what_is_shown(tab: Page, lab: str) -> None:
-    tab.goto(f"{lab}/workspaces/{NAME}/tree/{NAME}.ipynb?token=token")
+    tab.goto(lab)
     # Until then a menu closes again, and a kernel is asked for.
     tab.get_by_text("Python 3 (ipykernel) | Idle").wait_for()
     tab.get_by_role("menuitem", name="Run", exact=True).click()
@@ -98,24 +82,19 @@ def test_controls_of_the_query_browser_change_what_is_shown(tab: Page, lab: str)
     expect(left).to_contain_text("DAGF, trained")
     expect(right).to_contain_text("GeM, trained")
     expect(left.locator("img")).to_have_count(1 + 7)
-    before, beside = pictures(left), pictures(right)
+    before, beside = (side.locator("img").first.get_attribute("src") for side in (left, right))
 
     tab.get_by_label("arm", exact=True).first.select_option("MAC, untrained")
-    expect(left).to_contain_text("MAC, untrained")
     tab.get_by_label("windows", exact=True).first.select_option("max 3")
     tab.get_by_label("reranking", exact=True).first.select_option("AQE")
+    expect(left).to_contain_text("MAC, untrained")
     expect(left).to_contain_text("windows: max 3; AQE by 10 neighbours")
     expect(left).to_contain_text(re.compile(r"AP \d+\.\d %"))
-    assert pictures(right) == beside
+    expect(right.locator("img").first).to_have_attribute("src", beside)
 
     tab.get_by_label("query", exact=True).select_option(index=2)
-    expect(right.locator("img").first).not_to_have_attribute("src", beside[0])
-    expect(left.locator("img").first).not_to_have_attribute("src", before[0])
+    expect(right.locator("img").first).not_to_have_attribute("src", beside)
+    expect(left.locator("img").first).not_to_have_attribute("src", before)
     tab.get_by_label("where it looks").check()
     expect(right.locator("img").first).to_have_attribute("alt", re.compile("under a heat map"))
-
-
-def pictures(side: Locator) -> list[str]:
-    """The addresses of the pictures that are shown: their content."""
-    found: list[str] = side.locator("img").evaluate_all("all => all.map(one => one.src)")
-    return found
+    expect(tab.locator(".jp-OutputArea-output[data-mime-type*=error]")).to_have_count(0)
