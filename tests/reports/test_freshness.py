@@ -1,6 +1,5 @@
 """What makes a report stale, and which; where reports go."""
 
-import json
 from collections.abc import Callable
 from itertools import chain
 from pathlib import Path
@@ -9,10 +8,10 @@ from typing import Any
 import pytest
 
 from dagf import paths
-from dagf.errors import UserError
-from dagf.files import write_json
+from dagf.files import read_json, write_json
 from dagf.reports import freshness
 from dagf.reports.freshness import OVERVIEW, STAGES, Output, output_for, plan
+from tests.fixtures import fails
 from tests.reports.notebooks import write_notebook
 
 ORDER = [*chain(*STAGES)]
@@ -53,9 +52,9 @@ def change_notebook(root: Path) -> None:
 def open_notebook(root: Path) -> None:
     """Run a notebook in JupyterLab and save it."""
     file = root / "notebooks" / "02_training.ipynb"
-    notebook = json.loads(file.read_text())
+    notebook = read_json(file)
     notebook["cells"][2] |= {"execution_count": 7, "id": "other"}
-    file.write_text(json.dumps(notebook))
+    write_json(file, notebook)
 
 
 @pytest.mark.parametrize(
@@ -101,8 +100,7 @@ def test_the_overview_is_stale_when_a_record_or_a_table_changes(root: Path) -> N
     stale({})
     output = output_for()
     for file in (output.record_file("02_training"), output.result("tables", "main.json")):
-        value = json.loads(file.read_text()) if file.exists() else {}
-        write_json(file, {**value, "seconds": 3})
+        write_json(file, {**(read_json(file) if file.exists() else {}), "seconds": 3})
         assert plan(OVERVIEW, {}).staleness() == "changed: records"
         publish(OVERVIEW, {})
         assert plan(OVERVIEW, {}).staleness() == ""
@@ -110,11 +108,12 @@ def test_the_overview_is_stale_when_a_record_or_a_table_changes(root: Path) -> N
 
 def test_other_parameters_photographs_weights_and_profiles_make_a_report_stale(root: Path) -> None:
     (root / "photos").mkdir()
-    (root / "photos" / "labels.csv").write_text("a.jpg,tower\n")
-    (root / "weights.pth").write_bytes(b"1")
-    (root / "mine.yaml").write_text("a: 1\n")
+    labels, truth = root / "photos" / "labels.csv", root / "photos" / "gnd_x.json"
     named = {"benchmark": "photos", "weights": "weights.pth", "profile": "mine.yaml"}
     given = {key: str(root / value) for key, value in named.items()}
+    written = {labels: "data", truth: "data", root / "weights.pth": "weights"}
+    for file in (*written, root / "mine.yaml"):
+        file.write_text("{}")
 
     def reason() -> str:
         found = plan("02_training", given).staleness()
@@ -122,33 +121,27 @@ def test_other_parameters_photographs_weights_and_profiles_make_a_report_stale(r
         return found
 
     assert reason() and not reason()
-    (root / "photos" / "labels.csv").write_text("a.jpg,house\n")
-    assert reason() == "changed: data"
-    given["benchmark"] = str(root / "photos" / "gnd_x.json")
-    Path(given["benchmark"]).write_text("{}")
+    for file, part in (written | {root / "mine.yaml": "parameters"}).items():
+        file.write_text("{a: 1}")
+        assert reason() == f"changed: {part}"
+    given["benchmark"] = str(truth)
     assert reason() and not reason()
-    (root / "photos" / "labels.csv").write_text("a.jpg,tower\n")
+    labels.write_text("a.jpg,tower")
     assert reason() == "changed: data"
-    (root / "weights.pth").write_bytes(b"2")
-    assert reason() == "changed: weights"
-    (root / "mine.yaml").write_text("a: 2\n")
-    assert reason() == "changed: parameters"
     given["seeds"] = 3
     assert reason() == "changed: parameters"
     record = plan("02_training", given).output.record_file("02_training")
     assert str(root) not in record.read_text()
-    write_json(record, {**json.loads(record.read_text()), "files": ["tables/main.json"]})
+    write_json(record, {**read_json(record), "files": ["tables/main.json"]})
     assert plan("02_training", given).staleness() == "missing: tables/main.json"
 
 
 def test_parameters_are_those_that_a_notebook_declares(root: Path) -> None:
     report = plan("02_training", {"profile": "smoke"})
-    assert report.parameters == {
-        "profile": "smoke", "benchmark": "", "distractors": [], "weights": "", "train_on": [],
-        "seeds": 2,
-    }  # fmt: skip
-    with pytest.raises(UserError, match="unknown parameter of 02_training 'seed': did you mean"):
-        plan("02_training", {"seed": 1})
+    own = {"benchmark": "", "distractors": [], "weights": "", "train_on": [], "seeds": 2}
+    assert report.parameters == {"profile": "smoke", **own}
+    says = "unknown parameter of 02_training 'seed': did you mean"
+    fails(says, plan, "02_training", {"seed": 1})
     hidden = {"benchmark": "/home/me/photos", "distractors": ["/a/b", "r1m"]}
     shown = plan("02_training", hidden).shown_parameters
     assert shown["benchmark"] == "photos" and shown["distractors"] == ["b", "r1m"]
@@ -165,8 +158,6 @@ def test_parameters_are_those_that_a_notebook_declares(root: Path) -> None:
         ({"benchmark": "/a/Town.v2"}, "reports/photographs/town-v2"),
         ({"benchmark": "/a/town/gnd_boxed.json"}, "reports/photographs/boxed"),
         ({"benchmark": "/a/写真"}, "reports/photographs/unnamed-199fdf"),
-        ({"benchmark": "/a/照片"}, "reports/photographs/unnamed-de8945"),
-        ({"benchmark": "/a/Café"}, "reports/photographs/caf-e5e78a"),
         ({"benchmark": "/a/town", "profile": "gpu"}, "reports/photographs/town-gpu"),
         ({"benchmark": "/a/town", "profile": "smoke"}, "reports/smoke/photographs/town"),
     ],

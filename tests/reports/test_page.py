@@ -59,20 +59,15 @@ def shown(kind: str, data: str) -> Any:
 
 @pytest.fixture
 def executed(tmp_path: Path) -> Path:
-    warning = "warning in /usr/lib/python"
+    said = nbformat.v4.new_output("stream", name="stdout", text="<x> in /the/root/data")
+    warned = nbformat.v4.new_output("stream", name="stderr", text="warning in /usr/lib/python")
     cells = [
         nbformat.v4.new_markdown_cell(TEXT),
         code(PARAMETERS, tags=("parameters",)),
         code('benchmark = "/home/somebody/secret"', tags=("injected-parameters",)),
         code("def visible_code():\n    return '<tag>'", shown("text/html", FIGURE)),
-        code("frame", shown("text/html", FRAME)),
-        code("mixed", shown("text/html", MIXED)),
-        code("words", shown("text/markdown", "**bold** $y$")),
-        code(
-            "print('<x>')",
-            nbformat.v4.new_output("stream", name="stdout", text="<x> in /the/root/data"),
-            nbformat.v4.new_output("stream", name="stderr", text=warning),
-        ),
+        code("frame", shown("text/html", FRAME + MIXED)),
+        code("words", shown("text/markdown", "**bold** $y$"), said, warned),
     ]
     path = tmp_path / "executed.ipynb"
     nbformat.write(nbformat.v4.new_notebook(cells=cells, metadata=KERNEL), path)
@@ -92,15 +87,10 @@ def test_a_page_loads_nothing_and_runs_our_script_alone(soup: bs4.BeautifulSoup)
     assert [script.get_text() for script in soup.select("script")] == [OURS]
     assert all(str(element["src"]).startswith("data:") for element in soup.select("[src]"))
     assert not re.search(r"https?://|@import|url\(", str(soup))
-    (policy,) = soup.select("head > meta[http-equiv]")
+    (policy,) = soup.select("head > meta[http-equiv='Content-Security-Policy']")
     digest = base64.b64encode(hashlib.sha256(OURS.encode()).digest()).decode()
-    assert policy["http-equiv"] == "Content-Security-Policy"
-    assert str(policy["content"]).split("; ") == [
-        "default-src 'none'",
-        "style-src 'unsafe-inline'",
-        "img-src data:",
-        f"script-src 'sha256-{digest}'",
-    ]
+    rules = "default-src 'none'; style-src 'unsafe-inline'; img-src data:; script-src 'sha256-"
+    assert policy["content"] == f"{rules}{digest}'"
 
 
 def test_math_is_mathml_but_not_in_code(soup: bs4.BeautifulSoup) -> None:
@@ -116,10 +106,8 @@ def test_math_is_mathml_but_not_in_code(soup: bs4.BeautifulSoup) -> None:
 def test_contents_lead_to_headings(soup: bs4.BeautifulSoup) -> None:
     links = [str(link["href"]) for link in soup.select(".toc a")]
     assert links == ["#method", "#method-2", "#details"]
-    for link in [*links, *(str(anchor["href"]) for anchor in soup.select("a.anchor"))]:
-        assert len(soup.select(link)) == 1
-    names = [element["id"] for element in soup.select("[id]")]
-    assert len(names) == len(set(names))
+    for link in soup.select(".toc a, a.anchor"):
+        assert len(soup.select(str(link["href"]))) == 1
 
 
 def test_parameters_are_a_table_and_code_is_folded(soup: bs4.BeautifulSoup) -> None:
@@ -146,7 +134,6 @@ def test_outputs_and_how_their_numbers_are_aligned(soup: bs4.BeautifulSoup) -> N
 
 def test_a_page_says_what_made_it(executed: Path, soup: bs4.BeautifulSoup) -> None:
     assert "abc123" in soup.select_one("footer").get_text()
-    assert "supports no claim" in soup.get_text()
     links = [link["href"] for link in soup.select("nav a")]
     assert links == ["index.html", "02_training.html", "03_maps.html"]
     assert [link.get_text() for link in soup.select("nav [aria-current]")] == ["03 maps"]

@@ -6,11 +6,13 @@ import sys
 from pathlib import Path
 
 import pytest
+from filelock import FileLock
 
 from dagf import paths
 from dagf.errors import UserError
 from dagf.files import read_json, write_json
 from dagf.reports.runner import check_reports, run_reports
+from tests.fixtures import fails
 from tests.reports.notebooks import write_notebook
 
 FIRST = """from dagf import paths
@@ -18,9 +20,9 @@ assert paths.root().name == "project"
 (paths.data() / "from_first.txt").write_text("42")
 main = paths.result("tables", "main.json")
 main.write_text('{"columns": ["a"], "rows": [[' + str(seeds) + ']]}')"""
-SECOND = """import matplotlib, sys
+SECOND = """import sys
 from dagf import paths
-assert sys.executable == INTERPRETER and matplotlib.rcParams["font.size"] == 10
+assert sys.executable == INTERPRETER
 print("careful", file=sys.stderr)
 print("first said", (paths.data() / "from_first.txt").read_text())"""
 OVERVIEW = """from dagf.reports.freshness import output_for
@@ -29,12 +31,10 @@ Records(output_for(profile, benchmark)).reports()"""
 
 
 def others(folder: Path) -> dict[str, str]:
-    """What a person has of their own: another kernel `python3`, a start-up file, a style."""
+    """What a person has of their own: another kernel `python3`, a start-up file."""
     write_json(folder / "kernels" / "python3" / "kernel.json", {"argv": ["false"]})
     (folder / "start.py").write_text("raise SystemExit")
-    (folder / "matplotlibrc").write_text("font.size: 30")
-    names = {"JUPYTER_PATH": "", "PYTHONSTARTUP": "start.py", "MATPLOTLIBRC": "matplotlibrc"}
-    return {name: str(folder / file) for name, file in names.items()}
+    return {"JUPYTER_PATH": str(folder), "PYTHONSTARTUP": str(folder / "start.py")}
 
 
 @pytest.fixture(scope="module")
@@ -141,34 +141,33 @@ def test_a_kill_or_a_mistake_changes_nothing(project: Path, fault: str, words: s
 
 @pytest.mark.study
 def test_pages_on_photographs_stay_apart_from_their_tables(project: Path) -> None:
-    photographs = project.parent / "My Photos"
+    """Of a folder whose name is no text, too."""
+    photographs = project.parent / os.fsdecode(b"caf\xe9")
     photographs.mkdir()
     (photographs / "labels.csv").write_text("a.jpg,tower\n")
     given, before = {"benchmark": str(photographs)}, reports(project)
+    cell = f"{FIRST}\nprint(paths.Path(benchmark, 'labels.csv').read_text())"
+    write_notebook(project / "notebooks" / "02_training.ipynb", cell)
     index = run_reports(given, ["02_training"])
-    folder = project / "reports" / "photographs"
-    assert index == folder / "my-photos" / "index.html" and index.is_file()
-    table = read_json(folder / "my-photos.main.json")
-    assert table["rows"] == [[2]] and table["measured"]["parameters"]["benchmark"] == "My Photos"
-    assert '"../my-photos.main.json"' in (folder / "my-photos" / "02_training.html").read_text()
+    folder, name = project / "reports" / "photographs", index.parent.name
+    assert index == folder / name / "index.html" and name.startswith("caf-")
+    table = read_json(folder / f"{name}.main.json")
+    assert table["rows"] == [[2]] and table["measured"]["parameters"]["benchmark"] == "caf\udce9"
     after = reports(project)
+    page = after[f"reports/photographs/{name}/02_training.html"]
+    assert f'"../{name}.main.json"'.encode() in page
     assert {name: after[name] for name in before} == before
     assert not any(str(project.parent).encode() in content for content in after.values())
     assert check_reports(given, ["02_training"]) == {}
     assert check_reports(given, ["02_training"], project / "mine")
 
 
+def test_two_runs_do_not_make_the_same_reports(project: Path) -> None:
+    (stages := project / "data" / "scratch" / "reports").mkdir(parents=True, exist_ok=True)
+    with FileLock(stages / "reports.lock"):
+        fails("these reports are being made by another run", run_reports, {})
+
+
 def test_unknown_notebooks_are_refused_with_the_nearest_known(project: Path) -> None:
-    with pytest.raises(UserError, match="unknown notebook '02_trainng': did you mean '02_tr"):
-        check_reports({}, ["02_trainng"])
-
-
-@pytest.mark.study
-def test_a_folder_whose_name_is_not_utf_8(project: Path, tmp_path: Path) -> None:
-    folder = tmp_path / os.fsdecode(b"caf\xe9")
-    folder.mkdir()
-    (folder / "a.jpg").write_text("a")
-    cell = "from pathlib import Path\nprint(Path(benchmark), [*Path(benchmark).iterdir()])"
-    write_notebook(project / "notebooks" / "02_training.ipynb", f"{cell}\n1 / (benchmark > '')")
-    page = run_reports({"benchmark": str(folder)}, jobs=1)
-    assert page.is_file() and check_reports({"benchmark": str(folder)}) == {}
+    says = "unknown notebook '02_trainng': did you mean '02_tr"
+    fails(says, check_reports, {}, ["02_trainng"])
