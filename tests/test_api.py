@@ -10,7 +10,6 @@ import pytest
 import torch
 
 import dagf
-from dagf.study.runs import Run
 from tests.fixtures import mobilenet
 
 HELP = "from dagf.cli import main; main(['train', '--help'], standalone_mode=False)"
@@ -50,13 +49,3 @@ def test_a_backbone_with_weights_of_a_file(photographs: Path, tmp_path: Path) ->
     scores, rows = dagf.search(database, dagf.embed(model, map(str, files[2:4])), k=2)
     assert rows[:, 0].tolist() == [2, 3]
     np.testing.assert_allclose(scores[:, 0], 1, rtol=1e-5)
-
-
-def test_a_trained_run(finished: Run, photographs: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("dagf.paths.runs", lambda: finished.folder.parent)
-    model = dagf.load(finished.id[:6])
-    assert model.image == finished.config.image
-    (found,) = dagf.embed(model, files := sorted(photographs.rglob("*.jpg"))[:1])
-    with torch.inference_mode():
-        (expected,) = finished.network()(model.read(files[0]))
-    np.testing.assert_allclose(found, expected, atol=1e-4)
