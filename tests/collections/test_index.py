@@ -27,7 +27,7 @@ from dagf.retrieval import extract as extraction
 from dagf.retrieval.extract import SHARDS, extract, for_inference
 from dagf.study.runs import Run
 from tests.commands import dagf, fine, refused
-from tests.fixtures import Workshop, configured, mobilenet
+from tests.fixtures import Workshop, configured, mobilenet, torchrun
 
 
 @pytest.fixture(scope="module")
@@ -305,3 +305,30 @@ def test_a_collection_is_brought_up_to_date(run: Run, photos: Path, index: Path)
     assert len(Collection.load(index).files) == 35
     (index / "index.json").unlink()  # as a job leaves it that was stopped before its first index
     assert build(find_images([photos]).files, open_encoder(run.id), index)[1] == 0
+
+
+JOB = """
+import sys
+from dagf.cli import main
+from dagf.retrieval import extract
+
+extract.SHARD = 8
+for words in " ".join(sys.argv[1:]).split(" then "):
+    main(words.split(), standalone_mode=False)
+"""
+
+
+@pytest.mark.study
+def test_two_processes_do_what_one_does(
+    home: Path, run: Run, query: Path, index: Path, tmp_path: Path
+) -> None:
+    made = ("extract", "--run", run.id, home / "photos", "--output", "two.index")
+    told = ("search", query, "--index", index, "--json", "--top", 7)
+    (tmp_path / "job.py").write_text(JOB)
+    ran = torchrun(tmp_path, "--", "job.py", *made, "then", *told)
+    assert ran.returncode == 0, ran.stderr
+    one, other = (Collection.load(path) for path in (index, tmp_path / "two.index"))
+    assert (one.files, one.descriptors.names) == (other.files, other.descriptors.names)
+    np.testing.assert_allclose(one.descriptors[:], other.descriptors[:], atol=1e-6)
+    alone, found = json.loads(fine(*told)), json.loads(ran.stdout[ran.stdout.index("[") :])
+    assert [one["file"] for one in found] == [one["file"] for one in alone]

@@ -10,7 +10,7 @@ import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
-from PIL import ExifTags, Image
+from PIL import ExifTags, Image, PngImagePlugin
 
 from dagf.datasets import images
 from dagf.datasets.benchmark import Box
@@ -48,6 +48,15 @@ def test_exif_rotation_is_applied(tmp_path: Path, orientation: int, suffix: str)
     assert lossy or close(found, quarters(80, 64))
     assert np.allclose(corners(found), [RED, GREEN, BLUE, WHITE], atol=12)
     assert np.allclose(corners(load_image(path, box=(40, 0, 80, 32))), [GREEN] * 4, atol=12)
+
+
+@pytest.mark.parametrize("kind", ["text", "profile"])
+def test_large_texts_and_profiles_of_a_png_are_no_damage(tmp_path: Path, kind: str) -> None:
+    about = PngImagePlugin.PngInfo()
+    about.add_text("edits", "x" * 2**22, zip=True)
+    more = {"pnginfo": about} if kind == "text" else {"icc_profile": bytes(2**22)}
+    path = save(quarters(80, 64), tmp_path / "a.png", **more)
+    assert close(load_image(path), quarters(80, 64))
 
 
 @pytest.mark.parametrize("suffix", [".heic", ".avif"])

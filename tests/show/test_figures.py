@@ -89,3 +89,20 @@ def test_arms_have_a_dot_a_seed_and_curves_a_line_a_run() -> None:
     assert labels(ax.get_yticklabels()) == ["DAGF", "GeM"]
     dots = [list(line.get_xdata()) for line in ax.lines if line.get_marker() == "o"]
     assert dots == [[40, 44], [38]] and hard.get_title() == "Hard"
+
+
+def test_a_persons_matplotlibrc_changes_no_figure() -> None:
+    """Neither what is drawn nor how it is saved; and it stays as it was."""
+    table = pd.DataFrame({"arm": "gem", "seed": 0, "x": [1, 2], "y": [3, 5], "panel": "one"})
+    rows = pd.DataFrame({"arm": "gem", "seed": [0, 1], "setting": "Easy", "mAP": [3.0, 5.0]})
+
+    def drawn() -> list[str]:
+        made = figures.lines(table, "x", "y", "panel"), figures.arms_by_setting(rows)
+        made = (*made, figures.gains([gain("one: two", 1)]))
+        return [figures.show(one, "alt", "caption").data for one in made]
+
+    plain = drawn()
+    odd = {"text.usetex": True, "font.size": 30, "lines.linewidth": 9, "savefig.dpi": 300}
+    with plt.rc_context({**odd, "axes.facecolor": "red", "figure.figsize": (1, 1)}):
+        assert drawn() == plain
+        assert plt.rcParams["font.size"] == 30
