@@ -62,7 +62,8 @@ class Records:
     def answer(self) -> HTML:
         """Return in a line how many modules gain on drawings."""
         counts = Counter(self._rooms["verdict"])
-        said = ", ".join(f"<strong>{counts[one]}</strong> {words}" for one, words in SAID.items())
+        shown = ["gains", *(one for one in SAID if counts[one] and one != "gains")]
+        said = ", ".join(f"<strong>{counts[one]}</strong> {SAID[one]}" for one in shown)
         found = f'<p class="lead">Of these {counts.total()}, on drawn buildings: {said}.</p>'
         return HTML(found if counts else NOTHING)
 
