@@ -7,10 +7,9 @@ made, in stages, the jobs of a stage side by side.
 """
 
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from functools import partial
-from itertools import product
 from pathlib import Path
 
 import pandas as pd
@@ -228,8 +227,10 @@ class Study:
             without = {
                 folder: head for head in bare if not (folder := self._maps_folder(head)).exists()
             }
-            jobs = list(product(without.values(), (self.training_maps, self.test_maps)))
-            side_by_side(lambda job: job[1](job[0]), jobs, "feature maps")
+            jobs: list[Callable[[], object]] = []
+            for head in without.values():
+                jobs += [partial(self.training_maps, head), partial(self.test_maps, head)]
+            side_by_side(lambda job: job(), jobs, "feature maps")
 
     def _tried(self, arms: Arms, seeds: Seeds, heads: bool) -> dict[str, list[Run]]:
         """Return the validation trials of the arms that can be trained, made where missing."""
