@@ -108,9 +108,10 @@ class Records:
         return _html("claims", [rows.to_dict("records") for _, rows in groups])
 
     def sets(self) -> HTML:
-        """Return a line for each set of photographs: DAGF beside the best GeM, and the room."""
+        """Return a line for each set of photographs that there is: DAGF, the best GeM, the room."""
         found = pooled.by_set(self.output.pages / "photographs")
-        return table(found, "Points of mAP over the best GeM, as held-out objects choose it.")
+        words = "Points of mAP over the best GeM, as held-out objects choose it."
+        return HTML("") if found.empty else table(found, words)
 
     def photographs(self) -> HTML:
         """Return what was measured on photographs, maybe elsewhere: pooled, each set, links."""

@@ -130,6 +130,6 @@ def test_a_part_of_the_records_is_shown(tmp_path: Path, monkeypatch: pytest.Monk
     shown = [
         empty.table("main"), empty.figure("main"), empty.claims(), empty.photographs(),
         empty.reports(), empty.verdicts(), empty.rooms(), empty.modules(), empty.answer(),
-        empty.sets(),
     ]  # fmt: skip
     assert all("Nothing to show" in str(one.data) for one in shown)
+    assert empty.sets().data == ""
