@@ -86,7 +86,7 @@ class Records:
             tested = own["result"][own["result"] != ""]
             sides = [tested.eq("above zero").sum(), tested.str.startswith("below zero").sum()]
             rows.append((claim, words, *sides, len(tested) - sum(sides)))
-        columns = ["claim", "verdict", "for", "against", "undecided"]
+        columns = ["claim", "verdict", "tests for", "against", "open"]
         words = "The claims of the abstract, and how many of their comparisons speak for them."
         return table(DataFrame(rows, columns=columns), words)
 
