@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 import torch
 
+from dagf.analysis.room import GAIN, ROOM
 from dagf.files import read_json
 from dagf.model.variants import variant
 from dagf.paths import ROOT as HOME
@@ -55,13 +56,15 @@ def test_the_committed_tables_are_of_this_version_of_toytown() -> None:
 
 
 def test_the_headline_of_the_readme_is_that_of_the_report() -> None:
-    """The table, the primary contrast and the count of the claims: from the committed records."""
+    """The table, the primary contrast, the room and the count of the claims: from the records."""
     text, tables = (ROOT / "README.md").read_text(), ROOT / "reports" / "tables"
-    main, claims = (read_json(tables / f"{name}.json") for name in ("main", "claims"))
+    main, claims, room = (read_json(tables / f"{name}.json") for name in ("main", "claims", "room"))
     for method, _, *cells in main["rows"]:
         assert f"| {' | '.join((method, *cells))} |\n" in text
     _, _, _, contrast, difference, result, _ = claims["rows"][0]
     assert f"{contrast}: {difference} mAP points, {result}" in text
+    whole = dict(zip(room["columns"], room["rows"][-1], strict=True))
+    assert f"perfect attention has {whole[ROOM]}." in text and whole[GAIN] == difference
     every = [verdict for _, verdict in {(row[0], row[1]) for row in claims["rows"]}]
     verdicts = [verdict for verdict in every if verdict != "not testable here"]
     held = verdicts.count("supported")
