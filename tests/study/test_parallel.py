@@ -1,5 +1,7 @@
 """Jobs side by side: each is done once, with one thread, and what fails is heard of."""
 
+import platform
+import resource
 import subprocess
 import sys
 from functools import partial
@@ -27,6 +29,21 @@ def test_each_job_is_done(workers: int, tmp_path: Path, monkeypatch: pytest.Monk
     side_by_side(partial(note, tmp_path), [], "notes")
     with pytest.raises(FileExistsError):
         side_by_side(partial(note, tmp_path), ["d", "a"], "notes")
+
+
+def note_faults(folder: Path, name: str) -> None:
+    """Leave how many new pages 64 MB take after they were taken and freed before."""
+    for _ in range(20):  # the first ones are laid beside each other
+        before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
+        torch.ones(2**24)
+    (folder / name).write_text(str(resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before))
+
+
+@pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="another C library")
+def test_workers_keep_their_memory(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(parallel, "cores", lambda: 2)
+    side_by_side(partial(note_faults, tmp_path), ["a", "b"], "notes")
+    assert all(int(path.read_text()) < 2**24 * 4 / 4096 / 10 for path in tmp_path.iterdir())
 
 
 SHARED = """
