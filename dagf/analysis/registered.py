@@ -246,12 +246,15 @@ class Member(NamedTuple):
         return " minus ".join(sides) + on
 
 
+Members = dict[str, list[Member]]  # by the name of their group
+
+
 def contrasts(study: Study, name: str) -> list[Contrast]:
     """Return the contrasts of one of `GROUPS`."""
     return GROUPS[name].make(study, GROUPS[name].items)
 
 
-def registered(study: Study) -> dict[str, list[Member]]:
+def members(study: Study) -> Members:
     """Return all that is registered, by group; Holm's p goes over all groups but the primary."""
     found = {name: [Member(one) for one in contrasts(study, name)] for name in GROUPS}
     family = [name for name in GROUPS if name != "primary"]
@@ -261,13 +264,13 @@ def registered(study: Study) -> dict[str, list[Member]]:
     return found
 
 
-def claim_table(study: Study) -> pd.DataFrame:
+def claim_table(study: Study, members: Members) -> pd.DataFrame:
     """Return a row a contrast; the claim and its verdict stand in each of its rows.
 
     verdict: 'supported' if every contrast that decides it is above zero after Holm, else 'not
     supported'. measured on: with GeM's mAP there.
     """
-    members, setting, rows = registered(study), study.test.middle.name, []
+    setting, rows = study.test.middle.name, []
     cells = of_first_set(grid(study)).query("pooling == 'GeM'")
     levels = {
         ENDS: points(study, ["gem"], setting).mean(axis=None),
@@ -301,7 +304,7 @@ def claim_table(study: Study) -> pd.DataFrame:
     return pd.DataFrame([*rows, NOT_TESTABLE])
 
 
-def family_table(study: Study) -> pd.DataFrame:
+def family_table(members: Members) -> pd.DataFrame:
     """Return the secondary family: a row a contrast, with Holm's p over the whole family."""
     rows = [
         {
@@ -313,8 +316,8 @@ def family_table(study: Study) -> pd.DataFrame:
             "p (Holm)": f"{one.adjusted:.3f}",
             RUNS: one.contrast.runs,
         }
-        for name, members in registered(study).items()
-        for one in members
+        for name, group in members.items()
+        for one in group
         if name != "primary"
     ]
     return pd.DataFrame(rows)

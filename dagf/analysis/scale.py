@@ -40,7 +40,7 @@ FIRST = 100  # distractors at the first step of the curve's fit
 TOP = 10  # neighbours, of which the recall is measured
 SHARES = (100, 30, 10, 3, 1)  # of the rows, on which a search is measured
 ROUNDS = 3
-SOME, TURNS = 256, 5  # images on which the stages are measured, and how often
+SOME, TURNS = 256, 3  # images on which the stages are measured, and how often
 ALL = "all, overlapped"  # of the stages
 Extracted = tuple[Rows, Descriptors]  # rows (N, D) of a database on disk, and queries (Q, D)
 

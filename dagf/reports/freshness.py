@@ -27,9 +27,8 @@ from dagf.study.provenance import code_hash, imported_modules
 STAGES = (
     ("01_data_and_protocol", "02_training"),
     ("03_attention_maps", "04_scale_and_mask_ablation", "05_attention_ablation"),
-    ("06_benchmark_tables",),
+    ("06_benchmark_tables", "08_search_your_photos"),
     ("07_large_scale",),
-    ("08_search_your_photos",),
 )
 OVERVIEW = "00_overview"  # it runs when all others are done: it reads their records
 # The records, below the project's folder, that a page on Toytown shows beside what it computes.
@@ -78,7 +77,7 @@ class Output:
 
     def records(self) -> list[dict[str, Any]]:
         """Return the records of the reports that are there, in their order, but the index."""
-        return [record for name in chain(*STAGES) if (record := self.record(name))]
+        return [record for name in sorted(chain(*STAGES)) if (record := self.record(name))]
 
     def result(self, kind: str, name: str) -> Path:
         """Return where the result file `name` of the kind "tables" or "figures" goes."""
@@ -198,7 +197,7 @@ def plan(name: str, given: Mapping[str, Any], folder: Path | None = None) -> Rep
 
 def notebooks() -> list[str]:
     """Return the names of the notebooks that are there, in an order in which they can run."""
-    return [name for name in (*chain(*STAGES), OVERVIEW) if notebook_path(name).is_file()]
+    return [name for name in (*sorted(chain(*STAGES)), OVERVIEW) if notebook_path(name).is_file()]
 
 
 def notebook_path(name: str) -> Path:

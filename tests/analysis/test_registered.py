@@ -14,7 +14,15 @@ from dagf import paths
 from dagf.analysis import registered
 from dagf.analysis.ablations import BINS
 from dagf.analysis.contrasts import Contrast, contrast
-from dagf.analysis.registered import CLAIMS, GROUPS, RIVALS, claim_table, contrasts, family_table
+from dagf.analysis.registered import (
+    CLAIMS,
+    GROUPS,
+    RIVALS,
+    claim_table,
+    contrasts,
+    family_table,
+    members,
+)
 from dagf.model.variants import VARIANTS
 from dagf.retrieval.statistics import Interval, holm, t_interval
 from dagf.study.config import RunConfig
@@ -197,7 +205,7 @@ def claims(monkeypatch: pytest.MonkeyPatch) -> Claims:
         cell = {"pooling": "GeM", "windows": "1", "mask": "none", "query_set": "query"}
         cells = pd.DataFrame([cell | {"positives": 1, "AP": 0.1234}])
         monkeypatch.setattr(registered, "grid", lambda _: cells)
-        table = claim_table(STUDY)
+        table = claim_table(STUDY, members(STUDY))
         assert table["claim"].nunique() == len(CLAIMED) == len(CLAIMS) + 1
         parts = table.groupby("claim", sort=False)
         return dict(zip(CLAIMED, (part for _, part in parts), strict=True))
@@ -273,7 +281,7 @@ def test_what_could_not_be_tested_is_not_supported(claims: Claims) -> None:
 
 def test_the_table_of_the_family_has_holms_p(claims: Claims) -> None:
     claims({"modules_0": found(p=0.04), "masks_0": found(p=0.04), "rivals_0": found(-2.0)})
-    family = family_table(STUDY).set_index("what")
+    family = family_table(members(STUDY)).set_index("what")
     counts = [name for name, count in COUNTS.items() for _ in range(count) if name != "primary"]
     assert list(family["group"]) == counts
     raw = [0.04 if what in ("modules 0", "masks 0") else 1e-4 for what in family.index]
@@ -286,7 +294,8 @@ def test_the_table_of_the_family_has_holms_p(claims: Claims) -> None:
 
 @pytest.mark.usefixtures("one_process")
 def test_the_whole_analysis(toy: Study, at_toy: None, trained: list[RunConfig]) -> None:
-    family = family_table(toy)
+    registered = members(toy)
+    family = family_table(registered)
     rivals = len({*RIVALS} & {*TOY["heads"]["arms"]})
     counts = {name: count for name, count in COUNTS.items() if name != "primary"}
     assert family["group"].value_counts().to_dict() == counts | {"rivals": rivals}
@@ -296,7 +305,7 @@ def test_the_whole_analysis(toy: Study, at_toy: None, trained: list[RunConfig]) 
         *(f"{nuisance}: {edges[-1][0]}" for nuisance, edges in BINS.items()), "Medium, control",
         "pixel AUC", "pointing", "energy inside",
     ]  # fmt: skip
-    table = claim_table(toy)
+    table = claim_table(toy, registered)
     by_hand, first = contrast(toy, "dagf", "gem", "Medium"), table.iloc[0]
     assert first["verdict"] == ("supported" if by_hand.verdict == "above" else "not supported")
     assert first["contrast"] == "DAGF minus GeM"

@@ -14,7 +14,7 @@ from dagf.reports.freshness import OVERVIEW, STAGES, Output, output_for, plan
 from tests.fixtures import fails
 from tests.reports.notebooks import write_notebook
 
-ORDER = [*chain(*STAGES)]
+ORDER = sorted(chain(*STAGES))
 PHOTOGRAPHS = "reports/photographs/a.b.json"
 
 
