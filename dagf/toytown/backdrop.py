@@ -5,7 +5,7 @@ from functools import lru_cache
 import cv2
 import numpy as np
 
-from dagf.toytown.buildings import Points
+from dagf.toytown.buildings import Points, pick
 from dagf.toytown.paint import Canvas
 from dagf.toytown.sprites import Floats, Image, clouds, grain, grounds
 
@@ -104,7 +104,7 @@ def _flat(colour: Points, extent: tuple[int, int]) -> Image:
 def develop(image: Image, rng: np.random.Generator) -> Image:
     """What a camera makes of the scene: exposure, colour cast, vignetting, blur and grain."""
     size = len(image)
-    sigma = float(rng.choice([0.3, 0.42, 0.6, 0.9], p=[0.45, 0.35, 0.15, 0.05])) * size / 96
+    sigma = pick(rng, (0.3, 0.42, 0.6, 0.9), (0.45, 0.35, 0.15, 0.05)) * size / 96
     gain = rng.uniform(0.92, 1.12) * np.clip(1 + rng.normal(0, 0.015, 3), 0.95, 1.05)
     contrast, lift = rng.uniform(0.92, 1.1), rng.normal(0, 3)
     tone = np.column_stack([np.diag(gain * contrast), np.full(3, 118 * (1 - contrast) + lift)])
