@@ -3,6 +3,7 @@
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from functools import lru_cache
 
 import cv2
 import numpy as np
@@ -16,6 +17,7 @@ from dagf.toytown.textures import facade
 LANDMARK, CLUTTER = 1, 2  # what a pixel of `Canvas.kinds` shows; 0 is ground, sky and skyline
 NEAR = 0.6  # metres: nothing closer than this is painted
 Box = tuple[int, int, int, int]  # x0, y0, x1, y1 in pixels
+_PART = np.float32(1 / 255)
 
 
 @dataclass(frozen=True)
@@ -31,6 +33,7 @@ class Model:
     names: tuple[str, ...]
     points: Points
     normals: Points
+    offsets: Points  # (faces): how far each face's plane is from the origin
     height: float  # metres, with roof and towers
     pixels_per_metre: float
     _textures: dict[str, tuple[Image, ...]] = field(default_factory=dict, repr=False)
@@ -56,12 +59,14 @@ def build(building: Building, size: int, detail: float = 1.0) -> Model:
             top = max(top, float(part.centre[1]) + part.radius, *heights)
         groups.append(tuple(ranges))
     corners = [np.vstack([face.rect, face.polygon, face.polygon[-1:]])[:8] for face in faces]
+    points, normals = np.stack(corners), np.stack([face.normal for face in faces])
     return Model(
         building,
         tuple(groups),
         tuple(face.texture for face in faces),
-        np.stack(corners),
-        np.stack([face.normal for face in faces]),
+        points,
+        normals,
+        (points[:, 0] * normals).sum(1),
         top,
         detail * size / max(building.height, 0.8 * building.width),
     )
@@ -75,42 +80,38 @@ class Canvas:
         # What glass adds: the sky in it, and the lamps behind it.
         self.mirror = 0.32 * light.sky_top * light.ambient
         self.mirror = self.mirror + light.lamps * np.array([1.3, 0.95, 0.5])
+        self.upright = light.ambient + 0.45 * light.sun_colour  # the light on a sprite
+        direct = float(light.sun_colour.sum())
+        self.dark = 0.6 * direct / (direct + float(light.ambient.sum()))  # of a shadow
+        self.away = light.sun * (-1, 0, -1) / max(light.sun[1], 0.2)  # a metre's shadow
         self.image: Image = np.zeros((size, size, 3), np.uint8)
         self.kinds: Image = np.zeros((size, size), np.uint8)
-        # The landmark as if nothing stood before it.
-        self.whole: NDArray[np.bool_] = np.zeros((size, size), bool)
 
     def _blend(self, box: Box, colour: Image, cover: Image, kind: int | None) -> None:
         """Paint `colour` where `cover` (0 to 255) says; `kind` None leaves what the pixels show."""
         x0, y0, x1, y1 = box
-        weight = cover * np.float32(1 / 255)
-        below = np.ascontiguousarray(self.image[y0:y1, x0:x1])
-        self.image[y0:y1, x0:x1] = cv2.blendLinear(colour, below, weight, 1 - weight)
-        if kind is None:
-            return
-        solid = cover > 127
-        np.copyto(self.kinds[y0:y1, x0:x1], np.uint8(kind), where=solid)
-        if kind == LANDMARK:
-            self.whole[y0:y1, x0:x1] |= solid
+        weight, below = cover * _PART, self.image[y0:y1, x0:x1]
+        cv2.blendLinear(colour, below, weight, 1 - weight, below)
+        if kind is not None:
+            self.kinds[y0:y1, x0:x1][cover > 127] = kind
 
     def _box(self, low: Sequence[float] | Points, high: Sequence[float] | Points) -> Box | None:
         x0, y0 = max(0, math.floor(low[0])), max(0, math.floor(low[1]))
         x1, y1 = min(self.size, math.ceil(high[0])), min(self.size, math.ceil(high[1]))
         return (x0, y0, x1, y1) if x0 < x1 and y0 < y1 else None
 
-    def _polygon(self, box: Box, corners: Floats | Points, strength: int = 255) -> Image:
-        """The cover of a convex polygon, `corners` (k, 2) in pixels, within a box."""
+    def _polygon(self, box: Box, pixels: NDArray[np.int32], strength: int = 255) -> Image:
+        """The cover of a convex polygon, corners (k, 2) in sixteenths of a pixel, within a box."""
         x0, y0, x1, y1 = box
         cover = np.zeros((y1 - y0, x1 - x0), np.uint8)
-        pixels = np.rint(corners * 16).astype(np.int32)
         cv2.fillConvexPoly(cover, pixels, strength, cv2.LINE_AA, 4)
         return cover
 
     def _tones(self, shades: Points, depth: float) -> Floats:
         """Matrices (n, 3, 5) from (red, green, blue, glass, 1) to what is seen at that depth."""
         clear = math.exp(-self.light.haze * depth)
-        tones = np.zeros((len(shades), 3, 5), np.float32)
-        tones[:, (0, 1, 2), (0, 1, 2)] = shades * clear
+        tones = np.zeros((shades.size // 3, 3, 5), np.float32)
+        tones.reshape(-1, 15)[:, :13:6] = shades * clear  # the diagonals
         tones[:, :, 3] = self.mirror * clear
         tones[:, :, 4] = 255 * (1 - clear) * self.light.sky_low
         return tones
@@ -125,19 +126,26 @@ class Canvas:
         """Paint a building that stands `at` (x, 0, z), turned by `yaw` radians."""
         c, s = math.cos(yaw), math.sin(yaw)
         turn = np.array([[c, 0, -s], [0, 1, 0], [s, 0, c]])  # rows are images of x, y, z
-        if self.view.focal * model.height < 3 * math.dist(at, self.view.position):
+        far = math.dist(at, self.view.position)
+        if self.view.focal * model.height < 3 * far:
             return  # lower than three pixels
         eye = (self.view.position - at) @ turn.T
-        count = len(model.names)
         pixels, depth = self.view.project(model.points.reshape(-1, 3) @ turn + at)
-        pixels, depth = pixels.reshape(count, 8, 2), depth.reshape(count, 8)
+        pixels = pixels.reshape(-1, 8, 2)
         low, high = pixels[:, 4:].min(1), pixels[:, 4:].max(1)
-        seen = ((eye - model.points[:, 0]) * model.normals).sum(1) > 0
-        seen &= (depth.min(1) > NEAR) & (low < self.size).all(1) & (high > 0).all(1)
-        if not seen.any():
+        boxes = np.concatenate([np.floor(low), np.ceil(high)], 1).clip(0, self.size).astype(np.intp)
+        seen = (model.normals @ eye > model.offsets) & (depth.reshape(-1, 8).min(1) > NEAR)
+        seen = np.flatnonzero(seen & (boxes[:, :2] < boxes[:, 2:]).all(1))
+        if not len(seen):
             return
-        tones = self._tones(self.shade(model.normals @ turn), math.dist(at, self.view.position))
-        lows, highs = low.tolist(), high.tolist()
+        boxes = boxes[seen]
+        local = pixels[seen] - (boxes[:, None, :2] + 0.5)
+        a, b = local[:, 2] - local[:, 0], local[:, 3] - local[:, 1]  # the rectangles' diagonals
+        areas = np.abs(a[:, 0] * b[:, 1] - a[:, 1] * b[:, 0]) / 2
+        corners, polygons = local[:, :4].astype(np.float32), _fixed(local[:, 4:])
+        tones = self._tones(self.shade(model.normals[seen] @ turn), far)
+        views = zip(boxes.tolist(), corners, areas.tolist(), polygons, tones, strict=True)
+        faces = dict(zip(seen.tolist(), views, strict=True))
         body = model.groups[0]
         # Its far parts first.
         groups = sorted(model.groups, key=lambda one: -float(((one[0][0].centre - eye) ** 2).sum()))
@@ -149,26 +157,27 @@ class Canvas:
                 if part.radius:
                     self._dome(model, part, at + part.centre @ turn, kind)
                 for k in range(first, last):
-                    box = self._box(lows[k], highs[k]) if seen[k] else None
-                    if box is not None:
-                        self._face(model.texture(model.names[k]), pixels[k], box, tones[k], kind)
+                    if k in faces:
+                        self._face(model.texture(model.names[k]), *faces[k], kind)
 
     def _face(
-        self, levels: tuple[Image, ...], pixels: Points, box: Box, tone: Floats, kind: int
+        self,
+        levels: tuple[Image, ...],
+        box: Box,
+        corners: Floats,
+        area: float,
+        polygon: NDArray[np.int32],
+        tone: Floats,
+        kind: int,
     ) -> None:
         x0, y0, x1, y1 = box
-        local = pixels - (x0 + 0.5, y0 + 0.5)
-        (ax, ay), (bx, by), (cx, cy), (dx, dy) = local[:4].tolist()
-        area = abs((cx - ax) * (dy - by) - (cy - ay) * (dx - bx)) / 2
-        h, w = levels[0].shape[:2]
+        h, w, _ = levels[0].shape
         texture = _level(levels, 0.5 * math.log2(max(1.0, h * w / max(area, 1.0))))
-        h, w = texture.shape[:2]
-        source = np.array([(0, 0), (w, 0), (w, h), (0, h)], np.float32) - np.float32(0.5)
-        matrix = cv2.getPerspectiveTransform(source, local[:4].astype(np.float32))
+        matrix = cv2.getPerspectiveTransform(_corners(*texture.shape[:2]), corners)
         extent = (x1 - x0, y1 - y0)
         warped = cv2.warpPerspective(texture, matrix, extent, borderMode=cv2.BORDER_REPLICATE)
         colour = np.asarray(cv2.transform(warped, tone), np.uint8)
-        self._blend(box, colour, self._polygon(box, local[4:]), kind)
+        self._blend(box, colour, self._polygon(box, polygon), kind)
 
     def _dome(self, model: Model, part: Part, centre: Points, kind: int) -> None:
         pixels, depth = self.view.project(centre[None])
@@ -199,18 +208,22 @@ class Canvas:
         self._blend(box, np.clip(paint, 0, 255).astype(np.uint8), cover, kind)
 
     def sprite(
-        self, levels: tuple[Image, ...], at: Points, height: float, flip: bool, tint: float
+        self,
+        levels: tuple[Image, ...],
+        foot: tuple[float, float],
+        far: float,
+        height: float,
+        flip: bool,
+        tint: float,
     ) -> None:
-        """Paint an upright picture, a pyramid of (h, w, 4), that stands `at` (x, 0, z)."""
-        pixels, depth = self.view.project(at[None])
-        far = float(depth[0])
+        """Paint an upright picture, a pyramid of (h, w, 4), whose foot is seen at that pixel."""
         if far < NEAR:
             return
         tall = self.view.focal * height / far
         wide = tall * levels[0].shape[1] / levels[0].shape[0]
         if tall < 2.5 or tall > 6 * self.size:
             return
-        x, y = pixels[0].tolist()
+        x, y = foot
         box = self._box((x - wide / 2, y - tall), (x + wide / 2, y))
         if box is None:
             return
@@ -222,28 +235,36 @@ class Canvas:
         row = [0, sy, y - tall - y0 - 0.5 + sy / 2]
         matrix = np.array([[sx, 0, left - x0 - 0.5 + sx / 2], row])
         warped = cv2.warpAffine(picture, matrix, (x1 - x0, y1 - y0))
-        shade = tint * (self.light.ambient + 0.45 * self.light.sun_colour)
-        tone = self._tones(shade[None], far)[0]
+        tone = self._tones(tint * self.upright, far)[0]
         tone[:, 3] = 0  # a sprite's fourth channel is its coverage, not glass
         colour, cover = cv2.transform(warped, tone), warped[..., 3]
         self._blend(box, np.asarray(colour, np.uint8), np.asarray(cover, np.uint8), CLUTTER)
 
     def shadow(self, feet: Points, height: float) -> None:
         """Darken the ground where a body on `feet` (k x 3, y = 0) keeps the sun away."""
-        sun, direct = self.light.sun, float(self.light.sun_colour.sum())
-        strength = 0.6 * direct / (direct + float(self.light.ambient.sum()))
-        if strength < 0.15:
+        if self.dark < 0.15:
             return
-        away = np.array([-sun[0], 0, -sun[2]]) / max(sun[1], 0.2) * height
-        pixels, depth = self.view.project(np.vstack([feet, feet + away]))
-        box = None if depth.min() < NEAR else self._box(pixels.min(0), pixels.max(0))
+        pixels, depth = self.view.project(np.concatenate([feet, feet + self.away * height]))
+        near = float(depth.min())
+        low, high = pixels.min(0).tolist(), pixels.max(0).tolist()
+        box = None if near < NEAR else self._box(low, high)
         if box is None:
             return
-        strength *= math.exp(-2 * self.light.haze * float(depth.min()))
+        strength = self.dark * math.exp(-2 * self.light.haze * near)
         local = (pixels - (box[0] + 0.5, box[1] + 0.5)).astype(np.float32)
         hull = np.asarray(cv2.convexHull(local), np.float32)
-        cover = self._polygon(box, hull, round(255 * strength))
+        cover = self._polygon(box, _fixed(hull), round(255 * strength))
         self._blend(box, np.zeros((*cover.shape, 3), np.uint8), cover, None)
+
+
+def _fixed(pixels: Floats | Points) -> NDArray[np.int32]:
+    return np.rint(pixels * 16).astype(np.int32)
+
+
+@lru_cache(maxsize=4096)
+def _corners(height: int, width: int) -> Floats:
+    outer = np.array([(0, 0), (width, 0), (width, height), (0, height)], np.float32)
+    return outer - np.float32(0.5)
 
 
 def _level(levels: tuple[Image, ...], level: float) -> Image:

@@ -46,6 +46,9 @@ _THINGS = {
 }
 _SIZES = {"tree": (4.5, 12.0), "person": (1.55, 1.9), "car": (1.5, 2.1), "lamp": (4.0, 7.0)}
 
+_SHADOWS = {"tree": 0.3, "car": 1.0}  # half the shadow's width, of the height
+_RING = np.array([(-1.0, 0, 0), (1, 0, 0), (0, 0, 1), (0, 0, -1)])
+
 
 @dataclass(frozen=True)
 class Photograph:
@@ -140,9 +143,8 @@ def _sample_frame(rng: Generator, model: Model, size: int, role: str, nuisances:
     span = np.abs(last - first) * (1.0 if nuisances else 0.3)
     middle = size / 2 + span * rng.uniform(-0.5, 0.5, 2)
     shift = middle - (low + high) / 2
-    moved = view.matrix + np.outer((*shift, 0.0), view.matrix[2])
-    aimed = replace(view, matrix=moved, centre=(float(shift[0]), float(shift[1])))
-    return _Frame(aimed, azimuth, distance, np.stack([low, high]) + shift)
+    aimed = camera(view.position, (float(shift[0]), float(shift[1])), focal, pitch, roll)
+    return _Frame(aimed, azimuth, distance, np.array([low + shift, high + shift]))
 
 
 @dataclass(frozen=True)
@@ -161,7 +163,8 @@ def _place(frame: _Frame, column: float, depth: float) -> Points:
     """The ground point that is seen near image column `column` at `depth` metres."""
     view = frame.camera
     aside = (column - view.centre[0]) * depth / view.focal
-    return np.asarray((view.position + view.forward * depth + view.right * aside) * (1, 0, 1))
+    (x, _, z), (fx, _, fz) = view.position.tolist(), view.forward.tolist()
+    return np.array([x + fx * depth - fz * aside, 0.0, z + fz * depth + fx * aside])
 
 
 def _sample_things(
@@ -268,19 +271,22 @@ def _attempt(
     position, b = frame.camera.position, model.building
     canvas.shadow(b.foot, b.height)
     for thing in things:
-        far = math.dist(thing.at, position)
-        if thing.kind in ("tree", "car") and frame.camera.focal * thing.height > 7 * far:
-            wide = thing.height * {"tree": 0.3, "car": 1.0}[thing.kind]
-            ring = np.array([(-wide, 0, 0), (wide, 0, 0), (0, 0, wide), (0, 0, -wide)]) + thing.at
-            canvas.shadow(ring, 0.8 * thing.height)
-    order = sorted(things, key=lambda t: -float((t.at - position) @ frame.camera.forward))
-    before = [before_wall(thing.at, position, b) for thing in order]
+        wide = thing.height * _SHADOWS.get(thing.kind, 0.0)
+        if wide and frame.camera.focal * thing.height > 7 * math.dist(thing.at, position):
+            canvas.shadow(wide * _RING + thing.at, 0.8 * thing.height)
+    places = np.array([thing.at for thing in things]).reshape(-1, 3)
+    feet, depths = (values.tolist() for values in frame.camera.project(places))
+    behind = (position - places) @ frame.camera.forward
+    order = np.argsort(behind, kind="stable").tolist()
+    before = [before_wall(thing.at, position, b) for thing in things]
+    whole = 0  # pixels of the landmark as if nothing stood before it
     for near in (False, True):
-        for thing, is_before in zip(order, before, strict=True):
-            if is_before == near:
-                _paint(canvas, thing, pool, size)
+        for k in order:
+            if before[k] == near:
+                _paint(canvas, things[k], feet[k], depths[k], pool, size)
         if not near:
             canvas.building(model, np.zeros(3), 0.0, LANDMARK)
+            whole = np.count_nonzero(canvas.kinds == LANDMARK)
     mask = canvas.kinds == LANDMARK
     if not mask.any():
         return None
@@ -289,18 +295,20 @@ def _attempt(
         image=develop(canvas.image, rng),
         mask=mask,
         azimuth=round(frame.azimuth, 2),
-        scale=float(mask.mean()),
-        visible=float(mask.sum() / canvas.whole.sum()),
-        clutter=float((canvas.kinds == CLUTTER).mean()),
+        scale=float(np.count_nonzero(mask) / size**2),
+        visible=float(np.count_nonzero(mask) / whole),
+        clutter=float(np.count_nonzero(canvas.kinds == CLUTTER) / size**2),
         box=(int(columns[0]), int(rows[0]), int(columns[-1]) + 1, int(rows[-1]) + 1),
         weather=light.weather,
         quality=int(rng.integers(65, 95)),
     )
 
 
-def _paint(canvas: Canvas, thing: _Thing, pool: Pool, size: int) -> None:
+def _paint(
+    canvas: Canvas, thing: _Thing, foot: tuple[float, float], far: float, pool: Pool, size: int
+) -> None:
     if thing.kind == "building":
         canvas.building(_pool_model(*pool, thing.number, size), thing.at, thing.yaw, CLUTTER)
     else:
         levels = sprites()[thing.kind][thing.number]
-        canvas.sprite(levels, thing.at, thing.height, thing.yaw > 0, thing.tint)
+        canvas.sprite(levels, foot, far, thing.height, thing.yaw > 0, thing.tint)
