@@ -37,13 +37,14 @@ def _sky(canvas: Canvas, below: Floats, rng: np.random.Generator) -> Image:
     veil = np.float32(0.55) * field + np.float32(1.6 * light.clouds - 0.6)
     veil = np.clip(veil, 0, 1) * np.float32(0.85)
     veil *= np.clip(rise * 4, 0.3, 1)
-    low, top = (np.asarray(255 * part, np.float32) for part in (light.sky_low, light.sky_top))
-    bright = np.asarray(255 * np.clip(light.ambient + 0.55 * light.sun_colour, 0, 1), np.float32)
-    sky = low + (top - low) * np.power(rise, np.float32(0.7))[..., None]
-    white = bright * (np.float32(0.93) + np.float32(0.05) * field[..., None])
-    sky += (white - sky) * veil[..., None]
-    sky = np.clip(sky, 0, 255).astype(np.uint8)
-    return np.asarray(cv2.resize(sky, (size, size), interpolation=cv2.INTER_LINEAR), np.uint8)
+    lit = np.minimum(light.ambient + 0.55 * light.sun_colour, 1.0)
+    colours = 255 * np.array([light.sky_low, light.sky_top, lit])
+    low, top, bright = colours.astype(np.float32)[:, :, None, None]  # planes are quicker
+    sky = low + (top - low) * np.power(rise, np.float32(0.7))
+    white = bright * (np.float32(0.93) + np.float32(0.05) * field)
+    sky += (white - sky) * veil
+    small = cv2.merge(sky.clip(0, 255).astype(np.uint8))
+    return np.asarray(cv2.resize(small, (size, size), interpolation=cv2.INTER_LINEAR), np.uint8)
 
 
 def _skyline(canvas: Canvas, start: float, slope: float, rng: np.random.Generator) -> None:
@@ -54,12 +55,13 @@ def _skyline(canvas: Canvas, start: float, slope: float, rng: np.random.Generato
     tones = np.array([(0.30, 0.36, 0.38), (0.34, 0.35, 0.33)]) * lit
     for layer, (count, rise, spread, pale) in enumerate(layers):  # pale with distance
         knots = rise + spread * rng.normal(0, 1, count)
-        us = np.linspace(0, size, count)
+        us = np.arange(count) * (size / (count - 1))
         if layer and rng.random() < 0.6:  # roofs: steps instead of slopes
             knots, us = np.repeat(knots, 2)[:-1], np.repeat(us, 2)[1:]
-        line = np.column_stack([us, start + slope * us - size * np.maximum(knots, 0)])
-        foot = [(size, start + slope * size + 2), (0, start + 2)]
-        pixels = np.rint((np.vstack([line, foot]) - 0.5) * 16).astype(np.int32)
+        line = np.empty((len(us) + 2, 2))
+        line[:-2, 0], line[:-2, 1] = us, start + slope * us - size * np.maximum(knots, 0)
+        line[-2:] = (size, start + slope * size + 2), (0, start + 2)
+        pixels = np.rint((line - 0.5) * 16).astype(np.int32)
         colour = 255 * (tones[layer] + (light.sky_low - tones[layer]) * pale)
         colour = np.clip(colour, 0, 255).tolist()
         cv2.fillPoly(canvas.image, [pixels], colour, cv2.LINE_AA, 4)

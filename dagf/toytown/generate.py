@@ -183,7 +183,7 @@ def write_images(job: Job, root: Path) -> list[Record]:
     for file, role, number in job.images:
         shot = draw(job, role, number)
         options = [cv2.IMWRITE_JPEG_QUALITY, shot.quality]
-        jpeg = cv2.imencode(".jpg", shot.image[..., ::-1], options)[1]
+        jpeg = cv2.imencode(".jpg", cv2.cvtColor(shot.image, cv2.COLOR_RGB2BGR), options)[1]
         (root / job.folder / "jpg" / file).write_bytes(jpeg.tobytes())
         if role != "query":  # whose box is what is searched for
             options = [cv2.IMWRITE_PNG_BILEVEL, 1, cv2.IMWRITE_PNG_COMPRESSION, 3]
