@@ -87,14 +87,18 @@ def _ground(canvas: Canvas, below: Floats, rng: np.random.Generator) -> None:
     lit = cv2.transform(warped, np.diag(shade).astype(np.float32))
     # Pixels far away hold many metres of ground: their mean, not a random one of them.
     reach = np.float32(view.focal * view.position[1])
-    blur = np.clip(np.float32(0.5) * reach / np.maximum(below, 0.5) ** 2 - np.float32(0.3), 0, 1)
-    plain = _flat(picture[::16, ::16].reshape(-1, 3).mean(0) * shade, extent)
-    ground = cv2.blendLinear(lit, plain, 1 - blur, blur)
+    edge = below[:, [0, -1]].min(1)
+    far = max(1, np.count_nonzero(edge**2 < 2 * reach))  # rows; nearer ones are not blurred
+    blur = np.float32(0.5) * reach / np.maximum(below[:far], 0.5) ** 2 - np.float32(0.3)
+    blur = blur.clip(0, 1)
+    plain = _flat(picture[::16, ::16].reshape(-1, 3).mean(0) * shade, (size, far))
+    cv2.blendLinear(lit[:far], plain, 1 - blur, blur, lit[:far])
     clear = np.exp(np.float32(-0.5 * light.haze) * reach / np.maximum(below, 0.3))
-    ground = cv2.blendLinear(ground, _flat(255 * light.sky_low, extent), clear, 1 - clear)
-    cover = np.clip(below + np.float32(0.5), 0, 1)
-    sky = np.ascontiguousarray(canvas.image[first:])
-    canvas.image[first:] = cv2.blendLinear(ground, sky, cover, 1 - cover)
+    ground = cv2.blendLinear(lit, _flat(255 * light.sky_low, extent), clear, 1 - clear)
+    soft = max(1, np.count_nonzero(edge < 0.5))  # rows that the horizon passes
+    cover = (below[:soft] + np.float32(0.5)).clip(0, 1)
+    cv2.blendLinear(ground[:soft], canvas.image[first:][:soft], cover, 1 - cover, ground[:soft])
+    canvas.image[first:] = ground
 
 
 def _flat(colour: Points, extent: tuple[int, int]) -> Image:
@@ -107,9 +111,10 @@ def develop(image: Image, rng: np.random.Generator) -> Image:
     """What a camera makes of the scene: exposure, colour cast, vignetting, blur and grain."""
     size = len(image)
     sigma = pick(rng, (0.3, 0.42, 0.6, 0.9), (0.45, 0.35, 0.15, 0.05)) * size / 96
-    gain = rng.uniform(0.92, 1.12) * np.clip(1 + rng.normal(0, 0.015, 3), 0.95, 1.05)
+    gain = rng.uniform(0.92, 1.12) * (1 + rng.normal(0, 0.015, 3)).clip(0.95, 1.05)
     contrast, lift = rng.uniform(0.92, 1.1), rng.normal(0, 3)
-    tone = np.column_stack([np.diag(gain * contrast), np.full(3, 118 * (1 - contrast) + lift)])
+    tone = np.zeros((3, 4), np.float32)
+    tone.ravel()[::5], tone[:, 3] = gain * contrast, 118 * (1 - contrast) + lift
     corners = np.float32(rng.uniform(0, 0.3)) * _vignette(size)
     noise = grain()
     y, x = rng.integers(0, max(1, len(noise) - size), 2)
@@ -117,7 +122,7 @@ def develop(image: Image, rng: np.random.Generator) -> Image:
     if len(noise) < size:
         noise = np.asarray(cv2.resize(noise, (size, size)), np.float32)
     picture = cv2.GaussianBlur(image, (0, 0), sigma)
-    picture = cv2.transform(picture, tone.astype(np.float32))
+    picture = cv2.transform(picture, tone)
     picture = cv2.blendLinear(picture, np.zeros_like(image), 1 - corners, corners)
     return np.asarray(cv2.add(picture, noise, dtype=cv2.CV_8U), np.uint8)
 

@@ -34,6 +34,7 @@ class Model:
     points: Points
     normals: Points
     offsets: Points  # (faces): how far each face's plane is from the origin
+    outline: Points  # (n, 3): the corners of the body and of all faces
     height: float  # metres, with roof and towers
     pixels_per_metre: float
     _textures: dict[str, tuple[Image, ...]] = field(default_factory=dict, repr=False)
@@ -60,6 +61,7 @@ def build(building: Building, size: int, detail: float = 1.0) -> Model:
         groups.append(tuple(ranges))
     corners = [np.vstack([face.rect, face.polygon, face.polygon[-1:]])[:8] for face in faces]
     points, normals = np.stack(corners), np.stack([face.normal for face in faces])
+    foot = building.foot
     return Model(
         building,
         tuple(groups),
@@ -67,6 +69,7 @@ def build(building: Building, size: int, detail: float = 1.0) -> Model:
         points,
         normals,
         (points[:, 0] * normals).sum(1),
+        np.vstack([foot, foot + (0, building.height, 0), points[:, 4:].reshape(-1, 3)]),
         top,
         detail * size / max(building.height, 0.8 * building.width),
     )

@@ -92,12 +92,6 @@ def _pool_model(seed: int, stream: int, number: int, size: int) -> Model:
     return build(sample_building(rng, ordinary=True), size, detail=0.55)
 
 
-def _outline(model: Model) -> Points:
-    b = model.building
-    walls = b.foot + np.array([0, b.height, 0])
-    return np.vstack([b.foot, walls, model.points[:, 4:].reshape(-1, 3)])
-
-
 def _area(pixels: Points) -> float:
     """The convex hull's area."""
     return float(cv2.contourArea(cv2.convexHull(pixels.astype(np.float32))))
@@ -126,17 +120,17 @@ def _sample_frame(rng: Generator, model: Model, size: int, role: str, nuisances:
     eye = float(rng.uniform(1.6, 2.2) if standing else rng.uniform(2.5, 0.6 * model.height + 2.5))
     pitch, roll = math.radians(rng.normal(2, 2.5)), math.radians(rng.normal(0, 1.6))
     focal = float(rng.uniform(0.85, 1.7)) * size
-    distance, outline, flat = 3.0 * radius, _outline(model), math.radians(azimuth)
+    distance, flat = 3.0 * radius, math.radians(azimuth)
     at = np.array([math.sin(flat), 0.0, math.cos(flat)])
     for _ in range(2):
         view = camera(at * distance + (0, eye, 0), (0.0, 0.0), focal, pitch, roll)
-        area = 0.93 * _area(view.project(outline)[0])
+        area = 0.93 * _area(view.project(model.outline)[0])
         step = math.sqrt(area / (share * size * size))
         reach = max(1.5 * radius, distance * step)
         focal *= reach / (distance * step)  # too near to get it so large: take a longer lens
         distance = reach
     view = camera(at * distance + (0, eye, 0), (0.0, 0.0), focal, pitch, roll)
-    pixels = view.project(outline)[0]
+    pixels = view.project(model.outline)[0]
     low, high = pixels.min(0), pixels.max(0)
     cut = np.zeros(2) if role == "query" or not nuisances else np.array([0.25, 0.18])
     first, last = (0.5 - cut) * (high - low), size - (0.5 - cut) * (high - low)
