@@ -13,9 +13,9 @@ from dagf.toytown.sprites import Floats, Image, clouds, grain, grounds
 def backdrop(canvas: Canvas, rng: np.random.Generator) -> None:
     """Fill the canvas with a sky with clouds, two rows of a skyline, and the ground."""
     view = canvas.view
-    far = view.position * (1, 0, 1) + (0, view.position[1], 0)
-    ends = np.stack([view.forward - 0.2 * view.right, view.forward + 0.2 * view.right])
-    (ax, ay), (bx, by) = view.project(far + 1e5 * ends)[0].tolist()
+    aside = np.array([(-0.2,), (0.2,)]) * view.right
+    ends, _ = view.project(view.position + 1e5 * (view.forward + aside))
+    (ax, ay), (bx, by) = ends.tolist()
     slope = (by - ay) / (bx - ax)
     x, y = _grid(canvas.size)
     # Pixels below the horizon.
@@ -69,29 +69,29 @@ def _skyline(canvas: Canvas, start: float, slope: float, rng: np.random.Generato
 
 def _ground(canvas: Canvas, below: Floats, rng: np.random.Generator) -> None:
     size, light, view = canvas.size, canvas.light, canvas.view
-    picture = grounds()[int(rng.integers(len(grounds())))]
+    picture, mean = grounds()[int(rng.integers(len(grounds())))]
     shift, turn = rng.uniform(-6, 6, 2), rng.integers(2)
-    rows = np.flatnonzero(below.max(1) > -1)
-    if not len(rows):
+    ends = below[:, [0, -1]]  # the horizon is straight: its highest and lowest pixel are there
+    first = size - np.count_nonzero(ends.max(1) > -1)
+    if first == size:
         return
-    first = int(rows[0])
-    below = below[first:]
-    plane = np.column_stack([view.matrix[:, 0], view.matrix[:, 2], -view.matrix @ view.position])
-    plane = np.array([[1, 0, -0.5], [0, 1, -0.5 - first], [0, 0, 1]]) @ plane
+    below, edge = below[first:], ends[first:].min(1)
+    plane = view.matrix.copy()
+    plane[:, 1], plane[:, 2] = view.matrix[:, 2], -view.matrix @ view.position
+    plane[:2] -= ((0.5,), (0.5 + first,)) * plane[2]
     to_world = np.array([[0.5, 0, -64 + shift[0]], [0, 0.5, -64 + shift[1]], [0, 0, 1]])
     if turn:
         to_world = to_world[[1, 0, 2]]
     extent = (size, size - first)
     warped = cv2.warpPerspective(picture, plane @ to_world, extent, borderMode=cv2.BORDER_WRAP)
-    shade = 0.92 * canvas.shade(np.array([0.0, 1, 0]))
-    lit = cv2.transform(warped, np.diag(shade).astype(np.float32))
+    shade = 0.92 * (light.ambient + max(light.sun[1], 0.0) * light.sun_colour)
+    lit = cv2.transform(warped, (np.eye(3) * shade).astype(np.float32))
     # Pixels far away hold many metres of ground: their mean, not a random one of them.
     reach = np.float32(view.focal * view.position[1])
-    edge = below[:, [0, -1]].min(1)
     far = max(1, np.count_nonzero(edge**2 < 2 * reach))  # rows; nearer ones are not blurred
     blur = np.float32(0.5) * reach / np.maximum(below[:far], 0.5) ** 2 - np.float32(0.3)
     blur = blur.clip(0, 1)
-    plain = _flat(picture[::16, ::16].reshape(-1, 3).mean(0) * shade, (size, far))
+    plain = _flat(mean * shade, (size, far))
     cv2.blendLinear(lit[:far], plain, 1 - blur, blur, lit[:far])
     clear = np.exp(np.float32(-0.5 * light.haze) * reach / np.maximum(below, 0.3))
     ground = cv2.blendLinear(lit, _flat(255 * light.sky_low, extent), clear, 1 - clear)
@@ -117,7 +117,7 @@ def develop(image: Image, rng: np.random.Generator) -> Image:
     tone.ravel()[::5], tone[:, 3] = gain * contrast, 118 * (1 - contrast) + lift
     corners = np.float32(rng.uniform(0, 0.3)) * _vignette(size)
     noise = grain()
-    y, x = rng.integers(0, max(1, len(noise) - size), 2)
+    y, x = (int(rng.integers(max(1, len(noise) - size))) for _ in range(2))
     noise = noise[y : y + size, x : x + size] * np.float32(rng.uniform(1, 4))
     if len(noise) < size:
         noise = np.asarray(cv2.resize(noise, (size, size)), np.float32)

@@ -180,15 +180,16 @@ def _set_up_worker() -> None:
 def write_images(job: Job, root: Path) -> list[Record]:
     """Write the images and masks of `job` below `root`; return their records, in order."""
     records: list[Record] = []
+    images, masks = root / job.folder / "jpg", root / job.folder / "masks"
     for file, role, number in job.images:
         shot = draw(job, role, number)
         options = [cv2.IMWRITE_JPEG_QUALITY, shot.quality]
         jpeg = cv2.imencode(".jpg", cv2.cvtColor(shot.image, cv2.COLOR_RGB2BGR), options)[1]
-        (root / job.folder / "jpg" / file).write_bytes(jpeg.tobytes())
+        (images / file).write_bytes(jpeg.data)
         if role != "query":  # whose box is what is searched for
             options = [cv2.IMWRITE_PNG_BILEVEL, 1, cv2.IMWRITE_PNG_COMPRESSION, 3]
             png = cv2.imencode(".png", shot.mask * np.uint8(255), options)[1]
-            (root / job.folder / "masks" / f"{Path(file).stem}.png").write_bytes(png.tobytes())
+            (masks / file.replace(".jpg", ".png")).write_bytes(png.data)
         record = _record(job, file, role, shot)
         if role == "database":
             record["turn"] = round(abs(record["azimuth"] - records[0]["azimuth"]), 2)

@@ -14,7 +14,8 @@ from dagf.toytown.camera import Camera, Light
 from dagf.toytown.sprites import Floats, Image, dome_sprite, pyramid
 from dagf.toytown.textures import facade
 
-LANDMARK, CLUTTER = 1, 2  # what a pixel of `Canvas.kinds` shows; 0 is ground, sky and skyline
+# What a pixel of `Canvas.kinds` shows, in the order of painting; 0 is ground, sky and skyline.
+BEHIND, LANDMARK, BEFORE = 1, 2, 3
 NEAR = 0.6  # metres: nothing closer than this is painted
 Box = tuple[int, int, int, int]  # x0, y0, x1, y1 in pixels
 _PART = np.float32(1 / 255)
@@ -96,7 +97,8 @@ class Canvas:
         weight, below = cover * _PART, self.image[y0:y1, x0:x1]
         cv2.blendLinear(colour, below, weight, 1 - weight, below)
         if kind is not None:
-            self.kinds[y0:y1, x0:x1][cover > 127] = kind
+            shown = self.kinds[y0:y1, x0:x1]
+            cv2.max(shown, cv2.threshold(cover, 127, kind, cv2.THRESH_BINARY)[1], shown)
 
     def _box(self, low: Sequence[float] | Points, high: Sequence[float] | Points) -> Box | None:
         x0, y0 = max(0, math.floor(low[0])), max(0, math.floor(low[1]))
@@ -188,15 +190,16 @@ class Canvas:
         radius = self.view.focal * part.radius / max(far, 1e-3)
         if far < NEAR or radius < 0.7 or radius > 4 * self.size:
             return
-        box = self._box(pixels[0] - radius, pixels[0] + (radius, 1.0))
+        x, y = pixels[0].tolist()
+        box = self._box((x - radius, y - radius), (x + radius, y + 1))
         if box is None:
             return
         x0, y0, x1, y1 = box
         # The sprite's nearest size: larger ones would be sampled too sparsely.
         sprite = dome_sprite(2 ** min(8, max(2, round(math.log2(radius)))))
         scale = radius / sprite.shape[0]
-        offset = pixels[0] - radius - (x0, y0) - 0.5 + scale / 2
-        matrix = np.array([[scale, 0, offset[0]], [0, scale, offset[1]]])
+        shift = scale / 2 - radius - 0.5
+        matrix = np.array([[scale, 0, x - x0 + shift], [0, scale, y - y0 + shift]])
         warped = cv2.warpAffine(sprite, matrix, (x1 - x0, y1 - y0))
         sun, view = self.light.sun, self.view
         towards = np.array([sun @ view.right, sun[1], -sun @ view.forward], np.float32)
@@ -218,6 +221,7 @@ class Canvas:
         height: float,
         flip: bool,
         tint: float,
+        kind: int,
     ) -> None:
         """Paint an upright picture, a pyramid of (h, w, 4), whose foot is seen at that pixel."""
         if far < NEAR:
@@ -241,7 +245,7 @@ class Canvas:
         tone = self._tones(tint * self.upright, far)[0]
         tone[:, 3] = 0  # a sprite's fourth channel is its coverage, not glass
         colour, cover = cv2.transform(warped, tone), warped[..., 3]
-        self._blend(box, np.asarray(colour, np.uint8), np.asarray(cover, np.uint8), CLUTTER)
+        self._blend(box, np.asarray(colour, np.uint8), np.asarray(cover, np.uint8), kind)
 
     def shadow(self, feet: Points, height: float) -> None:
         """Darken the ground where a body on `feet` (k x 3, y = 0) keeps the sun away."""

@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from dagf.toytown.backdrop import backdrop, develop
 from dagf.toytown.buildings import Building, Points, make_twin, sample_building
 from dagf.toytown.camera import Camera, before_wall, camera, sample_light
-from dagf.toytown.paint import CLUTTER, LANDMARK, Canvas, Model, build
+from dagf.toytown.paint import BEFORE, BEHIND, LANDMARK, Canvas, Model, build
 from dagf.toytown.sprites import Image, sprites
 
 Pool = tuple[int, int]  # the seed and the stream of the clutter's buildings
@@ -274,35 +274,42 @@ def _attempt(
     order = np.argsort(behind, kind="stable").tolist()
     before = [before_wall(thing.at, position, b) for thing in things]
     whole = 0  # pixels of the landmark as if nothing stood before it
-    for near in (False, True):
+    for kind in (BEHIND, BEFORE):
         for k in order:
-            if before[k] == near:
-                _paint(canvas, things[k], feet[k], depths[k], pool, size)
-        if not near:
+            if before[k] == (kind == BEFORE):
+                _paint(canvas, things[k], feet[k], depths[k], kind, pool, size)
+        if kind == BEHIND:
             canvas.building(model, np.zeros(3), 0.0, LANDMARK)
-            whole = np.count_nonzero(canvas.kinds == LANDMARK)
+            whole = cv2.countNonZero(cv2.inRange(canvas.kinds, LANDMARK, LANDMARK))
     mask = canvas.kinds == LANDMARK
-    if not mask.any():
+    left, top, wide, high = cv2.boundingRect(mask.view(np.uint8))
+    if not wide:
         return None
-    rows, columns = np.flatnonzero(mask.any(1)), np.flatnonzero(mask.any(0))
+    seen = cv2.countNonZero(mask.view(np.uint8))
     return Photograph(
         image=develop(canvas.image, rng),
         mask=mask,
         azimuth=round(frame.azimuth, 2),
-        scale=float(np.count_nonzero(mask) / size**2),
-        visible=float(np.count_nonzero(mask) / whole),
-        clutter=float(np.count_nonzero(canvas.kinds == CLUTTER) / size**2),
-        box=(int(columns[0]), int(rows[0]), int(columns[-1]) + 1, int(rows[-1]) + 1),
+        scale=seen / size**2,
+        visible=seen / whole,
+        clutter=(cv2.countNonZero(canvas.kinds) - seen) / size**2,
+        box=(left, top, left + wide, top + high),
         weather=light.weather,
         quality=int(rng.integers(65, 95)),
     )
 
 
 def _paint(
-    canvas: Canvas, thing: _Thing, foot: tuple[float, float], far: float, pool: Pool, size: int
+    canvas: Canvas,
+    thing: _Thing,
+    foot: tuple[float, float],
+    far: float,
+    kind: int,
+    pool: Pool,
+    size: int,
 ) -> None:
     if thing.kind == "building":
-        canvas.building(_pool_model(*pool, thing.number, size), thing.at, thing.yaw, CLUTTER)
+        canvas.building(_pool_model(*pool, thing.number, size), thing.at, thing.yaw, kind)
     else:
         levels = sprites()[thing.kind][thing.number]
-        canvas.sprite(levels, foot, far, thing.height, thing.yaw > 0, thing.tint)
+        canvas.sprite(levels, foot, far, thing.height, thing.yaw > 0, thing.tint, kind)

@@ -155,10 +155,11 @@ def clouds() -> tuple[Floats, ...]:
 
 
 @lru_cache(maxsize=1)
-def grounds() -> tuple[Image, ...]:
-    """Ground pictures, each 256 x 256 x 3, half a metre a pixel, around the building."""
+def grounds() -> tuple[tuple[Image, NDArray[np.float64]], ...]:
+    """Ground pictures, 256 x 256 x 3, half a metre a pixel, around the building; their means."""
     rng = np.random.default_rng([SEED, 3])
-    return tuple(_ground(rng, k) for k in range(GROUNDS))
+    pictures = [_ground(rng, k) for k in range(GROUNDS)]
+    return tuple((one, one[::16, ::16].reshape(-1, 3).mean(0)) for one in pictures)
 
 
 def _ground(rng: np.random.Generator, kind: int) -> Image:
