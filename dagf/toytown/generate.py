@@ -168,8 +168,7 @@ def _results(todo: list[Job], root: Path, workers: int) -> Iterator[list[Record]
     ways = multiprocessing.get_all_start_methods()
     context = multiprocessing.get_context("forkserver" if "forkserver" in ways else "spawn")
     with ProcessPoolExecutor(workers, context, initializer=_set_up_worker) as pool:
-        chunk = max(1, min(4, len(todo) // (4 * workers)))
-        yield from pool.map(write_images, todo, roots, chunksize=chunk)
+        yield from pool.map(write_images, todo, roots)
 
 
 def _set_up_worker() -> None:

@@ -135,28 +135,34 @@ class Canvas:
         if self.view.focal * model.height < 3 * far:
             return  # lower than three pixels
         eye = (self.view.position - at) @ turn.T
-        pixels, depth = self.view.project(model.points.reshape(-1, 3) @ turn + at)
-        pixels = pixels.reshape(-1, 8, 2)
+        front = np.flatnonzero(model.normals @ eye > model.offsets)
+        pixels, depth = self.view.project(model.points[front].reshape(-1, 3) @ turn + at)
+        pixels, nearest = pixels.reshape(-1, 8, 2), depth.reshape(-1, 8).min(1).tolist()
         low, high = pixels[:, 4:].min(1), pixels[:, 4:].max(1)
         boxes = np.concatenate([np.floor(low), np.ceil(high)], 1).clip(0, self.size).astype(np.intp)
-        seen = (model.normals @ eye > model.offsets) & (depth.reshape(-1, 8).min(1) > NEAR)
-        seen = np.flatnonzero(seen & (boxes[:, :2] < boxes[:, 2:]).all(1))
-        if not len(seen):
+        local = pixels - (boxes[:, None, :2] + 0.5)
+        tones = self._tones(self.shade(model.normals[front] @ turn), far)
+        views = zip(nearest, boxes.tolist(), local, tones, strict=True)
+        faces = {
+            face: (box, corners, tone)
+            for face, (near, box, corners, tone) in zip(front.tolist(), views, strict=True)
+            if near > NEAR and box[0] < box[2] and box[1] < box[3]
+        }
+        if not faces:
             return
-        boxes = boxes[seen]
-        local = pixels[seen] - (boxes[:, None, :2] + 0.5)
-        a, b = local[:, 2] - local[:, 0], local[:, 3] - local[:, 1]  # the rectangles' diagonals
-        areas = np.abs(a[:, 0] * b[:, 1] - a[:, 1] * b[:, 0]) / 2
-        corners, polygons = local[:, :4].astype(np.float32), _fixed(local[:, 4:])
-        tones = self._tones(self.shade(model.normals[seen] @ turn), far)
-        views = zip(boxes.tolist(), corners, areas.tolist(), polygons, tones, strict=True)
-        faces = dict(zip(seen.tolist(), views, strict=True))
-        body = model.groups[0]
-        # Its far parts first.
-        groups = sorted(model.groups, key=lambda one: -float(((one[0][0].centre - eye) ** 2).sum()))
-        # A tower behind the body's middle stands out of its front, unless that is turned away.
-        if eye[2] > model.building.depth / 2:
-            groups = [body, *(group for group in groups if group is not body)]
+        body, *towers = model.groups
+        groups = [body]
+        if towers:
+            # Far parts first, but a tower behind the body's middle stands out of its front, unless
+            # that is turned away.
+            hidden = eye[2] > model.building.depth / 2
+            groups = sorted(
+                model.groups,
+                key=lambda one: (
+                    hidden and one is not body,
+                    -float(((one[0][0].centre - eye) ** 2).sum()),
+                ),
+            )
         for group in groups:
             for part, first, last in group:
                 if part.radius:
@@ -169,20 +175,21 @@ class Canvas:
         self,
         levels: tuple[Image, ...],
         box: Box,
-        corners: Floats,
-        area: float,
-        polygon: NDArray[np.int32],
+        local: Points,
         tone: Floats,
         kind: int,
     ) -> None:
         x0, y0, x1, y1 = box
+        (ax, ay), (bx, by), (cx, cy), (dx, dy), *_ = local.tolist()
+        area = abs((cx - ax) * (dy - by) - (cy - ay) * (dx - bx)) / 2
         h, w, _ = levels[0].shape
         texture = _level(levels, 0.5 * math.log2(max(1.0, h * w / max(area, 1.0))))
+        corners = local[:4].astype(np.float32)
         matrix = cv2.getPerspectiveTransform(_corners(*texture.shape[:2]), corners)
         extent = (x1 - x0, y1 - y0)
         warped = cv2.warpPerspective(texture, matrix, extent, borderMode=cv2.BORDER_REPLICATE)
         colour = np.asarray(cv2.transform(warped, tone), np.uint8)
-        self._blend(box, colour, self._polygon(box, polygon), kind)
+        self._blend(box, colour, self._polygon(box, _fixed(local[4:])), kind)
 
     def _dome(self, model: Model, part: Part, centre: Points, kind: int) -> None:
         pixels, depth = self.view.project(centre[None])
