@@ -1,5 +1,6 @@
 """Sky, skyline and ground of a Toytown photograph; and the camera's own flaws."""
 
+from collections.abc import Iterator
 from functools import lru_cache
 
 import cv2
@@ -10,8 +11,8 @@ from dagf.toytown.paint import Canvas
 from dagf.toytown.sprites import Floats, Image, clouds, grain, grounds
 
 
-def backdrop(canvas: Canvas, rng: np.random.Generator) -> None:
-    """Fill the canvas with a sky with clouds, two rows of a skyline, and the ground."""
+def backdrop(canvas: Canvas, rng: np.random.Generator) -> Iterator[None]:
+    """Fill the canvas with a sky with clouds, two rows of a skyline, and the ground, in stages."""
     view = canvas.view
     aside = np.array([(-0.2,), (0.2,)]) * view.right
     ends, _ = view.project(view.position + 1e5 * (view.forward + aside))
@@ -20,9 +21,13 @@ def backdrop(canvas: Canvas, rng: np.random.Generator) -> None:
     x, y = _grid(canvas.size)
     # Pixels below the horizon.
     below = y - np.float32(ay) - np.float32(slope) * (x - np.float32(ax))
+    yield
     canvas.image = _sky(canvas, below, rng)
+    yield
     _skyline(canvas, ay - slope * ax, slope, rng)
+    yield
     _ground(canvas, below, rng)
+    yield
 
 
 def _sky(canvas: Canvas, below: Floats, rng: np.random.Generator) -> Image:

@@ -21,7 +21,16 @@ from filelock import FileLock
 from dagf.console import progress
 from dagf.errors import UserError
 from dagf.files import atomic_folder, content_hash, write_json
-from dagf.toytown.scene import DISTRACTOR_START, SIGHTINGS, STREAMS, Photograph, photograph, twin_of
+from dagf.toytown.scene import (
+    DISTRACTOR_START,
+    SIGHTINGS,
+    STREAMS,
+    Drawing,
+    Photograph,
+    drawing,
+    in_step,
+    twin_of,
+)
 
 # Raise it with every change of a pixel, a record or a threshold: results of two versions cannot be
 # compared. tests/toytown/version.json holds hashes of what this version draws.
@@ -178,15 +187,16 @@ def _set_up_worker() -> None:
 
 def write_images(job: Job, root: Path) -> list[Record]:
     """Write the images and masks of `job` below `root`; return their records, in order."""
-    records: list[Record] = []
+    shots = in_step([_drawing(job, role, number) for _, role, number in job.images])
     images, masks = root / job.folder / "jpg", root / job.folder / "masks"
-    for file, role, number in job.images:
-        shot = draw(job, role, number)
+    for (file, _, _), shot in zip(job.images, shots, strict=True):
         options = [cv2.IMWRITE_JPEG_QUALITY, shot.quality]
         jpeg = cv2.imencode(".jpg", cv2.cvtColor(shot.image, cv2.COLOR_RGB2BGR), options)[1]
         (images / file).write_bytes(jpeg.data)
+    records: list[Record] = []
+    options = [cv2.IMWRITE_PNG_BILEVEL, 1, cv2.IMWRITE_PNG_COMPRESSION, 3]
+    for (file, role, _), shot in zip(job.images, shots, strict=True):
         if role != "query":  # whose box is what is searched for
-            options = [cv2.IMWRITE_PNG_BILEVEL, 1, cv2.IMWRITE_PNG_COMPRESSION, 3]
             png = cv2.imencode(".png", shot.mask * np.uint8(255), options)[1]
             (masks / file.replace(".jpg", ".png")).write_bytes(png.data)
         record = _record(job, file, role, shot)
@@ -197,14 +207,14 @@ def write_images(job: Job, root: Path) -> list[Record]:
     return records
 
 
-def draw(job: Job, role: str, number: int) -> Photograph:
+def _drawing(job: Job, role: str, number: int) -> Drawing:
     """One of the images of `job`."""
     spec = job.spec
     stream, landmark, view = STREAMS[job.split], job.number, number
     if job.distractors:
         stream, landmark, view = STREAMS["distractors"], DISTRACTOR_START[job.split] + number, 0
     seed = spec.test_seed if job.split == "test" else spec.seed
-    return photograph(seed, stream, landmark, view, spec.size, role, spec.nuisances)
+    return drawing((seed, stream, landmark, view), spec.size, role, spec.nuisances)
 
 
 def _record(job: Job, file: str, role: str, shot: Photograph) -> Record:

@@ -4,17 +4,17 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from functools import lru_cache
+from typing import NamedTuple
 
 import cv2
 import numpy as np
-from numpy.typing import NDArray
 
 from dagf.toytown.buildings import Building, Face, Part, Points, parts_of
 from dagf.toytown.camera import Camera, Light
-from dagf.toytown.sprites import Floats, Image, dome_sprite, pyramid
+from dagf.toytown.sprites import Floats, Image, Pyramid, dome_sprite, pyramid
 from dagf.toytown.textures import facade
 
-# What a pixel of `Canvas.kinds` shows, in the order of painting; 0 is ground, sky and skyline.
+# What a pixel of `Canvas.layers` shows, in the order of painting; 0 is ground, sky and skyline.
 BEHIND, LANDMARK, BEFORE = 1, 2, 3
 NEAR = 0.6  # metres: nothing closer than this is painted
 Box = tuple[int, int, int, int]  # x0, y0, x1, y1 in pixels
@@ -38,9 +38,9 @@ class Model:
     outline: Points  # (n, 3): the corners of the body and of all faces
     height: float  # metres, with roof and towers
     pixels_per_metre: float
-    _textures: dict[str, tuple[Image, ...]] = field(default_factory=dict, repr=False)
+    _textures: dict[str, Pyramid] = field(default_factory=dict, repr=False)
 
-    def texture(self, name: str) -> tuple[Image, ...]:
+    def texture(self, name: str) -> Pyramid:
         """The texture's pyramid, drawn when it is first seen."""
         if name not in self._textures:
             self._textures[name] = pyramid(facade(self.building, name, self.pixels_per_metre))
@@ -62,7 +62,7 @@ def build(building: Building, size: int, detail: float = 1.0) -> Model:
         groups.append(tuple(ranges))
     corners = [np.vstack([face.rect, face.polygon, face.polygon[-1:]])[:8] for face in faces]
     points, normals = np.stack(corners), np.stack([face.normal for face in faces])
-    foot = building.foot
+    walls = building.foot + np.array([0, building.height, 0])
     return Model(
         building,
         tuple(groups),
@@ -70,10 +70,23 @@ def build(building: Building, size: int, detail: float = 1.0) -> Model:
         points,
         normals,
         (points[:, 0] * normals).sum(1),
-        np.vstack([foot, foot + (0, building.height, 0), points[:, 4:].reshape(-1, 3)]),
+        np.vstack([building.foot, walls, points[:, 4:].reshape(-1, 3)]),
         top,
         detail * size / max(building.height, 0.8 * building.width),
     )
+
+
+class Thing(NamedTuple):
+    """Something that stands about: a building, or an upright picture, (h, w, 4) at each level."""
+
+    at: Points  # (x, 0, z)
+    height: float
+    model: Model | None = None
+    yaw: float = 0.0
+    levels: Pyramid = ()
+    flip: bool = False
+    tint: float = 1.0
+    shadow: float = 0.0  # half its width, as a fraction of the height
 
 
 class Canvas:
@@ -89,26 +102,27 @@ class Canvas:
         self.dark = 0.6 * direct / (direct + float(light.ambient.sum()))  # of a shadow
         self.away = light.sun * (-1, 0, -1) / max(light.sun[1], 0.2)  # a metre's shadow
         self.image: Image = np.zeros((size, size, 3), np.uint8)
-        self.kinds: Image = np.zeros((size, size), np.uint8)
+        self.layers: Image = np.zeros((size, size), np.uint8)
 
-    def _blend(self, box: Box, colour: Image, cover: Image, kind: int | None) -> None:
-        """Paint `colour` where `cover` (0 to 255) says; `kind` None leaves what the pixels show."""
+    def _blend(self, box: Box, colour: Image, cover: Image, layer: int | None) -> None:
+        """Paint `colour` where `cover` (0 to 255) says; without `layer` it only shades."""
         x0, y0, x1, y1 = box
         weight, below = cover * _PART, self.image[y0:y1, x0:x1]
         cv2.blendLinear(colour, below, weight, 1 - weight, below)
-        if kind is not None:
-            shown = self.kinds[y0:y1, x0:x1]
-            cv2.max(shown, cv2.threshold(cover, 127, kind, cv2.THRESH_BINARY)[1], shown)
+        if layer is not None:
+            shown = self.layers[y0:y1, x0:x1]
+            cv2.max(shown, cv2.threshold(cover, 127, layer, cv2.THRESH_BINARY)[1], shown)
 
     def _box(self, low: Sequence[float] | Points, high: Sequence[float] | Points) -> Box | None:
         x0, y0 = max(0, math.floor(low[0])), max(0, math.floor(low[1]))
         x1, y1 = min(self.size, math.ceil(high[0])), min(self.size, math.ceil(high[1]))
         return (x0, y0, x1, y1) if x0 < x1 and y0 < y1 else None
 
-    def _polygon(self, box: Box, pixels: NDArray[np.int32], strength: int = 255) -> Image:
-        """The cover of a convex polygon, corners (k, 2) in sixteenths of a pixel, within a box."""
+    def _polygon(self, box: Box, corners: Floats | Points, strength: int = 255) -> Image:
+        """The cover of a convex polygon, `corners` (k, 2) in pixels, within a box."""
         x0, y0, x1, y1 = box
         cover = np.zeros((y1 - y0, x1 - x0), np.uint8)
+        pixels = np.rint(corners * 16).astype(np.int32)
         cv2.fillConvexPoly(cover, pixels, strength, cv2.LINE_AA, 4)
         return cover
 
@@ -127,7 +141,7 @@ class Canvas:
         sky = self.light.ambient * (0.86 + 0.14 * normals[..., 1:2])
         return np.asarray(sky + sun * self.light.sun_colour)
 
-    def building(self, model: Model, at: Points, yaw: float, kind: int) -> None:
+    def building(self, model: Model, at: Points, yaw: float, layer: int) -> None:
         """Paint a building that stands `at` (x, 0, z), turned by `yaw` radians."""
         c, s = math.cos(yaw), math.sin(yaw)
         turn = np.array([[c, 0, -s], [0, 1, 0], [s, 0, c]])  # rows are images of x, y, z
@@ -150,35 +164,21 @@ class Canvas:
         }
         if not faces:
             return
-        body, *towers = model.groups
-        groups = [body]
-        if towers:
-            # Far parts first, but a tower behind the body's middle stands out of its front, unless
-            # that is turned away.
-            hidden = eye[2] > model.building.depth / 2
-            groups = sorted(
-                model.groups,
-                key=lambda one: (
-                    hidden and one is not body,
-                    -float(((one[0][0].centre - eye) ** 2).sum()),
-                ),
-            )
+        body, late = model.groups[0], eye[2] > model.building.depth / 2
+        # Far ones first; but a tower stands out of the front, unless that is turned away.
+        groups = sorted(
+            model.groups,
+            key=lambda one: (late and one is not body, -math.dist(one[0][0].centre, eye)),
+        )
         for group in groups:
             for part, first, last in group:
                 if part.radius:
-                    self._dome(model, part, at + part.centre @ turn, kind)
+                    self._dome(model, part, at + part.centre @ turn, layer)
                 for k in range(first, last):
                     if k in faces:
-                        self._face(model.texture(model.names[k]), *faces[k], kind)
+                        self._face(model.texture(model.names[k]), *faces[k], layer)
 
-    def _face(
-        self,
-        levels: tuple[Image, ...],
-        box: Box,
-        local: Points,
-        tone: Floats,
-        kind: int,
-    ) -> None:
+    def _face(self, levels: Pyramid, box: Box, local: Points, tone: Floats, layer: int) -> None:
         x0, y0, x1, y1 = box
         (ax, ay), (bx, by), (cx, cy), (dx, dy), *_ = local.tolist()
         area = abs((cx - ax) * (dy - by) - (cy - ay) * (dx - bx)) / 2
@@ -189,9 +189,9 @@ class Canvas:
         extent = (x1 - x0, y1 - y0)
         warped = cv2.warpPerspective(texture, matrix, extent, borderMode=cv2.BORDER_REPLICATE)
         colour = np.asarray(cv2.transform(warped, tone), np.uint8)
-        self._blend(box, colour, self._polygon(box, _fixed(local[4:])), kind)
+        self._blend(box, colour, self._polygon(box, local[4:]), layer)
 
-    def _dome(self, model: Model, part: Part, centre: Points, kind: int) -> None:
+    def _dome(self, model: Model, part: Part, centre: Points, layer: int) -> None:
         pixels, depth = self.view.project(centre[None])
         far = float(depth[0])
         radius = self.view.focal * part.radius / max(far, 1e-3)
@@ -218,24 +218,16 @@ class Canvas:
         clear = math.exp(-self.light.haze * far)
         paint = paint * clear + 255 * (1 - clear) * self.light.sky_low
         cover = np.clip(255 * warped[..., 3], 0, 255).astype(np.uint8)
-        self._blend(box, np.clip(paint, 0, 255).astype(np.uint8), cover, kind)
+        self._blend(box, np.clip(paint, 0, 255).astype(np.uint8), cover, layer)
 
-    def sprite(
-        self,
-        levels: tuple[Image, ...],
-        foot: tuple[float, float],
-        far: float,
-        height: float,
-        flip: bool,
-        tint: float,
-        kind: int,
-    ) -> None:
-        """Paint an upright picture, a pyramid of (h, w, 4), whose foot is seen at that pixel."""
-        if far < NEAR:
+    def thing(self, thing: Thing, foot: tuple[float, float], far: float, layer: int) -> None:
+        """Paint a thing whose foot is seen at that pixel, at that depth."""
+        if thing.model is not None:
+            self.building(thing.model, thing.at, thing.yaw, layer)
             return
-        tall = self.view.focal * height / far
+        levels, tall = thing.levels, self.view.focal * thing.height / max(far, NEAR)
         wide = tall * levels[0].shape[1] / levels[0].shape[0]
-        if tall < 2.5 or tall > 6 * self.size:
+        if far < NEAR or tall < 2.5 or tall > 6 * self.size:
             return
         x, y = foot
         box = self._box((x - wide / 2, y - tall), (x + wide / 2, y))
@@ -244,15 +236,15 @@ class Canvas:
         x0, y0, x1, y1 = box
         picture = _level(levels, math.log2(max(1.0, levels[0].shape[0] / tall)))
         sy = tall / picture.shape[0]
-        sx = (-wide if flip else wide) / picture.shape[1]
-        left = x + wide / 2 if flip else x - wide / 2
+        sx = (-wide if thing.flip else wide) / picture.shape[1]
+        left = x + wide / 2 if thing.flip else x - wide / 2
         row = [0, sy, y - tall - y0 - 0.5 + sy / 2]
         matrix = np.array([[sx, 0, left - x0 - 0.5 + sx / 2], row])
         warped = cv2.warpAffine(picture, matrix, (x1 - x0, y1 - y0))
-        tone = self._tones(tint * self.upright, far)[0]
+        tone = self._tones(thing.tint * self.upright, far)[0]
         tone[:, 3] = 0  # a sprite's fourth channel is its coverage, not glass
         colour, cover = cv2.transform(warped, tone), warped[..., 3]
-        self._blend(box, np.asarray(colour, np.uint8), np.asarray(cover, np.uint8), kind)
+        self._blend(box, np.asarray(colour, np.uint8), np.asarray(cover, np.uint8), layer)
 
     def shadow(self, feet: Points, height: float) -> None:
         """Darken the ground where a body on `feet` (k x 3, y = 0) keeps the sun away."""
@@ -267,12 +259,8 @@ class Canvas:
         strength = self.dark * math.exp(-2 * self.light.haze * near)
         local = (pixels - (box[0] + 0.5, box[1] + 0.5)).astype(np.float32)
         hull = np.asarray(cv2.convexHull(local), np.float32)
-        cover = self._polygon(box, _fixed(hull), round(255 * strength))
+        cover = self._polygon(box, hull, round(255 * strength))
         self._blend(box, np.zeros((*cover.shape, 3), np.uint8), cover, None)
-
-
-def _fixed(pixels: Floats | Points) -> NDArray[np.int32]:
-    return np.rint(pixels * 16).astype(np.int32)
 
 
 @lru_cache(maxsize=4096)
@@ -281,6 +269,6 @@ def _corners(height: int, width: int) -> Floats:
     return outer - np.float32(0.5)
 
 
-def _level(levels: tuple[Image, ...], level: float) -> Image:
+def _level(levels: Pyramid, level: float) -> Image:
     """The picture of a pyramid that is nearest to a scale of 2 ** -level."""
     return levels[min(len(levels) - 1, int(level + 0.4))]

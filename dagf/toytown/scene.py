@@ -5,18 +5,18 @@ neither on the order in which images are made nor on how many others there are.
 """
 
 import math
-from dataclasses import dataclass, replace
+from collections.abc import Generator, Iterable, Iterator
+from dataclasses import dataclass
 from functools import lru_cache
 
 import cv2
 import numpy as np
-from numpy.random import Generator
 from numpy.typing import NDArray
 
 from dagf.toytown.backdrop import backdrop, develop
 from dagf.toytown.buildings import Building, Points, make_twin, sample_building
 from dagf.toytown.camera import Camera, before_wall, camera, sample_light
-from dagf.toytown.paint import BEFORE, BEHIND, LANDMARK, Canvas, Model, build
+from dagf.toytown.paint import BEFORE, BEHIND, LANDMARK, Canvas, Model, Thing, build
 from dagf.toytown.sprites import Image, sprites
 
 Pool = tuple[int, int]  # the seed and the stream of the clutter's buildings
@@ -65,6 +65,9 @@ class Photograph:
     quality: int  # of the JPEG
 
 
+Drawing = Iterator[Photograph | None]
+
+
 def twin_of(landmark: int) -> int:
     """The other landmark of a pair of near-twins (the split may be too short to hold it), or -1."""
     place = landmark % TWIN_PERIOD
@@ -105,7 +108,9 @@ class _Frame:
     box: Points  # 2 x 2: the landmark's corners in pixels, beyond the frame perhaps
 
 
-def _sample_frame(rng: Generator, model: Model, size: int, role: str, nuisances: bool) -> _Frame:
+def _sample_frame(
+    rng: np.random.Generator, model: Model, size: int, role: str, nuisances: bool
+) -> _Frame:
     """Where the camera stands and looks: the landmark gets a wanted area, anywhere in the image."""
     turn = 35.0 if role == "query" else 60.0
     azimuth = float(rng.uniform(-turn, turn))
@@ -141,18 +146,6 @@ def _sample_frame(rng: Generator, model: Model, size: int, role: str, nuisances:
     return _Frame(aimed, azimuth, distance, np.array([low + shift, high + shift]))
 
 
-@dataclass(frozen=True)
-class _Thing:
-    """Something that stands about: a sprite `kind` and number, or a pool building."""
-
-    kind: str
-    number: int
-    at: Points
-    height: float
-    yaw: float = 0.0
-    tint: float = 1.0
-
-
 def _place(frame: _Frame, column: float, depth: float) -> Points:
     """The ground point that is seen near image column `column` at `depth` metres."""
     view = frame.camera
@@ -162,21 +155,20 @@ def _place(frame: _Frame, column: float, depth: float) -> Points:
 
 
 def _sample_things(
-    rng: Generator, frame: _Frame, model: Model, size: int, role: str, pool: Pool
-) -> list[_Thing]:
+    rng: np.random.Generator, frame: _Frame, model: Model, size: int, role: str, pool: Pool
+) -> list[Thing]:
     """Clutter around the landmark and things that stand before it."""
     radius, view = model.building.radius, frame.camera
     level = float(rng.uniform(0, 0.5 if role == "query" else 1.0))
-    things: list[_Thing] = []
+    things: list[Thing] = []
     for _ in range(min(8, int(rng.poisson(0.5 + 2.2 * level)))):
-        number = int(rng.integers(POOL))
-        other = _pool_model(*pool, number, size)
+        other = _pool_model(*pool, int(rng.integers(POOL)), size)
         reach = other.building.radius
         at = _place(frame, rng.uniform(-0.1, 1.1) * size, frame.distance * rng.uniform(0.7, 1.8))
         if math.hypot(at[0], at[2]) < radius + reach:  # in the landmark: move it behind
             at = at + view.forward * (radius + 1.1 * reach)
         yaw = float(rng.integers(4)) * math.pi / 2 + float(rng.normal(0, 0.12))
-        things.append(_Thing("building", number, at, other.height, yaw))
+        things.append(Thing(at, other.height, other, yaw))
     for kind, (empty, more, near) in _THINGS.items():
         for _ in range(int(rng.poisson(empty + more * level))):
             column = rng.uniform(-0.05, 1.05) * size
@@ -187,31 +179,34 @@ def _sample_things(
     return things
 
 
-def _sprite_thing(rng: Generator, kind: str, at: Points, radius: float, view: Camera) -> _Thing:
+def _sprite_thing(
+    rng: np.random.Generator, kind: str, at: Points, radius: float, view: Camera
+) -> Thing:
     gap = math.hypot(at[0], at[2])
     if gap < radius:  # out of the landmark's ground plan, towards the camera
         at = at - view.forward * (radius - gap + 1.0)
     height = float(rng.uniform(*_SIZES[kind]))
-    number = int(rng.integers(len(sprites()[kind])))
-    flip, tint = float(rng.integers(2)), float(rng.uniform(0.75, 1.2))
-    return _Thing(kind, number, at, height, flip, tint)
+    levels = sprites()[kind][int(rng.integers(len(sprites()[kind])))]
+    flip, tint = bool(rng.integers(2)), float(rng.uniform(0.75, 1.2))
+    return Thing(at, height, None, 0.0, levels, flip, tint, _SHADOWS.get(kind, 0.0))
 
 
-def _occluders(rng: Generator, frame: _Frame, radius: float, size: int, pool: Pool) -> list[_Thing]:
+def _occluders(
+    rng: np.random.Generator, frame: _Frame, radius: float, size: int, pool: Pool
+) -> list[Thing]:
     """Things between camera and landmark: trees, cars, people, the edge of another building."""
     (x0, y0), (x1, y1) = frame.box
     free, focal = frame.distance - radius, frame.camera.focal
     things = []
     if rng.random() < 0.22:
-        number = int(rng.integers(POOL))
-        other = _pool_model(*pool, number, size)
+        other = _pool_model(*pool, int(rng.integers(POOL)), size)
         reach = other.building.radius
         depth = max(reach + 4.0, free * rng.uniform(0.45, 0.9))
         side = 1 if rng.random() < 0.5 else -1
         edge = (x0 if side < 0 else x1) - side * rng.uniform(0.05, 0.5) * (x1 - x0)
         if depth < free:
             at = _place(frame, edge + side * 0.8 * reach * focal / depth, depth)
-            things.append(_Thing("building", number, at, other.height, float(rng.uniform(0, 6.3))))
+            things.append(Thing(at, other.height, other, float(rng.uniform(0, 6.3))))
     for _ in range(1 + int(rng.poisson(1.0))):
         kind = ("tree", "tree", "tree", "person", "car", "lamp")[int(rng.integers(6))]
         height = float(rng.uniform(*_SIZES[kind]))
@@ -219,7 +214,7 @@ def _occluders(rng: Generator, frame: _Frame, radius: float, size: int, pool: Po
         depth = float(np.clip(focal * height / tall, 2.5, max(2.6, 0.95 * free)))
         at = _place(frame, rng.uniform(x0, x1), depth)
         thing = _sprite_thing(rng, kind, at, radius, frame.camera)
-        things.append(replace(thing, height=height))
+        things.append(thing._replace(height=height))
     return things
 
 
@@ -232,84 +227,87 @@ def photograph(
     role: str = "database",
     nuisances: bool = True,
 ) -> Photograph:
-    """Render one image; `role` is train, query, database or distractor.
+    """Render one image; `role` is train, query, database or distractor."""
+    return in_step([drawing((seed, stream, landmark, view), size, role, nuisances)])[0]
+
+
+def in_step(drawings: Iterable[Drawing]) -> list[Photograph]:
+    """Render images stage by stage, so that a stage's code stays in the processor's caches."""
+    todo = list(drawings)
+    done = [next(one) for one in todo]
+    while not all(done):
+        done = [shot or next(one) for shot, one in zip(done, todo, strict=True)]
+    return [shot for shot in done if shot]
+
+
+def drawing(key: tuple[int, int, int, int], size: int, role: str, nuisances: bool) -> Drawing:
+    """Yield the image of (seed, stream, landmark, view) at last, and None between the stages.
 
     Views whose landmark comes out too small, too large or hidden are drawn again.
     """
-    rng = np.random.default_rng([seed, stream, landmark, view])
+    rng = np.random.default_rng(key)
+    seed, stream, landmark, _ = key
     low, high = QUERY_SCALES if role == "query" else SCALES if nuisances else CONTROL_SCALES
     least = QUERY_VISIBLE if role == "query" else LEAST_VISIBLE
-    number = landmark // SIGHTINGS if stream == STREAMS["distractors"] else landmark
+    split, number = stream, landmark
+    if stream == STREAMS["distractors"]:
+        split = STREAMS["validation" if landmark >= DISTRACTOR_START["validation"] else "test"]
+        number = landmark // SIGHTINGS
     model = _model(seed, stream, number, size)
     for attempt in range(ATTEMPTS):
         # Late attempts leave the occluders out, with which a narrow building may never succeed.
         plain = "query" if attempt >= 9 else role
-        result = _attempt(rng, model, (seed, stream, landmark), size, plain, nuisances)
+        result = yield from _attempt(rng, model, (seed, split), size, plain, nuisances)
         if result is not None and low <= result.scale <= high and result.visible >= least:
-            return result
-    raise RuntimeError(f"no view for Toytown's image {(seed, stream, landmark, view)}")
+            yield result
+    raise RuntimeError(f"no view for Toytown's image {key}")
 
 
 def _attempt(
-    rng: Generator, model: Model, key: tuple[int, int, int], size: int, role: str, nuisances: bool
-) -> Photograph | None:
-    seed, stream, landmark = key
-    if stream == STREAMS["distractors"]:
-        stream = STREAMS["validation" if landmark >= DISTRACTOR_START["validation"] else "test"]
-    pool = (seed, stream)
+    rng: np.random.Generator, model: Model, pool: Pool, size: int, role: str, nuisances: bool
+) -> Generator[None, None, Photograph | None]:
     light = sample_light(rng)
+    yield
     frame = _sample_frame(rng, model, size, role, nuisances)
+    yield
     things = _sample_things(rng, frame, model, size, role, pool) if nuisances else []
+    yield
     canvas = Canvas(size, frame.camera, light)
-    backdrop(canvas, rng)
+    yield from backdrop(canvas, rng)
     position, b = frame.camera.position, model.building
     canvas.shadow(b.foot, b.height)
     for thing in things:
-        wide = thing.height * _SHADOWS.get(thing.kind, 0.0)
-        if wide and frame.camera.focal * thing.height > 7 * math.dist(thing.at, position):
-            canvas.shadow(wide * _RING + thing.at, 0.8 * thing.height)
+        far = math.dist(thing.at, position)
+        if thing.shadow and frame.camera.focal * thing.height > 7 * far:
+            canvas.shadow(thing.shadow * thing.height * _RING + thing.at, 0.8 * thing.height)
     places = np.array([thing.at for thing in things]).reshape(-1, 3)
     feet, depths = (values.tolist() for values in frame.camera.project(places))
-    behind = (position - places) @ frame.camera.forward
-    order = np.argsort(behind, kind="stable").tolist()
+    order = np.argsort((position - places) @ frame.camera.forward, kind="stable").tolist()
     before = [before_wall(thing.at, position, b) for thing in things]
     whole = 0  # pixels of the landmark as if nothing stood before it
-    for kind in (BEHIND, BEFORE):
+    for layer in (BEHIND, BEFORE):
+        yield
         for k in order:
-            if before[k] == (kind == BEFORE):
-                _paint(canvas, things[k], feet[k], depths[k], kind, pool, size)
-        if kind == BEHIND:
+            if before[k] == (layer == BEFORE):
+                canvas.thing(things[k], feet[k], depths[k], layer)
+        if layer == BEHIND:
+            yield
             canvas.building(model, np.zeros(3), 0.0, LANDMARK)
-            whole = cv2.countNonZero(cv2.inRange(canvas.kinds, LANDMARK, LANDMARK))
-    mask = canvas.kinds == LANDMARK
+            whole = cv2.countNonZero(cv2.inRange(canvas.layers, LANDMARK, LANDMARK))
+    mask = canvas.layers == LANDMARK
     left, top, wide, high = cv2.boundingRect(mask.view(np.uint8))
     if not wide:
         return None
     seen = cv2.countNonZero(mask.view(np.uint8))
+    yield
     return Photograph(
         image=develop(canvas.image, rng),
         mask=mask,
         azimuth=round(frame.azimuth, 2),
         scale=seen / size**2,
         visible=seen / whole,
-        clutter=(cv2.countNonZero(canvas.kinds) - seen) / size**2,
+        clutter=(cv2.countNonZero(canvas.layers) - seen) / size**2,
         box=(left, top, left + wide, top + high),
         weather=light.weather,
         quality=int(rng.integers(65, 95)),
     )
-
-
-def _paint(
-    canvas: Canvas,
-    thing: _Thing,
-    foot: tuple[float, float],
-    far: float,
-    kind: int,
-    pool: Pool,
-    size: int,
-) -> None:
-    if thing.kind == "building":
-        canvas.building(_pool_model(*pool, thing.number, size), thing.at, thing.yaw, kind)
-    else:
-        levels = sprites()[thing.kind][thing.number]
-        canvas.sprite(levels, foot, far, thing.height, thing.yaw > 0, thing.tint, kind)
