@@ -77,7 +77,7 @@ def _ground(canvas: Canvas, below: Floats, rng: np.random.Generator) -> None:
     picture, mean = grounds()[int(rng.integers(len(grounds())))]
     shift, turn = rng.uniform(-6, 6, 2), rng.integers(2)
     ends = below[:, [0, -1]]  # the horizon is straight: its highest and lowest pixel are there
-    first = size - np.count_nonzero(ends.max(1) > -1)
+    first = size - int(np.count_nonzero(ends.max(1) > -1))
     if first == size:
         return
     below, edge = below[first:], ends[first:].min(1)
@@ -93,14 +93,14 @@ def _ground(canvas: Canvas, below: Floats, rng: np.random.Generator) -> None:
     lit = cv2.transform(warped, (np.eye(3) * shade).astype(np.float32))
     # Pixels far away hold many metres of ground: their mean, not a random one of them.
     reach = np.float32(view.focal * view.position[1])
-    far = max(1, np.count_nonzero(edge**2 < 2 * reach))  # rows; nearer ones are not blurred
+    far = max(1, int(np.count_nonzero(edge**2 < 2 * reach)))  # rows; nearer ones are not blurred
     blur = np.float32(0.5) * reach / np.maximum(below[:far], 0.5) ** 2 - np.float32(0.3)
     blur = blur.clip(0, 1)
     plain = _flat(mean * shade, (size, far))
     cv2.blendLinear(lit[:far], plain, 1 - blur, blur, lit[:far])
     clear = np.exp(np.float32(-0.5 * light.haze) * reach / np.maximum(below, 0.3))
     ground = cv2.blendLinear(lit, _flat(255 * light.sky_low, extent), clear, 1 - clear)
-    soft = max(1, np.count_nonzero(edge < 0.5))  # rows that the horizon passes
+    soft = max(1, int(np.count_nonzero(edge < 0.5)))  # rows that the horizon passes
     cover = (below[:soft] + np.float32(0.5)).clip(0, 1)
     cv2.blendLinear(ground[:soft], canvas.image[first:][:soft], cover, 1 - cover, ground[:soft])
     canvas.image[first:] = ground

@@ -21,16 +21,7 @@ from filelock import FileLock
 from dagf.console import progress
 from dagf.errors import UserError
 from dagf.files import atomic_folder, content_hash, write_json
-from dagf.toytown.scene import (
-    DISTRACTOR_START,
-    SIGHTINGS,
-    STREAMS,
-    Drawing,
-    Photograph,
-    drawing,
-    in_step,
-    twin_of,
-)
+from dagf.toytown import scene
 
 # Raise it with every change of a pixel, a record or a threshold: results of two versions cannot be
 # compared. tests/toytown/version.json holds hashes of what this version draws.
@@ -126,8 +117,8 @@ def jobs(spec: ToytownSpec) -> list[Job]:
     ]
     for split in WITH_QUERIES:
         count = spec.distractor_count(split)
-        for first in range(0, count, SIGHTINGS):
-            found.append(Job(spec, split, first, min(SIGHTINGS, count - first)))
+        for first in range(0, count, scene.SIGHTINGS):
+            found.append(Job(spec, split, first, min(scene.SIGHTINGS, count - first)))
     return found
 
 
@@ -187,7 +178,7 @@ def _set_up_worker() -> None:
 
 def write_images(job: Job, root: Path) -> list[Record]:
     """Write the images and masks of `job` below `root`; return their records, in order."""
-    shots = in_step([_drawing(job, role, number) for _, role, number in job.images])
+    shots = scene.in_step([_drawing(job, role, number) for _, role, number in job.images])
     images, masks = root / job.folder / "jpg", root / job.folder / "masks"
     for (file, _, _), shot in zip(job.images, shots, strict=True):
         options = [cv2.IMWRITE_JPEG_QUALITY, shot.quality]
@@ -207,19 +198,23 @@ def write_images(job: Job, root: Path) -> list[Record]:
     return records
 
 
-def _drawing(job: Job, role: str, number: int) -> Drawing:
+def _drawing(job: Job, role: str, number: int) -> scene.Drawing:
     """One of the images of `job`."""
     spec = job.spec
-    stream, landmark, view = STREAMS[job.split], job.number, number
+    stream, landmark, view = scene.STREAMS[job.split], job.number, number
     if job.distractors:
-        stream, landmark, view = STREAMS["distractors"], DISTRACTOR_START[job.split] + number, 0
+        stream, landmark, view = (
+            scene.STREAMS["distractors"],
+            scene.DISTRACTOR_START[job.split] + number,
+            0,
+        )
     seed = spec.test_seed if job.split == "test" else spec.seed
-    return drawing((seed, stream, landmark, view), spec.size, role, spec.nuisances)
+    return scene.drawing((seed, stream, landmark, view), spec.size, role, spec.nuisances)
 
 
-def _record(job: Job, file: str, role: str, shot: Photograph) -> Record:
+def _record(job: Job, file: str, role: str, shot: scene.Photograph) -> Record:
     landmark = -1 if job.distractors else job.number
-    twin = -1 if job.distractors else twin_of(job.number)
+    twin = -1 if job.distractors else scene.twin_of(job.number)
     return {
         "file": file,
         "landmark": landmark,

@@ -18,7 +18,6 @@ from dagf.toytown.textures import facade
 BEHIND, LANDMARK, BEFORE = 1, 2, 3
 NEAR = 0.6  # metres: nothing closer than this is painted
 Box = tuple[int, int, int, int]  # x0, y0, x1, y1 in pixels
-_PART = np.float32(1 / 255)
 
 
 @dataclass(frozen=True)
@@ -26,15 +25,14 @@ class Model:
     """A building ready to be painted, all faces in one array.
 
     `points` (faces, 8, 3): each face's rectangle, then its polygon, padded to four corners.
-    `groups`: the body with its roof, then the towers; each part with the range of its faces.
+    `groups`: the body with its roof, then the towers.
     """
 
     building: Building
-    groups: tuple[tuple[tuple[Part, int, int], ...], ...]
-    names: tuple[str, ...]
+    groups: tuple[tuple[Part, ...], ...]
+    faces: tuple[Face, ...]
     points: Points
     normals: Points
-    offsets: Points  # (faces): how far each face's plane is from the origin
     outline: Points  # (n, 3): the corners of the body and of all faces
     height: float  # metres, with roof and towers
     pixels_per_metre: float
@@ -49,31 +47,16 @@ class Model:
 
 def build(building: Building, size: int, detail: float = 1.0) -> Model:
     """The model of `building` for images of `size` pixels, which it fills at a `detail` of 1."""
-    groups: list[tuple[tuple[Part, int, int], ...]] = []
-    faces: list[Face] = []
-    top = building.height
-    for group in parts_of(building):
-        ranges = []
-        for part in group:
-            ranges.append((part, len(faces), len(faces) + len(part.faces)))
-            faces += part.faces
-            heights = [float(face.polygon[:, 1].max()) for face in part.faces]
-            top = max(top, float(part.centre[1]) + part.radius, *heights)
-        groups.append(tuple(ranges))
+    groups = parts_of(building)
+    parts = [part for group in groups for part in group]
+    faces = tuple(face for part in parts for face in part.faces)
     corners = [np.vstack([face.rect, face.polygon, face.polygon[-1:]])[:8] for face in faces]
     points, normals = np.stack(corners), np.stack([face.normal for face in faces])
     walls = building.foot + np.array([0, building.height, 0])
-    return Model(
-        building,
-        tuple(groups),
-        tuple(face.texture for face in faces),
-        points,
-        normals,
-        (points[:, 0] * normals).sum(1),
-        np.vstack([building.foot, walls, points[:, 4:].reshape(-1, 3)]),
-        top,
-        detail * size / max(building.height, 0.8 * building.width),
-    )
+    outline = np.vstack([building.foot, walls, points[:, 4:].reshape(-1, 3)])
+    top = max([float(outline[:, 1].max()), *(float(one.centre[1]) + one.radius for one in parts)])
+    scale = detail * size / max(building.height, 0.8 * building.width)
+    return Model(building, groups, faces, points, normals, outline, top, scale)
 
 
 class Thing(NamedTuple):
@@ -107,7 +90,7 @@ class Canvas:
     def _blend(self, box: Box, colour: Image, cover: Image, layer: int | None) -> None:
         """Paint `colour` where `cover` (0 to 255) says; without `layer` it only shades."""
         x0, y0, x1, y1 = box
-        weight, below = cover * _PART, self.image[y0:y1, x0:x1]
+        weight, below = cover * np.float32(1 / 255), self.image[y0:y1, x0:x1]
         cv2.blendLinear(colour, below, weight, 1 - weight, below)
         if layer is not None:
             shown = self.layers[y0:y1, x0:x1]
@@ -149,34 +132,34 @@ class Canvas:
         if self.view.focal * model.height < 3 * far:
             return  # lower than three pixels
         eye = (self.view.position - at) @ turn.T
-        front = np.flatnonzero(model.normals @ eye > model.offsets)
+        front = np.flatnonzero(((eye - model.points[:, 0]) * model.normals).sum(1) > 0)
         pixels, depth = self.view.project(model.points[front].reshape(-1, 3) @ turn + at)
         pixels, nearest = pixels.reshape(-1, 8, 2), depth.reshape(-1, 8).min(1).tolist()
         low, high = pixels[:, 4:].min(1), pixels[:, 4:].max(1)
         boxes = np.concatenate([np.floor(low), np.ceil(high)], 1).clip(0, self.size).astype(np.intp)
         local = pixels - (boxes[:, None, :2] + 0.5)
         tones = self._tones(self.shade(model.normals[front] @ turn), far)
-        views = zip(nearest, boxes.tolist(), local, tones, strict=True)
-        faces = {
-            face: (box, corners, tone)
-            for face, (near, box, corners, tone) in zip(front.tolist(), views, strict=True)
+        views = zip(front.tolist(), nearest, boxes.tolist(), local, tones, strict=True)
+        seen = {
+            model.faces[k]: (box, corners, tone)
+            for k, near, box, corners, tone in views
             if near > NEAR and box[0] < box[2] and box[1] < box[3]
         }
-        if not faces:
+        if not seen:
             return
         body, late = model.groups[0], eye[2] > model.building.depth / 2
         # Far ones first; but a tower stands out of the front, unless that is turned away.
         groups = sorted(
             model.groups,
-            key=lambda one: (late and one is not body, -math.dist(one[0][0].centre, eye)),
+            key=lambda one: (late and one is not body, -math.dist(one[0].centre, eye)),
         )
         for group in groups:
-            for part, first, last in group:
+            for part in group:
                 if part.radius:
                     self._dome(model, part, at + part.centre @ turn, layer)
-                for k in range(first, last):
-                    if k in faces:
-                        self._face(model.texture(model.names[k]), *faces[k], layer)
+                for face in part.faces:
+                    if face in seen:
+                        self._face(model.texture(face.texture), *seen[face], layer)
 
     def _face(self, levels: Pyramid, box: Box, local: Points, tone: Floats, layer: int) -> None:
         x0, y0, x1, y1 = box
