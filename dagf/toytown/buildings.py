@@ -5,18 +5,14 @@ planar polygon inside a rectangle that a texture fills, so that one homography a
 """
 
 import math
-from bisect import bisect
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from itertools import accumulate
-from typing import TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
 
 Colour = tuple[float, float, float]  # red, green, blue in 0..1, as seen in white light
 Points = NDArray[np.float64]
-T = TypeVar("T")
 
 
 def _palette(text: str) -> tuple[Colour, ...]:
@@ -121,14 +117,11 @@ class Building:
         return np.array([(x, 0.0, z) for x in xs for z in zs])
 
 
-def pick(
-    rng: np.random.Generator, choices: Sequence[T], weights: Sequence[float] | None = None
-) -> T:
-    """Return what `rng.choice` returns, with odds `weights`, at a tenth of its time."""
-    if weights is None:
-        return choices[int(rng.integers(len(choices)))]
-    edges = list(accumulate(weights))
-    return choices[bisect(edges, edges[-1] * rng.random())]
+def _pick(
+    rng: np.random.Generator, choices: Sequence[str], weights: Sequence[float] | None = None
+) -> str:
+    p = None if weights is None else np.asarray(weights) / np.sum(weights)
+    return str(choices[int(rng.choice(len(choices), p=p))])
 
 
 def _tint(rng: np.random.Generator, colours: Sequence[Colour]) -> Colour:
@@ -144,7 +137,7 @@ def sample_building(rng: np.random.Generator, ordinary: bool = False) -> Buildin
     domes and ornaments, as in a real town. Every value that it can take a landmark can take, too.
     """
     odds = _ORDINARY if ordinary else _LANDMARK
-    material = pick(rng, tuple(WALLS), odds["material"])
+    material = _pick(rng, tuple(WALLS), odds["material"])
     floors = int(rng.integers(2, 7))
     return Building(
         material=material,
@@ -157,16 +150,16 @@ def sample_building(rng: np.random.Generator, ordinary: bool = False) -> Buildin
         side_bays=int(rng.integers(2, 6)),
         bay=float(rng.uniform(2.3, 3.7)),
         storey=float(rng.uniform(2.9, 4.4)),
-        window=pick(rng, WINDOWS, odds["window"]),
+        window=_pick(rng, WINDOWS, odds["window"]),
         window_width=float(rng.uniform(0.34, 0.62)),
         window_height=float(rng.uniform(0.42, 0.64)),
-        door=pick(rng, DOORS, odds.get("door")),
-        roof=pick(rng, ROOF_KINDS, odds["roof"]),
+        door=_pick(rng, DOORS, odds.get("door")),
+        roof=_pick(rng, ROOF_KINDS, odds["roof"]),
         roof_pitch=float(rng.uniform(0.25, 0.6)),
-        tower=pick(rng, TOWERS, odds["tower"]),
-        tower_top=pick(rng, TOWER_TOPS),
+        tower=_pick(rng, TOWERS, odds["tower"]),
+        tower_top=_pick(rng, TOWER_TOPS),
         tower_height=float(rng.uniform(0.3, 0.9)),
-        ornament=pick(rng, ORNAMENTS, odds.get("ornament")),
+        ornament=_pick(rng, ORNAMENTS, odds.get("ornament")),
         courses=bool(rng.random() < 0.5),
         quoins=bool(rng.random() < odds["quoins"][0]),
         grain=int(rng.integers(2**31)),
@@ -186,7 +179,7 @@ def make_twin(building: Building, rng: np.random.Generator) -> Building:
 
 
 def _other(rng: np.random.Generator, choices: Sequence[str], present: str) -> str:
-    return pick(rng, [choice for choice in choices if choice != present])
+    return _pick(rng, [choice for choice in choices if choice != present])
 
 
 @dataclass(frozen=True, eq=False)

@@ -1,12 +1,13 @@
 """From where and in what light a Toytown photograph is taken."""
 
 import math
+from bisect import bisect
 from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import ArrayLike
 
-from dagf.toytown.buildings import Building, Points, pick
+from dagf.toytown.buildings import Building, Points
 
 _BLUE, _GREY = np.array([0.36, 0.55, 0.82]), np.array([0.70, 0.73, 0.77])
 _LOW_SUN, _HIGH_SUN = (8, 20), (25, 62)  # degrees
@@ -39,6 +40,7 @@ _WEATHERS = {
                      0.5 * _BLUE, (0.66, 0.48, 0.44), 0.4, 0.003, 0.42),
 }
 # fmt: on
+_ODDS = np.cumsum([weather.odds for weather in _WEATHERS.values()][:-1]).tolist()
 
 
 @dataclass(frozen=True)
@@ -96,7 +98,7 @@ class Light:
 
 def sample_light(rng: np.random.Generator) -> Light:
     """Weather, the sun's place and colour, and the sky that goes with them."""
-    name = pick(rng, list(_WEATHERS), [weather.odds for weather in _WEATHERS.values()])
+    name = list(_WEATHERS)[bisect(_ODDS, rng.random())]
     weather = _WEATHERS[name]
     azimuth = math.radians(rng.uniform(-110, 110))
     elevation = math.radians(rng.uniform(*weather.elevation))

@@ -63,12 +63,10 @@ class ToytownSpec:
     def __post_init__(self) -> None:
         if not 48 <= self.size <= 512:
             raise UserError(f"Toytown: size is {self.size} pixels, expected 48 to 512")
-        least = {"views": 1, "train_views": 1}
         for name, value in asdict(self).items():
-            if value < least.get(name, 0):
-                raise UserError(
-                    f"Toytown: {name} is {value}, expected at least {least.get(name, 0)}"
-                )
+            least = 1 if name in ("views", "train_views") else 0
+            if value < least:
+                raise UserError(f"Toytown: {name} is {value}, expected at least {least}")
 
     @property
     def id(self) -> str:
@@ -138,8 +136,7 @@ def make_toytown(spec: ToytownSpec, folder: Path, workers: int | None = None) ->
 
 
 def _draw_all(spec: ToytownSpec, root: Path, workers: int | None) -> None:
-    folders = [Path(split) for split in SPLITS]
-    folders += [Path("distractors", split) for split in WITH_QUERIES]
+    folders = [*map(Path, SPLITS), *(Path("distractors", split) for split in WITH_QUERIES)]
     records: dict[Path, list[Record]] = {folder: [] for folder in folders}
     for folder in folders:
         (root / folder / "jpg").mkdir(parents=True)
@@ -180,14 +177,13 @@ def write_images(job: Job, root: Path) -> list[Record]:
     """Write the images and masks of `job` below `root`; return their records, in order."""
     shots = scene.in_step([_drawing(job, role, number) for _, role, number in job.images])
     images, masks = root / job.folder / "jpg", root / job.folder / "masks"
-    for (file, _, _), shot in zip(job.images, shots, strict=True):
+    records: list[Record] = []
+    for (file, role, _), shot in zip(job.images, shots, strict=True):
         options = [cv2.IMWRITE_JPEG_QUALITY, shot.quality]
         jpeg = cv2.imencode(".jpg", cv2.cvtColor(shot.image, cv2.COLOR_RGB2BGR), options)[1]
         (images / file).write_bytes(jpeg.data)
-    records: list[Record] = []
-    options = [cv2.IMWRITE_PNG_BILEVEL, 1, cv2.IMWRITE_PNG_COMPRESSION, 3]
-    for (file, role, _), shot in zip(job.images, shots, strict=True):
         if role != "query":  # whose box is what is searched for
+            options = [cv2.IMWRITE_PNG_BILEVEL, 1, cv2.IMWRITE_PNG_COMPRESSION, 3]
             png = cv2.imencode(".png", shot.mask * np.uint8(255), options)[1]
             (masks / file.replace(".jpg", ".png")).write_bytes(png.data)
         record = _record(job, file, role, shot)
@@ -201,34 +197,21 @@ def write_images(job: Job, root: Path) -> list[Record]:
 def _drawing(job: Job, role: str, number: int) -> scene.Drawing:
     """One of the images of `job`."""
     spec = job.spec
-    stream, landmark, view = scene.STREAMS[job.split], job.number, number
-    if job.distractors:
-        stream, landmark, view = (
-            scene.STREAMS["distractors"],
-            scene.DISTRACTOR_START[job.split] + number,
-            0,
-        )
     seed = spec.test_seed if job.split == "test" else spec.seed
-    return scene.drawing((seed, stream, landmark, view), spec.size, role, spec.nuisances)
+    key = (seed, scene.STREAMS[job.split], job.number, number)
+    if job.distractors:
+        first = scene.DISTRACTOR_START[job.split]
+        key = (seed, scene.STREAMS["distractors"], first + number, 0)
+    return scene.drawing(key, spec.size, role, spec.nuisances)
 
 
 def _record(job: Job, file: str, role: str, shot: scene.Photograph) -> Record:
     landmark = -1 if job.distractors else job.number
     twin = -1 if job.distractors else scene.twin_of(job.number)
-    return {
-        "file": file,
-        "landmark": landmark,
-        "twin": twin if twin < getattr(job.spec, f"{job.split}_landmarks") else -1,
-        "role": role,
-        "azimuth": shot.azimuth,
-        "turn": "",
-        "scale": round(shot.scale, 4),
-        "visible": round(shot.visible, 4),
-        "clutter": round(shot.clutter, 4),
-        **dict(zip(("x1", "y1", "x2", "y2"), shot.box, strict=True)),
-        "difficulty": "",
-        "weather": shot.weather,
-    }
+    twin = twin if twin < getattr(job.spec, f"{job.split}_landmarks") else -1
+    shares = (round(share, 4) for share in (shot.scale, shot.visible, shot.clutter))
+    values = (file, landmark, twin, role, shot.azimuth, "", *shares, *shot.box, "", shot.weather)
+    return dict(zip(COLUMNS, values, strict=True))
 
 
 def difficulty(record: Mapping[str, Any]) -> str:

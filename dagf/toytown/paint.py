@@ -3,7 +3,6 @@
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from functools import lru_cache
 from typing import NamedTuple
 
 import cv2
@@ -167,8 +166,9 @@ class Canvas:
         area = abs((cx - ax) * (dy - by) - (cy - ay) * (dx - bx)) / 2
         h, w, _ = levels[0].shape
         texture = _level(levels, 0.5 * math.log2(max(1.0, h * w / max(area, 1.0))))
-        corners = local[:4].astype(np.float32)
-        matrix = cv2.getPerspectiveTransform(_corners(*texture.shape[:2]), corners)
+        x, y = texture.shape[1] - 0.5, texture.shape[0] - 0.5
+        source = np.array([(-0.5, -0.5), (x, -0.5), (x, y), (-0.5, y)], np.float32)
+        matrix = cv2.getPerspectiveTransform(source, local[:4].astype(np.float32))
         extent = (x1 - x0, y1 - y0)
         warped = cv2.warpPerspective(texture, matrix, extent, borderMode=cv2.BORDER_REPLICATE)
         colour = np.asarray(cv2.transform(warped, tone), np.uint8)
@@ -244,12 +244,6 @@ class Canvas:
         hull = np.asarray(cv2.convexHull(local), np.float32)
         cover = self._polygon(box, hull, round(255 * strength))
         self._blend(box, np.zeros((*cover.shape, 3), np.uint8), cover, None)
-
-
-@lru_cache(maxsize=4096)
-def _corners(height: int, width: int) -> Floats:
-    outer = np.array([(0, 0), (width, 0), (width, height), (0, height)], np.float32)
-    return outer - np.float32(0.5)
 
 
 def _level(levels: Pyramid, level: float) -> Image:

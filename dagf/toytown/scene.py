@@ -95,11 +95,6 @@ def _pool_model(seed: int, stream: int, number: int, size: int) -> Model:
     return build(sample_building(rng, ordinary=True), size, detail=0.55)
 
 
-def _area(pixels: Points) -> float:
-    """The convex hull's area."""
-    return float(cv2.contourArea(cv2.convexHull(pixels.astype(np.float32))))
-
-
 @dataclass(frozen=True)
 class _Frame:
     camera: Camera
@@ -129,7 +124,8 @@ def _sample_frame(
     at = np.array([math.sin(flat), 0.0, math.cos(flat)])
     for _ in range(2):
         view = camera(at * distance + (0, eye, 0), (0.0, 0.0), focal, pitch, roll)
-        area = 0.93 * _area(view.project(model.outline)[0])
+        hull = cv2.convexHull(view.project(model.outline)[0].astype(np.float32))
+        area = 0.93 * float(cv2.contourArea(hull))
         step = math.sqrt(area / (share * size * size))
         reach = max(1.5 * radius, distance * step)
         focal *= reach / (distance * step)  # too near to get it so large: take a longer lens
