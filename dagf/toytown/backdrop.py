@@ -16,8 +16,7 @@ def backdrop(canvas: Canvas, rng: np.random.Generator) -> Iterator[None]:
     """Fill the canvas with a sky with clouds, two rows of a skyline, and the ground, in stages."""
     view = canvas.view
     aside = np.array([(-0.2,), (0.2,)]) * view.right
-    ends, _ = view.project(view.position + 1e5 * (view.forward + aside))
-    (ax, ay), (bx, by) = ends.tolist()
+    (ax, ay), (bx, by) = view.project(view.position + 1e5 * (view.forward + aside))[0].tolist()
     slope = (by - ay) / (bx - ax)
     x, y = _grid(canvas.size)
     # Pixels below the horizon.
@@ -38,8 +37,7 @@ def _sky(canvas: Canvas, below: Floats, rng: np.random.Generator) -> Image:
     field = clouds()[int(rng.integers(len(clouds())))]
     cx, cy = int(rng.integers(96)), int(rng.integers(40))
     window = field[cy : cy + 56, cx : cx + 96]
-    small = cv2.resize(window, rise.shape[::-1], interpolation=cv2.INTER_LINEAR)
-    field = np.asarray(small, np.float32)
+    field = np.asarray(cv2.resize(window, rise.shape[::-1]), np.float32)
     veil = np.float32(0.55) * field + np.float32(1.6 * light.clouds - 0.6)
     veil = np.clip(veil, 0, 1) * np.float32(0.85)
     veil *= np.clip(rise * 4, 0.3, 1)
@@ -95,8 +93,7 @@ def _ground(canvas: Canvas, below: Floats, rng: np.random.Generator) -> None:
     # Pixels far away hold many metres of ground: their mean, not a random one of them.
     reach = np.float32(view.focal * view.position[1])
     far = max(1, int(np.count_nonzero(edge**2 < 2 * reach)))  # rows; nearer ones are not blurred
-    blur = np.float32(0.5) * reach / np.maximum(below[:far], 0.5) ** 2 - np.float32(0.3)
-    blur = blur.clip(0, 1)
+    blur = (reach / 2 / np.maximum(below[:far], 0.5) ** 2 - np.float32(0.3)).clip(0, 1)
     plain = _flat(mean * shade, (size, far))
     cv2.blendLinear(lit[:far], plain, 1 - blur, blur, lit[:far])
     clear = np.exp(np.float32(-0.5 * light.haze) * reach / np.maximum(below, 0.3))

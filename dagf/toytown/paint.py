@@ -3,6 +3,7 @@
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from itertools import chain
 from typing import NamedTuple
 
 import cv2
@@ -76,9 +77,8 @@ class Canvas:
 
     def __init__(self, size: int, view: Camera, light: Light) -> None:
         self.size, self.view, self.light = size, view, light
-        # What glass adds: the sky in it, and the lamps behind it.
-        self.mirror = 0.32 * light.sky_top * light.ambient
-        self.mirror = self.mirror + light.lamps * np.array([1.3, 0.95, 0.5])
+        lamps = light.lamps * np.array([1.3, 0.95, 0.5])
+        self.mirror = 0.32 * light.sky_top * light.ambient + lamps  # what glass adds
         self.upright = light.ambient + 0.45 * light.sun_colour  # the light on a sprite
         direct = float(light.sun_colour.sum())
         self.dark = 0.6 * direct / (direct + float(light.ambient.sum()))  # of a shadow
@@ -147,18 +147,17 @@ class Canvas:
         if not seen:
             return
         body, late = model.groups[0], eye[2] > model.building.depth / 2
-        # Far ones first; but a tower stands out of the front, unless that is turned away.
+        # Far parts first; but towers stand out of the body's front, unless that is turned away.
         groups = sorted(
             model.groups,
             key=lambda one: (late and one is not body, -math.dist(one[0].centre, eye)),
         )
-        for group in groups:
-            for part in group:
-                if part.radius:
-                    self._dome(model, part, at + part.centre @ turn, layer)
-                for face in part.faces:
-                    if face in seen:
-                        self._face(model.texture(face.texture), *seen[face], layer)
+        for part in chain(*groups):
+            if part.radius:
+                self._dome(model, part, at + part.centre @ turn, layer)
+            for face in part.faces:
+                if face in seen:
+                    self._face(model.texture(face.texture), *seen[face], layer)
 
     def _face(self, levels: Pyramid, box: Box, local: Points, tone: Floats, layer: int) -> None:
         x0, y0, x1, y1 = box
@@ -218,11 +217,10 @@ class Canvas:
             return
         x0, y0, x1, y1 = box
         picture = _level(levels, math.log2(max(1.0, levels[0].shape[0] / tall)))
-        sy = tall / picture.shape[0]
-        sx = (-wide if thing.flip else wide) / picture.shape[1]
-        left = x + wide / 2 if thing.flip else x - wide / 2
+        half = -wide / 2 if thing.flip else wide / 2
+        sx, sy = 2 * half / picture.shape[1], tall / picture.shape[0]
         row = [0, sy, y - tall - y0 - 0.5 + sy / 2]
-        matrix = np.array([[sx, 0, left - x0 - 0.5 + sx / 2], row])
+        matrix = np.array([[sx, 0, x - half - x0 - 0.5 + sx / 2], row])
         warped = cv2.warpAffine(picture, matrix, (x1 - x0, y1 - y0))
         tone = self._tones(thing.tint * self.upright, far)[0]
         tone[:, 3] = 0  # a sprite's fourth channel is its coverage, not glass

@@ -5,12 +5,13 @@ neither on the order in which images are made nor on how many others there are.
 """
 
 import math
-from collections.abc import Generator, Iterable, Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from functools import lru_cache
 
 import cv2
 import numpy as np
+from numpy.random import Generator
 from numpy.typing import NDArray
 
 from dagf.toytown.backdrop import backdrop, develop
@@ -45,7 +46,6 @@ _THINGS = {
     "lamp": (0.1, 0.5, 0.3),
 }
 _SIZES = {"tree": (4.5, 12.0), "person": (1.55, 1.9), "car": (1.5, 2.1), "lamp": (4.0, 7.0)}
-
 _SHADOWS = {"tree": 0.3, "car": 1.0}  # half the shadow's width, of the height
 _RING = np.array([(-1.0, 0, 0), (1, 0, 0), (0, 0, 1), (0, 0, -1)])
 
@@ -103,9 +103,7 @@ class _Frame:
     box: Points  # 2 x 2: the landmark's corners in pixels, beyond the frame perhaps
 
 
-def _sample_frame(
-    rng: np.random.Generator, model: Model, size: int, role: str, nuisances: bool
-) -> _Frame:
+def _sample_frame(rng: Generator, model: Model, size: int, role: str, nuisances: bool) -> _Frame:
     """Where the camera stands and looks: the landmark gets a wanted area, anywhere in the image."""
     turn = 35.0 if role == "query" else 60.0
     azimuth = float(rng.uniform(-turn, turn))
@@ -136,8 +134,7 @@ def _sample_frame(
     cut = np.zeros(2) if role == "query" or not nuisances else np.array([0.25, 0.18])
     first, last = (0.5 - cut) * (high - low), size - (0.5 - cut) * (high - low)
     span = np.abs(last - first) * (1.0 if nuisances else 0.3)
-    middle = size / 2 + span * rng.uniform(-0.5, 0.5, 2)
-    shift = middle - (low + high) / 2
+    shift = size / 2 + span * rng.uniform(-0.5, 0.5, 2) - (low + high) / 2
     aimed = camera(view.position, (float(shift[0]), float(shift[1])), focal, pitch, roll)
     return _Frame(aimed, azimuth, distance, np.array([low + shift, high + shift]))
 
@@ -151,7 +148,7 @@ def _place(frame: _Frame, column: float, depth: float) -> Points:
 
 
 def _sample_things(
-    rng: np.random.Generator, frame: _Frame, model: Model, size: int, role: str, pool: Pool
+    rng: Generator, frame: _Frame, model: Model, size: int, role: str, pool: Pool
 ) -> list[Thing]:
     """Clutter around the landmark and things that stand before it."""
     radius, view = model.building.radius, frame.camera
@@ -175,9 +172,7 @@ def _sample_things(
     return things
 
 
-def _sprite_thing(
-    rng: np.random.Generator, kind: str, at: Points, radius: float, view: Camera
-) -> Thing:
+def _sprite_thing(rng: Generator, kind: str, at: Points, radius: float, view: Camera) -> Thing:
     gap = math.hypot(at[0], at[2])
     if gap < radius:  # out of the landmark's ground plan, towards the camera
         at = at - view.forward * (radius - gap + 1.0)
@@ -187,9 +182,7 @@ def _sprite_thing(
     return Thing(at, height, None, 0.0, levels, flip, tint, _SHADOWS.get(kind, 0.0))
 
 
-def _occluders(
-    rng: np.random.Generator, frame: _Frame, radius: float, size: int, pool: Pool
-) -> list[Thing]:
+def _occluders(rng: Generator, frame: _Frame, radius: float, size: int, pool: Pool) -> list[Thing]:
     """Things between camera and landmark: trees, cars, people, the edge of another building."""
     (x0, y0), (x1, y1) = frame.box
     free, focal = frame.distance - radius, frame.camera.focal
@@ -253,21 +246,21 @@ def drawing(key: tuple[int, int, int, int], size: int, role: str, nuisances: boo
     for attempt in range(ATTEMPTS):
         # Late attempts leave the occluders out, with which a narrow building may never succeed.
         plain = "query" if attempt >= 9 else role
-        result = yield from _attempt(rng, model, (seed, split), size, plain, nuisances)
-        if result is not None and low <= result.scale <= high and result.visible >= least:
-            yield result
+        for shot in _attempt(rng, model, (seed, split), size, plain, nuisances):
+            if shot is None or (low <= shot.scale <= high and shot.visible >= least):
+                yield shot
     raise RuntimeError(f"no view for Toytown's image {key}")
 
 
 def _attempt(
-    rng: np.random.Generator, model: Model, pool: Pool, size: int, role: str, nuisances: bool
-) -> Generator[None, None, Photograph | None]:
+    rng: Generator, model: Model, pool: Pool, size: int, role: str, nuisances: bool
+) -> Drawing:
     light = sample_light(rng)
-    yield
+    yield None
     frame = _sample_frame(rng, model, size, role, nuisances)
-    yield
+    yield None
     things = _sample_things(rng, frame, model, size, role, pool) if nuisances else []
-    yield
+    yield None
     canvas = Canvas(size, frame.camera, light)
     yield from backdrop(canvas, rng)
     position, b = frame.camera.position, model.building
@@ -282,21 +275,21 @@ def _attempt(
     before = [before_wall(thing.at, position, b) for thing in things]
     whole = 0  # pixels of the landmark as if nothing stood before it
     for layer in (BEHIND, BEFORE):
-        yield
+        yield None
         for k in order:
             if before[k] == (layer == BEFORE):
                 canvas.thing(things[k], feet[k], depths[k], layer)
         if layer == BEHIND:
-            yield
+            yield None
             canvas.building(model, np.zeros(3), 0.0, LANDMARK)
             whole = cv2.countNonZero(cv2.inRange(canvas.layers, LANDMARK, LANDMARK))
     mask = canvas.layers == LANDMARK
     left, top, wide, high = cv2.boundingRect(mask.view(np.uint8))
     if not wide:
-        return None
+        return
     seen = cv2.countNonZero(mask.view(np.uint8))
-    yield
-    return Photograph(
+    yield None
+    yield Photograph(
         image=develop(canvas.image, rng),
         mask=mask,
         azimuth=round(frame.azimuth, 2),
