@@ -67,9 +67,8 @@ def camera(
 
     centre: its principal point.
     """
-    x, _, z = position.tolist()
-    away, (u, v) = math.sqrt(x * x + z * z), centre
-    fx, fz = -x / away, -z / away  # forward; (-fz, fx) is to the right
+    level, (u, v) = position * (1, 0, 1), centre
+    fx, _, fz = (-level / math.sqrt(level @ level)).tolist()  # forward; (-fz, fx) is to the right
     cp, sp, cr, sr = math.cos(pitch), math.sin(pitch), math.cos(roll), math.sin(roll)
     tilted = (
         (focal * cr, -focal * sr * cp - u * sp, -focal * sr * sp + u * cp),

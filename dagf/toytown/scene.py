@@ -271,7 +271,8 @@ def _attempt(
             canvas.shadow(thing.shadow * thing.height * _RING + thing.at, 0.8 * thing.height)
     places = np.array([thing.at for thing in things]).reshape(-1, 3)
     feet, depths = (values.tolist() for values in frame.camera.project(places))
-    order = np.argsort((position - places) @ frame.camera.forward, kind="stable").tolist()
+    ahead = [float((thing.at - position) @ frame.camera.forward) for thing in things]
+    order = sorted(range(len(things)), key=lambda k: -ahead[k])  # many are at the same depth
     before = [before_wall(thing.at, position, b) for thing in things]
     whole = 0  # pixels of the landmark as if nothing stood before it
     for layer in (BEHIND, BEFORE):
