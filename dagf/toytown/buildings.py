@@ -182,7 +182,7 @@ def _other(rng: np.random.Generator, choices: Sequence[str], present: str) -> st
     return _pick(rng, [choice for choice in choices if choice != present])
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Face:
     """A planar polygon of a building.
 

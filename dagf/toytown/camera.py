@@ -1,6 +1,7 @@
 """From where and in what light a Toytown photograph is taken."""
 
 import math
+from bisect import bisect
 from dataclasses import dataclass
 
 import numpy as np
@@ -39,6 +40,7 @@ _WEATHERS = {
                      0.5 * _BLUE, (0.66, 0.48, 0.44), 0.4, 0.003, 0.42),
 }
 # fmt: on
+_ODDS = np.cumsum([weather.odds for weather in _WEATHERS.values()][:-1]).tolist()
 
 
 @dataclass(frozen=True)
@@ -65,15 +67,17 @@ def camera(
 
     centre: its principal point.
     """
-    level = position * (1, 0, 1)
-    forward = -level / math.sqrt(level @ level)
-    right = np.array([-forward[2], 0.0, forward[0]])
-    look = np.stack([right, (0.0, -1.0, 0.0), forward])
+    level, (u, v) = position * (1, 0, 1), centre
+    fx, _, fz = (-level / math.sqrt(level @ level)).tolist()  # forward; (-fz, fx) is to the right
     cp, sp, cr, sr = math.cos(pitch), math.sin(pitch), math.cos(roll), math.sin(roll)
-    rolled, pitched = [[cr, -sr, 0], [sr, cr, 0], [0, 0, 1]], [[1, 0, 0], [0, cp, sp], [0, -sp, cp]]
-    tilt = np.array(rolled) @ np.array(pitched)
-    k = np.array([[focal, 0, centre[0]], [0, focal, centre[1]], [0, 0, 1.0]])
-    return Camera(k @ tilt @ look, position, forward, right, focal, centre)
+    tilted = (
+        (focal * cr, -focal * sr * cp - u * sp, -focal * sr * sp + u * cp),
+        (focal * sr, focal * cr * cp - v * sp, focal * cr * sp + v * cp),
+        (0.0, -sp, cp),
+    )
+    matrix = np.array([(c * fx - a * fz, -b, a * fx + c * fz) for a, b, c in tilted])
+    forward, right = np.array([fx, 0.0, fz]), np.array([-fz, 0.0, fx])
+    return Camera(matrix, position, forward, right, focal, centre)
 
 
 @dataclass(frozen=True)
@@ -93,8 +97,7 @@ class Light:
 
 def sample_light(rng: np.random.Generator) -> Light:
     """Weather, the sun's place and colour, and the sky that goes with them."""
-    odds = [weather.odds for weather in _WEATHERS.values()]
-    name = list(_WEATHERS)[int(rng.choice(len(odds), p=odds))]
+    name = list(_WEATHERS)[bisect(_ODDS, rng.random())]
     weather = _WEATHERS[name]
     azimuth = math.radians(rng.uniform(-110, 110))
     elevation = math.radians(rng.uniform(*weather.elevation))
@@ -106,8 +109,8 @@ def sample_light(rng: np.random.Generator) -> Light:
         sun,
         sun_colour=np.asarray(weather.sun) * rng.uniform(0.9, 1.1),
         ambient=np.asarray(weather.ambient) * rng.uniform(0.9, 1.1),
-        sky_top=np.clip(np.asarray(weather.top) * rng.uniform(0.85, 1.12), 0, 1),
-        sky_low=np.clip(np.asarray(weather.low) * rng.uniform(0.92, 1.04), 0, 1),
+        sky_top=np.minimum(np.asarray(weather.top) * rng.uniform(0.85, 1.12), 1.0),
+        sky_low=np.minimum(np.asarray(weather.low) * rng.uniform(0.92, 1.04), 1.0),
         clouds=varying if weather.clouds is None else weather.clouds,
         haze=float(weather.haze * rng.uniform(0.7, 1.4)),
         lamps=float(weather.lamps * rng.uniform(0.5, 1.2)),

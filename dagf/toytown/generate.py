@@ -21,7 +21,7 @@ from filelock import FileLock
 from dagf.console import progress
 from dagf.errors import UserError
 from dagf.files import atomic_folder, content_hash, write_json
-from dagf.toytown.scene import DISTRACTOR_START, SIGHTINGS, STREAMS, Photograph, photograph, twin_of
+from dagf.toytown import scene
 
 # Raise it with every change of a pixel, a record or a threshold: results of two versions cannot be
 # compared. tests/toytown/version.json holds hashes of what this version draws.
@@ -63,12 +63,10 @@ class ToytownSpec:
     def __post_init__(self) -> None:
         if not 48 <= self.size <= 512:
             raise UserError(f"Toytown: size is {self.size} pixels, expected 48 to 512")
-        least = {"views": 1, "train_views": 1}
         for name, value in asdict(self).items():
-            if value < least.get(name, 0):
-                raise UserError(
-                    f"Toytown: {name} is {value}, expected at least {least.get(name, 0)}"
-                )
+            least = 1 if name in ("views", "train_views") else 0
+            if value < least:
+                raise UserError(f"Toytown: {name} is {value}, expected at least {least}")
 
     @property
     def id(self) -> str:
@@ -117,8 +115,8 @@ def jobs(spec: ToytownSpec) -> list[Job]:
     ]
     for split in WITH_QUERIES:
         count = spec.distractor_count(split)
-        for first in range(0, count, SIGHTINGS):
-            found.append(Job(spec, split, first, min(SIGHTINGS, count - first)))
+        for first in range(0, count, scene.SIGHTINGS):
+            found.append(Job(spec, split, first, min(scene.SIGHTINGS, count - first)))
     return found
 
 
@@ -138,8 +136,7 @@ def make_toytown(spec: ToytownSpec, folder: Path, workers: int | None = None) ->
 
 
 def _draw_all(spec: ToytownSpec, root: Path, workers: int | None) -> None:
-    folders = [Path(split) for split in SPLITS]
-    folders += [Path("distractors", split) for split in WITH_QUERIES]
+    folders = [*map(Path, SPLITS), *(Path("distractors", split) for split in WITH_QUERIES)]
     records: dict[Path, list[Record]] = {folder: [] for folder in folders}
     for folder in folders:
         (root / folder / "jpg").mkdir(parents=True)
@@ -168,8 +165,7 @@ def _results(todo: list[Job], root: Path, workers: int) -> Iterator[list[Record]
     ways = multiprocessing.get_all_start_methods()
     context = multiprocessing.get_context("forkserver" if "forkserver" in ways else "spawn")
     with ProcessPoolExecutor(workers, context, initializer=_set_up_worker) as pool:
-        chunk = max(1, min(4, len(todo) // (4 * workers)))
-        yield from pool.map(write_images, todo, roots, chunksize=chunk)
+        yield from pool.map(write_images, todo, roots)
 
 
 def _set_up_worker() -> None:
@@ -179,16 +175,17 @@ def _set_up_worker() -> None:
 
 def write_images(job: Job, root: Path) -> list[Record]:
     """Write the images and masks of `job` below `root`; return their records, in order."""
+    shots = scene.in_step([_drawing(job, role, number) for _, role, number in job.images])
+    images, masks = root / job.folder / "jpg", root / job.folder / "masks"
     records: list[Record] = []
-    for file, role, number in job.images:
-        shot = draw(job, role, number)
+    for (file, role, _), shot in zip(job.images, shots, strict=True):
         options = [cv2.IMWRITE_JPEG_QUALITY, shot.quality]
-        jpeg = cv2.imencode(".jpg", shot.image[..., ::-1], options)[1]
-        (root / job.folder / "jpg" / file).write_bytes(jpeg.tobytes())
+        jpeg = cv2.imencode(".jpg", cv2.cvtColor(shot.image, cv2.COLOR_RGB2BGR), options)[1]
+        (images / file).write_bytes(jpeg.data)
         if role != "query":  # whose box is what is searched for
             options = [cv2.IMWRITE_PNG_BILEVEL, 1, cv2.IMWRITE_PNG_COMPRESSION, 3]
             png = cv2.imencode(".png", shot.mask * np.uint8(255), options)[1]
-            (root / job.folder / "masks" / f"{Path(file).stem}.png").write_bytes(png.tobytes())
+            (masks / file.replace(".jpg", ".png")).write_bytes(png.data)
         record = _record(job, file, role, shot)
         if role == "database":
             record["turn"] = round(abs(record["azimuth"] - records[0]["azimuth"]), 2)
@@ -197,33 +194,24 @@ def write_images(job: Job, root: Path) -> list[Record]:
     return records
 
 
-def draw(job: Job, role: str, number: int) -> Photograph:
+def _drawing(job: Job, role: str, number: int) -> scene.Drawing:
     """One of the images of `job`."""
     spec = job.spec
-    stream, landmark, view = STREAMS[job.split], job.number, number
-    if job.distractors:
-        stream, landmark, view = STREAMS["distractors"], DISTRACTOR_START[job.split] + number, 0
     seed = spec.test_seed if job.split == "test" else spec.seed
-    return photograph(seed, stream, landmark, view, spec.size, role, spec.nuisances)
+    key = (seed, scene.STREAMS[job.split], job.number, number)
+    if job.distractors:
+        first = scene.DISTRACTOR_START[job.split]
+        key = (seed, scene.STREAMS["distractors"], first + number, 0)
+    return scene.drawing(key, spec.size, role, spec.nuisances)
 
 
-def _record(job: Job, file: str, role: str, shot: Photograph) -> Record:
+def _record(job: Job, file: str, role: str, shot: scene.Photograph) -> Record:
     landmark = -1 if job.distractors else job.number
-    twin = -1 if job.distractors else twin_of(job.number)
-    return {
-        "file": file,
-        "landmark": landmark,
-        "twin": twin if twin < getattr(job.spec, f"{job.split}_landmarks") else -1,
-        "role": role,
-        "azimuth": shot.azimuth,
-        "turn": "",
-        "scale": round(shot.scale, 4),
-        "visible": round(shot.visible, 4),
-        "clutter": round(shot.clutter, 4),
-        **dict(zip(("x1", "y1", "x2", "y2"), shot.box, strict=True)),
-        "difficulty": "",
-        "weather": shot.weather,
-    }
+    twin = -1 if job.distractors else scene.twin_of(job.number)
+    twin = twin if twin < getattr(job.spec, f"{job.split}_landmarks") else -1
+    shares = (round(share, 4) for share in (shot.scale, shot.visible, shot.clutter))
+    values = (file, landmark, twin, role, shot.azimuth, "", *shares, *shot.box, "", shot.weather)
+    return dict(zip(COLUMNS, values, strict=True))
 
 
 def difficulty(record: Mapping[str, Any]) -> str:

@@ -5,7 +5,8 @@ neither on the order in which images are made nor on how many others there are.
 """
 
 import math
-from dataclasses import dataclass, replace
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
 from functools import lru_cache
 
 import cv2
@@ -16,7 +17,7 @@ from numpy.typing import NDArray
 from dagf.toytown.backdrop import backdrop, develop
 from dagf.toytown.buildings import Building, Points, make_twin, sample_building
 from dagf.toytown.camera import Camera, before_wall, camera, sample_light
-from dagf.toytown.paint import CLUTTER, LANDMARK, Canvas, Model, build
+from dagf.toytown.paint import BEFORE, BEHIND, LANDMARK, Canvas, Model, Thing, build
 from dagf.toytown.sprites import Image, sprites
 
 Pool = tuple[int, int]  # the seed and the stream of the clutter's buildings
@@ -45,6 +46,8 @@ _THINGS = {
     "lamp": (0.1, 0.5, 0.3),
 }
 _SIZES = {"tree": (4.5, 12.0), "person": (1.55, 1.9), "car": (1.5, 2.1), "lamp": (4.0, 7.0)}
+_SHADOWS = {"tree": 0.3, "car": 1.0}  # half the shadow's width, of the height
+_RING = np.array([(-1.0, 0, 0), (1, 0, 0), (0, 0, 1), (0, 0, -1)])
 
 
 @dataclass(frozen=True)
@@ -60,6 +63,9 @@ class Photograph:
     box: tuple[int, int, int, int]  # x1, y1, x2, y2 of the mask, x2 and y2 one past the last pixel
     weather: str
     quality: int  # of the JPEG
+
+
+Drawing = Iterator[Photograph | None]
 
 
 def twin_of(landmark: int) -> int:
@@ -89,17 +95,6 @@ def _pool_model(seed: int, stream: int, number: int, size: int) -> Model:
     return build(sample_building(rng, ordinary=True), size, detail=0.55)
 
 
-def _outline(model: Model) -> Points:
-    b = model.building
-    walls = b.foot + np.array([0, b.height, 0])
-    return np.vstack([b.foot, walls, model.points[:, 4:].reshape(-1, 3)])
-
-
-def _area(pixels: Points) -> float:
-    """The convex hull's area."""
-    return float(cv2.contourArea(cv2.convexHull(pixels.astype(np.float32))))
-
-
 @dataclass(frozen=True)
 class _Frame:
     camera: Camera
@@ -123,63 +118,50 @@ def _sample_frame(rng: Generator, model: Model, size: int, role: str, nuisances:
     eye = float(rng.uniform(1.6, 2.2) if standing else rng.uniform(2.5, 0.6 * model.height + 2.5))
     pitch, roll = math.radians(rng.normal(2, 2.5)), math.radians(rng.normal(0, 1.6))
     focal = float(rng.uniform(0.85, 1.7)) * size
-    distance, outline, flat = 3.0 * radius, _outline(model), math.radians(azimuth)
+    distance, flat = 3.0 * radius, math.radians(azimuth)
     at = np.array([math.sin(flat), 0.0, math.cos(flat)])
     for _ in range(2):
         view = camera(at * distance + (0, eye, 0), (0.0, 0.0), focal, pitch, roll)
-        area = 0.93 * _area(view.project(outline)[0])
+        hull = cv2.convexHull(view.project(model.outline)[0].astype(np.float32))
+        area = 0.93 * float(cv2.contourArea(hull))
         step = math.sqrt(area / (share * size * size))
         reach = max(1.5 * radius, distance * step)
         focal *= reach / (distance * step)  # too near to get it so large: take a longer lens
         distance = reach
     view = camera(at * distance + (0, eye, 0), (0.0, 0.0), focal, pitch, roll)
-    pixels = view.project(outline)[0]
+    pixels = view.project(model.outline)[0]
     low, high = pixels.min(0), pixels.max(0)
     cut = np.zeros(2) if role == "query" or not nuisances else np.array([0.25, 0.18])
     first, last = (0.5 - cut) * (high - low), size - (0.5 - cut) * (high - low)
     span = np.abs(last - first) * (1.0 if nuisances else 0.3)
-    middle = size / 2 + span * rng.uniform(-0.5, 0.5, 2)
-    shift = middle - (low + high) / 2
-    moved = view.matrix + np.outer((*shift, 0.0), view.matrix[2])
-    aimed = replace(view, matrix=moved, centre=(float(shift[0]), float(shift[1])))
-    return _Frame(aimed, azimuth, distance, np.stack([low, high]) + shift)
-
-
-@dataclass(frozen=True)
-class _Thing:
-    """Something that stands about: a sprite `kind` and number, or a pool building."""
-
-    kind: str
-    number: int
-    at: Points
-    height: float
-    yaw: float = 0.0
-    tint: float = 1.0
+    shift = size / 2 + span * rng.uniform(-0.5, 0.5, 2) - (low + high) / 2
+    aimed = camera(view.position, (float(shift[0]), float(shift[1])), focal, pitch, roll)
+    return _Frame(aimed, azimuth, distance, np.array([low + shift, high + shift]))
 
 
 def _place(frame: _Frame, column: float, depth: float) -> Points:
     """The ground point that is seen near image column `column` at `depth` metres."""
     view = frame.camera
     aside = (column - view.centre[0]) * depth / view.focal
-    return np.asarray((view.position + view.forward * depth + view.right * aside) * (1, 0, 1))
+    (x, _, z), (fx, _, fz) = view.position.tolist(), view.forward.tolist()
+    return np.array([x + fx * depth - fz * aside, 0.0, z + fz * depth + fx * aside])
 
 
 def _sample_things(
     rng: Generator, frame: _Frame, model: Model, size: int, role: str, pool: Pool
-) -> list[_Thing]:
+) -> list[Thing]:
     """Clutter around the landmark and things that stand before it."""
     radius, view = model.building.radius, frame.camera
     level = float(rng.uniform(0, 0.5 if role == "query" else 1.0))
-    things: list[_Thing] = []
+    things: list[Thing] = []
     for _ in range(min(8, int(rng.poisson(0.5 + 2.2 * level)))):
-        number = int(rng.integers(POOL))
-        other = _pool_model(*pool, number, size)
+        other = _pool_model(*pool, int(rng.integers(POOL)), size)
         reach = other.building.radius
         at = _place(frame, rng.uniform(-0.1, 1.1) * size, frame.distance * rng.uniform(0.7, 1.8))
         if math.hypot(at[0], at[2]) < radius + reach:  # in the landmark: move it behind
             at = at + view.forward * (radius + 1.1 * reach)
         yaw = float(rng.integers(4)) * math.pi / 2 + float(rng.normal(0, 0.12))
-        things.append(_Thing("building", number, at, other.height, yaw))
+        things.append(Thing(at, other.height, other, yaw))
     for kind, (empty, more, near) in _THINGS.items():
         for _ in range(int(rng.poisson(empty + more * level))):
             column = rng.uniform(-0.05, 1.05) * size
@@ -190,31 +172,30 @@ def _sample_things(
     return things
 
 
-def _sprite_thing(rng: Generator, kind: str, at: Points, radius: float, view: Camera) -> _Thing:
+def _sprite_thing(rng: Generator, kind: str, at: Points, radius: float, view: Camera) -> Thing:
     gap = math.hypot(at[0], at[2])
     if gap < radius:  # out of the landmark's ground plan, towards the camera
         at = at - view.forward * (radius - gap + 1.0)
     height = float(rng.uniform(*_SIZES[kind]))
-    number = int(rng.integers(len(sprites()[kind])))
-    flip, tint = float(rng.integers(2)), float(rng.uniform(0.75, 1.2))
-    return _Thing(kind, number, at, height, flip, tint)
+    levels = sprites()[kind][int(rng.integers(len(sprites()[kind])))]
+    flip, tint = bool(rng.integers(2)), float(rng.uniform(0.75, 1.2))
+    return Thing(at, height, None, 0.0, levels, flip, tint, _SHADOWS.get(kind, 0.0))
 
 
-def _occluders(rng: Generator, frame: _Frame, radius: float, size: int, pool: Pool) -> list[_Thing]:
+def _occluders(rng: Generator, frame: _Frame, radius: float, size: int, pool: Pool) -> list[Thing]:
     """Things between camera and landmark: trees, cars, people, the edge of another building."""
     (x0, y0), (x1, y1) = frame.box
     free, focal = frame.distance - radius, frame.camera.focal
     things = []
     if rng.random() < 0.22:
-        number = int(rng.integers(POOL))
-        other = _pool_model(*pool, number, size)
+        other = _pool_model(*pool, int(rng.integers(POOL)), size)
         reach = other.building.radius
         depth = max(reach + 4.0, free * rng.uniform(0.45, 0.9))
         side = 1 if rng.random() < 0.5 else -1
         edge = (x0 if side < 0 else x1) - side * rng.uniform(0.05, 0.5) * (x1 - x0)
         if depth < free:
             at = _place(frame, edge + side * 0.8 * reach * focal / depth, depth)
-            things.append(_Thing("building", number, at, other.height, float(rng.uniform(0, 6.3))))
+            things.append(Thing(at, other.height, other, float(rng.uniform(0, 6.3))))
     for _ in range(1 + int(rng.poisson(1.0))):
         kind = ("tree", "tree", "tree", "person", "car", "lamp")[int(rng.integers(6))]
         height = float(rng.uniform(*_SIZES[kind]))
@@ -222,7 +203,7 @@ def _occluders(rng: Generator, frame: _Frame, radius: float, size: int, pool: Po
         depth = float(np.clip(focal * height / tall, 2.5, max(2.6, 0.95 * free)))
         at = _place(frame, rng.uniform(x0, x1), depth)
         thing = _sprite_thing(rng, kind, at, radius, frame.camera)
-        things.append(replace(thing, height=height))
+        things.append(thing._replace(height=height))
     return things
 
 
@@ -235,72 +216,88 @@ def photograph(
     role: str = "database",
     nuisances: bool = True,
 ) -> Photograph:
-    """Render one image; `role` is train, query, database or distractor.
+    """Render one image; `role` is train, query, database or distractor."""
+    return in_step([drawing((seed, stream, landmark, view), size, role, nuisances)])[0]
+
+
+def in_step(drawings: Iterable[Drawing]) -> list[Photograph]:
+    """Render images stage by stage, so that a stage's code stays in the processor's caches."""
+    todo = list(drawings)
+    done = [next(one) for one in todo]
+    while not all(done):
+        done = [shot or next(one) for shot, one in zip(done, todo, strict=True)]
+    return [shot for shot in done if shot]
+
+
+def drawing(key: tuple[int, int, int, int], size: int, role: str, nuisances: bool) -> Drawing:
+    """Yield the image of (seed, stream, landmark, view) at last, and None between the stages.
 
     Views whose landmark comes out too small, too large or hidden are drawn again.
     """
-    rng = np.random.default_rng([seed, stream, landmark, view])
+    rng = np.random.default_rng(key)
+    seed, stream, landmark, _ = key
     low, high = QUERY_SCALES if role == "query" else SCALES if nuisances else CONTROL_SCALES
     least = QUERY_VISIBLE if role == "query" else LEAST_VISIBLE
-    number = landmark // SIGHTINGS if stream == STREAMS["distractors"] else landmark
+    split, number = stream, landmark
+    if stream == STREAMS["distractors"]:
+        split = STREAMS["validation" if landmark >= DISTRACTOR_START["validation"] else "test"]
+        number = landmark // SIGHTINGS
     model = _model(seed, stream, number, size)
     for attempt in range(ATTEMPTS):
         # Late attempts leave the occluders out, with which a narrow building may never succeed.
         plain = "query" if attempt >= 9 else role
-        result = _attempt(rng, model, (seed, stream, landmark), size, plain, nuisances)
-        if result is not None and low <= result.scale <= high and result.visible >= least:
-            return result
-    raise RuntimeError(f"no view for Toytown's image {(seed, stream, landmark, view)}")
+        for shot in _attempt(rng, model, (seed, split), size, plain, nuisances):
+            if shot is None or (low <= shot.scale <= high and shot.visible >= least):
+                yield shot
+    raise RuntimeError(f"no view for Toytown's image {key}")
 
 
 def _attempt(
-    rng: Generator, model: Model, key: tuple[int, int, int], size: int, role: str, nuisances: bool
-) -> Photograph | None:
-    seed, stream, landmark = key
-    if stream == STREAMS["distractors"]:
-        stream = STREAMS["validation" if landmark >= DISTRACTOR_START["validation"] else "test"]
-    pool = (seed, stream)
+    rng: Generator, model: Model, pool: Pool, size: int, role: str, nuisances: bool
+) -> Drawing:
     light = sample_light(rng)
+    yield None
     frame = _sample_frame(rng, model, size, role, nuisances)
+    yield None
     things = _sample_things(rng, frame, model, size, role, pool) if nuisances else []
+    yield None
     canvas = Canvas(size, frame.camera, light)
-    backdrop(canvas, rng)
+    yield from backdrop(canvas, rng)
     position, b = frame.camera.position, model.building
     canvas.shadow(b.foot, b.height)
     for thing in things:
         far = math.dist(thing.at, position)
-        if thing.kind in ("tree", "car") and frame.camera.focal * thing.height > 7 * far:
-            wide = thing.height * {"tree": 0.3, "car": 1.0}[thing.kind]
-            ring = np.array([(-wide, 0, 0), (wide, 0, 0), (0, 0, wide), (0, 0, -wide)]) + thing.at
-            canvas.shadow(ring, 0.8 * thing.height)
-    order = sorted(things, key=lambda t: -float((t.at - position) @ frame.camera.forward))
-    before = [before_wall(thing.at, position, b) for thing in order]
-    for near in (False, True):
-        for thing, is_before in zip(order, before, strict=True):
-            if is_before == near:
-                _paint(canvas, thing, pool, size)
-        if not near:
+        if thing.shadow and frame.camera.focal * thing.height > 7 * far:
+            canvas.shadow(thing.shadow * thing.height * _RING + thing.at, 0.8 * thing.height)
+    places = np.array([thing.at for thing in things]).reshape(-1, 3)
+    feet, depths = (values.tolist() for values in frame.camera.project(places))
+    ahead = [float((thing.at - position) @ frame.camera.forward) for thing in things]
+    order = sorted(range(len(things)), key=lambda k: -ahead[k])  # many are at the same depth
+    before = [before_wall(thing.at, position, b) for thing in things]
+    whole = 0  # pixels of the landmark as if nothing stood before it
+    for layer in (BEHIND, BEFORE):
+        yield None
+        for k in order:
+            if before[k] == (layer == BEFORE):
+                canvas.thing(things[k], feet[k], depths[k], layer)
+        if layer == BEHIND:
+            yield None
             canvas.building(model, np.zeros(3), 0.0, LANDMARK)
-    mask = canvas.kinds == LANDMARK
-    if not mask.any():
-        return None
-    rows, columns = np.flatnonzero(mask.any(1)), np.flatnonzero(mask.any(0))
-    return Photograph(
+            whole = cv2.countNonZero(cv2.inRange(canvas.layers, LANDMARK, LANDMARK))
+    mask = canvas.layers == LANDMARK
+    left, top, wide, high = cv2.boundingRect(mask.view(np.uint8))
+    if not wide:
+        return
+    seen = cv2.countNonZero(mask.view(np.uint8))
+    yield None
+    yield Photograph(
         image=develop(canvas.image, rng),
         mask=mask,
         azimuth=round(frame.azimuth, 2),
-        scale=float(mask.mean()),
-        visible=float(mask.sum() / canvas.whole.sum()),
-        clutter=float((canvas.kinds == CLUTTER).mean()),
-        box=(int(columns[0]), int(rows[0]), int(columns[-1]) + 1, int(rows[-1]) + 1),
+        scale=seen / size**2,
+        visible=seen / whole,
+        clutter=(cv2.countNonZero(canvas.layers) - seen) / size**2,
+        box=(left, top, left + wide, top + high),
         weather=light.weather,
         quality=int(rng.integers(65, 95)),
     )
-
-
-def _paint(canvas: Canvas, thing: _Thing, pool: Pool, size: int) -> None:
-    if thing.kind == "building":
-        canvas.building(_pool_model(*pool, thing.number, size), thing.at, thing.yaw, CLUTTER)
-    else:
-        levels = sprites()[thing.kind][thing.number]
-        canvas.sprite(levels, thing.at, thing.height, thing.yaw > 0, thing.tint)

@@ -12,6 +12,7 @@ from numpy.typing import ArrayLike, NDArray
 
 Image = NDArray[np.uint8]
 Floats = NDArray[np.float32]
+Pyramid = tuple[Image, ...]
 
 SEED = 7  # of the sprites: they are the same in every Toytown
 DETAIL = 3  # pixels a unit in which cars, people and lamps are drawn
@@ -125,7 +126,7 @@ def _lamp(kind: int) -> Image:
     return image
 
 
-def pyramid(image: Image) -> tuple[Image, ...]:
+def pyramid(image: Image) -> Pyramid:
     """The image and its halvings down to 4 pixels: what keeps small copies from shimmering."""
     levels = [image]
     while min(levels[-1].shape[:2]) >= 8:
@@ -136,7 +137,7 @@ def pyramid(image: Image) -> tuple[Image, ...]:
 
 
 @lru_cache(maxsize=1)
-def sprites() -> dict[str, list[tuple[Image, ...]]]:
+def sprites() -> dict[str, list[Pyramid]]:
     """Kind -> its sprites, each a pyramid of (height, width, 4): colour and coverage."""
     rng = np.random.default_rng([SEED, 1])
     return {
@@ -155,10 +156,11 @@ def clouds() -> tuple[Floats, ...]:
 
 
 @lru_cache(maxsize=1)
-def grounds() -> tuple[Image, ...]:
-    """Ground pictures, each 256 x 256 x 3, half a metre a pixel, around the building."""
+def grounds() -> tuple[tuple[Image, NDArray[np.float64]], ...]:
+    """Ground pictures, 256 x 256 x 3, half a metre a pixel, around the building; their means."""
     rng = np.random.default_rng([SEED, 3])
-    return tuple(_ground(rng, k) for k in range(GROUNDS))
+    pictures = [_ground(rng, k) for k in range(GROUNDS)]
+    return tuple((one, one[::16, ::16].reshape(-1, 3).mean(0)) for one in pictures)
 
 
 def _ground(rng: np.random.Generator, kind: int) -> Image:

@@ -48,10 +48,10 @@ class Sheet:
         shade: float = 1.0,
     ) -> None:
         """Fill copies of `shape`, `width` x `height` metres, the middle of their feet at (x, y)."""
+        at = np.empty((max(np.size(x), np.size(y)), 1, 2))
+        at[:, 0, 0], at[:, 0, 1] = x, y
         fixed = SHAPES[shape] * (width, height) * self.scale
-        feet = np.stack(np.broadcast_arrays(*np.atleast_1d(x, y)), axis=1)
-        at = feet.astype(float) * self.scale + self.origin
-        pixels = np.rint((fixed[None] + at[:, None]) * 16).astype(np.int32)
+        pixels = np.rint((fixed + (at * self.scale + self.origin)) * 16).astype(np.int32)
         red, green, blue = (min(255.0, max(0.0, 255 * shade * part)) for part in colour)
         cv2.fillPoly(self.image, list(pixels), (red, green, blue, 255 * glass), cv2.LINE_AA, 4)
 
