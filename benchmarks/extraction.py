@@ -22,7 +22,7 @@ from torch.nn import functional as fn
 
 from benchmarks.timing import Figure, median_ratio, seconds
 from dagf.datasets.batches import image_batches, network_input
-from dagf.datasets.images import IMAGENET_MEAN, IMAGENET_STD, ImageSpec
+from dagf.datasets.decode import IMAGENET_MEAN, IMAGENET_STD, ImageSpec
 from dagf.devices import bfloat16_pays
 from dagf.model.backbone import BackboneSpec
 from dagf.model.network import RetrievalNet

@@ -21,7 +21,7 @@ from torch import Tensor, nn
 from dagf.collections.export import AXES, INPUT, OUTPUT
 from dagf.console import cores
 from dagf.datasets.batches import image_batches, network_input
-from dagf.datasets.images import ImageSpec
+from dagf.datasets.decode import ImageSpec
 from dagf.retrieval.extract import MultiScale
 
 EXAMPLE = (2, 3, 96, 128)  # no two of them alike: they would be one axis

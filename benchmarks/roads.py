@@ -24,8 +24,8 @@ from dagf.collections.index import open_encoder, own_whitening
 from dagf.datasets import images
 from dagf.datasets.batches import image_batches, network_input, query_batches
 from dagf.datasets.benchmark import Benchmark
+from dagf.datasets.decode import ImageSpec
 from dagf.datasets.folder import load_folder
-from dagf.datasets.images import ImageSpec
 from dagf.model.backbone import BackboneSpec
 from dagf.model.network import RetrievalNet
 from dagf.model.variants import variant

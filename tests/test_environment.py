@@ -87,7 +87,16 @@ def test_notebooks_are_kept_without_outputs_and_with_one_cell_of_parameters(path
 
 # Each layer knows its own rooms and those of the layers before it.
 LAYERS = (
-    {"errors", "files", "console", "paths", "devices", "distributed", ""},  # "": the version
+    {
+        "errors",
+        "files",
+        "console",
+        "paths",
+        "devices",
+        "distributed",
+        "torchrun",
+        "",
+    },  # "": the version
     {"model", "toytown"},
     {"datasets"},
     {"retrieval"},

@@ -8,7 +8,7 @@ import torch
 from joblib import Parallel, delayed
 
 from dagf.console import HEADLESS, cores, end_with, progress
-from dagf.distributed import process_group
+from dagf.torchrun import process_group
 
 J = TypeVar("J")
 

@@ -12,9 +12,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 from PIL import ExifTags, Image, PngImagePlugin
 
-from dagf.datasets import images
-from dagf.datasets.benchmark import Box
-from dagf.datasets.images import ImageSpec, exact_mask, find_images, geometry, load_image, to_input
+from dagf.datasets import decode
+from dagf.datasets.decode import Box, ImageSpec, find_images, geometry
+from dagf.datasets.images import exact_mask, load_image, to_input
 from tests.fixtures import fails
 from tests.pictures import BLUE, GREEN, RED, WHITE, close, quarters, save, smooth
 
@@ -203,8 +203,8 @@ def test_a_reduced_decode_gives_the_same_picture(
 
 def test_no_large_image_is_decoded_whole(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     path = save(Image.new("RGB", (8700, 5800), GREEN), tmp_path / "a.jpg")
-    decoded, to_rgb = list[tuple[int, int]](), images._to_rgb
-    monkeypatch.setattr(images, "_to_rgb", lambda one: decoded.append(one.size) or to_rgb(one))
+    decoded, to_rgb = list[tuple[int, int]](), decode._to_rgb
+    monkeypatch.setattr(decode, "_to_rgb", lambda one: decoded.append(one.size) or to_rgb(one))
     assert load_image(path, ImageSpec(362)).shape == (3, 241, 362)
     load_image(path, ImageSpec(362), (0, 0, 4000, 4000))
     load_image(path, ImageSpec(362, resize_crop=False), (0, 0, 10, 10))
