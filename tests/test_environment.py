@@ -85,18 +85,9 @@ def test_notebooks_are_kept_without_outputs_and_with_one_cell_of_parameters(path
     assert not re.search(r"/(home|root|work|Users|tmp)/", path.read_text())
 
 
-# Each layer knows its own rooms and those of the layers before it.
+# Each layer knows its own rooms and those of the layers before it ("": the version).
 LAYERS = (
-    {
-        "errors",
-        "files",
-        "console",
-        "paths",
-        "devices",
-        "distributed",
-        "torchrun",
-        "",
-    },  # "": the version
+    {"errors", "files", "console", "paths", "devices", "distributed", "torchrun"} | {""},
     {"model", "toytown"},
     {"datasets"},
     {"retrieval"},

@@ -263,16 +263,19 @@ def keep_graph(encoder: Head, files: Sequence[Path], file: Path) -> None:
     spec = encoder.config.image
     if file.exists() or spec.truth != "none":
         return
-    net, only = encoder.network(), spec.mode == "squash"
-    side = spec.size if only else smallest_side(net, max(encoder.variant.windows))
-    with TemporaryDirectory() as place:
-        whole, small = (Path(place) / name for name in ("float.onnx", "small.onnx"))
-        try:
+    known = content_hash([content_of(encoder), asdict(spec)])
+    whole = paths.cache() / "graphs" / f"{known}.onnx"  # for other folders: it takes seconds
+    try:
+        if not whole.exists():
+            net, only = encoder.network(), spec.mode == "squash"
+            side = spec.size if only else smallest_side(net, max(encoder.variant.windows))
             write_graph(encoder, net, whole, side, only)
-        except UserError:
-            return
+    except UserError:
+        return
+    with TemporaryDirectory() as place:
         chosen, cosine = whole, 1.0
         if len(files) >= MANY and eight_bits_pay():
+            small = Path(place) / "small.onnx"
             in_eight_bits(whole, some_images(files, spec), small)
             fast, true = Graph(small), Graph(whole)
             seen = [*some_images(files, spec, 0.5)]  # others than those that it was fitted to

@@ -2,6 +2,8 @@
 
 import json
 import shutil
+import subprocess
+import sys
 from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
@@ -101,6 +103,22 @@ def test_extract_and_search(query: Path, index: Path) -> None:
     cropped = json.loads(fine(*told, "--crop", 2, 2, 30, 30))
     assert [row["score"] for row in cropped] != scores
     assert "box" in refused("search", query, "--index", index, "--crop", 90, 90, 99, 99)
+
+
+LIGHT = """
+import sys
+from dagf.cli import main
+
+main(sys.argv[1:], standalone_mode=False)
+print({"torch", "torchvision", "timm", "pandas", "scipy", "faiss"} & sys.modules.keys())
+"""
+
+
+def test_a_search_needs_no_pytorch(query: Path, index: Path) -> None:
+    command = [sys.executable, "-c", LIGHT, "search", query, "--index", index, "--whiten"]
+    done = subprocess.run(command, capture_output=True, text=True, check=True)
+    *found, loaded = done.stdout.splitlines()
+    assert loaded == "set()" and found == fine(*command[3:]).splitlines()
 
 
 def test_an_approximate_search(
@@ -275,9 +293,7 @@ def test_search_with_something_wrong(home: Path, query: Path, index: Path) -> No
         assert file.name in refused("search", file, "--index", index)
     broken = f"{index} is no collection of `dagf extract`, or is broken; make it again"
     texts = dict.fromkeys(("no index", "[1]", '{"files": [], "shards": []}'), broken)
-    texts['{"files": [], "shards": [], "content": ""}'] = (
-        "is of an earlier dagf: run `dagf extract`"
-    )
+    texts['{"files": [], "shards": [], "content": ""}'] = "is of an earlier dagf: run"
     other = about["made_by"] | {"pixels": "0"}
     texts[json.dumps(about | {"made_by": other})] = "dagf decodes images otherwise than when"
     other = about["made_by"] | {"run": "0" * 12, "graph": ""}
@@ -351,3 +367,26 @@ def test_two_processes_do_what_one_does(
     np.testing.assert_allclose(one.descriptors[:], other.descriptors[:], atol=1e-6)
     alone, found = json.loads(fine(*told)), json.loads(ran.stdout[ran.stdout.index("[") :])
     assert [one["file"] for one in found] == [one["file"] for one in alone]
+
+
+def test_eight_bits_stay_near_the_float_descriptors(
+    run: Run, home: Path, query: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """They are tried from `MANY` images on, kept where they are `ALIKE`, and said."""
+    files, told = (
+        find_images([home / "photos"]).files,
+        ("extract", "--run", run.id, home / "photos"),
+    )
+    plain = build(files, open_encoder(run.id), tmp_path / "plain", fast=True)[0]
+    assert plain.made_by.cosine == 1
+    monkeypatch.setattr(module, "MANY", 37)
+    monkeypatch.setattr(module, "eight_bits_pay", lambda: True)
+    for least, kept in ((1.1, False), (0.9, True)):
+        monkeypatch.setattr(module, "ALIKE", least)
+        out = tmp_path / str(kept)
+        assert ("in eight bits: " in fine(*told, "--output", out)) == kept
+        found = Collection.load(out)
+        cosines = np.sum(found.descriptors[:] * plain.descriptors[:], 1)
+        assert (cosines.min() > 0.9999) != kept and cosines.mean() > 0.9
+        assert found.made_by.cosine == pytest.approx(cosines.mean(), abs=0.01)
+        assert found.search(query, 1)[0][1] == pytest.approx(1, abs=1e-4)
