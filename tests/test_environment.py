@@ -53,8 +53,6 @@ def test_both_roads_install_the_same() -> None:
     assert all(name in (ROOT / "Makefile").read_text() for name in ("constraints.txt", ".[dev]"))
     known = Requirement(f"python{PYPROJECT['project']['requires-python']}")
     assert known.specifier.contains(python.partition("=")[2])
-    extras = PYPROJECT["project"]["optional-dependencies"]
-    assert set(extras["export"]) < set(extras["dev"])
 
 
 @pytest.mark.parametrize("name", FILES)
