@@ -31,6 +31,8 @@ class Graph:
         side_by_side = int(os.environ.get("LOCAL_WORLD_SIZE", "1"))  # processes of torchrun
         options.intra_op_num_threads = max(1, cores() // side_by_side)
         options.log_severity_level = ERRORS
+        # Waiting threads that spin take the cores from those that decode.
+        options.add_session_config_entry("session.intra_op.allow_spinning", "0")
         try:
             return onnxruntime.InferenceSession(self.file, options, ["CPUExecutionProvider"])
         except Exception as error:  # a broken file gives one of several of onnxruntime's own
