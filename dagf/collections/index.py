@@ -51,9 +51,11 @@ GRAPH = "encoder-*.onnx"
 # cells, and so can be explained; R-MAC, where they do not, was better on one set of two:
 # reports/photographs/*.shelf-ablation.json. It was not chosen anew for EfficientNet-Lite0.
 OFF_THE_SHELF = "scale-mask-spoc"
-MANY = 1000  # images from which on eight bits gain more than it takes to fit them
+MANY = 5000  # images from which on eight bits gain more than it takes to fit them
 SEEN = 64  # images that they are fitted to
-ALIKE = 0.98  # the least mean cosine of descriptors in eight bits and in float
+# The least mean cosine of descriptors in eight bits and in float. Above it mAP moved by -0.2 to 1.3
+# on four real sets (EfficientNet-Lite0, GeM, 225 px); at 0.993 it fell by 3 on one (ResNet-50).
+ALIKE = 0.995
 LARGE = 100_000  # images from which on half the disk counts for more than the fourth decimal
 
 
