@@ -17,18 +17,15 @@ import torch
 from PIL import Image
 from torch import nn
 
-from benchmarks.extraction import SCALES, SPEC
-from benchmarks.int8 import in_eight_bits
+from benchmarks.extraction import SCALES, SPEC, by_graph, encoder_of
 from benchmarks.timing import Figure, ratio, seconds
-from dagf.collections.index import open_encoder, own_whitening
-from dagf.datasets import images
+from dagf.collections.index import open_encoder
+from dagf.collections.kept import own_whitening
+from dagf.datasets import decode
 from dagf.datasets.batches import image_batches, network_input, query_batches
 from dagf.datasets.benchmark import Benchmark
+from dagf.datasets.decode import ImageSpec
 from dagf.datasets.folder import load_folder
-from dagf.datasets.images import ImageSpec
-from dagf.model.backbone import BackboneSpec
-from dagf.model.network import RetrievalNet
-from dagf.model.variants import variant
 from dagf.retrieval.extract import MultiScale, extract, for_inference
 from dagf.retrieval.metrics import evaluate_positions, mean_average_precision, stream_positions
 from dagf.study.runs import Head
@@ -36,7 +33,6 @@ from dagf.study.runs import Head
 ROUNDS = 5
 ENLARGED = 4  # times: photographs of the size that a phone takes, whose decoding is reduced
 BATCH = 16
-SEEN = 64  # photographs that int8 is calibrated on: without labels, and not those that are timed
 
 
 def per_query(encode: nn.Module, benchmark: Benchmark, spec: ImageSpec) -> float:
@@ -56,16 +52,15 @@ def compiled(encode: nn.Module) -> nn.Module:
 
 def figures(folder: Path, weights: Path) -> Iterator[Figure]:
     """Measure each road: its time over the extraction's as it is, and its mAP on the folder."""
-    net = MultiScale(
-        RetrievalNet(BackboneSpec("mobilenet_v2", weights=str(weights)), variant("gem")), SCALES
-    )
+    encoder = encoder_of("mobilenet_v2", str(weights))
+    net = MultiScale(encoder.network(), SCALES)
     plain, benchmark = for_inference(net), replace(load_folder(folder), distractors=())
     smaller = ImageSpec(max(1, max(_size(benchmark)) * 3 // 4))
     roads: dict[str, tuple[nn.Module, ImageSpec]] = {
         "bfloat16": (for_inference(net, half=True), SPEC),
         "torch.compile": (compiled(for_inference(net)), SPEC),
         "int8 by onnxruntime": (
-            in_eight_bits(for_inference(net), benchmark.database_paths[-SEEN:], SPEC),
+            by_graph(encoder, benchmark.database_paths),
             SPEC,
         ),
         "three quarters of the size": (plain, smaller),
@@ -121,14 +116,12 @@ def _size(benchmark: Benchmark) -> tuple[int, int]:
 
 def reduced_decoding(encode: nn.Module, benchmark: Benchmark) -> list[Figure]:
     """Measure mAP on enlarged photographs, their JPEGs decoded at reduced size and in full."""
-    spec, what = (
-        ImageSpec(max(_size(benchmark)) * 3 // 4),
-        f"photographs {ENLARGED} times as large, decoded",
-    )
+    spec = ImageSpec(max(_size(benchmark)) * 10 // 19)  # a quarter leaves 1.9 times as many pixels
+    what = f"photographs {ENLARGED} times as large, decoded"
     with TemporaryDirectory() as place:
         larger = enlarged(benchmark, Path(place))
         reduced = per_query(encode, larger, spec)
-        with patch.object(images, "_DRAFT_MARGIN", math.inf):
+        with patch.object(decode, "_DRAFT_MARGIN", math.inf):
             full = per_query(encode, larger, spec)
     return [
         {"what": f"{what} at reduced size", "mAP": reduced},

@@ -8,7 +8,8 @@ from torch import Tensor
 
 from dagf import paths
 from dagf.datasets.batches import image_batches
-from dagf.datasets.images import ImageSpec, load_image, to_input
+from dagf.datasets.decode import ImageSpec
+from dagf.datasets.images import load_image, to_input
 from dagf.devices import on_device
 from dagf.files import existing_file
 from dagf.model.backbone import PACKAGED, BackboneSpec

@@ -332,17 +332,19 @@ def extract(
     status is then 1. Several processes: docs/distributed.md.
     """
     from dagf.collections.index import build, open_encoder
-    from dagf.datasets.images import find_images
+    from dagf.datasets.decode import find_images
 
     if run and (weights or backbone):
         raise UserError("a run has a backbone and weights of its own: leave them out, or --run")
     found = find_images(images)  # before the weights, which may have to be downloaded
     encoder = open_encoder(run, weights, backbone)
     began, damaged = time.perf_counter(), dict[Path, str]()
-    collection, made = build(found.files, encoder, output, precision, damaged)
+    collection, made = build(found.files, encoder, output, precision, damaged, fast=True)
     seconds = time.perf_counter() - began
     rate = f"{seconds:.1f} s, {made / seconds:.1f} images/s"
     say(f"{len(collection.files)} images in {output}: {made} extracted in {rate}")
+    if (alike := collection.made_by.cosine) < 1:
+        say(f"in eight bits: descriptors have a mean cosine of {alike:.4f} to those in float")
     for line in found.lines(damaged.values()):
         say(line, err=True)
     if found.unread or damaged:
@@ -378,19 +380,32 @@ def search(
     cosine about 0. What it gains or costs on photographs is in benchmarks/results.json.
     --approximate, for a million images, searches the descriptors as they are.
     """
-    from dagf.collections.index import Collection
+    from dagf.collections.kept import Kept
 
     if html:
         check_ending(html, ".html", ".htm")
-    collection = Collection.load(index)
-    if not approximate or whiten:
-        collection = collection.whitened(whiten)
-    found = collection.search(photo, top, crop, approximate)
-    if html and os.environ.get("RANK", "0") == "0":
-        from dagf.collections.page import render
+    if approximate and whiten:
+        raise UserError(
+            "the FAISS index holds the descriptors as they are: leave out --approximate, or "
+            "--whiten"
+        )
+    kept = Kept.load(index)
+    if kept.made_by.graph and not (html or approximate or "WORLD_SIZE" in os.environ):
+        found = kept.whitened(whiten).search(photo, top, crop)
+    else:  # what needs PyTorch
+        from dagf.collections.index import Collection
 
-        write_text(html, render(collection, photo, found, crop, template="search.html.j2"))
-        say(f"what was found, and why: {html}", err=True)
+        collection = Collection.load(index)
+        if approximate:
+            found = collection.approximate(photo, top, crop)
+        else:
+            collection = collection.whitened(whiten)
+            found = collection.search(photo, top, crop)
+        if html and os.environ.get("RANK", "0") == "0":
+            from dagf.collections.page import render
+
+            write_text(html, render(collection, photo, found, crop, template="search.html.j2"))
+            say(f"what was found, and why: {html}", err=True)
     here = Path.cwd()
     found = [(os.path.relpath(one) if here in Path(one).parents else one, s) for one, s in found]
     rows = [{"file": file, "score": round(score, 4)} for file, score in found]

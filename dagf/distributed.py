@@ -1,14 +1,9 @@
-"""The processes that work together: one, or those that torchrun started."""
+"""The processes that work together: here one; those that torchrun started are in `torchrun`."""
 
-import atexit
-import os
 from dataclasses import dataclass
-from datetime import timedelta
-from typing import Any
+from typing import Any, TypeVar
 
-import torch
-import torch.distributed as dist
-from torch import Tensor
+T = TypeVar("T")
 
 
 @dataclass(frozen=True)
@@ -20,38 +15,14 @@ class Group:
 
     def wait(self) -> None:
         """Wait until every process has come here."""
-        if self.size > 1:
-            dist.barrier()
 
-    def total(self, values: Tensor) -> Tensor:
-        """Return the sum of the processes' values, in place."""
-        if self.size > 1:
-            dist.all_reduce(values)
+    def total(self, values: T) -> T:
+        """Return the sum of the processes' tensors, in place."""
         return values
 
     def gather(self, value: Any) -> list[Any]:
         """Return every process's value, whatever can be pickled, in the order of their ranks."""
-        if self.size == 1:
-            return [value]
-        found: list[Any] = [None] * self.size
-        dist.all_gather_object(found, value)
-        return found
+        return [value]
 
 
 SINGLE = Group()
-PATIENCE = timedelta(days=1)  # others' shares may take hours; torchrun notices if one of them dies
-
-
-def process_group() -> Group:
-    """Return the group of this process: NCCL between GPUs, gloo between CPUs.
-
-    Joined once, as torchrun's store would still hold the addresses of the first time.
-    """
-    if int(os.environ.get("WORLD_SIZE", "1")) == 1:
-        return SINGLE
-    if not dist.is_initialized():
-        if torch.cuda.is_available():
-            torch.cuda.set_device(int(os.environ.get("LOCAL_RANK", "0")))
-        dist.init_process_group("nccl" if torch.cuda.is_available() else "gloo", timeout=PATIENCE)
-        atexit.register(dist.destroy_process_group)
-    return Group(dist.get_rank(), dist.get_world_size())

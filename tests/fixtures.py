@@ -21,8 +21,8 @@ from safetensors.torch import load_file
 
 from dagf.console import HEADLESS
 from dagf.datasets.benchmark import TrainingSet
+from dagf.datasets.decode import ImageSpec
 from dagf.datasets.folder import load_folder
-from dagf.datasets.images import ImageSpec
 from dagf.errors import UserError
 from dagf.model.backbone import BackboneSpec, make_backbone
 from dagf.model.variants import variant

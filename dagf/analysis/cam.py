@@ -11,8 +11,8 @@ from pytorch_grad_cam import EigenCAM, GradCAM, LayerCAM
 from torch import Tensor, nn
 from torch.nn import functional as fn
 
-from dagf.datasets.benchmark import Box
-from dagf.datasets.images import ImageSpec, load_image, to_input
+from dagf.datasets.decode import Box, ImageSpec
+from dagf.datasets.images import load_image, to_input
 from dagf.model.network import Inspection, RetrievalNet
 
 Plane = NDArray[np.float32]

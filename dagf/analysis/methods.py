@@ -21,11 +21,12 @@ from numpy.typing import NDArray
 from dagf import paths
 from dagf.analysis.contrasts import contrast_of, contrast_table, spread
 from dagf.analysis.tables import CHOSEN, GEM, HEAD, RUNS, STAGE, UNTRAINED, run_words
-from dagf.datasets.benchmark import Benchmark, Box, TrainingSet
+from dagf.datasets.benchmark import Benchmark, TrainingSet
 from dagf.datasets.checks import training_set
 from dagf.datasets.contents import remembered
+from dagf.datasets.decode import Box, ImageSpec
 from dagf.datasets.folder import numbered, read_labels
-from dagf.datasets.images import ImageSpec, load_image
+from dagf.datasets.images import load_image
 from dagf.datasets.public import place
 from dagf.devices import on_device
 from dagf.errors import UserError

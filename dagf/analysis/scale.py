@@ -23,7 +23,8 @@ from dagf import paths
 from dagf.analysis.tables import RUNS, one_set, run_words
 from dagf.console import cores, progress
 from dagf.datasets.batches import image_batches, network_input
-from dagf.datasets.images import ImageSpec, load_image
+from dagf.datasets.decode import ImageSpec
+from dagf.datasets.images import load_image
 from dagf.datasets.toytown import load_toytown, open_toytown
 from dagf.errors import UserError
 from dagf.model.network import RetrievalNet

@@ -1,60 +1,62 @@
-"""A collection of one's own images: extracted once, searched often.
+"""A collection of one's own images: extracted once, searched often (`dagf.collections.kept`)."""
 
-Its folder holds `index.json` (the files, what made their descriptors, and the shards in the order
-of their rows) and the shards (`dagf.retrieval.extract`).
-"""
-
-from collections.abc import Sequence
-from contextlib import nullcontext
-from dataclasses import dataclass, replace
+from collections.abc import Iterator, Sequence
+from contextlib import nullcontext, suppress
+from dataclasses import asdict, dataclass, replace
 from functools import cached_property
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
 import numpy as np
+import onnx
+import torch
 from filelock import FileLock
 from numpy.typing import NDArray
+from torch import Tensor, nn
 
 from dagf import paths
+from dagf.collections.eight_bits import eight_bits_pay, in_eight_bits
+from dagf.collections.export import smallest_side, write_graph
+from dagf.collections.kept import (
+    AGAIN,
+    INDEX,
+    WHITENING,
+    Kept,
+    MadeBy,
+    Ranking,
+    check_suits,
+)
 from dagf.datasets.batches import image_batches
-from dagf.datasets.benchmark import Box
-from dagf.devices import bfloat16_pays, device, on_device
-from dagf.distributed import process_group
+from dagf.datasets.decode import Box, ImageSpec
+from dagf.devices import bfloat16_pays, device, on_device, product
 from dagf.errors import UserError
-from dagf.files import content_hash, existing_file, file_sha256, read_json, write_json
+from dagf.files import atomic_path, content_hash, existing_file, file_sha256, write_json
 from dagf.model.backbone import BackboneSpec
 from dagf.model.network import RetrievalNet
 from dagf.model.variants import variant
 from dagf.retrieval.ann import Index, build_index
-from dagf.retrieval.extract import (
-    SHARDS,
-    Precision,
-    ShardedDescriptors,
-    extract,
-    extract_shards,
-    for_inference,
-)
-from dagf.retrieval.search import BLOCK, Rows, search
-from dagf.retrieval.whitening import Whitened, Whitening, pca_whitening
+from dagf.retrieval.extract import Precision, extract, extract_shards, for_inference
+from dagf.retrieval.graph import AT_ONCE, Graph, network_values
+from dagf.retrieval.search import BLOCK, Descriptors, Found, Rows, search
+from dagf.retrieval.shards import SHARDS
 from dagf.study.config import RunConfig, TrainSpec
 from dagf.study.profile import load_profile
 from dagf.study.provenance import code_hash
 from dagf.study.runs import Head, Run, RunStore, Untrained
+from dagf.torchrun import process_group
 
-INDEX = "index.json"
 NEAR = "near-*.faiss"
+GRAPH = "encoder-*.onnx"
 # With MobileNetV2 the best off the shelf on our photographs of those whose matches add up over
 # cells, and so can be explained; R-MAC, where they do not, was better on one set of two:
 # reports/photographs/*.shelf-ablation.json. It was not chosen anew for EfficientNet-Lite0.
 OFF_THE_SHELF = "scale-mask-spoc"
-SOME = 20_000  # images to learn a whitening from: many times the dimensions
-DIMENSIONS = 128
-# Nothing is divided by the variances: the images of one folder are too few different things for
-# that. (It was worse in trials of which no record is kept; benchmarks/roads.py measures this one.)
-POWER = 0.0
-ENOUGH = 100  # images, whose mean says what all of them have in common
+MANY = 5000  # images from which on eight bits gain more than it takes to fit them
+SEEN = 64  # images that they are fitted to
+# The least mean cosine of descriptors in eight bits and in float. Above it mAP moved by -0.2 to 1.3
+# on four real sets (EfficientNet-Lite0, GeM, 225 px); at 0.993 it fell by 3 on one (ResNet-50).
+ALIKE = 0.995
 LARGE = 100_000  # images from which on half the disk counts for more than the fourth decimal
-
-Ranking = list[tuple[str, float]]  # files with their cosines, best first
 
 
 def open_encoder(run: str = "", weights: str = "", backbone: str = "") -> Head:
@@ -91,86 +93,59 @@ def content_of(encoder: Head) -> str:
     return content_hash([code, encoder.weights_id])
 
 
-def check_suits(encoder: Head, files: Sequence[Path]) -> None:
-    """Raise `UserError` where a run that learned from drawings gets other images."""
-    home = paths.data().resolve() / "toytown-"  # of one or another
-    other = next((file for file in files if not str(file.resolve()).startswith(str(home))), None)
-    if other and encoder.config.data.startswith("toytown-"):
-        raise UserError(
-            f"run {encoder.id} learned from drawings (Toytown) and knows nothing of photographs "
-            f"such as {other}: leave --run out, or name a run of `dagf train dagf --benchmark "
-            "PHOTOS`"
-        )
+def made_by(encoder: Head) -> MadeBy:
+    """Return what a collection keeps of its encoder."""
+    weights = encoder.weights if isinstance(encoder, Untrained) else None
+    name, config = "" if encoder.id else encoder.config.backbone.name, encoder.config
+    known = encoder.id, str(weights or ""), name, content_of(encoder), title_of(encoder)
+    return MadeBy(*known, asdict(config.image), config.data.startswith("toytown-"))
 
 
 @dataclass(frozen=True)
-class Collection:
-    """Files, their descriptors (N, D), and the encoder that made them and takes the queries.
+class Collection(Kept):
+    """A collection with its network: searched on a GPU, by several processes, by a FAISS index."""
 
-    whitening: what the descriptors, and the query's, are compared under; None: as they are.
-    """
-
-    files: tuple[str, ...]
-    descriptors: ShardedDescriptors
-    encoder: Head
-    whitening: Whitening | None = None
+    @cached_property
+    def encoder(self) -> Head:
+        """What made the descriptors. Raises `UserError` where it is gone or another one."""
+        of = self.made_by
+        encoder = open_encoder(of.run, of.weights, of.backbone)
+        if content_of(encoder) != of.content:
+            raise UserError(
+                f"{of.title}: its weights, or dagf's code, changed since the images were "
+                f"extracted; put the earlier ones back, or {AGAIN}"
+            )
+        return encoder
 
     @cached_property
     def network(self) -> RetrievalNet:
         """The encoder's network, where it runs fastest."""
         return on_device(self.encoder.network())
 
-    def whitened(self, whiten: bool | None = None) -> "Collection":
-        """Return the same collection, compared under `own_whitening` or not; None: as suits it.
+    def describe(self, query: Path, box: Box | None = None) -> Descriptors:
+        if self.made_by.graph:
+            return super().describe(query, box)
+        return extract(self.network, image_batches([query], self.made_by.spec, [box]), 1)
 
-        It suits descriptors off the shelf, of `ENOUGH` images: a trained head has its own metric.
-        """
-        if whiten is None:
-            whiten = not self.encoder.id and len(self.files) >= ENOUGH
-        if not whiten:
-            return replace(self, whitening=None) if self.whitening else self
-        some = np.unique(np.linspace(0, len(self.files) - 1, SOME).astype(int))
-        return replace(self, whitening=own_whitening(self.descriptors[some]))
+    def nearest(self, known: Rows, row: Descriptors, top: int) -> Found:
+        """Return the rows most similar to one; processes that torchrun started share the work."""
+        return search(known, row, top, process_group(), product(row))
 
-    def search(
-        self, query: Path, top: int, box: Box | None = None, approximate: bool = False
-    ) -> Ranking:
-        """Return the `top` files most similar to a photograph, or to a box of it in its pixels.
-
-        The search is exact, and shared by the processes that torchrun started; `approximate` uses a
-        FAISS index, in which some may be missing. Raises `UserError` for a photograph that cannot
-        be read or that the encoder does not suit.
-        """
-        if approximate and self.whitening:
-            raise UserError(
-                "the FAISS index holds the descriptors as they are: leave out --approximate, or "
-                "--whiten"
-            )
-        check_suits(self.encoder, [query])
-        row = extract(self.network, image_batches([query], self.encoder.config.image, [box]), 1)
-        if approximate:
-            scores, rows = self.index().search(row, top, self.descriptors)
-        else:
-            known: Rows = self.descriptors
-            if self.whitening:
-                known, row = Whitened(known, self.whitening), self.whitening(row)
-            scores, rows = search(known, row, top, process_group(), device=device())
-        found = zip(rows[0].tolist(), scores[0].tolist(), strict=True)
-        return [(self.files[row], score) for row, score in found if row >= 0]
+    def approximate(self, query: Path, top: int, box: Box | None = None) -> Ranking:
+        """Return what `search` does, by a FAISS index, in which some may be missing."""
+        check_suits(self.made_by, [query])
+        return self.named(self.index().search(self.describe(query, box), top, self.descriptors))
 
     def index(self) -> Index:
         """Return the FAISS index of the descriptors, kept beside them where one may write."""
-        if not self._near.exists():
+        near = self._beside(NEAR)
+        if not near.exists():
             built = build_index(self.descriptors)
             try:
-                built.save(self._near)
+                built.save(near)
             except UserError:
                 return built
-        return Index.load(self._near)
-
-    @property
-    def _near(self) -> Path:
-        return self.descriptors.folder / NEAR.replace("*", content_hash(self.descriptors.names, 16))
+        return Index.load(near)
 
     def save(self) -> None:
         """Write `index.json`, and then remove the shards and indexes that are not in it.
@@ -181,55 +156,21 @@ class Collection:
             rows = self.descriptors[start : start + BLOCK].astype(np.float32)
             if not np.allclose(np.linalg.norm(rows, axis=1), 1, atol=1e-2):  # nor is NaN
                 raise UserError(
-                    f"{title_of(self.encoder)} gives no descriptors: name other weights, or a run"
+                    f"{self.made_by.title} gives no descriptors: name other weights, or a run"
                 )
-        folder, shards, encoder = self.descriptors.folder, self.descriptors.names, self.encoder
-        weights = encoder.weights if isinstance(encoder, Untrained) else None
-        name = "" if encoder.id else encoder.config.backbone.name
-        made_by = {"run": encoder.id, "weights": str(weights or ""), "backbone": name}
-        made_by |= {"content": content_of(encoder)}
-        write_json(folder / INDEX, {"files": self.files, "shards": shards, **made_by})
-        for path in [*folder.glob(f"*{SHARDS}*"), *folder.glob(NEAR)]:  # half-written ones, too
-            if path.name not in {*shards, self._near.name}:
-                path.unlink()
-
-    @classmethod
-    def load(cls, folder: Path) -> "Collection":
-        """Open the collection in a folder.
-
-        Raises `UserError` where it is missing or broken, or its encoder is gone or another one.
-        """
-        if not folder.exists():
-            raise UserError(
-                f"{folder} does not exist; make it with: dagf extract FOLDER --output {folder}"
-            )
-        try:
-            about = read_json(folder / INDEX)
-            files, run, weights, backbone, content, shards = (
-                about[key] for key in ("files", "run", "weights", "backbone", "content", "shards")
-            )
-            descriptors = ShardedDescriptors(folder, shards)
-        except (UserError, KeyError, TypeError) as error:
-            raise UserError(
-                f"{folder} is no collection of `dagf extract`, or is broken; make it again: {error}"
-            ) from error
-        encoder = open_encoder(run, weights, backbone)
-        if content_of(encoder) != content:
-            raise UserError(
-                f"{title_of(encoder)}: its weights, or dagf's code, changed since the images were "
-                "extracted; put the earlier ones back, or run `dagf extract` again"
-            )
-        return cls(tuple(files), descriptors, encoder)
-
-
-def own_whitening(descriptors: NDArray[np.floating]) -> Whitening:
-    """Return the whitening by which a collection's own descriptors (N, D) are compared.
-
-    It is a PCA: their mean, which all of them have in common, is taken out, and the `DIMENSIONS`
-    strongest directions are kept.
-    """
-    dimensions = min(DIMENSIONS, len(descriptors) - 1, descriptors.shape[1])
-    return pca_whitening(descriptors, dimensions, POWER)
+        folder, shards = self.descriptors.folder, self.descriptors.names
+        if not self.whitening_file.exists():
+            with suppress(UserError):  # too few of them, or all alike
+                learned = self.learned_whitening()
+                with atomic_path(self.whitening_file) as temporary:
+                    np.savez(temporary, mean=learned.mean, projection=learned.projection)
+        about = {"files": self.files, "shards": shards, "made_by": asdict(self.made_by)}
+        write_json(folder / INDEX, about)
+        beside = {self._beside(NEAR).name, self.whitening_file.name, self.made_by.graph}
+        for pattern in (f"*{SHARDS}*", NEAR, f"*{WHITENING}", f"*{GRAPH}"):  # half-written, too
+            for path in folder.glob(pattern):
+                if path.name not in {*shards, *beside}:
+                    path.unlink()
 
 
 def open_images(
@@ -251,40 +192,119 @@ def build(
     folder: Path,
     precision: Precision | None = None,
     damaged: dict[Path, str] | None = None,
+    fast: bool = False,
 ) -> tuple[Collection, int]:
     """Keep the collection of image files in `folder`; return it, and how many were extracted.
 
     Only images whose contents are new are extracted, so a job that was stopped goes on; rows of
     another encoder, or of images that are gone, are removed once the new index stands. Processes
     that torchrun started share the work. precision: None for half precision from `LARGE` images on.
-    damaged: takes the files that cannot be read, and why; the others are the collection.
+    damaged: takes the files that cannot be read, and why; the others are the collection. fast:
+    extract by a graph (`keep_graph`) where networks run on the CPU.
 
     Raises `UserError` for such files without `damaged`, and where there is no other; for an encoder
     that does not suit the images, and where `folder` holds something else.
     """
-    files = [file.absolute() for file in files]  # the search may be made from elsewhere
-    check_suits(encoder, files)
-    ours = any(folder.glob(SHARDS)) or (folder / INDEX).is_file()
+    files, of = [file.absolute() for file in files], made_by(encoder)  # searched from elsewhere
+    check_suits(of, files)
+    ours = any(any(folder.glob(one)) for one in (SHARDS, GRAPH, INDEX))
     if folder.is_file() or (any(folder.glob("[!.]*")) and not ours):
         raise UserError(f"{folder} holds something else: name a new folder with --output")
     folder.mkdir(parents=True, exist_ok=True)
     group, half = process_group(), bfloat16_pays()
-    encode = for_inference(on_device(encoder.network()), half)
-    about = [content_of(encoder), "bfloat16" if half else "float32"]
     precision = precision or ("float32" if len(files) < LARGE else "float16")
     # A second job waits until this one is done.
     with FileLock(folder / ".lock") if group.rank == 0 else nullcontext():
-        if len(set(group.gather(content_hash([about, [*map(str, files)]])))) > 1:
+        if len(set(group.gather(content_hash([of.content, *map(str, files)])))) > 1:
             raise UserError(
                 "the processes see different images or weights: give all of them the same disk"
             )
-        image = encoder.config.image
-        rows, made = extract_shards(encode, about, files, image, folder, precision, group, damaged)
+        if fast and device() == "cpu":
+            if group.rank == 0:
+                keep_graph(encoder, files, folder / GRAPH.replace("*", of.content))
+            group.wait()
+            of = with_graph(of, folder)
+        if of.graph:
+            encode: nn.Module = GraphNet(Graph(folder / of.graph))
+            about = [of.content, file_sha256(folder / of.graph)]
+        else:
+            encode = for_inference(on_device(encoder.network()), half)
+            about = [of.content, "bfloat16" if half else "float32"]
+        rows, made = extract_shards(
+            encode, about, files, of.spec, folder, precision, group, damaged
+        )
         kept = [file for file in files if file not in (damaged or {})]
         if damaged and not kept:
             raise UserError("\n".join(damaged.values()))
-        collection = Collection(tuple(map(str, kept)), rows, encoder)
+        collection = Collection(tuple(map(str, kept)), rows, of)
         if group.rank == 0:
             collection.save()
         group.wait()
     return collection, made
+
+
+class GraphNet(nn.Module):
+    """A graph that takes the place of a network."""
+
+    def __init__(self, graph: Graph) -> None:
+        super().__init__()
+        self.graph = graph
+
+    def forward(self, images: Tensor) -> Tensor:
+        """Images (B, 3, H, W) -> unit descriptors (B, D)."""
+        return torch.from_numpy(self.graph(images.contiguous().numpy()))
+
+
+def keep_graph(encoder: Head, files: Sequence[Path], file: Path) -> None:
+    """Write the graph by which images are extracted and searched, unless it is there.
+
+    Its convolutions work in eight bits where the CPU is made for it, there are `MANY` images, and
+    the descriptors of some of them stay within `ALIKE` of the float ones. Nothing is written for an
+    encoder that no graph can hold: then the network itself works.
+    """
+    spec = encoder.config.image
+    if file.exists() or spec.truth != "none":
+        return
+    known = content_hash([content_of(encoder), asdict(spec)])
+    whole = paths.cache() / "graphs" / f"{known}.onnx"  # for other folders: it takes seconds
+    try:
+        if not whole.exists():
+            net, only = encoder.network(), spec.mode == "squash"
+            side = spec.size if only else smallest_side(net, max(encoder.variant.windows))
+            write_graph(encoder, net, whole, side, only)
+    except UserError:
+        return
+    with TemporaryDirectory() as place:
+        chosen, cosine = whole, 1.0
+        if len(files) >= MANY and eight_bits_pay():
+            small = Path(place) / "small.onnx"
+            in_eight_bits(whole, some_images(files, spec), small)
+            fast, true = Graph(small), Graph(whole)
+            seen = [*some_images(files, spec, 0.5)]  # others than those that it was fitted to
+            cosines = [np.sum(fast(batch) * true(batch), 1) for batch in seen]
+            alike = float(np.concatenate(cosines).mean())
+            if alike >= ALIKE:
+                chosen, cosine = small, alike
+        model = onnx.load(chosen)
+        onnx.helper.set_model_props(model, {"cosine": f"{cosine:.4f}"})
+        with atomic_path(file) as temporary:
+            onnx.save(model, temporary)
+
+
+def some_images(
+    files: Sequence[Path], spec: ImageSpec, shift: float = 0.0
+) -> Iterator[NDArray[np.float32]]:
+    """Yield batches of `SEEN` of the images, evenly chosen; shift: by a part of a step."""
+    chosen = (np.arange(SEEN) + shift) * len(files) / SEEN
+    some = [files[int(number)] for number in chosen]
+    for _, images in image_batches(some, spec, batch=AT_ONCE, damaged={}):
+        yield network_values(images.numpy())
+
+
+def with_graph(of: MadeBy, folder: Path) -> MadeBy:
+    """Return what made a collection with its graph, where there is one."""
+    name = GRAPH.replace("*", of.content)
+    if not (folder / name).exists():
+        return of
+    about = Graph(folder / name).session.get_modelmeta().custom_metadata_map
+    return replace(of, graph=name, cosine=float(about["cosine"]))

@@ -19,10 +19,10 @@ from IPython.display import HTML
 
 import dagf
 from dagf.analysis.cam import contributions, look
-from dagf.collections.index import Collection, Ranking, title_of
+from dagf.collections.index import Collection
+from dagf.collections.kept import Ranking
 from dagf.console import headless, progress
-from dagf.datasets.benchmark import Box
-from dagf.datasets.images import image_size
+from dagf.datasets.decode import Box, image_size
 from dagf.show.controls import follow
 from dagf.show.html import style, templates
 from dagf.show.pictures import Pixels, address, boxed, heated, lit, thumbnail
@@ -63,7 +63,7 @@ def render(
             cropped=box,
             matches=matches,
             why=why,
-            encoder=title_of(collection.encoder),
+            encoder=collection.made_by.title,
             whitened=collection.whitening is not None,
             attention=collection.network.head.spatial is not None,
             style=style(),
@@ -92,7 +92,7 @@ def _reasons(
     looked: where the network looks. here, there: what matches in the result and in the query, ''
     where the pooling does not tell.
     """
-    net, spec, whitening = collection.network, collection.encoder.config.image, collection.whitening
+    net, spec, whitening = collection.network, collection.made_by.spec, collection.whitening
     toward = whitening.toward if whitening else lambda _, other: other
     mine, picture = look(net, query, spec, box), thumbnail(query, box)
     for file, _ in ranking:

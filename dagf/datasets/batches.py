@@ -13,8 +13,9 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from dagf.console import cores
-from dagf.datasets.benchmark import Benchmark, Box
-from dagf.datasets.images import ImageSpec, load_image, to_input
+from dagf.datasets.benchmark import Benchmark
+from dagf.datasets.decode import Box, ImageSpec
+from dagf.datasets.images import load_image, to_input
 from dagf.errors import UserError
 
 Batch = tuple[NDArray[np.int64], Tensor]

@@ -20,10 +20,10 @@ from pydantic import BaseModel, ConfigDict, Field, NonNegativeInt, ValidationErr
 from scipy.sparse import coo_array
 from scipy.sparse.csgraph import connected_components
 
+from dagf.datasets.decode import Box
 from dagf.errors import UserError, shown
 from dagf.files import read_json, walk
 
-Box = tuple[float, float, float, float]
 Indices = NDArray[np.int64]
 
 

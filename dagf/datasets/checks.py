@@ -13,6 +13,7 @@ import pandas as pd
 from dagf.console import progress
 from dagf.datasets.benchmark import Benchmark, TrainingSet
 from dagf.datasets.contents import MANY, Contents, remembered
+from dagf.datasets.decode import Images, ImageSpec, find_images, image_size
 from dagf.datasets.folder import (
     BOXES,
     COLUMNS,
@@ -23,7 +24,7 @@ from dagf.datasets.folder import (
     read_boxes,
     read_labels,
 )
-from dagf.datasets.images import Images, ImageSpec, find_images, image_size, load_image
+from dagf.datasets.images import load_image
 from dagf.datasets.public import (
     DISTRACTORS,
     PUBLIC,

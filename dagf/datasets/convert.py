@@ -15,6 +15,7 @@ import numpy as np
 import pandas as pd
 
 from dagf.datasets.benchmark import spelling
+from dagf.datasets.decode import find_images
 from dagf.datasets.folder import (
     BOXES,
     COLUMNS,
@@ -25,7 +26,6 @@ from dagf.datasets.folder import (
     read_csv,
     read_labels,
 )
-from dagf.datasets.images import find_images
 from dagf.errors import UserError
 from dagf.files import ANY_NAME, atomic_path, natural, write_json, write_text
 

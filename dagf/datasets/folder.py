@@ -17,13 +17,13 @@ import pandas as pd
 
 from dagf.datasets.benchmark import (
     Benchmark,
-    Box,
     Query,
     check_present,
     from_ground_truth,
     leaves_folder,
     spelling,
 )
+from dagf.datasets.decode import Box
 from dagf.errors import UserError, choose
 from dagf.files import content_hash
 

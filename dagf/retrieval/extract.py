@@ -2,13 +2,11 @@
 
 Descriptors are made at several scales, in memory or in shards on disk; maps are computed once.
 
-A shard holds the descriptors of `SHARD` files, each beside the hash of its file. It is named by all
-that decides them, the contents of its files included: a job that was killed goes on with what is
-missing, and only contents that are new are extracted.
+A shard of `SHARD` files is named by all that decides it, the contents of its files included: a job
+that was killed goes on with what is missing, and only contents that are new are extracted.
 """
 
 import copy
-import io
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -32,17 +30,17 @@ from dagf.console import progress
 from dagf.datasets.batches import Batch, image_batches, network_input, query_batches
 from dagf.datasets.benchmark import Benchmark, Indices
 from dagf.datasets.contents import Contents
-from dagf.datasets.images import ImageSpec
+from dagf.datasets.decode import ImageSpec
 from dagf.distributed import SINGLE, Group
 from dagf.errors import UserError
-from dagf.files import atomic_folder, atomic_path, content_hash, read_json, write_json
+from dagf.files import atomic_folder, content_hash, read_json, write_json
 from dagf.model.network import RetrievalNet, feature_map
 from dagf.retrieval.search import Descriptors, Scores, similarities
+from dagf.retrieval.shards import SHARDS, ShardedDescriptors, open_shard, store_shard
 
 M = TypeVar("M", bound=nn.Module)
 Precision = Literal["float16", "float32"]
 SHARD = 4096  # files: some megabytes on disk, and what a killed job does again at most
-SHARDS = "shard-*.npy"
 READERS = 4  # threads that read and hash files
 MAPS = 64  # that a head reads at once
 SMOOTH: dict[str, Any] = {"mode": "bilinear", "align_corners": False, "antialias": True}
@@ -140,65 +138,6 @@ def benchmark_scores(
     return similarities(database, queries), database, queries
 
 
-class ShardedDescriptors:
-    """Descriptors (N, D) in shards on disk, float16 or float32: only what is asked for is read.
-
-    names: of the files in `folder`, in the order of their rows; all but the last have as many rows.
-    Raises `UserError` for a shard that is missing or broken.
-    """
-
-    def __init__(self, folder: Path, names: Sequence[str]) -> None:
-        self.folder, self.names = folder, tuple(names)
-        heads = [(one.shape, one.dtype) for one in map(self._open, range(len(names)))]
-        self._step: int = heads[0][0][0] if heads else 1
-        self.dtype: np.dtype[Any] = heads[0][1] if heads else np.dtype(np.float32)
-        self.shape = sum(shape[0] for shape, _ in heads), heads[0][0][1] if heads else 0
-
-    def __len__(self) -> int:
-        return self.shape[0]
-
-    def __getitem__(self, rows: slice | NDArray[np.int64]) -> NDArray[np.floating]:
-        """Return a copy of the rows of a slice without a step, or of an array of numbers from 0."""
-        if isinstance(rows, slice):
-            first, last, _ = rows.indices(len(self))
-            parts = [np.empty((0, self.shape[1]), self.dtype)]
-            for start in range(first - first % self._step, last, self._step):
-                shard = self._open(start // self._step)
-                parts.append(shard[max(0, first - start) : last - start])
-            return np.concatenate(parts)
-        found = np.empty((len(rows), self.shape[1]), self.dtype)
-        numbers = rows // self._step
-        for number in np.unique(numbers):
-            here = numbers == number
-            found[here] = self._open(number)[rows[here] % self._step]
-        return found
-
-    def _open(self, number: int) -> NDArray[np.floating]:
-        # Opened for every reading: a process may hold fewer files than there are shards.
-        return _opened(self.folder / self.names[number])["row"]
-
-
-def _opened(path: Path) -> NDArray[Any]:
-    """Return a shard: of each image its hash (`image`) and its descriptor (`row`)."""
-    try:
-        found = np.load(path, mmap_mode="r")
-        found[["image", "row"]]
-    except (OSError, ValueError, EOFError, IndexError, KeyError) as error:
-        raise UserError(
-            f"{path} is missing or broken; extract again: the other shards are kept"
-        ) from error
-    return np.asarray(found)
-
-
-def _store(path: Path, images: Sequence[str], rows: NDArray[np.floating]) -> None:
-    shard = np.empty(len(rows), [("image", "S64"), ("row", rows.dtype, rows.shape[1:])])
-    shard["image"], shard["row"] = images, rows
-    buffer = io.BytesIO()  # NumPy itself would say nothing of a disk on which the end is missing
-    np.save(buffer, shard)
-    with atomic_path(path) as temporary:
-        temporary.write_bytes(buffer.getbuffer())
-
-
 def extract_shards(
     encode: nn.Module,
     about: Any,
@@ -234,7 +173,7 @@ def extract_shards(
     rows: dict[str, tuple[str, int]] = {}  # of each image: its shard, and its number there
     for path in sorted(folder.glob(SHARDS.replace("*", f"{kind}-*"))):
         with suppress(UserError):  # a broken one is made anew
-            known = enumerate(_opened(path)["image"].astype(str).tolist())
+            known = enumerate(open_shard(path)["image"].astype(str).tolist())
             rows |= {image: (path.name, number) for number, image in known}
             there.add(path.name)
     fresh = dict(named([image for image in dict.fromkeys(images) if image not in rows]))
@@ -248,7 +187,7 @@ def extract_shards(
         bad |= {part[number]: why for number, why in wrong.items()}
         good = [number for number in range(len(part)) if number not in wrong]
         for name, kept in named([part[number] for number in good]):
-            _store(folder / name, kept, found[good].astype(precision))
+            store_shard(folder / name, kept, found[good].astype(precision))
     bad = {image: why for some in group.gather(bad) for image, why in some.items()}
     for one, image in zip(files, images, strict=True):
         if image in bad:  # which may be the content of several files
@@ -261,12 +200,12 @@ def extract_shards(
     left = ([image for image in part if image not in bad] for part in fresh.values())
     fresh, wanted = dict(pair for part in left for pair in named(part)), dict(named(images))
     rows |= {image: (name, number) for name in fresh for number, image in enumerate(fresh[name])}
-    opened = lru_cache(maxsize=8)(_opened)  # of many shards
+    opened = lru_cache(maxsize=8)(open_shard)  # of many shards
     copied = [name for name in wanted if name not in there | fresh.keys()]
     for name in progress(copied[group.rank :: group.size], "arranging", unit="shard"):
         places = [rows[image] for image in wanted[name]]
         found = np.stack([opened(folder / other)["row"][number] for other, number in places])
-        _store(folder / name, wanted[name], found)
+        store_shard(folder / name, wanted[name], found)
     group.wait()
     for name in fresh.keys() - wanted.keys():
         (folder / name).unlink(missing_ok=True)

@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 
 from dagf.datasets.benchmark import Benchmark, Indices, Setting
 from dagf.errors import UserError
-from dagf.retrieval.search import BLOCK, Descriptors, Rows, similarity_blocks
+from dagf.retrieval.search import BLOCK, Descriptors, Product, Rows, similarity_blocks
 
 Scores = NDArray[np.floating]
 CUTS = (1, 5, 10)
@@ -87,13 +87,13 @@ def positions(benchmark: Benchmark, scores: Scores) -> pd.DataFrame:
 
 
 def stream_positions(
-    benchmark: Benchmark, database: Rows, queries: Descriptors, device: str = "cpu"
+    benchmark: Benchmark, database: Rows, queries: Descriptors, product: Product | None = None
 ) -> pd.DataFrame:
     """Return the `positions` of unit descriptors, without the scores of all rows.
 
     database: (N, D), the rows of `database_paths`, in memory or on disk. queries: (Q, D). Exact;
-    memory beyond the inputs is O(Q * (BLOCK + labelled images of a query)). Raises as `positions`
-    does.
+    memory beyond the inputs is O(Q * (BLOCK + labelled images of a query)). product: as of
+    `similarity_blocks`. Raises as `positions` does.
     """
     _check_shape(benchmark, (len(queries), len(database)))
     labelled = [query.labelled for query in benchmark.queries]
@@ -102,11 +102,11 @@ def stream_positions(
     # could differ in the last bit, and a negative of equal score would pass by.
     for first in np.unique(np.concatenate([np.empty(0, np.int64), *labelled]) // BLOCK * BLOCK):
         last = min(first + BLOCK, len(database))
-        for start, part in similarity_blocks(database, queries, device, first, last):
+        for start, part in similarity_blocks(database, queries, product, first, last):
             for line, rows, scores in zip(part, labelled, known, strict=True):
                 inside = (rows >= start) & (rows < last)
                 scores[inside] = line[rows[inside] - start]
-    return _positions(benchmark, known, similarity_blocks(database, queries, device))
+    return _positions(benchmark, known, similarity_blocks(database, queries, product))
 
 
 def _check_shape(benchmark: Benchmark, shape: tuple[int, ...]) -> None:

@@ -1,10 +1,9 @@
 """Exact search: the k most similar rows, in bounded memory, by one process or several."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Protocol
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
 
 from dagf.distributed import SINGLE, Group
@@ -12,6 +11,7 @@ from dagf.distributed import SINGLE, Group
 Descriptors = NDArray[np.float32]
 Scores = NDArray[np.float32]
 Indices = NDArray[np.int64]
+Product = Callable[[NDArray[np.floating]], Scores]  # rows (n, D) -> their scores (Q, n)
 Found = tuple[Scores, Indices]  # scores (Q, k), best first, and row numbers (Q, k)
 BLOCK = 16384  # rows: small enough for the caches, large enough for the matrix product
 
@@ -36,35 +36,39 @@ def similarities(database: Descriptors, queries: Descriptors) -> Scores:
 def similarity_blocks(
     database: Rows,
     queries: Descriptors,
-    device: str = "cpu",
+    product: Product | None = None,
     first: int = 0,
     last: int | None = None,
 ) -> Iterator[tuple[int, Scores]]:
-    """Yield the similarities of the rows first .. last, made on `device`, `BLOCK` rows at a time.
+    """Yield the similarities of the rows first .. last, `BLOCK` rows at a time.
 
-    Each is the number of the block's first row and an array (Q, BLOCK), which may be written to.
+    product: makes them elsewhere than on the CPU (`dagf.devices.product`). Each is the number of
+    the block's first row and an array (Q, BLOCK), which may be written to.
     """
-    on_device = torch.from_numpy(queries).to(device)
     last = len(database) if last is None else last
     for start in range(first, last, BLOCK):
-        rows = torch.from_numpy(np.asarray(database[start : min(start + BLOCK, last)])).to(device)
-        yield start, (on_device @ rows.float().T).cpu().numpy()
+        rows = database[start : min(start + BLOCK, last)]
+        yield start, product(rows) if product else queries @ rows.astype(np.float32, copy=False).T
 
 
 def search(
-    database: Rows, queries: Descriptors, k: int, group: Group = SINGLE, device: str = "cpu"
+    database: Rows,
+    queries: Descriptors,
+    k: int,
+    group: Group = SINGLE,
+    product: Product | None = None,
 ) -> Found:
     """Return the k most similar rows, best first: scores (Q, k) and row numbers (Q, k).
 
     Exact. Memory beyond the inputs is O(Q * (BLOCK + k)). Equal scores: the lower row first. A
     database smaller than k gives all its rows. Of several processes each searches a share of the
-    rows, and all of them get the whole answer.
+    rows, and all of them get the whole answer. product: as of `similarity_blocks`.
     """
     ends = np.linspace(0, len(database), group.size + 1).astype(int)
     first, last = int(ends[group.rank]), int(ends[group.rank + 1])
     scores, rows = np.empty((len(queries), 0), np.float32), np.empty((len(queries), 0), np.int64)
     kept = min(k, last - first)
-    for start, part in similarity_blocks(database, queries, device, first, last):
+    for start, part in similarity_blocks(database, queries, product, first, last):
         worst = scores[:, -1:] if 0 < kept == scores.shape[1] else None
         found, places = _candidates(part, worst, kept)
         if found.size:

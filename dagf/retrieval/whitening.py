@@ -4,7 +4,6 @@ from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
-from scipy.linalg import solve_triangular
 
 from dagf.errors import UserError
 from dagf.retrieval.search import Descriptors, Indices, Rows
@@ -107,9 +106,9 @@ def learned_whitening(descriptors: ArrayLike, pairs: Indices) -> Whitening:
     within = apart.T @ apart / len(apart)
     mean = values[query].mean(0)
     root = np.linalg.cholesky(within + RIDGE * np.linalg.norm(within, 2) * np.eye(size))
-    turned = solve_triangular(root, (values - mean).T, lower=True)
+    turned = np.linalg.solve(root, (values - mean).T)
     _, directions = _eigen(turned @ turned.T / len(values))
-    return Whitening(mean, directions @ solve_triangular(root, np.eye(size), lower=True))
+    return Whitening(mean, directions @ np.linalg.inv(root))
 
 
 def _varied(descriptors: ArrayLike) -> Matrix:

@@ -12,7 +12,8 @@ from numpy.typing import NDArray
 
 from dagf.analysis.cam import CamTarget, Look, cams, look
 from dagf.analysis.localise import cam_targets, landmark_mask, maps_of, pixel_auc
-from dagf.datasets.benchmark import Box, Query, Setting
+from dagf.datasets.benchmark import Query, Setting
+from dagf.datasets.decode import Box
 from dagf.datasets.images import load_image, to_input
 from dagf.devices import on_device
 from dagf.model.network import RetrievalNet

@@ -13,8 +13,8 @@ from PIL import Image
 from scipy.ndimage import binary_erosion
 
 from dagf.analysis.cam import Plane, enlarge
-from dagf.datasets.benchmark import Box
-from dagf.datasets.images import ImageSpec, load_image
+from dagf.datasets.decode import Box, ImageSpec
+from dagf.datasets.images import load_image
 
 SIDE = 320  # pixels of the longest side of a picture: sharp at phone width
 DARK = 0.12  # of a picture's light where it adds nothing to a match

@@ -25,7 +25,7 @@ from dagf.analysis.cam import look
 from dagf.analysis.grid import WINDOW_SETS
 from dagf.analysis.methods import COUNTS, NONE
 from dagf.console import headless
-from dagf.datasets.benchmark import Box
+from dagf.datasets.decode import Box
 from dagf.devices import on_device
 from dagf.errors import UserError, choose
 from dagf.model.network import RetrievalNet

@@ -18,7 +18,7 @@ from pydantic.dataclasses import dataclass
 
 from dagf import paths
 from dagf.datasets.benchmark import TrainingSet
-from dagf.datasets.images import ImageSpec
+from dagf.datasets.decode import ImageSpec
 from dagf.datasets.toytown import open_toytown, toytown_training
 from dagf.errors import UserError
 from dagf.files import atomic_folder, atomic_path

@@ -8,7 +8,7 @@ from pydantic import ConfigDict, Field, TypeAdapter, ValidationError
 from pydantic.dataclasses import dataclass
 
 from dagf.datasets.benchmark import first_mistake
-from dagf.datasets.images import ImageSpec
+from dagf.datasets.decode import ImageSpec
 from dagf.errors import UserError
 from dagf.files import content_hash
 from dagf.model.backbone import BackboneSpec

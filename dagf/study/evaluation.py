@@ -10,15 +10,15 @@ from torch import nn
 from dagf import paths
 from dagf.datasets.batches import image_batches, query_batches
 from dagf.datasets.benchmark import Benchmark
-from dagf.datasets.images import ImageSpec
+from dagf.datasets.decode import ImageSpec
 from dagf.datasets.public import load_whitening_split
-from dagf.devices import device
-from dagf.distributed import process_group
+from dagf.devices import product
 from dagf.errors import UserError, choose
 from dagf.retrieval.extract import MultiScale, extract, extract_shards, for_inference
 from dagf.retrieval.metrics import stream_positions
 from dagf.retrieval.search import Descriptors, Rows
 from dagf.retrieval.whitening import Whitened, Whitening, learned_whitening
+from dagf.torchrun import process_group
 
 SEEN = 1000  # rows by which a collapsed network is known
 LEAST = 1e-6  # a difference between two descriptors that single precision can tell
@@ -98,4 +98,4 @@ def ranked(what: str, test: Benchmark, rows: Rows, queries: Descriptors) -> pd.D
             f"{what}: every image has the same descriptor, the network has collapsed: train again "
             "at a lower rate, or from other weights"
         )
-    return stream_positions(test, rows, queries, device=device())
+    return stream_positions(test, rows, queries, product(queries))

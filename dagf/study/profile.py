@@ -9,7 +9,7 @@ from pydantic import AfterValidator, Field
 from pydantic.dataclasses import dataclass
 
 from dagf import paths
-from dagf.datasets.images import ImageSpec
+from dagf.datasets.decode import ImageSpec
 from dagf.errors import UserError
 from dagf.model.backbone import BackboneSpec
 from dagf.model.variants import VARIANTS

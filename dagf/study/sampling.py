@@ -20,7 +20,8 @@ from torchvision.transforms import v2
 
 from dagf.datasets.batches import image_batches
 from dagf.datasets.benchmark import Indices, TrainingSet
-from dagf.datasets.images import ImageSpec, load_image, to_input
+from dagf.datasets.decode import ImageSpec
+from dagf.datasets.images import load_image, to_input
 from dagf.distributed import SINGLE, Group
 from dagf.errors import UserError, choose
 from dagf.files import content_hash

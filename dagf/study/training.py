@@ -29,7 +29,7 @@ from torch.nn.parallel import DistributedDataParallel
 
 from dagf.datasets.benchmark import TrainingSet
 from dagf.devices import on_device
-from dagf.distributed import Group, process_group
+from dagf.distributed import Group
 from dagf.errors import UserError
 from dagf.files import atomic_path, file_sha256, write_json
 from dagf.model.losses import make_loss, make_miner
@@ -46,6 +46,7 @@ from dagf.study.sampling import (
     landmark_batches,
     tuple_batches,
 )
+from dagf.torchrun import process_group
 
 FIRST = 3  # steps whose losses a run's record keeps: by them a repetition is known at once
 BEFORE_HEAD = "backbone.", "stage."  # parameters of a network

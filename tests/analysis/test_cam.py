@@ -10,7 +10,8 @@ from torch import nn
 from torch.nn import functional as fn
 
 from dagf.analysis.cam import CamTarget, SettledEigenCAM, cams, contributions, look
-from dagf.datasets.images import ImageSpec, load_image, to_input
+from dagf.datasets.decode import ImageSpec
+from dagf.datasets.images import load_image, to_input
 from dagf.model.backbone import BackboneSpec
 from dagf.model.network import RetrievalNet
 from dagf.model.variants import variant

@@ -27,7 +27,7 @@ from dagf.analysis.grid import (
     pooled,
     summed,
 )
-from dagf.datasets.images import ImageSpec
+from dagf.datasets.decode import ImageSpec
 from dagf.model.pooling import GeM, SPoC
 from dagf.model.scale_mask import MaxMask, ScaleAndMask, SumMask
 from dagf.model.variants import variant

@@ -30,7 +30,8 @@ from dagf.analysis.localise import (
     random_cams,
     small_masks,
 )
-from dagf.datasets.images import ImageSpec, exact_mask, load_image, to_input
+from dagf.datasets.decode import ImageSpec
+from dagf.datasets.images import exact_mask, load_image, to_input
 from dagf.datasets.toytown import toytown_records
 from dagf.errors import UserError
 from dagf.model.backbone import BackboneSpec

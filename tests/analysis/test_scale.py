@@ -9,7 +9,7 @@ import pytest
 from numpy.typing import NDArray
 
 from dagf.analysis import scale
-from dagf.datasets.images import ImageSpec
+from dagf.datasets.decode import ImageSpec
 from dagf.datasets.toytown import load_toytown
 from dagf.errors import UserError
 from dagf.model.backbone import BackboneSpec

@@ -2,6 +2,8 @@
 
 import json
 import shutil
+import subprocess
+import sys
 from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
@@ -13,9 +15,10 @@ import torch
 
 from dagf.collections import index as module
 from dagf.collections.index import OFF_THE_SHELF, Collection, build, open_encoder, title_of
+from dagf.collections.kept import Kept
 from dagf.datasets.batches import image_batches
 from dagf.datasets.benchmark import TrainingSet
-from dagf.datasets.images import ImageSpec, find_images
+from dagf.datasets.decode import ImageSpec, find_images
 from dagf.devices import bfloat16_pays
 from dagf.errors import UserError
 from dagf.files import read_json
@@ -24,7 +27,8 @@ from dagf.model.network import RetrievalNet
 from dagf.model.variants import variant
 from dagf.retrieval import ann
 from dagf.retrieval import extract as extraction
-from dagf.retrieval.extract import SHARDS, extract, for_inference
+from dagf.retrieval.extract import extract, for_inference
+from dagf.retrieval.shards import SHARDS, ShardedDescriptors, store_shard
 from dagf.study.runs import Run
 from tests.commands import dagf, fine, refused
 from tests.fixtures import Workshop, configured, mobilenet, torchrun
@@ -69,13 +73,18 @@ def shards(folder: Path) -> dict[str, int]:
     return {path.name: path.stat().st_mtime_ns for path in folder.glob(SHARDS)}
 
 
+def beside(collection: Collection) -> set[str]:
+    """What lies beside the shards."""
+    return {"index.json", ".lock", collection.made_by.graph, collection.whitening_file.name}
+
+
 def test_a_folder_holds_shards_and_their_index(home: Path, run: Run, index: Path) -> None:
     found = Collection.load(index)
     assert found.encoder == open_encoder(run.id) and found.encoder.config.image.size == 32
     assert found.files == tuple(map(str, sorted((home / "photos").rglob("*.jpg"))))
     names = found.descriptors.names
     assert len(names) == 5
-    assert {path.name for path in index.iterdir()} == {"index.json", ".lock", *names}
+    assert {path.name for path in index.iterdir()} == {*names, *beside(found)}
     files = [Path(file) for file in found.files]
     net = for_inference(run.network(), bfloat16_pays())
     expected = extract(net, image_batches(files, run.config.image), len(files))
@@ -96,6 +105,22 @@ def test_extract_and_search(query: Path, index: Path) -> None:
     assert "box" in refused("search", query, "--index", index, "--crop", 90, 90, 99, 99)
 
 
+LIGHT = """
+import sys
+from dagf.cli import main
+
+main(sys.argv[1:], standalone_mode=False)
+print({"torch", "torchvision", "timm", "pandas", "scipy", "faiss"} & sys.modules.keys())
+"""
+
+
+def test_a_search_needs_no_pytorch(query: Path, index: Path) -> None:
+    command = [sys.executable, "-c", LIGHT, "search", query, "--index", index, "--whiten"]
+    done = subprocess.run(command, capture_output=True, text=True, check=True)
+    *found, loaded = done.stdout.splitlines()
+    assert loaded == "set()" and found == fine(*command[3:]).splitlines()
+
+
 def test_an_approximate_search(
     home: Path, run: Run, photos: Path, query: Path, index: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -113,12 +138,12 @@ def test_an_approximate_search(
     assert fine(*told, "--top", 3) == "".join(exact.splitlines(True)[:3])
     (near,) = index.glob("near-*.faiss")
     built = near.stat().st_mtime_ns
-    build(find_images([home / "photos"]).files, open_encoder(run.id), index)
+    build(find_images([home / "photos"]).files, open_encoder(run.id), index, fast=True)
     assert fine(*told) == exact and near.stat().st_mtime_ns == built
     near.write_bytes(b"no index")
     assert f"{near.name} is missing, or no whole FAISS index" in refused(*told)
     (photos / "jpg" / "other-1.jpg").unlink()
-    build(find_images([photos]).files, open_encoder(run.id), index)
+    build(find_images([photos]).files, open_encoder(run.id), index, fast=True)
     assert not near.exists()  # it was of other rows
     assert "other-1.jpg" not in fine(*told, "--top", 99)
 
@@ -145,13 +170,17 @@ def test_a_whitened_search_compares_what_is_not_common(query: Path, index: Path)
 @pytest.mark.parametrize(
     ("run_id", "count", "suits"), [("", 100, True), ("", 99, False), ("0c07", 100, False)]
 )
-def test_a_whitening_suits_many_images_off_the_shelf(run_id: str, count: int, suits: bool) -> None:
-    rows: Any = np.random.default_rng(0).standard_normal((count, 6)).astype(np.float32)
-    encoder: Any = SimpleNamespace(id=run_id)
-    known = Collection(tuple(map(str, range(count))), rows, encoder)
+def test_a_whitening_suits_many_images_off_the_shelf(
+    run_id: str, count: int, suits: bool, tmp_path: Path
+) -> None:
+    rows = np.random.default_rng(0).standard_normal((count, 6)).astype(np.float32)
+    store_shard(tmp_path / "shard.npy", ["x"] * count, rows)
+    made_by: Any = SimpleNamespace(run=run_id)
+    kept = ShardedDescriptors(tmp_path, ["shard.npy"])
+    known = Kept(tuple(map(str, range(count))), kept, made_by)
     assert (known.whitened().whitening is not None) is suits
     white = known.whitened(True)
-    assert np.allclose(white.whitening.mean, rows.mean(0), atol=1e-6)
+    assert white.whitening and np.allclose(white.whitening.mean, rows.mean(0), atol=1e-6)
     assert white.whitened(False) == known and known.whitened(False) is known
 
 
@@ -233,12 +262,14 @@ def test_weights_that_changed_are_named(query: Path, tmp_path: Path) -> None:
     before = shards(out)
     mobilenet(file, 7)
     told = ("search", query, "--index", out)
-    assert "with net.pth: its weights, or dagf's code, changed since" in refused(*told)
+    assert len(fine(*told).splitlines()) == 1  # the index has what made it
+    page = ("--html", tmp_path / "found.html")
+    assert "with net.pth: its weights, or dagf's code, changed since" in refused(*told, *page)
     fine(*made)
     assert before.keys().isdisjoint(shards(out))
     assert len(fine(*told).splitlines()) == 1
     file.unlink()
-    assert f"{file} is no file" in refused(*told)
+    assert f"{file} is no file" in refused(*told, *page)
 
 
 def test_weights_that_give_no_number_are_named(photos: Path, weights: Path, tmp_path: Path) -> None:
@@ -262,8 +293,12 @@ def test_search_with_something_wrong(home: Path, query: Path, index: Path) -> No
         assert file.name in refused("search", file, "--index", index)
     broken = f"{index} is no collection of `dagf extract`, or is broken; make it again"
     texts = dict.fromkeys(("no index", "[1]", '{"files": [], "shards": []}'), broken)
-    other = json.dumps(about | {"run": "0" * 12})
-    for text, says in (texts | {other: "'000000000000': expected one finished run"}).items():
+    texts['{"files": [], "shards": [], "content": ""}'] = "is of an earlier dagf: run"
+    other = about["made_by"] | {"pixels": "0"}
+    texts[json.dumps(about | {"made_by": other})] = "dagf decodes images otherwise than when"
+    other = about["made_by"] | {"run": "0" * 12, "graph": ""}
+    texts[json.dumps(about | {"made_by": other})] = "'000000000000': expected one finished run"
+    for text, says in texts.items():
         (index / "index.json").write_text(text)
         assert says in refused("search", query, "--index", index)
 
@@ -292,19 +327,19 @@ def test_extract_with_something_wrong(home: Path, run: Run, weights: Path, tmp_p
 def test_a_collection_is_brought_up_to_date(run: Run, photos: Path, index: Path) -> None:
     """The copies have the contents that the collection knows; then two of them are taken away."""
     before = shards(index)
-    assert build(find_images([photos]).files, open_encoder(run.id), index)[1] == 0
+    assert build(find_images([photos]).files, open_encoder(run.id), index, fast=True)[1] == 0
     assert shards(index) == before
     assert Collection.load(index).files == tuple(map(str, find_images([photos]).files))
     for name in ("other-0.jpg", "other-1.jpg"):
         (photos / "jpg" / name).unlink()
     (index / ".shard-0123.npy.abc.npy").write_bytes(b"half")  # as a killed job leaves it
-    assert build(find_images([photos]).files, open_encoder(run.id), index)[1] == 0
+    assert build(find_images([photos]).files, open_encoder(run.id), index, fast=True)[1] == 0
     after = shards(index)
     assert len(before.items() & after.items()) == 4 and len(after) == 5
-    assert {path.name for path in index.iterdir()} == {"index.json", ".lock", *after}
+    assert {path.name for path in index.iterdir()} == {*after, *beside(Collection.load(index))}
     assert len(Collection.load(index).files) == 35
     (index / "index.json").unlink()  # as a job leaves it that was stopped before its first index
-    assert build(find_images([photos]).files, open_encoder(run.id), index)[1] == 0
+    assert build(find_images([photos]).files, open_encoder(run.id), index, fast=True)[1] == 0
 
 
 JOB = """
@@ -332,3 +367,26 @@ def test_two_processes_do_what_one_does(
     np.testing.assert_allclose(one.descriptors[:], other.descriptors[:], atol=1e-6)
     alone, found = json.loads(fine(*told)), json.loads(ran.stdout[ran.stdout.index("[") :])
     assert [one["file"] for one in found] == [one["file"] for one in alone]
+
+
+def test_eight_bits_stay_near_the_float_descriptors(
+    run: Run, home: Path, query: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """They are tried from `MANY` images on, kept where they are `ALIKE`, and said."""
+    files, told = (
+        find_images([home / "photos"]).files,
+        ("extract", "--run", run.id, home / "photos"),
+    )
+    plain = build(files, open_encoder(run.id), tmp_path / "plain", fast=True)[0]
+    assert plain.made_by.cosine == 1
+    monkeypatch.setattr(module, "MANY", 37)
+    monkeypatch.setattr(module, "eight_bits_pay", lambda: True)
+    for least, kept in ((1.1, False), (0.9, True)):
+        monkeypatch.setattr(module, "ALIKE", least)
+        out = tmp_path / str(kept)
+        assert ("in eight bits: " in fine(*told, "--output", out)) == kept
+        found = Collection.load(out)
+        cosines = np.sum(found.descriptors[:] * plain.descriptors[:], 1)
+        assert (cosines.min() > 0.9999) != kept and cosines.mean() > 0.9
+        assert found.made_by.cosine == pytest.approx(cosines.mean(), abs=0.01)
+        assert found.search(query, 1)[0][1] == pytest.approx(1, abs=1e-4)

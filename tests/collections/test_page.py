@@ -15,8 +15,7 @@ from dagf.collections import page as module
 from dagf.collections.index import Collection, build, open_encoder
 from dagf.collections.page import TOP, WHOLE, in_per_cent, in_pixels, middle, render, start
 from dagf.console import HEADLESS
-from dagf.datasets.benchmark import Box
-from dagf.datasets.images import find_images
+from dagf.datasets.decode import Box, find_images
 from dagf.show.pictures import SIDE
 from tests.commands import fine, refused
 from tests.fixtures import fails, photograph

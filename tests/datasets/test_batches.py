@@ -12,8 +12,8 @@ from torch import Tensor
 
 from dagf.datasets import batches
 from dagf.datasets.batches import AHEAD, WAITING, image_batches
-from dagf.datasets.benchmark import Box
-from dagf.datasets.images import ImageSpec, load_image
+from dagf.datasets.decode import Box, ImageSpec
+from dagf.datasets.images import load_image
 from dagf.errors import UserError
 
 SPEC = ImageSpec(32)

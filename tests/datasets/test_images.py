@@ -12,9 +12,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 from PIL import ExifTags, Image, PngImagePlugin
 
-from dagf.datasets import images
-from dagf.datasets.benchmark import Box
-from dagf.datasets.images import ImageSpec, exact_mask, find_images, geometry, load_image, to_input
+from dagf.datasets import decode
+from dagf.datasets.decode import Box, ImageSpec, find_images, geometry
+from dagf.datasets.images import exact_mask, has_mask, load_image, to_input
 from tests.fixtures import fails
 from tests.pictures import BLUE, GREEN, RED, WHITE, close, quarters, save, smooth
 
@@ -203,8 +203,8 @@ def test_a_reduced_decode_gives_the_same_picture(
 
 def test_no_large_image_is_decoded_whole(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     path = save(Image.new("RGB", (8700, 5800), GREEN), tmp_path / "a.jpg")
-    decoded, to_rgb = list[tuple[int, int]](), images._to_rgb
-    monkeypatch.setattr(images, "_to_rgb", lambda one: decoded.append(one.size) or to_rgb(one))
+    decoded, to_rgb = list[tuple[int, int]](), decode._to_rgb
+    monkeypatch.setattr(decode, "_to_rgb", lambda one: decoded.append(one.size) or to_rgb(one))
     assert load_image(path, ImageSpec(362)).shape == (3, 241, 362)
     load_image(path, ImageSpec(362), (0, 0, 4000, 4000))
     load_image(path, ImageSpec(362, resize_crop=False), (0, 0, 10, 10))
@@ -245,7 +245,7 @@ def test_input_has_the_mean_and_deviation_of_imagenet() -> None:
     image = values.to(torch.uint8).reshape(2, 3, 4, 32)
     found = to_input(image)
     assert found.dtype == torch.float32
-    mean, std = torch.tensor(images.IMAGENET_MEAN), torch.tensor(images.IMAGENET_STD)
+    mean, std = torch.tensor(decode.IMAGENET_MEAN), torch.tensor(decode.IMAGENET_STD)
     back = 255 * (found * std[:, None, None] + mean[:, None, None])
     assert torch.equal(back.round().to(torch.uint8), image)
     assert to_input((mean * 255).round().to(torch.uint8)[:, None, None]).abs().max() < 0.01
@@ -293,7 +293,7 @@ def test_boxes_are_the_exact_mask_of_a_photograph(tmp_path: Path) -> None:
     cells = load_image(turned, ImageSpec(8, "squash", truth="cells"))[3].numpy()
     shares = expected.reshape(8, 4, 8, 2).mean((1, 3))
     assert np.allclose(cells, shares, atol=1)
-    assert images.has_mask(turned)
-    assert not images.has_mask(other) and exact_mask(other) is None
+    assert has_mask(turned)
+    assert not has_mask(other) and exact_mask(other) is None
     (tmp_path / "boxes.csv").write_text(text.replace("0,24,16.4,33", "0,0,16,32"))
     assert np.min(exact_mask(turned)) == 255

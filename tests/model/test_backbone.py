@@ -14,7 +14,7 @@ import torchvision
 from safetensors.torch import save_file
 from torch import nn
 
-from dagf.datasets.images import IMAGENET_MEAN, IMAGENET_STD
+from dagf.datasets.decode import IMAGENET_MEAN, IMAGENET_STD
 from dagf.errors import UserError
 from dagf.files import file_sha256
 from dagf.model.backbone import (

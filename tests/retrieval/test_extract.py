@@ -14,7 +14,7 @@ from torch.nn import functional as fn
 
 from dagf.datasets.batches import image_batches
 from dagf.datasets.benchmark import Benchmark, Query
-from dagf.datasets.images import ImageSpec
+from dagf.datasets.decode import ImageSpec
 from dagf.distributed import Group
 from dagf.errors import UserError
 from dagf.model.backbone import PACKAGED, BackboneSpec
@@ -22,9 +22,7 @@ from dagf.model.network import RetrievalNet
 from dagf.model.variants import variant
 from dagf.retrieval import extract as extraction
 from dagf.retrieval.extract import (
-    SHARDS,
     MultiScale,
-    ShardedDescriptors,
     benchmark_scores,
     cache_benchmark,
     cache_maps,
@@ -32,6 +30,7 @@ from dagf.retrieval.extract import (
     extract_shards,
     for_inference,
 )
+from dagf.retrieval.shards import SHARDS, ShardedDescriptors
 from tests.fixtures import fails, photograph
 from tests.model.test_network import stirred
 from tests.pictures import quarters, save, smooth

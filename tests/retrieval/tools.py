@@ -13,7 +13,8 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from dagf.datasets.images import ImageSpec, load_image, to_input
+from dagf.datasets.decode import ImageSpec
+from dagf.datasets.images import load_image, to_input
 from dagf.distributed import Group
 from dagf.retrieval import metrics, search
 

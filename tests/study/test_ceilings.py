@@ -9,7 +9,8 @@ import pytest
 import torch
 
 from dagf.analysis.room import CEILINGS, MODULES, attention_table, ceiling_table, module_gains
-from dagf.datasets.images import ImageSpec, exact_mask, load_image, to_input
+from dagf.datasets.decode import ImageSpec
+from dagf.datasets.images import exact_mask, load_image, to_input
 from dagf.model.network import AttentiveHead
 from dagf.model.variants import variant
 from dagf.retrieval.metrics import evaluate

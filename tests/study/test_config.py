@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from pydantic import ValidationError
 
 from dagf import paths
-from dagf.datasets.images import ImageSpec
+from dagf.datasets.decode import ImageSpec
 from dagf.errors import UserError
 from dagf.files import content_hash
 from dagf.model.backbone import BackboneSpec

@@ -7,7 +7,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from dagf.datasets.images import ImageSpec
+from dagf.datasets.decode import ImageSpec
 from dagf.retrieval.extract import benchmark_scores
 from dagf.retrieval.metrics import evaluate, positions
 from dagf.study.cache import cached_table, cached_tables, table_file

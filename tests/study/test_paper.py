@@ -9,7 +9,7 @@ import pytest
 
 from dagf.datasets import public
 from dagf.datasets.batches import image_batches
-from dagf.datasets.images import ImageSpec
+from dagf.datasets.decode import ImageSpec
 from dagf.errors import UserError
 from dagf.model.backbone import BackboneSpec
 from dagf.retrieval.extract import MultiScale, benchmark_scores, extract

@@ -13,7 +13,7 @@ from sklearn.metrics import roc_auc_score
 from torch import Tensor, nn
 
 from dagf.datasets.benchmark import Benchmark, Indices, Query, TrainingSet
-from dagf.datasets.images import ImageSpec
+from dagf.datasets.decode import ImageSpec
 from dagf.distributed import SINGLE
 from dagf.model.backbone import BackboneSpec
 from dagf.model.network import RetrievalNet

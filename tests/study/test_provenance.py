@@ -43,7 +43,7 @@ BOTH, RUNS, NEITHER = {TRAINING, EVALUATION}, {TRAINING}, set[str]()
 RENAMED = {
     **dict.fromkeys(("model/pooling.py", "model/backbone.py", "retrieval/extract.py"), BOTH),
     # Validation mAP chooses epoch and learning rate: a mended AP must not meet old choices.
-    **dict.fromkeys(("datasets/images.py", "datasets/batches.py", "retrieval/metrics.py"), BOTH),
+    **dict.fromkeys(("datasets/decode.py", "datasets/batches.py", "retrieval/metrics.py"), BOTH),
     **dict.fromkeys(("model/losses.py", "study/sampling.py", "study/training.py"), RUNS),
     "retrieval/whitening.py": {EVALUATION},
     "datasets/public.py": {EVALUATION},

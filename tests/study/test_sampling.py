@@ -9,7 +9,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from dagf.datasets.benchmark import Indices, TrainingSet
-from dagf.datasets.images import ImageSpec, load_image, to_input
+from dagf.datasets.decode import ImageSpec
+from dagf.datasets.images import load_image, to_input
 from dagf.distributed import Group
 from dagf.model.network import RetrievalNet
 from dagf.study.config import TrainSpec

@@ -1,0 +1,182 @@
+"""What the folder of a collection keeps, and how it is searched: without PyTorch and pandas.
+
+`index.json` has the files, what made their descriptors, and the shards in the order of their rows
+(`dagf.retrieval.shards`); beside it lie the encoder as an ONNX graph, where one made them, and the
+whitening of the descriptors.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from functools import cached_property
+from pathlib import Path
+from typing import Any, Self
+
+import numpy as np
+from numpy.typing import NDArray
+
+from dagf import paths
+from dagf.datasets.decode import Box, ImageSpec
+from dagf.errors import UserError
+from dagf.files import content_hash, read_json
+from dagf.retrieval.graph import Graph
+from dagf.retrieval.search import Descriptors, Found, Rows, search
+from dagf.retrieval.shards import ShardedDescriptors
+from dagf.retrieval.whitening import Whitened, Whitening, pca_whitening
+from dagf.study.provenance import code_hash
+
+INDEX = "index.json"
+WHITENING = "whitening-*.npz"
+SOME = 20_000  # images to learn a whitening from: many times the dimensions
+DIMENSIONS = 128
+# Nothing is divided by the variances: the images of one folder are too few different things for
+# that. (It was worse in trials of which no record is kept; benchmarks/roads.py measures this one.)
+POWER = 0.0
+ENOUGH = 100  # images, whose mean says what all of them have in common
+
+Ranking = list[tuple[str, float]]  # files with their cosines, best first
+
+
+@dataclass(frozen=True)
+class MadeBy:
+    """What made descriptors: a trained run, or a backbone and a file of weights ('': its own).
+
+    content: the hash of its code and weights. title: for people. drawn: whether it learned from
+    drawings. graph: the file's name, '' for the network itself. cosine: the mean between the
+    graph's descriptors and the network's, on some of the images. pixels: the code that decodes.
+    """
+
+    run: str
+    weights: str
+    backbone: str
+    content: str
+    title: str
+    image: dict[str, Any]
+    drawn: bool
+    graph: str = ""
+    cosine: float = 1.0
+    pixels: str = code_hash("dagf.datasets.decode")
+
+    @property
+    def spec(self) -> ImageSpec:
+        """The size at which it takes images."""
+        return ImageSpec(**self.image)
+
+
+@dataclass(frozen=True)
+class Kept:
+    """Files, their descriptors (N, D), and what made them.
+
+    whitening: what the descriptors, and the query's, are compared under; None: as they are.
+    """
+
+    files: tuple[str, ...]
+    descriptors: ShardedDescriptors
+    made_by: MadeBy
+    whitening: Whitening | None = None
+
+    @cached_property
+    def graph(self) -> Graph:
+        """The encoder, where it is kept as a graph."""
+        return Graph(self.descriptors.folder / self.made_by.graph)
+
+    def whitened(self, whiten: bool | None = None) -> Self:
+        """Return the same collection, compared under its own whitening or not; None: as suits it.
+
+        It suits descriptors off the shelf, of `ENOUGH` images: a trained head has its own metric.
+        """
+        if whiten is None:
+            whiten = not self.made_by.run and len(self.files) >= ENOUGH
+        if not whiten:
+            return replace(self, whitening=None) if self.whitening else self
+        try:
+            with np.load(self.whitening_file) as kept:
+                return replace(self, whitening=Whitening(kept["mean"], kept["projection"]))
+        except (OSError, ValueError, EOFError, KeyError):
+            return replace(self, whitening=self.learned_whitening())
+
+    @property
+    def whitening_file(self) -> Path:
+        """Where the whitening of these descriptors is kept."""
+        return self._beside(WHITENING)
+
+    def learned_whitening(self) -> Whitening:
+        """Return the whitening of the descriptors, learned from `SOME` of them."""
+        some = np.unique(np.linspace(0, len(self.files) - 1, SOME).astype(int))
+        return own_whitening(self.descriptors[some])
+
+    def _beside(self, pattern: str) -> Path:
+        """Return where something of these very shards is kept."""
+        names = content_hash(self.descriptors.names, 16)
+        return self.descriptors.folder / pattern.replace("*", names)
+
+    def search(self, query: Path, top: int, box: Box | None = None) -> Ranking:
+        """Return the `top` files most similar to a photograph, or to a box of it in its pixels.
+
+        The search is exact. Raises `UserError` for a photograph that cannot be read or that the
+        encoder does not suit.
+        """
+        check_suits(self.made_by, [query])
+        known: Rows = self.descriptors
+        row = self.describe(query, box)
+        if self.whitening:
+            known, row = Whitened(known, self.whitening), self.whitening(row)
+        return self.named(self.nearest(known, row, top))
+
+    def describe(self, query: Path, box: Box | None = None) -> Descriptors:
+        """Return the descriptor (1, D) of a photograph, or of a box of it in its pixels."""
+        return self.graph.describe(query, self.made_by.spec, box)
+
+    def nearest(self, known: Rows, row: Descriptors, top: int) -> Found:
+        """Return the rows most similar to one."""
+        return search(known, row, top)
+
+    def named(self, found: Found) -> Ranking:
+        """Return the files of rows that were found for one query."""
+        pairs = zip(found[1][0].tolist(), found[0][0].tolist(), strict=True)
+        return [(self.files[row], score) for row, score in pairs if row >= 0]
+
+    @classmethod
+    def load(cls, folder: Path) -> Self:
+        """Open the collection in a folder. Raises `UserError` where it is missing or broken."""
+        if not folder.exists():
+            raise UserError(
+                f"{folder} does not exist; make it with: dagf extract FOLDER --output {folder}"
+            )
+        try:
+            about = read_json(folder / INDEX)
+            if "content" in about and "made_by" not in about:
+                raise UserError(f"{folder} is of an earlier dagf: run `dagf extract` again")
+            made_by = MadeBy(**about["made_by"])
+            files, descriptors = tuple(about["files"]), ShardedDescriptors(folder, about["shards"])
+        except (UserError, KeyError, TypeError) as error:
+            raise UserError(
+                f"{folder} is no collection of `dagf extract`, or is broken; make it again: {error}"
+            ) from error
+        if made_by.pixels != MadeBy.pixels:
+            raise UserError(f"dagf decodes images otherwise than when {folder} was made: {AGAIN}")
+        return cls(files, descriptors, made_by)
+
+
+AGAIN = "run `dagf extract` again"
+
+
+def own_whitening(descriptors: NDArray[np.floating]) -> Whitening:
+    """Return the whitening by which a collection's own descriptors (N, D) are compared.
+
+    It is a PCA: their mean, which all of them have in common, is taken out, and the `DIMENSIONS`
+    strongest directions are kept.
+    """
+    dimensions = min(DIMENSIONS, len(descriptors) - 1, descriptors.shape[1])
+    return pca_whitening(descriptors, dimensions, POWER)
+
+
+def check_suits(made_by: MadeBy, files: Sequence[Path]) -> None:
+    """Raise `UserError` where a run that learned from drawings gets other images."""
+    home = paths.data().resolve() / "toytown-"  # of one or another
+    other = next((file for file in files if not str(file.resolve()).startswith(str(home))), None)
+    if other and made_by.drawn:
+        raise UserError(
+            f"run {made_by.run} learned from drawings (Toytown) and knows nothing of photographs "
+            f"such as {other}: leave --run out, or name a run of `dagf train dagf --benchmark "
+            "PHOTOS`"
+        )
