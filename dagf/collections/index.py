@@ -74,7 +74,7 @@ def open_encoder(run: str = "", weights: str = "", backbone: str = "") -> Head:
     spec = BackboneSpec(backbone, weights="imagenet") if backbone else profile.backbone
     if file:
         spec = replace(spec, weights=f"sha256:{file_sha256(file)[:12]}")
-    config = RunConfig(variant(OFF_THE_SHELF), spec, profile.image, TrainSpec(), "", 0)
+    config = RunConfig(variant(OFF_THE_SHELF), spec, profile.evaluation.image, TrainSpec(), "", 0)
     return Untrained(config, store, file)
 
 

@@ -1,0 +1,114 @@
+"""What `dagf search` finds off the shelf: each descriptor on labelled photographs.
+
+    python -m benchmarks.descriptors FOLDER GROUND_TRUTH.json ...
+
+As they are and under the PCA that a search learns from the collection itself, at one scale and at
+three. `OFF_THE_SHELF` and `DIMENSIONS` of `dagf.collections.index` follow the mean over the sets;
+`benchmarks/descriptors.csv` keeps the table (mAP in per cent).
+"""
+
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+import click
+import numpy as np
+import pandas as pd
+import torch
+from torch import Tensor, nn
+
+from benchmarks.extraction import SCALES
+from dagf import paths
+from dagf.collections.index import POWER, open_encoder
+from dagf.datasets.batches import image_batches, query_batches
+from dagf.datasets.benchmark import Benchmark
+from dagf.datasets.images import ImageSpec
+from dagf.datasets.public import open_benchmark
+from dagf.files import atomic_path
+from dagf.model.network import AttentiveHead, RetrievalNet
+from dagf.model.variants import variant
+from dagf.retrieval.extract import MultiScale, extract, for_inference
+from dagf.retrieval.metrics import evaluate, mean_average_precision
+from dagf.retrieval.search import Descriptors, similarities
+from dagf.retrieval.whitening import Whitening, pca_whitening
+from dagf.study.runs import Head
+
+Rows = tuple[int, str, Descriptors, Descriptors]
+TABLE = Path(__file__).with_name("descriptors.csv")
+ARMS = ("spoc", "mac", "gem", "rmac", "crow", "windows", "mask", "scale-mask", "scale-mask-spoc")
+SIZES = (0, 64, 128, 256, 512, 1024)  # directions that are kept; 0: as they are
+
+
+class Heads(nn.Module):
+    """Several heads on one backbone: images (B, 3, H, W) -> their descriptors (B, heads * D)."""
+
+    def __init__(self, net: RetrievalNet) -> None:
+        super().__init__()
+        self.net = net
+        self.heads = nn.ModuleList(AttentiveHead(net.channels, variant(arm)) for arm in ARMS)
+
+    def forward(self, images: Tensor) -> Tensor:
+        maps = self.net.features(images)
+        return torch.cat([head(maps) for head in self.heads], 1)
+
+
+def rows_of(net: RetrievalNet, benchmark: Benchmark, spec: ImageSpec) -> Iterator[Rows]:
+    """Yield (scales, arm, descriptors of the database, of the queries)."""
+    files = benchmark.database_paths
+    for scales in ((1.0,), SCALES):
+        encode = for_inference(MultiScale(Heads(net), scales))
+        parts = (
+            np.split(extract(encode, batches, count), len(ARMS), axis=1)
+            for batches, count in (
+                (image_batches(files, spec), len(files)),
+                (query_batches(benchmark, spec), len(benchmark.queries)),
+            )
+        )
+        for arm, database, queries in zip(ARMS, *parts, strict=True):
+            yield len(scales), arm, unit(database), unit(queries)
+
+
+def unit(rows: Descriptors) -> Descriptors:
+    """Return rows of length 1: of several heads only all together are."""
+    return rows / np.linalg.norm(rows, axis=1, keepdims=True)
+
+
+def measured(encoder: Head, sets: Sequence[str]) -> Iterator[dict[str, object]]:
+    """Yield the mAP of each descriptor on each set."""
+    net, spec = encoder.network(), encoder.config.image
+    for what in sets:
+        benchmark = open_benchmark(what, paths.data())
+        setting = benchmark.middle
+        for scales, arm, database, queries in rows_of(net, benchmark, spec):
+            most = min(SIZES[-1], len(database) - 1, database.shape[1])
+            whole = pca_whitening(database, most, POWER)
+            for size in SIZES:
+                whiten = Whitening(whole.mean, whole.projection[:size]) if size else np.asarray
+                scores = similarities(whiten(database), whiten(queries))
+                found = evaluate(benchmark, scores, [setting])
+                score = mean_average_precision(found, setting.name)
+                about = {"descriptor": variant(arm).title, "scales": scales, "directions": size}
+                yield about | {"set": benchmark.name, "mAP": score}
+
+
+@click.command()
+@click.argument("sets", nargs=-1, required=True)
+@click.option("--backbone", default="", help="Another than that of `dagf search`.")
+@click.option("--weights", default="", help="The file of its weights.")
+def main(sets: tuple[str, ...], backbone: str, weights: str) -> None:
+    """Evaluate on SETS, folders of labelled photographs or ground truths; keep the table.
+
+    Its rows of other backbones stay.
+    """
+    encoder = open_encoder("", weights, backbone)
+    keys, name = ["backbone", "descriptor", "scales", "directions"], encoder.config.backbone.name
+    found = pd.DataFrame(measured(encoder, sets)).assign(backbone=name)
+    table = found.pivot_table("mAP", keys, "set", sort=False)
+    table = table.assign(mean=table.mean(axis=1)).round(2).reset_index()
+    before = pd.read_csv(TABLE) if TABLE.exists() else table[:0]
+    with atomic_path(TABLE) as path:
+        pd.concat([before[before["backbone"] != name], table]).to_csv(path, index=False)
+    click.echo(table.sort_values("mean", ascending=False).to_string(index=False))
+
+
+if __name__ == "__main__":
+    main()
