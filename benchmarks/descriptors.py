@@ -2,9 +2,9 @@
 
     python -m benchmarks.descriptors FOLDER GROUND_TRUTH.json ...
 
-As they are and under the PCA that a search learns from the collection itself, at one scale and at
-three. `OFF_THE_SHELF` and `DIMENSIONS` of `dagf.collections.index` follow the mean over the sets;
-`benchmarks/descriptors.csv` keeps the table (mAP in per cent).
+As they are and under the PCA that a search learns from the collection itself; of images in one
+shape, as a search takes them, and in their own. What `dagf extract` and `dagf search` do off the
+shelf follows the mean over the sets; `benchmarks/descriptors.csv` keeps the table (mAP in %).
 """
 
 from collections.abc import Iterator, Sequence
@@ -18,10 +18,11 @@ from torch import Tensor, nn
 
 from benchmarks.extraction import SCALES
 from dagf import paths
-from dagf.collections.index import POWER, open_encoder
+from dagf.collections.index import open_encoder
+from dagf.collections.kept import POWER
 from dagf.datasets.batches import image_batches, query_batches
 from dagf.datasets.benchmark import Benchmark
-from dagf.datasets.images import ImageSpec
+from dagf.datasets.decode import ImageSpec
 from dagf.datasets.public import open_benchmark
 from dagf.files import atomic_path
 from dagf.model.network import AttentiveHead, RetrievalNet
@@ -32,7 +33,12 @@ from dagf.retrieval.search import Descriptors, similarities
 from dagf.retrieval.whitening import Whitening, pca_whitening
 from dagf.study.runs import Head
 
-Rows = tuple[int, str, Descriptors, Descriptors]
+Rows = tuple[str, str, Descriptors, Descriptors]
+WAYS = {  # of taking images: size and shape, scales
+    "320 px, square": (ImageSpec(320, "squash"), (1.0,)),
+    "512 px": (ImageSpec(512), (1.0,)),
+    "512 px, three scales": (ImageSpec(512), SCALES),
+}
 TABLE = Path(__file__).with_name("descriptors.csv")
 ARMS = ("spoc", "mac", "gem", "rmac", "crow", "windows", "mask", "scale-mask", "scale-mask-spoc")
 SIZES = (0, 64, 128, 256, 512, 1024)  # directions that are kept; 0: as they are
@@ -51,10 +57,10 @@ class Heads(nn.Module):
         return torch.cat([head(maps) for head in self.heads], 1)
 
 
-def rows_of(net: RetrievalNet, benchmark: Benchmark, spec: ImageSpec) -> Iterator[Rows]:
-    """Yield (scales, arm, descriptors of the database, of the queries)."""
+def rows_of(net: RetrievalNet, benchmark: Benchmark) -> Iterator[Rows]:
+    """Yield (images, arm, descriptors of the database, of the queries)."""
     files = benchmark.database_paths
-    for scales in ((1.0,), SCALES):
+    for way, (spec, scales) in WAYS.items():
         encode = for_inference(MultiScale(Heads(net), scales))
         parts = (
             np.split(extract(encode, batches, count), len(ARMS), axis=1)
@@ -64,7 +70,7 @@ def rows_of(net: RetrievalNet, benchmark: Benchmark, spec: ImageSpec) -> Iterato
             )
         )
         for arm, database, queries in zip(ARMS, *parts, strict=True):
-            yield len(scales), arm, unit(database), unit(queries)
+            yield way, arm, unit(database), unit(queries)
 
 
 def unit(rows: Descriptors) -> Descriptors:
@@ -74,11 +80,11 @@ def unit(rows: Descriptors) -> Descriptors:
 
 def measured(encoder: Head, sets: Sequence[str]) -> Iterator[dict[str, object]]:
     """Yield the mAP of each descriptor on each set."""
-    net, spec = encoder.network(), encoder.config.image
+    net = encoder.network()
     for what in sets:
         benchmark = open_benchmark(what, paths.data())
         setting = benchmark.middle
-        for scales, arm, database, queries in rows_of(net, benchmark, spec):
+        for way, arm, database, queries in rows_of(net, benchmark):
             most = min(SIZES[-1], len(database) - 1, database.shape[1])
             whole = pca_whitening(database, most, POWER)
             for size in SIZES:
@@ -86,7 +92,7 @@ def measured(encoder: Head, sets: Sequence[str]) -> Iterator[dict[str, object]]:
                 scores = similarities(whiten(database), whiten(queries))
                 found = evaluate(benchmark, scores, [setting])
                 score = mean_average_precision(found, setting.name)
-                about = {"descriptor": variant(arm).title, "scales": scales, "directions": size}
+                about = {"descriptor": variant(arm).title, "images": way, "directions": size}
                 yield about | {"set": benchmark.name, "mAP": score}
 
 
@@ -100,7 +106,7 @@ def main(sets: tuple[str, ...], backbone: str, weights: str) -> None:
     Its rows of other backbones stay.
     """
     encoder = open_encoder("", weights, backbone)
-    keys, name = ["backbone", "descriptor", "scales", "directions"], encoder.config.backbone.name
+    keys, name = ["backbone", "descriptor", "images", "directions"], encoder.config.backbone.name
     found = pd.DataFrame(measured(encoder, sets)).assign(backbone=name)
     table = found.pivot_table("mAP", keys, "set", sort=False)
     table = table.assign(mean=table.mean(axis=1)).round(2).reset_index()

@@ -53,8 +53,9 @@ GRAPH = "encoder-*.onnx"
 OFF_THE_SHELF = "scale-mask-spoc"
 MANY = 5000  # images from which on eight bits gain more than it takes to fit them
 SEEN = 64  # images that they are fitted to
-# The least mean cosine of descriptors in eight bits and in float. Above it mAP moved by -0.2 to 1.3
-# on four real sets (EfficientNet-Lite0, GeM, 225 px); at 0.993 it fell by 3 on one (ResNet-50).
+# The least mean cosine of descriptors in eight bits and in float. It promises no mAP: above it that
+# moved by -0.2 to 2.5 on five real sets (EfficientNet-Lite0, GeM, 225 px; by -0.65 on 12 hard
+# queries), and by -1 on one with ResNet-50, where at 0.993 it fell by 3.
 ALIKE = 0.995
 LARGE = 100_000  # images from which on half the disk counts for more than the fourth decimal
 
@@ -74,7 +75,7 @@ def open_encoder(run: str = "", weights: str = "", backbone: str = "") -> Head:
     spec = BackboneSpec(backbone, weights="imagenet") if backbone else profile.backbone
     if file:
         spec = replace(spec, weights=f"sha256:{file_sha256(file)[:12]}")
-    config = RunConfig(variant(OFF_THE_SHELF), spec, profile.evaluation.image, TrainSpec(), "", 0)
+    config = RunConfig(variant(OFF_THE_SHELF), spec, profile.image, TrainSpec(), "", 0)
     return Untrained(config, store, file)
 
 
@@ -199,8 +200,8 @@ def build(
     Only images whose contents are new are extracted, so a job that was stopped goes on; rows of
     another encoder, or of images that are gone, are removed once the new index stands. Processes
     that torchrun started share the work. precision: None for half precision from `LARGE` images on.
-    damaged: takes the files that cannot be read, and why; the others are the collection. fast:
-    extract by a graph (`keep_graph`) where networks run on the CPU.
+    damaged: takes the files that cannot be read, and why; the others are the collection. fast: on
+    a CPU keep a graph (`keep_graph`), and extract by it where bfloat16 does not pay.
 
     Raises `UserError` for such files without `damaged`, and where there is no other; for an encoder
     that does not suit the images, and where `folder` holds something else.
@@ -224,7 +225,7 @@ def build(
                 keep_graph(encoder, files, folder / GRAPH.replace("*", of.content))
             group.wait()
             of = with_graph(of, folder)
-        if of.graph:
+        if of.graph and not half:
             encode: nn.Module = GraphNet(Graph(folder / of.graph))
             about = [of.content, file_sha256(folder / of.graph)]
         else:
@@ -258,8 +259,8 @@ class GraphNet(nn.Module):
 def keep_graph(encoder: Head, files: Sequence[Path], file: Path) -> None:
     """Write the graph by which images are extracted and searched, unless it is there.
 
-    Its convolutions work in eight bits where the CPU is made for it, there are `MANY` images, and
-    the descriptors of some of them stay within `ALIKE` of the float ones. Nothing is written for an
+    Its convolutions work in eight bits where the CPU is made for that and not for bfloat16, there
+    are `MANY` images, and the descriptors of some of them stay within `ALIKE` of the float ones. Nothing is written for an
     encoder that no graph can hold: then the network itself works.
     """
     spec = encoder.config.image
@@ -276,7 +277,7 @@ def keep_graph(encoder: Head, files: Sequence[Path], file: Path) -> None:
         return
     with TemporaryDirectory() as place:
         chosen, cosine = whole, 1.0
-        if len(files) >= MANY and eight_bits_pay():
+        if len(files) >= MANY and eight_bits_pay() and not bfloat16_pays():
             small = Path(place) / "small.onnx"
             in_eight_bits(whole, some_images(files, spec), small)
             fast, true = Graph(small), Graph(whole)
