@@ -17,15 +17,7 @@ from torch import Tensor, nn
 from dagf import paths
 from dagf.collections.eight_bits import eight_bits_pay, in_eight_bits
 from dagf.collections.export import smallest_side, write_graph
-from dagf.collections.kept import (
-    AGAIN,
-    INDEX,
-    WHITENING,
-    Kept,
-    MadeBy,
-    Ranking,
-    check_suits,
-)
+from dagf.collections.kept import AGAIN, INDEX, WHITENING, Kept, MadeBy, Ranking, check_suits
 from dagf.datasets.batches import image_batches
 from dagf.datasets.decode import Box, ImageSpec
 from dagf.devices import bfloat16_pays, device, on_device, product
@@ -260,8 +252,8 @@ def keep_graph(encoder: Head, files: Sequence[Path], file: Path) -> None:
     """Write the graph by which images are extracted and searched, unless it is there.
 
     Its convolutions work in eight bits where the CPU is made for that and not for bfloat16, there
-    are `MANY` images, and the descriptors of some of them stay within `ALIKE` of the float ones. Nothing is written for an
-    encoder that no graph can hold: then the network itself works.
+    are `MANY` images, and the descriptors of some of them stay within `ALIKE` of the float ones.
+    Nothing is written for an encoder that no graph can hold: then the network itself works.
     """
     spec = encoder.config.image
     if file.exists() or spec.truth != "none":
