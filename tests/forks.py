@@ -44,7 +44,7 @@ def extract(folder: Path, home: str, run: str, photos: str) -> None:
     extraction.SHARD = 8
     files = sorted(Path(photos).glob("*.jpg"))
     build(files, open_encoder(run), folder / "index")
-    found = Collection.load(folder / "index").search(files[5], 4, approximate=True)
+    found = Collection.load(folder / "index").approximate(files[5], 4)
     write_json(folder / "found.json", found)
 
 

@@ -48,7 +48,9 @@ def similarity_blocks(
     last = len(database) if last is None else last
     for start in range(first, last, BLOCK):
         rows = database[start : min(start + BLOCK, last)]
-        yield start, product(rows) if product else queries @ rows.astype(np.float32, copy=False).T
+        with np.errstate(invalid="ignore"):  # whoever reads scores refuses those that are none
+            scores = product(rows) if product else queries @ rows.astype(np.float32, copy=False).T
+        yield start, scores
 
 
 def search(

@@ -251,7 +251,7 @@ def test_without_a_run_nothing_is_trained(
     if named:
         backbone = BackboneSpec("mobilenet_v2", "features.18", str(weights))
     net = for_inference(RetrievalNet(backbone, variant(OFF_THE_SHELF)).eval(), bfloat16_pays())
-    batches = image_batches(files, ImageSpec(225, "squash"))
+    batches = image_batches(files, ImageSpec(320, "squash"))
     np.testing.assert_allclose(found.descriptors[:], extract(net, batches, len(files)), atol=1e-4)
 
 
