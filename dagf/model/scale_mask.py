@@ -36,7 +36,7 @@ class ScaleFilters(nn.Module):
     A window larger than the map is cut to the map's size, so that the smallest images get through.
     """
 
-    def __init__(self, windows: tuple[int, ...] = (1, 2, 3), kind: str = "max") -> None:
+    def __init__(self, windows: tuple[int, ...], kind: str) -> None:
         super().__init__()
         self.windows = windows
         self.filter = WINDOW_KINDS[kind]
@@ -109,11 +109,8 @@ class NoMask(Mask):
 
 
 MASKS: dict[str, type[Mask]] = {
-    "none": NoMask,
-    "max": MaxMask,
-    "sum": SumMask,
-    "random": RandomMask,
-}
+    "none": NoMask, "max": MaxMask, "sum": SumMask, "random": RandomMask,
+}  # fmt: skip
 
 
 class ScaleAndMask(nn.Module):
@@ -123,13 +120,7 @@ class ScaleAndMask(nn.Module):
     scales. With the single window 1 and the mask 'none' it is plain pooling, as in the baselines.
     """
 
-    def __init__(
-        self,
-        pooling: Pooling,
-        windows: tuple[int, ...] = (1, 2, 3),
-        kind: str = "max",
-        mask: str = "max",
-    ) -> None:
+    def __init__(self, pooling: Pooling, windows: tuple[int, ...], kind: str, mask: str) -> None:
         super().__init__()
         self.filters = ScaleFilters(windows, kind)
         self.mask = MASKS[mask]()

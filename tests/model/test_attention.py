@@ -95,7 +95,7 @@ def test_a_fresh_network_equals_one_without_attention(reading: str, activation: 
     features = some_map(2, 16, 6, 5) + 0.01  # away from GeM's clamp
     attention = SpatialAttention(16, reading, activation).double()(features)
     assert torch.equal(attention, attention[:1, :, :1, :1].expand_as(attention))
-    head = ScaleAndMask(GeM().double())
+    head = ScaleAndMask(GeM().double(), (1, 2, 3), "max", "max")
     plain, attended = head(features), head(features * attention)
     torch.testing.assert_close(attended[0], plain[0], rtol=0, atol=1e-12)
     assert all(map(torch.equal, attended[1], plain[1]))
