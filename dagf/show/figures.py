@@ -169,7 +169,7 @@ def gains(contrasts: Sequence[Contrast]) -> Figure:
         ax.set_xticks(range(len(places)), words, fontsize=8)
     figure.axes[0].set_ylabel("difference (mAP points)")
     if len(series) > 1:
-        _legend(figure.axes[0])
+        _legend(figure.axes[0], figure, loc="outside upper center", ncols=len(series))
     return figure
 
 
