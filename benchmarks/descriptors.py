@@ -3,8 +3,8 @@
     python -m benchmarks.descriptors FOLDER GROUND_TRUTH.json ...
 
 As they are and under the PCA that a search learns from the collection itself; of images in one
-shape, as a search takes them, and in their own. What `dagf extract` and `dagf search` do off the
-shelf follows the mean over the sets; `benchmarks/descriptors.csv` keeps the table (mAP in %).
+shape, as a search takes them, and in their own. `benchmarks/descriptors.csv` keeps the table (mAP
+in %), by which what `dagf extract` and `dagf search` do off the shelf is to be chosen.
 """
 
 from collections.abc import Iterator, Sequence

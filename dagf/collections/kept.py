@@ -33,6 +33,8 @@ DIMENSIONS = 128
 POWER = 0.0
 ENOUGH = 100  # images, whose mean says what all of them have in common
 
+AGAIN = "run `dagf extract` again"
+
 Ranking = list[tuple[str, float]]  # files with their cosines, best first
 
 
@@ -155,9 +157,6 @@ class Kept:
         if made_by.pixels != MadeBy.pixels:
             raise UserError(f"dagf decodes images otherwise than when {folder} was made: {AGAIN}")
         return cls(files, descriptors, made_by)
-
-
-AGAIN = "run `dagf extract` again"
 
 
 def own_whitening(descriptors: NDArray[np.floating]) -> Whitening:

@@ -154,9 +154,10 @@ class _SamePadding(nn.Module):
         pads: list[Any] = []
         for dimension in (3, 2):
             size, stride = self.sides[dimension - 2]
-            # Of the last step's pixels that many are there; a window below the stride wants none.
-            over = (x.shape[dimension] - 1) % stride + 1
-            missing = size - over if size >= stride else 0
+            over = (x.shape[dimension] - 1) % stride + 1  # pixels that are left for the last step
+            missing: Any = size - over
+            if size < stride:  # elsewhere it is not negative, and a maximum is slow to export
+                missing = torch.sym_max(missing, 0)
             pads += [missing // 2, missing - missing // 2]
         return fn.pad(x, pads)
 

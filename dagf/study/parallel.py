@@ -49,8 +49,8 @@ def side_by_side(work: Callable[[J], object], jobs: Sequence[J], what: str) -> N
 def keep_memory() -> None:
     """Let this process keep the memory that it frees, until its end, where its C library is glibc.
 
-    Each large tensor would be given back to the system, and got anew page by page: a sixth of a
-    training step.
+    Each large tensor would be given back to the system, and got anew page by page: no small part
+    of a training step.
     """
     if platform.libc_ver()[0] == "glibc":
         library = ctypes.CDLL(None)
