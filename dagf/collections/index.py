@@ -46,9 +46,8 @@ OFF_THE_SHELF = "scale-mask-spoc"
 MANY = 5000  # images from which on eight bits gain more than it takes to fit them
 SEEN = 64  # images that they are fitted to
 # The least mean cosine of descriptors in eight bits and in float. It promises no mAP: above it, in
-# trials of which no record is kept, that moved by -0.2 to 2.5 on five real sets
-# (EfficientNet-Lite0, GeM, 225 px; by -0.65 on 12 hard queries), and by -1 on one with ResNet-50; at
-# 0.993 it fell by 3.
+# trials of which no record is kept, that moved by -0.2 to 2.5 on five sets, by -0.65 on 12 hard
+# queries (EfficientNet-Lite0, GeM, 225 px), by -1 on one with ResNet-50; at 0.993 it fell by 3.
 ALIKE = 0.995
 LARGE = 100_000  # images from which on half the disk counts for more than the fourth decimal
 
