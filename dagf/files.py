@@ -42,7 +42,7 @@ def natural(path: PurePath) -> tuple[object, ...]:
 class Walk:
     """What is in a folder and its sub-folders: each folder once, whatever links lead to it."""
 
-    files: list[Path] = field(default_factory=list)  # in natural order
+    files: list[Path] = field(default_factory=list)
     hidden: list[Path] = field(default_factory=list)  # files, and folders with all that is in them
     links: list[Path] = field(default_factory=list)  # not followed: to nothing, or a second way
     unread: dict[Path, str] = field(default_factory=dict)  # the system's word on each
@@ -79,7 +79,6 @@ def walk(folder: Path) -> Walk:
                     (links if entry.is_symlink() else waiting).append(path)
                 elif stat.S_ISREG(mode):
                     found.files.append(path)
-    found.files.sort(key=natural)
     return found
 
 

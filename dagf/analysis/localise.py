@@ -33,7 +33,7 @@ from dagf.datasets.images import exact_mask, has_mask, to_input
 from dagf.devices import on_device
 from dagf.errors import UserError
 from dagf.model.network import RetrievalNet
-from dagf.retrieval.extract import benchmark_scores
+from dagf.retrieval.search import similarities
 from dagf.retrieval.statistics import paired_bootstrap
 from dagf.study.cache import cached_tables, table_file
 from dagf.study.provenance import code_hash
@@ -156,16 +156,19 @@ def energy_inside(plane: Plane, mask: Mask) -> float:
 SCORES = {"AUC": pixel_auc, "pointing": pointing, "energy": energy_inside}
 
 
-def cam_targets(study: Study, net: RetrievalNet) -> dict[int, CamTarget]:
+def cam_targets(study: Study, head: Head) -> dict[int, CamTarget]:
     """Return a target for each image of the test database that some query is about, by its row.
 
     Like its landmark's query, and not like that query's worst mistake: the best-scoring database
     image of another landmark. So Grad-CAM is told what to look for, which attention is not.
     """
-    test = replace(study.test, distractors=())
-    scores, rows, queries = benchmark_scores(net, test, study.profile.evaluation.image)
+    single = replace(study.profile, scales=(1.0,), whitening="", centred=False)  # what a map gives
+    known, queries = replace(study, profile=single).descriptors(head)
+    rows = known[: len(study.test.database)]
     targets: dict[int, CamTarget] = {}  # of several queries the last one's
-    for query, own, found in zip(queries, test.queries, scores, strict=True):
+    for query, own, found in zip(
+        queries, study.test.queries, similarities(rows, queries), strict=True
+    ):
         others = np.setdiff1d(np.arange(len(rows)), own.labelled)
         mistake = others[found[others].argmax()]
         targets |= dict.fromkeys(own.labelled.tolist(), CamTarget(query, rows[mistake]))
@@ -197,7 +200,7 @@ def localisation(study: Study, head: Head) -> pd.DataFrame:
     if not about:
         raise UserError(f"{study.title} has no masks: write the boxes of its images to {BOXES}")
     net, spec, scored = on_device(head.network()), study.profile.evaluation.image, []
-    targets, chosen = cam_targets(study, net), sorted(about)
+    targets, chosen = cam_targets(study, head), sorted(about)
     files = [test.root / test.database[row] for row in chosen]
     batches = image_batches(files, spec, batch=BATCH)
     for places, images in progress(batches, "maps", len(files), amount=lambda one: len(one[0])):

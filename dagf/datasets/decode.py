@@ -22,7 +22,7 @@ from PIL import ExifTags, Image, ImageOps, PngImagePlugin
 from pillow_heif import register_heif_opener
 
 from dagf.errors import UserError
-from dagf.files import Walk, walk
+from dagf.files import Walk, natural, walk
 
 MAX_PIXELS = 300_000_000  # the largest phone sensors give 200 million; larger files are refused
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
@@ -138,7 +138,8 @@ def find_images(places: Sequence[Path]) -> Images:
     files, kinds, unread, hidden, twice = dict[str, Path](), Counter[str](), list[str](), 0, 0
     for place in places:
         found = Walk([place]) if place.is_file() else walk(place)
-        images = [one for one in found.files if one == place or one.suffix.lower() in ENDINGS]
+        kept = [one for one in found.files if one == place or one.suffix.lower() in ENDINGS]
+        images = sorted(kept, key=natural)
         why = dict.fromkeys((one for one in found.links if not one.exists()), "it leads nowhere")
         why = {path: word for path, word in why.items() if path.suffix.lower() in ENDINGS}
         why |= found.unread

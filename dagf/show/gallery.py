@@ -171,10 +171,10 @@ def kept_examples(study: Study, arm: str) -> Figure:
     return grid(lines)
 
 
-def against_masks(study: Study, net: RetrievalNet, files: Sequence[str]) -> Figure:
+def against_masks(study: Study, of: Head, files: Sequence[str]) -> Figure:
     """Show test database images line by line: the landmark's outline, and maps with their AUC."""
-    net, spec = on_device(net), study.profile.evaluation.image
-    targets, lines = cam_targets(study, net), []
+    net, spec = on_device(of.network()), study.profile.evaluation.image
+    targets, lines = cam_targets(study, of), []
     for file in files:
         number = study.test.database.index(file)
         image = load_image(study.test.root / file, spec)[None]
@@ -189,5 +189,4 @@ def against_masks(study: Study, net: RetrievalNet, files: Sequence[str]) -> Figu
             shown = pixels if plane is None else heated(pixels, plane)
             line.append(Tile(shown, f"{name}\n{score}"))
         lines.append(line)
-    net.cpu()
     return grid(lines)

@@ -241,7 +241,7 @@ def test_localisation(project: Path, profile: Callable[..., str], net: Retrieval
     prior = frame["map"] == "centre prior"
     assert np.allclose(frame["AUC"][prior], half["AUC"][prior], atol=0.05)
 
-    test, spec, targets = study.test, study.profile.image, cam_targets(study, net)
+    test, spec, targets = study.test, study.profile.image, cam_targets(study, of(net))
     rows = [look(net, test.root / file, spec).descriptor for file in test.database]
     for query in test.queries:
         looked = look(net, test.root / query.file, spec, query.box).descriptor
@@ -278,4 +278,5 @@ def test_localisation_by_boxes(
 
 def of(net: RetrievalNet) -> Any:
     """A head that has this network."""
-    return SimpleNamespace(network=lambda: net)
+    about = {"weights_id": "net", "variant": variant("dagf"), "frozen": False}
+    return SimpleNamespace(network=lambda: net, **about)

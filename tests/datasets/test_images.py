@@ -77,7 +77,7 @@ def test_images_are_found_by_what_is_decoded(tmp_path: Path) -> None:
     home, empty = tmp_path / "photos", tmp_path / "empty"
     for folder in home / "album.jpg", empty:  # a folder by the name of a photograph
         folder.mkdir(parents=True)
-    names = ["a.jfif", "b.JPE", "c.hif", "d.mpo", "e.jp2", "f.apng", "g.pgm", "album.jpg/h.tif"]
+    names = ["a2.jfif", "a10.JPE", "c.hif", "d.mpo", "e.jp2", "f.apng", "g.pgm", "album.jpg/h.tif"]
     kinds = ["JPEG", "JPEG", "HEIF", "MPO", "JPEG2000", "PNG", "PPM", "TIFF"]
     for name, kind in zip(names, kinds, strict=True):
         quarters().convert("L" if kind == "PPM" else "RGB").save(home / name, kind)
@@ -85,14 +85,14 @@ def test_images_are_found_by_what_is_decoded(tmp_path: Path) -> None:
     for name in ("notes.txt", "clip.mov", "README", "._a.jpg"):
         (home / name).touch()
     (home / "gone.png").symlink_to("nothing")
-    (home / "same.jpg").symlink_to("a.jfif")
-    found = find_images([home / "album.jpg", home, home / "a.jfif"])
+    (home / "same.jpg").symlink_to("a2.jfif")
+    found = find_images([home / "album.jpg", home, home / "a2.jfif"])
     assert found.files == [home / name for name in (names[-1], *names[:-1])]
     gone = f"cannot read {home / 'gone.png'} (it leads nowhere)"
     left = "1 hidden, 3 of other kinds (.mov, .txt, no ending), 3 there twice"
     last = f"6 images; left out: {left}, 3 that cannot be read"
     assert found.lines(["x", "y"]) == [gone, "x", "y", last]
-    assert find_images([home / "a.jfif"]).lines() == []
+    assert find_images([home / "a2.jfif"]).lines() == []
     assert find_images([home / "notes.txt"]).files == [home / "notes.txt"]  # named: it is tried
     fails(r"there is no image in .*empty \(of 0 files none\)", find_images, [empty])
     fails(r"no image in .*none \(No such file", find_images, [tmp_path / "none"])
