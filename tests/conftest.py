@@ -11,7 +11,10 @@ settings.load_profile("untimed")
 
 pytest_plugins = ["tests.fixtures"]
 
-LONGEST = ("test_smoke", "test_jupyterlab", "test_faults", "test_runner", "test_training")
+LONGEST = (
+    *("test_smoke", "test_jupyterlab", "test_faults", "test_runner", "test_training"),
+    *("test_index", "test_export"),
+)
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

@@ -11,6 +11,7 @@ from typing import Any, NoReturn
 
 import numpy as np
 import pytest
+import timm
 import torch
 
 from dagf.collections import index as module
@@ -31,7 +32,7 @@ from dagf.retrieval.extract import extract, for_inference
 from dagf.retrieval.shards import SHARDS, ShardedDescriptors, store_shard
 from dagf.study.runs import Run
 from tests.commands import dagf, fine, refused
-from tests.fixtures import Workshop, configured, mobilenet, torchrun
+from tests.fixtures import Workshop, configured, torchrun
 
 
 @pytest.fixture(scope="module")
@@ -62,10 +63,20 @@ def index(home: Path, run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch)
     return path
 
 
+QUICK = "timm:test_resnet"  # a backbone whose graph is made in a moment
+
+
+def quick_weights(file: Path, seed: int) -> Path:
+    """A file with some weights of `QUICK`."""
+    torch.manual_seed(seed)
+    torch.save(timm.create_model(QUICK.removeprefix("timm:")).state_dict(), file)
+    return file
+
+
 @pytest.fixture(scope="module")
 def weights(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The weights of some MobileNetV2."""
-    return mobilenet(tmp_path_factory.mktemp("weights") / "mobilenet.pth", 5)
+    """Some weights of `QUICK`."""
+    return quick_weights(tmp_path_factory.mktemp("weights") / "quick.pth", 5)
 
 
 def shards(folder: Path) -> dict[str, int]:
@@ -241,26 +252,26 @@ def test_without_a_run_nothing_is_trained(
 ) -> None:
     """The descriptors are those of the named variant on a backbone: ours, or one with a file."""
     files, out = sorted((photos / "jpg").glob("5-*.jpg")), tmp_path / "out"
-    chosen = ("--backbone", "mobilenet_v2", "--weights", weights) if named else ()
+    chosen = ("--backbone", QUICK, "--weights", weights) if named else ()
     fine("extract", *files, *chosen, "--output", out)
     found = Collection.load(out)
     assert (found.encoder.id, found.encoder.weights) == ("", weights if named else None)
-    on = "mobilenet_v2 with mobilenet.pth" if named else f"{PACKAGED} with its ImageNet weights"
+    on = f"{QUICK} with quick.pth" if named else f"{PACKAGED} with its ImageNet weights"
     assert f"nothing trained, on {on}" in title_of(found.encoder)
     backbone = BackboneSpec(PACKAGED, weights="imagenet")
     if named:
-        backbone = BackboneSpec("mobilenet_v2", "features.18", str(weights))
+        backbone = BackboneSpec(QUICK, weights=str(weights))
     net = for_inference(RetrievalNet(backbone, variant(OFF_THE_SHELF)).eval(), bfloat16_pays())
     batches = image_batches(files, ImageSpec(320, "squash"))
     np.testing.assert_allclose(found.descriptors[:], extract(net, batches, len(files)), atol=1e-4)
 
 
 def test_weights_that_changed_are_named(query: Path, tmp_path: Path) -> None:
-    file, out = mobilenet(tmp_path / "net.pth", 6), tmp_path / "out"
-    made = ("extract", query, "--backbone", "mobilenet_v2", "--weights", file, "--output", out)
+    file, out = quick_weights(tmp_path / "net.pth", 6), tmp_path / "out"
+    made = ("extract", query, "--backbone", QUICK, "--weights", file, "--output", out)
     fine(*made)
     before = shards(out)
-    mobilenet(file, 7)
+    quick_weights(file, 7)
     told = ("search", query, "--index", out)
     assert len(fine(*told).splitlines()) == 1  # the index has what made it
     page = ("--html", tmp_path / "found.html")
@@ -274,11 +285,11 @@ def test_weights_that_changed_are_named(query: Path, tmp_path: Path) -> None:
 
 def test_weights_that_give_no_number_are_named(photos: Path, weights: Path, tmp_path: Path) -> None:
     files, out = sorted((photos / "jpg").glob("5-*.jpg")), tmp_path / "out"
-    made = ("extract", *files, "--backbone", "mobilenet_v2", "--output", out, "--weights")
+    made = ("extract", *files, "--backbone", QUICK, "--output", out, "--weights")
     fine(*made, weights)
     before = (out / "index.json").read_bytes()
     values = torch.load(weights, weights_only=True)
-    values["features.0.0.weight"] *= float("nan")
+    next(iter(values.values())).fill_(float("nan"))
     torch.save(values, tmp_path / "bad.pth")
     said = refused(*made, tmp_path / "bad.pth")
     assert "with bad.pth gives no descriptors: name other weights" in said
