@@ -1,10 +1,10 @@
 """What `dagf search` finds off the shelf: each descriptor on labelled photographs.
 
-    python -m benchmarks.descriptors FOLDER GROUND_TRUTH.json ...
+    python -m benchmarks.descriptors FOLDER GROUND_TRUTH.json ... [--backbone NAME --cut NODE]
 
 As they are and under the PCA that a search learns from the collection itself; of images in one
 shape, as a search takes them, and in their own. `benchmarks/descriptors.csv` keeps the table (mAP
-in %), by which what `dagf extract` and `dagf search` do off the shelf is to be chosen.
+in %), by which what `dagf extract` and `dagf search` do off the shelf was chosen.
 """
 
 from collections.abc import Iterator, Sequence
@@ -18,20 +18,19 @@ from torch import Tensor, nn
 
 from benchmarks.extraction import SCALES
 from dagf import paths
-from dagf.collections.index import open_encoder
 from dagf.collections.kept import POWER
 from dagf.datasets.batches import image_batches, query_batches
 from dagf.datasets.benchmark import Benchmark
 from dagf.datasets.decode import ImageSpec
 from dagf.datasets.public import open_benchmark
 from dagf.files import atomic_path
+from dagf.model.backbone import PACKAGED, BackboneSpec
 from dagf.model.network import AttentiveHead, RetrievalNet
 from dagf.model.variants import variant
 from dagf.retrieval.extract import MultiScale, extract, for_inference
 from dagf.retrieval.metrics import evaluate, mean_average_precision
 from dagf.retrieval.search import Descriptors, similarities
 from dagf.retrieval.whitening import Whitening, pca_whitening
-from dagf.study.runs import Head
 
 Rows = tuple[str, str, Descriptors, Descriptors]
 WAYS = {  # of taking images: size and shape, scales
@@ -78,9 +77,8 @@ def unit(rows: Descriptors) -> Descriptors:
     return rows / np.linalg.norm(rows, axis=1, keepdims=True)
 
 
-def measured(encoder: Head, sets: Sequence[str]) -> Iterator[dict[str, object]]:
+def measured(net: RetrievalNet, sets: Sequence[str]) -> Iterator[dict[str, object]]:
     """Yield the mAP of each descriptor on each set."""
-    net = encoder.network()
     for what in sets:
         benchmark = open_benchmark(what, paths.data())
         setting = benchmark.middle
@@ -98,21 +96,23 @@ def measured(encoder: Head, sets: Sequence[str]) -> Iterator[dict[str, object]]:
 
 @click.command()
 @click.argument("sets", nargs=-1, required=True)
-@click.option("--backbone", default="", help="Another than that of `dagf search`.")
-@click.option("--weights", default="", help="The file of its weights.")
-def main(sets: tuple[str, ...], backbone: str, weights: str) -> None:
+@click.option("--backbone", default=PACKAGED, help="Another than that of `dagf search`.")
+@click.option("--cut", default="", help="A node before its last map.")
+@click.option("--weights", default="imagenet", help="The file of its weights.")
+def main(sets: tuple[str, ...], backbone: str, cut: str, weights: str) -> None:
     """Evaluate on SETS, folders of labelled photographs or ground truths; keep the table.
 
-    Its rows of other backbones stay.
+    Its rows of other backbones and cuts stay.
     """
-    encoder = open_encoder("", weights, backbone)
-    keys, name = ["backbone", "descriptor", "images", "directions"], encoder.config.backbone.name
-    found = pd.DataFrame(measured(encoder, sets)).assign(backbone=name)
-    table = found.pivot_table("mAP", keys, "set", sort=False)
+    net = RetrievalNet(BackboneSpec(backbone, cut, weights), variant("spoc")).eval()
+    made = pd.DataFrame(measured(net, sets)).assign(backbone=f"{backbone} {cut}".strip())
+    keys = ["backbone", "descriptor", "images", "directions"]
+    table = made.pivot_table("mAP", keys, "set", sort=False)
     table = table.assign(mean=table.mean(axis=1)).round(2).reset_index()
     before = pd.read_csv(TABLE) if TABLE.exists() else table[:0]
+    kept = before[before["backbone"] != table["backbone"][0]]
     with atomic_path(TABLE) as path:
-        pd.concat([before[before["backbone"] != name], table]).to_csv(path, index=False)
+        pd.concat([kept, table]).to_csv(path, index=False)
     click.echo(table.sort_values("mean", ascending=False).to_string(index=False))
 
 

@@ -19,6 +19,7 @@ from dagf.files import read_json
 from dagf.retrieval.statistics import CONFIDENCE, Interval, random_effects
 
 AGAINST = "against-gem"  # the table, of which each set has one
+ALL, MINUS = "all", " minus it [95 %]"  # of `by_set`: its last row, and its differences
 WORDS = (
     "mAP points, random-effects mean over the sets [95 %] (DerSimonian and Laird). The standard "
     "error of a set is that of its joint interval taken as normal, so rather too large. Between "
@@ -78,11 +79,13 @@ def pooled(folder: Path) -> pd.DataFrame:
 def by_set(folder: Path) -> pd.DataFrame:
     """Return a row a set: the mAP of the chosen GeM, what DAGF gains over it, and the room.
 
-    DAGF at each depth of training, as it is or whitened, whichever held-out instances prefer. The
-    room: of perfect attention, where there are boxes.
+    DAGF at each depth of training, as it is or whitened, whichever held-out instances prefer; of
+    several sets the last row has the random-effects mean. The room: of perfect attention, where
+    there are boxes.
     """
     rows = []
     for (profile, _), sets in studies(folder).items():
+        own: list[dict[str, str]] = []
         for name, record in sets.items():
             table = _first_set(record)
             table = table[table["minus"].str.startswith(CHOSEN)]
@@ -92,13 +95,38 @@ def by_set(folder: Path) -> pd.DataFrame:
             row = {"photographs": name, "profile": profile, "best GeM, mAP": gem}
             for what, part in table.groupby(table["what"].str.split(", whitened").str[0]):
                 best = int(part["validation"].astype(float).to_numpy().argmax())
-                row[f"{what} minus it [95 %]"] = part["difference [95 %]"].iloc[best]
+                row[f"{what}{MINUS}"] = part["difference [95 %]"].iloc[best]
             file = folder / f"{name}.room.json"
             if file.is_file():
                 rooms = read_json(file)
                 row["perfect attention"] = rooms["rows"][-1][rooms["columns"].index(ROOM)]
-            rows.append(row)
-    return pd.DataFrame(rows)
+            own.append(row)
+        rows += own
+        if len(own) > 1:
+            whole = {"photographs": f"{ALL} {len(own)}", "profile": profile}
+            for what in (name for name in own[0] if name.endswith(MINUS)):
+                means, errors = zip(*(_read(row[what]) for row in own), strict=True)
+                whole[what] = random_effects(means, errors)[0].signed
+            rows.append(whole)
+    return pd.DataFrame(rows).fillna("")
+
+
+def over_sets(folder: Path) -> list[tuple[int, str, str]]:
+    """Return (sets, what was trained, difference [95 %]) of the last rows of `by_set`."""
+    found = by_set(folder)
+    wholes = found[found["photographs"].str.startswith(ALL)] if len(found) else found
+    return [
+        (int(row["photographs"].removeprefix(ALL)), name.removesuffix(MINUS), row[name])
+        for row in wholes.to_dict("records")
+        for name in row
+        if name.endswith(MINUS) and row[name]
+    ]
+
+
+def _read(text: str) -> tuple[float, float]:
+    """Return the mean and the standard error of a written interval, taken as normal."""
+    mean, low, high = Interval.read(text)
+    return mean, (high - low) / 2 / float(stats.norm.ppf((1 + CONFIDENCE) / 2))
 
 
 def _first_set(record: dict[str, Any]) -> pd.DataFrame:
@@ -115,8 +143,7 @@ def differences(record: dict[str, Any]) -> list[tuple[tuple[str, str], float, fl
     """
     table, found = _first_set(record), []
     for what, minus, text in table[["what", "minus", "difference [95 %]"]].itertuples(index=False):
-        mean, low, high = Interval.read(text)
-        error = (high - low) / 2 / float(stats.norm.ppf((1 + CONFIDENCE) / 2))
+        mean, error = _read(text)
         same = minus == f"{CHOSEN} (GeM{UNTRAINED})"
         others = [CHOSEN, GEM] if same else [CHOSEN if minus.startswith(CHOSEN) else GEM]
         name, *whitening = what.split(", whitened")

@@ -6,6 +6,7 @@ ran; a study of photographs has no claims) is said in a line.
 
 from collections import Counter
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 from IPython.display import HTML
@@ -16,6 +17,7 @@ from dagf.analysis.room import GAIN, ROOM
 from dagf.analysis.tables import PHOTOGRAPH_TABLES, RUNS
 from dagf.files import read_json
 from dagf.reports.freshness import Output
+from dagf.retrieval.statistics import Interval
 from dagf.show import figures
 from dagf.show.html import NOTHING, image, record_table, table, templates
 
@@ -47,7 +49,7 @@ class Records:
 
     def rooms(self) -> HTML:
         """Return the figure of the modules' gains beside the room: drawings, then photographs."""
-        folder = self.output.pages / "photographs"
+        folder = self._photographs
         files = {"on drawn buildings": self.output.result("tables", "room.json")}
         files |= {one.name.split(".")[0]: one for one in sorted(folder.glob("[!.]*.room.json"))}
         found = {name: read_json(file) for name, file in files.items() if file.is_file()}
@@ -60,12 +62,24 @@ class Records:
         return figures.show(figures.rooms(shown), alt, CAPTION)
 
     def answer(self) -> HTML:
-        """Return in a line how many modules gain on drawings."""
+        """Return in a line how many modules gain on drawings, and in one what came of all three.
+
+        On photographs, that is, of several sets that were judged alike.
+        """
         counts = Counter(self._rooms["verdict"])
         shown = ["gains", *(one for one in SAID if counts[one] and one != "gains")]
         said = ", ".join(f"<strong>{counts[one]}</strong> {SAID[one]}" for one in shown)
-        found = f'<p class="lead">Of these {counts.total()}, on drawn buildings: {said}.</p>'
-        return HTML(found if counts else NOTHING)
+        lines = [f"Of these {counts.total()}, on drawn buildings: {said}."] * bool(counts)
+        for sets, what, text in pooled.over_sets(self._photographs):
+            _, low, high = Interval.read(text)
+            verdict = "gains" if low > 0 else "loses" if high < 0 else "shows no gain"
+            over = f"<strong>{verdict}</strong>: {text} points over the best GeM"
+            lines.append(f"On {sets} sets of photographs {what}, on a fixed network, {over}.")
+        return HTML("".join(f'<p class="lead">{one}</p>' for one in lines) or NOTHING)
+
+    @property
+    def _photographs(self) -> Path:
+        return self.output.pages / "photographs"
 
     def modules(self) -> HTML:
         """Return what came of each module on drawings."""
@@ -109,13 +123,13 @@ class Records:
 
     def sets(self) -> HTML:
         """Return a line for each set of photographs that there is: DAGF, the best GeM, the room."""
-        found = pooled.by_set(self.output.pages / "photographs")
+        found = pooled.by_set(self._photographs)
         words = "Points of mAP over the best GeM, as held-out objects choose it."
         return HTML("") if found.empty else table(found, words)
 
     def photographs(self) -> HTML:
         """Return what was measured on photographs, maybe elsewhere: pooled, each set, links."""
-        folder, tables, further = self.output.pages / "photographs", [], []
+        folder, tables, further = self._photographs, [], []
         for file in sorted(folder.glob("[!.]*.*.json")):
             photographs, _, kind = file.stem.rpartition(".")
             link = self.output.link(file)

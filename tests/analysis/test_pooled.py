@@ -61,9 +61,13 @@ def test_each_set_has_the_best_gem_and_dagf_as_held_out_instances_prefer(tmp_pat
         ("DAGF", "GeM off the shelf", "41.5 − 37.1", "50.0", "+4.43 [+0.06, +8.81]"),
     ]
     columns = ["what", "minus", "mAP", "validation", "difference [95 %]"]
-    measured = {"parameters": {"profile": "five", "benchmark": "a"}}
-    record = {"columns": columns, "rows": rows, "measured": measured}
-    write_json(tmp_path / "a.against-gem.json", record)
+
+    def kept(name: str, rows: list[tuple[str, ...]]) -> None:
+        measured = {"parameters": {"profile": "five", "benchmark": name, "train_on": "union"}}
+        record = {"columns": columns, "rows": rows, "measured": measured}
+        write_json(tmp_path / f"{name}.against-gem.json", record)
+
+    kept("a", rows)
     room = {"columns": ["module", ROOM], "rows": [["x", "+1"], ["whole", "+9.00 [+8.00, +10.00]"]]}
     write_json(tmp_path / "a.room.json", room)
     (found,) = by_set(tmp_path).to_dict("records")
@@ -75,3 +79,11 @@ def test_each_set_has_the_best_gem_and_dagf_as_held_out_instances_prefer(tmp_pat
         "DAGF and last stage minus it [95 %]": "+4.30 [+0.12, +8.00]",
         "perfect attention": "+9.00 [+8.00, +10.00]",
     }
+    last = ("DAGF and last stage", gem, "30.0 − 31.0", "20.0", "-1.00 [-3.00, +1.00]")
+    kept("b", [("DAGF", gem, "32.0 − 31.0", "50.0", "+1.00 [-2.43, +4.42]"), last])
+    first, second, whole = by_set(tmp_path).to_dict("records")
+    assert first == found and second["perfect attention"] == whole["perfect attention"] == ""
+    assert (whole["photographs"], whole["best GeM, mAP"]) == ("all 2", "")
+    middle, _ = random_effects([3.3, 1], [1, 1])  # intervals of one width
+    assert whole["DAGF minus it [95 %]"].split()[0] == f"{middle.mean:+.2f}"
+    assert float(whole["DAGF and last stage minus it [95 %]"].split()[0]) < 4.3

@@ -99,7 +99,17 @@ def test_the_rooms_of_drawings_and_photographs_are_one_figure(records: Records) 
     }
     write_json(records.output.result("tables", "room.json"), room)
     assert rows(records.modules())[1] == ["b", "gains", "+1", "+4", "–"]
-    assert soup(records.answer()).get_text() == ("Of these 2, on drawn buildings: 1 gain, 1 lose.")
+    said = "Of these 2, on drawn buildings: 1 gain, 1 lose."
+    assert soup(records.answer()).get_text() == said
+    columns = ["what", "minus", "mAP", "validation", "difference [95 %]"]
+    for name, gain in (("a", "+3.00 [+2.00, +4.00]"), ("b", "+2.00 [+1.00, +3.00]")):
+        found = [("DAGF", "chosen GeM (GeM)", "41.0 − 40.0", "50.0", gain)]
+        about = {"measured": {"parameters": {"benchmark": name, "train_on": "union"}}}
+        record = {"columns": columns, "rows": found, **about}
+        write_json(records.output.pages / "photographs" / f"{name}.against-gem.json", record)
+    said += "On 2 sets of photographs DAGF, on a fixed network, gains: +2.50 [+1.52, +3.48]"
+    assert soup(records.answer()).get_text() == f"{said} points over the best GeM."
+    assert rows(records.sets())[-1][0] == "all 2"
 
 
 def test_measurements_on_photographs_are_kept(records: Records) -> None:
