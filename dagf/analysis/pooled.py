@@ -117,8 +117,8 @@ def over_sets(folder: Path) -> list[tuple[int, str, str]]:
     wholes = found[found["photographs"].str.startswith(ALL)] if len(found) else found
     return [
         (int(row["photographs"].removeprefix(ALL)), name.removesuffix(MINUS), row[name])
-        for row in wholes.to_dict("records")
-        for name in row
+        for _, row in wholes.iterrows()
+        for name in map(str, row.index)
         if name.endswith(MINUS) and row[name]
     ]
 
