@@ -14,9 +14,11 @@ COLUMNS = ["what", "minus", "query set", "difference [95 %]"]
 WHITENED = "DAGF, whitened to 256-d, power 0.5"
 
 
-def keep(folder: Path, name: str, rows: list[tuple[str, ...]], **parameters: Any) -> None:
+def keep(
+    folder: Path, name: str, rows: list[Any], columns: list[str] = COLUMNS, **parameters: Any
+) -> None:
     measured = {"photographs": name, "parameters": {"profile": "five", **parameters}}
-    record = {"columns": COLUMNS, "rows": rows, "measured": measured}
+    record = {"columns": columns, "rows": rows, "measured": measured}
     write_json(folder / f"{name}.against-gem.json", record)
 
 
@@ -61,9 +63,7 @@ def test_each_set_has_the_best_gem_and_dagf_as_held_out_instances_prefer(tmp_pat
         ("DAGF", "GeM off the shelf", "41.5 − 37.1", "50.0", "+4.43 [+0.06, +8.81]"),
     ]
     columns = ["what", "minus", "mAP", "validation", "difference [95 %]"]
-    measured = {"parameters": {"profile": "five", "benchmark": "a"}}
-    record = {"columns": columns, "rows": rows, "measured": measured}
-    write_json(tmp_path / "a.against-gem.json", record)
+    keep(tmp_path, "a", rows, columns, benchmark="a")
     room = {"columns": ["module", ROOM], "rows": [["x", "+1"], ["whole", "+9.00 [+8.00, +10.00]"]]}
     write_json(tmp_path / "a.room.json", room)
     (found,) = by_set(tmp_path).to_dict("records")
