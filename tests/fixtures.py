@@ -7,7 +7,7 @@ import shutil
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -33,6 +33,9 @@ from dagf.study.study import Study, open_study
 from dagf.study.training import train
 from tests.pictures import varied
 
+needs_proc = pytest.mark.skipif(
+    not Path("/proc/self/environ").exists(), reason="it asks Linux which processes there are"
+)
 LOSS: dict[str, Any] = {"loss_options": {"margin": 0.2, "scale": 16.0}}
 TINY = TrainSpec(epochs=2, steps=2, landmarks=4, views=2, augmentation="photograph", **LOSS)
 TUPLES: dict[str, Any] = {  # changes of `TINY`: hard negatives are mined
@@ -65,6 +68,16 @@ def fails(says: str, call: Callable[..., object], *given: Any, **options: Any) -
     with pytest.raises(UserError, match=says) as caught:
         call(*given, **options)
     assert "\n" not in str(caught.value)
+
+
+@dataclass
+class Code:
+    """Touches a file when it is unpickled."""
+
+    file: Path
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return Path.touch, (self.file,)
 
 
 def photograph(instance: int, view: int, size: int = 32) -> Image.Image:
@@ -338,6 +351,27 @@ def profile(tmp_path: Path) -> Callable[..., str]:
     return write
 
 
+Opened = Callable[..., Study]
+
+
+@pytest.fixture
+def heads_on(project: Path, profile: Callable[..., str]) -> Opened:
+    """Opens the study of heads on photographs; changes are of its profile."""
+
+    def opened(
+        benchmark: object,
+        weights: str = "",
+        distractors: Sequence[Path] = (),
+        train_on: Sequence[Path] = (),
+        **changes: Any,
+    ) -> Study:
+        others, learned_from = ([*map(str, folders)] for folders in (distractors, train_on))
+        name = profile(**FOLDER | changes)
+        return open_study(name, str(benchmark), others, weights, learned_from)
+
+    return opened
+
+
 LEARNED = ("spatial", "channel", "attention", "dagf")
 FEW = {"train_landmarks": 4, "test_landmarks": 4, "views": 8, "distractors": 6}
 TOY: dict[str, Any] = PROFILE | {
@@ -345,7 +379,17 @@ TOY: dict[str, Any] = PROFILE | {
     "arms": ["gem", "dagf"],
     "rates": [1e-3, 3e-3],
     "heads": {
-        "arms": [*("mac", "spoc", "gem", "crow", "netvlad"), *LEARNED],
+        "arms": [
+            "mac",
+            "spoc",
+            "gem",
+            "crow",
+            "netvlad",
+            "spatial",
+            "channel",
+            "attention",
+            "dagf",
+        ],
         "rates": [1e-3, 1e-1],
         "training": {"epochs": 1, "steps": 1, "landmarks": 3, "views": 2},
     },

@@ -87,6 +87,8 @@ def test_making_listing_and_checking_data(project: Path) -> None:
         ("data check UKBench", "ukbench: get it with `dagf data get ukbench`"),
         ("data check notebooks", "labels.csv ([Errno 2] No such file"),
         ("report --output photos/labels.csv", "labels.csv is no folder"),
+        ("export --run ffff photo.jpg", "name a file that ends in .onnx"),
+        ("export --run ffff model.onnx", "'ffff': expected one finished run"),
     ],
 )
 def test_a_mistake(project: Path, monkeypatch: pytest.MonkeyPatch, words: str, said: str) -> None:

@@ -14,9 +14,9 @@ from dagf.analysis import ablations
 from dagf.analysis.contrasts import contrast
 from dagf.datasets.benchmark import Benchmark, Query, Setting
 from dagf.datasets.toytown import toytown_records
-from dagf.errors import UserError
 from dagf.retrieval.metrics import average_precision, positions, positive_ranks
 from dagf.study.study import Study, control_of
+from tests.fixtures import fails
 
 pytestmark = pytest.mark.usefixtures("one_process")
 
@@ -102,8 +102,8 @@ def test_an_empty_bin_says_nothing(toy: Study, at_toy: None) -> None:
 
 
 def test_photographs_have_no_records(toy: Study) -> None:
-    with pytest.raises(UserError, match="only Toytown's images come with records"):
-        ablations.records(replace(toy, toytown=None))
+    says = "only Toytown's images come with records"
+    fails(says, ablations.records, replace(toy, toytown=None))
 
 
 def test_chance_is_the_mean_over_all_orders(monkeypatch: pytest.MonkeyPatch) -> None:

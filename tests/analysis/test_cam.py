@@ -26,12 +26,8 @@ def net(finished: Run) -> RetrievalNet:
     return finished.network()
 
 
-@pytest.fixture
-def shot(photographs: Path) -> Path:
-    return photographs / "jpg" / "4-0.jpg"
-
-
-def test_look_is_what_the_network_computed(net: RetrievalNet, shot: Path) -> None:
+def test_look_is_what_the_network_computed(net: RetrievalNet, photographs: Path) -> None:
+    shot = photographs / "jpg" / "4-0.jpg"
     seen = look(net, shot, SPEC)
     with torch.inference_mode():
         inside = net.inspect(to_input(load_image(shot, SPEC))[None])

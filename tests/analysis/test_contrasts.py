@@ -76,14 +76,6 @@ def test_a_query_that_lacks_a_seed_is_left_out() -> None:
     assert found.p == max(two_way([[1, 3], [3, 5]], [0, 1])[1], sign_flip([2, 4], [0, 1]))
 
 
-def test_queries_of_one_cluster_count_once() -> None:
-    apart = pd.DataFrame({0: [1.0, 1, 1, -1], 1: [1.0, 1, 1, -1]})
-    together = contrast_of(apart, np.array([3, 3, 3, 8]), "a", "b", "Hard")
-    assert (together.queries, together.clusters) == (4, 2)
-    assert together.over_queries.low == -1  # the second landmark alone
-    assert together.p == 1
-
-
 @pytest.mark.parametrize(
     ("one", "others", "verdict"),
     [

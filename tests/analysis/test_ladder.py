@@ -1,7 +1,6 @@
 """Every rung is a study of its own: other backbones, other steps, the same images."""
 
 import json
-import shutil
 from dataclasses import replace
 from pathlib import Path
 
@@ -13,9 +12,8 @@ from dagf.analysis import ladder
 from dagf.model.backbone import BackboneSpec
 from dagf.study import backbones
 from dagf.study.profile import Ladder, Trial
-from dagf.study.runs import RunStore
 from dagf.study.study import Study
-from tests.fixtures import TOY
+from tests.fixtures import TOY, copied
 
 pytestmark = pytest.mark.usefixtures("one_process")
 GENERIC = BackboneSpec("squeezenet1_1", "features.3")
@@ -30,9 +28,7 @@ def project(toy: Study, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Stud
     (tmp_path / "plan.yaml").write_text(json.dumps(plan | {"training": training}))
     monkeypatch.setattr(backbones, "PLAN", tmp_path / "plan.yaml")
     monkeypatch.setenv(paths.ROOT, str(tmp_path))
-    shutil.copytree(toy.store.root, paths.runs())
-    shutil.copytree(toy.cache, paths.cache())
-    return replace(toy, store=RunStore(paths.runs()), cache=paths.cache())
+    return copied(toy, paths.data())
 
 
 def test_rungs_differ_in_steps_alone(project: Study) -> None:
@@ -54,11 +50,8 @@ def test_rungs_differ_in_steps_alone(project: Study) -> None:
 def test_each_rung_has_the_gain_and_the_ceiling(project: Study) -> None:
     rungs = [*ladder.rungs(project, LADDER)]
     found = ladder.climb(rungs, heads=False)
-    assert [(one.what, one.setting.split(": ")[1]) for one in found[:3]] == [
-        ("DAGF", "1"),
-        ("GeM + exact mask", "1"),
-        ("DAGF", "2"),
-    ]
+    about = [(one.what, one.setting.split(": ")[1]) for one in found[:3]]
+    assert about == [("DAGF", "1"), ("GeM + exact mask", "1"), ("DAGF", "2")]
     assert {one.minus for one in found} == {"GeM"}
     table = rungs[-1][1].table(["dagf", "gem"]).query("setting == 'Medium'")
     level = table.groupby("arm")["mAP"].mean()

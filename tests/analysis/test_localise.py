@@ -16,30 +16,17 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.nn import functional as fn
 
+from dagf.analysis import localise
 from dagf.analysis.cam import CamTarget, Plane, cams, look
-from dagf.analysis.localise import (
-    cam_targets,
-    centre_prior,
-    energy_inside,
-    kept_share,
-    localisation,
-    localisation_summary,
-    maps_of,
-    pixel_auc,
-    pointing,
-    random_cams,
-    small_masks,
-)
 from dagf.datasets.decode import ImageSpec
 from dagf.datasets.images import exact_mask, load_image, to_input
 from dagf.datasets.toytown import toytown_records
-from dagf.errors import UserError
 from dagf.model.backbone import BackboneSpec
 from dagf.model.network import RetrievalNet
 from dagf.model.variants import variant
 from dagf.study.runs import Run
 from dagf.study.study import open_study
-from tests.fixtures import FOLDER, write_photographs
+from tests.fixtures import Opened, fails, write_photographs
 
 NAMES = [
     "region evaluator", "effective weight", "channel-weighted response", "MAX-Mask cells",
@@ -81,24 +68,25 @@ def slow_auc(plane: NDArray[np.float32], mask: NDArray[np.bool_]) -> float:
 
 @given(PLANES, MASKS)
 def test_auc_is_the_share_of_pairs(plane: NDArray[np.float32], mask: NDArray[np.bool_]) -> None:
+    found = localise.pixel_auc(plane, mask)
     if mask.all() or not mask.any():
-        assert np.isnan(pixel_auc(plane, mask))
+        assert np.isnan(found)
         return
-    assert pixel_auc(plane, mask) == pytest.approx(slow_auc(plane, mask), abs=1e-12)
-    assert pixel_auc(plane, ~mask) == pytest.approx(1 - pixel_auc(plane, mask), abs=1e-12)
-    assert pixel_auc(5 - plane, mask) == pytest.approx(1 - pixel_auc(plane, mask), abs=1e-12)
+    assert found == pytest.approx(slow_auc(plane, mask), abs=1e-12)
+    assert localise.pixel_auc(plane, ~mask) == pytest.approx(1 - found, abs=1e-12)
+    assert localise.pixel_auc(5 - plane, mask) == pytest.approx(1 - found, abs=1e-12)
 
 
 def test_scores_by_hand() -> None:
     plane = np.array([[0.9, 0.6], [0.6, 0.1]], np.float32)
     top = np.array([[True, True], [False, False]])
-    assert pixel_auc(plane, top) == (1 + 1 + 0.5 + 1) / 4
-    assert pointing(plane, top) == 1
-    assert pointing(plane, ~top) == 0
-    assert energy_inside(plane, top) == pytest.approx(1.5 / 2.2)
+    assert localise.pixel_auc(plane, top) == (1 + 1 + 0.5 + 1) / 4
+    assert localise.pointing(plane, top) == 1
+    assert localise.pointing(plane, ~top) == 0
+    assert localise.energy_inside(plane, top) == pytest.approx(1.5 / 2.2)
     tied = np.array([[3, 3], [3, 1]], np.float32)
-    assert pointing(tied, top) == pytest.approx(2 / 3)
-    assert energy_inside(tied, top) == pytest.approx(0.6)
+    assert localise.pointing(tied, top) == pytest.approx(2 / 3)
+    assert localise.energy_inside(tied, top) == pytest.approx(0.6)
 
 
 def cells(height: int, width: int, *kept: tuple[int, int]) -> Tensor:
@@ -109,21 +97,21 @@ def cells(height: int, width: int, *kept: tuple[int, int]) -> Tensor:
 
 
 def test_kept_cells_land_where_their_windows_are() -> None:
-    single = kept_share([cells(3, 4, (2, 0))], (3, 4))
+    single = localise.kept_share([cells(3, 4, (2, 0))], (3, 4))
     assert torch.equal(single, cells(3, 4, (2, 0)).float())
-    corner = kept_share([cells(2, 3, (0, 0))], (3, 4))[0, 0]  # the windows of 2 x 2 cells
+    corner = localise.kept_share([cells(2, 3, (0, 0))], (3, 4))[0, 0]  # the windows of 2 x 2 cells
     # So many windows cover these cells: 1, 2, 2, 4.
     assert corner[:2, :2].tolist() == [[1, 0.5], [0.5, 0.25]]
     assert corner.sum() == 2.25
-    both = kept_share([cells(4, 4, (3, 3)), cells(3, 3, (1, 1))], (4, 4))[0, 0]
+    both = localise.kept_share([cells(4, 4, (3, 3)), cells(3, 3, (1, 1))], (4, 4))[0, 0]
     assert both[3, 3] == 0.5
     assert both[1, 2] == 0.125
     everything = [torch.ones(2, 1, 5 - k, 6 - k, dtype=torch.bool) for k in range(3)]
-    assert torch.equal(kept_share(everything, (5, 6)), torch.ones(2, 1, 5, 6))
+    assert torch.equal(localise.kept_share(everything, (5, 6)), torch.ones(2, 1, 5, 6))
 
 
 def test_centre_prior_by_hand() -> None:
-    prior = centre_prior(5, 3)
+    prior = localise.centre_prior(5, 3)
     assert prior.shape == (5, 3)
     assert prior[2, 1] == 1
     assert prior[2, 0] == pytest.approx(np.exp(-0.5 * (1 / 3 / 0.3) ** 2))
@@ -133,7 +121,7 @@ def test_centre_prior_by_hand() -> None:
 
 def test_maps_are_the_networks(net: RetrievalNet, images: Tensor, targets: list[CamTarget]) -> None:
     images = enlarged(images, (64, 96))
-    maps = maps_of(net, images, targets, [3, 8, 3])
+    maps = localise.maps_of(net, images, targets, [3, 8, 3])
     assert list(maps) == NAMES
     for planes in maps.values():
         assert planes.shape == (3, 64, 96)
@@ -148,7 +136,7 @@ def test_maps_are_the_networks(net: RetrievalNet, images: Tensor, targets: list[
         "region evaluator": seen.attention,
         "effective weight": seen.attention * norm,
         "channel-weighted response": seen.attended.square().sum(1, keepdim=True).sqrt(),
-        "MAX-Mask cells": kept_share([kept for kept in seen.kept if kept is not None], (8, 12)),
+        "MAX-Mask cells": localise.kept_share(seen.kept, (8, 12)),
         "feature norm": norm,
     }.items():
         assert np.allclose(maps[name], scaled(enlarged(cells, (64, 96))), atol=1e-3), name
@@ -168,14 +156,15 @@ def scaled(planes: Tensor) -> NDArray[np.float32]:
 
 def test_a_random_cam_weighs_the_channels_of_its_image() -> None:
     features = torch.rand((3, 4, 2, 5), generator=torch.Generator().manual_seed(0))
-    planes = random_cams(features, [3, 8, 3])
+    planes = localise.random_cams(features, [3, 8, 3])
     assert (planes >= 0).all()
-    assert np.array_equal(random_cams(features[2:], [3])[0], planes[2])
+    assert np.array_equal(localise.random_cams(features[2:], [3])[0], planes[2])
     for plane, cells in zip(planes, features.numpy(), strict=True):
         bright = plane > 0  # some weights give what is not cut off
         weights, *_ = np.linalg.lstsq(cells[:, bright].T, plane[bright], rcond=None)
         assert np.allclose(cells[:, bright].T @ weights, plane[bright], atol=1e-5)
-    sums = random_cams(torch.eye(4)[:, :, None, None].repeat(50, 1, 1, 1), list(range(200)))
+    channels = torch.eye(4)[:, :, None, None].repeat(50, 1, 1, 1)
+    sums = localise.random_cams(channels, list(range(200)))
     assert 0.3 < (sums > 0).mean() < 0.7  # each weight by itself: about half are negative
     assert sums.max() <= 1
 
@@ -186,7 +175,7 @@ def test_maps_of_a_network_without_attention_or_before_training(images: Tensor) 
 
     def maps(arm: str) -> dict[str, Plane]:
         net = RetrievalNet(BackboneSpec(), variant(arm))
-        return maps_of(net.eval(), images, targets, [0, 1, 2])
+        return localise.maps_of(net.eval(), images, targets, [0, 1, 2])
 
     assert set(NAMES) - set(maps("gem")) == {"region evaluator", "MAX-Mask cells"}
     fresh = maps("dagf")
@@ -207,7 +196,7 @@ FRAME = pd.DataFrame(
 
 
 def test_summaries_by_hand() -> None:
-    summary = localisation_summary(FRAME).set_index("map")
+    summary = localise.localisation_summary(FRAME).set_index("map")
     assert list(summary.index) == ["m", "n"]
     assert summary["pixel AUC (%)"].tolist() == pytest.approx([70, 40])
     assert summary["low"]["m"] == pytest.approx(50)  # of the two landmarks' means
@@ -215,13 +204,14 @@ def test_summaries_by_hand() -> None:
     assert summary["pointing (%)"].tolist() == pytest.approx([37.5, 100])
     assert summary["energy inside (%)"].tolist() == pytest.approx([40, 20])
     assert summary["area (%)"].tolist() == pytest.approx([10, 20])
-    assert small_masks(FRAME)["energy"].isna().tolist() == [False, True, False, True, False]
+    large = localise.small_masks(FRAME)["energy"].isna()
+    assert large.tolist() == [False, True, False, True, False]
 
 
 @pytest.mark.study
 def test_localisation(project: Path, profile: Callable[..., str], net: RetrievalNet) -> None:
     study = open_study(profile())
-    frame = localisation(study, of(net))
+    frame = localise.localisation(study, of(net))
     assert len(frame) == 8 * len(NAMES)
     assert list(frame["map"].unique()) == NAMES
     assert not frame.duplicated(["file", "map"]).any()
@@ -233,15 +223,16 @@ def test_localisation(project: Path, profile: Callable[..., str], net: Retrieval
         assert row["area"] == pytest.approx(record["scale"], abs=1e-4)
         assert all(row[key] == record[key] for key in ("landmark", "difficulty"))
         if row["map"] == "centre prior":
-            assert row["AUC"] == pytest.approx(pixel_auc(centre_prior(48, 48), mask), abs=1e-3)
-    assert len(localisation_summary(frame)) == len(NAMES)
+            expected = localise.pixel_auc(localise.centre_prior(48, 48), mask)
+            assert row["AUC"] == pytest.approx(expected, abs=1e-3)
+    assert len(localise.localisation_summary(frame)) == len(NAMES)
 
-    half = localisation(open_study(profile(image={"size": 24})), of(net))  # masks follow
+    half = localise.localisation(open_study(profile(image={"size": 24})), of(net))  # masks follow
     assert np.allclose(frame["area"], half["area"], atol=0.03)
     prior = frame["map"] == "centre prior"
     assert np.allclose(frame["AUC"][prior], half["AUC"][prior], atol=0.05)
 
-    test, spec, targets = study.test, study.profile.image, cam_targets(study, of(net))
+    test, spec, targets = study.test, study.profile.image, localise.cam_targets(study, of(net))
     rows = [look(net, test.root / file, spec).descriptor for file in test.database]
     for query in test.queries:
         looked = look(net, test.root / query.file, spec, query.box).descriptor
@@ -251,21 +242,19 @@ def test_localisation(project: Path, profile: Callable[..., str], net: Retrieval
             assert np.allclose(targets[row].direction, looked - rows[mistake], atol=1e-5)
 
 
-def test_localisation_by_boxes(
-    project: Path, profile: Callable[..., str], net: RetrievalNet, tmp_path: Path
-) -> None:
+def test_localisation_by_boxes(heads_on: Opened, net: RetrievalNet, tmp_path: Path) -> None:
     """Of photographs: those that have a box, and that some query is about."""
     folder, box = write_photographs(tmp_path / "mine", train_instances=5), "{},i5,4,8,20,32"
-    about = profile(**FOLDER), str(folder)
-    with pytest.raises(UserError, match=r"mine has no masks: write the boxes .* boxes\.csv"):
-        localisation(open_study(*about), of(net))
-    assert not open_study(*about).masked
+    study = heads_on(folder)
+    assert not study.masked
+    says = r"mine has no masks: write the boxes .* boxes\.csv"
+    fails(says, localise.localisation, study, of(net))
     named = [f"jpg/{name}.jpg" for name in ("5-0", "5-1", "5-3", "other-0")]
     lines = ["file,instance,x1,y1,x2,y2", *map(box.format, named)]
     (folder / "boxes.csv").write_text("\n".join(lines))
-    study = open_study(*about)
+    study = heads_on(folder)
     assert study.masked
-    frame = localisation(study, of(net))
+    frame = localise.localisation(study, of(net))
     assert sorted(frame["file"].unique()) == named[1:3]
     assert len(frame) == 2 * len(NAMES)
     assert set(frame["difficulty"]) == {"ok"} and frame["landmark"].nunique() == 1
@@ -273,7 +262,7 @@ def test_localisation_by_boxes(
     mask = np.zeros((32, 32), bool)
     mask[8:32, 4:20] = True
     prior = frame[frame["map"] == "centre prior"]["AUC"]
-    assert np.allclose(prior, pixel_auc(centre_prior(32, 32), mask), atol=1e-3)
+    assert np.allclose(prior, localise.pixel_auc(localise.centre_prior(32, 32), mask), atol=1e-3)
 
 
 def of(net: RetrievalNet) -> Any:

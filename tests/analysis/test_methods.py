@@ -1,7 +1,7 @@
 """Descriptors whitened and re-ranked on a miniature folder: by hand, and no choice on the test."""
 
 import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from itertools import product
 from pathlib import Path
@@ -13,10 +13,11 @@ import pandas as pd
 import pytest
 import torch
 from numpy.typing import NDArray
+from PIL import Image
 
 from dagf.analysis import methods
 from dagf.analysis.tables import UNTRAINED
-from dagf.datasets.benchmark import Benchmark
+from dagf.datasets.benchmark import CLASSIC, Benchmark, Query
 from dagf.model.variants import VARIANTS
 from dagf.retrieval.extract import FeatureMaps
 from dagf.retrieval.metrics import evaluate, mean_average_precision
@@ -24,16 +25,12 @@ from dagf.retrieval.rerank import RERANKINGS
 from dagf.retrieval.search import similarities
 from dagf.retrieval.whitening import pca_whitening
 from dagf.study.config import RunConfig
-from dagf.study.study import Study, open_study
-from tests.fixtures import fails, photograph, write_photographs
+from dagf.study.study import Study
+from tests.fixtures import Opened, fails, photograph, write_photographs
 
 pytestmark = pytest.mark.usefixtures("one_process")
 
 TRAINING = {"epochs": 1, "steps": 2, "landmarks": 2, "views": 2}
-HEADS: dict[str, Any] = {
-    "image": {"size": 32, "mode": "squash"}, "backbone_training": None, "arms": ["gem", "dagf"],
-    "arm_training": None, "heads": {"training": TRAINING, "rates": [1e-3]}, "toytown": None,
-}  # fmt: skip
 
 
 @pytest.fixture
@@ -51,9 +48,9 @@ def folder(tmp_path: Path) -> Path:
 
 
 @pytest.fixture
-def study(project: Path, profile: Callable[..., str], folder: Path, backbone_weights: str) -> Study:
+def study(heads_on: Opened, folder: Path, backbone_weights: str) -> Study:
     """Two instances held out and four trained on, under the small backbone."""
-    return open_study(profile(**HEADS), str(folder), weights=backbone_weights)
+    return heads_on(folder, backbone_weights, heads={"training": TRAINING, "rates": [1e-3]})
 
 
 @pytest.mark.parametrize(("count", "size"), [(40, 6), (8, 30)])
@@ -272,6 +269,30 @@ def test_training_sets_of_the_study_and_of_other_roles(study: Study, folder: Pat
     assert (dagf["runs"], dagf["validation"]) == (whole.runs, f"{whole.validation:.1f}")
 
 
+def burst(folder: Path) -> Benchmark:
+    """A scene, the same a little later (moved and darker), another scene, and a plain wall."""
+    coarse = np.random.default_rng(0).integers(0, 256, (2, 12, 12, 3), np.uint8)
+    how = (160, 160), Image.Resampling.BICUBIC
+    scene, other = (Image.fromarray(pixels).resize(*how) for pixels in coarse)
+    scene.crop((10, 10, 138, 138)).save(folder / "query.png")
+    scene.crop((22, 2, 150, 130)).point(lambda value: value * 0.7).save(folder / "later.png")
+    other.crop((10, 10, 138, 138)).save(folder / "other.png")
+    Image.new("RGB", (128, 128), "white").save(folder / "wall.png")
+    query = Query("query.png", {"ok": np.array([0, 1]), "junk": np.array([2])})
+    return Benchmark("burst", folder, ("later.png", "other.png", "wall.png"), (query,))
+
+
+def test_near_duplicates_of_a_burst(tmp_path: Path) -> None:
+    benchmark = burst(tmp_path)
+    likeness = methods.alike(benchmark)
+    assert likeness.shape == (1, 3)
+    assert likeness[0, 0] > 0.9
+    assert likeness[0, 1] < 0.5
+    assert likeness[0, 2] < 0.1
+    (changed,) = methods.without(benchmark, likeness >= 0.7).queries
+    assert [rows.tolist() for rows in changed.relevance(CLASSIC)] == [[1], [0, 2]]
+
+
 def test_near_duplicates_are_junk(study: Study, monkeypatch: pytest.MonkeyPatch) -> None:
     positives = [query.relevance(study.test.middle)[0] for query in study.test.queries]
     near = np.zeros((len(positives), len(study.test.database)), np.float32)
@@ -303,9 +324,7 @@ TESTED = ("Bravo-Orange-Juice", "Tropicana-Apple-Juice")
 
 
 @pytest.fixture
-def products(
-    shared_data: Path, project: Path, profile: Callable[..., str], tmp_path: Path
-) -> Study:
+def products(shared_data: Path, heads_on: Opened, tmp_path: Path) -> Study:
     """Heads on a pre-trained backbone, on photographs from a grocery store.
 
     4 products of 8 photographs to train on, 2 others with 2 queries and 6 images, 20 distractors.
@@ -325,14 +344,11 @@ def products(
         (folder / file).parent.mkdir(parents=True, exist_ok=True)
         (folder / file).symlink_to(place / file)
     chosen[["file", "instance", "role"]].to_csv(folder / "labels.csv", index=False)
-    name = profile(
-        backbone={"name": "mobilenet_v2", "cut": "features.18"},
-        image={"size": 161, "mode": "squash"}, backbone_training=None, arm_training=None,
-        heads={"training": {"epochs": 2, "steps": 4, "landmarks": 2, "views": 4, "rate": 1e-3}},
-        arms=["gem", "dagf"], seeds=[0], held_out=2,
-    )  # fmt: skip
+    training = {"epochs": 2, "steps": 4, "landmarks": 2, "views": 4, "rate": 1e-3}
+    about = {"image": {"size": 161, "mode": "squash"}, "heads": {"training": training}}
+    about |= {"backbone": {"name": "mobilenet_v2", "cut": "features.18"}, "seeds": [0]}
     weights = shared_data / "weights" / "mobilenet_v2_imagenet_from_tflite_int8.pth"
-    return open_study(name, str(folder), weights=str(weights))
+    return heads_on(folder, str(weights), **about)
 
 
 @pytest.mark.study

@@ -14,9 +14,11 @@ COLUMNS = ["what", "minus", "query set", "difference [95 %]"]
 WHITENED = "DAGF, whitened to 256-d, power 0.5"
 
 
-def keep(folder: Path, name: str, rows: list[tuple[str, ...]], **parameters: Any) -> None:
+def keep(
+    folder: Path, name: str, rows: list[Any], columns: list[str] = COLUMNS, **parameters: Any
+) -> None:
     measured = {"photographs": name, "parameters": {"profile": "five", **parameters}}
-    record = {"columns": COLUMNS, "rows": rows, "measured": measured}
+    record = {"columns": columns, "rows": rows, "measured": measured}
     write_json(folder / f"{name}.against-gem.json", record)
 
 
@@ -61,13 +63,7 @@ def test_each_set_has_the_best_gem_and_dagf_as_held_out_instances_prefer(tmp_pat
         ("DAGF", "GeM off the shelf", "41.5 − 37.1", "50.0", "+4.43 [+0.06, +8.81]"),
     ]
     columns = ["what", "minus", "mAP", "validation", "difference [95 %]"]
-
-    def kept(name: str, rows: list[tuple[str, ...]]) -> None:
-        measured = {"parameters": {"profile": "five", "benchmark": name, "train_on": "union"}}
-        record = {"columns": columns, "rows": rows, "measured": measured}
-        write_json(tmp_path / f"{name}.against-gem.json", record)
-
-    kept("a", rows)
+    keep(tmp_path, "a", rows, columns, benchmark="a", train_on="union")
     room = {"columns": ["module", ROOM], "rows": [["x", "+1"], ["whole", "+9.00 [+8.00, +10.00]"]]}
     write_json(tmp_path / "a.room.json", room)
     (found,) = by_set(tmp_path).to_dict("records")
@@ -80,7 +76,8 @@ def test_each_set_has_the_best_gem_and_dagf_as_held_out_instances_prefer(tmp_pat
         "perfect attention": "+9.00 [+8.00, +10.00]",
     }
     last = ("DAGF and last stage", gem, "30.0 − 31.0", "20.0", "-1.00 [-3.00, +1.00]")
-    kept("b", [("DAGF", gem, "32.0 − 31.0", "50.0", "+1.00 [-2.43, +4.42]"), last])
+    rows = [("DAGF", gem, "32.0 − 31.0", "50.0", "+1.00 [-2.43, +4.42]"), last]
+    keep(tmp_path, "b", rows, columns, benchmark="b", train_on="union")
     first, second, whole = by_set(tmp_path).to_dict("records")
     assert first == found and second["perfect attention"] == whole["perfect attention"] == ""
     assert (whole["photographs"], whole["best GeM, mAP"]) == ("all 2", "")

@@ -14,15 +14,6 @@ from dagf import paths
 from dagf.analysis import registered
 from dagf.analysis.ablations import BINS
 from dagf.analysis.contrasts import Contrast, contrast
-from dagf.analysis.registered import (
-    CLAIMS,
-    GROUPS,
-    RIVALS,
-    claim_table,
-    contrasts,
-    family_table,
-    members,
-)
 from dagf.model.variants import VARIANTS
 from dagf.retrieval.statistics import Interval, holm, t_interval
 from dagf.study.config import RunConfig
@@ -35,8 +26,8 @@ nan = float("nan")
 
 def test_the_registered_arms() -> None:
     others = "mac spoc rmac crow netvlad solar glam se cbam delf"
-    assert registered.PRIMARY == ("dagf", "gem") and set(RIVALS) >= {*others.split()}
-    assert {*RIVALS, *sum(registered.MODULES, ())} <= set(VARIANTS)
+    assert registered.PRIMARY == ("dagf", "gem") and set(registered.RIVALS) >= {*others.split()}
+    assert {*registered.RIVALS, *sum(registered.MODULES, ())} <= set(VARIANTS)
 
 
 def test_whatever_is_changed_after_the_registration_is_another_analysis(
@@ -53,7 +44,7 @@ def test_whatever_is_changed_after_the_registration_is_another_analysis(
     dagf = replace(VARIANTS["dagf"], activation="sharp")
     for what, key, value in [
         (registered, "LEVEL", 0.1),
-        (registered, "CLAIMS", CLAIMS[1:]),
+        (registered, "CLAIMS", registered.CLAIMS[1:]),
         (registered, "BEST", {False: ("oracle", True)}),
         (registered.VARIANTS, "dagf", dagf),
     ]:
@@ -67,15 +58,15 @@ def test_whatever_is_changed_after_the_registration_is_another_analysis(
 
 def test_primary_rivals_and_modules_compare_their_arms() -> None:
     study: Any = Pretended(dagf=[[0.7, 0.6], [0.6, 0.6]], se=[[0.5, 0.6], [0.5, 0.5]])
-    (primary,) = contrasts(study, "primary")
+    (primary,) = registered.contrasts(study, "primary")
     assert primary.joint.mean == pytest.approx(12.5)
     assert study.evaluated == {(("dagf", "gem"), False)}  # end to end
-    rivals = contrasts(study, "rivals")  # those that are trained as heads
+    rivals = registered.contrasts(study, "rivals")  # those that are trained as heads
     assert [one.minus for one in rivals] == ["SPoC", "GeM + SE"]
     assert [one.joint.mean for one in rivals] == pytest.approx([12.5, 10])
     assert (("dagf", "spoc"), True) in study.evaluated
     study.evaluated.clear()
-    contrasts(study, "modules")
+    registered.contrasts(study, "modules")
     pairs = {("spatial", "gem"), ("channel", "gem")}
     pairs |= {("attention", "spatial"), ("attention", "channel")}
     assert study.evaluated == {(pair, True) for pair in pairs}
@@ -98,7 +89,7 @@ def test_masks_by_hand(monkeypatch: pytest.MonkeyPatch) -> None:
     others += [table.assign(query_set="query-2", AP=0.0)]
     monkeypatch.setattr(registered, "grid", lambda *_: pd.concat([table, *others]))
     study: Any = Pretended()
-    found = contrasts(study, "masks")
+    found = registered.contrasts(study, "masks")
     assert [(contrast.what, contrast.minus) for contrast in found] == [
         ("GeM + max windows 1, 2, 3", "GeM"),
         ("GeM + MAX-Mask", "GeM"),
@@ -132,7 +123,7 @@ def test_looks_by_hand(monkeypatch: pytest.MonkeyPatch) -> None:
     table = pd.DataFrame(rows, columns=names).sample(frac=1, random_state=0)
     monkeypatch.setattr(registered, "localisations", lambda _: table)
     study: Any = Pretended()
-    found = contrasts(study, "attention maps")
+    found = registered.contrasts(study, "attention maps")
     titles = ("pixel AUC", "pointing", "energy inside")
     assert [(one.minus, one.setting) for one in found] == [*product(others, titles)]
     assert {one.runs for one in found} == {"dagf-0 (seed 0), dagf-1 (seed 1)"}
@@ -149,7 +140,7 @@ def test_looks_by_hand(monkeypatch: pytest.MonkeyPatch) -> None:
     assert energy.over_seeds == pytest.approx(t_interval(small))
     assert energy.queries == 2
     monkeypatch.setattr(registered, "localisations", lambda _: table.assign(area=0.5))
-    without = contrasts(study, "attention maps")  # boxes that are all large
+    without = registered.contrasts(study, "attention maps")  # boxes that are all large
     assert [one.setting for one in without] == [*titles[:2]] * 4
 
 
@@ -157,7 +148,7 @@ def test_the_gain_beyond_the_control_is_paired(monkeypatch: pytest.MonkeyPatch) 
     study: Any = Pretended(dagf=[[0.7, 0.6], [0.6, 0.6]])  # over 0.5
     still: Any = Pretended(dagf=[[0.6, 0.6], [0.6, 0.5]])
     monkeypatch.setattr(registered, "control_of", {study: still}.get)
-    beyond, alone = contrasts(study, "control")
+    beyond, alone = registered.contrasts(study, "control")
     of_alone = [100 * (0.1 + 0.1) / 2, 100 * (0.1 + 0.0) / 2]
     assert alone.over_seeds == pytest.approx(t_interval(of_alone))
     assert (alone.what, alone.minus, alone.setting) == ("DAGF", "GeM", "Medium, control")
@@ -190,7 +181,7 @@ def claims(monkeypatch: pytest.MonkeyPatch) -> Claims:
     """The rows of each claim, by `CLAIMED`; all but what is named is clearly above 0."""
 
     def evaluate(others: dict[str, Contrast] | None = None) -> dict[str, pd.DataFrame]:
-        for name, group in GROUPS.items():
+        for name, group in registered.GROUPS.items():
             made = [
                 replace((others or {}).get(f"{name}_{place}", found()), what=f"{name} {place}")
                 for place in range(COUNTS[name])
@@ -201,12 +192,12 @@ def claims(monkeypatch: pytest.MonkeyPatch) -> Claims:
             ) -> list[Contrast]:
                 return made if items is own else [BESIDE for _ in items]
 
-            monkeypatch.setitem(GROUPS, name, group._replace(make=make))
+            monkeypatch.setitem(registered.GROUPS, name, group._replace(make=make))
         cell = {"pooling": "GeM", "windows": "1", "mask": "none", "query_set": "query"}
         cells = pd.DataFrame([cell | {"positives": 1, "AP": 0.1234}])
         monkeypatch.setattr(registered, "grid", lambda _: cells)
-        table = claim_table(STUDY, members(STUDY))
-        assert table["claim"].nunique() == len(CLAIMED) == len(CLAIMS) + 1
+        table = registered.claim_table(STUDY, registered.members(STUDY))
+        assert table["claim"].nunique() == len(CLAIMED) == len(registered.CLAIMS) + 1
         parts = table.groupby("claim", sort=False)
         return dict(zip(CLAIMED, (part for _, part in parts), strict=True))
 
@@ -281,7 +272,7 @@ def test_what_could_not_be_tested_is_not_supported(claims: Claims) -> None:
 
 def test_the_table_of_the_family_has_holms_p(claims: Claims) -> None:
     claims({"modules_0": found(p=0.04), "masks_0": found(p=0.04), "rivals_0": found(-2.0)})
-    family = family_table(members(STUDY)).set_index("what")
+    family = registered.family_table(registered.members(STUDY)).set_index("what")
     counts = [name for name, count in COUNTS.items() for _ in range(count) if name != "primary"]
     assert list(family["group"]) == counts
     raw = [0.04 if what in ("modules 0", "masks 0") else 1e-4 for what in family.index]
@@ -294,9 +285,9 @@ def test_the_table_of_the_family_has_holms_p(claims: Claims) -> None:
 
 @pytest.mark.usefixtures("one_process")
 def test_the_whole_analysis(toy: Study, at_toy: None, trained: list[RunConfig]) -> None:
-    registered = members(toy)
-    family = family_table(registered)
-    rivals = len({*RIVALS} & {*TOY["heads"]["arms"]})
+    made = registered.members(toy)
+    family = registered.family_table(made)
+    rivals = len({*registered.RIVALS} & {*TOY["heads"]["arms"]})
     counts = {name: count for name, count in COUNTS.items() if name != "primary"}
     assert family["group"].value_counts().to_dict() == counts | {"rivals": rivals}
     assert not family.duplicated(["group", "what", "minus", "on"]).any()
@@ -305,12 +296,12 @@ def test_the_whole_analysis(toy: Study, at_toy: None, trained: list[RunConfig]) 
         *(f"{nuisance}: {edges[-1][0]}" for nuisance, edges in BINS.items()), "Medium, control",
         "pixel AUC", "pointing", "energy inside",
     ]  # fmt: skip
-    table = claim_table(toy, registered)
+    table = registered.claim_table(toy, made)
     by_hand, first = contrast(toy, "dagf", "gem", "Medium"), table.iloc[0]
     assert first["verdict"] == ("supported" if by_hand.verdict == "above" else "not supported")
     assert first["contrast"] == "DAGF minus GeM"
     assert first["difference [95 %]"] == by_hand.joint.signed
-    beyond, still = contrasts(toy, "control")
+    beyond, still = registered.contrasts(toy, "control")
     of_control = contrast(control_of(toy), "dagf", "gem", "Medium")
     assert still.joint == pytest.approx(of_control.joint, nan_ok=True)
     assert beyond.queries <= min(still.queries, by_hand.queries)

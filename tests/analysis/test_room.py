@@ -4,16 +4,8 @@ import numpy as np
 import pandas as pd
 import pytest
 
+from dagf.analysis import room as module
 from dagf.analysis.contrasts import contrast_of
-from dagf.analysis.room import (
-    BEST,
-    Gain,
-    attention_table,
-    ceiling_table,
-    gains,
-    module_gains,
-    module_table,
-)
 from dagf.retrieval.statistics import share
 from dagf.study.study import Study
 from tests.fixtures import copied
@@ -34,7 +26,7 @@ def level(study: Study, arm: str, heads: bool) -> float:
 
 @pytest.mark.parametrize("heads", [False, True])
 def test_every_ceiling_is_shown_with_the_mean_and_without(toy: Study, heads: bool) -> None:
-    table = ceiling_table(toy, heads)
+    table = module.ceiling_table(toy, heads)
     assert table["descriptors"].value_counts().to_dict() == dict.fromkeys(
         ("as they are", "without their mean"), 4 if heads else 3
     )
@@ -47,29 +39,25 @@ def test_every_ceiling_is_shown_with_the_mean_and_without(toy: Study, heads: boo
 
 
 def test_gains_are_over_gem_as_it_is_and_so_is_the_room_of_the_best_ceiling(toy: Study) -> None:
-    (found,) = gains(toy, ["channel"], heads=True)
+    (found,) = module.gains(toy, ["channel"], heads=True)
     gem = level(toy, "gem", True)
     assert found.level == pytest.approx(gem)
     assert found.gain.joint.mean == pytest.approx(level(toy, "channel", True) - gem)
-    ceiling, centred = BEST[True]
+    ceiling, centred = module.BEST[True]
     reached = level(toy.centred if centred else toy, ceiling, True)
     assert found.room.joint.mean == pytest.approx(reached - gem)
 
 
 def test_tables_have_a_row_a_module_and_a_row_an_attention(toy: Study) -> None:
-    table = module_table(module_gains(toy))
+    table = module.module_table(module.module_gains(toy))
     assert table["module"].iloc[[0, -1]].tolist() == ["spatial attention", "all three, end to end"]
-    assert attention_table(toy, ["crow", "spatial"])["method"].tolist() == ["CroW", "GeM + spatial"]
+    attentions = module.attention_table(toy, ["crow", "spatial"])
+    assert attentions["method"].tolist() == ["CroW", "GeM + spatial"]
 
 
 @pytest.mark.parametrize(
     ("room", "gain", "verdict"),
-    [
-        (5.0, 2.0, "gains"),
-        (5.0, -2.0, "loses"),
-        (5.0, 0.0, "no gain shown"),
-        (0.0, 2.0, "no room shown"),
-    ],
+    [(5, 2, "gains"), (5, -2, "loses"), (5, 0, "no gain shown"), (0, 2, "no room shown")],
 )
 def test_the_verdict_says_first_whether_there_is_room(
     room: float, gain: float, verdict: str
@@ -81,11 +69,10 @@ def test_the_verdict_says_first_whether_there_is_room(
 
     parts = [around(gain), around(room)]
     made = [contrast_of(one, clusters, "one", "GeM", "Medium") for one in parts]
-    found = Gain(40.0, *made, share(*parts, clusters))
+    found = module.Gain(40.0, *made, share(*parts, clusters))
     assert found.cells()["verdict"] == verdict
     shown = found.cells()["share of the room"]
-    assert (shown == "–") == (room == 0.0)
+    assert (shown == "–") == (room == 0)
     if room:
-        assert shown.startswith(
-            f"{100 * parts[0].mean(axis=None) / parts[1].mean(axis=None):.0f} %"
-        )
+        part = parts[0].mean(axis=None) / parts[1].mean(axis=None)
+        assert shown.startswith(f"{100 * part:.0f} %")

@@ -6,12 +6,10 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pytest
-from numpy.typing import NDArray
 
 from dagf.analysis import scale
 from dagf.datasets.decode import ImageSpec
 from dagf.datasets.toytown import load_toytown
-from dagf.errors import UserError
 from dagf.model.backbone import BackboneSpec
 from dagf.model.network import RetrievalNet
 from dagf.model.variants import variant
@@ -19,10 +17,11 @@ from dagf.retrieval.extract import benchmark_scores
 from dagf.retrieval.metrics import evaluate, mean_average_precision
 from dagf.study.profile import Scale
 from dagf.study.study import Study
+from tests.fixtures import fails
 from tests.pictures import save, smooth
+from tests.retrieval.tools import Array, unit
 
 pytestmark = pytest.mark.study
-Array = NDArray[np.float32]
 
 
 def test_steps_rise_from_none_to_all() -> None:
@@ -83,15 +82,14 @@ def test_the_loss_is_the_slope_from_a_hundred_on_in_each_query_set() -> None:
 
 def test_a_profile_that_says_nothing_is_named(toy: Study) -> None:
     assert toy.profile.scale is None
-    with pytest.raises(UserError, match="profile tiny has no 'scale'"):
-        scale.crowded(toy)
+    fails("profile tiny has no 'scale'", scale.crowded, toy)
 
 
 def around(count: int, seed: int = 0) -> Array:
     """Unit rows around one direction, wider in some dimensions than in others."""
     chance = np.random.default_rng(seed)
     rows = np.arange(8, 0, -1) + chance.standard_normal((count, 8)) * np.linspace(0.2, 2, 8)
-    return (rows / np.linalg.norm(rows, axis=1, keepdims=True)).astype(np.float32)
+    return unit(rows)
 
 
 def test_drawn_rows_follow_those_that_are_there(tmp_path: Path) -> None:

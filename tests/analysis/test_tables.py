@@ -7,10 +7,10 @@ import pandas as pd
 import pytest
 
 from dagf.analysis import contrasts, tables
-from dagf.errors import UserError
 from dagf.files import read_json, write_json
 from dagf.paths import ROOT
 from dagf.study.study import Study
+from tests.fixtures import fails
 
 
 def test_runs_in_words() -> None:
@@ -19,16 +19,11 @@ def test_runs_in_words() -> None:
     assert tables.run_words([]) == tables.run_words([(0, ""), (1, "")]) == ""
 
 
-@pytest.mark.parametrize(
-    ("rows", "runs"),
-    [
-        ([{"a": 1, "runs": "x"}, {"a": 2}], ["x", ""]), ([{"a": 1, "runs": ""}], []),
-        ([{"a": 1}], []),
-    ],
-)  # fmt: skip
-def test_what_is_shown_and_its_runs(rows: list[dict[str, object]], runs: list[str]) -> None:
-    shown, found = tables.split(pd.DataFrame(rows))
-    assert (list(shown.columns), found) == (["a"], runs)
+def test_what_is_shown_and_its_runs() -> None:
+    some, none = [{"a": 1, "runs": "x"}, {"a": 2}], [{"a": 1, "runs": ""}]
+    for rows, runs in (some, ["x", ""]), (none, []), ([{"a": 1}], []):
+        shown, found = tables.split(pd.DataFrame(rows))
+        assert (list(shown.columns), found) == (["a"], runs)
 
 
 @pytest.mark.usefixtures("one_process")
@@ -166,5 +161,4 @@ def test_a_file_that_is_something_else(text: str | None, project: Path) -> None:
     if text:
         (project / "data").mkdir()
         (project / "data" / "published.csv").write_text(text)
-    with pytest.raises(UserError, match="no table of published figures"):
-        tables.read_published()
+    fails("no table of published figures", tables.read_published)

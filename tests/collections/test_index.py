@@ -89,19 +89,6 @@ def beside(collection: Collection) -> set[str]:
     return {"index.json", ".lock", collection.made_by.graph, collection.whitening_file.name}
 
 
-def test_a_folder_holds_shards_and_their_index(home: Path, run: Run, index: Path) -> None:
-    found = Collection.load(index)
-    assert found.encoder == open_encoder(run.id) and found.encoder.config.image.size == 32
-    assert found.files == tuple(map(str, sorted((home / "photos").rglob("*.jpg"))))
-    names = found.descriptors.names
-    assert len(names) == 5
-    assert {path.name for path in index.iterdir()} == {*names, *beside(found)}
-    files = [Path(file) for file in found.files]
-    net = for_inference(run.network(), bfloat16_pays())
-    expected = extract(net, image_batches(files, run.config.image), len(files))
-    np.testing.assert_allclose(found.descriptors[:], expected, atol=1e-5)
-
-
 def test_extract_and_search(query: Path, index: Path) -> None:
     found = json.loads(fine("search", query, "--index", index, "--top", 5, "--json"))
     assert found[0] == {"file": str(query), "score": pytest.approx(1, abs=1e-3)}
@@ -340,7 +327,11 @@ def test_a_collection_is_brought_up_to_date(run: Run, photos: Path, index: Path)
     before = shards(index)
     assert build(find_images([photos]).files, open_encoder(run.id), index, fast=True)[1] == 0
     assert shards(index) == before
-    assert Collection.load(index).files == tuple(map(str, find_images([photos]).files))
+    found, files = Collection.load(index), find_images([photos]).files
+    assert (found.files, found.encoder) == (tuple(map(str, files)), open_encoder(run.id))
+    net = for_inference(run.network(), bfloat16_pays())
+    expected = extract(net, image_batches(files, run.config.image), len(files))
+    np.testing.assert_allclose(found.descriptors[:], expected, atol=1e-5)
     for name in ("other-0.jpg", "other-1.jpg"):
         (photos / "jpg" / name).unlink()
     (index / ".shard-0123.npy.abc.npy").write_bytes(b"half")  # as a killed job leaves it
@@ -384,10 +375,7 @@ def test_eight_bits_stay_near_the_float_descriptors(
     run: Run, home: Path, query: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """They are tried from `MANY` images on, kept where they are `ALIKE`, and said."""
-    files, told = (
-        find_images([home / "photos"]).files,
-        ("extract", "--run", run.id, home / "photos"),
-    )
+    files, told = find_images([home / "photos"]).files, ("extract", "--run", run.id)
     plain = build(files, open_encoder(run.id), tmp_path / "plain", fast=True)[0]
     assert plain.made_by.cosine == 1
     monkeypatch.setattr(module, "MANY", 37)
@@ -395,7 +383,7 @@ def test_eight_bits_stay_near_the_float_descriptors(
     for least, kept in ((1.1, False), (0.9, True)):
         monkeypatch.setattr(module, "ALIKE", least)
         out = tmp_path / str(kept)
-        assert ("in eight bits: " in fine(*told, "--output", out)) == kept
+        assert ("in eight bits: " in fine(*told, home / "photos", "--output", out)) == kept
         found = Collection.load(out)
         cosines = np.sum(found.descriptors[:] * plain.descriptors[:], 1)
         assert (cosines.min() > 0.9999) != kept and cosines.mean() > 0.9

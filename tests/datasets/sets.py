@@ -18,7 +18,7 @@ import pytest
 from PIL import Image
 
 from dagf.datasets.convert import convert_public
-from dagf.datasets.public import image_path
+from dagf.datasets.public import SFM, image_path
 from tests.fixtures import photograph
 
 OXFORD = [f"all_souls_{n:06d}" for n in range(4)] + [f"oxford_{n:06d}" for n in range(3)]
@@ -235,36 +235,37 @@ def mat(path: Path) -> dict[str, Any]:
     return {"imlist": names, "qimlist": queries, "gnd": gnd}
 
 
-def write_sfm(
-    folder: Path, clusters: int = 5, views: int = 4, name: str = "retrieval-SfM-120k"
-) -> dict[str, Any]:
-    """Write NAME.json (`clusters` to train on, two for validation), its whitening split, `ims/`."""
+VIEWS = 4  # images of each landmark to train on
+
+
+def write_sfm(folder: Path) -> dict[str, Any]:
+    """Write and return the list (five clusters and two held out); its whitening split, `ims/`."""
     parts: dict[str, Any] = {}
-    for part, numbers in (("train", range(clusters)), ("val", range(50, 52))):
+    for part, numbers in (("train", range(5)), ("val", range(50, 52))):
         cids: list[str] = []
         for instance in numbers:
-            for view in range(views):
+            for view in range(VIEWS):
                 cid = hashlib.md5(f"{instance} {view}".encode()).hexdigest()
                 path = folder / "ims" / image_path(cid)
                 path.parent.mkdir(parents=True, exist_ok=True)
                 photograph(instance, view, 40).resize((40, 32)).save(path, "JPEG")
                 cids.append(cid)
-        cluster = [7 * number for number in numbers for _ in range(views)]  # with gaps
+        cluster = [7 * number for number in numbers for _ in range(VIEWS)]  # with gaps
         pairs = [(row, row + 1) for row in range(len(cids) - 1) if cluster[row] == cluster[row + 1]]
         qidxs, pidxs = (list(column) for column in zip(*pairs, strict=True))
         parts[part] = {"cids": cids, "cluster": cluster, "qidxs": qidxs, "pidxs": pidxs}
-    (folder / f"{name}.json").write_text(json.dumps(parts))
+    (folder / f"{SFM}.json").write_text(json.dumps(parts))
     train = parts["train"]  # ten times each: as many pairs as descriptors have dimensions
     whiten = {"cids": train["cids"], "qidxs": train["qidxs"] * 10, "pidxs": train["pidxs"] * 10}
-    (folder / f"{name}-whiten.json").write_text(json.dumps(whiten))
+    (folder / f"{SFM}-whiten.json").write_text(json.dumps(whiten))
     return parts
 
 
-def write_gldv2(folder: Path, landmarks: int = 6, views: int = 4) -> list[str]:
-    """train_clean.csv and `train/`; the lines of the list."""
+def write_gldv2(folder: Path) -> None:
+    """train_clean.csv and `train/` of six landmarks."""
     lines = ["landmark_id,images"]
-    for landmark in range(landmarks):
-        keys = [f"g {landmark} {view}".encode() for view in range(views)]
+    for landmark in range(6):
+        keys = [f"g {landmark} {view}".encode() for view in range(VIEWS)]
         names = [hashlib.md5(key).hexdigest()[:16] for key in keys]
         for view, name in enumerate(names):
             path = folder / "train" / name[0] / name[1] / name[2] / f"{name}.jpg"
@@ -272,4 +273,3 @@ def write_gldv2(folder: Path, landmarks: int = 6, views: int = 4) -> list[str]:
             photograph(landmark, view, 40).save(path)
         lines.append(f"{3 * landmark + 1},{' '.join(names)}")
     (folder / "train_clean.csv").write_text("\n".join(lines) + "\n")
-    return lines

@@ -4,6 +4,7 @@ import re
 import shutil
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -15,7 +16,7 @@ from dagf.datasets.contents import Contents
 from dagf.files import write_json
 from dagf.study.study import open_study
 from tests.datasets.sets import PICKLE, white, write_set
-from tests.fixtures import FOLDER, fails, write_photographs
+from tests.fixtures import Opened, fails, write_photographs
 
 QUERY, RIGHT = r"5-0\.jpg is a query and, as ", r"5-1\.jpg is right for a query and, as "
 TRAINED = r"would be trained on and, as .*, tested on"
@@ -37,26 +38,17 @@ TRAINED = r"would be trained on and, as .*, tested on"
     ],
 )
 def test_a_copy_is_named(
-    project: Path,
-    profile: Callable[..., str],
-    tmp_path: Path,
-    source: str,
-    line: str,
-    match: str,
-    capsys: pytest.CaptureFixture[str],
+    heads_on: Opened, tmp_path: Path, source: str, line: str, match: str, capsys: Any
 ) -> None:
-    """The check refuses it; a study notes it, for published sets have such images.
-
-    What would be trained and tested on is refused by both.
-    """
+    """A check refuses it; a study notes it, for published sets have some, or refuses to train."""
     folder = write_photographs(tmp_path / "mine", train_instances=5)
     shutil.copy(folder / "jpg" / source, folder / "jpg" / "copy.jpg")
     with (folder / "labels.csv").open("a") as labels:
         labels.write(f"jpg/copy.jpg,{line}\n")
     if "train" in match:
-        fails(match, open_study, profile(**FOLDER), str(folder))
+        fails(match, heads_on, folder)
     else:
-        assert open_study(profile(**FOLDER), str(folder)).training is not None
+        assert heads_on(folder).training is not None
         assert bool(re.search(f"Note: .*{match}", capsys.readouterr().err)) == bool(match)
     if match and line != "i1,train":
         fails(match, check, str(folder), tmp_path)
@@ -119,17 +111,15 @@ def test_what_a_ground_truth_does_not_name_is_told(tmp_path: Path) -> None:
     fails(r"^cannot read .*gone\.jpg \(it leads nowhere\)$", check, str(folder), tmp_path)
 
 
-def test_a_box_outside_its_image_is_named(
-    project: Path, profile: Callable[..., str], tmp_path: Path
-) -> None:
+def test_a_box_outside_its_image_is_named(heads_on: Opened, tmp_path: Path) -> None:
     """By the check and when a study is opened; what is right changes what the images are."""
     folder = write_photographs(tmp_path / "mine", train_instances=5)  # of 32 x 32 pixels
     elsewhere = write_photographs(tmp_path / "other", train_instances=0, first=20)
-    lines, studies = "file,instance,x1,y1,x2,y2", [open_study(profile(**FOLDER), str(folder))]
+    lines, studies = "file,instance,x1,y1,x2,y2", [heads_on(folder)]
     for line in ("jpg/5-1.jpg,i5,0,0,33,20", "jpg/0-1.jpg,i0,0,0,9,9"):
         lines += f"\n{line}"
         (folder / "boxes.csv").write_text(lines)
-        studies.append(open_study(profile(**FOLDER), str(folder)))
+        studies.append(heads_on(folder))
     assert "boxes: 2, in 2 images" in check(str(folder), tmp_path)
     (bare, tested, trained) = studies
     assert bare.test_id != tested.test_id == trained.test_id
@@ -137,8 +127,8 @@ def test_a_box_outside_its_image_is_named(
     (folder / "boxes.csv").write_text(f"{lines}\njpg/5-2.jpg,i5,4,4,40,20")
     says = r"boxes\.csv, line 4: the box 4,4,40,20 is outside jpg/5-2\.jpg, which has 32 x 32"
     fails(says, check, str(folder), tmp_path)
-    fails(says, open_study, profile(**FOLDER), str(folder))
-    fails(says, open_study, profile(**FOLDER), str(elsewhere), train_on=[str(folder)])
+    fails(says, heads_on, folder)
+    fails(says, heads_on, elsewhere, train_on=[folder])
 
 
 def test_boxes_of_real_photographs(shared_data: Path) -> None:

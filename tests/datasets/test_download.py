@@ -1,7 +1,6 @@
 """Downloads from a server here that does what servers do: drop, lie, redirect, refuse."""
 
 import hashlib
-import http.server
 import json
 import os
 import pickle
@@ -19,7 +18,7 @@ from dagf.datasets import download
 from dagf.datasets.download import SOURCE, fetch, get, unpack
 from dagf.datasets.public import DataSet, RemoteFile, read_manifest
 from dagf.errors import UserError
-from tests.datasets.sets import make_tar, make_zip, serving
+from tests.datasets.sets import Quiet, make_tar, make_zip, serving
 from tests.fixtures import fails
 
 BODY = bytes(range(256)) * 1200
@@ -47,11 +46,8 @@ def server(monkeypatch: pytest.MonkeyPatch) -> Iterator[Behaviour]:
     monkeypatch.setenv("NO_PROXY", "*")
     state = Behaviour()
 
-    class Handler(http.server.BaseHTTPRequestHandler):
+    class Handler(Quiet):
         """/NAME with Range support; /plain/NAME without; /page/NAME is called a web page."""
-
-        def log_message(self, *_: Any) -> None:
-            pass
 
         def do_GET(self) -> None:
             way, _, name = self.path.rpartition("/")

@@ -1,5 +1,6 @@
 """Maps, and modules off their start, for the tests of the model."""
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
@@ -19,3 +20,8 @@ def moved(module: nn.Module) -> nn.Module:
         for value in (*module.parameters(), *(one for one in module.buffers() if one.ndim)):
             value += 0.3 * torch.rand(value.shape, generator=source)
     return module.double().eval()
+
+
+def numbers(module: nn.Module) -> dict[str, np.ndarray]:
+    """What the module has learned and counted, by name."""
+    return {name: value.detach().numpy() for name, value in module.state_dict().items()}

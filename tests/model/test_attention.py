@@ -5,21 +5,15 @@ import numpy as np
 import pytest
 import torch
 from numpy.typing import NDArray
-from torch import nn
 
 from dagf.model.attention import ACTIVATIONS, READINGS, ChannelAttention, SpatialAttention
 from dagf.model.pooling import GeM
 from dagf.model.scale_mask import ScaleAndMask
-from tests.model.modules import moved, some_map
+from tests.model.modules import moved, numbers, some_map
 
 Array = NDArray[np.float64]
 LEARNED = [name for name, reading in READINGS.items() if reading.learned]
-PARAMETER_FREE = [name for name in READINGS if name not in LEARNED]
 PAIRS = [pair for pair in product(READINGS, ACTIVATIONS) if pair not in product(LEARNED, ["none"])]
-
-
-def parameters(module: nn.Module) -> dict[str, Array]:
-    return {name: value.detach().numpy() for name, value in module.named_parameters()}
 
 
 def evaluator_scores(features: Array, p: dict[str, Array]) -> Array:
@@ -79,7 +73,7 @@ def test_the_weights_are_those_of_the_formula(reading: str, activation: str) -> 
     found = module(features)
     assert found.shape == (2, 1, 3, 4)
     for image, weights in zip(features.numpy(), found.detach().numpy(), strict=True):
-        expected = weights_of(ORACLES[reading](image, parameters(module.evaluate)), activation)
+        expected = weights_of(ORACLES[reading](image, numbers(module.evaluate)), activation)
         np.testing.assert_allclose(weights[0], expected, rtol=1e-10)
 
 

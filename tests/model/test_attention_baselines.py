@@ -9,7 +9,7 @@ from torch import nn
 
 from dagf.model.attention_baselines import BASELINES, GLAM, SOLAR
 from dagf.model.network import AttentiveHead, Variant
-from tests.model.modules import moved, some_map
+from tests.model.modules import moved, numbers, some_map
 
 Parameters = dict[str, np.ndarray]
 Slow = Callable[[np.ndarray, Parameters], np.ndarray]
@@ -19,10 +19,6 @@ SHAPE = (2, 16, 3, 4)
 def made(name: str, channels: int = 16) -> nn.Module:
     torch.manual_seed(0)
     return moved(BASELINES[name](channels))
-
-
-def numbers(module: nn.Module) -> Parameters:
-    return {name: value.detach().numpy() for name, value in module.state_dict().items()}
 
 
 def softmax(values: list[float]) -> list[float]:

@@ -4,8 +4,8 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from dagf.errors import UserError
 from dagf.model.losses import make_loss, make_miner
+from tests.fixtures import fails
 
 LABELS = torch.tensor([0, 0, 1, 1, 2, 2])
 
@@ -72,9 +72,5 @@ def test_losses_by_name(name: str) -> None:
     ],
 )
 def test_a_mistake_is_one_line(name: str, options: dict[str, int], message: str) -> None:
-    with pytest.raises(UserError, match=message) as caught:
-        if "Min" in name:
-            make_miner(name, **options)
-        else:
-            make_loss(name, 3, 5, **options)
-    assert "\n" not in str(caught.value)
+    make, sizes = (make_miner, ()) if "Min" in name else (make_loss, (3, 5))
+    fails(message, make, name, *sizes, **options)

@@ -5,11 +5,11 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from dagf.errors import UserError
 from dagf.model.attention_baselines import BASELINES
 from dagf.model.backbone import BackboneSpec
 from dagf.model.network import ORDERS, AttentiveHead, RetrievalNet, Variant
 from dagf.model.variants import variant
+from tests.fixtures import fails
 
 
 def images(*shape: int, seed: int = 0) -> Tensor:
@@ -48,13 +48,6 @@ def test_the_baseline_keeps_all_and_weighs_by_length() -> None:
     assert [share.tolist() for share in found.kept_fraction] == [[1.0, 1.0]]
     assert torch.equal(found.attended, found.features)
     torch.testing.assert_close(found.effective_weight, found.features.norm(dim=1, keepdim=True))
-
-
-def test_images_of_a_batch_do_not_see_each_other() -> None:
-    net = stirred(RetrievalNet(BackboneSpec("small"), variant("dagf"))).eval()
-    batch = images(3, 3, 40, 48)
-    with torch.inference_mode():
-        torch.testing.assert_close(net(batch)[1:2], net(batch[1:2]), rtol=0, atol=1e-5)
 
 
 def test_early_attention_weights_what_the_last_stage_reads() -> None:
@@ -109,9 +102,9 @@ def test_a_baseline_stands_before_the_attentions_and_is_rectified(name: str) -> 
     torch.testing.assert_close(found.attended, head.channel(found.attention * found.features))
 
 
-@pytest.mark.parametrize(
-    ("field", "value", "message"),
-    [
+def test_what_is_no_variant_is_one_line() -> None:
+    """A misspelt name is suggested, and a learned score is not taken as a weight."""
+    for field, value, message in [
         ("pooling", "gen", "unknown pooling 'gen': did you mean 'gem'"),
         ("baseline", "solr", "unknown attention baseline 'solr': did you mean 'solar'"),
         ("spatial", "evaluater", "did you mean 'evaluator'"),
@@ -119,17 +112,11 @@ def test_a_baseline_stands_before_the_attentions_and_is_rectified(name: str) -> 
         ("window_kind", "averge", "did you mean 'average'"),
         ("order", "channel-spatia", "did you mean 'channel-spatial'"),
         ("mask", "summ", "unknown mask 'summ': did you mean 'sum'"),
-    ],
-)
-def test_misspelt_names_are_suggested(field: str, value: str, message: str) -> None:
-    with pytest.raises(UserError, match=message):
-        replace(Variant("x"), **{field: value})
-
-
-@pytest.mark.parametrize("reading", ["evaluator", "gram", "gate"])
-def test_a_learned_score_is_not_taken_as_a_weight(reading: str) -> None:
-    with pytest.raises(UserError, match=f"reading {reading} gives scores: it needs an activation"):
-        Variant("x", spatial=reading, activation="none")
+    ]:
+        fails(message, Variant, "x", **{field: value})
+    for reading in ("evaluator", "gram", "gate"):
+        says = f"reading {reading} gives scores: it needs an activation"
+        fails(says, Variant, "x", spatial=reading, activation="none")
 
 
 def test_a_ceiling_weights_the_map_by_the_share_of_landmark_in_each_cell() -> None:

@@ -8,12 +8,9 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from dagf.model.pooling import MAC, POOLINGS, GeM, NetVLAD, Pooling, SPoC, rmac_regions
+from tests.model.modules import some_map
 
-
-def maps(shape: tuple[int, ...] = (2, 4, 3, 5)) -> Tensor:
-    values = torch.randn(shape, generator=torch.Generator().manual_seed(0)).relu().double()
-    values[:, 1] = 0
-    return values
+MAPS = some_map(2, 4, 3, 5)
 
 
 def some_kept(batch: int = 2, height: int = 3, width: int = 5) -> Tensor:
@@ -83,20 +80,20 @@ def slow_netvlad(image: np.ndarray, kept: np.ndarray) -> np.ndarray:
 @pytest.mark.parametrize("kept", [None, some_kept()], ids=["all", "kept"])
 @pytest.mark.parametrize("name", POOLINGS)
 def test_against_the_slow_loop(name: str, kept: Tensor | None) -> None:
-    torch.testing.assert_close(made(name)(maps(), kept), slow(name, maps(), kept))
+    torch.testing.assert_close(made(name)(MAPS, kept), slow(name, MAPS, kept))
 
 
 @pytest.mark.parametrize("size", [(1, 1), (1, 6), (2, 3), (9, 2), (7, 7)])
 @pytest.mark.parametrize("name", POOLINGS)
 def test_maps_of_any_size(name: str, size: tuple[int, int]) -> None:
-    features, pooling = maps((2, 4, *size)) + 0.1, made(name)
+    features, pooling = some_map(2, 4, *size) + 0.1, made(name)
     assert pooling(features).shape == (2, 4 * pooling.multiple)
     every = torch.ones(2, 1, *size, dtype=torch.bool)
     torch.testing.assert_close(pooling(features), slow(name, features, every))
 
 
 def test_gem_lies_between_mean_and_maximum() -> None:
-    features = maps() + 1e-3
+    features = MAPS + 1e-3
     torch.testing.assert_close(GeM(p=1.0).double()(features), SPoC()(features))
     live = features[:, [0, 2, 3]]
     torch.testing.assert_close(GeM(p=300.0).double()(live), MAC()(live), rtol=0.01, atol=0)

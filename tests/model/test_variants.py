@@ -4,7 +4,6 @@ from itertools import pairwise
 import pytest
 import torch
 
-from dagf.errors import UserError
 from dagf.model.backbone import BackboneSpec
 from dagf.model.network import AttentiveHead, Inspection, RetrievalNet, Variant
 from dagf.model.variants import VARIANTS, variant
@@ -100,8 +99,3 @@ def test_the_network_says_how_long_its_descriptors_are(name: str) -> None:
     net = RetrievalNet(BackboneSpec("small"), variant(name)).eval()
     assert net.dimensions == (16 if name == "netvlad" else 1) * net.channels
     assert net(images(2, 3, 40, 24)).shape == (2, net.dimensions)
-
-
-def test_a_misspelt_variant_is_suggested() -> None:
-    with pytest.raises(UserError, match="unknown variant 'dagff': did you mean 'dagf'"):
-        variant("dagff")

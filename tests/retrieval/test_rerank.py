@@ -1,8 +1,8 @@
 """Re-ranking against slow and dense definitions, and what must hold of every one."""
 
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from functools import partial
+from unittest.mock import patch
 
 import numpy as np
 import pytest
@@ -26,12 +26,7 @@ def fifteen_are_ranked_anew(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(module, "TOP", 15)
 
 
-@contextmanager
-def constants(**values: float) -> Iterator[None]:
-    with pytest.MonkeyPatch.context() as patch:
-        for name, value in values.items():
-            patch.setattr(module, name, value)
-        yield
+constants = partial(patch.multiple, module)  # other ones, for a while
 
 
 def others(row: int, alike: Matrix, k: int) -> list[int]:

@@ -11,12 +11,12 @@ from torch import Tensor
 from dagf import paths
 from dagf.datasets.benchmark import Benchmark, TrainingSet
 from dagf.distributed import SINGLE
-from dagf.errors import UserError
 from dagf.study import backbones, training
 from dagf.study.provenance import machine
 from dagf.study.runs import Run, RunStore, Untrained
 from dagf.study.sampling import ImageSource
 from dagf.toytown.generate import Job, write_images
+from tests.fixtures import fails
 
 pytestmark = pytest.mark.usefixtures("one_process")
 
@@ -74,8 +74,8 @@ def test_another_plan_replaces_what_was_kept(plan: Path) -> None:
     assert [*backbones.kept_backbones().values()] == made  # nothing is lost before others are there
     (last,) = backbones.make_backbones()
     assert [*backbones.kept_backbones()] == [3]
-    with pytest.raises(UserError, match=r"no backbone of seed 0 in .*backbones \(seeds there: 3\)"):
-        backbones.kept_backbone(0)
+    says = r"no backbone of seed 0 in .*backbones \(seeds there: 3\)"
+    fails(says, backbones.kept_backbone, 0)
     assert [one.name for one in paths.backbones().iterdir()] == [last.id]
 
 

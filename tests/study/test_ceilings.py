@@ -1,6 +1,5 @@
 """Ceilings are arms like the others: evaluated, or trained, with the landmarks' exact masks."""
 
-from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
@@ -17,9 +16,9 @@ from dagf.retrieval.metrics import evaluate
 from dagf.retrieval.search import similarities
 from dagf.study.config import TrainSpec
 from dagf.study.evaluation import centred
-from dagf.study.study import Study, open_study
+from dagf.study.study import Study
 from dagf.study.training import Objective
-from tests.fixtures import FOLDER, copied, write_photographs
+from tests.fixtures import Opened, copied, write_photographs
 
 pytestmark = pytest.mark.usefixtures("one_process")
 ARMS = ("gem", "oracle", "oracle-pixels", "oracle-trained")
@@ -99,20 +98,15 @@ def test_centred_descriptors_lack_what_all_have_in_common(toy: Study) -> None:
     assert replace(toy.centred, profile=toy.profile) == toy
 
 
-def test_every_ceiling_but_the_trained_one_shares_a_run() -> None:
-    shared = {arm: variant(arm).learned_as for arm in ARMS}
-    assert shared == {"gem": "", "oracle": "gem", "oracle-pixels": "gem", "oracle-trained": ""}
-
-
 def test_boxes_are_the_ceiling_of_photographs(
-    project: Path, profile: Callable[..., str], tmp_path: Path, backbone_weights: str
+    heads_on: Opened, tmp_path: Path, backbone_weights: str
 ) -> None:
     """Heads on frozen maps; what has no box counts whole, and no end-to-end rows are made."""
     folder = write_photographs(tmp_path / "mine", train_instances=5)
     files = sorted(file for file in (folder / "jpg").iterdir() if file.name[2] != "0")  # no query
     lines = [f"jpg/{file.name},i{file.name[0]},0,0,16,32" for file in files[:-2]]
     (folder / "boxes.csv").write_text("\n".join(["file,instance,x1,y1,x2,y2", *lines]))
-    study = open_study(profile(**FOLDER), str(folder), weights=backbone_weights)
+    study = heads_on(folder, backbone_weights)
     found = ceiling_table(study, heads=True)
     assert len(found) == 2 * len(CEILINGS[True])
     assert [*module_gains(study)] == [*MODULES[True]]

@@ -13,16 +13,11 @@ import pytest
 
 from dagf.paths import ROOT
 from dagf.study.runs import RunStore
-from tests.fixtures import PROFILE, empty_project, wait_for
+from tests.fixtures import PROFILE, empty_project, needs_proc, wait_for
 from tests.reports.notebooks import write_notebook
 
 LINE = "dagf: stopped; start the same command again to go on from here"
-pytestmark = [
-    pytest.mark.study,
-    pytest.mark.skipif(
-        not Path("/proc/self/environ").exists(), reason="it asks Linux which processes there are"
-    ),
-]
+pytestmark = [pytest.mark.study, needs_proc]
 NOTEBOOK = """import time
 from functools import partial
 from pathlib import Path

@@ -9,21 +9,20 @@ import pytest
 
 from dagf.cli import studies
 from dagf.datasets.toytown import toytown_records
-from dagf.errors import UserError
 from dagf.files import read_json
 from dagf.retrieval.extract import benchmark_scores
 from dagf.retrieval.metrics import evaluate
 from dagf.study.config import RunConfig
 from dagf.study.study import Study, control_of, open_study
-from tests.fixtures import FOLDER, fails, write_photographs
+from tests.fixtures import FOLDER, Opened, fails, write_photographs
 
 pytestmark = pytest.mark.usefixtures("one_process")
 
 
 def test_what_is_no_study(project: Path, profile: Callable[..., str], photographs: Path) -> None:
     fails(r"nowhere\.pth is no file", open_study, profile(), weights=str(project / "nowhere.pth"))
-    with pytest.raises(UserError, match="distractors and train_on belong to a benchmark of photo"):
-        open_study(profile(), train_on=[str(photographs)])
+    says = "distractors and train_on belong to a benchmark of photographs"
+    fails(says, open_study, profile(), train_on=[str(photographs)])
     fails(r"labels\.csv .*No such file", open_study, profile(), str(project))
     study = open_study(profile(), str(photographs))
     fails("did you mean 'spoc'", study.run, "spok")
@@ -32,50 +31,32 @@ def test_what_is_no_study(project: Path, profile: Callable[..., str], photograph
         fails("profile tiny has no heads: nothing says", ask, heads=True)
 
 
-def test_trained_or_tested_on(project: Path, profile: Callable[..., str], tmp_path: Path) -> None:
-    labels = write_photographs(tmp_path / "mine", train_instances=5) / "labels.csv"
-    text = labels.read_text()
-    tested = re.findall(r",(i\d),query", text)[0]
-    labels.write_text(re.sub(r",i\d,train", f",{tested},train", text, count=1))
-    with pytest.raises(UserError, match=f"{tested} would be trained and tested on"):
-        open_study(profile(**FOLDER), str(labels.parent))
-
-
 def test_a_folder_without_training_images(
-    project: Path, profile: Callable[..., str], tmp_path: Path, backbone_weights: str
+    heads_on: Opened, tmp_path: Path, backbone_weights: str
 ) -> None:
     folder = write_photographs(tmp_path / "mine", train_instances=0)
-    name = profile(**FOLDER, off_the_shelf=["gem"])
-    study = open_study(name, str(folder), weights=backbone_weights)
+    study = heads_on(folder, backbone_weights, off_the_shelf=["gem"])
     assert study.training is None
     assert len(study.off_the_shelf_table()) == 1
     fails("mine has no images of the role 'train' to train on", study.run, "gem")
     elsewhere = write_photographs(tmp_path / "others", train_instances=5, first=20)
     labels = elsewhere / "labels.csv"
     labels.write_text(re.sub(r",i(?=\d)", ",other", labels.read_text()))
-    other = open_study(profile(**FOLDER), str(folder), [str(elsewhere)], train_on=[str(elsewhere)])
+    other = heads_on(folder, distractors=[elsewhere], train_on=[elsewhere])
     assert other.training is not None
     assert len(other.test.distractors) == 4
     assert other.test_id != study.test_id
 
 
-def test_training_on_several_folders(
-    project: Path, profile: Callable[..., str], tmp_path: Path, backbone_weights: str
-) -> None:
+def test_training_on_several_folders(heads_on: Opened, tmp_path: Path) -> None:
     """Instances stay apart, each folder has some held out, each query its own right ones."""
     tested = write_photographs(tmp_path / "tested", train_instances=0)
-    firsts = {"one": 20, "two": 40}
-    folders = [write_photographs(tmp_path / name, first=at) for name, at in firsts.items()]
-    names = [*map(str, folders)]
-    about = profile(**FOLDER), str(tested), (), backbone_weights
-    single = [open_study(*about, train_on=[name]).training for name in names]
-    both = open_study(*about, train_on=names).training
-    assert both.files == (*single[0].files, *single[1].files)
-    assert both.labels == (
-        *single[0].labels,
-        *(label + single[0].landmarks for label in single[1].labels),
-    )
-    parts, validation = [one.validation for one in single], both.validation
+    folders = [write_photographs(tmp_path / f"{first}", first=first) for first in (20, 40)]
+    one, two = (heads_on(tested, train_on=[folder]).training for folder in folders)
+    both = heads_on(tested, train_on=folders).training
+    assert both.files == (*one.files, *two.files)
+    assert both.labels == (*one.labels, *(label + one.landmarks for label in two.labels))
+    parts, validation = [one.validation, two.validation], both.validation
     rows = [part.root / file for part in parts for file in part.database]
     assert [path.resolve() for path in validation.database_paths] == rows
     asked = [(part, query) for part in parts for query in part.queries]
@@ -83,11 +64,13 @@ def test_training_on_several_folders(
         assert (validation.root / query.file).samefile(home.root / own.file)
         expected = [home.root / home.database[row] for row in own.positives]
         assert [validation.database_paths[row] for row in query.positives] == expected
-    labels = folders[1] / "labels.csv"
     shared = re.findall(r",(i\d),query", (tested / "labels.csv").read_text())[0]
-    labels.write_text(re.sub(r",i\d+,train", f",{shared},train", labels.read_text(), count=1))
-    with pytest.raises(UserError, match=f"tested: {shared} would be trained and tested on"):
-        open_study(*about, train_on=names)
+    for folder, learned_from in ((folders[1], folders), (tested, [])):  # at last its own
+        (folder / "jpg" / "more.jpg").touch()
+        with (folder / "labels.csv").open("a") as labels:
+            labels.write(f"jpg/more.jpg,{shared},train\n")
+        says = f"tested: {shared} would be trained and tested on"
+        fails(says, heads_on, tested, train_on=learned_from)
 
 
 def test_real_sets_learn_from_one_union(

@@ -10,7 +10,6 @@ import pytest
 from dagf.datasets import public
 from dagf.datasets.batches import image_batches
 from dagf.datasets.decode import ImageSpec
-from dagf.errors import UserError
 from dagf.model.backbone import BackboneSpec
 from dagf.retrieval.extract import MultiScale, benchmark_scores, extract
 from dagf.retrieval.metrics import evaluate
@@ -21,6 +20,7 @@ from dagf.study.profile import Profile, load_profile
 from dagf.study.study import open_study
 from tests.commands import dagf
 from tests.datasets.sets import write_gldv2, write_manifest, write_sfm
+from tests.fixtures import fails
 
 pytestmark = pytest.mark.usefixtures("one_process")
 SIZES: dict[str, Any] = {"image": ImageSpec(32), "test_image": ImageSpec(40), "held_out": 2}
@@ -78,10 +78,9 @@ def test_test_images_and_whitening_are_the_evaluations_own(paper: Path, photogra
     assert not plain.has_results(run)  # kept apart
     assert plain.results(run).per_query["AP"].to_numpy() == expected(32)
     other = replace(study, profile=replace(study.profile, whitening="gldv2"))
-    with pytest.raises(UserError, match=r"whitening split 'gldv2'.*known: sfm120k"):
-        other.results(run)
-    with pytest.raises(UserError, match="paper trains on sfm120k: no --train-on"):
-        open_study("paper", str(photographs), train_on=[str(photographs)])
+    fails(r"whitening split 'gldv2'.*known: sfm120k", other.results, run)
+    says = "paper trains on sfm120k: no --train-on"
+    fails(says, open_study, "paper", str(photographs), train_on=[str(photographs)])
 
 
 def test_what_landmarks_v2_trains_has_its_caveat_beside_it(paper: Path) -> None:

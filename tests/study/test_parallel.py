@@ -12,7 +12,7 @@ import torch
 
 from dagf.study import parallel
 from dagf.study.parallel import side_by_side
-from tests.fixtures import torchrun, wait_for
+from tests.fixtures import needs_proc, torchrun, wait_for
 
 
 def note(folder: Path, name: str) -> None:
@@ -90,9 +90,7 @@ if __name__ == "__main__":
 
 
 @pytest.mark.study
-@pytest.mark.skipif(
-    not Path("/proc/self").exists(), reason="it asks Linux which processes there are"
-)
+@needs_proc
 def test_no_worker_outlives_a_killed_job(tmp_path: Path) -> None:
     (tmp_path / "job.py").write_text(ORPHANS)
     (tmp_path / "pids").mkdir()

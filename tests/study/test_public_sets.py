@@ -11,11 +11,9 @@ import pytest
 
 from dagf.datasets import download
 from dagf.datasets.public import PUBLIC
-from dagf.errors import UserError
-from dagf.study.study import open_study
 from tests.commands import dagf, fine
 from tests.datasets import sets
-from tests.fixtures import FOLDER, write_photographs
+from tests.fixtures import FOLDER, Opened, fails, write_photographs
 
 pytestmark = pytest.mark.usefixtures("one_process")
 
@@ -124,11 +122,8 @@ def test_stanfords_set_is_three_folders(project: Path, served: tuple[Path, str])
         assert all(end in said for end in ends), said
 
 
-def test_distractors_by_name_and_many_of_them(
-    project: Path,
-    profile: Callable[..., str],
-    backbone_weights: str,
-    capsys: pytest.CaptureFixture[str],
+def test_distractors_by_name(
+    project: Path, profile: Callable[..., str], backbone_weights: str
 ) -> None:
     sets.write_set("rparis6k", project / "data")
     one = project / "data" / "distractors" / "revisitop1m" / "jpg" / "0"
@@ -136,24 +131,18 @@ def test_distractors_by_name_and_many_of_them(
     words = ["evaluate", "gem", "--off-the-shelf", "--benchmark", "RParis6k"]
     words += ["--distractors", "r1m", "--profile", profile(**FOLDER), "--weights", backbone_weights]
     assert "rparis6k: 6 database images, 2 distractors\n" in dagf(*words).stderr
-    extra = write_photographs(project / "extra")
-    right = project / "data" / "test" / "paris6k" / "jpg" / "all_souls_000001.jpg"
-    shutil.copy(right, extra / "jpg" / "other-0.jpg")
-    open_study(profile(**FOLDER), "rparis6k", [str(extra)], backbone_weights)
-    match = r"000001\.jpg is right .* and, as .*other-0\.jpg, a distractor"
-    assert re.search(match, capsys.readouterr().err)
 
 
-def test_sets_to_train_on(
-    project: Path, profile: Callable[..., str], backbone_weights: str
-) -> None:
+def test_what_a_public_set_is_opened_with(heads_on: Opened, project: Path, capsys: Any) -> None:
+    """Distractors and training images of folders, and what of them is in the set."""
     folder = write_photographs(project / "photos", first=20)
     home = sets.write_set("oxford5k", project / "data")
-    about: dict[str, Any] = {"benchmark": "oxford5k", "weights": backbone_weights}
-    assert open_study(profile(**FOLDER), **about).training is None
-    study = open_study(profile(**FOLDER), **about, train_on=[str(folder)])
-    assert study.training is not None
-    assert study.title == "oxford5k"
+    assert heads_on("oxford5k").training is None
+    shutil.copy(home / "jpg" / "all_souls_000001.jpg", folder / "jpg" / "other-0.jpg")
+    study = heads_on("oxford5k", distractors=[folder], train_on=[folder])
+    assert study.training is not None and study.title == "oxford5k"
+    match = r"000001\.jpg is .* and, as .*other-0\.jpg, a distractor"
+    assert re.search(match, capsys.readouterr().err)
     shutil.copy(home / "jpg" / "all_souls_000001.jpg", folder / "jpg" / "20-1.jpg")
-    with pytest.raises(UserError, match=r"20-1\.jpg would be trained on and, as all_souls_00000"):
-        open_study(profile(**FOLDER), **about, train_on=[str(folder)])
+    says = r"20-1\.jpg would be trained on and, as all_souls_000001\.jpg, tested on"
+    fails(says, heads_on, "oxford5k", train_on=[folder])

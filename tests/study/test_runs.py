@@ -12,10 +12,8 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from dagf.files import write_json
-from dagf.model.backbone import BackboneSpec
-from dagf.model.network import RetrievalNet
 from dagf.study.runs import Run, RunStore, Untrained
-from tests.fixtures import Workshop, configured, fails
+from tests.fixtures import Code, Workshop, configured, fails
 
 
 @pytest.fixture
@@ -49,21 +47,13 @@ def test_get_takes_the_first_digits(tmp_path: Path) -> None:
         fails(f"{re.escape(said)}$", store.get, wrong)
 
 
-def test_the_network_comes_back(finished: Run) -> None:
-    net = finished.network()
-    assert not net.training
-    other = RetrievalNet(BackboneSpec(), configured().variant).eval()
-    other.load_state_dict(load_file(finished.folder / "weights.safetensors"))
-    images = torch.randn(2, 3, 32, 40)
-    with torch.inference_mode():
-        assert torch.equal(net(images), other(images))
-        assert torch.equal(net(images), finished.network()(images))
-
-
 def test_another_arm_starts_from_its_backbone_alone(finished: Run) -> None:
     store, other = RunStore(finished.folder.parent), configured("netvlad", seed=3)
     net = Untrained(replace(other, start=finished.weights_id), store).network()
     kept, fresh = finished.network(), Untrained(other, store).network()
+    assert not kept.training and not net.training
+    weights = load_file(finished.folder / "weights.safetensors")
+    assert all(weights[key].equal(value) for key, value in kept.state_dict().items())
     for one, source in ((net.backbone, kept.backbone), (net.head, fresh.head)):
         values = source.state_dict()
         assert all(values[key].equal(value) for key, value in one.state_dict().items())
@@ -93,25 +83,15 @@ def test_weights_unlike_the_record_are_named(copy: Run, spoil: Callable[[Path], 
     fails(r"weights\.safetensors is not what was trained: put it", copy.network)
 
 
-class Code:
-    """Runs when it is unpickled."""
-
-    def __reduce__(self) -> tuple[object, ...]:
-        return Path.touch, (Path("fired"),)
-
-
-def test_a_broken_checkpoint_is_named_and_runs_no_code(
-    workshop: Workshop, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.chdir(tmp_path)
-    config, code = configured(epochs=2, steps=1), io.BytesIO()
+def test_a_broken_checkpoint_is_named_and_runs_no_code(workshop: Workshop, tmp_path: Path) -> None:
+    config, code, saved = configured(epochs=2, steps=1), Code(tmp_path / "fired"), io.BytesIO()
     workshop.interrupt(config, after=1)
     stopped = workshop.store.folder(config) / "state.pt"
-    torch.save({"run": Code()}, code)
+    torch.save({"run": code}, saved)
     whole = stopped.read_bytes()
-    for content in (b"", b"no checkpoint", whole[: len(whole) // 2], code.getvalue()):
+    for content in (b"", b"no checkpoint", whole[: len(whole) // 2], saved.getvalue()):
         stopped.write_bytes(content)
         fails(r"state\.pt is broken: delete it, training starts", workshop.train, config)
-    assert not Path("fired").exists()
+    assert not code.file.exists()
     stopped.unlink()
     assert len(workshop.train(config).curves) == 2

@@ -1,7 +1,6 @@
 """The study: what is trained, shared, chosen and kept, on Toytown and on photographs."""
 
 import shutil
-from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
@@ -19,8 +18,8 @@ from dagf.retrieval.metrics import evaluate
 from dagf.study import parallel
 from dagf.study.config import RunConfig
 from dagf.study.runs import Run, RunStore
-from dagf.study.study import Study, open_study
-from tests.fixtures import FOLDER, TOY, copied, fails
+from dagf.study.study import Study
+from tests.fixtures import FOLDER, TOY, Opened, copied, fails
 
 pytestmark = pytest.mark.usefixtures("one_process")
 
@@ -193,9 +192,9 @@ def test_a_table_is_that_of_the_results(toy: Study) -> None:
     assert set(zip(table["arm"], table["seed"], strict=True)) == set(results)
 
 
-def test_heads_on_a_folder(project: Path, profile: Callable[..., str], photographs: Path) -> None:
+def test_heads_on_a_folder(heads_on: Opened, photographs: Path) -> None:
     torch.set_num_threads(2)
-    study = open_study(profile(**FOLDER), str(photographs))
+    study = heads_on(photographs)
     assert study.training.landmarks == 2
     table = study.table()
     assert torch.get_num_threads() == 2
@@ -213,17 +212,12 @@ def test_heads_on_a_folder(project: Path, profile: Callable[..., str], photograp
     assert len({study.bare(seed).backbone_id for seed in (0, 1)}) == 2
 
 
-def test_the_last_stage_learns_with_the_head(
-    project: Path, profile: Callable[..., str], photographs: Path
-) -> None:
+def test_the_last_stage_learns_with_the_head(heads_on: Opened, photographs: Path) -> None:
     """The primary arms train it on maps before it; heads stay on the maps after it."""
     last = {"name": "resnet18", "cut": "layer3", "stage": ["layer4"]}
-    values = {**FOLDER, "backbone": {"name": "resnet18"}, "last_stage": last, "seeds": [0]}
-    name = profile(**{**values, "arm_training": FOLDER["heads"]["training"]})
-    study = open_study(name, str(photographs))
-    (run,), (head,) = (
-        study.train([arm], heads=heads).values() for arm, heads in (("gem", False), ("gem", True))
-    )
+    values = {"backbone": {"name": "resnet18"}, "last_stage": last, "seeds": [0]}
+    study = heads_on(photographs, **values, arm_training=FOLDER["heads"]["training"])
+    (run,), (head,) = (study.train(["gem"], heads=heads).values() for heads in (False, True))
     net, fresh = run.network(), study.untrained("gem", 0, heads=False).network()
     assert all(map(torch.equal, net.backbone.parameters(), fresh.backbone.parameters()))
     assert not any(map(torch.equal, net.stage.parameters(), fresh.stage.parameters()))
@@ -234,12 +228,11 @@ def test_the_last_stage_learns_with_the_head(
 
 
 def test_weights_are_named_by_their_content(
-    project: Path, profile: Callable[..., str], photographs: Path, backbone_weights: str
+    heads_on: Opened, photographs: Path, backbone_weights: str, tmp_path: Path
 ) -> None:
-    copy, name = project / "copy.pth", profile(**FOLDER, seeds=[0])
-    shutil.copy(backbone_weights, copy)
+    copy = Path(shutil.copy(backbone_weights, tmp_path / "copy.pth"))
     files = backbone_weights, str(copy)
-    one, two = (open_study(name, str(photographs), (), file) for file in files)
+    one, two = (heads_on(photographs, file, seeds=[0]) for file in files)
     assert one.arm_config("gem", 0) == two.arm_config("gem", 0)
     assert one.backbone.weights.startswith("sha256:")
     kept, given = one.run("gem").weights(), torch.load(backbone_weights)
@@ -248,16 +241,9 @@ def test_weights_are_named_by_their_content(
     fails(r"copy\.pth", two.untrained("gem").network)
 
 
-def test_off_the_shelf(
-    project: Path,
-    profile: Callable[..., str],
-    photographs: Path,
-    backbone_weights: str,
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    name = profile(**FOLDER, off_the_shelf=["gem", "spoc"], seeds=[0])
-    fails("no pretrained backbone", open_study(name, str(photographs)).untrained_results, "gem")
-    study = open_study(name, str(photographs), weights=backbone_weights)
+def test_off_the_shelf(heads_on: Opened, photographs: Path, backbone_weights: str) -> None:
+    fails("no pretrained backbone", heads_on(photographs).untrained_results, "gem")
+    study = heads_on(photographs, backbone_weights, off_the_shelf=["gem", "spoc"], seeds=[0])
     table = study.off_the_shelf_table()
     assert list(table["arm"]) == ["gem", "spoc"]
     assert list(summary(table)["method"]) == ["GeM", "SPoC"]
@@ -265,8 +251,9 @@ def test_off_the_shelf(
     scores = benchmark_scores(net, study.test, study.profile.image)[0]
     assert found.mean() == pytest.approx(evaluate(study.test, scores)["AP"].mean(), abs=0.05)
     fails("dagf has an attention that must be trained first", study.untrained_results, "dagf")
-    monkeypatch.setitem(VARIANTS, "gem", replace(VARIANTS["gem"], windows=(1, 2)))
-    assert not study.has_results(study.untrained("gem"))  # the name is another descriptor's now
+    with pytest.MonkeyPatch.context() as patched:  # the name is another descriptor's now
+        patched.setitem(VARIANTS, "gem", replace(VARIANTS["gem"], windows=(1, 2)))
+        assert not study.has_results(study.untrained("gem"))
 
 
 @pytest.mark.study
