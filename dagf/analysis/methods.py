@@ -21,7 +21,7 @@ from numpy.typing import NDArray
 from dagf import paths
 from dagf.analysis.contrasts import contrast_of, contrast_table, spread
 from dagf.analysis.tables import CHOSEN, GEM, HEAD, RUNS, STAGE, UNTRAINED, run_words
-from dagf.datasets.benchmark import Benchmark, TrainingSet
+from dagf.datasets.benchmark import Benchmark
 from dagf.datasets.checks import training_set
 from dagf.datasets.contents import remembered
 from dagf.datasets.decode import Box, ImageSpec
@@ -57,11 +57,6 @@ ALIKE = (0.7, 0.6)
 THUMBNAIL, SHIFT = 32, 4  # pixels
 
 
-def training_of(study: Study) -> TrainingSet:
-    """Return the training images of a study; raise `UserError` if nothing can be learned."""
-    if study.training is None:
-        raise UserError(f"{study.title} has no images of the role 'train' to learn from")
-    return study.training
 
 
 def whitenings(
@@ -92,7 +87,7 @@ def descriptors_of(study: Study, head: Head, part: str) -> tuple[Descriptors, ..
 def benchmark_of(study: Study, part: str) -> Benchmark:
     """Return the benchmark of a part: `VALIDATION`, `TEST`, or the least likeness that is junk."""
     if part in (VALIDATION, TEST):
-        return training_of(study).validation if part == VALIDATION else study.test
+        return study.learned_from.validation if part == VALIDATION else study.test
     return without(study.test, alike(study.test) >= float(part))
 
 
@@ -114,7 +109,7 @@ def evaluated(study: Study, trials: Sequence[tuple[Heads, Trial]]) -> list[pd.Da
     Columns: whitening, reranking, neighbours, query_set, query (its index), positives, AP in
     [0, 1], seed.
     """
-    profile, data = study.profile, [study.test_id, training_of(study).id]
+    profile, data = study.profile, [study.test_id, study.learned_from.id]
     decides = data, profile.image, profile.evaluation.image, code_hash("dagf.analysis.methods")
     by_id = {head.weights_id: head for heads, _ in trials for head in heads.values()}
     files = {
@@ -330,7 +325,7 @@ def fewer(study: Study, instances: int) -> Study:
 
     The order of the instances is drawn once, so that a smaller set lies within a larger one.
     """
-    data = training_of(study)
+    data = study.learned_from
     order = np.random.default_rng(SEED).permutation(data.landmarks)
     chosen = sorted(order[:instances].tolist())
     pairs = zip(data.files, data.labels, strict=True)
@@ -340,7 +335,7 @@ def fewer(study: Study, instances: int) -> Study:
 
 def trained_on(study: Study, files: Sequence[Path], labels: Sequence[int]) -> Study:
     """Return the study with other training images on the same validation, as many in a step."""
-    validation, heads = training_of(study).validation, study.profile.plan(heads=True)
+    validation, heads = study.learned_from.validation, study.profile.plan(heads=True)
     data = training_set(files, labels, validation, remembered(paths.data()))
     batch = heads.training.landmarks * heads.training.views
     fit = min(data.landmarks, heads.training.landmarks)
@@ -355,7 +350,7 @@ def training_sets(study: Study, folder: Path) -> pd.DataFrame:
     The first instances of the study, all of them, and every other training role of `folder`
     (categories rather than instances).
     """
-    data, folder = training_of(study), place(str(folder), paths.data())
+    data, folder = study.learned_from, place(str(folder), paths.data())
     counts = [count for count in (*INSTANCES, data.landmarks) if count <= data.landmarks]
     sets = {f"{count} instances": fewer(study, count) for count in counts}
     labels = read_labels(folder)
@@ -366,7 +361,7 @@ def training_sets(study: Study, folder: Path) -> pd.DataFrame:
     rows = [{"trained on": "–", **method_row(study, one)} for one in (plain, chosen)]
     rows[1]["method"] = f"{CHOSEN}: {chosen.name}"
     for name, one in sets.items():
-        data = training_of(one)
+        data = one.learned_from
         about = {"trained on": name, "images": len(data.files), "classes": data.landmarks}
         shown = methods(one, ("gem", "attention", "dagf"))[::2]  # as they are
         rows += [about | method_row(study, head) | {RUNS: head.runs} for head in shown]

@@ -9,7 +9,7 @@ beforehand.
 """
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 import pandas as pd
@@ -115,22 +115,18 @@ def ceiling_table(study: Study, heads: bool) -> pd.DataFrame:
     return pd.DataFrame(rows)
 
 
-def module_gains(study: Study) -> dict[str, Gain]:
-    """Return for each module of the abstract, and for the whole, what it gains of the room.
+def module_table(study: Study) -> pd.DataFrame:
+    """Return what each module of the abstract, and the whole, gains of the room, a row each.
 
     Where nothing is trained end to end, as heads alone.
     """
-    return {
-        module if heads else f"{module}, {study.profile.depth}": one
+    rows = [
+        {"module": module if heads else f"{module}, {study.profile.depth}", **one.cells()}
         for heads, arms in MODULES.items()
         if heads or not study.profile.frozen
         for module, one in zip(arms, gains(study, [*arms.values()], heads), strict=True)
-    }
-
-
-def module_table(found: Mapping[str, Gain]) -> pd.DataFrame:
-    """Return a row for each module: the room, its gain, its share, the verdict."""
-    return pd.DataFrame([{"module": module, **one.cells()} for module, one in found.items()])
+    ]
+    return pd.DataFrame(rows)
 
 
 def attention_table(study: Study, arms: Sequence[str]) -> pd.DataFrame:

@@ -19,13 +19,11 @@ import pandas as pd
 import torch
 from numpy.typing import NDArray
 
-from dagf import paths
 from dagf.analysis.tables import RUNS, one_set, run_words
 from dagf.console import cores, progress
 from dagf.datasets.batches import image_batches, network_input
 from dagf.datasets.decode import ImageSpec
 from dagf.datasets.images import load_image
-from dagf.datasets.toytown import load_toytown, open_toytown
 from dagf.errors import UserError
 from dagf.model.network import RetrievalNet
 from dagf.model.variants import VARIANTS
@@ -35,7 +33,7 @@ from dagf.retrieval.metrics import evaluate_positions, means, stream_positions
 from dagf.retrieval.search import BLOCK, Descriptors, Rows, search
 from dagf.study.parallel import side_by_side
 from dagf.study.runs import Head
-from dagf.study.study import Key, Study
+from dagf.study.study import TEST_ALONE, Key, Study
 
 FIRST = 100  # distractors at the first step of the curve's fit
 TOP = 10  # neighbours, of which the recall is measured
@@ -57,11 +55,8 @@ def crowded(study: Study) -> Study:
         )
     if study.toytown is None:
         return study
-    spec = replace(study.profile.drawing, distractors=study.profile.scale.distractors)
-    spec = replace(spec, train_landmarks=0, validation_landmarks=0, validation_distractors=0)
-    root = open_toytown(spec, paths.data())
-    test, name = load_toytown(root, "test"), root.name
-    return replace(study, test=test, test_id=name, distractors_id=name, toytown=root)
+    distractors = study.profile.scale.distractors
+    return study.drawn(replace(study.profile.drawing, distractors=distractors, **TEST_ALONE))
 
 
 def extract_all(study: Study, arms: Sequence[str], seeds: Sequence[int]) -> dict[Key, Extracted]:

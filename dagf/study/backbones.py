@@ -7,8 +7,8 @@ record; what lies there already is not trained again.
 """
 
 import shutil
+from collections.abc import Sequence
 from dataclasses import field, replace
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -33,6 +33,7 @@ from dagf.study.training import train
 from dagf.toytown.generate import ToytownSpec
 
 PLAN = Path(__file__).with_name("backbones.yaml")
+Job = tuple[RunConfig, TrainingSet]
 
 
 @dataclass(frozen=True, config=STRICT)
@@ -161,13 +162,14 @@ def make_trials() -> pd.DataFrame:
     return table
 
 
-def _trained(jobs: list[tuple[RunConfig, TrainingSet]], what: str) -> list[Run]:
+def trained(
+    jobs: Sequence[Job], what: str, store: RunStore, cache: Path, weights: Path | None = None
+) -> list[Run]:
     """Return the runs of configurations on their images, trained side by side where missing."""
-    store = RunStore(paths.runs())
     missing = [job for job in jobs if not store.find(job[0])]
-    side_by_side(partial(_train, store), missing, what)
-    return [Run(store.folder(one)) for one, _ in jobs]
+    side_by_side(lambda job: train(*job, store, cache, weights), missing, what)
+    return [Run(store.folder(config)) for config, _ in jobs]
 
 
-def _train(store: RunStore, job: tuple[RunConfig, TrainingSet]) -> None:
-    train(*job, store, paths.cache())
+def _trained(jobs: Sequence[Job], what: str) -> list[Run]:
+    return trained(jobs, what, RunStore(paths.runs()), paths.cache())

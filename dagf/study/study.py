@@ -32,7 +32,7 @@ from dagf.model.variants import VARIANTS, variant
 from dagf.retrieval.extract import BenchmarkMaps, cache_benchmark
 from dagf.retrieval.metrics import evaluate_positions, means
 from dagf.retrieval.search import Descriptors, Rows
-from dagf.study.backbones import kept_backbone
+from dagf.study.backbones import kept_backbone, trained
 from dagf.study.cache import cached_table, table_file
 from dagf.study.config import RunConfig, TrainSpec
 from dagf.study.evaluation import EvaluationSpec, Results, centred, evaluation_descriptors, ranked
@@ -41,7 +41,6 @@ from dagf.study.profile import Profile, load_profile
 from dagf.study.provenance import code_hash
 from dagf.study.runs import Head, Run, RunStore, Untrained
 from dagf.study.sampling import MapSource
-from dagf.study.training import train
 from dagf.toytown.generate import VERSION, ToytownSpec
 
 Key = tuple[str, int]  # an arm and a seed
@@ -49,6 +48,7 @@ Arms = Sequence[str]
 Seeds = Sequence[int]
 VALIDATION_SEED = 2023  # which instances of a photograph folder are held out
 CONTROL_DISTRACTORS = 1000  # at most
+TEST_ALONE = {"train_landmarks": 0, "validation_landmarks": 0, "validation_distractors": 0}
 TRAINED_BY = "dagf.study.training"
 # Maps and results are named by this code, too: a changed decoder must not meet old maps.
 CACHED_BY = "dagf.study.evaluation"
@@ -83,6 +83,13 @@ class Study:
         return "Toytown" if self.toytown else self.test.name
 
     @property
+    def learned_from(self) -> TrainingSet:
+        """The training images; a `UserError` where there are none."""
+        if self.training is None:
+            raise UserError(f"{self.title} has no images of the role 'train' to train on")
+        return self.training
+
+    @property
     def masked(self) -> bool:
         """Whether it is exactly known where in some database images their instance is."""
         return any(has_mask(self.test.root / file) for file in self.test.database)
@@ -105,9 +112,12 @@ class Study:
     @property
     def backbone(self) -> BackboneSpec:
         """The backbone of all heads, its weights named by their hash rather than by their place."""
-        return self._hashed(self.profile.backbone)
+        return self._backbone(heads=True)
 
-    def _hashed(self, backbone: BackboneSpec) -> BackboneSpec:
+    def _backbone(self, heads: bool) -> BackboneSpec:
+        """Return what arms start from: the primary ones, where it learns, with a last stage."""
+        last = None if heads else self.profile.last_stage
+        backbone = last or self.profile.backbone
         if self.weights is None:
             return backbone
         return replace(backbone, weights=f"sha256:{file_sha256(self.weights)[:12]}")
@@ -125,6 +135,12 @@ class Study:
         )
         return replace(self, test=test, test_id=test_id, distractors_id=distractors_id)
 
+    def drawn(self, spec: ToytownSpec) -> "Study":
+        """Return the same study on the test images of another Toytown."""
+        root = open_toytown(spec, paths.data())
+        test, name = load_toytown(root, "test"), root.name
+        return replace(self, test=test, test_id=name, distractors_id=name, toytown=root)
+
     @property
     def centred(self) -> "Study":
         """The same study, its descriptors without what all of the database have in common."""
@@ -141,9 +157,7 @@ class Study:
         start: str = "",
         frozen: bool = False,
     ) -> RunConfig:
-        if self.training is None:
-            raise UserError(f"{self.test.name} has no images of the role 'train' to train on")
-        made, data, recipe = variant(arm), self.training.id, code_hash(TRAINED_BY)
+        made, data, recipe = variant(arm), self.learned_from.id, code_hash(TRAINED_BY)
         truth = "cells" if made.taught else made.truth
         image = replace(self.profile.image, truth=truth)
         return RunConfig(made, backbone, image, spec, data, seed, start, frozen, recipe)
@@ -166,20 +180,10 @@ class Study:
             raise UserError(
                 f"{arm} has nothing to train on a frozen backbone: use it off the shelf"
             )
-        spec, arm = (
-            spec if rate is None else replace(spec, rate=rate),
-            variant(arm).learned_as or arm,
-        )
-        backbone = self._backbone(heads)
-        return self._config(
-            arm, seed, spec, backbone, self._start(seed), head_only or bool(backbone.stage)
-        )
-
-    def _backbone(self, heads: bool) -> BackboneSpec:
-        """Return what arms start from: the primary ones, where it learns, with a last stage."""
-        if heads or self.profile.last_stage is None:
-            return self.backbone
-        return self._hashed(self.profile.last_stage)
+        spec = spec if rate is None else replace(spec, rate=rate)
+        arm, backbone = variant(arm).learned_as or arm, self._backbone(heads)
+        frozen = head_only or bool(backbone.stage)
+        return self._config(arm, seed, spec, backbone, self._start(seed), frozen)
 
     # What trains: backbones, their maps, trials, arms.
 
@@ -247,13 +251,8 @@ class Study:
 
     def _trained(self, configs: Sequence[RunConfig], what: str) -> list[Run]:
         """Return the runs of configurations; those that are missing are trained side by side."""
-        missing = [config for config in configs if not self.store.find(config)]
-        side_by_side(self._train, missing, what)
-        return [Run(self.store.folder(config)) for config in configs]
-
-    def _train(self, config: RunConfig) -> None:
-        assert self.training is not None
-        train(config, self.training, self.store, self.cache, self.weights)
+        jobs = [(config, self.learned_from) for config in configs]
+        return trained(jobs, what, self.store, self.cache, self.weights)
 
     def backbone_run(self, seed: int) -> Run | None:
         """Return the trained backbone of a seed; None where none is trained on drawings."""
@@ -298,9 +297,8 @@ class Study:
 
     def training_maps(self, head: Head) -> MapSource:
         """Return the maps of training and validation images under a head's backbone."""
-        assert self.training is not None
         net, image = on_device(head.network()), self.profile.image
-        return MapSource(self.training, image, net, head.backbone_id, self.cache)
+        return MapSource(self.learned_from, image, net, head.backbone_id, self.cache)
 
     # Evaluation on the test queries.
 
@@ -476,9 +474,8 @@ def photograph_training(
 
 def control_spec(spec: ToytownSpec) -> ToytownSpec:
     """Return the control of a Toytown: its test landmarks without clutter, occlusion and scale."""
-    none = {"train_landmarks": 0, "validation_landmarks": 0, "validation_distractors": 0}
     few = min(CONTROL_DISTRACTORS, spec.distractors)
-    return replace(spec, nuisances=False, distractors=few, **none)
+    return replace(spec, nuisances=False, distractors=few, **TEST_ALONE)
 
 
 def control_of(study: Study) -> Study:
@@ -488,6 +485,4 @@ def control_of(study: Study) -> Study:
     """
     if study.toytown is None:
         raise UserError("only Toytown has a control version of its images")
-    root = open_toytown(control_spec(study.profile.drawing), paths.data())
-    test, name = load_toytown(root, "test"), root.name
-    return replace(study, test=test, test_id=name, distractors_id=name, toytown=root)
+    return study.drawn(control_spec(study.profile.drawing))

@@ -49,7 +49,7 @@ def test_gains_are_over_gem_as_it_is_and_so_is_the_room_of_the_best_ceiling(toy:
 
 
 def test_tables_have_a_row_a_module_and_a_row_an_attention(toy: Study) -> None:
-    table = module.module_table(module.module_gains(toy))
+    table = module.module_table(toy)
     assert table["module"].iloc[[0, -1]].tolist() == ["spatial attention", "all three, end to end"]
     attentions = module.attention_table(toy, ["crow", "spatial"])
     assert attentions["method"].tolist() == ["CroW", "GeM + spatial"]

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 import torch
 
-from dagf.analysis.room import CEILINGS, MODULES, attention_table, ceiling_table, module_gains
+from dagf.analysis.room import CEILINGS, MODULES, attention_table, ceiling_table, module_table
 from dagf.datasets.decode import ImageSpec
 from dagf.datasets.images import exact_mask, load_image, to_input
 from dagf.model.network import AttentiveHead
@@ -109,7 +109,7 @@ def test_boxes_are_the_ceiling_of_photographs(
     study = heads_on(folder, backbone_weights)
     found = ceiling_table(study, heads=True)
     assert len(found) == 2 * len(CEILINGS[True])
-    assert [*module_gains(study)] == [*MODULES[True]]
+    assert module_table(study)["module"].tolist() == [*MODULES[True]]
     assert attention_table(study, ["dagf"])["method"].tolist() == ["DAGF"]
     runs = study.train(("oracle", "oracle-trained"), heads=True)
     assert runs["oracle", 0].folder == study.run("gem", 0, heads=True).folder
