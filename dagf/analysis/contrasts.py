@@ -45,7 +45,8 @@ class Contrast:
     source of chance alone: over_seeds, the t-interval of the seeds' differences; over_queries, the
     bootstrap over clusters of queries, of the differences averaged over seeds. p: the larger one of
     `two_way` and of the sign-flip test that flips whole clusters; NaN where one of them could not
-    be tested. runs: the trained runs of both, as text.
+    be tested. runs: the trained runs of both, as text. adjusted: p under Holm; 0 where nothing
+    is corrected.
     """
 
     what: str
@@ -60,6 +61,7 @@ class Contrast:
     over_queries: Interval
     p: float
     runs: str = ""
+    adjusted: float = 0.0
 
     @property
     def verdict(self) -> str:

@@ -14,7 +14,7 @@ import pandas as pd
 from scipy import stats
 
 from dagf.analysis.room import ROOM
-from dagf.analysis.tables import CHOSEN, GEM, UNTRAINED
+from dagf.analysis.tables import CHOSEN, GEM, UNTRAINED, table_of
 from dagf.files import read_json
 from dagf.retrieval.statistics import CONFIDENCE, Interval, random_effects
 
@@ -98,8 +98,7 @@ def by_set(folder: Path) -> pd.DataFrame:
                 row[f"{what}{MINUS}"] = part["difference [95 %]"].iloc[best]
             file = folder / f"{name}.room.json"
             if file.is_file():
-                rooms = read_json(file)
-                row["perfect attention"] = rooms["rows"][-1][rooms["columns"].index(ROOM)]
+                row["perfect attention"] = table_of(read_json(file))[ROOM].iloc[-1]
             own.append(row)
         rows += own
         if len(own) > 1:
@@ -130,10 +129,9 @@ def _read(text: str) -> tuple[float, float]:
 
 
 def _first_set(record: dict[str, Any]) -> pd.DataFrame:
-    table = pd.DataFrame(record["rows"], columns=record["columns"])
-    return (
-        table[table["query set"] == table["query set"].iloc[0]] if "query set" in table else table
-    )
+    table = table_of(record)
+    sets = table.get("query set")
+    return table if sets is None else table[sets == sets.iloc[0]]
 
 
 def differences(record: dict[str, Any]) -> list[tuple[tuple[str, str], float, float]]:

@@ -224,29 +224,21 @@ def registration(profile: str) -> str:
     return f"{name} (docs/registration.md)" if known else f"{name}: not registered"
 
 
-class Member(NamedTuple):
-    """A contrast of a group. adjusted: its p under Holm; 0 of what is outside the family."""
-
-    contrast: Contrast
-    adjusted: float = 0.0
-
-    @property
-    def result(self) -> str:
-        """'above zero', 'below zero' (maybe 'before correction') or 'no difference shown'."""
-        if self.contrast.verdict == NOTHING:
-            return NOTHING
-        significant = self.adjusted < LEVEL
-        return f"{self.contrast.verdict} zero" + ("" if significant else ", before correction")
-
-    def in_words(self, setting: str) -> str:
-        """Return the two sides, in brackets where a name is of several words."""
-        one = self.contrast
-        sides = (f"({side})" if " " in side else side for side in (one.what, one.minus))
-        on = "" if one.setting == setting else f", {one.setting}"
-        return " minus ".join(sides) + on
+def result(one: Contrast) -> str:
+    """Return 'above zero', 'below zero' (maybe 'before correction') or 'no difference shown'."""
+    if one.verdict == NOTHING:
+        return NOTHING
+    return f"{one.verdict} zero" + ("" if one.adjusted < LEVEL else ", before correction")
 
 
-Members = dict[str, list[Member]]  # by the name of their group
+def in_words(one: Contrast, setting: str) -> str:
+    """Return the two sides, in brackets where a name is of several words."""
+    sides = (f"({side})" if " " in side else side for side in (one.what, one.minus))
+    on = "" if one.setting == setting else f", {one.setting}"
+    return " minus ".join(sides) + on
+
+
+Members = dict[str, list[Contrast]]  # by the name of their group
 
 
 def contrasts(study: Study, name: str) -> list[Contrast]:
@@ -256,11 +248,11 @@ def contrasts(study: Study, name: str) -> list[Contrast]:
 
 def members(study: Study) -> Members:
     """Return all that is registered, by group; Holm's p goes over all groups but the primary."""
-    found = {name: [Member(one) for one in contrasts(study, name)] for name in GROUPS}
+    found = {name: contrasts(study, name) for name in GROUPS}
     family = [name for name in GROUPS if name != "primary"]
-    adjusted = iter(holm([one.contrast.p for name in family for one in found[name]]).tolist())
+    adjusted = iter(holm([one.p for name in family for one in found[name]]).tolist())
     for name in family:
-        found[name] = [one._replace(adjusted=next(adjusted)) for one in found[name]]
+        found[name] = [replace(one, adjusted=next(adjusted)) for one in found[name]]
     return found
 
 
@@ -280,25 +272,25 @@ def claim_table(study: Study, members: Members) -> pd.DataFrame:
     for claim in CLAIMS:
         own, group = members[claim.group], GROUPS[claim.group]
         decide = [own[place] for place in claim.places or range(len(own))]
-        held = all(one.result == "above zero" for one in decide)
-        shown = [(one, one.result) for one in decide]
+        held = all(result(one) == "above zero" for one in decide)
+        shown = [(one, result(one)) for one in decide]
         for place in claim.asides:
             words = "; no gain is expected here, and it decides nothing"
-            shown.append((own[place], own[place].result + words))
-        for one in map(Member, group.make(study, claim.beside) if claim.beside else []):
-            words = "" if one.result == NOTHING else ", uncorrected"
-            shown.append((one, f"{one.result}{words}, exploratory"))
+            shown.append((own[place], result(own[place]) + words))
+        for one in group.make(study, claim.beside) if claim.beside else []:
+            words = "" if result(one) == NOTHING else ", uncorrected"
+            shown.append((one, f"{result(one)}{words}, exploratory"))
         level = f" (GeM: {levels[group.measured]:.1f} mAP)" if group.measured in levels else ""
-        for one, result in shown:
+        for one, outcome in shown:
             row = {
                 "claim": claim.sentence,
                 "verdict": "supported" if held else "not supported",
                 "measured on": group.measured + level,
-                "contrast": one.in_words(setting),
-                "difference [95 %]": one.contrast.joint.signed,
-                "result": result,
+                "contrast": in_words(one, setting),
+                "difference [95 %]": one.joint.signed,
+                "result": outcome,
                 "report": group.notebook,
-                RUNS: one.contrast.runs,
+                RUNS: one.runs,
             }
             rows.append(row)
     return pd.DataFrame([*rows, NOT_TESTABLE])
@@ -309,12 +301,12 @@ def family_table(members: Members) -> pd.DataFrame:
     rows = [
         {
             "group": name,
-            "what": one.contrast.what,
-            "minus": one.contrast.minus,
-            "on": one.contrast.setting,
-            **one.contrast.cells(result=one.result),
+            "what": one.what,
+            "minus": one.minus,
+            "on": one.setting,
+            **one.cells(result=result(one)),
             "p (Holm)": f"{one.adjusted:.3f}",
-            RUNS: one.contrast.runs,
+            RUNS: one.runs,
         }
         for name, group in members.items()
         for one in group

@@ -5,7 +5,7 @@ of a table keep them.
 """
 
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import pandas as pd
@@ -44,6 +44,12 @@ def split(frame: pd.DataFrame) -> tuple[pd.DataFrame, list[str]]:
 def one_set(table: pd.DataFrame) -> pd.DataFrame:
     """Return the table without its query sets if it has only `query`, which every benchmark has."""
     return table.drop(columns="query set") if set(table["query set"]) == {"query"} else table
+
+
+def table_of(record: Mapping[str, Any]) -> pd.DataFrame:
+    """Return the table of a record that `keep_table` wrote, with its runs where it has some."""
+    frame = pd.DataFrame(record["rows"], columns=record["columns"])
+    return frame.assign(**{RUNS: record[RUNS]}) if RUNS in record else frame
 
 
 def keep_table(

@@ -14,7 +14,7 @@ from pandas import DataFrame
 
 from dagf.analysis import pooled
 from dagf.analysis.room import GAIN, ROOM
-from dagf.analysis.tables import PHOTOGRAPH_TABLES, RUNS
+from dagf.analysis.tables import PHOTOGRAPH_TABLES, RUNS, table_of
 from dagf.files import read_json
 from dagf.reports.freshness import Output
 from dagf.retrieval.statistics import Interval
@@ -31,7 +31,7 @@ SAID = {
     "no room shown": "have no room",
 }
 FIRST = ["module", "verdict", GAIN, ROOM, "share of the room"]  # columns of the first screen
-CLAIMS = ("claim", "verdict", "measured on", "contrast", "difference [95 %]", "result", "report")
+CLAIMS = ["claim", "verdict", "measured on", "contrast", "difference [95 %]", "result", "report"]
 
 
 @dataclass(frozen=True)
@@ -43,9 +43,7 @@ class Records:
     @property
     def contrasts(self) -> DataFrame:
         """The contrasts under the claims, one a row with the claim and its verdict."""
-        record = self._read("claims")
-        found = DataFrame(record.get("rows", []), columns=list(CLAIMS), dtype=str)
-        return found.assign(**{RUNS: record.get(RUNS, "")})
+        return table_of({"rows": [], "columns": CLAIMS, RUNS: ""} | self._read("claims"))
 
     def rooms(self) -> HTML:
         """Return the figure of the modules' gains beside the room: drawings, then photographs."""
@@ -55,9 +53,7 @@ class Records:
         found = {name: read_json(file) for name, file in files.items() if file.is_file()}
         if not found:
             return HTML(NOTHING)
-        shown = {
-            name: DataFrame(one["rows"], columns=one["columns"]) for name, one in found.items()
-        }
+        shown = {name: table_of(one) for name, one in found.items()}
         alt = " ".join(f"{name}: {one['alt']}" for name, one in found.items())
         return figures.show(figures.rooms(shown), alt, CAPTION)
 
@@ -87,8 +83,7 @@ class Records:
 
     @property
     def _rooms(self) -> DataFrame:
-        record = self._read("room")
-        return DataFrame(record.get("rows", []), columns=record.get("columns", FIRST), dtype=str)
+        return table_of({"rows": [], "columns": FIRST} | self._read("room"))
 
     def verdicts(self) -> HTML:
         """Return each claim in a line, with a mark, and how many of its contrasts are for it."""

@@ -169,15 +169,16 @@ def gains(contrasts: Sequence[Contrast]) -> Figure:
         ax.set_xticks(range(len(places)), words, fontsize=8)
     figure.axes[0].set_ylabel("difference (mAP points)")
     if len(series) > 1:
-        _legend(figure.axes[0], figure, loc="outside upper center", ncols=len(series))
+        _legend(figure, len(series))
     return figure
 
 
-def _legend(ax: Any, place: Any = None, **layout: Any) -> None:
-    """Name each kind of mark once, in the plot or in another place."""
-    handles, labels = ax.get_legend_handles_labels()
+def _legend(figure: Any, columns: int) -> None:
+    """Name each kind of mark once, above the plots."""
+    handles, labels = figure.axes[0].get_legend_handles_labels()
     once = dict(zip(labels, handles, strict=True))
-    (place or ax).legend(once.values(), once.keys(), frameon=False, **layout)
+    place: Any = {"loc": "outside upper center", "ncols": columns}
+    figure.legend(once.values(), once.keys(), frameon=False, **place)
 
 
 @styled
@@ -201,5 +202,5 @@ def rooms(tables: Mapping[str, pd.DataFrame]) -> Figure:
         ax.set_xlabel("points of mAP over GeM")
     figure.axes[0].set_yticks(range(len(modules)), modules)
     figure.axes[0].invert_yaxis()
-    _legend(figure.axes[0], figure, loc="outside upper center", ncols=2)
+    _legend(figure, 2)
     return figure

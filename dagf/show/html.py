@@ -12,7 +12,7 @@ import jinja2
 import pandas as pd
 from IPython.display import HTML
 
-from dagf.analysis.tables import RUNS, split
+from dagf.analysis.tables import split, table_of
 
 TEMPLATE = Path(__file__).parent / "template"
 NOTHING = "<p><em>Nothing to show: no notebook left a record of it.</em></p>"
@@ -85,7 +85,5 @@ def folded(summary: str, *shown: HTML) -> HTML:
 
 def record_table(record: Mapping[str, Any]) -> HTML:
     """Return a table that an earlier run kept (`dagf.analysis.tables.keep_table`)."""
-    frame = pd.DataFrame(record["rows"], columns=record["columns"])
-    frame = frame.assign(**{RUNS: record[RUNS]}) if RUNS in record else frame
     photographs = record["measured"]["photographs"] + ": " if "measured" in record else ""
-    return table(frame, f"{photographs}{record['title']}. {record['caption']}")
+    return table(table_of(record), f"{photographs}{record['title']}. {record['caption']}")
