@@ -58,10 +58,8 @@ def look(net: RetrievalNet, file: Path, spec: ImageSpec, box: Box | None = None)
 
 def enlarge(plane: Tensor, size: tuple[int, int]) -> Plane:
     """Return a map (1, 1, h, w) at the image's size (H, W), bilinear."""
-    enlarged: Plane = (
-        fn.interpolate(plane, size=size, mode="bilinear", align_corners=False)[0, 0].cpu().numpy()
-    )
-    return enlarged
+    large = fn.interpolate(plane, size=size, mode="bilinear", align_corners=False)
+    return large[0, 0].cpu().numpy()
 
 
 def contributions(net: RetrievalNet, seen: Look, other: Plane) -> Plane | None:
@@ -83,8 +81,7 @@ def contributions(net: RetrievalNet, seen: Look, other: Plane) -> Plane | None:
         total = torch.stack([one / _length(one) for one in pooled]).sum(0)
         product = (total / _length(total)) @ torch.from_numpy(other).to(attended.device)
         (gradient,) = torch.autograd.grad(product.sum(), attended)
-    cells: Plane = (gradient * attended.detach()).sum(1)[0].cpu().numpy()
-    return cells
+    return (gradient * attended.detach()).sum(1)[0].cpu().numpy()
 
 
 def _length(vectors: Tensor) -> Tensor:

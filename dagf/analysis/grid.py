@@ -95,8 +95,7 @@ def summed(parts: Sequence[NDArray[np.float32]]) -> NDArray[np.float32]:
     """
     total = np.sum(parts, axis=0)
     length = np.linalg.norm(total, axis=1, keepdims=True)
-    unit: NDArray[np.float32] = total / np.maximum(length, 1e-12)
-    return unit
+    return total / np.maximum(length, 1e-12)
 
 
 @torch.inference_mode()

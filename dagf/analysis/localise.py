@@ -92,8 +92,7 @@ def random_cams(features: Tensor, numbers: Sequence[int]) -> Plane:
     count = features.shape[1]
     drawn = [np.random.default_rng([SEED, k, 1]).uniform(-1, 1, count) for k in numbers]
     weights = np.stack(drawn).astype(np.float32)
-    planes: Plane = np.einsum("bc,bchw->bhw", weights, features.cpu().numpy()).clip(min=0)
-    return planes
+    return np.einsum("bc,bchw->bhw", weights, features.cpu().numpy()).clip(min=0)
 
 
 def kept_share(kept: Sequence[Tensor], size: Sequence[int]) -> Tensor:

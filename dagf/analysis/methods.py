@@ -398,8 +398,7 @@ def _overlap(images: NDArray[np.float32], down: int, across: int) -> NDArray[np.
     rows, columns = (slice(max(by, 0), THUMBNAIL + min(by, 0)) for by in (down, across))
     flat = images[:, rows, columns].reshape(len(images), -1)
     flat = flat - flat.mean(1, keepdims=True)
-    unit: NDArray[np.float32] = flat / np.maximum(np.linalg.norm(flat, axis=1, keepdims=True), 1e-6)
-    return unit
+    return flat / np.maximum(np.linalg.norm(flat, axis=1, keepdims=True), 1e-6)
 
 
 def without(benchmark: Benchmark, near: NDArray[np.bool_]) -> Benchmark:

@@ -52,28 +52,20 @@ def pooled(folder: Path) -> pd.DataFrame:
     Columns: profile, trained on, what, minus, sets (with the difference on each), difference
     [95 %], between sets (points).
     """
-    rows = []
-    for (profile, learned), sets in studies(folder).items():
-        found = defaultdict[Any, list[tuple[str, float, float]]](list)
-        for name, record in sets.items():
-            for key, mean, error in differences(record):
-                found[key].append((name, mean, error))
-        for (what, minus), one in found.items():
-            if len(one) > 1:
-                names, means, errors = zip(*one, strict=True)
-                interval, between = random_effects(means, errors)
-                shown = zip(names, means, strict=True)
-                row = {
-                    "profile": profile,
-                    "trained on": learned,
-                    "what": what,
-                    "minus": minus,
-                    "sets": ", ".join(f"{name} {mean:+.1f}" for name, mean in shown),
-                    "difference [95 %]": interval.signed,
-                    "between sets": f"{between:.2f}",
-                }
-                rows.append(row)
-    return pd.DataFrame(rows)
+    keys, rows = ["profile", "trained on", "what", "minus"], []
+    every = [
+        (*about, *key, f"{name} {mean:+.1f}", mean, error)
+        for about, sets in studies(folder).items()
+        for name, record in sets.items()
+        for key, mean, error in differences(record)
+    ]
+    table = pd.DataFrame(every, columns=[*keys, "sets", "mean", "error"])
+    for key, one in table.groupby(keys, sort=False):
+        if len(one) > 1:
+            interval, between = random_effects(one["mean"], one["error"])
+            said = ", ".join(one["sets"]), interval.signed, f"{between:.2f}"
+            rows.append((*key, *said))
+    return pd.DataFrame(rows, columns=[*keys, "sets", "difference [95 %]", "between sets"])
 
 
 def by_set(folder: Path) -> pd.DataFrame:

@@ -6,6 +6,7 @@ the run store. Contrasts that are not listed here are exploratory, wherever they
 
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, replace
+from functools import partial
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -48,21 +49,16 @@ GROWTH, WORST = -1, -2  # of the contrasts of `gains`
 Items = Sequence[Any]
 
 
-def primary(study: Study, pairs: Items) -> list[Contrast]:
-    """Return one arm minus another, both end to end, on the middle setting."""
-    return [contrast(study, one, other, study.test.middle.name) for one, other in pairs]
-
-
-def modules(study: Study, pairs: Items) -> list[Contrast]:
-    """Return one head minus another, both on the same frozen maps, on the middle setting."""
+def arms(study: Study, pairs: Items, heads: bool = True) -> list[Contrast]:
+    """Return one arm minus another on the middle setting: heads on frozen maps, or end to end."""
     setting = study.test.middle.name
-    return [contrast(study, one, other, setting, heads=True) for one, other in pairs]
+    return [contrast(study, one, other, setting, heads=heads) for one, other in pairs]
 
 
-def rivals(study: Study, arms: Items) -> list[Contrast]:
+def rivals(study: Study, others: Items) -> list[Contrast]:
     """Return DAGF minus other descriptors, as heads, each at its best validation trial."""
     trained = study.profile.plan(heads=True).arms
-    return modules(study, [("dagf", arm) for arm in arms if arm in trained])
+    return arms(study, [("dagf", arm) for arm in others if arm in trained])
 
 
 def masks(study: Study, pairs: Items) -> list[Contrast]:
@@ -134,10 +130,10 @@ class Group(NamedTuple):
 ENDS, HEADS = "trained end to end", "trained heads on frozen maps"
 UNTRAINED, ATTENTION = "untrained heads on frozen maps", f"attention maps of DAGF, {ENDS}"
 GROUPS = {
-    "primary": Group(primary, [PRIMARY], "06_benchmark_tables", ENDS),
+    "primary": Group(partial(arms, heads=False), [PRIMARY], "06_benchmark_tables", ENDS),
     # all others are the family
     "rivals": Group(rivals, RIVALS, "06_benchmark_tables", HEADS),
-    "modules": Group(modules, MODULES, "05_attention_ablation", HEADS),
+    "modules": Group(arms, MODULES, "05_attention_ablation", HEADS),
     "masks": Group(
         masks,
         [(WINDOWS, GEM), (MASK, GEM), (MASK, RANDOM), (BOTH, BOTH_RANDOM)],

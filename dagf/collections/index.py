@@ -213,10 +213,13 @@ def build(
                 "the processes see different images or weights: give all of them the same disk"
             )
         if fast and device() == "cpu":
+            graph = folder / GRAPH.replace("*", of.content)
             if group.rank == 0:
-                keep_graph(encoder, files, folder / GRAPH.replace("*", of.content))
+                keep_graph(encoder, files, graph)
             group.wait()
-            of = with_graph(of, folder)
+            if graph.exists():
+                told = Graph(graph).session.get_modelmeta().custom_metadata_map
+                of = replace(of, graph=graph.name, cosine=float(told["cosine"]))
         if of.graph and not half:
             encode: nn.Module = GraphNet(Graph(folder / of.graph))
             about = [of.content, file_sha256(folder / of.graph)]
@@ -292,12 +295,3 @@ def some_images(
     some = [files[int(number)] for number in chosen]
     for _, images in image_batches(some, spec, batch=AT_ONCE, damaged={}):
         yield network_values(images.numpy())
-
-
-def with_graph(of: MadeBy, folder: Path) -> MadeBy:
-    """Return what made a collection with its graph, where there is one."""
-    name = GRAPH.replace("*", of.content)
-    if not (folder / name).exists():
-        return of
-    about = Graph(folder / name).session.get_modelmeta().custom_metadata_map
-    return replace(of, graph=name, cosine=float(about["cosine"]))

@@ -60,17 +60,8 @@ def table(frame: pd.DataFrame, caption: str, digits: int = 1) -> HTML:
     if frame.empty:
         return HTML(NOTHING)
     plain, runs = split(frame)
-    body = (
-        plain.astype(object)
-        .where(plain.notna(), float("nan"))
-        .to_html(
-            border=0,
-            classes="dataframe",
-            index=False,
-            float_format=lambda value: f"{value:.{digits}f}",
-            na_rep="–",
-        )
-    )
+    cells, number = plain.astype(object).where(plain.notna(), float("nan")), f"{{:.{digits}f}}"
+    body = cells.to_html(border=0, index=False, float_format=number.format, na_rep="–")
     titles = (f'<tr title="{escape(one)}">' if one else "<tr>" for one in runs)
     head, start, rows = body.partition("<tbody>")
     body = head + start + re.sub("<tr>", lambda tag: next(titles, tag.group()), rows)

@@ -7,7 +7,7 @@ made, in stages, the jobs of a stage side by side.
 """
 
 import sys
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from functools import partial
 from pathlib import Path
@@ -231,9 +231,8 @@ class Study:
             without = {
                 folder: head for head in bare if not (folder := self._maps_folder(head)).exists()
             }
-            jobs: list[Callable[[], object]] = []
-            for head in without.values():
-                jobs += [partial(self.training_maps, head), partial(self.test_maps, head)]
+            make = self.training_maps, self.test_maps
+            jobs = [partial(maps, head) for head in without.values() for maps in make]
             side_by_side(lambda job: job(), jobs, "feature maps")
 
     def _tried(self, arms: Arms, seeds: Seeds, heads: bool) -> dict[str, list[Run]]:
