@@ -43,8 +43,6 @@ class Index:
 
     faiss: faiss.Index
 
-    def __len__(self) -> int:
-        return int(self.faiss.ntotal)
 
     def search(self, queries: Descriptors, k: int, database: Rows | None = None) -> Found:
         """Return about the k most similar rows, best first: scores (Q, k) and row numbers (Q, k).
@@ -52,8 +50,8 @@ class Index:
         database: the rows that the index was made of, to score the best `SHORTLIST` exactly; None:
         by their codes alone. Where fewer are found: score -infinity and row -1.
         """
-        k = min(k, len(self))
-        count = k if database is None else min(max(k, SHORTLIST), len(self))
+        k = min(k, self.faiss.ntotal)
+        count = k if database is None else min(max(k, SHORTLIST), self.faiss.ntotal)
         scores, rows = self.faiss.search(queries, count)
         if database is not None:
             known = (database[near].astype(np.float32) for near in np.maximum(rows, 0))

@@ -219,8 +219,3 @@ def holm(p_values: ArrayLike) -> NDArray[np.float64]:
     multiplied = np.arange(len(order), 0, -1) * raw[order]
     adjusted[order] = np.minimum(np.maximum.accumulate(multiplied), 1)
     return adjusted
-
-
-def exponent(sizes: ArrayLike, values: ArrayLike) -> float:
-    """Return the p of values = c sizes^p that fits best (least squares of the logarithms)."""
-    return float(np.polyfit(np.log(np.asarray(sizes)), np.log(np.asarray(values)), 1)[0])

@@ -29,7 +29,6 @@ def _distinct(values: tuple[V, ...]) -> tuple[V, ...]:
 
 
 Names = Annotated[tuple[str, ...], AfterValidator(_distinct)]
-Arms = Names
 Rates = Annotated[tuple[Rate, ...], AfterValidator(_distinct)]
 Seed = Annotated[int, Field(ge=0, lt=2**32)]
 Seeds = Annotated[tuple[Seed, ...], Field(min_length=1), AfterValidator(_distinct)]
@@ -45,7 +44,7 @@ class ArmPlan:
     """
 
     training: TrainSpec
-    arms: Arms = ()
+    arms: Names = ()
     rates: Rates = ()
 
 
@@ -103,7 +102,7 @@ class Profile:
     about: str
     backbone: BackboneSpec
     image: ImageSpec
-    arms: Annotated[Arms, Field(min_length=1)]
+    arms: Annotated[Names, Field(min_length=1)]
     seeds: Seeds
     arm_training: TrainSpec | None = None
     rates: Rates = ()
@@ -112,7 +111,7 @@ class Profile:
     toytown: ToytownSpec | None = None
     backbone_training: TrainSpec | None = None
     kept_backbones: bool = False
-    off_the_shelf: Arms = ()
+    off_the_shelf: Names = ()
     scales: Scales = (1.0,)
     held_out: Annotated[int, Field(ge=1)] = 4
     training_set: str = ""
