@@ -121,28 +121,17 @@ class SettledEigenCAM(EigenCAM):  # type: ignore[misc]
 CAMS = {"Grad-CAM": GradCAM, "LayerCAM": LayerCAM, "EigenCAM": SettledEigenCAM}
 
 
-class _FromMap(nn.Module):
-    """A network that starts from its backbone's map: (B, C, h, w) -> unit descriptors (B, D)."""
-
-    def __init__(self, net: RetrievalNet) -> None:
-        super().__init__()
-        self.net = net
-        self.start = nn.Identity()  # where the Grad-CAM package hooks itself in
-
-    def forward(self, features: Tensor) -> Tensor:
-        return self.net.head(self.start(features))
-
-
 def cams(net: RetrievalNet, features: Tensor, targets: Sequence[CamTarget]) -> dict[str, Plane]:
     """Return Grad-CAM, LayerCAM (Jiang et al., TIP 2021) and EigenCAM of F: (B, h, w) each.
 
     From F on they are the same maps as from the image, in a quarter of the time.
     """
-    model, maps = _FromMap(net), {}
+    first, maps = nn.Identity(), {}  # where the Grad-CAM package hooks itself in
+    model = nn.Sequential(first, net.head)
     with torch.enable_grad():
         start = features.detach().requires_grad_()
         for name, method in CAMS.items():
-            with method(model=model, target_layers=[model.start]) as cam:
+            with method(model=model, target_layers=[first]) as cam:
                 maps[name] = cam(input_tensor=start, targets=list(targets))
     net.zero_grad()  # the package leaves the gradients of its targets in the parameters
     return maps

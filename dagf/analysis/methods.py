@@ -57,8 +57,6 @@ ALIKE = (0.7, 0.6)
 THUMBNAIL, SHIFT = 32, 4  # pixels
 
 
-
-
 def whitenings(
     known: Descriptors, sizes: Sequence[float] = SIZES
 ) -> Iterator[tuple[str, Whitening | None]]:

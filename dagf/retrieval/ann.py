@@ -43,7 +43,6 @@ class Index:
 
     faiss: faiss.Index
 
-
     def search(self, queries: Descriptors, k: int, database: Rows | None = None) -> Found:
         """Return about the k most similar rows, best first: scores (Q, k) and row numbers (Q, k).
 
