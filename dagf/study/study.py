@@ -11,6 +11,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import pandas as pd
 import torch
@@ -48,7 +49,11 @@ Arms = Sequence[str]
 Seeds = Sequence[int]
 VALIDATION_SEED = 2023  # which instances of a photograph folder are held out
 CONTROL_DISTRACTORS = 1000  # at most
-TEST_ALONE = {"train_landmarks": 0, "validation_landmarks": 0, "validation_distractors": 0}
+TEST_ALONE: dict[str, Any] = {
+    "train_landmarks": 0,
+    "validation_landmarks": 0,
+    "validation_distractors": 0,
+}
 TRAINED_BY = "dagf.study.training"
 # Maps and results are named by this code, too: a changed decoder must not meet old maps.
 CACHED_BY = "dagf.study.evaluation"
