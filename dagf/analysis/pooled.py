@@ -84,7 +84,8 @@ def by_set(folder: Path) -> pd.DataFrame:
             if "validation" not in table:
                 continue  # of an earlier version
             gem = table["mAP"].iloc[0].split(" − ")[1]
-            row = {"photographs": name, "profile": profile, "best GeM, mAP": gem}
+            title = name.removesuffix(f"-{profile}")
+            row = {"photographs": title, "profile": profile, "best GeM, mAP": gem}
             for what, part in table.groupby(table["what"].str.split(", whitened").str[0]):
                 best = int(part["validation"].astype(float).to_numpy().argmax())
                 row[f"{what}{MINUS}"] = part["difference [95 %]"].iloc[best]

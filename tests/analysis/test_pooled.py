@@ -77,9 +77,10 @@ def test_each_set_has_the_best_gem_and_dagf_as_held_out_instances_prefer(tmp_pat
     }
     last = ("DAGF and last stage", gem, "30.0 − 31.0", "20.0", "-1.00 [-3.00, +1.00]")
     rows = [("DAGF", gem, "32.0 − 31.0", "50.0", "+1.00 [-2.43, +4.42]"), last]
-    keep(tmp_path, "b", rows, columns, benchmark="b", train_on="union")
+    keep(tmp_path, "b-five", rows, columns, benchmark="b", train_on="union")
     first, second, whole = by_set(tmp_path).to_dict("records")
-    assert first == found and second["perfect attention"] == whole["perfect attention"] == ""
+    assert first == found and second["photographs"] == "b"
+    assert second["perfect attention"] == whole["perfect attention"] == ""
     assert (whole["photographs"], whole["best GeM, mAP"]) == ("all 2", "")
     middle, _ = random_effects([3.3, 1], [1, 1])  # intervals of one width
     assert whole["DAGF minus it [95 %]"].split()[0] == f"{middle.mean:+.2f}"
