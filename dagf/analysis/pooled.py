@@ -1,4 +1,4 @@
-"""DAGF minus GeM over several sets of photographs, pooled from the tables that their studies kept.
+"""Differences over several sets of photographs, pooled from the tables that their studies kept.
 
 A set counts by its first query set. What is pooled had one profile, one training set and one file
 of weights, and of several benchmarks on the photographs of one folder (all of it, and a ground
@@ -18,7 +18,7 @@ from dagf.analysis.tables import CHOSEN, GEM, UNTRAINED, table_of
 from dagf.files import read_json
 from dagf.retrieval.statistics import CONFIDENCE, Interval, random_effects
 
-AGAINST = "against-gem"  # the table, of which each set has one
+AGAINST, MODULES = "against-gem", "modules"  # the tables, of which each set has one
 ALL, MINUS = "all", " minus it [95 %]"  # of `by_set`: its last row, and its differences
 WORDS = (
     "mAP points, random-effects mean over the sets [95 %] (DerSimonian and Laird). The standard "
@@ -27,17 +27,17 @@ WORDS = (
 )
 
 
-def studies(folder: Path) -> dict[tuple[str, str], dict[str, dict[str, Any]]]:
-    """Return the kept tables of comparable studies, by name of the photographs.
+def studies(folder: Path, table: str) -> dict[tuple[str, str], dict[str, dict[str, Any]]]:
+    """Return the kept tables of one name of comparable studies, by name of the photographs.
 
     folder: of the kept tables. A study: its profile with the file of weights, and what it learned
     from.
     """
     found = defaultdict[Any, dict[str, Any]](dict)
-    for file in sorted(folder.glob(f"[!.]*.{AGAINST}.json")):
+    for file in sorted(folder.glob(f"[!.]*.{table}.json")):
         record = read_json(file)
         of = record.get("measured", {}).get("parameters", {})
-        name = file.name.removesuffix(f".{AGAINST}.json")
+        name = short_name(file, record)
         home = Path(of.get("benchmark") or name).parts[0]
         learned = of.get("train_on") or [home]  # a name alone in older tables
         learned = learned if isinstance(learned, str) else ", ".join(learned)
@@ -46,8 +46,10 @@ def studies(folder: Path) -> dict[tuple[str, str], dict[str, dict[str, Any]]]:
     return {about: dict(sets.values()) for about, sets in found.items()}
 
 
-def pooled(folder: Path) -> pd.DataFrame:
-    """Return a row for DAGF, as it is and whitened, minus each GeM, of two sets or more.
+def pooled(folder: Path, table: str) -> pd.DataFrame:
+    """Return a row for each difference in the tables of one name, of two sets or more.
+
+    Of `AGAINST` DAGF, as it is and whitened, minus each GeM; of `MODULES` one attention more.
 
     Columns: profile, trained on, what, minus, sets (with the difference on each), difference
     [95 %], between sets (points).
@@ -55,17 +57,29 @@ def pooled(folder: Path) -> pd.DataFrame:
     keys, rows = ["profile", "trained on", "what", "minus"], []
     every = [
         (*about, *key, f"{name} {mean:+.1f}", mean, error)
-        for about, sets in studies(folder).items()
+        for about, sets in studies(folder, table).items()
         for name, record in sets.items()
         for key, mean, error in differences(record)
     ]
-    table = pd.DataFrame(every, columns=[*keys, "sets", "mean", "error"])
-    for key, one in table.groupby(keys, sort=False):
+    found = pd.DataFrame(every, columns=[*keys, "sets", "mean", "error"])
+    for key, one in found.groupby(keys, sort=False):
         if len(one) > 1:
             interval, between = random_effects(one["mean"], one["error"])
             said = ", ".join(one["sets"]), interval.signed, f"{between:.2f}"
             rows.append((*key, *said))
     return pd.DataFrame(rows, columns=[*keys, "sets", "difference [95 %]", "between sets"])
+
+
+def short_name(file: Path, record: dict[str, Any]) -> str:
+    """Return the name of the photographs that a kept table is of, without its profile's."""
+    profile = record.get("measured", {}).get("parameters", {}).get("profile", "")
+    return file.name.split(".")[0].removesuffix(f"-{profile}")
+
+
+def room_tables(folder: Path) -> dict[str, pd.DataFrame]:
+    """Return the tables of gain and room, by name of the photographs, where there are boxes."""
+    files = {file: read_json(file) for file in sorted(folder.glob("[!.]*.room.json"))}
+    return {short_name(file, record): table_of(record) for file, record in files.items()}
 
 
 def by_set(folder: Path) -> pd.DataFrame:
@@ -75,8 +89,8 @@ def by_set(folder: Path) -> pd.DataFrame:
     several sets the last row has the random-effects mean. The room: of perfect attention, where
     there are boxes.
     """
-    rows = []
-    for (profile, _), sets in studies(folder).items():
+    rooms, rows = room_tables(folder), []
+    for (profile, _), sets in studies(folder, AGAINST).items():
         own: list[dict[str, str]] = []
         for name, record in sets.items():
             table = _first_set(record)
@@ -84,14 +98,12 @@ def by_set(folder: Path) -> pd.DataFrame:
             if "validation" not in table:
                 continue  # of an earlier version
             gem = table["mAP"].iloc[0].split(" − ")[1]
-            title = name.removesuffix(f"-{profile}")
-            row = {"photographs": title, "profile": profile, "best GeM, mAP": gem}
+            row = {"photographs": name, "profile": profile, "best GeM, mAP": gem}
             for what, part in table.groupby(table["what"].str.split(", whitened").str[0]):
                 best = int(part["validation"].astype(float).to_numpy().argmax())
                 row[f"{what}{MINUS}"] = part["difference [95 %]"].iloc[best]
-            file = folder / f"{name}.room.json"
-            if file.is_file():
-                row["perfect attention"] = table_of(read_json(file))[ROOM].iloc[-1]
+            if name in rooms:
+                row["perfect attention"] = rooms[name][ROOM].iloc[-1]
             own.append(row)
         rows += own
         if len(own) > 1:
@@ -136,7 +148,7 @@ def differences(record: dict[str, Any]) -> list[tuple[tuple[str, str], float, fl
     for what, minus, text in table[["what", "minus", "difference [95 %]"]].itertuples(index=False):
         mean, error = _read(text)
         same = minus == f"{CHOSEN} (GeM{UNTRAINED})"
-        others = [CHOSEN, GEM] if same else [CHOSEN if minus.startswith(CHOSEN) else GEM]
+        others = [CHOSEN, GEM] if same else [CHOSEN if minus.startswith(CHOSEN) else minus]
         name, *whitening = what.split(", whitened")
         if np.isfinite(error) and error > 0:
             side = f"{name}, whitened" if whitening else name

@@ -47,15 +47,13 @@ class Records:
 
     def rooms(self) -> HTML:
         """Return the figure of the modules' gains beside the room: drawings, then photographs."""
-        folder = self._photographs
-        files = {"on drawn buildings": self.output.result("tables", "room.json")}
-        files |= {one.name.split(".")[0]: one for one in sorted(folder.glob("[!.]*.room.json"))}
-        found = {name: read_json(file) for name, file in files.items() if file.is_file()}
+        found = {"on drawn buildings": self._rooms} if len(self._rooms) else {}
+        rooms = pooled.room_tables(self._photographs)
+        found |= {f"on photographs ({name})": table for name, table in rooms.items()}
         if not found:
             return HTML(NOTHING)
-        shown = {name: table_of(one) for name, one in found.items()}
-        alt = " ".join(f"{name}: {one['alt']}" for name, one in found.items())
-        return figures.show(figures.rooms(shown), alt, CAPTION)
+        alt = f"The gain of each module over GeM beside the room: {', '.join(found)}."
+        return figures.show(figures.rooms(found), alt, CAPTION)
 
     def answer(self) -> HTML:
         """Return in a line how many modules gain on drawings, and in one what came of all three.
@@ -122,6 +120,12 @@ class Records:
         words = "Points of mAP over the best GeM, as held-out objects choose it."
         return HTML("") if found.empty else table(found, words)
 
+    def modules_over_sets(self) -> HTML:
+        """Return what each attention adds on photographs, over all sets that were judged alike."""
+        found = pooled.pooled(self._photographs, pooled.MODULES)
+        words = f"On photographs: heads on a fixed network of ImageNet. {pooled.WORDS}"
+        return table(found, words) if len(found) else HTML("")
+
     def photographs(self) -> HTML:
         """Return what was measured on photographs, maybe elsewhere: pooled, each set, links."""
         folder, tables, further = self._photographs, [], []
@@ -135,7 +139,7 @@ class Records:
             else:
                 further.append(link)
         about = read_json(folder / "about.json") if (folder / "about.json").is_file() else {}
-        found = pooled.pooled(folder)
+        found = pooled.pooled(folder, pooled.AGAINST)
         over = table(found, f"DAGF minus GeM over several sets. {pooled.WORDS}")
         return _html("photographs", tables, about, further, over if len(found) else "")
 

@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 
-from dagf.analysis.pooled import by_set, pooled
+from dagf.analysis.pooled import AGAINST, MODULES, by_set, pooled
 from dagf.analysis.room import ROOM
 from dagf.files import write_json
 from dagf.retrieval.statistics import random_effects
@@ -15,11 +15,16 @@ WHITENED = "DAGF, whitened to 256-d, power 0.5"
 
 
 def keep(
-    folder: Path, name: str, rows: list[Any], columns: list[str] = COLUMNS, **parameters: Any
+    folder: Path,
+    name: str,
+    rows: list[Any],
+    columns: list[str] = COLUMNS,
+    table: str = AGAINST,
+    **parameters: Any,
 ) -> None:
     measured = {"photographs": name, "parameters": {"profile": "five", **parameters}}
     record = {"columns": columns, "rows": rows, "measured": measured}
-    write_json(folder / f"{name}.against-gem.json", record)
+    write_json(folder / f"{name}.{table}.json", record)
 
 
 def test_sets_that_learned_alike_are_pooled(tmp_path: Path) -> None:
@@ -40,7 +45,7 @@ def test_sets_that_learned_alike_are_pooled(tmp_path: Path) -> None:
     keep(tmp_path, "c", rows, benchmark="c/gnd_c.json", **union)
     keep(tmp_path, "d", rows, benchmark="c", **union)  # of the same photographs
     keep(tmp_path, "e", rows, benchmark="e")  # learned from others
-    found = pooled(tmp_path).set_index(["what", "minus"])
+    found = pooled(tmp_path, AGAINST).set_index(["what", "minus"])
     assert list(found.index) == [
         ("DAGF", "chosen GeM"),
         ("DAGF, whitened", "GeM off the shelf"),
@@ -51,7 +56,18 @@ def test_sets_that_learned_alike_are_pooled(tmp_path: Path) -> None:
         mean, between = random_effects(effects, [1, 1] if effects[0] == 2 else [2, 1])
         assert row[4].split()[0] == f"{mean.mean:+.2f}"
         assert float(row[5]) == pytest.approx(between, abs=0.01)
-    assert pooled(tmp_path / "nothing").empty
+    assert pooled(tmp_path / "nothing", AGAINST).empty
+    for name, gain in (("a", "+2.00 [+0.04, +3.96]"), ("b-five", "-1.00 [-2.96, +0.96]")):
+        keep(
+            tmp_path,
+            name,
+            [("GeM + x", "GeM", "query", gain)],
+            benchmark=name,
+            **union,
+            table=MODULES,
+        )
+    (row,) = pooled(tmp_path, MODULES).to_dict("records")
+    assert (row["what"], row["minus"], row["sets"]) == ("GeM + x", "GeM", "a +2.0, b -1.0")
 
 
 def test_each_set_has_the_best_gem_and_dagf_as_held_out_instances_prefer(tmp_path: Path) -> None:
