@@ -21,7 +21,7 @@ from dagf.retrieval.statistics import CONFIDENCE, Interval, random_effects
 AGAINST, MODULES = "against-gem", "modules"  # the tables, of which each set has one
 ALL, MINUS = "all", " minus it [95 %]"  # of `by_set`: its last row, and its differences
 WORDS = (
-    "mAP points, random-effects mean over the sets [95 %] (DerSimonian and Laird). The standard "
+    "mAP points, random-effects mean over the sets [95 %] (Hartung and Knapp). The standard "
     "error of a set is that of its joint interval taken as normal, so rather too large. Between "
     "sets: the standard deviation of their effects. Exploratory."
 )
@@ -115,16 +115,21 @@ def by_set(folder: Path) -> pd.DataFrame:
     return pd.DataFrame(rows).fillna("")
 
 
-def over_sets(folder: Path) -> list[tuple[int, str, str]]:
-    """Return (sets, what was trained, difference [95 %]) of the last rows of `by_set`."""
-    found = by_set(folder)
-    wholes = found[found["photographs"].str.startswith(ALL)] if len(found) else found
-    return [
-        (int(row["photographs"].removeprefix(ALL)), name.removesuffix(MINUS), row[name])
-        for _, row in wholes.iterrows()
-        for name in map(str, row.index)
-        if name.endswith(MINUS) and row[name]
-    ]
+def over_sets(folder: Path) -> list[str]:
+    """Return a line for each last row of `by_set`: on how many sets DAGF gains, and the mean."""
+    found, lines = by_set(folder), list[str]()
+    for _, own in found.groupby("profile", sort=False) if len(found) else ():
+        *sets, whole = own.to_dict("records")
+        for name in map(str, own.columns):
+            if name.endswith(MINUS) and str(whole["photographs"]).startswith(ALL) and whole[name]:
+                ends = [Interval.read(row[name]) for row in sets]
+                above, below = sum(one.low > 0 for one in ends), sum(one.high < 0 for one in ends)
+                counts = f"gains on {above}, loses on {below}"
+                what = name.removesuffix(MINUS)
+                lines.append(
+                    f"{len(sets)} sets, {what}: {counts}; over sets like these {whole[name]}"
+                )
+    return lines
 
 
 def _read(text: str) -> tuple[float, float]:

@@ -191,8 +191,9 @@ def random_effects(means: ArrayLike, errors: ArrayLike) -> tuple[Interval, float
 
     means, errors: (k,), a difference on each set and its standard error, above 0. The sets are a
     sample, too: their effects scatter by tau around the mean, which DerSimonian and Laird (1986)
-    estimate by moments from Cochran's Q; weights are 1 / (errors^2 + tau^2), and the interval is
-    normal (of few sets rather too short). NaN ends from a single set.
+    estimate by moments from Cochran's Q; weights are 1 / (errors^2 + tau^2). The interval is that
+    of Hartung and Knapp (2001): Student's, of the weighted spread of the effects, which is not
+    taken below that of their errors. NaN ends from a single set.
     """
     effects, variances = np.asarray(means, float), np.asarray(errors, float) ** 2
     if len(effects) < 2:
@@ -203,7 +204,9 @@ def random_effects(means: ArrayLike, errors: ArrayLike) -> tuple[Interval, float
     between = max(0.0, excess / (fixed.sum() - (fixed**2).sum() / fixed.sum()))
     weights = 1 / (variances + between)
     mean = float(np.average(effects, weights=weights))
-    half = float(stats.norm.ppf((1 + CONFIDENCE) / 2) / np.sqrt(weights.sum()))
+    spread = (weights * (effects - mean) ** 2).sum() / (len(effects) - 1)
+    reach = float(stats.t.ppf((1 + CONFIDENCE) / 2, len(effects) - 1))
+    half = reach * float(np.sqrt(max(1.0, spread) / weights.sum()))
     return Interval(mean, mean - half, mean + half), float(np.sqrt(between))
 
 

@@ -193,14 +193,18 @@ def test_random_effects_by_hand() -> None:
     """Effects 1 and 5 with variances 1 and 1: Q = 8, one degree of freedom, tau^2 = 7."""
     found, between = random_effects([1, 5], [1, 1])
     assert between == pytest.approx(7**0.5)
-    assert found == pytest.approx((3, 3 - 1.959964 * 2, 3 + 1.959964 * 2))  # 2 = (8 / 2)^0.5
+    reach = 12.706205  # Student's, of one degree of freedom
+    assert found == pytest.approx((3, 3 - reach * 2, 3 + reach * 2))  # 2 = (8 / 2)^0.5
     # Weights 1 and 1/4: Q = 0.2 * 3^2 = 1.8; tau^2 = 0.8 / (1.25 - 1.0625 / 1.25) = 2.
     found, between = random_effects([0, 3], [1, 2])
     assert between == pytest.approx(2**0.5)
     assert found.mean == pytest.approx(3 * (1 / 6) / (1 / 3 + 1 / 6))
-    assert found.high - found.mean == pytest.approx(1.959964 * 2**0.5)
+    assert found.high - found.mean == pytest.approx(reach * 2**0.5)  # both spreads are 1
     found, between = random_effects([1, 2], [1, 2])  # no scatter: the fixed effects
     assert (between, found.mean) == (0, pytest.approx((1 + 2 / 4) / (1 + 1 / 4)))
+    assert found.high - found.mean == pytest.approx(reach / 1.25**0.5)  # not the smaller spread
+    # Without errors of their own the sets are a sample like any other.
+    assert random_effects([1, 2, 6], [1e-6] * 3)[0] == pytest.approx(t_interval([1, 2, 6]))
     assert np.isnan(random_effects([1], [1])[0][1:]).all()
     assert np.isnan(random_effects([], [])[0]).all()
 
