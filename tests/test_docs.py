@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 import torch
 
-from dagf.analysis.pooled import over_sets
+from dagf.analysis.pooled import MODULES, over_sets, pooled
 from dagf.analysis.room import GAIN, ROOM
 from dagf.files import read_json
 from dagf.model.variants import variant
@@ -72,3 +72,5 @@ def test_the_headline_of_the_readme_is_that_of_the_report() -> None:
     assert f"**{held or 'None'} of the {len(verdicts)} claims that can be tested on Toytown" in text
     (over,) = over_sets(ROOT / "reports" / "photographs")
     assert f"On photographs, {over} mAP points over the best GeM" in text
+    added = pooled(ROOT / "reports" / "photographs", MODULES)["difference [95 %]"]
+    assert f"alone: {added[0]} over GeM; the channel\nvector: {added[1]}." in text

@@ -6,6 +6,7 @@ truth of its own) the first by name counts: the others ask for the same things.
 """
 
 from collections import defaultdict
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +20,7 @@ from dagf.files import read_json
 from dagf.retrieval.statistics import CONFIDENCE, Interval, random_effects
 
 AGAINST, MODULES = "against-gem", "modules"  # the tables, of which each set has one
-ALL, MINUS = "all", " minus it [95 %]"  # of `by_set`: its last row, and its differences
+MINUS = " minus it [95 %]"  # of the differences in `by_set`
 WORDS = (
     "mAP points, random-effects mean over the sets [95 %] (Hartung and Knapp). The standard "
     "error of a set is that of its joint interval taken as normal, so rather too large. Between "
@@ -82,14 +83,9 @@ def room_tables(folder: Path) -> dict[str, pd.DataFrame]:
     return {short_name(file, record): table_of(record) for file, record in files.items()}
 
 
-def by_set(folder: Path) -> pd.DataFrame:
-    """Return a row a set: the mAP of the chosen GeM, what DAGF gains over it, and the room.
-
-    DAGF at each depth of training, as it is or whitened, whichever held-out instances prefer; of
-    several sets the last row has the random-effects mean. The room: of perfect attention, where
-    there are boxes.
-    """
-    rooms, rows = room_tables(folder), []
+def _judged_alike(folder: Path) -> Iterator[list[dict[str, str]]]:
+    """Yield the rows of `by_set` of each study, a row a set."""
+    rooms = room_tables(folder)
     for (profile, _), sets in studies(folder, AGAINST).items():
         own: list[dict[str, str]] = []
         for name, record in sets.items():
@@ -105,30 +101,43 @@ def by_set(folder: Path) -> pd.DataFrame:
             if name in rooms:
                 row["perfect attention"] = rooms[name][ROOM].iloc[-1]
             own.append(row)
+        yield own
+
+
+def _means(own: Sequence[dict[str, str]]) -> dict[str, str]:
+    """Return the random-effects mean of each difference over sets that were judged alike."""
+    found = {}
+    for what in (name for name in own[0] if name.endswith(MINUS)):
+        means, errors = zip(*(_read(row[what]) for row in own), strict=True)
+        found[what] = random_effects(means, errors)[0].signed
+    return found
+
+
+def by_set(folder: Path) -> pd.DataFrame:
+    """Return a row a set: the mAP of the chosen GeM, what DAGF gains over it, and the room.
+
+    DAGF at each depth of training, as it is or whitened, whichever held-out instances prefer; of
+    several sets the last row has the random-effects mean. The room: of perfect attention, where
+    there are boxes.
+    """
+    rows = []
+    for own in _judged_alike(folder):
         rows += own
         if len(own) > 1:
-            whole = {"photographs": f"{ALL} {len(own)}", "profile": profile}
-            for what in (name for name in own[0] if name.endswith(MINUS)):
-                means, errors = zip(*(_read(row[what]) for row in own), strict=True)
-                whole[what] = random_effects(means, errors)[0].signed
-            rows.append(whole)
+            about = {"photographs": f"all {len(own)}", "profile": own[0]["profile"]}
+            rows.append(about | _means(own))
     return pd.DataFrame(rows).fillna("")
 
 
 def over_sets(folder: Path) -> list[str]:
-    """Return a line for each last row of `by_set`: on how many sets DAGF gains, and the mean."""
-    found, lines = by_set(folder), list[str]()
-    for _, own in found.groupby("profile", sort=False) if len(found) else ():
-        *sets, whole = own.to_dict("records")
-        for name in map(str, own.columns):
-            if name.endswith(MINUS) and str(whole["photographs"]).startswith(ALL) and whole[name]:
-                ends = [Interval.read(row[name]) for row in sets]
-                above, below = sum(one.low > 0 for one in ends), sum(one.high < 0 for one in ends)
-                counts = f"gains on {above}, loses on {below}"
-                what = name.removesuffix(MINUS)
-                lines.append(
-                    f"{len(sets)} sets, {what}: {counts}; over sets like these {whole[name]}"
-                )
+    """Return a line for each study of several sets: on how many DAGF gains, and the mean."""
+    lines = []
+    for own in _judged_alike(folder):
+        for name, mean in _means(own).items() if len(own) > 1 else ():
+            ends = [Interval.read(row[name]) for row in own]
+            above, below = sum(one.low > 0 for one in ends), sum(one.high < 0 for one in ends)
+            said = f"gains on {above}, loses on {below}; over sets like these {mean}"
+            lines.append(f"{len(own)} sets, {name.removesuffix(MINUS)}: {said}")
     return lines
 
 

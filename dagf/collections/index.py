@@ -39,9 +39,9 @@ from dagf.torchrun import process_group
 
 NEAR = "near-*.faiss"
 GRAPH = "encoder-*.onnx"
-# With MobileNetV2 the best off the shelf on our photographs of those whose matches add up over
-# cells, and so can be explained; R-MAC, where they do not, was better on one set of two:
-# reports/photographs/*.shelf-ablation.json. It was not chosen anew for EfficientNet-Lite0.
+# Its matches add up over cells, and so can be explained, which those of R-MAC do not. It was chosen
+# with MobileNetV2, of which no tables are kept, and not anew for EfficientNet-Lite0, of which there
+# are: reports/photographs/*.shelf-ablation.json.
 OFF_THE_SHELF = "scale-mask-spoc"
 MANY = 5000  # images from which on eight bits gain more than it takes to fit them
 SEEN = 64  # images that they are fitted to

@@ -112,6 +112,9 @@ def test_the_rooms_of_drawings_and_photographs_are_one_figure(records: Records) 
     said += "over sets like these +2.50 [-3.85, +8.85] points over the best GeM."
     assert soup(records.answer()).get_text() == said
     assert rows(records.sets())[-1][0] == "all 2"
+    record["measured"] = {"parameters": {"benchmark": "c", "train_on": "others"}}  # another study
+    write_json(records.output.pages / "photographs" / "c.against-gem.json", record)
+    assert soup(records.answer()).get_text() == said
 
 
 def test_measurements_on_photographs_are_kept(records: Records) -> None:
