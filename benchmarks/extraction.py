@@ -12,6 +12,7 @@ from collections.abc import Callable, Iterator, Sequence
 from functools import partial
 from pathlib import Path
 from tempfile import TemporaryDirectory
+from typing import cast
 
 import numpy as np
 import torch
@@ -143,7 +144,7 @@ def against_usual_and_limit(files: Sequence[Path], what: str, half: bool) -> lis
     times = []
     for some in parts(files):
         inputs = prepared(some, device)
-        backbone = fast.network.backbone
+        backbone = cast(nn.Module, fast.network.backbone)
         works = (
             partial(ours, fast, some),
             partial(usual, net, some),

@@ -20,7 +20,6 @@ from dagf.retrieval.rerank import (
     superglobal,
 )
 from dagf.retrieval.search import Descriptors, search
-from dagf.retrieval.statistics import exponent
 
 SIZES = (1000, 2000, 4000, 8000)
 QUERIES, DIMENSIONS, NEAR = 50, 256, 10  # NEAR: rows of a cluster, and neighbours that search gives
@@ -52,12 +51,17 @@ def clustered(count: int, seed: int = 0) -> tuple[Descriptors, Descriptors]:
     return rows[:count], rows[count:]
 
 
-def peak_bytes(work: Work, database: Descriptors, queries: Descriptors) -> int:
+def exponent(sizes: tuple[int, ...], values: list[float]) -> float:
+    """Return the p of values = c sizes^p that fits best (least squares of the logarithms)."""
+    return float(np.polyfit(np.log(sizes), np.log(values), 1)[0])
+
+
+def peak_bytes(work: Work, database: Descriptors, queries: Descriptors) -> float:
     """The most bytes that one call had allocated at once."""
     tracemalloc.start()
     try:
         work(database, queries)
-        return tracemalloc.get_traced_memory()[1]
+        return float(tracemalloc.get_traced_memory()[1])
     finally:
         tracemalloc.stop()
 

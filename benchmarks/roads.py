@@ -24,7 +24,7 @@ from dagf.collections.kept import own_whitening
 from dagf.datasets import decode
 from dagf.datasets.batches import image_batches, network_input, query_batches
 from dagf.datasets.benchmark import Benchmark
-from dagf.datasets.decode import ImageSpec
+from dagf.datasets.decode import Box, ImageSpec
 from dagf.datasets.folder import load_folder
 from dagf.retrieval.extract import MultiScale, extract, for_inference
 from dagf.retrieval.metrics import evaluate_positions, mean_average_precision, stream_positions
@@ -46,7 +46,7 @@ def per_query(encode: nn.Module, benchmark: Benchmark, spec: ImageSpec) -> float
 
 def compiled(encode: nn.Module) -> nn.Module:
     """Compile the encoder's backbone by torch.compile; the first call of each size is slow."""
-    encode.network.backbone = torch.compile(encode.network.backbone)  # type: ignore[union-attr]
+    encode.network.backbone = torch.compile(encode.network.backbone)  # type: ignore[arg-type,union-attr]
     return encode
 
 
@@ -138,8 +138,10 @@ def enlarged(benchmark: Benchmark, folder: Path) -> Benchmark:
         image.resize((image.width * ENLARGED, image.height * ENLARGED)).save(
             folder / file, "JPEG", quality=95
         )
-    queries = tuple(
-        replace(query, box=query.box and tuple(side * ENLARGED for side in query.box))
-        for query in benchmark.queries
-    )
-    return replace(benchmark, root=folder, queries=queries)
+    queries = [replace(query, box=query.box and larger(*query.box)) for query in benchmark.queries]
+    return replace(benchmark, root=folder, queries=tuple(queries))
+
+
+def larger(left: float, top: float, right: float, bottom: float) -> Box:
+    """Return a box of the enlarged photograph."""
+    return left * ENLARGED, top * ENLARGED, right * ENLARGED, bottom * ENLARGED
