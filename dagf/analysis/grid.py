@@ -106,8 +106,9 @@ def pooled(maps: FeatureMaps) -> Pooled:
     """
     out: Pooled = {}
     for rows, batch in maps.batches():
+        rectified = torch.relu(batch)
         for kind, size in FILTERS:
-            (scaled,) = ScaleFilters((size,), kind)(batch)
+            (scaled,) = ScaleFilters((size,), kind)(rectified)
             masks = masks_of(scaled)
             for name, power in POWERS.items():
                 vectors = masked_means(scaled, masks, power).numpy()
@@ -142,7 +143,7 @@ def kept_fractions(study: Study, seed: int) -> pd.DataFrame:
     for kind, size in FILTERS:
         filters, shares = ScaleFilters((size,), kind), []
         for _, batch in maps.batches():
-            (scaled,) = filters(batch)
+            (scaled,) = filters(torch.relu(batch))
             kept = [MASKS[name]()(scaled).float().mean((1, 2, 3)) for name in ("max", "sum")]
             shares.append(torch.stack(kept, 1))
         most, total = (100 * torch.cat(shares).mean(0)).tolist()

@@ -15,7 +15,7 @@ import pandas as pd
 from scipy import stats
 
 from dagf.analysis.room import ROOM
-from dagf.analysis.tables import CHOSEN, GEM, UNTRAINED, table_of
+from dagf.analysis.tables import CHOSEN, GEM, STAGE, UNTRAINED, table_of
 from dagf.files import read_json
 from dagf.retrieval.statistics import CONFIDENCE, Interval, random_effects
 
@@ -130,14 +130,16 @@ def by_set(folder: Path) -> pd.DataFrame:
 
 
 def over_sets(folder: Path) -> list[str]:
-    """Return a line for each study of several sets: on how many DAGF gains, and the mean."""
+    """Return a line for each study of several sets, and depth of training: where DAGF gains."""
     lines = []
     for own in _judged_alike(folder):
         for name, mean in _means(own).items() if len(own) > 1 else ():
             ends = [Interval.read(row[name]) for row in own]
             above, below = sum(one.low > 0 for one in ends), sum(one.high < 0 for one in ends)
             said = f"gains on {above}, loses on {below}; over sets like these {mean}"
-            lines.append(f"{len(own)} sets, {name.removesuffix(MINUS)}: {said}")
+            what = name.removesuffix(MINUS)
+            how = what if what.endswith(STAGE) else f"{what} on a fixed network"
+            lines.append(f"{len(own)} sets, {how}: {said}")
     return lines
 
 

@@ -64,7 +64,7 @@ class Records:
         said = ", ".join(f"<strong>{counts[one]}</strong> {SAID[one]}" for one in shown)
         lines = [f"Of these {counts.total()}, on drawn buildings: {said}."] * bool(counts)
         for said in pooled.over_sets(self._photographs):
-            lines.append(f"On photographs, on a fixed network, {said} points over the best GeM.")
+            lines.append(f"On photographs, {said} points over the best GeM.")
         return HTML("".join(f'<p class="lead">{one}</p>' for one in lines) or NOTHING)
 
     @property

@@ -275,7 +275,8 @@ def cache_maps(
 ) -> FeatureMaps:
     """Return the feature maps of `backbone` over `batches`, `count` rows in all, computed once.
 
-    backbone: images (B, 3, H, W) -> maps (B, C, h, w), of which the negative part is dropped.
+    backbone: images (B, 3, H, W) -> maps (B, C, h, w), kept as they are: a head rectifies what it
+    reads, a last stage may need what is negative.
     `folder` must be named by the hash of all that decides the maps.
     """
     folder.parent.mkdir(parents=True, exist_ok=True)
@@ -291,7 +292,7 @@ def _store_maps(backbone: nn.Module, batches: Iterable[Batch], count: int, folde
     groups: dict[tuple[int, ...], list[tuple[Indices, NDArray[np.float16]]]] = {}
     with torch.inference_mode():
         for rows, images in batches:
-            found = torch.relu(feature_map(backbone, network_input(images, device)))
+            found = feature_map(backbone, network_input(images, device))
             maps = found.half().cpu().contiguous()
             groups.setdefault(tuple(maps.shape[1:]), []).append((rows, maps.numpy()))
     with atomic_folder(folder) as temporary:

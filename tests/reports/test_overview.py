@@ -108,7 +108,7 @@ def test_the_rooms_of_drawings_and_photographs_are_one_figure(records: Records) 
         about = {"measured": {"parameters": {"benchmark": name, "train_on": "union"}}}
         record = {"columns": columns, "rows": found, **about}
         write_json(records.output.pages / "photographs" / f"{name}.against-gem.json", record)
-    said += "On photographs, on a fixed network, 2 sets, DAGF: gains on 2, loses on 0; "
+    said += "On photographs, 2 sets, DAGF on a fixed network: gains on 2, loses on 0; "
     said += "over sets like these +2.50 [-3.85, +8.85] points over the best GeM."
     assert soup(records.answer()).get_text() == said
     assert rows(records.sets())[-1][0] == "all 2"

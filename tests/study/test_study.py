@@ -212,9 +212,10 @@ def test_heads_on_a_folder(heads_on: Opened, photographs: Path) -> None:
     assert len({study.bare(seed).backbone_id for seed in (0, 1)}) == 2
 
 
-def test_the_last_stage_learns_with_the_head(heads_on: Opened, photographs: Path) -> None:
+@pytest.mark.parametrize("cut", ["layer3", "layer3.1.bn2"])  # rectified, linear
+def test_the_last_stage_learns_with_the_head(heads_on: Opened, photographs: Path, cut: str) -> None:
     """The primary arms train it on maps before it; heads stay on the maps after it."""
-    last = {"name": "resnet18", "cut": "layer3", "stage": ["layer4"]}
+    last = {"name": "resnet18", "cut": cut, "stage": ["layer4"]}
     values = {"backbone": {"name": "resnet18"}, "last_stage": last, "seeds": [0]}
     study = heads_on(photographs, **values, arm_training=FOLDER["heads"]["training"])
     (run,), (head,) = (study.train(["gem"], heads=heads).values() for heads in (False, True))
@@ -222,9 +223,9 @@ def test_the_last_stage_learns_with_the_head(heads_on: Opened, photographs: Path
     assert all(map(torch.equal, net.backbone.parameters(), fresh.backbone.parameters()))
     assert not any(map(torch.equal, net.stage.parameters(), fresh.stage.parameters()))
     assert run.frozen and head.network().stage is None
-    scores = benchmark_scores(net, study.test, study.profile.image)[0]
-    found, expected = study.results(run).per_query["AP"], evaluate(study.test, scores)["AP"]
-    assert found.mean() == pytest.approx(expected.mean(), abs=0.05)
+    _, *expected = benchmark_scores(net, study.test, study.profile.image)
+    found = study.descriptors(run)  # through the cached maps, in half precision
+    assert all(np.allclose(*pair, atol=2e-3) for pair in zip(found, expected, strict=True))
 
 
 def test_weights_are_named_by_their_content(
