@@ -1,8 +1,8 @@
 """Differences over several sets of photographs, pooled from the tables that their studies kept.
 
 A set counts by its first query set. What is pooled had one profile, one training set and one file
-of weights, and of several benchmarks on the photographs of one folder (all of it, and a ground
-truth of its own) the first by name counts: the others ask for the same things.
+of weights, and of two benchmarks on the photographs of one folder the ground truth of its own counts
+rather than all of it: both ask for the same things.
 """
 
 from collections import defaultdict
@@ -39,11 +39,12 @@ def studies(folder: Path, table: str) -> dict[tuple[str, str], dict[str, dict[st
         record = read_json(file)
         of = record.get("measured", {}).get("parameters", {})
         name = short_name(file, record)
-        home = Path(of.get("benchmark") or name).parts[0]
+        home, *own_truth = Path(of.get("benchmark") or name).parts
         learned = of.get("train_on") or [home]  # a name alone in older tables
         learned = learned if isinstance(learned, str) else ", ".join(learned)
         about = ", ".join(filter(None, [of.get("profile", ""), of.get("weights", "")])), learned
-        found[about].setdefault(home, (name, record))
+        if own_truth or home not in found[about]:
+            found[about][home] = name, record
     return {about: dict(sets.values()) for about, sets in found.items()}
 
 
