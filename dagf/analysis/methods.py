@@ -219,15 +219,19 @@ def depths(study: Study) -> tuple[str, ...]:
     return (HEAD, STAGE) if study.profile.last_stage else (HEAD,)
 
 
-def gems(study: Study) -> tuple[list[Method], Method]:
-    """Return GeM {untrained, trained} x {as it is, whitened}, and the best on validation."""
-    found = [one for how in (UNTRAINED, *depths(study)) for one in methods(study, ["gem"], how)]
+def gems(study: Study, how: str = HEAD) -> tuple[list[Method], Method]:
+    """Return GeM {untrained, trained} x {as it is, whitened}, and the best on validation.
+
+    how: the depth to which it is trained at most (`heads_of`).
+    """
+    ways = (UNTRAINED, HEAD, STAGE)[: 3 if how == STAGE else 2]
+    found = [one for how in ways for one in methods(study, ["gem"], how)]
     return found, max(found, key=lambda method: method.validation)
 
 
-def baselines(study: Study) -> dict[str, Method]:
+def baselines(study: Study, how: str = HEAD) -> dict[str, Method]:
     """Return what others are compared with: GeM off the shelf, and last the chosen GeM."""
-    (plain, *_), chosen = gems(study)
+    (plain, *_), chosen = gems(study, how)
     return {GEM: plain} if chosen.name == plain.name else {GEM: plain, CHOSEN: chosen}
 
 
@@ -261,19 +265,21 @@ def method_table(study: Study, shown: Sequence[Method]) -> pd.DataFrame:
 def against_gem(study: Study) -> pd.DataFrame:
     """Return DAGF, as it is and whitened, minus the chosen GeM and GeM off the shelf.
 
-    Its head alone and, where that is trained, with the last stage. Paired by seed and query, with
-    the mAP of both sides.
+    Its head alone and, where that is trained, with the last stage; GeM is chosen among those that
+    are trained no deeper. Paired by seed and query, with the mAP of both sides.
     """
-    others, found, levels, held = [*baselines(study).items()][::-1], [], [], list[str]()
-    shown = [one for how in depths(study) for one in methods(study, ["dagf"], how)]
-    clusters = study.test.clusters()
+    found, levels, held, clusters = [], [], list[str](), study.test.clusters()
+    pairs = list[tuple[Method, str, Method]]()
+    for how in depths(study):
+        *plain, (_, chosen) = baselines(study, how).items()
+        rivals = [(f"{CHOSEN} ({chosen.name})", chosen), *plain]
+        pairs += [(dagf, *rival) for dagf in methods(study, ["dagf"], how) for rival in rivals]
     for query_set, queries in study.test.query_sets.items():
-        for method, (title, other) in product(shown, others):
+        for method, minus, other in pairs:
             one, two = (side.points(queries) for side in (method, other))
             levels.append(f"{one.mean().mean():.1f} − {two.mean().mean():.1f}")
             held.append(f"{method.validation:.1f}")
             runs = "; ".join(f"{side.title}: {side.runs}" for side in (method, other) if side.runs)
-            minus = f"{CHOSEN} ({other.name})" if other is others[0][1] else title
             about = method.name, minus, study.test.middle.name, query_set, runs
             found.append(contrast_of(one - two, clusters, *about))
     table = contrast_table(found).drop(columns="setting")

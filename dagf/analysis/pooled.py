@@ -1,8 +1,8 @@
 """Differences over several sets of photographs, pooled from the tables that their studies kept.
 
 A set counts by its first query set. What is pooled had one profile, one training set and one file
-of weights, and of two benchmarks on the photographs of one folder the ground truth of its own counts
-rather than all of it: both ask for the same things.
+of weights. Of two benchmarks on the photographs of one folder the one with a ground truth of its
+own counts rather than the whole folder: both ask for the same things.
 """
 
 from collections import defaultdict
@@ -94,10 +94,11 @@ def _judged_alike(folder: Path) -> Iterator[list[dict[str, str]]]:
             table = table[table["minus"].str.startswith(CHOSEN)]
             if "validation" not in table:
                 continue  # of an earlier version
-            gem = table["mAP"].iloc[0].split(" − ")[1]
-            row = {"photographs": name, "profile": profile, "best GeM, mAP": gem}
+            row = {"photographs": name, "profile": profile}
             for what, part in table.groupby(table["what"].str.split(", whitened").str[0]):
                 best = int(part["validation"].astype(float).to_numpy().argmax())
+                gem = str(what).replace("DAGF", "best GeM")
+                row[f"{gem}, mAP"] = part["mAP"].iloc[best].split(" − ")[1]
                 row[f"{what}{MINUS}"] = part["difference [95 %]"].iloc[best]
             if name in rooms:
                 row["perfect attention"] = rooms[name][ROOM].iloc[-1]
@@ -117,9 +118,9 @@ def _means(own: Sequence[dict[str, str]]) -> dict[str, str]:
 def by_set(folder: Path) -> pd.DataFrame:
     """Return a row a set: the mAP of the chosen GeM, what DAGF gains over it, and the room.
 
-    DAGF at each depth of training, as it is or whitened, whichever held-out instances prefer; of
-    several sets the last row has the random-effects mean. The room: of perfect attention, where
-    there are boxes.
+    Each depth of training for itself: GeM is chosen among those that are trained no deeper. DAGF as
+    it is or whitened, whichever held-out instances prefer; of several sets the last row has the
+    random-effects mean. The room: of perfect attention at the greatest depth, where there are boxes.
     """
     rows = []
     for own in _judged_alike(folder):
