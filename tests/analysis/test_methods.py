@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from dagf.analysis import methods
-from dagf.analysis.tables import UNTRAINED
+from dagf.analysis.tables import STAGE, UNTRAINED
 from dagf.datasets.benchmark import CLASSIC, Benchmark, Query
 from dagf.model.variants import VARIANTS
 from dagf.retrieval.extract import FeatureMaps
@@ -142,6 +142,30 @@ def test_the_gain_of_a_method_is_paired_by_query() -> None:
     other = method("b", {0: (0.4, 0.4), 1: (0.0, 0.0), 2: (0.5, 0.5)})
     study: Any = SimpleNamespace(test=of_test)
     assert one.minus(study, other, "query") == "+10.00 [+0.00, +20.00]"
+
+
+def test_dagf_is_beside_a_gem_that_is_trained_no_deeper(monkeypatch: pytest.MonkeyPatch) -> None:
+    by_arm = {"gem": "GeM", "dagf": "DAGF"}
+    validation = {"GeM" + UNTRAINED: 40.0, "GeM": 50.0, "GeM" + STAGE: 70.0}
+    points = {0: (0.5, 0.7), 1: (0.9, 0.8)}
+
+    def made(_: Study, arms: Sequence[str], how: str) -> list[methods.Method]:
+        one = method(by_arm[arms[0]] + how, points)
+        return [replace(one, validation=validation.get(one.title, 0.0))]
+
+    monkeypatch.setattr(methods, "methods", made)
+    test = SimpleNamespace(
+        query_sets={"query": [0, 1]}, clusters=lambda: np.arange(2), middle=CLASSIC
+    )
+    study: Any = SimpleNamespace(test=test, profile=SimpleNamespace(last_stage=True))
+    found = methods.against_gem(study)[["what", "minus"]].to_numpy().tolist()
+    plain = "GeM off the shelf"
+    assert found == [
+        ["DAGF", "chosen GeM (GeM)"],
+        ["DAGF", plain],
+        ["DAGF" + STAGE, f"chosen GeM (GeM{STAGE})"],
+        ["DAGF" + STAGE, plain],
+    ]
 
 
 def whitened_by_hand(study: Study, arm: str, seed: int, size: int) -> float:
