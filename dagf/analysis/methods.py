@@ -6,8 +6,8 @@ test; which whitening and which number of neighbours is shown is chosen on the f
 Exploratory: the trials that led here were read off the test queries.
 """
 
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass, replace
 from functools import partial
 from itertools import product
 from pathlib import Path
@@ -30,13 +30,14 @@ from dagf.datasets.images import load_image
 from dagf.datasets.public import place
 from dagf.devices import on_device
 from dagf.errors import UserError
+from dagf.files import content_hash
 from dagf.model.variants import VARIANTS
 from dagf.retrieval.metrics import evaluate
 from dagf.retrieval.rerank import RERANKINGS
 from dagf.retrieval.search import Descriptors, similarities
 from dagf.retrieval.statistics import paired_bootstrap
 from dagf.retrieval.whitening import Whitening, pca_whitening
-from dagf.study.cache import cached_tables, table_file
+from dagf.study.cache import cached_arrays, cached_tables, table_file
 from dagf.study.provenance import code_hash
 from dagf.study.runs import Head
 from dagf.study.study import Study
@@ -76,17 +77,40 @@ def whitenings(
 
 
 def descriptors_of(study: Study, head: Head, part: str) -> tuple[Descriptors, ...]:
-    """Return a head's descriptors of the training images, and of the rows and queries of a part."""
-    encode, learned = on_device(head.network()).on_maps, study.training_maps(head)
-    maps = learned.validation if part == VALIDATION else study.test_maps(head)
-    return learned.train.extract(encode), *maps.extract(encode)
+    """Return a head's descriptors of the training images, and of the rows and queries of a part.
+
+    Kept in the cache: all trials of a head share them.
+    """
+    folder, known = study.cache / "descriptors", (head.weights_id, study.learned_from.id)
+    image, tested = asdict(study.profile.image), of_test(study, part)
+    net = on_device(head.network())
+    learned = partial(study.training_maps, head)
+
+    def rows_and_queries() -> Iterable[Descriptors]:
+        maps = study.test_maps(head, net) if tested else learned().validation
+        return maps.extract(net.on_maps)
+
+    (train,) = cached_arrays(
+        [folder / content_hash([*known, image, "train"])],
+        lambda: [learned().train.extract(net.on_maps)],
+    )
+    names = [content_hash([*known, image, *tested, name]) for name in ("rows", "queries")]
+    return train, *cached_arrays([folder / name for name in names], rows_and_queries)
+
+
+def of_test(study: Study, part: str) -> list[Any]:
+    """Return what names the test images, where a part is of them."""
+    image = asdict(study.profile.evaluation.image)
+    return [] if part == VALIDATION else [study.test_id, image]
 
 
 def benchmark_of(study: Study, part: str) -> Benchmark:
     """Return the benchmark of a part: `VALIDATION`, `TEST`, or the least likeness that is junk."""
     if part in (VALIDATION, TEST):
         return study.learned_from.validation if part == VALIDATION else study.test
-    return without(study.test, alike(study.test) >= float(part))
+    file = study.cache / "descriptors" / content_hash(["alike", study.test_id])
+    (near,) = cached_arrays([file], lambda: [alike(study.test)])
+    return without(study.test, near >= float(part))
 
 
 class Trial(NamedTuple):
@@ -107,15 +131,14 @@ def evaluated(study: Study, trials: Sequence[tuple[Heads, Trial]]) -> list[pd.Da
     Columns: whitening, reranking, neighbours, query_set, query (its index), positives, AP in
     [0, 1], seed.
     """
-    profile, data = study.profile, [study.test_id, study.learned_from.id]
-    decides = data, profile.image, profile.evaluation.image, code_hash("dagf.analysis.methods")
+    decides = study.learned_from.id, study.profile.image, code_hash("dagf.analysis.methods")
     by_id = {head.weights_id: head for heads, _ in trials for head in heads.values()}
     files = {
-        (head.weights_id, trial): table_file(
-            study.cache, "methods", head.weights_id, trial, *decides
+        (name, trial): table_file(
+            study.cache, "methods", name, trial, *decides, of_test(study, trial.part)
         )
         for heads, trial in trials
-        for head in heads.values()
+        for name in (head.weights_id for head in heads.values())
     }
     found = cached_tables(files, partial(_evaluate, study, by_id), "whitening and re-ranking")
     return [
@@ -137,6 +160,8 @@ def _evaluate(study: Study, heads: Mapping[str, Head], key: tuple[str, Trial]) -
                 per_query = evaluate(benchmark, scores, [benchmark.middle])[COLUMNS]
                 about = per_query.assign(whitening=name, reranking=reranking, neighbours=count)
                 found.append(about)
+        if name == trial.whitening:
+            break  # to learn the others takes seconds
     return pd.concat(found)
 
 

@@ -120,7 +120,8 @@ def by_set(folder: Path) -> pd.DataFrame:
 
     Each depth of training for itself: GeM is chosen among those that are trained no deeper. DAGF as
     it is or whitened, whichever held-out instances prefer; of several sets the last row has the
-    random-effects mean. The room: of perfect attention at the greatest depth, where there are boxes.
+    random-effects mean. The room, where there are boxes: of perfect attention, at the greatest
+    depth.
     """
     rows = []
     for own in _judged_alike(folder):

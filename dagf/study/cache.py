@@ -1,11 +1,13 @@
-"""Tables that are made once: a CSV named by all that decides it."""
+"""Tables and arrays that are made once: each in a file named by all that decides it."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import asdict, is_dataclass
 from pathlib import Path
 from typing import Any, TypeVar
 
+import numpy as np
 import pandas as pd
+from numpy.typing import NDArray
 
 from dagf.errors import UserError
 from dagf.files import atomic_path, content_hash
@@ -54,3 +56,14 @@ def cached_tables(
 
     side_by_side(table, [key for key, file in files.items() if not file.exists()], what)
     return {key: table(key) for key in files}
+
+
+def cached_arrays(
+    files: Sequence[Path], make: Callable[[], Iterable[NDArray[Any]]]
+) -> list[NDArray[Any]]:
+    """Return the arrays in `files`, all of them made first where one is missing."""
+    if not all(file.exists() for file in files):
+        for file, array in zip(files, make(), strict=True):
+            with atomic_path(file) as temporary, temporary.open("wb") as opened:
+                np.save(opened, array)
+    return [np.load(file) for file in files]
