@@ -207,11 +207,11 @@ def stages(net: RetrievalNet, files: Sequence[Path], spec: ImageSpec) -> pd.Data
         images = [batch for _, batch in image_batches(files, spec)]
         ready = partial(network_input, device=device)
         batches = [ready(batch) for batch in images]
-        maps = [fast.backbone(batch) for batch in batches]
+        maps = [fast.features(batch) for batch in batches]
         works: dict[str, Callable[[], object]] = {
             "decode and resize (one thread)": lambda: [load_image(file, spec) for file in files],
             "normalise": partial(each, ready, images),
-            "backbone": partial(each, fast.backbone, batches),
+            "backbone": partial(each, fast.features, batches),
             "attention, masks, pooling": partial(each, fast.head, maps),
             ALL: lambda: extract(fast, image_batches(files, spec), len(files)),
         }

@@ -1,5 +1,6 @@
 """The curve over distractors, evaluated size by size; what the tables of costs are made of."""
 
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
@@ -123,11 +124,21 @@ def test_recall_is_the_share_that_is_found() -> None:
     assert scale.recall(found, exact) == 75.0
 
 
-def test_stages_are_measured_in_turns(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize(
+    "backbone", [BackboneSpec("small"), BackboneSpec("resnet18", "layer3", stage=("layer4",))]
+)
+def test_stages_are_measured_in_turns(
+    backbone: BackboneSpec, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """A slow moment that lasts for one round of all stages is in no median."""
     calls = iter(range(1000))
-    monkeypatch.setattr(scale, "seconds", lambda work: 100.0 if next(calls) < 5 else 1.0)
+
+    def seconds(work: Callable[[], object]) -> float:
+        work()
+        return 100.0 if next(calls) < 5 else 1.0
+
+    monkeypatch.setattr(scale, "seconds", seconds)
     files = [save(smooth(64, 48), tmp_path / f"{number}.png") for number in range(2)]
-    found = scale.stages(RetrievalNet(BackboneSpec("small"), variant("gem")), files, ImageSpec(48))
+    found = scale.stages(RetrievalNet(backbone, variant("gem")), files, ImageSpec(48))
     assert found["ms per image"].tolist() == [500.0] * 5
     assert found["stage"].tolist()[-1] == "all, overlapped"
