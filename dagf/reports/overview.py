@@ -113,8 +113,11 @@ class Records:
     def sets(self) -> HTML:
         """Return a line for each set of photographs that there is: DAGF, the best GeM, the room."""
         found = pooled.by_set(self._photographs)
-        words = "Points of mAP over the best GeM, as held-out objects choose it."
-        return HTML("") if found.empty else table(found, words)
+        if found.empty:
+            return HTML("")
+        if found["profile"].nunique() == 1:  # no need of a wider table
+            found = found.drop(columns="profile")
+        return table(found, "Points of mAP over the best GeM, as held-out objects choose it.")
 
     def modules_over_sets(self) -> HTML:
         """Return what each attention adds on photographs, over all sets that were judged alike."""
