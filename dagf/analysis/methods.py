@@ -6,7 +6,7 @@ test; which whitening and which number of neighbours is shown is chosen on the f
 Exploratory: the trials that led here were read off the test queries.
 """
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from functools import partial
 from itertools import product
@@ -81,21 +81,19 @@ def descriptors_of(study: Study, head: Head, part: str) -> tuple[Descriptors, ..
 
     Kept in the cache: all trials of a head share them.
     """
-    folder, known = study.cache / "descriptors", (head.weights_id, study.learned_from.id)
-    image, tested = asdict(study.profile.image), of_test(study, part)
-    net = on_device(head.network())
-    learned = partial(study.training_maps, head)
+    known = [head.weights_id, study.learned_from.id, asdict(study.profile.image)]
+    folder, tested = study.cache / "descriptors", of_test(study, part)
 
-    def rows_and_queries() -> Iterable[Descriptors]:
-        maps = study.test_maps(head, net) if tested else learned().validation
-        return maps.extract(net.on_maps)
+    def of_training() -> list[Descriptors]:
+        return [study.training_maps(head).train.extract(on_device(head.network()).on_maps)]
 
-    (train,) = cached_arrays(
-        [folder / content_hash([*known, image, "train"])],
-        lambda: [learned().train.extract(net.on_maps)],
-    )
-    names = [content_hash([*known, image, *tested, name]) for name in ("rows", "queries")]
-    return train, *cached_arrays([folder / name for name in names], rows_and_queries)
+    def rows_and_queries() -> tuple[Descriptors, Descriptors]:
+        maps = study.test_maps(head) if tested else study.training_maps(head).validation
+        return maps.extract(on_device(head.network()).on_maps)
+
+    files = [folder / content_hash([*known, *tested, name]) for name in ("rows", "queries")]
+    (train,) = cached_arrays([folder / content_hash([*known, "train"])], of_training)
+    return train, *cached_arrays(files, rows_and_queries)
 
 
 def of_test(study: Study, part: str) -> list[Any]:
@@ -249,8 +247,9 @@ def gems(study: Study, how: str = HEAD) -> tuple[list[Method], Method]:
 
     how: the depth to which it is trained at most (`heads_of`).
     """
-    ways = (UNTRAINED, HEAD, STAGE)[: 3 if how == STAGE else 2]
-    found = [one for how in ways for one in methods(study, ["gem"], how)]
+    ways = UNTRAINED, HEAD, STAGE
+    shown = ways[: ways.index(how) + 1]
+    found = [one for how in shown for one in methods(study, ["gem"], how)]
     return found, max(found, key=lambda method: method.validation)
 
 

@@ -61,9 +61,19 @@ def cached_tables(
 def cached_arrays(
     files: Sequence[Path], make: Callable[[], Iterable[NDArray[Any]]]
 ) -> list[NDArray[Any]]:
-    """Return the arrays in `files`, all of them made first where one is missing."""
+    """Return the arrays in `files`, all of them made first where one is missing.
+
+    Raises `UserError` for a broken file.
+    """
     if not all(file.exists() for file in files):
         for file, array in zip(files, make(), strict=True):
             with atomic_path(file) as temporary, temporary.open("wb") as opened:
                 np.save(opened, array)
-    return [np.load(file) for file in files]
+    return [_array(file) for file in files]
+
+
+def _array(file: Path) -> NDArray[Any]:
+    try:
+        return np.load(file)
+    except (ValueError, EOFError) as error:
+        raise UserError(f"{file} is broken; delete it: it is made again") from error

@@ -10,7 +10,7 @@ import pytest
 from dagf.datasets.decode import ImageSpec
 from dagf.retrieval.extract import benchmark_scores
 from dagf.retrieval.metrics import evaluate, positions
-from dagf.study.cache import cached_table, cached_tables, table_file
+from dagf.study.cache import cached_arrays, cached_table, cached_tables, table_file
 from dagf.study.evaluation import ranked
 from dagf.study.study import Study
 from tests.fixtures import fails
@@ -53,6 +53,18 @@ def test_a_table_is_made_once(tmp_path: Path) -> None:
     assert found.equals(cached_table(file, lambda: pytest.fail("it is there")))
     file.write_bytes(b"")
     fails(f"{file} is broken; delete it: it is made again", cached_table, file, lambda: made(1))
+
+
+def test_arrays_are_made_once(tmp_path: Path) -> None:
+    files = [tmp_path / "cache" / name for name in ("one", "two")]
+    rows = [np.arange(6).reshape(2, 3), np.ones(4, np.float32)]
+    for make in (lambda: rows, lambda: pytest.fail("they are there")):
+        found = cached_arrays(files, make)
+        assert all(map(np.array_equal, found, rows))
+    for content in (b"", files[0].read_bytes()[:-9]):
+        files[0].write_bytes(content)
+        message = f"{files[0]} is broken; delete it: it is made again"
+        fails(message, cached_arrays, files, lambda: rows)
     files = {key: table_file(tmp_path, "some", key) for key in (1, 2, 3)}  # of several, two
     cached_table(files[2], lambda: made(20))
     found = cached_tables(files, made, "tables")

@@ -223,9 +223,11 @@ def test_the_last_stage_learns_with_the_head(heads_on: Opened, photographs: Path
     assert all(map(torch.equal, net.backbone.parameters(), fresh.backbone.parameters()))
     assert not any(map(torch.equal, net.stage.parameters(), fresh.stage.parameters()))
     assert run.frozen and head.network().stage is None
-    _, *expected = benchmark_scores(net, study.test, study.profile.image)
+    scores, *expected = benchmark_scores(net, study.test, study.profile.image)
     found = study.descriptors(run)  # through the cached maps, in half precision
     assert all(np.allclose(*pair, atol=2e-3) for pair in zip(found, expected, strict=True))
+    reached = study.results(run).per_query["AP"].mean()
+    assert reached == pytest.approx(evaluate(study.test, scores)["AP"].mean(), abs=0.05)
 
 
 def test_weights_are_named_by_their_content(
