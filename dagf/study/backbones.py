@@ -25,15 +25,13 @@ from dagf.files import atomic_folder, atomic_path
 from dagf.model.backbone import BackboneSpec
 from dagf.model.variants import variant
 from dagf.study.config import STRICT, RunConfig, TrainSpec, read_fields
-from dagf.study.parallel import side_by_side
 from dagf.study.profile import Seeds
 from dagf.study.provenance import code_hash
 from dagf.study.runs import Run, RunStore
-from dagf.study.training import train
+from dagf.study.training import Job, train_all
 from dagf.toytown.generate import ToytownSpec
 
 PLAN = Path(__file__).with_name("backbones.yaml")
-Job = tuple[RunConfig, TrainingSet]
 
 
 @dataclass(frozen=True, config=STRICT)
@@ -162,14 +160,5 @@ def make_trials() -> pd.DataFrame:
     return table
 
 
-def trained(
-    jobs: Sequence[Job], what: str, store: RunStore, cache: Path, weights: Path | None = None
-) -> list[Run]:
-    """Return the runs of configurations on their images, trained side by side where missing."""
-    missing = [job for job in jobs if not store.find(job[0])]
-    side_by_side(lambda job: train(*job, store, cache, weights), missing, what)
-    return [Run(store.folder(config)) for config, _ in jobs]
-
-
 def _trained(jobs: Sequence[Job], what: str) -> list[Run]:
-    return trained(jobs, what, RunStore(paths.runs()), paths.cache())
+    return train_all(jobs, what, RunStore(paths.runs()), paths.cache())

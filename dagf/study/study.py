@@ -33,7 +33,7 @@ from dagf.model.variants import VARIANTS, variant
 from dagf.retrieval.extract import BenchmarkMaps, cache_benchmark
 from dagf.retrieval.metrics import evaluate_positions, means
 from dagf.retrieval.search import Descriptors, Rows
-from dagf.study.backbones import kept_backbone, trained
+from dagf.study.backbones import kept_backbone
 from dagf.study.cache import cached_table, table_file
 from dagf.study.config import RunConfig, TrainSpec
 from dagf.study.evaluation import EvaluationSpec, Results, centred, evaluation_descriptors, ranked
@@ -42,6 +42,7 @@ from dagf.study.profile import Profile, load_profile
 from dagf.study.provenance import code_hash
 from dagf.study.runs import Head, Run, RunStore, Untrained
 from dagf.study.sampling import MapSource
+from dagf.study.training import train_all
 from dagf.toytown.generate import VERSION, ToytownSpec
 
 Key = tuple[str, int]  # an arm and a seed
@@ -256,7 +257,7 @@ class Study:
     def _trained(self, configs: Sequence[RunConfig], what: str) -> list[Run]:
         """Return the runs of configurations; those that are missing are trained side by side."""
         jobs = [(config, self.learned_from) for config in configs]
-        return trained(jobs, what, self.store, self.cache, self.weights)
+        return train_all(jobs, what, self.store, self.cache, self.weights)
 
     def backbone_run(self, seed: int) -> Run | None:
         """Return the trained backbone of a seed; None where none is trained on drawings."""

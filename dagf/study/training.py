@@ -14,6 +14,7 @@ import io
 import math
 import pickle
 import time
+from collections.abc import Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
@@ -36,6 +37,7 @@ from dagf.model.losses import make_loss, make_miner
 from dagf.model.network import AttentiveHead, RetrievalNet, StagedHead
 from dagf.retrieval.metrics import evaluate, mean_average_precision
 from dagf.study.config import RunConfig, TrainSpec
+from dagf.study.parallel import side_by_side
 from dagf.study.provenance import machine
 from dagf.study.runs import Run, RunStore, Untrained
 from dagf.study.sampling import (
@@ -47,6 +49,8 @@ from dagf.study.sampling import (
     tuple_batches,
 )
 from dagf.torchrun import process_group
+
+Job = tuple[RunConfig, TrainingSet]
 
 FIRST = 3  # steps whose losses a run's record keeps: by them a repetition is known at once
 BEFORE_HEAD = "backbone.", "stage."  # parameters of a network
@@ -78,6 +82,15 @@ def train(
             run = Run(store.folder(config))
         group.wait()
         return run
+
+
+def train_all(
+    jobs: Sequence[Job], what: str, store: RunStore, cache: Path, weights: Path | None = None
+) -> list[Run]:
+    """Return the runs of configurations on their images, trained side by side where missing."""
+    missing = [job for job in jobs if not store.find(job[0])]
+    side_by_side(lambda job: train(*job, store, cache, weights), missing, what)
+    return [Run(store.folder(config)) for config, _ in jobs]
 
 
 class Objective(nn.Module):
