@@ -26,7 +26,7 @@ from dagf.datasets.folder import load_folder
 from dagf.errors import UserError
 from dagf.model.backbone import BackboneSpec, make_backbone
 from dagf.model.variants import variant
-from dagf.study import backbones, parallel, training
+from dagf.study import parallel, training
 from dagf.study.config import Mining, RunConfig, TrainSpec
 from dagf.study.runs import Run, RunStore
 from dagf.study.study import Study, open_study
@@ -175,13 +175,13 @@ def live(monkeypatch: pytest.MonkeyPatch) -> None:
 def trained(monkeypatch: pytest.MonkeyPatch) -> list[RunConfig]:
     """The configurations that a study trains from here on, in order."""
     configs: list[RunConfig] = []
-    whole = backbones.train
+    whole = training.train
 
     def counted(config: RunConfig, *rest: Any, **options: Any) -> Any:
         configs.append(config)
         return whole(config, *rest, **options)
 
-    monkeypatch.setattr(backbones, "train", counted)
+    monkeypatch.setattr(training, "train", counted)
     return configs
 
 
