@@ -10,7 +10,7 @@ What a user needs comes with `import dagf`, each name loaded when it is first us
 from importlib import import_module
 from typing import Any
 
-__version__ = "1.0.0"
+__version__ = "1.1.0"
 
 _MODULES = {
     "api": ("Model", "load", "embed"),

@@ -18,10 +18,8 @@ import dagf
 from dagf.study.provenance import imported_modules
 
 ROOT = Path(__file__).parents[1]
-FILES = ("environment.yml", "pyproject.toml", "constraints.txt")
 PYPROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())
 NOTEBOOKS = sorted((ROOT / "notebooks").glob("*.ipynb"))
-SOURCES = sorted((ROOT / "dagf").rglob("*.py"))
 
 
 def pins() -> dict[str, Version]:
@@ -55,7 +53,7 @@ def test_both_roads_install_the_same() -> None:
     assert known.specifier.contains(python.partition("=")[2])
 
 
-@pytest.mark.parametrize("name", FILES)
+@pytest.mark.parametrize("name", ["environment.yml", "pyproject.toml", "constraints.txt"])
 def test_no_index_and_no_path_of_a_machine(name: str) -> None:
     text = (ROOT / name).read_text()
     assert "://" not in text
@@ -92,7 +90,7 @@ LAYERS = (
     {"cli", "api", "__main__"},
 )
 
-
+SOURCES = sorted((ROOT / "dagf").rglob("*.py"))
 PARTS = {path: path.relative_to(ROOT).with_suffix("").parts for path in SOURCES}
 MODULES = {".".join(parts).removesuffix(".__init__"): path for path, parts in PARTS.items()}
 IMPORTS = {name: imported_modules(path.read_text()) for name, path in MODULES.items()}

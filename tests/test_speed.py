@@ -20,8 +20,9 @@ def all_shown(figures: list[dict[str, Any]]) -> bool:
     return bool(words) and all(one["what"] and one["figure"] for one in words)
 
 
-def test_search_and_evaluation() -> None:
+def test_search_and_evaluation(monkeypatch: pytest.MonkeyPatch) -> None:
     """The function itself compares mAP and neighbours with the usual way's."""
+    monkeypatch.setattr(searching, "ROUNDS", 1)
     assert all_shown([*searching.figures(rows=6000)])
 
 

@@ -83,7 +83,7 @@ def root(tmp_path: Path) -> Path:
 
 def test_train(root: Path) -> None:
     """The backbone is trained in a worker, as is the arm after it."""
-    training = {"epochs": 80, "steps": 2, "landmarks": 3, "views": 2}
+    training = {"epochs": 30, "steps": 2, "landmarks": 3, "views": 2}
     profile = PROFILE | {"backbone_training": training, "arm_training": training, "seeds": [0]}
     (root / "tiny.yaml").write_text(json.dumps(profile))
     runs, command = root / "data" / "runs", ("train", "dagf", "--profile", "tiny.yaml")
