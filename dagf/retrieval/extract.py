@@ -11,7 +11,7 @@ from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from functools import lru_cache
 from pathlib import Path
 from typing import Any, Literal, TypeVar
@@ -235,18 +235,22 @@ class FeatureMaps:
     """A backbone's feature maps of lists of files, one after the other, kept on disk as fp16.
 
     folders: one a list, in which there is an array (n, C, H, W) for each size of map, opened
-    memory-mapped. Half precision moves a descriptor by about 1e-4 of its length, far below what
-    separates two arms. Raises `UserError` for a folder that is damaged, or not whole.
+    memory-mapped. exact: the share of each cell that the exact mask covers is the last channel of
+    the maps, kept in arrays of its own. Half precision moves a descriptor by about 1e-4 of its
+    length, far below what separates two arms. Raises `UserError` for a folder that is damaged, or
+    not whole.
     """
 
-    def __init__(self, *folders: Path) -> None:
-        self.count, self.groups = 0, list[tuple[Indices, NDArray[np.float16]]]()
+    def __init__(self, *folders: Path, exact: bool = False) -> None:
+        self.count, self.groups = 0, list[tuple[Indices, list[NDArray[np.float16]]]]()
+        kinds = ["maps", "masks"] if exact else ["maps"]
         for folder in folders:
             try:
                 groups = read_json(folder / "groups.json")
                 for number, rows in enumerate(groups["rows"]):
-                    maps = np.load(folder / f"maps-{number}.npy", mmap_mode="r")
-                    self.groups.append((self.count + np.array(rows), maps))
+                    files = [folder / f"{kind}-{number}.npy" for kind in kinds]
+                    parts = [np.load(file, mmap_mode="r") for file in files]
+                    self.groups.append((self.count + np.array(rows), parts))
                 self.count += groups["count"]
             except (UserError, OSError, ValueError, EOFError, KeyError) as error:
                 raise UserError(
@@ -255,52 +259,67 @@ class FeatureMaps:
 
     def batches(self) -> Iterator[Batch]:
         """Yield batches (row numbers, maps (B, C, H, W) float32) that cover every file once."""
-        for rows, maps in self.groups:
+        for rows, parts in self.groups:
             for start in range(0, len(rows), MAPS):
                 some = slice(start, start + MAPS)
-                yield rows[some], torch.from_numpy(maps[some].astype(np.float32))
+                yield rows[some], _joined([part[some] for part in parts])
 
     def take(self, rows: Indices) -> Tensor:
         """Return the maps of the given rows, (len(rows), C, H, W); every map must have one size."""
-        ((numbers, maps),) = self.groups
-        return torch.from_numpy(maps[np.searchsorted(numbers, rows)].astype(np.float32))
+        ((numbers, parts),) = self.groups
+        places = np.searchsorted(numbers, rows)
+        return _joined([part[places] for part in parts])
 
     def extract(self, head: nn.Module) -> Descriptors:
         """Return the descriptors (count, D) under a head: maps (B, C, H, W) -> (B, D)."""
         return extract(head, self.batches(), self.count)
 
 
+def _joined(parts: Sequence[NDArray[np.float16]]) -> Tensor:
+    """Join maps of the same images by their channels, in single precision."""
+    return torch.from_numpy(np.concatenate(parts, 1, dtype=np.float32))
+
+
+def with_masks(spec: ImageSpec) -> ImageSpec:
+    """Return how images are read for maps: with exact masks, so that all heads can share them."""
+    return replace(spec, truth="cells") if spec.truth == "none" else spec
+
+
 def cache_maps(
-    backbone: nn.Module, batches: Iterable[Batch], count: int, folder: Path
+    backbone: nn.Module, batches: Iterable[Batch], count: int, folder: Path, exact: bool = False
 ) -> FeatureMaps:
     """Return the feature maps of `backbone` over `batches`, `count` rows in all, computed once.
 
     backbone: images (B, 3, H, W) -> maps (B, C, h, w), kept as they are: a head rectifies what it
-    reads, a last stage may need what is negative.
+    reads, a last stage may need what is negative. exact: whether the maps come with the masks,
+    which the images must then have as a fourth channel.
     `folder` must be named by the hash of all that decides the maps.
     """
     folder.parent.mkdir(parents=True, exist_ok=True)
     with FileLock(folder.with_name(f".{folder.name}.lock")):
         if not folder.exists():
             _store_maps(backbone.eval(), batches, count, folder)
-    return FeatureMaps(folder)
+    return FeatureMaps(folder, exact=exact)
 
 
 def _store_maps(backbone: nn.Module, batches: Iterable[Batch], count: int, folder: Path) -> None:
     device = next(backbone.parameters()).device
     batches = progress(batches, "feature maps", count, amount=lambda batch: len(batch[0]))
     groups: dict[tuple[int, ...], list[tuple[Indices, NDArray[np.float16]]]] = {}
+    masks = 0  # channels
     with torch.inference_mode():
         for rows, images in batches:
-            found = feature_map(backbone, network_input(images, device))
+            found, masks = feature_map(backbone, network_input(images, device)), images.shape[1] - 3
             maps = found.half().cpu().contiguous()
             groups.setdefault(tuple(maps.shape[1:]), []).append((rows, maps.numpy()))
     with atomic_folder(folder) as temporary:
         order = []
         for number, group in enumerate(groups.values()):
             rows, stored = (np.concatenate(part) for part in zip(*group, strict=True))
-            sort = np.argsort(rows)
-            np.save(temporary / f"maps-{number}.npy", stored[sort])
+            sort, channels = np.argsort(rows), stored.shape[1] - masks
+            np.save(temporary / f"maps-{number}.npy", stored[sort, :channels])
+            if masks:
+                np.save(temporary / f"masks-{number}.npy", stored[sort, channels:])
             order.append(rows[sort].tolist())
         write_json(temporary / "groups.json", {"count": count, "rows": order})
 
@@ -333,6 +352,7 @@ def cache_benchmark(
     distractors: the folder of theirs, which several benchmarks may share; none, and it is in
     `folder`.
     """
+    exact, spec = spec.truth == "cells", with_masks(spec)
     own, parts = len(benchmark.database), [folder / "database"]
     lists = [benchmark.database_paths[:own], benchmark.database_paths[own:]]
     if benchmark.distractors:
@@ -340,5 +360,5 @@ def cache_benchmark(
     for part, files in zip(parts, lists, strict=False):
         cache_maps(backbone, image_batches(files, spec), len(files), part)
     queries = query_batches(benchmark, spec)
-    asked = cache_maps(backbone, queries, len(benchmark.queries), folder / "queries")
-    return BenchmarkMaps(FeatureMaps(*parts), asked)
+    asked = cache_maps(backbone, queries, len(benchmark.queries), folder / "queries", exact)
+    return BenchmarkMaps(FeatureMaps(*parts, exact=exact), asked)

@@ -26,7 +26,13 @@ from dagf.distributed import SINGLE, Group
 from dagf.errors import UserError, choose
 from dagf.files import content_hash
 from dagf.model.network import RetrievalNet
-from dagf.retrieval.extract import benchmark_scores, cache_benchmark, cache_maps, extract
+from dagf.retrieval.extract import (
+    benchmark_scores,
+    cache_benchmark,
+    cache_maps,
+    extract,
+    with_masks,
+)
 from dagf.retrieval.search import Descriptors, Scores
 from dagf.study.config import TrainSpec
 
@@ -87,9 +93,10 @@ class MapSource:
     def __init__(
         self, data: TrainingSet, image: ImageSpec, net: RetrievalNet, backbone_id: str, cache: Path
     ) -> None:
-        folder = cache / content_hash([backbone_id, asdict(image), data.id])
-        squashed = image_batches(data.files, replace(image, mode="squash"))
-        self.train = cache_maps(net.backbone, squashed, len(data.files), folder / "train")
+        files, read = data.files, with_masks(image)
+        folder = cache / content_hash([backbone_id, asdict(read), data.id])
+        squashed, exact = image_batches(files, replace(read, mode="squash")), image.truth == "cells"
+        self.train = cache_maps(net.backbone, squashed, len(files), folder / "train", exact)
         self.validation = cache_benchmark(net.backbone, data.validation, image, folder)
 
     def read(self, rows: Indices) -> Tensor:

@@ -30,7 +30,7 @@ from dagf.files import content_hash, existing_file, file_sha256
 from dagf.model.backbone import BackboneSpec
 from dagf.model.network import RetrievalNet
 from dagf.model.variants import VARIANTS, variant
-from dagf.retrieval.extract import BenchmarkMaps, cache_benchmark
+from dagf.retrieval.extract import BenchmarkMaps, cache_benchmark, with_masks
 from dagf.retrieval.metrics import evaluate_positions, means
 from dagf.retrieval.search import Descriptors, Rows
 from dagf.study.backbones import kept_backbone
@@ -291,7 +291,7 @@ class Study:
         return replace(spec, image=replace(spec.image, truth=head.variant.truth))
 
     def _maps_folder(self, head: Head, part: str = "test", of: str = "") -> Path:
-        image = asdict(self.evaluation(head).image)
+        image = asdict(with_masks(self.evaluation(head).image))
         return self.cache / content_hash([part, head.backbone_id, image, of or self.test_id])
 
     def test_maps(self, head: Head, net: RetrievalNet | None = None) -> BenchmarkMaps:

@@ -343,13 +343,25 @@ def test_damaged_maps_name_their_folder(
 
 
 def test_rows_are_taken_in_the_order_asked_for(files: list[Path], tmp_path: Path) -> None:
-    """Maps are kept as they are, negative parts too, whatever the order of the batches."""
+    """Maps are kept as they are, negative parts too, whatever the order of the batches.
+
+    Of an exact mask, beside them, its mean in each cell.
+    """
     backbone, squash = nn.Conv2d(3, 16, 8, 8), ImageSpec(32, "squash")
-    batches = list(image_batches(files, squash, batch=4))[::-1]
-    maps = cache_maps(backbone, batches, len(files), tmp_path / "maps")
+    masks = np.random.default_rng(0).integers(0, 256, (len(files), 1, 32, 32), np.uint8)
+    batches = [
+        (rows, torch.cat([images, torch.from_numpy(masks[rows])], 1))
+        for rows, images in image_batches(files, squash, batch=4)
+    ][::-1]
+    plain, both = (
+        cache_maps(backbone, batches, len(files), tmp_path / "maps", exact)
+        for exact in (False, True)
+    )
     rows = np.array([7, 0, 22, 7])
-    found = maps.take(rows)
-    assert found.shape == (4, 16, 4, 4)
+    found, with_cells = plain.take(rows), both.take(rows)
+    assert found.shape == (4, 16, 4, 4) and found.equal(with_cells[:, :16])
+    cells = masks[rows].reshape(4, 1, 4, 8, 4, 8).mean((3, 5)) / 255
+    np.testing.assert_allclose(with_cells[:, 16:], cells, atol=1e-3)
     for row, feature_map in zip(rows.tolist(), found, strict=True):
         expected = alone(backbone, files[row], spec=squash)
         torch.testing.assert_close(feature_map, expected, rtol=1e-3, atol=1e-4)
