@@ -4,9 +4,8 @@ from pathlib import Path
 
 import pytest
 
-from dagf.files import read_json, write_json
 from dagf.study.runs import RunStore
-from tests.fixtures import PROFILE, same_bits
+from tests.fixtures import same_bits
 from tests.forks import run
 
 CLOSE = 0.02  # of a weight
@@ -29,18 +28,3 @@ def test_the_same_threads_give_the_same_bits(photographs: Path, tmp_path: Path) 
     ours, theirs = one.weights(), two.weights()
     assert max(float((ours[key].float() - theirs[key].float()).abs().max()) for key in ours) < CLOSE
     assert abs(one.record["validation_mAP"] - two.record["validation_mAP"]) <= 5.0  # points
-
-
-def test_a_study_gives_the_same_table_whatever_the_threads(tmp_path: Path) -> None:
-    """It trains and evaluates each arm by one thread, however many its process has."""
-    profile = tmp_path / "tiny.yaml"
-    write_json(profile, PROFILE | {"seeds": [0]})
-    tables = []
-    for threads in (1, 2):
-        folder = tmp_path / f"{threads}"
-        folder.mkdir()
-        (ended,) = run("study", folder, {"profile": profile}, threads=threads)
-        assert ended.status == 0, ended.said
-        tables.append(read_json(folder / "data" / "scratch" / "tables" / "main.json"))
-    assert tables[0] == tables[1]
-    assert len(tables[0]["rows"]) == 6  # two arms under three settings
