@@ -34,7 +34,7 @@ OVERVIEW = "00_overview"  # it runs when all others are done: it reads their rec
 # The records, below the project's folder, that a page on Toytown shows beside what it computes.
 LADDER = ("reports/ladder/tables/*.json", "reports/ladder/figures/*.svg")
 SHOWS = {
-    "02_training": (*LADDER, "reports/validation/tables/*.json"),
+    "02_training": (*LADDER, "reports/validation/tables/*.json", "data/backbones/trials.csv"),
     "04_scale_and_mask_ablation": (str(paths.SPEED),),
     "05_attention_ablation": LADDER,
     "06_benchmark_tables": (
