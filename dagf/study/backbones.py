@@ -127,8 +127,8 @@ def make_trials() -> pd.DataFrame:
     """Make the trials of the plan where they are missing; keep and return a row for each.
 
     Columns: trial, landmarks, views (of the training images), the values of `training` that a trial
-    changes, steps, validation mAP (per cent) of the best epoch, of the last epoch, best step,
-    minutes of one core, run. Kept as trials.csv beside the backbones.
+    changes, steps, validation mAP (per cent) of the best epoch, of the last epoch, best step, run.
+    Kept as trials.csv beside the backbones.
     """
     plan = read_plan()
     tried = {name: plan.trial(name) for name in plan.trials}
@@ -150,13 +150,12 @@ def make_trials() -> pd.DataFrame:
             "validation mAP": run.record["validation_mAP"],
             "at the end": curves["validation_mAP"].iloc[-1],
             "best step": best * spec.steps,
-            "minutes": run.record["seconds"] / 60,
             "run": run.id,
         }
         rows.append(row)
     table = pd.DataFrame(rows)
     with atomic_path(paths.backbones() / "trials.csv") as path:
-        table.round(2).to_csv(path, index=False)
+        table.round({"validation mAP": 2, "at the end": 2}).to_csv(path, index=False)
     return table
 
 
