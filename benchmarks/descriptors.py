@@ -4,7 +4,7 @@
 
 As they are and under the PCA that a search learns from the collection itself; of images in one
 shape, as a search takes them, and in their own. `benchmarks/descriptors.csv` keeps the table (mAP
-in %), by which what `dagf extract` and `dagf search` do off the shelf is to be chosen.
+in %), by which what `dagf extract` and `dagf search` do off the shelf was chosen.
 """
 
 from collections.abc import Iterator, Sequence

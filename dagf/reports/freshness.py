@@ -42,6 +42,7 @@ SHOWS = {
         *("docs/registration.md", "data/backbones/*/record.json"),
     ),
     "07_large_scale": (str(paths.SPEED),),
+    "08_search_your_photos": ("benchmarks/descriptors.csv",),
 }
 OUTPUT = "DAGF_OUTPUT"  # set by the runner: the folder of the reports that a notebook belongs to
 
