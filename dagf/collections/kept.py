@@ -27,7 +27,7 @@ from dagf.study.provenance import code_hash
 INDEX = "index.json"
 WHITENING = "whitening-*.npz"
 SOME = 20_000  # images to learn a whitening from: many times the dimensions
-DIMENSIONS = 128  # the best over five sets of photographs: benchmarks/descriptors.csv
+DIMENSIONS = 128  # more gain nothing over five sets: benchmarks/descriptors.csv
 # Nothing is divided by the variances: the images of one folder are too few different things for
 # that. (It was worse in trials of which no record is kept; benchmarks/roads.py measures this one.)
 POWER = 0.0
