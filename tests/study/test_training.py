@@ -122,11 +122,11 @@ def test_a_frozen_backbone_stays(workshop: Workshop, monkeypatch: pytest.MonkeyP
     assert all(after[key].equal(start[key]) for key in after if key.startswith("backbone."))
     learned = next(key for key in after if key.endswith("pooling.p"))
     assert after[learned].item() != 3.0
-    maps = {path: path.stat().st_mtime_ns for path in workshop.cache.rglob("maps-*.npy")}
-    assert len(maps) == 4  # training images, the benchmark's database, distractors and queries
+    maps = {path: path.stat().st_mtime_ns for path in workshop.cache.rglob("*.npy")}
+    assert len(maps) == 8  # maps and masks: training, database, distractors, queries
     monkeypatch.setattr(batches, "load_image", lambda *_: pytest.fail("the maps were there"))
     workshop.train(configured("gem", **frozen))
-    assert {path: path.stat().st_mtime_ns for path in workshop.cache.rglob("maps-*.npy")} == maps
+    assert {path: path.stat().st_mtime_ns for path in workshop.cache.rglob("*.npy")} == maps
 
 
 def test_an_unknown_augmentation_is_refused(workshop: Workshop) -> None:
