@@ -43,3 +43,12 @@ def bfloat16_pays() -> bool:
     moves by 0.1.
     """
     return torch.cuda.is_available() or bool(torch.cpu.get_capabilities().get("amx_bf16"))
+
+
+def has_bfloat16() -> bool:
+    """Whether there are instructions for bfloat16 here: of a GPU, or of a CPU (AVX-512's, AMX's).
+
+    Without them a convolution in it takes twelve times as long as in float32 (measured with AVX2).
+    """
+    found = torch.cpu.get_capabilities()
+    return torch.cuda.is_available() or any(found[name] for name in found if name.endswith("bf16"))

@@ -38,9 +38,9 @@ class TrainSpec:
     an epoch. head_rate: the rate of the head's parameters, as a multiple of it. shrunk: the share
     of the steps, from the first, whose images are shrunk to two thirds of their side: most is
     learned from them, in half the time (progressive resizing). augmentation: a name of
-    `dagf.study.sampling.AUGMENTATIONS`. precision: of the network's forward and backward pass.
-    accumulate: batches whose gradients make one step. mining: an epoch's batches are its tuples in
-    equal parts, in place of landmarks and views (`dagf.study.sampling`).
+    `dagf.study.sampling.AUGMENTATIONS`. precision: of the backbone's forward and backward pass, on
+    a machine that has it. accumulate: batches whose gradients make one step. mining: an epoch's
+    batches are its tuples in equal parts, in place of landmarks and views (`dagf.study.sampling`).
     """
 
     epochs: Count = 6

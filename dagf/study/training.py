@@ -29,7 +29,7 @@ from torch.nn import functional as fn
 from torch.nn.parallel import DistributedDataParallel
 
 from dagf.datasets.benchmark import TrainingSet
-from dagf.devices import on_device
+from dagf.devices import has_bfloat16, on_device
 from dagf.distributed import Group
 from dagf.errors import UserError
 from dagf.files import atomic_path, file_sha256, write_json
@@ -96,8 +96,9 @@ def train_all(
 class Objective(nn.Module):
     """What is minimised: the loss of a batch's descriptors, after the miner where there is one.
 
-    The backbone works in the precision of `spec`; descriptors, which the head makes in float32, and
-    the loss do not. taught: the mean cross-entropy of attention and exact mask is added.
+    The backbone works in the precision of `spec` (`precision_here`); descriptors, which the head
+    makes in float32, and the loss do not. taught: the mean cross-entropy of attention and exact
+    mask is added.
     """
 
     def __init__(
@@ -109,7 +110,7 @@ class Objective(nn.Module):
         taught: bool,
     ) -> None:
         super().__init__()
-        self.extract, self.mixed, self.taught = extract, spec.precision == "bfloat16", taught
+        self.extract, self.mixed, self.taught = extract, precision_here(spec) == "bfloat16", taught
         self.loss = make_loss(spec.loss, classes, dimensions, **spec.loss_options)
         self.miner = make_miner(spec.miner, **spec.miner_options) if spec.miner else None
 
@@ -124,6 +125,11 @@ class Objective(nn.Module):
             exact = fn.adaptive_avg_pool2d(batch[:, -1:].float(), cells)
             loss = loss + fn.binary_cross_entropy(seen.attention, exact)
         return loss
+
+
+def precision_here(spec: TrainSpec) -> str:
+    """Return what a backbone works in: float32 where the machine has no bfloat16."""
+    return spec.precision if has_bfloat16() else "float32"
 
 
 def shrink(batch: Tensor, spec: TrainSpec, step: int) -> Tensor:
@@ -279,6 +285,7 @@ class _Loop:
             "parameters": sum(parameter.numel() for parameter in self.net.parameters()),
             "seconds": round(self.seconds, 1),
             "processes": self.group.size,
+            "precision": precision_here(self.spec),
             "machine": machine(torch.get_num_threads()),
             "weights_sha256": file_sha256(self.folder / "weights.safetensors"),
         }

@@ -10,6 +10,7 @@ from torch import Tensor
 
 from dagf import paths
 from dagf.datasets.benchmark import Benchmark, TrainingSet
+from dagf.devices import has_bfloat16
 from dagf.distributed import SINGLE
 from dagf.study import backbones, training
 from dagf.study.provenance import machine
@@ -142,4 +143,5 @@ def test_the_code_repeats_the_first_steps_of_kept_backbones(
     expected, here = run.record["first_losses"], machine(1)
     was = run.record["machine"]
     same = (here["cpu"], here["versions"]["torch"]) == (was["cpu"], was["versions"]["torch"])
+    same &= has_bfloat16()  # one name, "AMD EPYC", is of CPUs with AVX-512 and without
     assert loop.first == (expected if same else pytest.approx(expected, rel=0.02))

@@ -9,6 +9,7 @@ import pytest
 import yaml
 
 from dagf import paths
+from dagf.devices import has_bfloat16
 from dagf.files import read_json
 from dagf.model.variants import variant
 from dagf.reports.runner import run_reports
@@ -90,6 +91,7 @@ def test_the_results_are_recorded(root: Path, pages: Path, monkeypatch: pytest.M
     assert found.keys() == kept["mAP"].keys()
     here = machine(1)
     same = (here["cpu"], here["versions"]["torch"]) == (kept["cpu"], kept["torch"])
+    same &= has_bfloat16()  # one name, "AMD EPYC", is of CPUs with AVX-512 and without
     assert found == (kept["mAP"] if same else pytest.approx(kept["mAP"], abs=POINTS))
 
 

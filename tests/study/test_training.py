@@ -153,14 +153,22 @@ def test_accumulated_batches_are_one(paired: TrainingSet, tmp_path: Path, one_th
     assert close(one, two)
 
 
-def test_mixed_precision_keeps_whole_weights(workshop: Workshop) -> None:
+@pytest.mark.parametrize("there", [True, False])
+def test_mixed_precision_keeps_whole_weights_where_there_is_one(
+    workshop: Workshop, there: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    found = {"avx2": True, "avx512_bf16": there, "l1d_cache_size": 32768}
+    monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: found)
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
     changes = {"loss": "ArcFaceLoss", "loss_options": {}, "rate": 1e-4}
     exact, mixed = (
         workshop.train(configured("gem", **changes, precision=precision))
         for precision in ("float32", "bfloat16")
     )
+    assert exact.record["precision"] == "float32"
+    assert mixed.record["precision"] == ("bfloat16" if there else "float32")
     assert {value.dtype for value in mixed.weights().values()} <= {torch.float32, torch.int64}
-    assert not same_bits(exact, mixed)
+    assert same_bits(exact, mixed) != there
     assert np.allclose(exact.curves["loss"], mixed.curves["loss"], rtol=0.05)
 
 
