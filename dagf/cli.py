@@ -324,12 +324,12 @@ def extract(
 ) -> None:
     """Descriptors of IMAGES (files and folders), kept in a folder for `dagf search`.
 
-    Without a run nothing is trained: they are max windows, MAX-Mask and mean on a network with
-    ImageNet weights, by default EfficientNet-Lite0's, which come with the packages. A --backbone is
-    one of torchvision's (resnet50) or timm's (timm:resnet50), downloaded once unless --weights
-    names a file. Stopped and started again, it goes on where it was; later it extracts only from
-    images that are new or were changed. Images that cannot be read are left out, and named; the
-    status is then 1. Several processes: docs/distributed.md.
+    Without a run nothing is trained: they are R-MAC on a network with ImageNet weights, by default
+    EfficientNet-Lite0's, which come with the packages. A --backbone is one of torchvision's
+    (resnet50) or timm's (timm:resnet50), downloaded once unless --weights names a file. Stopped and
+    started again, it goes on where it was; later it extracts only from images that are new or were
+    changed. Images that cannot be read are left out, and named; the status is then 1. Several
+    processes: docs/distributed.md.
     """
     from dagf.collections.index import build, open_encoder
     from dagf.datasets.decode import find_images

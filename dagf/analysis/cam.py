@@ -68,16 +68,17 @@ def contributions(net: RetrievalNet, seen: Look, other: Plane) -> Plane | None:
     With another image's descriptor that product is their cosine; with `Whitening.toward` their
     whitened cosine, less what the mean descriptor has.
 
-    The attended map times the gradient, the masks and the norms held as they are. Means, maxima,
-    GeM and CroW grow with the map in proportion, so that by Euler's theorem the cells add up to the
-    product. R-MAC and NetVLAD normalise regions or cells before they pool: None.
+    The attended map times the gradient, the masks and the norms (R-MAC's of its regions, too) held
+    as they are. So means, maxima, GeM, CroW and R-MAC grow with the map in proportion, and by
+    Euler's theorem the cells add up to the product. NetVLAD assigns each cell by its direction:
+    None.
     """
     scheme, attended = net.head.scale_and_mask, seen.attended.clone().requires_grad_()
     if not scheme.pooling.additive:
         return None
     with torch.enable_grad():
         scales = scheme.filters(attended)
-        pooled = [scheme.pooling(scale, scheme.mask(scale)) for scale in scales]
+        pooled = [scheme.pooling.proportional(scale, scheme.mask(scale)) for scale in scales]
         total = torch.stack([one / _length(one) for one in pooled]).sum(0)
         product = (total / _length(total)) @ torch.from_numpy(other).to(attended.device)
         (gradient,) = torch.autograd.grad(product.sum(), attended)

@@ -14,8 +14,8 @@ class Pooling(nn.Module):
     """A pooling of maps of C channels, with `kept` over the kept cells only (None: every cell).
 
     multiple: the vector has `multiple` * C numbers. learned: whether it has parameters. additive:
-    whether it grows in proportion to the map, so that the contributions of its cells add up.
-    any_size: whether one graph of operations serves maps of any size, as an export needs.
+    whether `proportional` grows in proportion to the map, so that the contributions of its cells
+    add up. any_size: whether one graph of operations serves maps of any size, as an export needs.
     """
 
     multiple = 1
@@ -25,6 +25,11 @@ class Pooling(nn.Module):
 
     def __init__(self, channels: int = 0) -> None:
         super().__init__()
+
+    def proportional(self, features: Tensor, kept: Tensor | None = None) -> Tensor:
+        """Return the same vector, with what it divides by held constant under differentiation."""
+        vector: Tensor = self(features, kept)
+        return vector
 
 
 class MAC(Pooling):
@@ -64,16 +69,23 @@ class RMAC(Pooling):
     after the descriptor, as for every other method.
     """
 
-    additive = False
     any_size = False
 
     def forward(self, features: Tensor, kept: Tensor | None = None) -> Tensor:
+        return fn.normalize(self._maxima(features, kept), dim=2).sum(0)
+
+    def proportional(self, features: Tensor, kept: Tensor | None = None) -> Tensor:
+        maxima = self._maxima(features, kept)
+        return (maxima / maxima.detach().norm(dim=2, keepdim=True).clamp(min=1e-12)).sum(0)
+
+    def _maxima(self, features: Tensor, kept: Tensor | None) -> Tensor:
+        """Return the MAC of the map and of each of its regions, (1 + regions, B, C)."""
         features = _only(features, kept)
         height, width = features.shape[2:]
         maxima = [features.amax((2, 3))]
         for top, left, side in rmac_regions(height, width):
             maxima.append(features[:, :, top : top + side, left : left + side].amax((2, 3)))
-        return fn.normalize(torch.stack(maxima), dim=2).sum(0)
+        return torch.stack(maxima)
 
 
 def rmac_regions(height: int, width: int) -> Iterator[tuple[int, int, int]]:
