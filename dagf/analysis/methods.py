@@ -81,19 +81,15 @@ def descriptors_of(study: Study, head: Head, part: str) -> tuple[Descriptors, ..
 
     Kept in the cache: all trials of a head share them.
     """
-    known = [head.weights_id, study.learned_from.id, asdict(study.profile.image)]
-    folder, tested = study.cache / "descriptors", of_test(study, part)
+    about = [head.weights_id, study.learned_from.id, asdict(study.profile.image)]
 
-    def of_training() -> list[Descriptors]:
-        return [study.training_maps(head).train.extract(on_device(head.network()).on_maps)]
+    def made() -> list[Descriptors]:
+        net, maps = on_device(head.network()), study.training_maps(head)
+        return [maps.train.extract(net.on_maps), *maps.validation.extract(net.on_maps)]
 
-    def rows_and_queries() -> tuple[Descriptors, Descriptors]:
-        maps = study.test_maps(head) if tested else study.training_maps(head).validation
-        return maps.extract(on_device(head.network()).on_maps)
-
-    files = [folder / content_hash([*known, *tested, name]) for name in ("rows", "queries")]
-    (train,) = cached_arrays([folder / content_hash([*known, "train"])], of_training)
-    return train, *cached_arrays(files, rows_and_queries)
+    names = [content_hash([*about, name]) for name in ("train", "rows", "queries")]
+    train, *held = cached_arrays([study.cache / "descriptors" / name for name in names], made)
+    return train, *(held if part == VALIDATION else study.map_descriptors(head))
 
 
 def of_test(study: Study, part: str) -> list[Any]:
@@ -346,6 +342,13 @@ def reranking_table(study: Study, shown: Sequence[Method]) -> pd.DataFrame:
                 row[f"{query_set} − none"] = one.minus(study, plain, query_set)
             rows.append(row)
     return pd.DataFrame(rows)
+
+
+def cut_at(study: Study, node: str) -> Study:
+    """Return the study on another cut of its backbone, of which heads alone are trained."""
+    backbone = replace(study.profile.backbone, cut=node)
+    heads = replace(study.profile, backbone=backbone, arm_training=None, last_stage=None)
+    return replace(study, profile=heads)
 
 
 def fewer(study: Study, instances: int) -> Study:

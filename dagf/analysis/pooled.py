@@ -1,14 +1,14 @@
 """Differences over several sets of photographs, pooled from the tables that their studies kept.
 
-A set counts by its first query set. What is pooled had one profile, one training set and one file
-of weights. Of two benchmarks on the photographs of one folder the one with a ground truth of its
-own counts rather than the whole folder: both ask for the same things.
+A set counts by its first query set. What is pooled had one profile, one training set and one
+backbone with one file of weights. Of two benchmarks on the photographs of one folder the one with a
+ground truth of its own counts rather than the whole folder: both ask for the same things.
 """
 
 from collections import defaultdict
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import pandas as pd
@@ -19,8 +19,9 @@ from dagf.analysis.tables import CHOSEN, GEM, STAGE, UNTRAINED, table_of
 from dagf.files import read_json
 from dagf.retrieval.statistics import CONFIDENCE, Interval, random_effects
 
-AGAINST, MODULES = "against-gem", "modules"  # the tables, of which each set has one
-MINUS = " minus it [95 %]"  # of the differences in `by_set`
+# Tables, of which each set has one.
+AGAINST, EARLIER, MODULES, ROOMS = "against-gem", "against-gem-earlier-cut", "modules", "room"
+MINUS, PERFECT = " minus it [95 %]", "perfect attention"  # columns of `by_set`
 WORDS = (
     "mAP points, random-effects mean over the sets [95 %] (Hartung and Knapp). The standard "
     "error of a set is that of its joint interval taken as normal, so rather too large. Between "
@@ -28,21 +29,34 @@ WORDS = (
 )
 
 
-def studies(folder: Path, table: str) -> dict[tuple[str, str], dict[str, dict[str, Any]]]:
+Rows = list[dict[str, str]]  # of one study, a row a set
+
+
+class Alike(NamedTuple):
+    """What the studies had in common that are pooled. weights: of the backbone."""
+
+    profile: str
+    backbone: str
+    weights: str
+    learned: str
+
+
+def studies(folder: Path, table: str) -> dict[Alike, dict[str, dict[str, Any]]]:
     """Return the kept tables of one name of comparable studies, by name of the photographs.
 
-    folder: of the kept tables. A study: its profile with the file of weights, and what it learned
-    from.
+    folder: of the kept tables.
     """
     found = defaultdict[Any, dict[str, Any]](dict)
     for file in sorted(folder.glob(f"[!.]*.{table}.json")):
         record = read_json(file)
-        of = record.get("measured", {}).get("parameters", {})
+        of, facts = record.get("measured", {}).get("parameters", {}), record.get("facts", {})
         name = short_name(file, record)
         home, *own_truth = Path(of.get("benchmark") or name).parts
         learned = of.get("train_on") or [home]  # a name alone in older tables
         learned = learned if isinstance(learned, str) else ", ".join(learned)
-        about = ", ".join(filter(None, [of.get("profile", ""), of.get("weights", "")])), learned
+        backbone = facts.get("Backbone", "").removeprefix("timm:tf_")
+        weights = facts.get("Backbone's weights", "")
+        about = Alike(of.get("profile", ""), backbone, weights, learned)
         if own_truth or home not in found[about]:
             found[about][home] = name, record
     return {about: dict(sets.values()) for about, sets in found.items()}
@@ -53,12 +67,12 @@ def pooled(folder: Path, table: str) -> pd.DataFrame:
 
     Of `AGAINST` DAGF, as it is and whitened, minus each GeM; of `MODULES` one attention more.
 
-    Columns: profile, trained on, what, minus, sets (with the difference on each), difference
-    [95 %], between sets (points).
+    Columns: profile, backbone, trained on, what, minus, sets (with the difference on each),
+    difference [95 %], between sets (points).
     """
-    keys, rows = ["profile", "trained on", "what", "minus"], []
+    keys, rows = ["profile", "backbone", "trained on", "what", "minus"], []
     every = [
-        (*about, *key, f"{name} {mean:+.1f}", mean, error)
+        (about.profile, about.backbone, about.learned, *key, f"{name} {mean:+.1f}", mean, error)
         for about, sets in studies(folder, table).items()
         for name, record in sets.items()
         for key, mean, error in differences(record)
@@ -78,35 +92,28 @@ def short_name(file: Path, record: dict[str, Any]) -> str:
     return file.name.split(".")[0].removesuffix(f"-{profile}")
 
 
-def room_tables(folder: Path) -> dict[str, pd.DataFrame]:
-    """Return the tables of gain and room, by name of the photographs, where there are boxes."""
-    files = {file: read_json(file) for file in sorted(folder.glob("[!.]*.room.json"))}
-    return {short_name(file, record): table_of(record) for file, record in files.items()}
-
-
-def _judged_alike(folder: Path) -> Iterator[list[dict[str, str]]]:
+def _judged_alike(folder: Path) -> Iterator[Rows]:
     """Yield the rows of `by_set` of each study, a row a set."""
-    rooms = room_tables(folder)
-    for (profile, _), sets in studies(folder, AGAINST).items():
-        own: list[dict[str, str]] = []
+    rooms = studies(folder, ROOMS)
+    every = [*studies(folder, AGAINST).items(), *studies(folder, EARLIER).items()]
+    for about, sets in every:
+        own: Rows = []
         for name, record in sets.items():
             table = _first_set(record)
             table = table[table["minus"].str.startswith(CHOSEN)]
-            if "validation" not in table:
-                continue  # of an earlier version
-            row = {"photographs": name, "profile": profile}
+            row = {"photographs": name, "backbone": about.backbone}
             for what, part in table.groupby(table["what"].str.split(", whitened").str[0]):
                 best = int(part["validation"].astype(float).to_numpy().argmax())
                 gem = str(what).replace("DAGF", "best GeM")
                 row[f"{gem}, mAP"] = part["mAP"].iloc[best].split(" − ")[1]
                 row[f"{what}{MINUS}"] = part["difference [95 %]"].iloc[best]
-            if name in rooms:
-                row["perfect attention"] = rooms[name][ROOM].iloc[-1]
+            if name in rooms.get(about, {}):
+                row[PERFECT] = table_of(rooms[about][name])[ROOM].iloc[-1]
             own.append(row)
         yield own
 
 
-def _means(own: Sequence[dict[str, str]]) -> dict[str, str]:
+def _means(own: Rows) -> dict[str, str]:
     """Return the random-effects mean of each difference over sets that were judged alike."""
     found = {}
     for what in (name for name in own[0] if name.endswith(MINUS)):
@@ -120,30 +127,38 @@ def by_set(folder: Path) -> pd.DataFrame:
 
     Each depth of training for itself: GeM is chosen among those that are trained no deeper. DAGF as
     it is or whitened, whichever held-out instances prefer; of several sets the last row has the
-    random-effects mean. The room, where there are boxes: of perfect attention, at the greatest
-    depth.
+    random-effects mean, and where other studies go deeper that row stands for all. The room, where
+    there are boxes: of perfect attention, at the greatest depth.
     """
-    rows = []
-    for own in _judged_alike(folder):
-        rows += own
-        if len(own) > 1:
-            about = {"photographs": f"all {len(own)}", "profile": own[0]["profile"]}
+    rows, every = [], [*_judged_alike(folder)]
+    for own in every:
+        several = len(own) > 1
+        if own in _deepest(every) or not several:
+            rows += own
+        if several:
+            about = {"photographs": f"all {len(own)}", "backbone": own[0]["backbone"]}
             rows.append(about | _means(own))
     return pd.DataFrame(rows).fillna("")
 
 
 def over_sets(folder: Path) -> list[str]:
-    """Return a line for each study of several sets, and depth of training: where DAGF gains."""
+    """Return where DAGF gains, in a line for each depth of the deepest studies of several sets."""
     lines = []
-    for own in _judged_alike(folder):
-        for name, mean in _means(own).items() if len(own) > 1 else ():
+    for own in _deepest([one for one in _judged_alike(folder) if len(one) > 1]):
+        for name, mean in _means(own).items():
             ends = [Interval.read(row[name]) for row in own]
             above, below = sum(one.low > 0 for one in ends), sum(one.high < 0 for one in ends)
             said = f"gains on {above}, loses on {below}; over sets like these {mean}"
             what = name.removesuffix(MINUS)
             how = what if what.endswith(STAGE) else f"{what} on a fixed network"
-            lines.append(f"{len(own)} sets, {how}: {said}")
+            lines.append(f"{len(own)} sets, {own[0]['backbone']}, {how}: {said}")
     return lines
+
+
+def _deepest(every: Sequence[Rows]) -> Sequence[Rows]:
+    """Return the studies that train a last stage, too; all where none does."""
+    deep = [own for own in every if any(name.endswith(f"{STAGE}{MINUS}") for name in own[0])]
+    return deep or every
 
 
 def _read(text: str) -> tuple[float, float]:

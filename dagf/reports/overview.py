@@ -47,8 +47,9 @@ class Records:
     def rooms(self) -> HTML:
         """Return the figure of the modules' gains beside the room: drawings, then photographs."""
         found = {"on drawn buildings": self._rooms} if len(self._rooms) else {}
-        rooms = pooled.room_tables(self._photographs)
-        found |= {f"on photographs ({name})": table for name, table in rooms.items()}
+        for about, rooms in pooled.studies(self._photographs, pooled.ROOMS).items():
+            for name, record in rooms.items():
+                found[f"on photographs ({name}, {about.backbone})"] = table_of(record)
         if not found:
             return HTML(NOTHING)
         alt = f"The gain of each module over GeM beside the room: {', '.join(found)}."
@@ -115,8 +116,6 @@ class Records:
         found = pooled.by_set(self._photographs)
         if found.empty:
             return HTML("")
-        if found["profile"].nunique() == 1:  # no need of a wider table
-            found = found.drop(columns="profile")
         return table(found, "Points of mAP over the best GeM, as held-out objects choose it.")
 
     def modules_over_sets(self) -> HTML:

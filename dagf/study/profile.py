@@ -91,11 +91,12 @@ class Profile:
     pretrained backbone. scales: of the test-time image pyramid. held_out: instances of a photograph
     folder, or of a training set without a validation split, kept for validation. training_set: a
     public set to train on (`dagf.datasets.public`). test_image: where test images have another
-    size. whitening: the training set on whose whitening split a learned whitening is learned, ''
-    for none. centred: whether the mean of the database's descriptors is taken out. scale: of 07.
-    ladder: of 02 and 05. trials: of 02, by name: what was tried on validation landmarks before arms
-    were registered. benchmarks, train_on, distractors: what the options of these names are where
-    they are not given; paths are as seen from the profile's file.
+    size. earlier_cut: a node before that of `backbone`, of fewer channels and more cells, where 06
+    compares heads again. whitening: the training set on whose whitening split a learned whitening
+    is learned, '' for none. centred: whether the mean of the database's descriptors is taken out.
+    scale: of 07. ladder: of 02 and 05. trials: of 02, by name: what was tried on validation
+    landmarks before arms were registered. benchmarks, train_on, distractors: what the options of
+    these names are where they are not given; paths are as seen from the profile's file.
     """
 
     name: str
@@ -116,6 +117,7 @@ class Profile:
     held_out: Annotated[int, Field(ge=1)] = 4
     training_set: str = ""
     test_image: ImageSpec | None = None
+    earlier_cut: str = ""
     whitening: str = ""
     centred: bool = False
     scale: Scale | None = None

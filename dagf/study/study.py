@@ -13,6 +13,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pandas as pd
 import torch
 
@@ -30,11 +31,11 @@ from dagf.files import content_hash, existing_file, file_sha256
 from dagf.model.backbone import BackboneSpec
 from dagf.model.network import RetrievalNet
 from dagf.model.variants import VARIANTS, variant
-from dagf.retrieval.extract import BenchmarkMaps, cache_benchmark, with_masks
+from dagf.retrieval.extract import BenchmarkMaps, FeatureMaps, cache_benchmark, with_masks
 from dagf.retrieval.metrics import evaluate_positions, means
 from dagf.retrieval.search import Descriptors, Rows
 from dagf.study.backbones import kept_backbone
-from dagf.study.cache import cached_table, table_file
+from dagf.study.cache import cached_arrays, cached_table, table_file
 from dagf.study.config import RunConfig, TrainSpec
 from dagf.study.evaluation import EvaluationSpec, Results, centred, evaluation_descriptors, ranked
 from dagf.study.parallel import side_by_side
@@ -294,11 +295,14 @@ class Study:
         image = asdict(with_masks(self.evaluation(head).image))
         return self.cache / content_hash([part, head.backbone_id, image, of or self.test_id])
 
+    def _distractors_folder(self, head: Head) -> Path:
+        return self._maps_folder(head, "distractors", self.distractors_id)
+
     def test_maps(self, head: Head, net: RetrievalNet | None = None) -> BenchmarkMaps:
         """Return the feature maps of the test benchmark under a head's backbone (in `net`)."""
         net, image = net or on_device(head.network()), self.evaluation(head).image
-        distractors = self._maps_folder(head, "distractors", self.distractors_id)
-        return cache_benchmark(net.backbone, self.test, image, self._maps_folder(head), distractors)
+        folders = self._maps_folder(head), self._distractors_folder(head)
+        return cache_benchmark(net.backbone, self.test, image, *folders)
 
     def training_maps(self, head: Head) -> MapSource:
         """Return the maps of training and validation images under a head's backbone."""
@@ -309,15 +313,36 @@ class Study:
 
     def descriptors(self, head: Head) -> tuple[Rows, Descriptors]:
         """Return the descriptors of test database (N, D) and queries (Q, D)."""
-        net, spec = on_device(head.network()), self.evaluation(head)
-        torch.manual_seed(0)  # of a random mask
-        name, folder = head.weights_id, self.cache / "shards" / self.test_id
-        found = (
-            self.test_maps(head, net).extract(net.on_maps)
-            if head.frozen and spec.single
-            else evaluation_descriptors(net, name, self.test, spec, folder)
-        )
+        spec = self.evaluation(head)
+        if head.frozen and spec.single:
+            found: tuple[Rows, Descriptors] = self.map_descriptors(head)
+        else:
+            net, folder = on_device(head.network()), self.cache / "shards" / self.test_id
+            found = evaluation_descriptors(net, head.weights_id, self.test, spec, folder)
         return centred(*found) if spec.centred else found
+
+    def map_descriptors(self, head: Head) -> tuple[Descriptors, Descriptors]:
+        """Return the same through cached maps: of one scale and not whitened.
+
+        Kept in the cache, those of distractors for all benchmarks that share them.
+        """
+        own, distractors = self._maps_folder(head), self._distractors_folder(head)
+        exact = self.evaluation(head).image.truth == "cells"
+
+        def of_maps(folder: Path) -> list[Descriptors]:
+            net = on_device(head.network())
+            self.test_maps(head, net)
+            torch.manual_seed(0)  # of a random mask
+            return [FeatureMaps(folder, exact=exact).extract(net.on_maps)]
+
+        def kept(folder: Path) -> Descriptors:
+            name = content_hash([head.weights_id, *folder.parts[-2:], exact])
+            return cached_arrays([self.cache / "descriptors" / name], partial(of_maps, folder))[0]
+
+        rows = [kept(own / "database")]
+        if self.test.distractors:
+            rows.append(kept(distractors))
+        return np.concatenate(rows), kept(own / "queries")
 
     def _file(self, head: Head, kind: str) -> Path:
         about = head.weights_id, self.test_id, self.evaluation(head)

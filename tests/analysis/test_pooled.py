@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 
-from dagf.analysis.pooled import AGAINST, MODULES, by_set, pooled
+from dagf.analysis.pooled import AGAINST, EARLIER, MODULES, ROOMS, by_set, over_sets, pooled
 from dagf.analysis.room import ROOM
 from dagf.files import write_json
 from dagf.retrieval.statistics import random_effects
@@ -20,10 +20,12 @@ def keep(
     rows: list[Any],
     columns: list[str] = COLUMNS,
     table: str = AGAINST,
+    backbone: str = "net",
     **parameters: Any,
 ) -> None:
     measured = {"photographs": name, "parameters": {"profile": "five", **parameters}}
-    record = {"columns": columns, "rows": rows, "measured": measured}
+    facts = {"Backbone": backbone, "Backbone's weights": "imagenet"}
+    record = {"columns": columns, "rows": rows, "measured": measured, "facts": facts}
     write_json(folder / f"{name}.{table}.json", record)
 
 
@@ -52,11 +54,12 @@ def test_sets_that_learned_alike_are_pooled(tmp_path: Path) -> None:
         ("DAGF, whitened", "GeM off the shelf"),
     ]
     assert set(found["profile"]) == {"five"} and set(found["trained on"]) == {"a, b"}
+    assert set(found["backbone"]) == {"net"}
     assert found["sets"].tolist() == ["a +2.0, c -1.0", "a +4.0, c +0.0"]
     for row, effects in zip(found.itertuples(), ([2, -1], [4, 0]), strict=True):
         mean, between = random_effects(effects, [1, 1] if effects[0] == 2 else [2, 1])
-        assert row[4].split()[0] == f"{mean.mean:+.2f}"
-        assert float(row[5]) == pytest.approx(between, abs=0.01)
+        assert row[5].split()[0] == f"{mean.mean:+.2f}"
+        assert float(row[6]) == pytest.approx(between, abs=0.01)
     assert pooled(tmp_path / "nothing", AGAINST).empty
     for name, gain in (("a", "+2.00 [+0.04, +3.96]"), ("b-five", "-1.00 [-2.96, +0.96]")):
         keep(
@@ -81,13 +84,14 @@ def test_each_set_has_the_best_gem_and_dagf_as_held_out_instances_prefer(tmp_pat
         ("DAGF", "GeM off the shelf", "41.5 − 37.1", "50.0", "+4.43 [+0.06, +8.81]"),
     ]
     columns = ["what", "minus", "mAP", "validation", "difference [95 %]"]
-    keep(tmp_path, "a", rows, columns, benchmark="a", train_on="union")
-    room = {"columns": ["module", ROOM], "rows": [["x", "+1"], ["whole", "+9.00 [+8.00, +10.00]"]]}
-    write_json(tmp_path / "a.room.json", room)
+    union = {"train_on": "union"}
+    keep(tmp_path, "a", rows, columns, benchmark="a", **union)
+    room = [["x", "+1"], ["whole", "+9.00 [+8.00, +10.00]"]], ["module", ROOM]
+    keep(tmp_path, "a", *room, table=ROOMS, **union)
     (found,) = by_set(tmp_path).to_dict("records")
     assert found == {
         "photographs": "a",
-        "profile": "five",
+        "backbone": "net",
         "best GeM, mAP": "40.7",
         "best GeM and last stage, mAP": "40.9",
         "DAGF minus it [95 %]": "+3.30 [-0.12, +6.73]",
@@ -96,7 +100,7 @@ def test_each_set_has_the_best_gem_and_dagf_as_held_out_instances_prefer(tmp_pat
     }
     last = ("DAGF and last stage", deep, "30.0 − 31.0", "20.0", "-1.00 [-3.00, +1.00]")
     rows = [("DAGF", gem, "32.0 − 31.0", "50.0", "+1.00 [-2.43, +4.42]"), last]
-    keep(tmp_path, "b-five", rows, columns, benchmark="b", train_on="union")
+    keep(tmp_path, "b-five", rows, columns, benchmark="b", **union)
     first, second, whole = by_set(tmp_path).to_dict("records")
     assert first == found and second["photographs"] == "b"
     assert second["perfect attention"] == whole["perfect attention"] == ""
@@ -104,3 +108,14 @@ def test_each_set_has_the_best_gem_and_dagf_as_held_out_instances_prefer(tmp_pat
     middle, _ = random_effects([3.3, 1], [1, 1])  # intervals of one width
     assert whole["DAGF minus it [95 %]"].split()[0] == f"{middle.mean:+.2f}"
     assert float(whole["DAGF and last stage minus it [95 %]"].split()[0]) < 4.3
+    for name, gain in (("a-five", "+2.00 [+0.04, +3.96]"), ("b-five", "-1.00 [-2.96, +0.96]")):
+        rows = [("DAGF", gem, "32.0 − 31.0", "50.0", gain)]  # heads alone: one row for all sets
+        keep(tmp_path, name, rows, columns, EARLIER, "net layer3", benchmark=name, **union)
+    *before, last = by_set(tmp_path).to_dict("records")
+    assert before == [first, second, whole]
+    assert (last["photographs"], last["backbone"]) == ("all 2", "net layer3")
+    middle, _ = random_effects([2, -1], [1, 1])
+    assert last["DAGF minus it [95 %]"].split()[0] == f"{middle.mean:+.2f}"
+    fixed, staged = over_sets(tmp_path)  # of what has a last stage alone
+    assert fixed.startswith("2 sets, net, DAGF on a fixed network: gains on 0, loses on 0; ")
+    assert staged.startswith("2 sets, net, DAGF and last stage: gains on 1, loses on 0; ")

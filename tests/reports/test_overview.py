@@ -90,9 +90,10 @@ def test_the_rooms_of_drawings_and_photographs_are_one_figure(records: Records) 
     assert "Nothing to show" in records.rooms().data
     room = {"title": "Room", "caption": "c.", "alt": "bars", "columns": ["module", ROOM, GAIN]}
     room |= {"rows": [["all three", "+4.00 [+2.00, +6.00]", "-1.00 [-2.00, +0.00]"]]}
+    room |= {"facts": {"Backbone": "net"}}
     write_json(records.output.result("tables", "room.json"), room)
     write_json(records.output.pages / "photographs" / "shop.room.json", room)
-    words = "on drawn buildings, on photographs (shop)"
+    words = "on drawn buildings, on photographs (shop, net)"
     assert words in str(soup(records.rooms()).select_one("img")["alt"])
     room |= {
         "columns": FIRST,
@@ -106,9 +107,9 @@ def test_the_rooms_of_drawings_and_photographs_are_one_figure(records: Records) 
     for name, gain in (("a", "+3.00 [+2.00, +4.00]"), ("b", "+2.00 [+1.00, +3.00]")):
         found = [("DAGF", "chosen GeM (GeM)", "41.0 − 40.0", "50.0", gain)]
         about = {"measured": {"parameters": {"benchmark": name, "train_on": "union"}}}
-        record = {"columns": columns, "rows": found, **about}
+        record = {"columns": columns, "rows": found, "facts": room["facts"], **about}
         write_json(records.output.pages / "photographs" / f"{name}.against-gem.json", record)
-    said += "On photographs, 2 sets, DAGF on a fixed network: gains on 2, loses on 0; "
+    said += "On photographs, 2 sets, net, DAGF on a fixed network: gains on 2, loses on 0; "
     said += "over sets like these +2.50 [-3.85, +8.85] points over the best GeM."
     assert soup(records.answer()).get_text() == said
     assert rows(records.sets())[-1][0] == "all 2"
