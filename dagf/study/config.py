@@ -1,7 +1,7 @@
 """Every value that decides a trained network, and how such values are read from a file."""
 
 import re
-from dataclasses import asdict, field
+from dataclasses import asdict, field, replace
 from typing import Annotated, Any, Literal, TypeVar
 
 from pydantic import ConfigDict, Field, TypeAdapter, ValidationError
@@ -111,10 +111,17 @@ class RunConfig:
 
     @property
     def start_id(self) -> str:
-        """What names the weights that the backbone starts from: a run's, a file's or a seed's."""
-        values = asdict(self.backbone)
-        drawn = content_hash(values if self.backbone.pretrained else [values, self.seed])
-        return self.start or drawn
+        """What names the weights that the network starts from: a run's, a file's or a seed's."""
+        return self.start or self._drawn(self.backbone)
+
+    @property
+    def maps_id(self) -> str:
+        """The same of the backbone without its last stage, which reads the maps before it."""
+        return self.start or self._drawn(replace(self.backbone, stage=()))
+
+    def _drawn(self, backbone: BackboneSpec) -> str:
+        values = asdict(backbone)
+        return content_hash(values if backbone.pretrained else [values, self.seed])
 
 
 def read_fields(kind: type[T], values: Any, where: str) -> T:

@@ -80,7 +80,7 @@ class Run:
     @property
     def backbone_id(self) -> str:
         """What names the weights of its backbone, which many runs on a frozen one share."""
-        return self.config.start_id if self.frozen else self.weights_id
+        return self.config.maps_id if self.frozen else self.weights_id
 
     def shown_as(self, variant: Variant) -> "Run":
         """Return the run as one of this variant, of which it has the parameters."""
@@ -176,12 +176,12 @@ class Untrained:
     @property
     def weights_id(self) -> str:
         """What names its weights: by all that the arm's name stands for, which may change."""
-        return content_hash([self.backbone_id, asdict(self.variant)])
+        return content_hash([self.config.start_id, asdict(self.variant)])
 
     @property
     def backbone_id(self) -> str:
         """What names the weights of its backbone."""
-        return self.config.start_id
+        return self.config.maps_id
 
     def network(self) -> RetrievalNet:
         """Return the network, on the CPU and in evaluation mode; what is random is the seed's."""

@@ -74,7 +74,7 @@ def train(
         if run is None:
             net = on_device(Untrained(config, store, weights).network())
             source: Source = (
-                MapSource(data, config.image, net, config.start_id, cache)
+                MapSource(data, config.image, net, config.maps_id, cache)
                 if config.frozen
                 else ImageSource(data, config.image, config.train.augmentation)
             )

@@ -228,6 +228,11 @@ def test_the_last_stage_learns_with_the_head(heads_on: Opened, photographs: Path
     assert all(np.allclose(*pair, atol=2e-3) for pair in zip(found, expected, strict=True))
     reached = study.results(run).per_query["AP"].mean()
     assert reached == pytest.approx(evaluate(study.test, scores)["AP"].mean(), abs=0.05)
+    before = replace(study.profile.backbone, cut=cut)  # another network, of the same maps
+    earlier = replace(study, profile=replace(study.profile, backbone=before))
+    whole, short = study.untrained("gem", 0, heads=False), earlier.untrained("gem", 0)
+    assert whole.backbone_id == short.backbone_id == run.backbone_id != head.backbone_id
+    assert whole.weights_id != short.weights_id
 
 
 def test_weights_are_named_by_their_content(
