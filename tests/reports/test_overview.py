@@ -129,7 +129,7 @@ def test_measurements_on_photographs_are_kept(records: Records) -> None:
         write_json(folder / f"{name}.against-gem.json", against)
     write_json(folder / "town.curves.json", {**MAIN, "title": "Curves"})
     shown = soup(records.photographs())
-    assert [title.get_text() for title in shown.select("h3")] == ["shop", "town"]
+    assert [title.get_text() for title in shown.select("details[id] > summary")] == ["shop", "town"]
     titles = [title.get_text().split(".")[0] for title in shown.select("figcaption")]
     pooled = "DAGF minus GeM over several sets"
     assert titles == [pooled, "shop: Against", "town: Against", "town: Shelf"]
