@@ -9,6 +9,7 @@ from numpy.typing import NDArray
 from torch import nn
 
 M = TypeVar("M", bound=nn.Module)
+CACHED = 2**21
 
 
 def device() -> str:
@@ -34,6 +35,15 @@ def product(
         return (there @ known.T).cpu().numpy()
 
     return scores
+
+
+def at_once(most: int, size: int) -> int:
+    """Return how many images of `size` pixels, or maps of `size` numbers, go into a batch.
+
+    On a GPU `most`. On a CPU, of large ones, fewer: a ResNet's maps would leave the caches (a batch
+    takes up to twice as long) and fill the memory.
+    """
+    return most if device() == "cuda" else min(most, max(1, CACHED // size))
 
 
 def bfloat16_pays() -> bool:

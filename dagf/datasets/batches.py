@@ -16,13 +16,12 @@ from dagf.console import cores
 from dagf.datasets.benchmark import Benchmark
 from dagf.datasets.decode import Box, ImageSpec
 from dagf.datasets.images import load_image, to_input
-from dagf.devices import device
+from dagf.devices import at_once
 from dagf.errors import UserError
 
 Batch = tuple[NDArray[np.int64], Tensor]
 AHEAD = 2  # batches of images that are decoded while the network is busy
 WAITING = 4  # batches of decoded images of rare sizes that wait for their like
-PIXELS = 2**21  # of a batch on a CPU: with more its maps leave the caches, and fill the memory
 
 
 def image_batches(
@@ -34,15 +33,15 @@ def image_batches(
 ) -> Iterator[Batch]:
     """Yield (row numbers, images (B, 3, H, W) uint8, for `network_input`); each file comes once.
 
-    Images of equal size travel together, whatever their place in the list; on a CPU of at most
-    `PIXELS`, or one image. Threads decode while the reader of the batches works; at most about
+    Images of equal size travel together, whatever their place in the list; of large ones, on a CPU,
+    fewer (`at_once`). Threads decode while the reader of the batches works; at most about
     (`AHEAD` + `WAITING` + 1) * `batch` decoded images are held. boxes: crops in pixels of the
     upright image, None for the whole.
 
     damaged: takes the row number of each image that cannot be read, with what is wrong; None: after
     the last file a `UserError` names them all, and no batch comes once there is one.
     """
-    faults, most = {} if damaged is None else damaged, PIXELS if device() == "cpu" else 2**31
+    faults = {} if damaged is None else damaged
     waiting = defaultdict[tuple[int, ...], list[tuple[int, Tensor]]](list)
 
     def released(shape: tuple[int, ...]) -> Batch:
@@ -56,7 +55,7 @@ def image_batches(
             if isinstance(image, UserError) or (faults and damaged is None):
                 continue
             waiting[*image.shape].append((row, image))
-            if len(waiting[*image.shape]) == min(batch, max(1, most // image[0].numel())):
+            if len(waiting[*image.shape]) == at_once(batch, image[0].numel()):
                 yield released(tuple(image.shape))
             if sum(map(len, waiting.values())) > WAITING * batch:  # many sizes: release the largest
                 yield released(max(waiting, key=lambda shape: len(waiting[shape])))

@@ -31,6 +31,7 @@ from dagf.datasets.batches import Batch, image_batches, network_input, query_bat
 from dagf.datasets.benchmark import Benchmark, Indices
 from dagf.datasets.contents import Contents
 from dagf.datasets.decode import ImageSpec
+from dagf.devices import at_once
 from dagf.distributed import SINGLE, Group
 from dagf.errors import UserError
 from dagf.files import atomic_folder, content_hash, read_json, write_json
@@ -42,7 +43,7 @@ M = TypeVar("M", bound=nn.Module)
 Precision = Literal["float16", "float32"]
 SHARD = 4096  # files: some megabytes on disk, and what a killed job does again at most
 READERS = 4  # threads that read and hash files
-MAPS = 64  # that a head reads at once
+MAPS = 64  # that a head reads at once, or fewer
 SMOOTH: dict[str, Any] = {"mode": "bilinear", "align_corners": False, "antialias": True}
 
 
@@ -260,8 +261,9 @@ class FeatureMaps:
     def batches(self) -> Iterator[Batch]:
         """Yield batches (row numbers, maps (B, C, H, W) float32) that cover every file once."""
         for rows, parts in self.groups:
-            for start in range(0, len(rows), MAPS):
-                some = slice(start, start + MAPS)
+            batch = at_once(MAPS, parts[0][0].size)
+            for start in range(0, len(rows), batch):
+                some = slice(start, start + batch)
                 yield rows[some], _joined([part[some] for part in parts])
 
     def take(self, rows: Indices) -> Tensor:

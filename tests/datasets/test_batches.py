@@ -10,6 +10,7 @@ import pytest
 import torch
 from torch import Tensor
 
+from dagf import devices
 from dagf.datasets import batches
 from dagf.datasets.batches import AHEAD, WAITING, image_batches
 from dagf.datasets.decode import Box, ImageSpec
@@ -42,14 +43,16 @@ def test_every_file_comes_once_in_its_size(files: list[Path], batch: int, croppe
 def test_a_batch_on_a_cpu_holds_so_many_pixels(
     files: list[Path], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(batches, "device", lambda: "cpu")
-    monkeypatch.setattr(batches, "PIXELS", 2 * 32 * 32)
+    monkeypatch.setattr(devices, "device", lambda: "cpu")
+    monkeypatch.setattr(devices, "CACHED", 2 * 32 * 32)
     found = [images[:, 0] for _, images in image_batches(files, SPEC)]
     assert sum(map(len, found)) == len(files)
     assert max(images.numel() for images in found) <= 2 * 32 * 32
     assert max(map(len, found)) >= 2
-    monkeypatch.setattr(batches, "PIXELS", 1)
+    monkeypatch.setattr(devices, "CACHED", 1)
     assert {len(rows) for rows, _ in image_batches(files, SPEC)} == {1}
+    monkeypatch.setattr(devices, "device", lambda: "cuda")
+    assert max(len(rows) for rows, _ in image_batches(files, SPEC)) > 2
 
 
 def test_no_thread_outlives_its_batches_and_all_corrupt_files_are_named(files: list[Path]) -> None:
