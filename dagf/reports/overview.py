@@ -49,10 +49,11 @@ class Records:
         found = {"on drawn buildings": self._rooms} if len(self._rooms) else {}
         for about, rooms in pooled.studies(self._photographs, pooled.ROOMS).items():
             for name, record in rooms.items():
-                found[f"on photographs ({name}, {about.backbone})"] = table_of(record)
+                found[f"on photographs\n({name}, {about.backbone})"] = table_of(record)
         if not found:
             return HTML(NOTHING)
         alt = f"The gain of each module over GeM beside the room: {', '.join(found)}."
+        alt = alt.replace("\n", " ")
         return figures.show(figures.rooms(found), alt, CAPTION)
 
     def answer(self) -> HTML:
@@ -116,6 +117,8 @@ class Records:
         found = pooled.by_set(self._photographs)
         if found.empty:
             return HTML("")
+        if found["backbone"].nunique() == 1:  # no need of a wider table
+            found = found.drop(columns="backbone")
         return table(found, "Points of mAP over the best GeM, as held-out objects choose it.")
 
     def modules_over_sets(self) -> HTML:
