@@ -40,8 +40,8 @@ def product(
 def at_once(most: int, size: int) -> int:
     """Return how many images of `size` pixels, or maps of `size` numbers, go into a batch.
 
-    On a GPU `most`. On a CPU, of large ones, fewer: a ResNet's maps would leave the caches (a batch
-    takes up to twice as long) and fill the memory.
+    On a GPU `most`. On a CPU, of large ones, fewer: a ResNet's maps would leave the caches and fill
+    the memory.
     """
     return most if device() == "cuda" else min(most, max(1, CACHED // size))
 
@@ -58,7 +58,7 @@ def bfloat16_pays() -> bool:
 def has_bfloat16() -> bool:
     """Whether there are instructions for bfloat16 here: of a GPU, or of a CPU (AVX-512's, AMX's).
 
-    Without them a convolution in it takes twelve times as long as in float32 (measured with AVX2).
+    Without them a convolution in it takes many times as long as in float32.
     """
     found = torch.cpu.get_capabilities()
     return torch.cuda.is_available() or any(found[name] for name in found if name.endswith("bf16"))

@@ -15,7 +15,7 @@ import torch
 from numpy.typing import NDArray
 from PIL import Image
 
-from dagf.analysis import methods
+from dagf.analysis import grid, methods, registered
 from dagf.analysis.tables import STAGE, UNTRAINED
 from dagf.datasets.benchmark import CLASSIC, Benchmark, Query
 from dagf.model.variants import VARIANTS
@@ -51,6 +51,22 @@ def folder(tmp_path: Path) -> Path:
 def study(heads_on: Opened, folder: Path, backbone_weights: str) -> Study:
     """Two instances held out and four trained on, under the small backbone."""
     return heads_on(folder, backbone_weights, heads={"training": TRAINING, "rates": [1e-3]})
+
+
+def test_heads_are_compared_again_at_an_earlier_cut(heads_on: Opened, folder: Path) -> None:
+    """As 06 does it, of a study whose primary arms train the last stage, too."""
+    values = {"backbone": {"name": "resnet18"}, "arm_training": TRAINING, "seeds": [0, 1]}
+    values["last_stage"] = {"name": "resnet18", "cut": "layer3", "stage": ["layer4"]}
+    whole = heads_on(folder, heads={"training": TRAINING, "rates": [1e-3]}, **values)
+    earlier = methods.cut_at(whole, "layer3")
+    assert earlier.facts["Backbone"] == "resnet18 layer3"
+    found = methods.against_gem(earlier)
+    assert {name.split(",")[0] for name in found["what"]} == {"DAGF"}  # and no last stage
+    assert earlier.run("dagf", 1).network().channels == 256
+    untrained = replace(earlier, training=None)
+    kept = grid.kept_fractions(untrained, untrained.seed)["MAX-Mask"].mean()
+    assert 0 < kept <= 100
+    assert registered.contrasts(untrained, "masks")
 
 
 @pytest.mark.parametrize(("count", "size"), [(40, 6), (8, 30)])
