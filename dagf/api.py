@@ -66,5 +66,5 @@ def embed(model: Model, files: Iterable[str | Path]) -> Descriptors:
     >>> scores, rows = dagf.search(database, embed(model, ["query.jpg"]), k=2)
     """
     places = [Path(file) for file in files]
-    fast = for_inference(on_device(model.network))
+    fast = on_device(for_inference(model.network))  # a copy: the model stays where it is
     return extract(fast, image_batches(places, model.image), len(places))

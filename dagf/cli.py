@@ -377,10 +377,10 @@ def search(
     """The images of an index most similar to PHOTO, with their cosine similarity.
 
     --whiten takes out what all images of the index have in common, so that unlike ones have a
-    cosine about 0. What it gains or costs on photographs is in benchmarks/results.json.
+    cosine about 0. What it gains on photographs is in benchmarks/descriptors.csv.
     --approximate, for a million images, searches the descriptors as they are.
     """
-    from dagf.collections.kept import Kept
+    from dagf.collections.kept import AGAIN, Kept
 
     if html:
         check_ending(html, ".html", ".htm")
@@ -404,6 +404,8 @@ def search(
         if html and os.environ.get("RANK", "0") == "0":
             from dagf.collections.page import render
 
+            if gone := [file for file, _ in found if not Path(file).is_file()]:
+                raise UserError(f"{gone[0]} is gone since the images were extracted: {AGAIN}")
             write_text(html, render(collection, photo, found, crop, template="search.html.j2"))
             say(f"what was found, and why: {html}", err=True)
     here = Path.cwd()
@@ -505,4 +507,6 @@ def import_data(folder: Path, listing: Path | None, column: Names, force: bool) 
             raise UserError(
                 f"--column {ours}={theirs}: expected OURS=THEIRS, one of {', '.join(known)}"
             )
+    if columns and not listing:
+        raise UserError("--column says what a CSV calls its columns: name the CSV with --from")
     say("\n".join(convert(folder, listing, columns, force)))

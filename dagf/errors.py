@@ -28,12 +28,16 @@ def shown(value: object) -> str:
     return short.repr(value)
 
 
-PLACE_FAULTS = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EPERM, errno.EFBIG)
+PLACE_FAULTS = (
+    *(errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EPERM, errno.EFBIG),
+    *(errno.ENOTDIR, errno.EISDIR, errno.EEXIST, errno.ENAMETOOLONG, errno.ELOOP),
+    *(errno.EIO, errno.ESTALE),  # of a disk that fails, of one on the network that is gone
+)
 CUT_SHORT = ("requested and", "when writing image file")  # NumPy's and Pillow's words for it
 
 
 def place_fault(error: Exception) -> str:
-    """Return what is wrong with a disk or folder, in a few words; '' for any other error.
+    """Return what is wrong with a disk, folder or name, in a few words; '' for any other error.
 
     Libraries that write by themselves (safetensors, FAISS) raise errors of their own, which quote
     the system's words.

@@ -10,6 +10,10 @@ import pytest
 import torch
 
 import dagf
+from dagf.datasets.decode import ImageSpec
+from dagf.model.backbone import BackboneSpec
+from dagf.model.network import RetrievalNet
+from dagf.model.variants import variant
 from tests.fixtures import mobilenet
 
 HELP = "from dagf.cli import main; main(['train', '--help'], standalone_mode=False)"
@@ -31,6 +35,15 @@ def test_nothing_slow_is_imported_before_it_is_used(code: str) -> None:
     code += "; import sys; print({'torch', 'numpy', 'pandas', 'cv2'} & {*sys.modules})"
     ran = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert ran.stdout.endswith("set()\n")
+
+
+def test_a_model_stays_where_it_is(photographs: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A copy goes to the GPU: what one reads oneself is on the CPU."""
+    model = dagf.api.Model(RetrievalNet(BackboneSpec("small"), variant("gem")), ImageSpec(24))
+    monkeypatch.setattr(dagf.api, "on_device", lambda net: net.to("meta"))
+    monkeypatch.setattr(dagf.api, "extract", lambda net, *_: next(net.parameters()).device.type)
+    assert dagf.embed(model, [*photographs.rglob("*.jpg")][:1]) == "meta"
+    assert next(model.network.parameters()).device.type == "cpu"
 
 
 def test_a_backbone_with_weights_of_a_file(photographs: Path, tmp_path: Path) -> None:

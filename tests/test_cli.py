@@ -55,7 +55,7 @@ def test_making_listing_and_checking_data(project: Path) -> None:
     made, again = (fine("data", "make", "--profile", project / "tiny.yaml").strip() for _ in "12")
     assert re.fullmatch(r"data/toytown-[0-9a-f]{12}", made) and made == again
     assert f"{Path(made).name}  another drawing, here" in fine("data", "list")
-    complete = f"{Path(made).name}: complete, and as it was drawn\n"
+    complete = f"{Path(made).name}: as it was when it was first opened\n"
     assert fine("data", "check", project / made) == complete
     shown = fine("data", "check", project / "photos")
     assert shown.splitlines() == [
@@ -84,6 +84,7 @@ def test_making_listing_and_checking_data(project: Path) -> None:
         ("evaluate gem --profile tiny.yaml --benchmark notebooks", "labels.csv"),
         ("data make --profile smook", "did you mean 'smoke'"),
         ("data import photos --column picture=x", "picture=x: expected OURS=THEIRS, one of file,"),
+        ("data import photos --column file=x", "name the CSV with --from"),
         ("data check UKBench", "ukbench: get it with `dagf data get ukbench`"),
         ("data check notebooks", "labels.csv ([Errno 2] No such file"),
         ("report --output photos/labels.csv", "labels.csv is no folder"),

@@ -1,5 +1,6 @@
 """A collection of one's own images: extracted once, searched often (`dagf.collections.kept`)."""
 
+import re
 from collections.abc import Iterator, Sequence
 from contextlib import nullcontext, suppress
 from dataclasses import asdict, dataclass, replace
@@ -17,7 +18,7 @@ from torch import Tensor, nn
 from dagf import paths
 from dagf.collections.eight_bits import eight_bits_pay, in_eight_bits
 from dagf.collections.export import smallest_side, write_graph
-from dagf.collections.kept import AGAIN, INDEX, WHITENING, Kept, MadeBy, Ranking, check_suits
+from dagf.collections.kept import AGAIN, INDEX, Kept, MadeBy, Ranking, check_suits
 from dagf.datasets.batches import image_batches
 from dagf.datasets.decode import Box, ImageSpec
 from dagf.devices import bfloat16_pays, device, on_device, product
@@ -30,7 +31,7 @@ from dagf.retrieval.ann import Index, build_index
 from dagf.retrieval.extract import Precision, extract, extract_shards, for_inference
 from dagf.retrieval.graph import AT_ONCE, Graph, network_values
 from dagf.retrieval.search import BLOCK, Descriptors, Found, Rows, search
-from dagf.retrieval.shards import SHARDS
+from dagf.retrieval.shards import SHARDS, open_shard
 from dagf.study.config import RunConfig, TrainSpec
 from dagf.study.profile import load_profile
 from dagf.study.provenance import code_hash
@@ -39,6 +40,9 @@ from dagf.torchrun import process_group
 
 NEAR = "near-*.faiss"
 GRAPH = "encoder-*.onnx"
+# What lies beside `index.json` in the folder of a collection, half-written, too. Other people name
+# files alike ("shard-0.npy"): only hashes make a file ours, to be replaced and removed.
+OWN = re.compile(r"\.?(shard|near|whitening|encoder)-[0-9a-f]{12}[0-9a-f-]*\.(np[yz]|faiss|onnx).*")
 OFF_THE_SHELF = "rmac"  # the best on each of five sets of photographs: benchmarks/descriptors.csv
 MANY = 5000  # images from which on eight bits gain more than it takes to fit them
 SEEN = 64  # images that they are fitted to
@@ -157,10 +161,14 @@ class Collection(Kept):
         about = {"files": self.files, "shards": shards, "made_by": asdict(self.made_by)}
         write_json(folder / INDEX, about)
         beside = {self._beside(NEAR).name, self.whitening_file.name, self.made_by.graph}
-        for pattern in (f"*{SHARDS}*", NEAR, f"*{WHITENING}", f"*{GRAPH}"):  # half-written, too
-            for path in folder.glob(pattern):
-                if path.name not in {*shards, *beside}:
-                    path.unlink()
+        for path in own_files(folder):
+            if path.name not in {*shards, *beside}:
+                path.unlink()
+
+
+def own_files(folder: Path) -> list[Path]:
+    """Return what is a collection's in a folder, but for its `index.json` and its lock."""
+    return [path for path in folder.glob("*") if OWN.fullmatch(path.name)]
 
 
 def open_images(
@@ -188,7 +196,8 @@ def build(
 
     Only images whose contents are new are extracted, so a job that was stopped goes on; rows of
     another encoder, or of images that are gone, are removed once the new index stands. Processes
-    that torchrun started share the work. precision: None for half precision from `LARGE` images on.
+    that torchrun started share the work. precision: None for that of the collection; of a new one
+    half precision from `LARGE` images on.
     damaged: takes the files that cannot be read, and why; the others are the collection. fast: on
     a CPU keep a graph (`keep_graph`), and extract by it where bfloat16 does not pay.
 
@@ -197,11 +206,11 @@ def build(
     """
     files, of = [file.absolute() for file in files], made_by(encoder)  # searched from elsewhere
     check_suits(of, files)
-    ours = any(any(folder.glob(one)) for one in (SHARDS, GRAPH, INDEX))
-    if folder.is_file() or (any(folder.glob("[!.]*")) and not ours):
+    if folder.is_file() or (any(folder.glob("[!.]*")) and not own_files(folder)):
         raise UserError(f"{folder} holds something else: name a new folder with --output")
     folder.mkdir(parents=True, exist_ok=True)
     group, half = process_group(), bfloat16_pays()
+    precision = precision or kept_precision(folder)
     precision = precision or ("float32" if len(files) < LARGE else "float16")
     # A second job waits until this one is done.
     with FileLock(folder / ".lock") if group.rank == 0 else nullcontext():
@@ -234,6 +243,14 @@ def build(
             collection.save()
         group.wait()
     return collection, made
+
+
+def kept_precision(folder: Path) -> Precision | None:
+    """Return the precision of the descriptors in a folder: a collection that grows keeps it."""
+    for path in sorted(folder.glob(SHARDS)):
+        with suppress(UserError):  # a broken one is made anew
+            return "float16" if open_shard(path)["row"].dtype == np.float16 else "float32"
+    return None
 
 
 class GraphNet(nn.Module):

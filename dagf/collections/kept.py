@@ -10,6 +10,7 @@ from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any, Self
+from zipfile import BadZipFile
 
 import numpy as np
 from numpy.typing import NDArray
@@ -29,7 +30,7 @@ WHITENING = "whitening-*.npz"
 SOME = 20_000  # images to learn a whitening from: many times the dimensions
 DIMENSIONS = 128  # more gain nothing over five sets: benchmarks/descriptors.csv
 # Nothing is divided by the variances: the images of one folder are too few different things for
-# that. (It was worse in trials of which no record is kept; benchmarks/roads.py measures this one.)
+# that. (It was worse in trials of which no record is kept.)
 POWER = 0.0
 ENOUGH = 100  # images, whose mean says what all of them have in common
 
@@ -91,9 +92,10 @@ class Kept:
         if not whiten:
             return replace(self, whitening=None) if self.whitening else self
         try:
-            with np.load(self.whitening_file) as kept:
+            # NumPy itself leaves a broken file open.
+            with self.whitening_file.open("rb") as opened, np.load(opened) as kept:
                 return replace(self, whitening=Whitening(kept["mean"], kept["projection"]))
-        except (OSError, ValueError, EOFError, KeyError):
+        except (OSError, ValueError, EOFError, KeyError, BadZipFile):
             return replace(self, whitening=self.learned_whitening())
 
     @property
@@ -165,6 +167,8 @@ def own_whitening(descriptors: NDArray[np.floating]) -> Whitening:
     It is a PCA: their mean, which all of them have in common, is taken out, and the `DIMENSIONS`
     strongest directions are kept.
     """
+    if len(descriptors) < 2:
+        raise UserError("one image has nothing in common with others: leave out --whiten")
     dimensions = min(DIMENSIONS, len(descriptors) - 1, descriptors.shape[1])
     return pca_whitening(descriptors, dimensions, POWER)
 

@@ -42,6 +42,7 @@ HARD = Setting("Hard", positive=("hard",), junk=("junk", "easy"))
 CLASSIC = Setting("Classic", positive=("ok",), junk=("junk",))
 POSITIVES = ("easy", "hard", "ok")
 LABELS = (*POSITIVES, "junk")
+LONGEST = 255  # bytes of a name in a folder
 
 
 @dataclass(frozen=True)
@@ -273,14 +274,18 @@ def first_mistake(error: Exception) -> str:
 
 def _complete(file: str) -> str:
     if leaves_folder(file):
-        raise ValueError(f"'{file}' is no image in the folder")
+        raise ValueError(f"{shown(file)} is no image in the folder")
     return file if Path(file).suffix else f"{file}.jpg"
 
 
 def leaves_folder(file: str) -> bool:
-    """Whether a relative name, with slashes of any kind, leads out of its folder."""
+    """Whether a relative name, with slashes of any kind, leads out of its folder or is too long.
+
+    A quotation mark that is never closed makes one name of many lines.
+    """
     path = PureWindowsPath(file)
-    return bool(path.drive or path.root or ".." in path.parts)
+    long = any(len(os.fsencode(part)) > LONGEST for part in path.parts)
+    return bool(path.drive or path.root or ".." in path.parts or long)
 
 
 def spelling(root: Path) -> Callable[[str], str]:
@@ -302,7 +307,8 @@ def spelling(root: Path) -> Callable[[str], str]:
         return found
 
     def spelled(name: str) -> str:
-        meant = [] if (root / name).is_file() else files().get(plain(name), [])
+        there = leaves_folder(name) or (root / name).is_file()
+        meant = [] if there else files().get(plain(name), [])
         return meant[0] if len(meant) == 1 else name
 
     return spelled

@@ -46,7 +46,7 @@ def check(what: str, data: Path) -> list[str]:
     folder = Path(what)
     if folder.resolve().name.startswith("toytown-") and (folder / "spec.json").is_file():
         check_toytown(folder, Contents())
-        return [f"{folder.name}: complete, and as it was drawn"]
+        return [f"{folder.name}: as it was when it was first opened"]
     what = spelled(what, [*PUBLIC, *DISTRACTORS], "data set")
     if what in DISTRACTORS:
         return [f"distractor: {len(distractor_files(what, data))} images"]
@@ -171,7 +171,7 @@ def check_apart_from(learned: Sequence[Path], test: Benchmark, contents: Content
 def check_disjoint(learned_from: Path, tested_on: Path) -> None:
     """Raise `UserError` for an instance that has training images and test images."""
     learned, tested = read_labels(learned_from), read_labels(tested_on)
-    learned = learned[learned["role"] == "train"]
+    learned = learned[learned["role"].str.startswith("train")]
     tested = tested[tested["role"].str.startswith(("query", "database"))]
     if both := sorted({*learned["instance"]} & {*tested["instance"]}):
         raise UserError(

@@ -26,7 +26,7 @@ from dagf.datasets.folder import (
     read_csv,
     read_labels,
 )
-from dagf.errors import UserError
+from dagf.errors import UserError, shown
 from dagf.files import ANY_NAME, atomic_path, natural, write_json, write_text
 
 PAIRS = ("query", "positives", "junk")
@@ -62,6 +62,9 @@ def convert(
     if found.unread:
         raise UserError("\n".join(found.unread))
     images = [path.relative_to(folder).as_posix() for path in found.files]
+    for file in images:
+        if any("\udc80" <= letter <= "\udcff" for letter in file):  # bytes, as Python keeps them
+            raise UserError(f"{folder}: the name {shown(file)} is no UTF-8: rename the file")
     table = pd.DataFrame({"file": images, "instance": [file.rpartition("/")[0] for file in images]})
     if listing:
         table = _read(listing, columns or {})
@@ -69,8 +72,10 @@ def convert(
 
     def inside(file: str) -> str:
         """Return a name as seen from the folder, where it is a whole path into it."""
-        path, home = Path(file), folder.resolve()
-        return spelled((path.relative_to(home) if path.is_relative_to(home) else path).as_posix())
+        path = Path(file)
+        for home in (folder.absolute(), folder.resolve()):
+            path = path.relative_to(home) if path.is_relative_to(home) else path
+        return spelled(path.as_posix())
 
     for column in {"file", "query"} & {*table}:
         table[column] = [*map(inside, table[column])]
@@ -98,13 +103,13 @@ def _read(listing: Path, columns: Mapping[str, str]) -> pd.DataFrame:
     first = listing.read_bytes().partition(b"\n")[0].decode(errors="replace")
     table = read_csv(listing, [*columns.values()], max(",;\t", key=first.count))
     theirs = {name.lower(): name for name in sorted(table.columns)} | {**columns}
-    ours = [name for name in (*PAIRS, *COLUMNS) if name in theirs]
-    if ours[:2] not in ([*PAIRS[:2]], [*COLUMNS[:2]]) or table.empty:
+    kind = PAIRS if {*PAIRS[:2]} <= theirs.keys() else COLUMNS
+    if not {*kind[:2]} <= theirs.keys() or table.empty:
         raise UserError(
             f"{listing} has {len(table)} lines with {', '.join(table.columns)}: say with --column"
             " OURS=THEIRS which are file and instance (or query and positives)"
         )
-    return pd.DataFrame({name: table[theirs[name]] for name in ours})
+    return pd.DataFrame({name: table[theirs[name]] for name in kind if name in theirs})
 
 
 def _labels(folder: Path, rows: pd.DataFrame) -> tuple[str, list[str]]:
@@ -297,7 +302,7 @@ def convert_public(name: str, folder: Path) -> None:
         for part in ("dvd", "street", "books"):
             write_text(folder / part / LABELS, smvs_labels(folder / part).to_csv(index=False))
     elif name.startswith(("holidays", "ukbench")):
-        files = sorted(path.name for path in (folder / "jpg").iterdir())
+        files = sorted(path.name for path in (folder / "jpg").glob("*.jpg"))
         write_json(folder / f"gnd_{name}.json", groups(files, 4 if name == "ukbench" else 100))
 
 

@@ -40,7 +40,7 @@ warnings.filterwarnings("ignore", module=r"PIL\.")  # remarks on odd metadata
 ENDINGS = frozenset(  # of the files in a folder that are images: of all that can be decoded
     ending for ending, of in Image.registered_extensions().items() if of in {*_FORMATS, "MPO"}
 )
-GREY_BITS = (10, 12, 14)  # that cameras and scanners keep in 16
+WHITE = (1, 255, 1023, 4095, 16383, 65535)  # of greys: shares, and what is kept in 16 or 32 bits
 
 # JPEGs are decoded at 1/2, 1/4 or 1/8 where that leaves this many times the wanted pixels a side,
 # so that the final resize still averages (about the `reducing_gap` of PIL's own thumbnails, 2, with
@@ -164,9 +164,10 @@ def decode(path: Path, spec: ImageSpec | None = None, box: Box | None = None) ->
 
     EXIF rotation is applied (`box` is in upright pixels); HEIC and AVIF are turned as their own
     boxes say and not by EXIF, which is for information there (ISO/IEC 23008-12). Transparency is
-    laid on white, and an animation gives its first frame. Greyscale of 16 bits is scaled to 8,
-    from the fewest of 10, 12, 14 and 16 that hold its brightest pixel. Large JPEGs are decoded at a
-    reduced size. Resizing is Lanczos with antialiasing. Threads may decode side by side.
+    laid on white, and an animation gives its first frame. Greyscale of 16 or 32 bits is scaled to
+    8, from the fewest of 10, 12, 14 and 16 that hold its brightest pixel (in floating point also
+    from shares, 0..1, and from 8), else from that pixel. Large JPEGs are decoded at a reduced size.
+    Resizing is Lanczos with antialiasing. Threads may decode side by side.
 
     Raise `UserError` for a file that is missing, broken, no image or larger than `MAX_PIXELS`, and
     for a box outside the image.
@@ -241,11 +242,12 @@ def _render(image: Image.Image, size: tuple[int, int], plan: Geometry) -> Pixels
 
 
 def _to_rgb(image: Image.Image) -> Image.Image:
-    if image.mode.startswith("I"):  # greyscale of 16 bits, which PIL's convert would clip
-        values = np.array(image, np.float32)
-        bits = next((bits for bits in GREY_BITS if values.max() < 2**bits), 16)
-        values = values / ((2**bits - 1) / 255) + 0.5
-        image = Image.fromarray(values.clip(0, 255).astype(np.uint8))
+    if image.mode[0] in "IF":  # greyscale of 16 or 32 bits, which PIL's convert would clip
+        greys = np.nan_to_num(np.array(image, np.float32))
+        possible, most = WHITE if image.mode == "F" else WHITE[2:], float(greys.max())
+        full = next((one for one in possible if most <= one), most)
+        scaled = greys / (full / 255) + 0.5
+        image = Image.fromarray(scaled.clip(0, 255).astype(np.uint8))
     if image.has_transparency_data:
         image = image.convert("RGBA")
         white = Image.new("RGB", image.size, "white")

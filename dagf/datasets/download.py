@@ -122,8 +122,12 @@ def fetch(file: RemoteFile, folder: Path) -> dict[str, Any]:
         try:
             known = file.sha256
             if file.md5_from:  # a text with the digits somewhere
-                text = requests.get(file.md5_from, headers=HEADERS, timeout=TIMEOUT).text
-                known = "md5:" + "".join(re.findall(r"\b[0-9a-f]{32}\b", text.lower())[:1])
+                told = requests.get(file.md5_from, headers=HEADERS, timeout=TIMEOUT)
+                told.raise_for_status()
+                digits = re.search(r"\b[0-9a-f]{32}\b", told.text.lower())
+                if not digits:
+                    raise ValueError(f"{file.md5_from} has no md5")
+                known = f"md5:{digits[0]}"
             pooch.retrieve(url, known, file.file, folder, downloader=resume)
         except (requests.RequestException, ValueError) as error:  # pooch's for another checksum
             faults.append(f"{url}: {' '.join(str(error).split())[:200]}")

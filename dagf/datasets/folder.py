@@ -24,7 +24,7 @@ from dagf.datasets.benchmark import (
     spelling,
 )
 from dagf.datasets.decode import Box
-from dagf.errors import UserError, choose
+from dagf.errors import UserError, choose, shown
 from dagf.files import content_hash
 
 LABELS = "labels.csv"
@@ -85,7 +85,7 @@ def read_labels(folder: Path, listing: Path | None = None) -> pd.DataFrame:
     for line, file, instance, role in rows.itertuples():
         where = f"{path}, line {line}:"
         if not file or leaves_folder(file):
-            raise UserError(f"{where} '{file}' is no image in the folder")
+            raise UserError(f"{where} {shown(file)} is no image in the folder")
         if not _ROLE.fullmatch(role):
             choose(f"role in {where}", role, ROLES)
         if not instance and role not in ("database", "distractor"):
@@ -116,8 +116,8 @@ def read_boxes(folder: Path) -> pd.DataFrame:
     for line, file in rows["file"].drop_duplicates().items():
         if leaves_folder(file) or not (folder / file).is_file():
             raise UserError(
-                f"{path}, line {line}: {file} is not in {folder}: mend the name, or take its "
-                "lines out"
+                f"{path}, line {line}: {shown(file)} is not in {folder}: mend the name, or take "
+                "its lines out"
             )
     return rows[["file", "instance"]].join(numbers)
 
@@ -125,7 +125,7 @@ def read_boxes(folder: Path) -> pd.DataFrame:
 def boxes_of(image: Path) -> list[Box]:
     """Return the boxes of what an image shows, from the nearest boxes.csv in a folder above it.
 
-    None where it names no box of the image, or none with a pixel in it (FlickrLogos-27 has some).
+    [] where it names no box of the image, or none with a pixel in it (FlickrLogos-27 has some).
     """
     for folder in image.parents:
         if (folder / BOXES).is_file():

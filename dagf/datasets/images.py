@@ -37,8 +37,7 @@ def exact_mask(path: Path) -> Image.Image | None:
     Greyscale, 255 where it is seen. Of Toytown a PNG in `masks`, beside the image's folder; of
     photographs their boxes (`boxes_of`).
     """
-    file = _mask_file(path)
-    if file.is_file():
+    if file := _mask_file(path):
         with Image.open(file) as opened:
             return opened.convert("L")
     if not (boxes := boxes_of(path)):
@@ -51,11 +50,14 @@ def exact_mask(path: Path) -> Image.Image | None:
 
 def has_mask(path: Path) -> bool:
     """Whether it is exactly known where in an image the instance is."""
-    return _mask_file(path).is_file() or bool(boxes_of(path))
+    return bool(_mask_file(path) or boxes_of(path))
 
 
-def _mask_file(path: Path) -> Path:
-    return path.parent.parent / "masks" / f"{path.stem}.png"
+def _mask_file(path: Path) -> Path | None:
+    """Return the mask of a drawing. What a user keeps in a folder of this name may be anything."""
+    file = path.parent.parent / "masks" / f"{path.stem}.png"
+    drawn = any((folder / "spec.json").is_file() for folder in [*path.parents][2:4])
+    return file if drawn and file.is_file() else None
 
 
 def with_truth(image: Tensor, mask: Image.Image | None, truth: Truth) -> Tensor:

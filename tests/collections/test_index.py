@@ -16,13 +16,13 @@ import torch
 
 from dagf.collections import index as module
 from dagf.collections.index import OFF_THE_SHELF, Collection, build, open_encoder, title_of
-from dagf.collections.kept import Kept
+from dagf.collections.kept import Kept, own_whitening
 from dagf.datasets.batches import image_batches
 from dagf.datasets.benchmark import TrainingSet
 from dagf.datasets.decode import ImageSpec, find_images
 from dagf.devices import bfloat16_pays
 from dagf.errors import UserError
-from dagf.files import read_json
+from dagf.files import read_json, write_json
 from dagf.model.backbone import PACKAGED, BackboneSpec
 from dagf.model.network import RetrievalNet
 from dagf.model.variants import variant
@@ -32,7 +32,7 @@ from dagf.retrieval.extract import extract, for_inference
 from dagf.retrieval.shards import SHARDS, ShardedDescriptors, store_shard
 from dagf.study.runs import Run
 from tests.commands import dagf, fine, refused
-from tests.fixtures import Workshop, configured, torchrun
+from tests.fixtures import Workshop, configured, fails, torchrun
 
 
 @pytest.fixture(scope="module")
@@ -180,16 +180,23 @@ def test_a_whitening_suits_many_images_off_the_shelf(
     white = known.whitened(True)
     assert white.whitening and np.allclose(white.whitening.mean, rows.mean(0), atol=1e-6)
     assert white.whitened(False) == known and known.whitened(False) is known
+    known.whitening_file.write_bytes(b"PK\x03\x04 half")  # it is learned again
+    assert known.whitened(True).whitening
+    fails("one image has nothing in common with others", own_whitening, rows[:1])
 
 
 def test_half_precision_is_chosen_or_comes_with_size(
     home: Path, run: Run, query: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    told = ("extract", "--run", run.id, home / "photos", "--output", tmp_path / "out")
+    told = ("extract", "--run", run.id, home / "photos")
     monkeypatch.setattr(module, "LARGE", 37)
-    for chosen, kept in (("float32", np.float32), ("", np.float16)):
-        fine(*told, *(("--precision", chosen) if chosen else ()))
-        found = Collection.load(tmp_path / "out")
+    for place, chosen, kept in (
+        ("out", "float32", np.float32), ("out", "", np.float32), ("new", "", np.float16)
+    ):  # fmt: skip
+        out = ("--output", tmp_path / place)
+        said = fine(*told, *out, *(("--precision", chosen) if chosen else ()))
+        found = Collection.load(tmp_path / place)
+        assert ("37 extracted" in said) is (place == "new" or bool(chosen))  # it keeps what it has
         assert found.descriptors.dtype == kept
         assert found.search(query, 1) == [(str(query), pytest.approx(1, abs=1e-2))]
 
@@ -315,11 +322,16 @@ def test_extract_with_something_wrong(home: Path, run: Run, weights: Path, tmp_p
     for words, told in mistakes.items():
         assert words in refused("extract", *told, *out)
     assert not (tmp_path / "out.index" / "index.json").exists()
-    before = {path: path.stat().st_mtime_ns for path in photos.rglob("*")}
-    for place in (photos / "jpg", photos / "labels.csv"):  # nothing else is written over
+    alike = tmp_path / "alike"  # what others call alike
+    for name in ("index.json", "shard-0.npy", "encoder-best.onnx", "my-whitening-1.npz"):
+        write_json(alike / name, {"my": "site"})
+    before = {path: path.stat().st_mtime_ns for one in (photos, alike) for path in one.rglob("*")}
+    for place in (photos / "jpg", photos / "labels.csv", alike):  # nothing else is written over
         said = refused("extract", "--run", run.id, photos, "--output", place)
         assert f"{place} holds something else: name a new folder with --output" in said
-    assert {path: path.stat().st_mtime_ns for path in photos.rglob("*")} == before
+    assert {path: path.stat().st_mtime_ns for path in before} == before
+    for place, says in ((photos / "labels.csv" / "x", "Not a directory"), ("x" * 300, "too long")):
+        assert says in refused("extract", "--run", run.id, photos, "--output", place)
 
 
 def test_a_collection_is_brought_up_to_date(run: Run, photos: Path, index: Path) -> None:
@@ -334,7 +346,7 @@ def test_a_collection_is_brought_up_to_date(run: Run, photos: Path, index: Path)
     np.testing.assert_allclose(found.descriptors[:], expected, atol=1e-5)
     for name in ("other-0.jpg", "other-1.jpg"):
         (photos / "jpg" / name).unlink()
-    (index / ".shard-0123.npy.abc.npy").write_bytes(b"half")  # as a killed job leaves it
+    (index / f".shard-{'0' * 12}.npy.abc.npy").write_bytes(b"half")  # as a killed job leaves it
     assert build(find_images([photos]).files, open_encoder(run.id), index, fast=True)[1] == 0
     after = shards(index)
     assert len(before.items() & after.items()) == 4 and len(after) == 5

@@ -87,7 +87,7 @@ def test_a_file_is_written_over_nothing_else(collection: Collection, tmp_path: P
     gone.rename(tmp_path / "gone.jpg")
     said = refused("search", query, "--index", index, "--html", page)
     (tmp_path / "gone.jpg").rename(gone)
-    assert f"{gone.name} does not exist" in said and not page.exists()
+    assert f"{gone.name} is gone since the images were extracted" in said and not page.exists()
 
 
 def test_a_part_in_per_cent_is_a_box_in_pixels(collection: Collection) -> None:

@@ -89,7 +89,7 @@ def test_a_box_outside_its_image_is_named_with_the_size(tmp_path: Path, box: lis
 def test_a_changed_drawing(project: Path, profile: Callable[..., str], tmp_path: Path) -> None:
     """Its maps are kept under the name of the set, and would be those of the old picture."""
     root = open_study(profile()).toytown
-    assert check(str(root), tmp_path) == [f"{root.name}: complete, and as it was drawn"]
+    assert check(str(root), tmp_path) == [f"{root.name}: as it was when it was first opened"]
     file = min((root / "test" / "jpg").glob("*.jpg"))
     before = file.read_bytes()
     Image.new("RGB", (48, 48)).save(file)

@@ -2,6 +2,7 @@
 
 import csv
 import json
+import os
 import pickle
 import re
 import shutil
@@ -102,10 +103,25 @@ def test_pairs(photos: Path, tmp_path: Path) -> None:
     assert [rows.tolist() for rows in made.queries[0].labels.values()] == [[1], [0, 2]]
 
 
+def test_columns_that_two_forms_share(photos: Path, tmp_path: Path) -> None:
+    """And whole paths by way of a link."""
+    (tmp_path / "link").symlink_to(photos)
+    lines = ["file,instance,query", f"{tmp_path}/link/castle/1.jpg,c,1", "castle/2.JPG,c,0"]
+    convert(tmp_path / "link", table(tmp_path / "x.csv", *lines))
+    assert read_labels(photos)["file"].tolist() == ["castle/1.jpg", "castle/2.JPG"]
+
+
+def test_a_name_that_is_no_text(photos: Path) -> None:
+    (photos / "castle" / os.fsdecode(b"caf\xe9.jpg")).touch()
+    fails(r"the name 'castle/caf\\udce9\.jpg' is no UTF-8: rename the file", convert, photos)
+    assert not (photos / "labels.csv").exists()
+
+
 PAIR, LABELS = "query,positives", "file,instance"
 NEVER: list[tuple[list[str], dict[str, str], str]] = [
     ([LABELS, "gone.jpg,a", "castle/1.jpg,a"], {}, r"as gone\.jpg: mend the names"),
     ([LABELS, "../x.jpg,a", "castle/1.jpg,a"], {}, r"'\.\./x\.jpg' is no image in the f"),
+    ([LABELS, '"street.jpg,a', *"ab" * 99, '",a', "hut/x.jpg,a"], {}, "'street.* is no image in"),
     (["file,instance,role", "castle/1.jpg,a,quer"], {}, "did you mean 'query'"),
     (["a,b", "castle/1.jpg,a"], {}, r"x\.csv has 1 lines with a, b: say with --column OURS=T"),
     ([LABELS], {}, r"x\.csv has 0 lines with file, instance"),

@@ -163,8 +163,10 @@ def test_an_md5_beside_the_file(server: Behaviour, tmp_path: Path) -> None:
     texts = {"md5": f"{MD5}  a.bin\n", "bad": "0" * 32, "none": "hello"}
     server.files |= {f"{name}.txt": text.encode() for name, text in texts.items()}
     base = f"http://127.0.0.1:{server.port}"
-    for name in ("bad", "none", "missing"):
-        with pytest.raises(UserError, match=r"MD5 hash .* does not match"):
+    says = {"none": r"none\.txt has no md5", "gone": "404", "bad": r"MD5 hash .* does not match"}
+    for name, said in says.items():
+        assert not list(tmp_path.glob("a.bin*"))  # nothing is fetched for nothing
+        with pytest.raises(UserError, match=said):
             fetch(remote(server, "/a.bin", md5_from=f"{base}/{name}.txt"), tmp_path)
     got(remote(server, "/a.bin", md5_from=f"{base}/md5.txt"), tmp_path)
 

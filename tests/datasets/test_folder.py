@@ -182,8 +182,8 @@ def test_what_cannot_be_held_out() -> None:
     [
         ("d1.jpg,one,5,2,3,4", r"line 3: 5,2,3,4 is no box: write x1,y1,x2,y2 in pixels"),
         ("d1.jpg,one,a,2,3,4", "line 3: a,2,3,4 is no box"),
-        ("d9.jpg,one,1,2,3,4", r"line 3: d9\.jpg is not in .*mine: mend the name, or take"),
-        ("../d1.jpg,one,1,2,3,4", r"line 3: \.\./d1\.jpg is not in"),
+        ("d9.jpg,one,1,2,3,4", r"line 3: 'd9\.jpg' is not in .*mine: mend the name, or take"),
+        ("../d1.jpg,one,1,2,3,4", r"line 3: '\.\./d1\.jpg' is not in"),
     ],
 )
 def test_a_mistake_in_the_boxes(tmp_path: Path, line: str, says: str) -> None:

@@ -141,6 +141,15 @@ def test_sixteen_bits_are_scaled_not_clipped(
         assert load_image(path).flatten().tolist() == [expected, expected, expected, 255] * 3
 
 
+@pytest.mark.parametrize("most", [1.0, 255.0, 65535.0, 100_000.0])
+def test_thirty_two_bits_are_scaled_by_their_range(tmp_path: Path, most: float) -> None:
+    shares = np.array([[0, 0.5], [1, float("nan")]], np.float32) * np.float32(most)
+    for array in (shares, np.nan_to_num(shares).astype(np.int32)):
+        if array.dtype == np.float32 or most > 255:  # integers are of 10 bits at least
+            path = save(Image.fromarray(array), tmp_path / "a.tiff")
+            assert np.allclose(load_image(path)[0], [[0, 128], [255, 0]], atol=1)
+
+
 def encoded(image: Image.Image, kind: str) -> bytes:
     image.save(stream := io.BytesIO(), kind)
     return stream.getvalue()
@@ -253,12 +262,15 @@ def test_input_has_the_mean_and_deviation_of_imagenet() -> None:
 
 def test_an_exact_mask_comes_with_the_image_or_blanks_the_rest(tmp_path: Path) -> None:
     for folder in ("jpg", "masks"):
-        (tmp_path / folder).mkdir()
-    file, mask = tmp_path / "jpg" / "a.png", tmp_path / "masks" / "a.png"
+        (tmp_path / "test" / folder).mkdir(parents=True)
+    file, mask = (tmp_path / "test" / folder / "a.png" for folder in ("jpg", "masks"))
     Image.new("RGB", (8, 4), (10, 200, 30)).save(file)
     landmark = Image.new("1", (8, 4))
     landmark.paste(1, (4, 0, 8, 4))  # the right half
     landmark.save(mask)
+    assert not has_mask(file)  # of somebody's photographs a folder `masks` may be anything
+    (tmp_path / "spec.json").touch()  # of a Toytown
+    assert has_mask(file)
     cells = load_image(file, ImageSpec(8, truth="cells"))
     assert cells.shape == (4, 4, 8)
     assert cells[3].tolist() == [[0] * 4 + [255] * 4] * 4
