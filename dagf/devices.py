@@ -1,5 +1,6 @@
 """Where networks and matrix products run."""
 
+import os
 from collections.abc import Callable
 from typing import TypeVar
 
@@ -17,8 +18,15 @@ def device() -> str:
     return "cuda" if torch.cuda.is_available() else "cpu"
 
 
+def take_gpu() -> None:
+    """Let each of the processes that torchrun started on a machine have a GPU of its own."""
+    if torch.cuda.is_available():
+        torch.cuda.set_device(int(os.environ.get("LOCAL_RANK", "0")))
+
+
 def on_device(net: M) -> M:
     """Put a network where, and in the memory format in which, it runs fastest here."""
+    take_gpu()
     return net.to(device()).to(memory_format=torch.channels_last)
 
 

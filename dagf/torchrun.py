@@ -8,6 +8,7 @@ from typing import Any, TypeVar
 import torch
 import torch.distributed as dist
 
+from dagf.devices import take_gpu
 from dagf.distributed import SINGLE, Group
 
 T = TypeVar("T")
@@ -38,8 +39,7 @@ def process_group() -> Group:
     if int(os.environ.get("WORLD_SIZE", "1")) == 1:
         return SINGLE
     if not dist.is_initialized():
-        if torch.cuda.is_available():
-            torch.cuda.set_device(int(os.environ.get("LOCAL_RANK", "0")))
+        take_gpu()
         dist.init_process_group("nccl" if torch.cuda.is_available() else "gloo", timeout=PATIENCE)
         atexit.register(dist.destroy_process_group)
     return Processes(dist.get_rank(), dist.get_world_size())

@@ -6,7 +6,7 @@ landmarks, by which the registered arms were chosen.
 """
 
 from collections.abc import Iterable, Iterator
-from dataclasses import replace
+from dataclasses import asdict, replace
 
 import pandas as pd
 
@@ -15,6 +15,7 @@ from dagf.analysis.methods import fewer
 from dagf.analysis.tables import RUNS
 from dagf.model.variants import VARIANTS
 from dagf.study.backbones import shorter
+from dagf.study.config import TrainSpec, read_fields
 from dagf.study.profile import Ladder
 from dagf.study.study import Study
 
@@ -71,7 +72,8 @@ def trial_table(study: Study) -> pd.DataFrame:
     rows, setting = [], study.test.middle.name
     gem, before = points(study, ["gem"], setting)["gem"], 0.0
     for name, trial in study.profile.trials.items():
-        training = replace(study.profile.plan().training, **trial.changes)
+        values = asdict(study.profile.plan().training) | trial.changes
+        training = read_fields(TrainSpec, values, f"trial {name}")
         tried = replace(study, profile=replace(study.profile, arm_training=training))
         runs = [*tried.train([trial.arm]).values()]
         reached = sum(run.record["validation_mAP"] for run in runs) / len(runs)

@@ -223,7 +223,9 @@ class RetrievalNet(nn.Module):
         self.head = AttentiveHead(self.channels, variant)
         self.dimensions = self.head.dimensions
         self.early: SpatialAttention | None = None
-        if variant.early and variant.spatial and isinstance(self.backbone, SmallBackbone):
+        if variant.early and variant.spatial:
+            if not isinstance(self.backbone, SmallBackbone):
+                raise UserError(f"{variant.title} is for the small backbone: choose another head")
             channels = self.backbone.before_last
             self.early = SpatialAttention(channels, variant.spatial, variant.activation)
             self.backbone[-1].register_forward_pre_hook(self._attend_early)

@@ -98,9 +98,9 @@ class RunConfig:
     recipe: str = ""
 
     def __post_init__(self) -> None:
-        """Raise `ValueError` for images shrunk where cached maps are read."""
+        """Raise `UserError` for images shrunk where cached maps are read."""
         if self.frozen and self.train.shrunk:
-            raise ValueError("shrunk is for images: heads on a frozen backbone read cached maps")
+            raise UserError("shrunk is for images: heads on a frozen backbone read cached maps")
 
     @property
     def id(self) -> str:

@@ -92,10 +92,11 @@ class Profile:
     folder, or of a training set without a validation split, kept for validation. training_set: a
     public set to train on (`dagf.datasets.public`). test_image: where test images have another
     size. earlier_cut: a node before that of `backbone`, of fewer channels and more cells, where 06
-    compares heads again. whitening: the training set on whose whitening split a learned whitening
-    is learned, '' for none. centred: whether the mean of the database's descriptors is taken out.
-    scale: of 07. ladder: of 02 and 05. trials: of 02, by name: what was tried on validation
-    landmarks before arms were registered. benchmarks, train_on, distractors: what the options of
+    compares heads again. further: whether 06 also takes near-duplicates out, and re-ranks, which
+    costs as much as all the rest. whitening: the training set on whose whitening split a learned
+    whitening is learned, '' for none. centred: whether the mean of the database's descriptors is
+    taken out. scale: of 07. ladder: of 02 and 05. trials: of 02, by name: what was tried on
+    validation landmarks before arms were registered. benchmarks, train_on, distractors: what the options of
     these names are where they are not given; paths are as seen from the profile's file.
     """
 
@@ -118,6 +119,7 @@ class Profile:
     training_set: str = ""
     test_image: ImageSpec | None = None
     earlier_cut: str = ""
+    further: bool = True
     whitening: str = ""
     centred: bool = False
     scale: Scale | None = None
@@ -126,6 +128,13 @@ class Profile:
     benchmarks: Names = ()
     train_on: Names = ()
     distractors: Names = ()
+
+    def __post_init__(self) -> None:
+        """Raise `ValueError` for backbones trained on drawings that do not fit what is asked."""
+        if self.kept_backbones and self.backbone != BackboneSpec("small"):
+            raise ValueError("kept_backbones are small ones: name no other backbone")
+        if self.own_backbones and self.last_stage:
+            raise ValueError("last_stage is for a pretrained backbone: leave backbone_training out")
 
     @property
     def frozen(self) -> bool:

@@ -24,6 +24,7 @@ from safetensors.torch import load_file
 from dagf.errors import UserError
 from dagf.files import content_hash, file_sha256, read_json, write_json
 from dagf.model.network import RetrievalNet, Variant
+from dagf.model.pooling import POOLINGS
 from dagf.study.config import RunConfig, read_fields
 
 AGAIN = "delete its folder and train again"
@@ -31,7 +32,7 @@ AGAIN = "delete its folder and train again"
 
 @dataclass(frozen=True)
 class Run:
-    """A finished run on disk. Its files raise `UserError` where they are broken or another's.
+    """A finished run on disk. Broken files, and weights of another run, raise `UserError`.
 
     shown: the variant, of the same parameters, as which its network is evaluated: a ceiling.
     """
@@ -135,9 +136,9 @@ class RunStore:
 
     def all(self) -> list[Run]:
         """Return every finished run, by id."""
-        folders = [folder for folder in (self.root, self.kept) if folder]
-        files = [file for folder in folders for file in folder.glob("*/record.json")]
-        return [Run(file.parent) for file in sorted(files, key=lambda file: file.parent.name)]
+        folders = [folder for folder in (self.kept, self.root) if folder]
+        found = {one.parent.name: one for home in folders for one in home.glob("*/record.json")}
+        return [Run(found[name].parent) for name in sorted(found)]  # what was kept may be in both
 
     @contextmanager
     def claim(self, config: RunConfig) -> Iterator[None]:
@@ -175,8 +176,10 @@ class Untrained:
 
     @property
     def weights_id(self) -> str:
-        """What names its weights: by all that the arm's name stands for, which may change."""
-        return content_hash([self.config.start_id, asdict(self.variant)])
+        """What names its weights: its start, all values of its variant, and what is drawn by."""
+        drawn = self.variant.attentive or POOLINGS[self.variant.pooling].multiple > 1
+        seed = [self.config.seed] if drawn else []  # others are one network for all seeds
+        return content_hash([self.config.start_id, asdict(self.variant), *seed])
 
     @property
     def backbone_id(self) -> str:

@@ -58,7 +58,7 @@ TEST_ALONE: dict[str, Any] = {
 }
 TRAINED_BY = "dagf.study.training"
 # Maps and results are named by this code, too: a changed decoder must not meet old maps.
-CACHED_BY = "dagf.study.evaluation"
+CACHED_BY = "dagf.study.evaluation", "dagf.study.runs"
 
 
 @dataclass(frozen=True)
@@ -122,7 +122,9 @@ class Study:
         return self._backbone(heads=True)
 
     def _backbone(self, heads: bool) -> BackboneSpec:
-        """Return what arms start from: the primary ones, where it learns, with a last stage."""
+        """Return the backbone that arms start from: heads that of the profile, primary arms one
+        that ends before the last stage, where that is trained.
+        """
         last = None if heads else self.profile.last_stage
         backbone = last or self.profile.backbone
         if self.weights is None:
@@ -183,6 +185,8 @@ class Study:
         get the same budget. A ceiling may be the run of another arm, evaluated with exact masks.
         """
         head_only, spec = heads or self.profile.frozen, self.profile.plan(heads).training
+        if head_only and variant(arm).early:
+            raise UserError(f"{arm} attends before the last map: train it end to end")
         if head_only and not variant(arm).trainable:
             raise UserError(
                 f"{arm} has nothing to train on a frozen backbone: use it off the shelf"
@@ -236,7 +240,9 @@ class Study:
         if self.training and (heads or self.profile.frozen or self.profile.last_stage):
             bare = [self.untrained("spoc", seed, heads) for seed in seeds]
             without = {
-                folder: head for head in bare if not (folder := self._maps_folder(head)).exists()
+                folder: head
+                for head in bare
+                if not (folder := self._maps_folder(head) / "queries").exists()  # the last ones
             }
             make = self.training_maps, self.test_maps
             jobs = [partial(maps, head) for head in without.values() for maps in make]
@@ -429,17 +435,21 @@ def open_study(
 
     benchmark: a public set's name, a folder or a ground truth. distractors: public distractor
     sets, or folders, whose images are added to the database. weights: a file with the backbone's
-    weights. train_on: the folders to train on, where it is not that of `benchmark`. A profile with
-    a training set trains on that one; without a `benchmark` it is evaluated on the set's validation
-    split.
+    weights, in place of the profile's. train_on: the folders to train on, where it is not that of
+    `benchmark`. A profile with a training set trains on that one; without a `benchmark` it is
+    evaluated on the set's validation split.
 
     Raises `UserError` for anything that does not exist or does not fit, and for a photograph that
     is trained and tested on; notes a query that is in the database under another name, and a copy
     of a right image that counts as wrong, for published sets have such images.
     """
     chosen, data = load_profile(profile), paths.data()
+    if weights and chosen.kept_backbones:
+        raise UserError(f"profile {profile} starts from kept backbones: leave --weights out")
+    if not weights and chosen.backbone.weights not in ("none", "imagenet"):
+        weights = str(paths.profile(profile).parent / chosen.backbone.weights)
     file = Path(existing_file(weights)) if weights else None
-    cache = paths.cache() / code_hash(CACHED_BY)
+    cache = paths.cache() / code_hash(*CACHED_BY)
     open_with = partial(
         Study, chosen, store=RunStore(paths.runs(), paths.backbones()), cache=cache, weights=file
     )

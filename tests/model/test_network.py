@@ -51,6 +51,8 @@ def test_the_baseline_keeps_all_and_weighs_by_length() -> None:
 
 
 def test_early_attention_weights_what_the_last_stage_reads() -> None:
+    resnet = BackboneSpec("resnet18")
+    fails("is for the small backbone: choose another", RetrievalNet, resnet, variant("dagf-early"))
     net = RetrievalNet(BackboneSpec("small"), variant("dagf-early")).eval()
     plain, batch = RetrievalNet(BackboneSpec("small"), variant("gem")).eval(), images(2, 3, 48, 48)
     plain.backbone.load_state_dict(net.backbone.state_dict())

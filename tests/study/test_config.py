@@ -11,7 +11,6 @@ import pytest
 import yaml
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from pydantic import ValidationError
 
 from dagf import paths
 from dagf.datasets.decode import ImageSpec
@@ -115,6 +114,8 @@ AT_LEAST = "it should be greater than or equal to"
         ({"arm_training": {"mining": {"negatives": 0}}}, rf"mining\.negatives: {AT_LEAST} 1"),
         ({"arm_training": FEW_QUERIES}, "4 queries do not fill 2 steps of 3 batches"),
         ({"arm_training": {"mining": {}, "miner": "MultiSimilarityMiner"}}, "leave miner out"),
+        ({"kept_backbones": True, "backbone": {"name": "resnet18"}}, "name no other backbone"),
+        ({"last_stage": {"name": "resnet18"}}, "leave backbone_training out"),
     ],
 )
 def test_wrong_values(profile: Callable[..., str], changes: dict[str, Any], message: str) -> None:
@@ -123,8 +124,7 @@ def test_wrong_values(profile: Callable[..., str], changes: dict[str, Any], mess
 
 def test_cached_maps_cannot_be_shrunk() -> None:
     assert configured(shrunk=0.5)
-    with pytest.raises(ValidationError, match="heads on a frozen backbone read cached maps"):
-        configured(shrunk=0.5, frozen=True)
+    fails("heads on a frozen backbone read cached maps", configured, shrunk=0.5, frozen=True)
 
 
 def test_plans_of_a_profile(profile: Callable[..., str]) -> None:

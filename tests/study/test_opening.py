@@ -14,13 +14,15 @@ from dagf.retrieval.extract import benchmark_scores
 from dagf.retrieval.metrics import evaluate
 from dagf.study.config import RunConfig
 from dagf.study.study import Study, control_of, open_study
-from tests.fixtures import FOLDER, Opened, fails, write_photographs
+from tests.fixtures import FOLDER, Opened, fails, mobilenet, write_photographs
 
 pytestmark = pytest.mark.usefixtures("one_process")
 
 
 def test_what_is_no_study(project: Path, profile: Callable[..., str], photographs: Path) -> None:
     fails(r"nowhere\.pth is no file", open_study, profile(), weights=str(project / "nowhere.pth"))
+    kept = profile(kept_backbones=True, backbone_training=None)
+    fails("starts from kept backbones: leave --weights out", open_study, kept, weights=kept)
     says = "distractors and train_on belong to a benchmark of photographs"
     fails(says, open_study, profile(), train_on=[str(photographs)])
     fails(r"labels\.csv .*No such file", open_study, profile(), str(project))
@@ -46,6 +48,23 @@ def test_a_folder_without_training_images(
     assert other.training is not None
     assert len(other.test.distractors) == 4
     assert other.test_id != study.test_id
+
+
+def test_weights_that_a_profile_names_are_known_by_their_content(
+    heads_on: Opened, tmp_path: Path, backbone_weights: str
+) -> None:
+    """The file is as seen from the profile's, and another under its name is another backbone."""
+    folder = write_photographs(tmp_path / "mine", train_instances=0)
+    known = []
+    for seed in (5, 6):
+        mobilenet(tmp_path / "mine.pth", seed)
+        study = heads_on(folder, backbone={"name": "mobilenet_v2", "weights": "mine.pth"})
+        known.append(study.untrained("netvlad").weights_id)
+        assert study.untrained("netvlad").network()
+    assert len({*known}) == 2
+    one, other = (study.untrained(arm, seed=1).weights_id for arm in ("netvlad", "gem"))
+    assert one != known[1]  # its centres are drawn
+    assert other == study.untrained("gem", seed=0).weights_id
 
 
 def test_training_on_several_folders(heads_on: Opened, tmp_path: Path) -> None:

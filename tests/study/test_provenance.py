@@ -11,7 +11,7 @@ from dagf.study.provenance import code_hash, code_only, imported_modules
 from dagf.study.study import CACHED_BY, TRAINED_BY
 
 TRAINING, EVALUATION = "training", "evaluation"
-MODULES = {TRAINING: (TRAINED_BY,), EVALUATION: (CACHED_BY,)}
+MODULES = {TRAINING: (TRAINED_BY,), EVALUATION: CACHED_BY}
 
 
 @pytest.fixture

@@ -41,6 +41,8 @@ def test_get_takes_the_first_digits(tmp_path: Path) -> None:
     (tmp_path / "cc44").mkdir()  # not finished
     assert store.get("bb33").id == store.get("b").id == "bb33"
     assert store.get("aa1").id == "aa11"
+    write_json(tmp_path / "kept" / "aa11" / "record.json", {})  # as `dagf backbones` leaves it
+    assert RunStore(tmp_path, tmp_path / "kept").get("aa11").folder == tmp_path / "aa11"
     fails(r"found aa11, aa22$", store.get, "aa")
     for wrong in ("cc44", ""):
         said = f"run '{wrong}': expected one finished run in {store.root}, found none"
