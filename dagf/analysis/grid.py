@@ -42,10 +42,11 @@ def grid(study: Study) -> pd.DataFrame:
     """Return the AP of every combination on the middle setting: a row a draw, seed and test query.
 
     Columns: windows, mask, draw (of the random masks, 0 for others), pooling, seed, query_set,
-    query, positives, AP (0..1). Needs the backbones only; kept in the cache.
+    query, positives, AP (0..1). Needs the backbones only; kept in the cache. Where all seeds share
+    one backbone their rows are alike: nothing here depends on a seed.
     """
-    # one backbone, one seed
-    seeds = study.profile.seeds if study.profile.own_backbones else study.profile.seeds[:1]
+    own, every = study.profile.own_backbones, study.profile.seeds
+    seeds = every if own else every[:1]
     study.prepare(seeds)
     decides = study.test_id, study.profile.evaluation.image, code_hash("dagf.analysis.grid")
     files = {
@@ -53,7 +54,8 @@ def grid(study: Study) -> pd.DataFrame:
         for seed in seeds
     }
     found = cached_tables(files, partial(_evaluate, study), "windows x masks")
-    return pd.concat([table.assign(seed=seed) for seed, table in found.items()], ignore_index=True)
+    rows = [found[seed if own else seeds[0]].assign(seed=seed) for seed in every]
+    return pd.concat(rows, ignore_index=True)
 
 
 def of_first_set(cells: pd.DataFrame) -> pd.DataFrame:

@@ -102,7 +102,8 @@ def benchmark_of(study: Study, part: str) -> Benchmark:
     """Return the benchmark of a part: `VALIDATION`, `TEST`, or the least likeness that is junk."""
     if part in (VALIDATION, TEST):
         return study.learned_from.validation if part == VALIDATION else study.test
-    file = study.cache / "descriptors" / content_hash(["alike", study.test_id])
+    named = content_hash(["alike", study.test_id, code_hash("dagf.analysis.methods")])
+    file = study.cache / "descriptors" / named
     (near,) = cached_arrays([file], lambda: [alike(study.test)])
     return without(study.test, near >= float(part))
 

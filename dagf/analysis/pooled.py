@@ -5,7 +5,7 @@ backbone with one file of weights. Of two benchmarks on the photographs of one f
 ground truth of its own counts rather than the whole folder: both ask for the same things.
 """
 
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -21,7 +21,8 @@ from dagf.retrieval.statistics import CONFIDENCE, Interval, random_effects
 
 # Tables, of which each set has one.
 AGAINST, EARLIER, MODULES, ROOMS = "against-gem", "against-gem-earlier-cut", "modules", "room"
-MINUS, PERFECT = " minus it [95 %]", "perfect attention"  # columns of `by_set`
+# Columns of `by_set`; and, of its rows alone, the verdict that stands beside both GeMs.
+MINUS, PERFECT, BOTH = " minus it [95 %]", "perfect attention", " beside both"
 WORDS = (
     "mAP points, random-effects mean over the sets [95 %] (Hartung and Knapp). The standard "
     "error of a set is that of its joint interval taken as normal, so rather too large. Between "
@@ -99,14 +100,16 @@ def _judged_alike(folder: Path) -> Iterator[Rows]:
     for about, sets in every:
         own: Rows = []
         for name, record in sets.items():
-            table = _first_set(record)
-            table = table[table["minus"].str.startswith(CHOSEN)]
+            both = _first_set(record)
+            table = both[both["minus"].str.startswith(CHOSEN)]
             row = {"photographs": name, "backbone": about.backbone}
             for what, part in table.groupby(table["what"].str.split(", whitened").str[0]):
                 best = int(part["validation"].astype(float).to_numpy().argmax())
-                gem = str(what).replace("DAGF", "best GeM")
+                gem = str(what).replace("DAGF", CHOSEN)
                 row[f"{gem}, mAP"] = part["mAP"].iloc[best].split(" − ")[1]
                 row[f"{what}{MINUS}"] = part["difference [95 %]"].iloc[best]
+                verdicts = {*both.loc[both["what"] == part["what"].iloc[best], "verdict"]}
+                row[f"{what}{BOTH}"] = verdicts.pop() if len(verdicts) == 1 else ""
             if name in rooms.get(about, {}):
                 row[PERFECT] = table_of(rooms[about][name])[ROOM].iloc[-1]
             own.append(row)
@@ -138,20 +141,26 @@ def by_set(folder: Path) -> pd.DataFrame:
         if several:
             about = {"photographs": f"all {len(own)}", "backbone": own[0]["backbone"]}
             rows.append(about | _means(own))
-    return pd.DataFrame(rows).fillna("")
+    found = pd.DataFrame(rows).fillna("")
+    return found.drop(columns=[name for name in found if str(name).endswith(BOTH)])
 
 
 def over_sets(folder: Path) -> list[str]:
-    """Return where DAGF gains, in a line for each depth of the deepest studies of several sets."""
+    """Return where DAGF gains, in a line for each depth of the deepest studies of several sets.
+
+    A gain is above the chosen GeM and above GeM off the shelf, a loss below both.
+    """
     lines = []
     for own in _deepest([one for one in _judged_alike(folder) if len(one) > 1]):
         for name, mean in _means(own).items():
-            ends = [Interval.read(row[name]) for row in own]
-            above, below = sum(one.low > 0 for one in ends), sum(one.high < 0 for one in ends)
-            said = f"gains on {above}, loses on {below}; over sets like these {mean}"
             what = name.removesuffix(MINUS)
+            counts = Counter(row[f"{what}{BOTH}"] for row in own)
             how = what if what.endswith(STAGE) else f"{what} on a fixed network"
-            lines.append(f"{len(own)} sets, {own[0]['backbone']}, {how}: {said}")
+            gains, losses = (f"{counts[one]}" for one in ("above", "below"))
+            lines.append(
+                f"On {len(own)} sets of photographs ({own[0]['backbone']}), {how} gains on {gains} "
+                f"and loses on {losses}; the mean over such sets is {mean}"
+            )
     return lines
 
 

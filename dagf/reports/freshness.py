@@ -31,15 +31,15 @@ STAGES = (
     ("07_large_scale",),
 )
 OVERVIEW = "00_overview"  # it runs when all others are done: it reads their records
-# The records, below the project's folder, that a page on Toytown shows beside what it computes.
+# The records, below the project's folder, that a page shows beside what it computes; one on
+# photographs those of benchmarks alone.
 LADDER = ("reports/ladder/tables/*.json", "reports/ladder/figures/*.svg")
 SHOWS = {
     "02_training": (*LADDER, "reports/validation/tables/*.json", "data/backbones/trials.csv"),
     "04_scale_and_mask_ablation": (str(paths.SPEED),),
     "05_attention_ablation": LADDER,
     "06_benchmark_tables": (
-        *("data/published.csv", "reports/photographs/[!.]*.json"),
-        *("docs/registration.md", "data/backbones/*/record.json"),
+        *("data/published.csv", "reports/photographs/[!.]*.json", "docs/registration.md"),
     ),
     "07_large_scale": (str(paths.SPEED),),
     "08_search_your_photos": ("benchmarks/descriptors.csv",),
@@ -131,7 +131,7 @@ class Report:
                 sums([paths.profile(self.parameters["profile"])]),
             ],
             "data": [sums([paths.data() / "manifest.json"]), self._photographs()],
-            "weights": sums([Path(self.parameters["weights"])]),
+            "weights": sums([Path(self.parameters["weights"]), *self._backbones()]),
             "records": sums(self._records()),
         }
         return {part: content_hash(value) for part, value in decides.items()}
@@ -168,9 +168,15 @@ class Report:
             folders = {tables, *(pages / one for one in ("provenance", "figures", "photographs"))}
             files = {file for folder in folders for file in folder.glob("[!.]*.*")}
             return files - {self.output.record_file(OVERVIEW)}
-        patterns = () if self.output.photographs else SHOWS.get(self.name, ())
+        patterns = SHOWS.get(self.name, ())
+        if self.output.photographs:
+            patterns = tuple(one for one in patterns if one.startswith("benchmarks"))
         found = (file for pattern in patterns for file in paths.root().glob(pattern))
         return [file for file in found if file.parents[1] != self.output.root]  # its own
+
+    def _backbones(self) -> Iterable[Path]:
+        """Return the records, with the hashes of their weights, from which Toytown's arms start."""
+        return () if self.output.photographs else paths.backbones().glob("*/record.json")
 
     def _photographs(self) -> list[str]:
         """Return the hash of each folder of photographs that the notebook reads."""
@@ -214,6 +220,6 @@ def cells(name: str) -> list[tuple[str, str, list[str]]]:
     ]
 
 
-def sums(files: Iterable[Path]) -> dict[str, str]:
-    """Return the sha256 of each of the `files` that exist, by its name."""
-    return {file.name: file_sha256(file) for file in sorted(files) if file.is_file()}
+def sums(files: Iterable[Path]) -> list[tuple[str, str]]:
+    """Return the name and the sha256 of each of the `files` that exist."""
+    return [(file.name, file_sha256(file)) for file in sorted(files) if file.is_file()]

@@ -46,7 +46,7 @@ class Records:
 
     def rooms(self) -> HTML:
         """Return the figure of the modules' gains beside the room: drawings, then photographs."""
-        found = {"on drawn buildings": self._rooms} if len(self._rooms) else {}
+        found = {self._where: self._rooms} if len(self._rooms) else {}
         for about, rooms in pooled.studies(self._photographs, pooled.ROOMS).items():
             for name, record in rooms.items():
                 found[f"on photographs\n({name}, {about.backbone})"] = table_of(record)
@@ -57,16 +57,16 @@ class Records:
         return figures.show(figures.rooms(found), alt, CAPTION)
 
     def answer(self) -> HTML:
-        """Return in a line how many modules gain on drawings, and in one what came of all three.
+        """Return in a line how many modules gain on the images of the run.
 
-        On photographs, that is, of several sets that were judged alike.
+        In further ones, what came of all three on several sets of photographs, judged alike.
         """
         counts = Counter(self._rooms["verdict"])
         shown = ["gains", *(one for one in SAID if counts[one] and one != "gains")]
         said = ", ".join(f"<strong>{counts[one]}</strong> {SAID[one]}" for one in shown)
-        lines = [f"Of these {counts.total()}, on drawn buildings: {said}."] * bool(counts)
+        lines = [f"Of these {counts.total()}, {self._where}: {said}."] * bool(counts)
         for said in pooled.over_sets(self._photographs):
-            lines.append(f"On photographs, {said} points over the best GeM.")
+            lines.append(f"{said} points over the GeM that held-out objects choose.")
         return HTML("".join(f'<p class="lead">{one}</p>' for one in lines) or NOTHING)
 
     @property
@@ -74,8 +74,12 @@ class Records:
         return self.output.pages / "photographs"
 
     def modules(self) -> HTML:
-        """Return what came of each module on drawings."""
-        return table(self._rooms[FIRST], "On drawn buildings, in points of mAP over GeM.")
+        """Return what came of each module on the images of the run."""
+        return table(self._rooms[FIRST], f"{self._where.capitalize()}, in points of mAP over GeM.")
+
+    @property
+    def _where(self) -> str:
+        return "on photographs" if self.output.photographs else "on drawn buildings"
 
     @property
     def _rooms(self) -> DataFrame:
@@ -113,13 +117,13 @@ class Records:
         return _html("claims", [rows.to_dict("records") for _, rows in groups])
 
     def sets(self) -> HTML:
-        """Return a line for each set of photographs that there is: DAGF, the best GeM, the room."""
+        """Return a line for each set of photographs that there is: chosen GeM, DAGF, room."""
         found = pooled.by_set(self._photographs)
         if found.empty:
             return HTML("")
         if found["backbone"].nunique() == 1:  # no need of a wider table
             found = found.drop(columns="backbone")
-        return table(found, "Points of mAP over the best GeM, as held-out objects choose it.")
+        return table(found, "Points of mAP over the GeM that held-out objects choose.")
 
     def modules_over_sets(self) -> HTML:
         """Return what each attention adds on photographs, over all sets that were judged alike."""

@@ -127,6 +127,15 @@ def test_masks_of_each_seed(toy: Study, tmp_path: Path, monkeypatch: pytest.Monk
         assert part[0].equals(part[1]) == (mask != "random"), mask
 
 
+def test_one_backbone_is_evaluated_once(toy: Study, monkeypatch: pytest.MonkeyPatch) -> None:
+    """And stands for every seed: nothing depends on it, and contrasts have intervals."""
+    profile = replace(toy.profile, backbone_training=None)
+    monkeypatch.setattr(Study, "prepare", lambda *_: None)
+    found = grid.grid(replace(toy, profile=profile)).groupby("seed")
+    one, other = (part.drop(columns="seed").reset_index(drop=True) for _, part in found)
+    assert one.equals(other)
+
+
 def test_it_is_kept_by_what_it_depends_on(
     toy: Study, cells: pd.DataFrame, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

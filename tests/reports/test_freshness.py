@@ -67,6 +67,7 @@ def open_notebook(root: Path) -> None:
         (lambda root: write_json(root / PHOTOGRAPHS, {}), [ORDER[5]], "records"),
         (lambda root: (root / "data" / "published.csv").touch(), [ORDER[5]], "records"),
         (lambda root: (root / "README.md").touch(), [], ""),
+        (lambda root: write_json(root / "data/backbones/b/record.json", {}), ORDER, "weights"),
     ],
 )
 def test_what_makes_which_reports_stale(
