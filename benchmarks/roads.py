@@ -1,8 +1,7 @@
 """Faster roads on a CPU: what each gains in time, and what it costs in mAP on photographs.
 
 Each is compared with the extraction as it is (folded, channels last, float32), in turns over the
-same images. Times and mAP are those of MobileNetV2 with GeM off the shelf, at three scales. The
-last figures are what `dagf search --whiten` gains or costs.
+same images. Times and mAP are those of MobileNetV2 with GeM off the shelf, at three scales.
 """
 
 import math
@@ -19,8 +18,6 @@ from torch import nn
 
 from benchmarks.extraction import SCALES, SPEC, by_graph, encoder_of
 from benchmarks.timing import Figure, ratio, seconds
-from dagf.collections.index import open_encoder
-from dagf.collections.kept import own_whitening
 from dagf.datasets import decode
 from dagf.datasets.batches import image_batches, network_input, query_batches
 from dagf.datasets.benchmark import Benchmark
@@ -28,7 +25,6 @@ from dagf.datasets.decode import Box, ImageSpec
 from dagf.datasets.folder import load_folder
 from dagf.retrieval.extract import MultiScale, extract, for_inference
 from dagf.retrieval.metrics import evaluate_positions, mean_average_precision, stream_positions
-from dagf.study.runs import Head
 
 ROUNDS = 5
 ENLARGED = 4  # times: photographs of the size that a phone takes, whose decoding is reduced
@@ -81,25 +77,6 @@ def figures(folder: Path, weights: Path) -> Iterator[Figure]:
         }
         yield {"what": f"{name}: judged", "mAP": per_query(encode, benchmark, spec)}
     yield from reduced_decoding(plain, benchmark)
-    yield from whitened_on_itself(open_encoder("", str(weights), "mobilenet_v2"), benchmark)
-
-
-def whitened_on_itself(encoder: Head, benchmark: Benchmark) -> Iterator[Figure]:
-    """Measure each query set's mAP by `dagf search --plain` and by `dagf search --whiten`."""
-    net, files = for_inference(encoder.network()), benchmark.database_paths
-    rows = extract(net, image_batches(files, encoder.config.image), len(files))
-    asked = extract(net, query_batches(benchmark, encoder.config.image), len(benchmark.queries))
-    whiten = own_whitening(rows)
-    compared = {
-        "as they are": (rows, asked),
-        "whitened on themselves": (whiten(rows), whiten(asked)),
-    }
-    setting = benchmark.settings[0].name
-    for how, (known, wanted) in compared.items():
-        results = evaluate_positions(benchmark, stream_positions(benchmark, known, wanted))
-        for query_set in benchmark.query_sets:
-            what = f"descriptors of `dagf extract`, {how}: judged, {query_set}"
-            yield {"what": what, "mAP": mean_average_precision(results, setting, query_set)}
 
 
 def run(encode: nn.Module, files: list[Path], spec: ImageSpec) -> None:
