@@ -96,8 +96,8 @@ class Profile:
     costs as much as all the rest. whitening: the training set on whose whitening split a learned
     whitening is learned, '' for none. centred: whether the mean of the database's descriptors is
     taken out. scale: of 07. ladder: of 02 and 05. trials: of 02, by name: what was tried on
-    validation landmarks before arms were registered. benchmarks, train_on, distractors: what the options of
-    these names are where they are not given; paths are as seen from the profile's file.
+    validation landmarks before arms were registered. benchmarks, train_on, distractors: what the
+    options of these names are where they are not given; paths are as seen from the profile's file.
     """
 
     name: str
