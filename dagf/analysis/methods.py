@@ -36,7 +36,7 @@ from dagf.retrieval.metrics import evaluate
 from dagf.retrieval.rerank import RERANKINGS
 from dagf.retrieval.search import Descriptors, similarities
 from dagf.retrieval.statistics import paired_bootstrap
-from dagf.retrieval.whitening import Whitening, pca_whitening
+from dagf.retrieval.whitening import Whitening, principal_components
 from dagf.study.cache import cached_arrays, cached_tables, table_file
 from dagf.study.provenance import code_hash
 from dagf.study.runs import Head
@@ -66,14 +66,11 @@ def whitenings(
     sizes: dimensions that are kept; below 1.0 and at it, shares of those that N rows can whiten.
     """
     yield NONE, None
-    # PCA in the span of the N descriptors is PCA in all D dimensions; NetVLAD has 20,480 of them.
-    span, _ = np.linalg.qr((known - known.mean(0)).astype(float).T)
-    most, mean = min(len(known) - 1, known.shape[1]), known.mean(0).astype(float)
+    found, most = principal_components(known), min(len(known) - 1, known.shape[1])
     kept = sorted({min(int(size if size > 1 else size * most), most) for size in sizes})
     for power in POWERS:
-        projection = pca_whitening(known @ span, kept[-1], power).projection @ span.T
         for size in kept:
-            yield f"{size}-d, power {power}", Whitening(mean, projection[:size])
+            yield f"{size}-d, power {power}", found.whitening(size, power)
 
 
 def descriptors_of(study: Study, head: Head, part: str) -> tuple[Descriptors, ...]:

@@ -59,6 +59,36 @@ class Whitened:
         return self.whitening(self.rows[rows])
 
 
+@dataclass(frozen=True)
+class Components:
+    """The principal components of descriptors: mean (D,), variances (d,), directions (d, D)."""
+
+    mean: Matrix
+    variances: Matrix
+    directions: Matrix
+
+    def whitening(self, dimensions: int, power: float) -> Whitening:
+        """Return the whitening to the strongest directions, as of `pca_whitening`."""
+        # A floor rather than an addend: directions that do vary are whitened exactly.
+        floored = np.maximum(self.variances, RIDGE * self.variances[0])[:dimensions]
+        return Whitening(self.mean, (floored**-power)[:, None] * self.directions[:dimensions])
+
+
+def principal_components(descriptors: ArrayLike) -> Components:
+    """Return all min(N, D) components of descriptors (N, D), the strongest first.
+
+    Raises `UserError` where all of them are alike.
+    """
+    values = _varied(descriptors)
+    mean = values.mean(0)
+    centred, span = values - mean, None
+    if len(values) < values.shape[1]:  # in the span of the rows: they may have 20,480 dimensions
+        span, _ = np.linalg.qr(centred.T)
+        centred = centred @ span
+    variances, directions = _eigen(centred.T @ centred / (len(values) - 1))
+    return Components(mean, variances, directions if span is None else directions @ span.T)
+
+
 def pca_whitening(
     descriptors: ArrayLike, dimensions: int | None = None, power: float = 0.5
 ) -> Whitening:
@@ -68,8 +98,7 @@ def pca_whitening(
     whitening (Jegou and Chum, ECCV 2012), less is APANet's power whitening (Zhu et al., ACM MM
     2018), 0 is PCA alone. Raises `UserError` for too few descriptors, or all alike.
     """
-    values = _varied(descriptors)
-    count, size = values.shape
+    count, size = np.shape(descriptors)
     most = min(count - 1, size)
     kept = dimensions or most
     if kept > most:
@@ -77,12 +106,7 @@ def pca_whitening(
             f"{count} descriptors of {size} dimensions cannot be whitened to {kept}: "
             "give more, or choose fewer"
         )
-    mean = values.mean(0)
-    centred = values - mean
-    variances, directions = _eigen(centred.T @ centred / (count - 1))
-    # A floor rather than an addend: directions that do vary are whitened exactly.
-    scales = np.maximum(variances, RIDGE * variances[0])[:kept] ** -power
-    return Whitening(mean, scales[:, None] * directions[:kept])
+    return principal_components(descriptors).whitening(kept, power)
 
 
 def learned_whitening(descriptors: ArrayLike, pairs: Indices) -> Whitening:

@@ -38,16 +38,20 @@ def up_to_sign(found: Array, expected: Array) -> None:
     np.testing.assert_allclose(found, signs * expected, rtol=1e-4, atol=1e-6)
 
 
+@pytest.mark.parametrize("count", [7, 4])  # more than dimensions, and fewer
 @pytest.mark.parametrize(("dimensions", "power"), [(None, 0.5), (3, 0.0), (2, 0.25), (1, 0.5)])
-def test_pca_whitening_is_numpys_decomposition(dimensions: int | None, power: float) -> None:
+def test_pca_whitening_is_numpys_decomposition(
+    count: int, dimensions: int | None, power: float
+) -> None:
     """So a full whitening makes the covariance the identity."""
-    values = mixed(7, 3)
-    _, spread, directions = np.linalg.svd(values - values.mean(0))
+    values, kept = mixed(count, 5), dimensions or min(count - 1, 5)
+    _, spread, directions = np.linalg.svd(values - values.mean(0), full_matrices=False)
     found = pca_whitening(values, dimensions, power)
     np.testing.assert_allclose(found.mean, values.mean(0))
-    up_to_sign(found.projection, ((spread**2 / 6)[:, None] ** -power * directions)[:dimensions])
+    scales = (spread[:kept] ** 2 / (count - 1)) ** -power
+    up_to_sign(found.projection, scales[:, None] * directions[:kept])
     white = turned(pca_whitening(values, dimensions), values)
-    np.testing.assert_allclose(white.T @ white / 6, np.eye(dimensions or 3), atol=1e-9)
+    np.testing.assert_allclose(white.T @ white / (count - 1), np.eye(kept), atol=1e-9)
 
 
 def test_learned_whitening_is_the_toolboxs() -> None:
