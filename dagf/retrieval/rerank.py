@@ -55,12 +55,10 @@ def _chunks(count: int) -> Iterator[slice]:
 def _expanded(
     database: Descriptors, rows: Descriptors, scores: Descriptors, near: Indices, alpha: float
 ) -> Descriptors:
-    out, weights = rows.copy(), np.maximum(scores, 0) ** np.float32(alpha)
-    for some in _chunks(len(rows)):
-        sums = rows[some] + np.einsum("nk,nkd->nd", weights[some], database[near[some]])
-        lengths = np.linalg.norm(sums, axis=1, keepdims=True)
-        np.divide(sums, lengths, out=out[some], where=lengths > 1e-6)
-    return out
+    weights = np.maximum(scores, 0) ** np.float32(alpha)
+    sums = rows + _incidence(near, weights, len(database)) @ database
+    lengths = np.linalg.norm(sums, axis=1, keepdims=True)
+    return np.divide(sums, lengths, out=rows.copy(), where=lengths > 1e-6)
 
 
 def _neighbours(rows: Descriptors, k: int) -> Found:
@@ -97,7 +95,7 @@ def diffusion(database: Descriptors, queries: Descriptors, k: int = 50) -> Score
     that they do not tie, they get their similarity minus 2 and follow in the order of plain search.
     """
     scores, rows = _neighbours(database, k)
-    directed = _incidence(rows, np.maximum(scores, 0, dtype=float) ** GAMMA)
+    directed = _incidence(rows, np.maximum(scores, 0, dtype=float) ** GAMMA, len(rows))
     graph = directed.minimum(directed.T).tocsr()  # 0 but where both name each other
     graph.eliminate_zeros()
     inverse = sparse.diags_array(np.where(graph.sum(1) > 0, graph.sum(1), np.inf) ** -0.5)
@@ -112,11 +110,16 @@ def diffusion(database: Descriptors, queries: Descriptors, k: int = 50) -> Score
     return out
 
 
-def _incidence(lists: Indices, values: Scores | None = None) -> Sparse:
-    """(N, N), row i holding `values` (by default ones) at the columns lists[i]."""
+def _incidence(lists: Indices, values: NDArray[np.floating], columns: int) -> Sparse:
+    """(N, columns), row i holding values[i] at the columns lists[i]."""
     count, k = lists.shape
-    data = np.ones(lists.size) if values is None else values.ravel()
-    return sparse.csr_array((data, lists.ravel(), np.arange(0, lists.size + 1, k)), (count, count))
+    starts = np.arange(count + 1) * k
+    return sparse.csr_array((values.ravel(), lists.ravel(), starts), (count, columns))
+
+
+def _ones(lists: Indices) -> Sparse:
+    """(N, N), row i holding ones at the columns lists[i]."""
+    return _incidence(lists, np.ones(lists.shape), len(lists))
 
 
 def k_reciprocal(database: Descriptors, queries: Descriptors, k: int = 20) -> Scores:
@@ -139,7 +142,7 @@ def k_reciprocal(database: Descriptors, queries: Descriptors, k: int = 20) -> Sc
     farthest = np.maximum(2 - 2 * least.astype(float), 1e-12)  # not 0 where all rows are equal
     nearest = np.hstack([np.arange(len(rows))[:, None], _neighbours(rows, k)[1]])
     encoded = _encoded(rows, _reciprocal(nearest, k), farthest)
-    encoded = (_incidence(nearest[:, :k2]) @ encoded / k2).tocsr()
+    encoded = (_ones(nearest[:, :k2]) @ encoded / k2).tocsr()
     columns = encoded[:size].tocsc()
     apart = np.maximum(2 - 2 * plain.astype(float), 0) / farthest[size:, None]
     out = np.empty(plain.shape)
@@ -155,7 +158,7 @@ def k_reciprocal(database: Descriptors, queries: Descriptors, k: int = 20) -> Sc
 
 def _reciprocal(nearest: Indices, k1: int) -> Sparse:
     """R*(i) of every row, as the ones of a sparse (N, N). nearest: (N, k1 + 1), oneself first."""
-    whole, half = (_incidence(nearest[:, : k + 1]) for k in (k1, round(k1 / 2)))
+    whole, half = (_ones(nearest[:, : k + 1]) for k in (k1, round(k1 / 2)))
     whole, half = whole.multiply(whole.T).tocsr(), half.multiply(half.T).tocsr()
     sizes, parts = half.sum(1), []
     for some in _chunks(len(nearest)):
@@ -194,7 +197,7 @@ def superglobal(database: Descriptors, queries: Descriptors, k: int = 9) -> Scor
         rows = database[best]
         scores, near = _neighbours(rows, k)
         weights = np.float32(BETA) * np.maximum(scores, 0)
-        sums = rows + np.einsum("nk,nkd->nd", weights, rows[near])
+        sums = rows + _incidence(near, weights, len(rows)) @ rows
         refined = sums / (1 + weights.sum(1, keepdims=True))
         before = refined @ query
         expanded = refined[np.argsort(-before, kind="stable")[: k + 1]].max(0)
