@@ -51,7 +51,7 @@ def test_a_folder_without_training_images(
 
 
 def test_weights_that_a_profile_names_are_known_by_their_content(
-    heads_on: Opened, tmp_path: Path, backbone_weights: str
+    heads_on: Opened, tmp_path: Path
 ) -> None:
     """The file is as seen from the profile's, and another under its name is another backbone."""
     folder = write_photographs(tmp_path / "mine", train_instances=0)
