@@ -24,7 +24,7 @@ from dagf.model.variants import variant
 from dagf.study.runs import Run, RunStore
 from tests.commands import fine, refused
 from tests.fixtures import configured
-from tests.model.test_network import stirred
+from tests.model.modules import stirred
 
 
 def run_of(root: Path, made_of: Variant) -> Run:

