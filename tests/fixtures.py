@@ -319,8 +319,6 @@ PROFILE: dict[str, Any] = {
     "seeds": [0, 1],
     "held_out": 2,
 }  # fmt: skip
-
-
 FOLDER: dict[str, Any] = {  # changes of the profile: heads on photographs
     "image": {"size": 32, "mode": "squash"}, "backbone_training": None, "arm_training": None,
     "arms": ["gem", "dagf"], "heads": {
@@ -372,24 +370,14 @@ def heads_on(project: Path, profile: Callable[..., str]) -> Opened:
     return opened
 
 
-LEARNED = ("spatial", "channel", "attention", "dagf")
+ARMS = ["mac", "spoc", "gem", "crow", "netvlad", "spatial", "channel", "attention", "dagf"]
 FEW = {"train_landmarks": 4, "test_landmarks": 4, "views": 8, "distractors": 6}
 TOY: dict[str, Any] = PROFILE | {
     "toytown": PROFILE["toytown"] | FEW,
     "arms": ["gem", "dagf"],
     "rates": [1e-3, 3e-3],
     "heads": {
-        "arms": [
-            "mac",
-            "spoc",
-            "gem",
-            "crow",
-            "netvlad",
-            "spatial",
-            "channel",
-            "attention",
-            "dagf",
-        ],
+        "arms": ARMS,
         "rates": [1e-3, 1e-1],
         "training": {"epochs": 1, "steps": 1, "landmarks": 3, "views": 2},
     },

@@ -88,7 +88,6 @@ def test_the_last_contrast_is_the_worst_bin_minus_the_first(toy: Study) -> None:
         growth = (gained[bins[-1][0]] - gained[bins[0][0]]).dropna()
         assert found[-1].joint.mean == pytest.approx(growth.mean(), nan_ok=True)
         assert found[-1].queries == len(growth)
-    assert contrast(toy, "dagf", "gem", "Medium").queries == len(toy.test.queries)
 
 
 def test_an_empty_bin_says_nothing(toy: Study, at_toy: None) -> None:

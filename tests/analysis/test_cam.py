@@ -33,7 +33,6 @@ def test_look_is_what_the_network_computed(net: RetrievalNet, photographs: Path)
         inside = net.inspect(to_input(load_image(shot, SPEC))[None])
     assert np.array_equal(seen.pixels, load_image(shot, SPEC).permute(1, 2, 0).numpy())
     assert np.allclose(seen.descriptor, inside.descriptor[0], atol=1e-6)
-    assert np.linalg.norm(seen.descriptor) == pytest.approx(1, abs=1e-5)
     planes = ((seen.attention, inside.attention), (seen.effective, inside.effective_weight))
     for shown, plane in planes:
         whole = fn.interpolate(plane, size=(32, 32), mode="bilinear", align_corners=False)[0, 0]
@@ -52,8 +51,7 @@ def test_look_at_a_crop_and_without_attention(photographs: Path) -> None:
     assert seen.kept_fraction == [1.0]
 
 
-ADDING_UP = ["mac", "spoc", "gem", "crow", "rmac", "windows", "mask"]
-ADDING_UP += ["scale-mask", "scale-mask-spoc", "dagf"]
+ADDING_UP = ["gem", "crow", "rmac", "windows", "mask", "scale-mask", "scale-mask-spoc", "dagf"]
 
 
 @pytest.mark.parametrize("arm", ADDING_UP)
@@ -90,6 +88,7 @@ def test_the_cells_of_a_picture_by_hand(arm: str, photographs: Path) -> None:
         share = plane if arm == "spoc" else (plane == plane.max()).astype(float)
         expected += share / max(share.sum(), 1e-12) * mine * theirs
     cells = contributions(net, one, other.descriptor)
+    assert cells.shape == expected.shape
     assert np.allclose(cells, expected, atol=1e-5)
 
 

@@ -49,10 +49,7 @@ def test_sets_that_learned_alike_are_pooled(tmp_path: Path) -> None:
         keep(tmp_path, name, rows, benchmark="c", **union)
     keep(tmp_path, "e", rows, benchmark="e")  # learned from others
     found = pooled(tmp_path, AGAINST).set_index(["what", "minus"])
-    assert list(found.index) == [
-        ("DAGF", "chosen GeM"),
-        ("DAGF, whitened", "GeM off the shelf"),
-    ]
+    assert list(found.index) == [("DAGF", "chosen GeM"), ("DAGF, whitened", "GeM off the shelf")]
     assert set(found["profile"]) == {"five"} and set(found["trained on"]) == {"a, b"}
     assert set(found["backbone"]) == {"net"}
     assert found["sets"].tolist() == ["a +2.0, c -1.0", "a +4.0, c +0.0"]
@@ -62,14 +59,8 @@ def test_sets_that_learned_alike_are_pooled(tmp_path: Path) -> None:
         assert float(row[6]) == pytest.approx(between, abs=0.01)
     assert pooled(tmp_path / "nothing", AGAINST).empty
     for name, gain in (("a", "+2.00 [+0.04, +3.96]"), ("b-five", "-1.00 [-2.96, +0.96]")):
-        keep(
-            tmp_path,
-            name,
-            [("GeM + x", "GeM", "query", gain)],
-            benchmark=name,
-            **union,
-            table=MODULES,
-        )
+        rows = [("GeM + x", "GeM", "query", gain)]
+        keep(tmp_path, name, rows, table=MODULES, benchmark=name, **union)
     (row,) = pooled(tmp_path, MODULES).to_dict("records")
     assert (row["what"], row["minus"], row["sets"]) == ("GeM + x", "GeM", "a +2.0, b -1.0")
 

@@ -10,7 +10,6 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from dagf import paths
 from dagf.analysis import registered
 from dagf.analysis.ablations import BINS
 from dagf.analysis.contrasts import Contrast, contrast
@@ -30,11 +29,8 @@ def test_the_registered_arms() -> None:
     assert {*registered.RIVALS, *sum(registered.MODULES, ())} <= set(VARIANTS)
 
 
-def test_whatever_is_changed_after_the_registration_is_another_analysis(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setenv(paths.ROOT, str(tmp_path))
-    page = tmp_path / "docs" / "registration.md"
+def test_what_is_changed_after_the_registration_is_another_analysis(project: Path) -> None:
+    page = project / "docs" / "registration.md"
     page.parent.mkdir()
     page.write_text("nothing yet")
     name = registered.registration("cpu").removesuffix(": not registered")
@@ -171,7 +167,7 @@ def found(mean: float = 2.0, p: float = 1e-4, margin: float = 1.0) -> Contrast:
     return Contrast("a", "b", "Medium", "query", 5, 70, 70, *[interval] * 3, p)
 
 
-NOTHING, BESIDE = found(0.1, 0.8), found(-3.0)
+NOTHING, BESIDE, UNTESTED = found(0.1, 0.8), found(-3.0), found(5.0, p=nan, margin=nan)
 STUDY: Any = Pretended()
 Claims = Callable[..., dict[str, pd.DataFrame]]
 
@@ -243,7 +239,7 @@ def test_all_is_supported_where_all_is_above(claims: Claims) -> None:
         *((f"rivals_{place}", "rivals") for place in range(3)),
     ],
 )  # fmt: skip
-@pytest.mark.parametrize("other", [NOTHING, found(-2.0), found(9.0, margin=12.0)])
+@pytest.mark.parametrize("other", [NOTHING, found(-2.0), found(9.0, margin=12.0), UNTESTED])
 def test_a_claim_needs_its_contrasts(claims: Claims, name: str, row: str, other: Contrast) -> None:
     assert unsupported(claims({name: other})) == {row} - {""}
 
@@ -260,14 +256,6 @@ def test_holm_goes_over_the_whole_family_and_not_over_the_primary(claims: Claims
     assert unsupported(claims(dict.fromkeys(weak, found(p=0.002)))) == of_family
     assert unsupported(claims(dict.fromkeys(weak, found(p=0.0015)))) == set()
     assert unsupported(claims({"primary_0": found(p=0.9)})) == set()
-
-
-def test_what_could_not_be_tested_is_not_supported(claims: Claims) -> None:
-    unsure = Interval(5, nan, nan)
-    intervals = unsure, unsure, Interval(5, 4, 6)
-    one_seed = Contrast("a", "b", "Medium", "query", 1, 70, 70, *intervals, nan)
-    rows = claims({"modules_0": one_seed, "primary_0": one_seed})
-    assert unsupported(rows) == {"primary", "spatial"}
 
 
 def test_the_table_of_the_family_has_holms_p(claims: Claims) -> None:
