@@ -11,7 +11,6 @@ from dagf.analysis.pooled import MODULES, over_sets, pooled
 from dagf.analysis.room import GAIN, ROOM
 from dagf.files import read_json
 from dagf.model.variants import variant
-from dagf.paths import ROOT as HOME
 from dagf.toytown.generate import VERSION
 from tests.collections.test_export import run_of
 from tests.fixtures import photograph
@@ -29,13 +28,11 @@ def test_what_a_page_links_to_and_names_is_there(page: Path) -> None:
     assert [name for name in named if not (ROOT / name).is_file()] == []
 
 
-def test_the_examples_in_python_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_examples_in_python_run(project: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Two photographs by the backbone that comes with the packages, and one by a run."""
     pages = [(ROOT / page).read_text() for page in ("README.md", "docs/guide.md")]
     short, first, second = re.findall(r"```python\n(.*?)```", "".join(pages), re.DOTALL)
-    (tmp_path / "notebooks").mkdir()
-    monkeypatch.setenv(HOME, str(tmp_path))
-    monkeypatch.chdir(tmp_path)
+    monkeypatch.chdir(project)
     for number, name in enumerate(("castle", "church", "query")):
         photograph(number % 2, number, 64).save(f"{name}.jpg")
     for example in short, first:
@@ -43,7 +40,7 @@ def test_the_examples_in_python_run(tmp_path: Path, monkeypatch: pytest.MonkeyPa
         exec(example, names)
         assert names["database"].shape == (2, 1280)
         assert names["rows"].shape == (1, 2)
-    run = run_of(tmp_path, variant("dagf"))
+    run = run_of(project, variant("dagf"))
     exec(second.replace('"0c07"', repr(run.id[:4])), names)
     assert names["seen"].attention is not None
     torch.testing.assert_close(names["seen"].descriptor.norm(dim=1), torch.ones(1))

@@ -122,8 +122,8 @@ def test_a_dropped_connection_is_taken_up_where_it_ended(server: Behaviour, tmp_
     assert starts == sorted(set(starts))
     server.drops["/plain/a.bin"] = 2  # without ranges all is sent again: no new byte
     (tmp_path / "a.bin").unlink()
-    with pytest.raises(UserError, match=r"cannot get a\.bin \(http://.*/plain/a\.bin: .*to go on"):
-        fetch(remote(server, "/plain/a.bin"), tmp_path)
+    says = r"cannot get a\.bin \(http://.*/plain/a\.bin: .*to go on"
+    fails(says, fetch, remote(server, "/plain/a.bin"), tmp_path)
     got(remote(server, "/plain/a.bin"), tmp_path)
 
 
@@ -166,8 +166,7 @@ def test_an_md5_beside_the_file(server: Behaviour, tmp_path: Path) -> None:
     says = {"none": r"none\.txt has no md5", "gone": "404", "bad": r"MD5 hash .* does not match"}
     for name, said in says.items():
         assert not list(tmp_path.glob("a.bin*"))  # nothing is fetched for nothing
-        with pytest.raises(UserError, match=said):
-            fetch(remote(server, "/a.bin", md5_from=f"{base}/{name}.txt"), tmp_path)
+        fails(said, fetch, remote(server, "/a.bin", md5_from=f"{base}/{name}.txt"), tmp_path)
     got(remote(server, "/a.bin", md5_from=f"{base}/md5.txt"), tmp_path)
 
 
@@ -212,8 +211,8 @@ def test_a_set_and_its_needs(server: Behaviour, photos: dict[str, DataSet], tmp_
     assert server.asked == []
     assert download.state(photos["small"], data) == "here"
     (home / "jpg" / "10.jpg").unlink()
-    with pytest.raises(UserError, match=r"has 5 files jpg/\* \(expected 6\): move it away"):
-        get(["small"], photos, data, said.append)
+    says = r"has 5 files jpg/\* \(expected 6\): move it away"
+    fails(says, get, ["small"], photos, data, said.append)
     (home / "gnd_small.pkl").unlink()
     fails(r"0 files \*\.pkl \(expected some\)", get, ["small"], photos, data, said.append)
 

@@ -144,7 +144,6 @@ def test_sfm(tmp_path: Path) -> None:
     assert [file.name for file in found.files] == train["cids"]
     assert all(file.is_file() for file in found.files)
     assert found.labels == tuple(np.repeat(range(5), 4))
-    assert found.landmarks == 5
     assert found.pairs == tuple(zip(train["qidxs"], train["pidxs"], strict=True))
     kept = found.validation
     assert [Path(file).name for file in kept.database] == val["cids"]

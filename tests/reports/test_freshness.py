@@ -19,16 +19,15 @@ PHOTOGRAPHS = "reports/photographs/a.b.json"
 
 
 @pytest.fixture
-def root(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+def root(project: Path) -> Path:
     """A project with notebooks of all names; 03 and 08 use modules of ours."""
-    monkeypatch.setenv(paths.ROOT, str(tmp_path))
     used = {"03_attention_maps": "dagf.files", "08_search_your_photos": "dagf.devices"}
     for name in (*ORDER, OVERVIEW):
         cell = f"import {used[name]}" if name in used else "1"
-        write_notebook(paths.root() / "notebooks" / f"{name}.ipynb", cell)
-    (tmp_path / "data").mkdir()
-    (tmp_path / "data" / "manifest.json").write_text("[]")
-    return tmp_path
+        write_notebook(project / "notebooks" / f"{name}.ipynb", cell)
+    (project / "data").mkdir()
+    (project / "data" / "manifest.json").write_text("[]")
+    return project
 
 
 def publish(name: str, given: dict[str, Any]) -> None:

@@ -8,7 +8,6 @@ import pytest
 
 from dagf.analysis.room import GAIN, ROOM
 from dagf.files import write_json
-from dagf.paths import ROOT
 from dagf.reports.freshness import output_for
 from dagf.reports.overview import FIRST, Records
 
@@ -41,9 +40,8 @@ CLAIMS = [
 
 
 @pytest.fixture
-def records(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Records:
+def records(project: Path) -> Records:
     """A project with records of everything."""
-    monkeypatch.setenv(ROOT, str(tmp_path))
     found = Records(output_for())
     claims = {"title": "Claims", "caption": "C.", "columns": COLUMNS, "rows": CLAIMS}
     for name, table in (("main", MAIN), ("claims", claims)):
@@ -95,10 +93,8 @@ def test_the_rooms_of_drawings_and_photographs_are_one_figure(records: Records) 
     write_json(records.output.pages / "photographs" / "shop.room.json", room)
     words = "on drawn buildings, on photographs (shop, net)"
     assert words in str(soup(records.rooms()).select_one("img")["alt"])
-    room |= {
-        "columns": FIRST,
-        "rows": [["a", "loses", "-1", "+4", "–"], ["b", "gains", "+1", "+4", "–"]],
-    }
+    rows_of = [["a", "loses", "-1", "+4", "–"], ["b", "gains", "+1", "+4", "–"]]
+    room |= {"columns": FIRST, "rows": rows_of}
     write_json(records.output.result("tables", "room.json"), room)
     assert rows(records.modules())[1] == ["b", "gains", "+1", "+4", "–"]
     said = "Of these 2, on drawn buildings: 1 gain, 1 lose."
@@ -109,11 +105,9 @@ def test_the_rooms_of_drawings_and_photographs_are_one_figure(records: Records) 
         about = {"measured": {"parameters": {"benchmark": name, "train_on": "union"}}}
         record = {"columns": columns, "rows": found, "facts": room["facts"], **about}
         write_json(records.output.pages / "photographs" / f"{name}.against-gem.json", record)
-    said += (
-        "On 2 sets of photographs (net), DAGF on a fixed network gains on 2 and loses on 0; the "
-    )
-    said += "mean over such sets is +2.50 [-3.85, +8.85] points over the GeM that held-out objects "
-    said += "choose."
+    said += "On 2 sets of photographs (net), DAGF on a fixed network gains on 2 and loses on 0; "
+    said += "the mean over such sets is +2.50 [-3.85, +8.85] points "
+    said += "over the GeM that held-out objects choose."
     assert soup(records.answer()).get_text() == said
     assert rows(records.sets())[-1][0] == "all 2"
     record["measured"] = {"parameters": {"benchmark": "c", "train_on": "others"}}  # another study
@@ -143,8 +137,7 @@ def test_measurements_on_photographs_are_kept(records: Records) -> None:
     assert "Curves" not in text and shown.select_one('a[href="photographs/town.curves.json"]')
 
 
-def test_a_part_of_the_records_is_shown(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv(ROOT, str(tmp_path))
+def test_a_part_of_the_records_is_shown(project: Path) -> None:
     empty = Records(output_for("smoke", "/photos/town"))
     shown = [
         empty.table("main"), empty.figure("main"), empty.claims(), empty.photographs(),

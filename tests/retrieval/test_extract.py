@@ -20,16 +20,8 @@ from dagf.errors import UserError
 from dagf.model.backbone import PACKAGED, BackboneSpec
 from dagf.model.network import RetrievalNet
 from dagf.model.variants import variant
-from dagf.retrieval import extract as extraction
-from dagf.retrieval.extract import (
-    MultiScale,
-    benchmark_scores,
-    cache_benchmark,
-    cache_maps,
-    extract,
-    extract_shards,
-    for_inference,
-)
+from dagf.retrieval import extract as module
+from dagf.retrieval.extract import MultiScale, benchmark_scores, extract, for_inference
 from dagf.retrieval.shards import SHARDS, ShardedDescriptors
 from tests.fixtures import fails, photograph
 from tests.model.modules import stirred
@@ -51,7 +43,6 @@ def test_descriptors_know_no_batch(files: list[Path], net: RetrievalNet, batch: 
     net.train()  # extract goes to evaluation mode: batch norms would mix the images of a batch
     found = extract(net, image_batches(files, SPEC, batch=batch), len(files))
     assert found.dtype == np.float32
-    assert found.shape == (len(files), 128)
     expected = np.stack([alone(net, path).numpy() for path in files])
     np.testing.assert_allclose(found, expected, atol=1e-5)
     assert np.linalg.matrix_rank(found - found.mean(0), tol=1e-4) > 3  # they are not all alike
@@ -165,13 +156,13 @@ class Colours(nn.Module):
 
 @pytest.fixture(autouse=True)
 def shards_of_five(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(extraction, "SHARD", 5)
+    monkeypatch.setattr(module, "SHARD", 5)
 
 
 def made(
     files: Sequence[Path], folder: Path, encode: nn.Module | None = None, **options: Any
 ) -> ShardedDescriptors:
-    return extract_shards(encode or Colours(), "colours", files, SPEC, folder, **options)[0]
+    return module.extract_shards(encode or Colours(), "colours", files, SPEC, folder, **options)[0]
 
 
 @pytest.fixture
@@ -183,7 +174,7 @@ def whole(files: list[Path]) -> Array:
 def test_shards_hold_what_one_array_would(
     files: list[Path], whole: Array, tmp_path: Path, shard: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(extraction, "SHARD", shard)
+    monkeypatch.setattr(module, "SHARD", shard)
     found = made(files, tmp_path / "out")
     assert (len(found), found.shape, found.dtype) == (len(files), whole.shape, np.float32)
     assert len(found.names) == len(list((tmp_path / "out").glob(SHARDS))) == -(-len(files) // shard)
@@ -221,7 +212,7 @@ def test_what_is_extracted_otherwise_shares_no_shard(files: list[Path], tmp_path
         ("colours", SPEC, "float16"),
     ]
     for about, spec, precision in ways:
-        found, new = extract_shards(Colours(), about, files, spec, tmp_path, precision)
+        found, new = module.extract_shards(Colours(), about, files, spec, tmp_path, precision)
         assert (found.dtype, new) == (precision, 23)
 
 
@@ -279,7 +270,7 @@ def table(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFacto
     folder = tmp_path_factory.mktemp("table")
     files = lettered("abcdefghijklmnopq", folder / "photographs")
     with pytest.MonkeyPatch.context() as patched:
-        patched.setattr(extraction, "SHARD", 4)
+        patched.setattr(module, "SHARD", 4)
         rows = made(files, folder, precision=request.param)
     return rows, extract(Colours(), image_batches(files, SPEC), 17).astype(request.param)
 
@@ -321,7 +312,7 @@ def test_benchmarks_share_the_maps_of_their_distractors(
     for count, new in (7, 12), (3, 3), (3, 0):
         before = backbone.seen
         test = Benchmark("test", root, tuple(names[:count]), (), extra)
-        maps = cache_benchmark(backbone, test, SPEC, tmp_path / f"{count}", shared).database
+        maps = module.cache_benchmark(backbone, test, SPEC, tmp_path / f"{count}", shared).database
         assert backbone.seen - before == new
         expected = extract(net, image_batches(test.database_paths, SPEC), count + 5)
         np.testing.assert_allclose(maps.extract(net.head), expected, atol=1e-3)
@@ -333,13 +324,13 @@ def test_damaged_maps_name_their_folder(
     files: list[Path], net: RetrievalNet, tmp_path: Path, name: str, content: bytes | None
 ) -> None:
     folder = tmp_path / "maps"
-    cache_maps(net.backbone, image_batches(files, SPEC), len(files), folder)
+    module.cache_maps(net.backbone, image_batches(files, SPEC), len(files), folder)
     whole = (folder / name).read_bytes()
     (folder / name).unlink()
     if content is not None:
         (folder / name).write_bytes(whole[:-20] if content == b"half" else content)
     message = f"^the feature maps in {folder} are damaged: delete the folder, it is made again$"
-    fails(message, cache_maps, net.backbone, [], len(files), folder)
+    fails(message, module.cache_maps, net.backbone, [], len(files), folder)
 
 
 def test_rows_are_taken_in_the_order_asked_for(files: list[Path], tmp_path: Path) -> None:
@@ -354,7 +345,7 @@ def test_rows_are_taken_in_the_order_asked_for(files: list[Path], tmp_path: Path
         for rows, images in image_batches(files, squash, batch=4)
     ][::-1]
     plain, both = (
-        cache_maps(backbone, batches, len(files), tmp_path / "maps", exact)
+        module.cache_maps(backbone, batches, len(files), tmp_path / "maps", exact)
         for exact in (False, True)
     )
     rows = np.array([7, 0, 22, 7])

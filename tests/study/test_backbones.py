@@ -34,18 +34,14 @@ TINY = {
     "seeds": [0, 3],
     "trials": {"as it is": {}, "fewer": {"rate": 1e-2, "toytown": {"train_landmarks": 3}}},
 }  # fmt: skip
-
-
 KEPT = Path(__file__).parents[2] / "data" / "backbones"
 kept = pytest.mark.skipif(not KEPT.is_dir(), reason="no backbones are kept: make backbones")
 
 
 @pytest.fixture
-def plan(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+def plan(project: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A tiny plan, in an empty project."""
-    (tmp_path / "project").mkdir()
-    monkeypatch.setenv(paths.ROOT, str(tmp_path / "project"))
-    file = tmp_path / "plan.yaml"
+    file = project / "plan.yaml"
     file.write_text(yaml.safe_dump(TINY))
     monkeypatch.setattr(backbones, "PLAN", file)
     return file

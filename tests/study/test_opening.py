@@ -4,14 +4,11 @@ import re
 from collections.abc import Callable
 from pathlib import Path
 
-import numpy as np
 import pytest
 
 from dagf.cli import studies
 from dagf.datasets.toytown import toytown_records
 from dagf.files import read_json
-from dagf.retrieval.extract import benchmark_scores
-from dagf.retrieval.metrics import evaluate
 from dagf.study.config import RunConfig
 from dagf.study.study import Study, control_of, open_study
 from tests.fixtures import FOLDER, Opened, fails, mobilenet, write_photographs
@@ -123,10 +120,6 @@ def test_the_control_has_the_same_runs(toy: Study, at_toy: None, trained: list[R
     found, runs = control.evaluate()["dagf", 1].per_query, control.train()
     assert trained == []
     assert runs == toy.train()
-    scores = benchmark_scores(runs["dagf", 1].network(), control.test, control.profile.image)[0]
-    expected = evaluate(control.test, scores)
-    assert found["positives"].equals(expected["positives"])
-    assert np.allclose(found["AP"], expected["AP"], atol=0.02, equal_nan=True)
     assert not found["AP"].equals(toy.evaluate()["dagf", 1].per_query["AP"])
 
 

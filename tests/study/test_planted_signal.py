@@ -13,15 +13,15 @@ from sklearn.metrics import roc_auc_score
 from torch import Tensor, nn
 
 from dagf.datasets.benchmark import Benchmark, Indices, Query, TrainingSet
-from dagf.datasets.decode import ImageSpec
 from dagf.distributed import SINGLE
 from dagf.model.backbone import BackboneSpec
 from dagf.model.network import RetrievalNet
 from dagf.model.variants import variant
 from dagf.retrieval.metrics import evaluate, mean_average_precision
 from dagf.retrieval.search import Scores, similarities
-from dagf.study.config import RunConfig, TrainSpec
+from dagf.study.config import TrainSpec
 from dagf.study.training import _Loop
+from tests.fixtures import configured
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 SIDE, LANDMARKS, VIEWS = 6, 36, 4
@@ -74,9 +74,7 @@ def trained(arm: str, folder: Path) -> tuple[float, RetrievalNet]:
     data = TrainingSet((Path(),) * len(labels), labels, validation, "planted")
     torch.manual_seed(0)
     net = RetrievalNet(BackboneSpec("small"), variant(arm))
-    config = RunConfig(
-        variant(arm), BackboneSpec("small"), ImageSpec(96), SPEC, "planted", 0, frozen=True
-    )
+    config = configured(arm, train=SPEC, data="planted", frozen=True)
     if variant(arm).trainable:
         folder.mkdir()
         _Loop(config, data, net, source, folder, SINGLE).run()

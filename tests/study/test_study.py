@@ -17,7 +17,7 @@ from dagf.retrieval.extract import benchmark_scores
 from dagf.retrieval.metrics import evaluate
 from dagf.study import parallel
 from dagf.study.config import RunConfig
-from dagf.study.runs import Run, RunStore
+from dagf.study.runs import RunStore
 from dagf.study.study import Study
 from tests.fixtures import FOLDER, TOY, Opened, copied, fails
 
@@ -38,18 +38,13 @@ def names(configs: list[RunConfig]) -> list[tuple[str, int, float]]:
     return sorted((titles[one.variant.title], one.seed, one.train.rate) for one in configs)
 
 
-def backbone(study: Study, seed: int = 0) -> Run:
-    config = study.backbone_config(seed)
-    return study.store.get(config.id)
-
-
 def test_arms_start_from_the_backbone_of_their_seed(toy: Study, trained: list[RunConfig]) -> None:
     runs = toy.train()
     assert trained == []
     assert set(runs) == {(arm, seed) for arm in ("gem", "dagf") for seed in (0, 1)}
     assert len({run.id for run in runs.values()}) == 4
     for (_, seed), run in runs.items():
-        of = backbone(toy, seed)
+        of = toy.backbone_run(seed)
         assert (of.config.variant.title, of.config.start) == ("SPoC", "")
         assert run.config.start == of.weights_id == toy.bare(seed).backbone_id
 
@@ -110,7 +105,7 @@ def test_arms_without_parameters_stand_on_the_backbone_of_each_seed(toy: Study) 
     assert set(found) == {(arm, seed) for arm in (*HEADS, *PLAIN) for seed in (0, 1)}
     assert set(toy.train(heads=True)) == {(arm, seed) for arm in HEADS for seed in (0, 1)}
     for seed in (0, 1):
-        kept = backbone(toy, seed).weights()
+        kept = toy.backbone_run(seed).weights()
         for arm in PLAIN:
             net = toy.untrained(arm, seed).network()
             own = net.backbone.state_dict()
@@ -153,7 +148,7 @@ def test_another_pyramid_is_evaluated_not_trained(own: Study, trained: list[RunC
 @pytest.mark.parametrize("heads", [False, True])
 def test_a_lost_backbone_is_made_again(own: Study, trained: list[RunConfig], heads: bool) -> None:
     study = replace(own, profile=replace(own.profile, seeds=(0,)))
-    first, of = study.run("gem", heads=heads), backbone(study)
+    first, of = study.run("gem", heads=heads), study.backbone_run(0)
     weights, configs = first.weights(), [of.config, first.config]
     for run in (of, first):
         shutil.rmtree(run.folder)
@@ -165,14 +160,14 @@ def test_a_lost_backbone_is_made_again(own: Study, trained: list[RunConfig], hea
 @pytest.mark.parametrize("heads", [False, True])
 def test_nothing_is_taken_for_that_of_other_backbone_weights(own: Study, heads: bool) -> None:
     """Another machine trains the same backbone to other weights: arms, maps and results are new."""
-    first, of = own.run("gem", heads=heads), backbone(own)
+    first, of = own.run("gem", heads=heads), own.backbone_run(0)
     before, maps = own.results(first).per_query, own.training_maps(own.bare(0)).read(np.arange(2))
     weights, record = of.folder / "weights.safetensors", of.record
     moved = load_file(weights)
     moved |= {key: one * 1.5 for key, one in moved.items() if one.ndim == 4}
     save_file(moved, weights)
     write_json(of.folder / "record.json", record | {"weights_sha256": file_sha256(weights)})
-    assert not own.has_results(backbone(own))
+    assert not own.has_results(own.backbone_run(0))
     second = own.run("gem", heads=heads)
     assert second.id != first.id
     assert second.config.start.partition("-")[0] == first.config.start.partition("-")[0]
@@ -223,11 +218,9 @@ def test_the_last_stage_learns_with_the_head(heads_on: Opened, photographs: Path
     assert all(map(torch.equal, net.backbone.parameters(), fresh.backbone.parameters()))
     assert not any(map(torch.equal, net.stage.parameters(), fresh.stage.parameters()))
     assert run.frozen and head.network().stage is None
-    scores, *expected = benchmark_scores(net, study.test, study.profile.image)
+    _, *expected = benchmark_scores(net, study.test, study.profile.image)
     found = study.descriptors(run)  # through the cached maps, in half precision
     assert all(np.allclose(*pair, atol=2e-3) for pair in zip(found, expected, strict=True))
-    reached = study.results(run).per_query["AP"].mean()
-    assert reached == pytest.approx(evaluate(study.test, scores)["AP"].mean(), abs=0.05)
     before = replace(study.profile.backbone, cut=cut)  # another network, of the same maps
     earlier = replace(study, profile=replace(study.profile, backbone=before))
     whole, short = study.untrained("gem", 0, heads=False), earlier.untrained("gem", 0)

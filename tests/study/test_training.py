@@ -219,7 +219,6 @@ def test_when_one_of_two_dies_the_next_start_goes_on(workshop: Workshop, tmp_pat
         assert ran.stdout.count("trained here") == 2
     resumed = workshop.store.get(config.id)
     assert {path.name for path in resumed.folder.iterdir()} == FILES
-    assert list(resumed.curves["epoch"]) == [1, 2, 3]
     assert same_bits(resumed, unbroken.store.get(config.id))
 
 
