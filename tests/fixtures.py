@@ -61,6 +61,41 @@ torch.set_num_threads(1)
 config, data, store, cache = pickle.loads(Path(sys.argv[1]).read_bytes())
 print(training.train(config, data, store, cache).id, flush=True)
 """
+PROFILE: dict[str, Any] = {
+    "name": "tiny",
+    "about": "for tests",
+    "toytown": {
+        "size": 48, "train_landmarks": 3, "train_views": 3, "validation_landmarks": 2,
+        "test_landmarks": 2, "views": 4, "distractors": 3, "validation_distractors": 2,
+    },
+    "backbone": {"name": "small"},
+    "image": {"size": 48},
+    "backbone_training": {"epochs": 1, "steps": 1, "landmarks": 3, "views": 2},
+    "arm_training": {"epochs": 1, "steps": 1, "landmarks": 3, "views": 2},
+    "arms": ["spoc", "dagf"],
+    "seeds": [0, 1],
+    "held_out": 2,
+}  # fmt: skip
+FOLDER: dict[str, Any] = {  # changes of the profile: heads on photographs
+    "image": {"size": 32, "mode": "squash"}, "backbone_training": None, "arm_training": None,
+    "arms": ["gem", "dagf"], "heads": {
+        "arms": ["gem", "dagf"],
+        "training": {"epochs": 2, "steps": 2, "landmarks": 2, "views": 2},
+    },
+}  # fmt: skip
+Opened = Callable[..., Study]
+ARMS = ["mac", "spoc", "gem", "crow", "netvlad", "spatial", "channel", "attention", "dagf"]
+FEW = {"train_landmarks": 4, "test_landmarks": 4, "views": 8, "distractors": 6}
+TOY: dict[str, Any] = PROFILE | {
+    "toytown": PROFILE["toytown"] | FEW,
+    "arms": ["gem", "dagf"],
+    "rates": [1e-3, 3e-3],
+    "heads": {
+        "arms": ARMS,
+        "rates": [1e-3, 1e-1],
+        "training": {"epochs": 1, "steps": 1, "landmarks": 3, "views": 2},
+    },
+}
 
 
 def fails(says: str, call: Callable[..., object], *given: Any, **options: Any) -> None:
@@ -304,30 +339,6 @@ def project(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return root
 
 
-PROFILE: dict[str, Any] = {
-    "name": "tiny",
-    "about": "for tests",
-    "toytown": {
-        "size": 48, "train_landmarks": 3, "train_views": 3, "validation_landmarks": 2,
-        "test_landmarks": 2, "views": 4, "distractors": 3, "validation_distractors": 2,
-    },
-    "backbone": {"name": "small"},
-    "image": {"size": 48},
-    "backbone_training": {"epochs": 1, "steps": 1, "landmarks": 3, "views": 2},
-    "arm_training": {"epochs": 1, "steps": 1, "landmarks": 3, "views": 2},
-    "arms": ["spoc", "dagf"],
-    "seeds": [0, 1],
-    "held_out": 2,
-}  # fmt: skip
-FOLDER: dict[str, Any] = {  # changes of the profile: heads on photographs
-    "image": {"size": 32, "mode": "squash"}, "backbone_training": None, "arm_training": None,
-    "arms": ["gem", "dagf"], "heads": {
-        "arms": ["gem", "dagf"],
-        "training": {"epochs": 2, "steps": 2, "landmarks": 2, "views": 2},
-    },
-}  # fmt: skip
-
-
 @pytest.fixture
 def backbone_weights(tmp_path: Path) -> str:
     """A file with the weights of some small backbone."""
@@ -349,9 +360,6 @@ def profile(tmp_path: Path) -> Callable[..., str]:
     return write
 
 
-Opened = Callable[..., Study]
-
-
 @pytest.fixture
 def heads_on(project: Path, profile: Callable[..., str]) -> Opened:
     """Opens the study of heads on photographs; changes are of its profile."""
@@ -368,20 +376,6 @@ def heads_on(project: Path, profile: Callable[..., str]) -> Opened:
         return open_study(name, str(benchmark), others, weights, learned_from)
 
     return opened
-
-
-ARMS = ["mac", "spoc", "gem", "crow", "netvlad", "spatial", "channel", "attention", "dagf"]
-FEW = {"train_landmarks": 4, "test_landmarks": 4, "views": 8, "distractors": 6}
-TOY: dict[str, Any] = PROFILE | {
-    "toytown": PROFILE["toytown"] | FEW,
-    "arms": ["gem", "dagf"],
-    "rates": [1e-3, 3e-3],
-    "heads": {
-        "arms": ARMS,
-        "rates": [1e-3, 1e-1],
-        "training": {"epochs": 1, "steps": 1, "landmarks": 3, "views": 2},
-    },
-}
 
 
 @pytest.fixture(scope="session")

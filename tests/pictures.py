@@ -7,6 +7,7 @@ import torch
 from PIL import Image, ImageDraw
 
 RED, GREEN, BLUE, WHITE = (255, 0, 0), (0, 255, 0), (0, 0, 255), (255, 255, 255)
+SIZES = [(32, 24), (24, 32), (40, 40), (64, 48), (16, 32)]  # under a limit of 32 two become one
 
 
 def quarters(width: int = 40, height: int = 24) -> Image.Image:
@@ -23,9 +24,6 @@ def smooth(width: int, height: int) -> Image.Image:
     x, y = np.meshgrid(np.linspace(0, 1, width), np.linspace(0, 1, height))
     waves = [np.sin(7 * x + 3 * y), np.cos(5 * y - 4 * x), x * 2 - 1]
     return Image.fromarray(np.stack([(wave * 110 + 128).astype(np.uint8) for wave in waves], 2))
-
-
-SIZES = [(32, 24), (24, 32), (40, 40), (64, 48), (16, 32)]  # under a limit of 32 two become one
 
 
 def varied(folder: Path) -> list[Path]:

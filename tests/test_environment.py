@@ -20,6 +20,18 @@ from dagf.study.provenance import imported_modules
 ROOT = Path(__file__).parents[1]
 PYPROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())
 NOTEBOOKS = sorted((ROOT / "notebooks").glob("*.ipynb"))
+ROOMS = ("datasets", "retrieval", "study", "analysis", "show", "collections", "reports")
+# Each layer knows its own rooms and those of the layers before it ("": the version).
+LAYERS = (
+    {"errors", "files", "console", "paths", "devices", "distributed", "torchrun"} | {""},
+    {"model", "toytown"},
+    *({name} for name in ROOMS),
+    {"cli", "api", "__main__"},
+)
+SOURCES = sorted((ROOT / "dagf").rglob("*.py"))
+PARTS = {path: path.relative_to(ROOT).with_suffix("").parts for path in SOURCES}
+MODULES = {".".join(parts).removesuffix(".__init__"): path for path, parts in PARTS.items()}
+IMPORTS = {name: imported_modules(path.read_text()) for name, path in MODULES.items()}
 
 
 def pins() -> dict[str, Version]:
@@ -79,21 +91,6 @@ def test_notebooks_are_kept_without_outputs_and_with_one_cell_of_parameters(path
     assert sum("parameters" in cell["metadata"].get("tags", []) for cell in code) == 1
     assert not {"widgets", "papermill"} & notebook["metadata"].keys()
     assert not re.search(r"/(home|root|work|Users|tmp)/", path.read_text())
-
-
-ROOMS = ("datasets", "retrieval", "study", "analysis", "show", "collections", "reports")
-# Each layer knows its own rooms and those of the layers before it ("": the version).
-LAYERS = (
-    {"errors", "files", "console", "paths", "devices", "distributed", "torchrun"} | {""},
-    {"model", "toytown"},
-    *({name} for name in ROOMS),
-    {"cli", "api", "__main__"},
-)
-
-SOURCES = sorted((ROOT / "dagf").rglob("*.py"))
-PARTS = {path: path.relative_to(ROOT).with_suffix("").parts for path in SOURCES}
-MODULES = {".".join(parts).removesuffix(".__init__"): path for path, parts in PARTS.items()}
-IMPORTS = {name: imported_modules(path.read_text()) for name, path in MODULES.items()}
 
 
 def room(name: str) -> str:

@@ -19,6 +19,7 @@ from dagf.study.study import Study, control_of
 from tests.fixtures import fails
 
 pytestmark = pytest.mark.usefixtures("one_process")
+IN_BIN = Setting("in this bin", positive=("in",), junk=("out", "junk"))
 
 
 def test_heads_that_a_profile_trains_keep_the_order_asked_for(toy: Study) -> None:
@@ -26,9 +27,6 @@ def test_heads_that_a_profile_trains_keep_the_order_asked_for(toy: Study) -> Non
     without = replace(toy, profile=replace(toy.profile, heads=None))
     assert ablations.trained_heads(without, ["dagf"]) == []
     assert ablations.trained_heads(replace(toy, training=None), ["dagf"]) == []
-
-
-IN_BIN = Setting("in this bin", positive=("in",), junk=("out", "junk"))
 
 
 def slow_points(study: Study, scores: NDArray[np.float32], nuisance: str) -> list[dict[str, float]]:

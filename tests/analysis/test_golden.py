@@ -24,6 +24,8 @@ HERE = Path(__file__).parents[2]
 METRICS = ["mAP", "mP@1", "mP@5", "mP@10"]
 GOLDEN = ("evaluate", "--golden")
 SIZES = {"roxford5k": 4993, "rparis6k": 6322}
+ENTRY = {"bbx": [0, 0, 1, 1], "easy": [2], "hard": [0], "junk": []}
+TINY = {"imlist": list("abcd"), "qimlist": ["q"], "gnd": [ENTRY]}
 
 
 def columns(count: int, seed: int, dimensions: int = 6) -> np.ndarray[Any, Any]:
@@ -123,10 +125,6 @@ def test_golden_figures_are_the_published(tmp_path: Path, monkeypatch: pytest.Mo
     rows = read_published().query("note == @NOTE").set_index(["dataset", "protocol", "metric"])
     wide = rows["value"].unstack()[METRICS]
     assert {key: tuple(values) for key, values in wide.T.items()} == figures
-
-
-ENTRY = {"bbx": [0, 0, 1, 1], "easy": [2], "hard": [0], "junk": []}
-TINY = {"imlist": list("abcd"), "qimlist": ["q"], "gnd": [ENTRY]}
 
 
 def test_a_tiny_set_by_hand(tmp_path: Path) -> None:

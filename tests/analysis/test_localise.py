@@ -37,6 +37,16 @@ SPEC = ImageSpec(32)
 # Few values, so many ties.
 PLANES = arrays(np.float32, (3, 4), elements=st.integers(0, 5).map(float))
 MASKS = arrays(np.bool_, (3, 4))
+FRAME = pd.DataFrame(
+    [
+        ("a", 0, "easy", "m", 0.9, 1.0, 0.5, 0.2),
+        ("b", 0, "junk", "m", 0.7, 0.0, 0.7, 0.6),
+        ("c", 1, "easy", "m", 0.5, 0.5, 0.3, 0.1),
+        ("d", 1, "easy", "m", np.nan, 0.0, np.nan, 0.0),
+        ("a", 0, "easy", "n", 0.4, 1.0, 0.2, 0.2),
+    ],
+    columns=["file", "landmark", "difficulty", "map", "AUC", "pointing", "energy", "area"],
+)
 
 
 @pytest.fixture(scope="module")
@@ -179,18 +189,6 @@ def test_maps_of_a_network_without_attention_or_before_training(images: Tensor) 
     fresh = maps("dagf")
     assert not fresh["region evaluator"].any()  # the same everywhere
     assert all(np.isfinite(planes).all() for planes in fresh.values())
-
-
-FRAME = pd.DataFrame(
-    [
-        ("a", 0, "easy", "m", 0.9, 1.0, 0.5, 0.2),
-        ("b", 0, "junk", "m", 0.7, 0.0, 0.7, 0.6),
-        ("c", 1, "easy", "m", 0.5, 0.5, 0.3, 0.1),
-        ("d", 1, "easy", "m", np.nan, 0.0, np.nan, 0.0),
-        ("a", 0, "easy", "n", 0.4, 1.0, 0.2, 0.2),
-    ],
-    columns=["file", "landmark", "difficulty", "map", "AUC", "pointing", "energy", "area"],
-)
 
 
 def test_summaries_by_hand() -> None:

@@ -30,6 +30,7 @@ from tests.fixtures import Opened, fails, photograph, write_photographs
 pytestmark = pytest.mark.usefixtures("one_process")
 
 TRAINING = {"epochs": 1, "steps": 2, "landmarks": 2, "views": 2}
+TESTED = ("Bravo-Orange-Juice", "Tropicana-Apple-Juice")
 
 
 @pytest.fixture
@@ -361,9 +362,6 @@ def test_smaller_sets_lie_within_larger_ones(study: Study) -> None:
     assert sets[1].validation is study.training.validation
     spec = methods.fewer(study, 1).profile.plan(heads=True).training
     assert (spec.landmarks, spec.views) == (1, 4)  # as many images in a step
-
-
-TESTED = ("Bravo-Orange-Juice", "Tropicana-Apple-Juice")
 
 
 @pytest.fixture

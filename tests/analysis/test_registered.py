@@ -21,6 +21,13 @@ from tests.analysis.pretended import Pretended
 from tests.fixtures import TOY
 
 nan = float("nan")
+COUNTS = {"primary": 1, "rivals": 3, "modules": 4, "masks": 4, "nuisances": 6, "control": 2}
+COUNTS["attention maps"] = 12
+NAMES = [f"{group}_{place}" for group, count in COUNTS.items() for place in range(count)]
+CLAIMED = (  # the claims in their order
+    *("primary", "rivals", "spatial", "channel", "complementary", "windows", "mask"),
+    *("clutter and occlusion", "scale", "control", "maps", "state of the art"),
+)
 
 
 def test_the_registered_arms() -> None:
@@ -151,15 +158,6 @@ def test_the_gain_beyond_the_control_is_paired(monkeypatch: pytest.MonkeyPatch) 
     apart = [100 * (0.1 + 0.0) / 2, 100 * (0.0 + 0.1) / 2]
     assert beyond.over_seeds == pytest.approx(t_interval(apart))
     assert (beyond.what, beyond.minus) == ("DAGF − GeM", "the same on the control")
-
-
-COUNTS = {"primary": 1, "rivals": 3, "modules": 4, "masks": 4, "nuisances": 6, "control": 2}
-COUNTS["attention maps"] = 12
-NAMES = [f"{group}_{place}" for group, count in COUNTS.items() for place in range(count)]
-CLAIMED = (  # the claims in their order
-    *("primary", "rivals", "spatial", "channel", "complementary", "windows", "mask"),
-    *("clutter and occlusion", "scale", "control", "maps", "state of the art"),
-)
 
 
 def found(mean: float = 2.0, p: float = 1e-4, margin: float = 1.0) -> Contrast:

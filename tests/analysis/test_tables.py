@@ -12,6 +12,21 @@ from dagf.paths import ROOT
 from dagf.study.study import Study
 from tests.fixtures import fails
 
+HERE = Path(__file__).parents[2]
+REVISITED = ["ROxford5k", "RParis6k", "ROxford5k+1M", "RParis6k+1M"]
+CLASSIC = ["Oxford5k", "Oxford105k", "Paris6k", "Paris106k", "Holidays"]
+MADE = pd.DataFrame(
+    [
+        ("A", "8", "One", "Medium", "mAP", 50.0, "S", "p", "", ""),
+        ("B", "", "One", "Hard", "mAP", 20.5, "", "q", "c", ""),
+        ("A", "8", "One", "Hard", "mAP", 30.0, "S", "p", "", ""),
+        ("A", "8", "One", "Hard", "mP@1", 99.0, "S", "p", "", ""),
+        ("A", "16", "Two", "Medium", "mAP", 60.0, "S", "p", "", ""),
+        ("A", "8", "Else", "Medium", "mAP", 70.0, "S", "p", "", ""),
+    ],
+    columns=tables.PUBLISHED,
+)
+
 
 def test_runs_in_words() -> None:
     assert tables.run_words([(0, "a1"), (1, "b2"), (0, "a1")]) == "a1 (seed 0), b2 (seed 1)"
@@ -74,11 +89,6 @@ def test_figures_of_the_last_benchmarks(project: Path) -> None:
     assert tables.benchmark_figures().dropna(axis=1).to_dict("records") == [{"what": "a"}]
 
 
-HERE = Path(__file__).parents[2]
-REVISITED = ["ROxford5k", "RParis6k", "ROxford5k+1M", "RParis6k+1M"]
-CLASSIC = ["Oxford5k", "Oxford105k", "Paris6k", "Paris106k", "Holidays"]
-
-
 @pytest.fixture
 def published(monkeypatch: pytest.MonkeyPatch) -> pd.DataFrame:
     monkeypatch.setenv(ROOT, str(HERE))
@@ -118,19 +128,6 @@ def test_uncropped_queries_are_told(published: pd.DataFrame) -> None:
     assert uncropped.sum() == 8
     assert published["caveat"].str.contains("queries not cropped: superseded").equals(uncropped)
     assert not (published["note"].str.contains("overlap|cropped")).any()
-
-
-MADE = pd.DataFrame(
-    [
-        ("A", "8", "One", "Medium", "mAP", 50.0, "S", "p", "", ""),
-        ("B", "", "One", "Hard", "mAP", 20.5, "", "q", "c", ""),
-        ("A", "8", "One", "Hard", "mAP", 30.0, "S", "p", "", ""),
-        ("A", "8", "One", "Hard", "mP@1", 99.0, "S", "p", "", ""),
-        ("A", "16", "Two", "Medium", "mAP", 60.0, "S", "p", "", ""),
-        ("A", "8", "Else", "Medium", "mAP", 70.0, "S", "p", "", ""),
-    ],
-    columns=tables.PUBLISHED,
-)
 
 
 def test_a_table_by_hand() -> None:

@@ -34,6 +34,24 @@ from dagf.study.runs import Run
 from tests.commands import dagf, fine, refused
 from tests.fixtures import Workshop, configured, fails, torchrun
 
+QUICK = "timm:test_resnet"  # a backbone whose graph is made in a moment
+LIGHT = """
+import sys
+from dagf.cli import main
+
+main(sys.argv[1:], standalone_mode=False)
+print({"torch", "torchvision", "timm", "pandas", "scipy", "faiss"} & sys.modules.keys())
+"""
+JOB = """
+import sys
+from dagf.cli import main
+from dagf.retrieval import extract
+
+extract.SHARD = 8
+for words in " ".join(sys.argv[1:]).split(" then "):
+    main(words.split(), standalone_mode=False)
+"""
+
 
 @pytest.fixture(scope="module")
 def run(home: Path, data: TrainingSet) -> Run:
@@ -61,9 +79,6 @@ def index(home: Path, run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch)
     said = fine("extract", "--run", run.id[:5], home / "photos", "--output", path)
     assert said.startswith(f"37 images in {path}: 37 ")
     return path
-
-
-QUICK = "timm:test_resnet"  # a backbone whose graph is made in a moment
 
 
 def quick_weights(file: Path, seed: int) -> Path:
@@ -101,15 +116,6 @@ def test_extract_and_search(query: Path, index: Path) -> None:
     cropped = json.loads(fine(*told, "--crop", 2, 2, 30, 30))
     assert [row["score"] for row in cropped] != scores
     assert "box" in refused("search", query, "--index", index, "--crop", 90, 90, 99, 99)
-
-
-LIGHT = """
-import sys
-from dagf.cli import main
-
-main(sys.argv[1:], standalone_mode=False)
-print({"torch", "torchvision", "timm", "pandas", "scipy", "faiss"} & sys.modules.keys())
-"""
 
 
 def test_a_search_needs_no_pytorch(query: Path, index: Path) -> None:
@@ -354,17 +360,6 @@ def test_a_collection_is_brought_up_to_date(run: Run, photos: Path, index: Path)
     assert len(Collection.load(index).files) == 35
     (index / "index.json").unlink()  # as a job leaves it that was stopped before its first index
     assert build(find_images([photos]).files, open_encoder(run.id), index, fast=True)[1] == 0
-
-
-JOB = """
-import sys
-from dagf.cli import main
-from dagf.retrieval import extract
-
-extract.SHARD = 8
-for words in " ".join(sys.argv[1:]).split(" then "):
-    main(words.split(), standalone_mode=False)
-"""
 
 
 @pytest.mark.study

@@ -47,6 +47,17 @@ SMALL = {  # what the miniatures hold
     "flickrlogos27": {"queries": 4, "database": 7, "ok": 14},
 }  # fmt: skip
 MANIFEST = Path(__file__).parents[2] / "data" / "manifest.json"
+# Class, its number, family, its number, folder, photographs in the lists train, test and val.
+KINDS = [
+    ("Bravo-Apple-Juice", 28, "Juice", 19, "Packages/Juice", (3, 4, 1)),
+    ("Tropicana-Juice-Smooth", 36, "Juice", 19, "Packages/Juice", (4, 5, 1)),
+    ("Oatly-Oat-Milk", 45, "Oat-Milk", 22, "Packages/Oat-Milk", (2, 1, 1)),
+    ("Arla-Sour-Milk", 48, "Sour-Milk", 24, "Packages/Sour-Milk", (2, 0, 0)),
+    ("Yoggi-Vanilla-Yoghurt", 58, "Yoghurt", 27, "Packages/Yoghurt", (2, 1, 1)),
+    ("Anjou", 20, "Pear", 13, "Fruit/Pear", (3, 4, 0)),
+]
+LOGOS = "flickr_logos_27_dataset"
+VIEWS = 4  # images of each landmark to train on
 
 
 def write_manifest(data: Path) -> None:
@@ -93,17 +104,6 @@ def write_set(name: str, data: Path) -> Path:
     return home
 
 
-# Class, its number, family, its number, folder, photographs in the lists train, test and val.
-KINDS = [
-    ("Bravo-Apple-Juice", 28, "Juice", 19, "Packages/Juice", (3, 4, 1)),
-    ("Tropicana-Juice-Smooth", 36, "Juice", 19, "Packages/Juice", (4, 5, 1)),
-    ("Oatly-Oat-Milk", 45, "Oat-Milk", 22, "Packages/Oat-Milk", (2, 1, 1)),
-    ("Arla-Sour-Milk", 48, "Sour-Milk", 24, "Packages/Sour-Milk", (2, 0, 0)),
-    ("Yoggi-Vanilla-Yoghurt", 58, "Yoghurt", 27, "Packages/Yoghurt", (2, 1, 1)),
-    ("Anjou", 20, "Pear", 13, "Fruit/Pear", (3, 4, 0)),
-]
-
-
 def write_grocery(
     root: Path, kinds: Iterable[tuple[Any, ...]] = KINDS, pixels: bool = True
 ) -> None:
@@ -134,9 +134,6 @@ def write_grocery(
     (home / "classes.csv").write_text("\n".join(classes) + "\n")
     for part, lines in lists.items():
         (home / f"{part}.txt").write_text("\n".join(reversed(lines)) + "\n")
-
-
-LOGOS = "flickr_logos_27_dataset"
 
 
 def write_logos(home: Path) -> None:
@@ -233,9 +230,6 @@ def mat(path: Path) -> dict[str, Any]:
         gnd.append(one)
     queries = [names[int(one) - 1] for one in raw["qidx"].ravel()]
     return {"imlist": names, "qimlist": queries, "gnd": gnd}
-
-
-VIEWS = 4  # images of each landmark to train on
 
 
 def write_sfm(folder: Path) -> dict[str, Any]:

@@ -22,6 +22,12 @@ from tests.fixtures import Code, fails
 
 FILES = ["castle/1.jpg", "castle/2.JPG", "castle/3.png"]
 FILES += ["tower/a.jpg", "tower/b.jpg", "hut/x.jpg", "street.jpg"]
+PACKED = re.compile(r"images/(test_|val_|iconic_|)(.+)_(\d+|Iconic)\.jpg")
+TRUTH = {
+    "imlist": ["a", "b", "é"],
+    "qimlist": ["q"],
+    "gnd": [{"bbx": [1, 2.5, 300, 70000], "easy": [0], "hard": [2], "junk": []}],
+}
 
 
 @pytest.fixture
@@ -209,9 +215,6 @@ def test_our_holidays_rule_gives_the_published_ground_truth(shared_data: Path) -
     assert found["qimlist"] == [f"{name}.jpg" for name in truth["qimlist"]]
 
 
-PACKED = re.compile(r"images/(test_|val_|iconic_|)(.+)_(\d+|Iconic)\.jpg")
-
-
 def test_a_small_copy_of_the_grocery_store(tmp_path: Path) -> None:
     write_grocery(tmp_path)
     roles = defaultdict(list)
@@ -345,13 +348,6 @@ def test_stanfords_rows_are_those_of_the_measured_folder(
     rows = smvs_labels(tmp_path / part)
     found = rows.assign(file=rows["file"].map(spelled)).to_numpy().tolist()
     assert sorted(found) == sorted(read_labels(shared_data / part).to_numpy().tolist())
-
-
-TRUTH = {
-    "imlist": ["a", "b", "é"],
-    "qimlist": ["q"],
-    "gnd": [{"bbx": [1, 2.5, 300, 70000], "easy": [0], "hard": [2], "junk": []}],
-}
 
 
 @pytest.mark.parametrize("protocol", range(pickle.HIGHEST_PROTOCOL + 1))

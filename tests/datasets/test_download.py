@@ -24,6 +24,11 @@ from tests.fixtures import fails
 BODY = bytes(range(256)) * 1200
 SHA256 = hashlib.sha256(BODY).hexdigest()
 MD5 = hashlib.md5(BODY).hexdigest()
+MAKERS: dict[str, Callable[[Path, dict[str, bytes]], Path]] = {
+    "a.tgz": make_tar,
+    "a.tar": lambda path, files: make_tar(path, files, "w"),
+    "a.zip": make_zip,
+}
 
 
 @dataclass
@@ -231,13 +236,6 @@ def test_stopped_sets_go_on(server: Behaviour, photos: dict[str, DataSet], tmp_p
     asked = [path for path, _ in server.asked]
     assert asked == ["/1.tgz", "/2.tgz", "/2.tgz", "/gnd_small.pkl", "/gnd_small.pkl"]
     fails("unknown data set 'smal': did you mean 'small'", get, ["smal"], photos, tmp_path)
-
-
-MAKERS: dict[str, Callable[[Path, dict[str, bytes]], Path]] = {
-    "a.tgz": make_tar,
-    "a.tar": lambda path, files: make_tar(path, files, "w"),
-    "a.zip": make_zip,
-}
 
 
 @pytest.fixture

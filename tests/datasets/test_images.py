@@ -21,6 +21,8 @@ from tests.pictures import BLUE, GREEN, RED, WHITE, close, quarters, save, smoot
 TURNS = "FLIP_LEFT_RIGHT ROTATE_180 FLIP_TOP_BOTTOM TRANSPOSE ROTATE_90 TRANSVERSE ROTATE_270"
 # EXIF orientation -> how an upright picture is stored
 UNDO = dict(enumerate((None, *(Image.Transpose[name] for name in TURNS.split())), 1))
+sides = st.integers(1, 5000)
+ends = st.floats(-6000, 6000) | st.just(float("nan"))
 
 
 def stored(upright: Image.Image, orientation: int) -> tuple[Image.Image, Image.Exif]:
@@ -218,10 +220,6 @@ def test_no_large_image_is_decoded_whole(tmp_path: Path, monkeypatch: pytest.Mon
     load_image(path, ImageSpec(362), (0, 0, 4000, 4000))
     load_image(path, ImageSpec(362, resize_crop=False), (0, 0, 10, 10))
     assert decoded == [(1088, 725), (1088, 725), (8700, 5800)]
-
-
-sides = st.integers(1, 5000)
-ends = st.floats(-6000, 6000) | st.just(float("nan"))
 
 
 @given(sides, sides, st.tuples(ends, ends, ends, ends), st.integers(1, 2000), st.booleans())

@@ -39,6 +39,7 @@ BACKBONES = {
     "timm:convnext_atto": (320, 32), PACKAGED: (1280, 32),
 }  # fmt: skip
 RAMP = {71: 0.2182, 113: 0.1979, 425: 0.1892, 1157: 0.1827}  # the most of a ramp's descriptor
+State = dict[str, torch.Tensor]
 
 
 @pytest.mark.parametrize("name", BACKBONES)
@@ -186,9 +187,6 @@ def test_no_network_is_told_with_the_remedy(name: str, monkeypatch: pytest.Monke
     monkeypatch.setattr(timm, "create_model", offline)
     says = rf"ImageNet weights of {name} .*no route.* give a file"
     fails(says, make_backbone, BackboneSpec(name, weights="imagenet"))
-
-
-State = dict[str, torch.Tensor]
 
 
 def renamed(state: State, prefix: str) -> State:

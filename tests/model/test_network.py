@@ -12,6 +12,8 @@ from dagf.model.variants import variant
 from tests.fixtures import fails
 from tests.model.modules import images, stirred
 
+BOTH = Variant("both", spatial="evaluator", channel=True)
+
 
 def test_every_intermediate_is_what_its_name_says() -> None:
     head, feature_map = stirred(AttentiveHead(16, variant("dagf"))), images(2, 16, 6, 5)
@@ -51,9 +53,6 @@ def test_early_attention_weights_what_the_last_stage_reads() -> None:
     stirred(net.early)
     assert not torch.equal(net.features(batch), other.features(batch))
     assert net.inspect(batch).attention is None
-
-
-BOTH = Variant("both", spatial="evaluator", channel=True)
 
 
 def attended(head: AttentiveHead, feature_map: Tensor) -> Tensor:

@@ -16,6 +16,7 @@ tied = arrays(
     np.float32, st.tuples(*[st.integers(1, n) for n in (2, 4, 4, 5)]), elements=st.integers(0, 3)
 )
 masked = scale_mask.MaxMask()
+kinds, masks = (st.sampled_from(sorted(one)) for one in (scale_mask.WINDOW_KINDS, scale_mask.MASKS))
 
 
 def slow_mask(features: Tensor) -> Tensor:
@@ -121,9 +122,6 @@ def test_each_scale_is_normalised_before_the_sum(
             vector = made(scale[image : image + 1], cells)[0]
             total[image] += vector / vector.norm()
     torch.testing.assert_close(found, total / total.norm(dim=1, keepdim=True))
-
-
-kinds, masks = (st.sampled_from(sorted(one)) for one in (scale_mask.WINDOW_KINDS, scale_mask.MASKS))
 
 
 @given(tied, kinds, masks)

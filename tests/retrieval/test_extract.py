@@ -29,6 +29,10 @@ from tests.pictures import quarters, save, smooth
 
 from .tools import SPEC, Array, Counted, alone, together
 
+LETTERS = st.text("abcdefgh", min_size=1, max_size=11)
+numbers = st.integers(-20, 20) | st.none()
+some = st.lists(st.integers(0, 16), max_size=30).map(lambda rows: np.array(rows, np.int64))
+
 
 @pytest.fixture(scope="module")
 def net() -> RetrievalNet:
@@ -230,9 +234,6 @@ def renewed(files: list[Path], folder: Path) -> int:
     return counted.seen
 
 
-LETTERS = st.text("abcdefgh", min_size=1, max_size=11)
-
-
 @settings(max_examples=30)
 @given(LETTERS, LETTERS, st.booleans())
 def test_only_new_contents_are_extracted(
@@ -273,10 +274,6 @@ def table(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFacto
         patched.setattr(module, "SHARD", 4)
         rows = made(files, folder, precision=request.param)
     return rows, extract(Colours(), image_batches(files, SPEC), 17).astype(request.param)
-
-
-numbers = st.integers(-20, 20) | st.none()
-some = st.lists(st.integers(0, 16), max_size=30).map(lambda rows: np.array(rows, np.int64))
 
 
 @given(st.builds(slice, numbers, numbers, st.none()) | some)

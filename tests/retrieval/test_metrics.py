@@ -22,6 +22,14 @@ from tests.fixtures import fails
 from .tools import Array, blocks_of, unit
 
 Rows = NDArray[np.int64]
+KINDS = ("easy", "hard", "junk")
+# The Revisited protocol's own table: setting -> positive labels, junk labels.
+RULES = {
+    "Easy": (("easy",), ("junk", "hard")),
+    "Medium": (("easy", "hard"), ("junk",)),
+    "Hard": (("hard",), ("junk", "easy")),
+}
+MEASURES = ["AP", "P@1", "P@5", "P@10"]
 
 
 def rows(*numbers: int) -> Rows:
@@ -160,9 +168,6 @@ def test_a_query_without_labels_has_no_positions() -> None:
     assert metrics.evaluate(none, SCORES[:2])["AP"].isna().all()
 
 
-KINDS = ("easy", "hard", "junk")
-
-
 @given(
     arrays(np.int64, st.tuples(st.integers(1, 3), st.integers(1, 12)), elements=st.integers(0, 3)),
     arrays(np.int64, 16, elements=st.integers(0, 2)),
@@ -238,15 +243,6 @@ def test_other_benchmarks_have_no_such_column() -> None:
         other = Benchmark("x", Path(), made.database, (made.queries[0], odd))
         assert not other.fours
         assert "N-S" not in metrics.means(metrics.evaluate(other, np.zeros((2, 8))))
-
-
-# The Revisited protocol's own table: setting -> positive labels, junk labels.
-RULES = {
-    "Easy": (("easy",), ("junk", "hard")),
-    "Medium": (("easy", "hard"), ("junk",)),
-    "Hard": (("hard",), ("junk", "easy")),
-}
-MEASURES = ["AP", "P@1", "P@5", "P@10"]
 
 
 def measured_slowly(scores: Sequence[float], labels: Mapping[str, Any]) -> dict[str, list[float]]:

@@ -18,15 +18,13 @@ from .tools import Array, Matrix, cosines, falling, sets
 FEW = settings(max_examples=15)
 SEEDS = st.integers(0, 9999)
 Rerank = Callable[..., NDArray[np.floating]]
+constants = partial(patch.multiple, module)  # other ones, for a while
 
 
 @pytest.fixture(autouse=True)
 def fifteen_are_ranked_anew(monkeypatch: pytest.MonkeyPatch) -> None:
     """By SuperGlobal: the sets here are small."""
     monkeypatch.setattr(module, "TOP", 15)
-
-
-constants = partial(patch.multiple, module)  # other ones, for a while
 
 
 def others(row: int, alike: Matrix, k: int) -> list[int]:

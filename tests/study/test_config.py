@@ -23,6 +23,9 @@ from dagf.study.config import Mining, RunConfig, TrainSpec, read_fields
 from dagf.study.profile import ArmPlan, Profile, load_profile
 from tests.fixtures import PROFILE, configured, fails
 
+FEW_QUERIES = {"steps": 2, "mining": {"queries": 4}, "accumulate": 3}
+AT_LEAST = "it should be greater than or equal to"
+
 
 def test_plain_values_become_the_dataclass() -> None:
     values = {"epochs": 3, "rate": 1, "loss_options": {"scale": 24}, "mining": {"queries": 50}}
@@ -78,10 +81,6 @@ def test_any_value_is_read_or_refused(tmp_path: Path, place: tuple[str, ...], va
     except UserError as error:
         assert str(error).startswith(f"profile {path}")
         assert "\n" not in str(error)
-
-
-FEW_QUERIES = {"steps": 2, "mining": {"queries": 4}, "accumulate": 3}
-AT_LEAST = "it should be greater than or equal to"
 
 
 @pytest.mark.parametrize(

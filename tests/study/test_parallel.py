@@ -14,6 +14,36 @@ from dagf.study import parallel
 from dagf.study.parallel import side_by_side
 from tests.fixtures import needs_proc, torchrun, wait_for
 
+SHARED = """
+from pathlib import Path
+from dagf.study import parallel
+from dagf.study.parallel import side_by_side
+from dagf.torchrun import process_group
+
+def meet(name):  # waits for ever where the others do another job
+    met = process_group().gather((name, process_group().rank))
+    if process_group().rank == 0:
+        with Path("met.txt").open("a") as stream:
+            stream.write(f"{met}\\n")
+
+parallel.cores = lambda: 4
+side_by_side(meet, "abc", "meeting")
+"""
+ORPHANS = """
+import os, sys, time
+from functools import partial
+from pathlib import Path
+from dagf.study import parallel
+
+def stay(folder, name):
+    (folder / name).write_text(str(os.getpid()))
+    time.sleep(120)
+
+if __name__ == "__main__":
+    parallel.cores = lambda: 2
+    parallel.side_by_side(partial(stay, Path(sys.argv[1])), ["a", "b", "c"], "stays")
+"""
+
 
 def note(folder: Path, name: str) -> None:
     """Leave in `folder` how many threads `name` had; twice is an error."""
@@ -46,23 +76,6 @@ def test_workers_keep_their_memory(tmp_path: Path, monkeypatch: pytest.MonkeyPat
     assert all(int(path.read_text()) < 2**24 * 4 / 4096 / 10 for path in tmp_path.iterdir())
 
 
-SHARED = """
-from pathlib import Path
-from dagf.study import parallel
-from dagf.study.parallel import side_by_side
-from dagf.torchrun import process_group
-
-def meet(name):  # waits for ever where the others do another job
-    met = process_group().gather((name, process_group().rank))
-    if process_group().rank == 0:
-        with Path("met.txt").open("a") as stream:
-            stream.write(f"{met}\\n")
-
-parallel.cores = lambda: 4
-side_by_side(meet, "abc", "meeting")
-"""
-
-
 @pytest.mark.study
 def test_processes_of_torchrun_do_each_job_together(tmp_path: Path) -> None:
     """In worker processes of their own each of them could be at another job."""
@@ -71,22 +84,6 @@ def test_processes_of_torchrun_do_each_job_together(tmp_path: Path) -> None:
     assert ran.returncode == 0, ran.stderr
     met = (tmp_path / "met.txt").read_text().splitlines()
     assert met == [str([(name, 0), (name, 1)]) for name in "abc"]
-
-
-ORPHANS = """
-import os, sys, time
-from functools import partial
-from pathlib import Path
-from dagf.study import parallel
-
-def stay(folder, name):
-    (folder / name).write_text(str(os.getpid()))
-    time.sleep(120)
-
-if __name__ == "__main__":
-    parallel.cores = lambda: 2
-    parallel.side_by_side(partial(stay, Path(sys.argv[1])), ["a", "b", "c"], "stays")
-"""
 
 
 @pytest.mark.study

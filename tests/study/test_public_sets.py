@@ -16,6 +16,14 @@ from tests.datasets import sets
 from tests.fixtures import FOLDER, Opened, fails, write_photographs
 
 pytestmark = pytest.mark.usefixtures("one_process")
+ARCHIVES = {  # file in the manifest -> what is packed, under which folder
+    "oxbuild_images-v1.tgz": ("jpg", ""),
+    "paris_1-v1.tgz": ("jpg", "paris/eiffel"),
+    "jpg1.tar.gz": ("jpg", "jpg"),
+    "ukbench.zip": ("jpg", "ukbench/full"),
+    "master.zip": ("dataset", "GroceryStoreDataset-master/dataset"),
+}
+EMPTY = ("paris_2-v1.tgz", "jpg2.tar.gz")  # all lies in the first archive
 
 
 @pytest.fixture
@@ -26,16 +34,6 @@ def served(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[tuple[Pa
     (tmp_path / "served").mkdir()
     with sets.serving(tmp_path / "served") as port:
         yield tmp_path / "served", f"http://127.0.0.1:{port}"
-
-
-ARCHIVES = {  # file in the manifest -> what is packed, under which folder
-    "oxbuild_images-v1.tgz": ("jpg", ""),
-    "paris_1-v1.tgz": ("jpg", "paris/eiffel"),
-    "jpg1.tar.gz": ("jpg", "jpg"),
-    "ukbench.zip": ("jpg", "ukbench/full"),
-    "master.zip": ("dataset", "GroceryStoreDataset-master/dataset"),
-}
-EMPTY = ("paris_2-v1.tgz", "jpg2.tar.gz")  # all lies in the first archive
 
 
 def serve_set(name: str, home: Path, folder: Path, address: str) -> dict[str, Any]:

@@ -19,6 +19,7 @@ from dagf.study.sampling import ImageSource, MapSource, hardest, landmark_batche
 from tests.fixtures import TUPLES, Workshop, configured, fails
 
 LABELS = np.repeat(np.arange(5), [2, 3, 4, 5, 6])
+few = st.integers(1, 6)
 
 
 def slow_draw(labels: Indices, spec: TrainSpec, seed: int, step: int) -> Indices:
@@ -29,9 +30,6 @@ def slow_draw(labels: Indices, spec: TrainSpec, seed: int, step: int) -> Indices
         views = np.flatnonzero(labels == landmark)
         rows.append(rng.choice(views, spec.views, replace=len(views) < spec.views))
     return np.concatenate(rows)
-
-
-few = st.integers(1, 6)
 
 
 @given(st.integers(0, 99), st.integers(0, 99), few, st.integers(1, 7), st.integers(0, 99))

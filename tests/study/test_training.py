@@ -20,6 +20,20 @@ from dagf.study.training import learning_rate, shrink
 from tests.fixtures import TUPLES, Workshop, configured, fails, same_bits
 
 FILES = {"config.json", "curves.csv", "record.json", "weights.safetensors"}
+MINED = {"epochs": 3, "miner": "MultiSimilarityMiner"}
+DIES = """
+import os, signal
+from dagf.study import training
+
+whole = training.landmark_batches
+
+def dying(labels, spec, seed, epoch, group):
+    if (group.rank, epoch) == (1, 1):
+        os.kill(os.getpid(), signal.SIGKILL)
+    return whole(labels, spec, seed, epoch, group)
+
+training.landmark_batches = dying
+"""
 
 
 def test_a_run_leaves_its_four_files(finished: Run) -> None:
@@ -45,9 +59,6 @@ def test_the_same_bits(workshop: Workshop, tmp_path: Path, monkeypatch: pytest.M
     assert not same_bits(first, workshop.train(replace(config, seed=1)))
     monkeypatch.setattr(training, "Objective", None)  # to train again would be an error
     assert workshop.train(config) == first
-
-
-MINED = {"epochs": 3, "miner": "MultiSimilarityMiner"}
 
 
 @pytest.mark.parametrize("frozen", [False, True])
@@ -187,21 +198,6 @@ def test_two_processes_train_on_tuples_together(paired: TrainingSet, tmp_path: P
     run = workshop.store.get(config.id)
     assert run.record["processes"] == 2
     assert close(alone, run)
-
-
-DIES = """
-import os, signal
-from dagf.study import training
-
-whole = training.landmark_batches
-
-def dying(labels, spec, seed, epoch, group):
-    if (group.rank, epoch) == (1, 1):
-        os.kill(os.getpid(), signal.SIGKILL)
-    return whole(labels, spec, seed, epoch, group)
-
-training.landmark_batches = dying
-"""
 
 
 @pytest.mark.study

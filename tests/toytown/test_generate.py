@@ -11,13 +11,12 @@ from tests.fixtures import fails
 from tests.toytown.version import FILE, hashes
 from tests.toytown.version import SMALL as TINY
 
+IMAGES = (".jpg", ".png")
+
 
 @pytest.fixture(scope="module")
 def root(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return generate.make_toytown(TINY, tmp_path_factory.mktemp("toytown"), workers=1)
-
-
-IMAGES = (".jpg", ".png")
 
 
 def contents(root: Path) -> dict[str, bytes]:
