@@ -52,7 +52,6 @@ def test_a_backbone_with_weights_of_a_file(photographs: Path, tmp_path: Path) ->
     model = dagf.load("mobilenet_v2", weights, head="dagf-spoc", size=24)
     database = dagf.embed(model, files)
     assert (database.shape, database.dtype) == ((6, 1280), np.float32)
-    np.testing.assert_allclose(np.linalg.norm(database, axis=1), 1, rtol=1e-5)
     with torch.inference_mode():
         for file, row in zip(files, database, strict=True):
             assert max(model.read(file).shape) == 24

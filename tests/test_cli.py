@@ -97,9 +97,7 @@ def test_a_mistake(project: Path, monkeypatch: pytest.MonkeyPatch, words: str, s
     assert said in refused(*words.split())
 
 
-def test_the_reports_of_several_sets_by_a_profile(
-    project: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_reports_of_a_profiles_sets(project: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """One after the other, with what the profile says; the command line comes first."""
     (project / "lists").mkdir()
     sets = {"benchmarks": ["../photos", "ukbench"], "train_on": ["../photos"]}

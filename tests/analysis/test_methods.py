@@ -220,9 +220,7 @@ def test_whitening_is_learned_on_training_images(toy: Study, trained: list[RunCo
     assert trained == []
 
 
-def test_re_ranking_has_a_row_a_method_and_the_plain_search(
-    study: Study, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_row_a_method_and_re_ranking(study: Study, monkeypatch: pytest.MonkeyPatch) -> None:
     shown = methods.methods(study, ["mac"], UNTRAINED)
     monkeypatch.setattr(FeatureMaps, "extract", None)  # descriptors are made once
     table = methods.reranking_table(study, shown)

@@ -59,9 +59,7 @@ def test_tables_have_a_row_a_module_and_a_row_an_attention(toy: Study) -> None:
     ("room", "gain", "verdict"),
     [(5, 2, "gains"), (5, -2, "loses"), (5, 0, "no gain shown"), (0, 2, "no room shown")],
 )
-def test_the_verdict_says_first_whether_there_is_room(
-    room: float, gain: float, verdict: str
-) -> None:
+def test_a_verdict_says_first_whether_there_is_room(room: float, gain: float, verdict: str) -> None:
     rng, clusters = np.random.default_rng(0), np.arange(40)
 
     def around(mean: float) -> pd.DataFrame:

@@ -247,9 +247,7 @@ def test_drawings_are_refused(home: Path, data: TrainingSet, photos: Path, tmp_p
 
 
 @pytest.mark.parametrize("named", [False, True])
-def test_without_a_run_nothing_is_trained(
-    named: bool, photos: Path, weights: Path, tmp_path: Path
-) -> None:
+def test_without_a_run(named: bool, photos: Path, weights: Path, tmp_path: Path) -> None:
     """The descriptors are those of the named variant on a backbone: ours, or one with a file."""
     files, out = sorted((photos / "jpg").glob("5-*.jpg")), tmp_path / "out"
     chosen = ("--backbone", QUICK, "--weights", weights) if named else ()

@@ -104,9 +104,7 @@ def write_set(name: str, data: Path) -> Path:
     return home
 
 
-def write_grocery(
-    root: Path, kinds: Iterable[tuple[Any, ...]] = KINDS, pixels: bool = True
-) -> None:
+def write_grocery(root: Path, kinds: Iterable[Any] = KINDS, pixels: bool = True) -> None:
     """The Grocery Store repository: lists, classes.csv, photographs (or empty files)."""
     home = root / "dataset"
     home.mkdir(parents=True, exist_ok=True)

@@ -39,9 +39,7 @@ def test_every_file_comes_once_in_its_size(files: list[Path], batch: int, croppe
         assert torch.equal(seen[row], load_image(path, SPEC, boxes[row]))
 
 
-def test_a_batch_on_a_cpu_holds_so_many_pixels(
-    files: list[Path], monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_pixels_of_a_batch_on_a_cpu(files: list[Path], monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(devices, "device", lambda: "cpu")
     monkeypatch.setattr(devices, "CACHED", 2 * 32 * 32)
     found = [images[:, 0] for _, images in image_batches(files, SPEC)]

@@ -58,9 +58,7 @@ def test_sub_folders_are_instances(photos: Path) -> None:
     assert said == [f"{photos / 'labels.csv'}: 7 images of 3 instances", *roles, last]
 
 
-def test_a_linked_folder_is_an_instance_and_numbers_are_in_their_order(
-    photos: Path, tmp_path: Path
-) -> None:
+def test_linked_folders_are_instances_and_numbers_in_order(photos: Path, tmp_path: Path) -> None:
     (photos / "castle" / "10.jpg").touch()
     (photos / "castle" / "1.jpg").rename(photos / "castle" / "09.jpg")
     (tmp_path / "far").mkdir()
@@ -332,9 +330,7 @@ def test_the_logos_are_those_of_the_measured_folder(shared_data: Path, tmp_path:
 
 
 @pytest.mark.parametrize("part", ["dvd", "street", "books"])
-def test_stanfords_rows_are_those_of_the_measured_folder(
-    shared_data: Path, tmp_path: Path, part: str
-) -> None:
+def test_stanfords_rows_are_those_measured(shared_data: Path, tmp_path: Path, part: str) -> None:
     for file in smvs_files()[part]:
         (tmp_path / part / file).parent.mkdir(parents=True, exist_ok=True)
         (tmp_path / part / file).touch()

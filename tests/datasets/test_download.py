@@ -246,9 +246,7 @@ def umask_of_a_group() -> Iterator[None]:
 
 
 @pytest.mark.parametrize("name", MAKERS)
-def test_the_members_that_are_wanted_come_out(
-    tmp_path: Path, name: str, umask_of_a_group: None
-) -> None:
+def test_the_wanted_members_come_out(tmp_path: Path, name: str, umask_of_a_group: None) -> None:
     files = {"top/a.jpg": b"a", "./top/b/c.jpg": b"c", "top/x": b""}
     archive = MAKERS[name](tmp_path / name, files)
     for members, expected in (

@@ -130,9 +130,7 @@ GREYS += [(2048, 128, 4095), (4095, 255, 4095), (512, 128, 1023), (8192, 128, 16
 
 
 @pytest.mark.parametrize(("value", "expected", "most"), GREYS)
-def test_sixteen_bits_are_scaled_not_clipped(
-    tmp_path: Path, value: int, expected: int, most: int
-) -> None:
+def test_sixteen_bits_are_scaled(tmp_path: Path, value: int, expected: int, most: int) -> None:
     """By the bits that the brightest pixel needs: cameras keep 12 of them in 16."""
     array = np.full((2, 2), value, np.uint16)
     array[1, 1] = most

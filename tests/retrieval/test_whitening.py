@@ -40,9 +40,7 @@ def up_to_sign(found: Array, expected: Array) -> None:
 
 @pytest.mark.parametrize("count", [7, 4])  # more than dimensions, and fewer
 @pytest.mark.parametrize(("dimensions", "power"), [(None, 0.5), (3, 0.0), (2, 0.25), (1, 0.5)])
-def test_pca_whitening_is_numpys_decomposition(
-    count: int, dimensions: int | None, power: float
-) -> None:
+def test_pca_whitening_is_numpys(count: int, dimensions: int | None, power: float) -> None:
     """So a full whitening makes the covariance the identity."""
     values, kept = mixed(count, 5), dimensions or min(count - 1, 5)
     _, spread, directions = np.linalg.svd(values - values.mean(0), full_matrices=False)

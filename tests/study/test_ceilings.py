@@ -98,9 +98,7 @@ def test_centred_descriptors_lack_what_all_have_in_common(toy: Study) -> None:
     assert replace(toy.centred, profile=toy.profile) == toy
 
 
-def test_boxes_are_the_ceiling_of_photographs(
-    heads_on: Opened, tmp_path: Path, backbone_weights: str
-) -> None:
+def test_ceilings_of_photographs(heads_on: Opened, tmp_path: Path, backbone_weights: str) -> None:
     """Heads on frozen maps; what has no box counts whole, and no end-to-end rows are made."""
     folder = write_photographs(tmp_path / "mine", train_instances=5)
     files = sorted(file for file in (folder / "jpg").iterdir() if file.name[2] != "0")  # no query

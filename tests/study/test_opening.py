@@ -30,9 +30,7 @@ def test_what_is_no_study(project: Path, profile: Callable[..., str], photograph
         fails("profile tiny has no heads: nothing says", ask, heads=True)
 
 
-def test_a_folder_without_training_images(
-    heads_on: Opened, tmp_path: Path, backbone_weights: str
-) -> None:
+def test_a_folder_to_test_on_alone(heads_on: Opened, tmp_path: Path, backbone_weights: str) -> None:
     folder = write_photographs(tmp_path / "mine", train_instances=0)
     study = heads_on(folder, backbone_weights, off_the_shelf=["gem"])
     assert study.training is None
@@ -47,9 +45,7 @@ def test_a_folder_without_training_images(
     assert other.test_id != study.test_id
 
 
-def test_weights_that_a_profile_names_are_known_by_their_content(
-    heads_on: Opened, tmp_path: Path
-) -> None:
+def test_weights_of_a_profile_are_known_by_their_content(heads_on: Opened, tmp_path: Path) -> None:
     """The file is as seen from the profile's, and another under its name is another backbone."""
     folder = write_photographs(tmp_path / "mine", train_instances=0)
     known = []

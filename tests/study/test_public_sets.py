@@ -57,12 +57,6 @@ def serve_set(name: str, home: Path, folder: Path, address: str) -> dict[str, An
     return {**one, "files": files, "holds": holds, "counts": sets.SMALL[name]}
 
 
-def off_the_shelf(benchmark: object, profile: str, weights: str) -> list[dict[str, Any]]:
-    """The rows of GeM off the shelf, from the command line."""
-    words = ["--benchmark", benchmark, "--profile", profile, "--weights", weights]
-    return json.loads(fine("evaluate", "gem", *words, "--off-the-shelf", "--json"))
-
-
 @pytest.mark.parametrize("name", sorted({*PUBLIC} - {"holidays-upright"}))  # no server has it
 def test_get_check_extract_evaluate(
     name: str,
@@ -89,7 +83,9 @@ def test_get_check_extract_evaluate(
     counts = sets.SMALL[name]
     end = f"a benchmark: {counts['queries']} queries, {counts['database']} database images"
     assert end in fine("data", "check", name).splitlines()
-    rows = off_the_shelf(name, profile(**FOLDER, held_out=1), backbone_weights)
+    words = ["--benchmark", name, "--profile", profile(**FOLDER, held_out=1)]
+    words += ["--weights", backbone_weights, "--off-the-shelf", "--json"]
+    rows = json.loads(fine("evaluate", "gem", *words))
     revisited = ["Easy", "Medium", "Hard"]
     settings = revisited if name.startswith("r") else ["Classic"] * (1 + (name == "grocery"))
     assert [row["setting"] for row in rows] == settings
@@ -120,9 +116,7 @@ def test_stanfords_set_is_three_folders(project: Path, served: tuple[Path, str])
         assert all(end in said for end in ends), said
 
 
-def test_distractors_by_name(
-    project: Path, profile: Callable[..., str], backbone_weights: str
-) -> None:
+def test_distractors(project: Path, profile: Callable[..., str], backbone_weights: str) -> None:
     sets.write_set("rparis6k", project / "data")
     one = project / "data" / "distractors" / "revisitop1m" / "jpg" / "0"
     sets.write_images(one, ["a1.jpg", "a2.jpg"], size=40)  # other photographs than those of the set
