@@ -87,6 +87,7 @@ class Contrast:
             **outcome,
             "over seeds": f"{self.over_seeds.ends}, {self.seeds}",
             "over queries (groups)": f"{self.over_queries.ends}, {self.queries} ({self.clusters})",
+            "standard error": f"{self.joint.error:.3f}",
             "p": f"{self.p:.3f}",
             "smallest to show": f"{self.smallest:.2f}",
         }

@@ -5,14 +5,22 @@ take hours to train: a profile of their own, whose tables are kept. So are the t
 landmarks, by which the registered arms were chosen.
 """
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import asdict, replace
+from pathlib import Path
 
+import numpy as np
 import pandas as pd
 
+from dagf import paths
 from dagf.analysis.contrasts import Contrast, contrast, contrast_of, points, runs_of
-from dagf.analysis.methods import fewer
+from dagf.analysis.methods import method_row, methods
+from dagf.analysis.rivals import CHOSEN, SHELF, rivals
 from dagf.analysis.tables import RUNS
+from dagf.datasets.checks import training_set
+from dagf.datasets.contents import remembered
+from dagf.datasets.folder import numbered, read_labels
+from dagf.datasets.public import place
 from dagf.model.variants import VARIANTS
 from dagf.study.backbones import shorter
 from dagf.study.config import TrainSpec, read_fields
@@ -23,6 +31,8 @@ ENDS = ("dagf", "oracle")  # the ceiling of GeM's own run, which costs no traini
 HEADS = ("dagf", "spatial", "oracle-trained")
 STRIDE = 8  # pixels a cell of the small backbone
 Condition = tuple[str, Study]  # 'what changes: how', the study there
+INSTANCES = (3, 6)  # that heads are trained on, beside all
+SEED = 2023  # of the order in which a larger set adds instances
 
 
 def rungs(study: Study, ladder: Ladder) -> Iterator[Condition]:
@@ -51,6 +61,55 @@ def conditions(study: Study, ladder: Ladder) -> Iterator[Condition]:
         yield cells, replace(study, profile=replace(profile, image=image))
     for count in ladder.landmarks:
         yield f"landmarks that heads learn from: {count}", fewer(study, count)
+
+
+def fewer(study: Study, instances: int) -> Study:
+    """Return the study with the first training instances only, as many images in a step as before.
+
+    The order of the instances is drawn once, so that a smaller set lies within a larger one.
+    """
+    data = study.learned_from
+    order = np.random.default_rng(SEED).permutation(data.landmarks)
+    chosen = sorted(order[:instances].tolist())
+    pairs = zip(data.files, data.labels, strict=True)
+    rows = [(file, chosen.index(label)) for file, label in pairs if label in chosen]
+    return trained_on(study, [file for file, _ in rows], [label for _, label in rows])
+
+
+def trained_on(study: Study, files: Sequence[Path], labels: Sequence[int]) -> Study:
+    """Return the study with other training images on the same validation, as many in a step."""
+    validation, heads = study.learned_from.validation, study.profile.plan(heads=True)
+    data = training_set(files, labels, validation, remembered(paths.data()))
+    batch = heads.training.landmarks * heads.training.views
+    fit = min(data.landmarks, heads.training.landmarks)
+    spec = replace(heads.training, landmarks=fit, views=max(1, batch // fit))
+    profile = replace(study.profile, heads=replace(heads, training=spec))
+    return replace(study, training=data, profile=profile)
+
+
+def training_sets(study: Study, folder: Path) -> pd.DataFrame:
+    """Return both GeMs, and heads by what they were trained on, on the same budget.
+
+    The first instances of the study, all of them, and every other training role of `folder`
+    (categories rather than instances).
+    """
+    data, folder = study.learned_from, place(str(folder), paths.data())
+    counts = [count for count in (*INSTANCES, data.landmarks) if count <= data.landmarks]
+    sets = {f"{count} instances": fewer(study, count) for count in counts}
+    labels = read_labels(folder)
+    for role, part in labels[labels["role"].str.startswith("train-")].groupby("role"):
+        name = str(role).removeprefix("train-")
+        sets[name] = trained_on(study, *numbered(folder, part))
+    others = rivals(study)
+    rows = [{"trained on": "–", **method_row(study, others[one])} for one in (SHELF, CHOSEN)]
+    rows[1]["method"] = f"{CHOSEN}: {others[CHOSEN].name}"
+    for name, one in sets.items():
+        data = one.learned_from
+        about = {"trained on": name, "images": len(data.files), "classes": data.landmarks}
+        shown = methods(one, ("gem", "attention", "dagf"))[::2]  # as they are
+        rows += [about | method_row(study, head) | {RUNS: head.runs} for head in shown]
+    table = pd.DataFrame(rows).drop(columns="whitening")
+    return table.astype({"images": "Int64", "classes": "Int64"})
 
 
 def climb(found: Iterable[Condition], heads: bool) -> list[Contrast]:

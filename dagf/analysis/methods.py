@@ -10,7 +10,6 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from functools import partial
 from itertools import product
-from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -18,16 +17,11 @@ import pandas as pd
 import torch
 from numpy.typing import NDArray
 
-from dagf import paths
-from dagf.analysis.contrasts import contrast_of, contrast_table, spread
-from dagf.analysis.tables import CHOSEN, GEM, HEAD, RUNS, STAGE, UNTRAINED, run_words
+from dagf.analysis.contrasts import spread
+from dagf.analysis.tables import HEAD, RUNS, UNTRAINED, run_words
 from dagf.datasets.benchmark import Benchmark
-from dagf.datasets.checks import training_set
-from dagf.datasets.contents import remembered
 from dagf.datasets.decode import Box, ImageSpec
-from dagf.datasets.folder import numbered, read_labels
 from dagf.datasets.images import load_image
-from dagf.datasets.public import place
 from dagf.devices import on_device
 from dagf.errors import UserError
 from dagf.files import content_hash
@@ -50,8 +44,6 @@ COLUMNS = ["query_set", "query", "positives", "AP"]
 SIZES = (128, 256, 512)  # dimensions kept by a whitening
 POWERS = (0.25, 0.5)  # of its division by the variances
 COUNTS = (2, 5, 10, 20, 50)  # neighbours, for every re-ranking; those that the database has
-INSTANCES = (3, 6)  # that heads are trained on, beside all
-SEED = 2023  # of the order in which a larger set adds instances
 # Near-duplicates were looked for on pictures only, before any descriptor was evaluated: at 0.7 all
 # pairs are one scene taken twice, at 0.6 a few are not. Both are shown.
 ALIKE = (0.7, 0.6)
@@ -231,28 +223,6 @@ def methods(study: Study, arms: Sequence[str], how: str = HEAD) -> list[Method]:
     return found
 
 
-def depths(study: Study) -> tuple[str, ...]:
-    """Return how much of a network is trained in a study: heads, and maybe last stages."""
-    return (HEAD, STAGE) if study.profile.last_stage else (HEAD,)
-
-
-def gems(study: Study, how: str = HEAD) -> tuple[list[Method], Method]:
-    """Return GeM {untrained, trained} x {as it is, whitened}, and the best on validation.
-
-    how: the depth to which it is trained at most (`heads_of`).
-    """
-    ways = UNTRAINED, HEAD, STAGE
-    shown = ways[: ways.index(how) + 1]
-    found = [one for how in shown for one in methods(study, ["gem"], how)]
-    return found, max(found, key=lambda method: method.validation)
-
-
-def baselines(study: Study, how: str = HEAD) -> dict[str, Method]:
-    """Return what others are compared with: GeM off the shelf, and last the chosen GeM."""
-    (plain, *_), chosen = gems(study, how)
-    return {GEM: plain} if chosen.name == plain.name else {GEM: plain, CHOSEN: chosen}
-
-
 def method_row(study: Study, method: Method) -> dict[str, Any]:
     """Return the cells of a method: its whitening, validation mAP, mAP of each query set.
 
@@ -262,48 +232,6 @@ def method_row(study: Study, method: Method) -> dict[str, Any]:
     row["validation"] = f"{method.validation:.1f}"
     sets = study.test.query_sets.items()
     return row | {name: spread(method.points(queries).mean()) for name, queries in sets}
-
-
-def method_table(study: Study, shown: Sequence[Method]) -> pd.DataFrame:
-    """Return a row a method: validation mAP, mAP of each query set, and the gains over both GeMs.
-
-    Gains: with their bootstrap intervals over clusters of test queries.
-    """
-    others, rows = baselines(study), []
-    for method in shown:
-        row = method_row(study, method)
-        for query_set in study.test.query_sets:
-            for title, other in others.items():
-                row[f"{query_set} − {title}"] = method.minus(study, other, query_set)
-        row[CHOSEN] = "yes" if method.name == [*others.values()][-1].name else ""
-        rows.append(row | {RUNS: method.runs})
-    return pd.DataFrame(rows)
-
-
-def against_gem(study: Study) -> pd.DataFrame:
-    """Return DAGF, as it is and whitened, minus the chosen GeM and GeM off the shelf.
-
-    Its head alone and, where that is trained, with the last stage; GeM is chosen among those that
-    are trained no deeper. Paired by seed and query, with the mAP of both sides.
-    """
-    found, levels, held, clusters = [], [], list[str](), study.test.clusters()
-    pairs = list[tuple[Method, str, Method]]()
-    for how in depths(study):
-        *plain, (_, chosen) = baselines(study, how).items()
-        rivals = [(f"{CHOSEN} ({chosen.name})", chosen), *plain]
-        pairs += [(dagf, *rival) for dagf in methods(study, ["dagf"], how) for rival in rivals]
-    for query_set, queries in study.test.query_sets.items():
-        for method, minus, other in pairs:
-            one, two = (side.points(queries) for side in (method, other))
-            levels.append(f"{one.mean().mean():.1f} − {two.mean().mean():.1f}")
-            held.append(f"{method.validation:.1f}")
-            runs = "; ".join(f"{side.title}: {side.runs}" for side in (method, other) if side.runs)
-            about = method.name, minus, study.test.middle.name, query_set, runs
-            found.append(contrast_of(one - two, clusters, *about))
-    table = contrast_table(found).drop(columns="setting")
-    table.insert(list(table).index("difference [95 %]"), "validation", held)
-    table.insert(list(table).index("difference [95 %]"), "mAP", levels)
-    return table
 
 
 def reranking_table(study: Study, shown: Sequence[Method]) -> pd.DataFrame:
@@ -347,55 +275,6 @@ def cut_at(study: Study, node: str) -> Study:
     backbone = replace(study.profile.backbone, cut=node)
     heads = replace(study.profile, backbone=backbone, arm_training=None, last_stage=None)
     return replace(study, profile=heads)
-
-
-def fewer(study: Study, instances: int) -> Study:
-    """Return the study with the first training instances only, as many images in a step as before.
-
-    The order of the instances is drawn once, so that a smaller set lies within a larger one.
-    """
-    data = study.learned_from
-    order = np.random.default_rng(SEED).permutation(data.landmarks)
-    chosen = sorted(order[:instances].tolist())
-    pairs = zip(data.files, data.labels, strict=True)
-    rows = [(file, chosen.index(label)) for file, label in pairs if label in chosen]
-    return trained_on(study, [file for file, _ in rows], [label for _, label in rows])
-
-
-def trained_on(study: Study, files: Sequence[Path], labels: Sequence[int]) -> Study:
-    """Return the study with other training images on the same validation, as many in a step."""
-    validation, heads = study.learned_from.validation, study.profile.plan(heads=True)
-    data = training_set(files, labels, validation, remembered(paths.data()))
-    batch = heads.training.landmarks * heads.training.views
-    fit = min(data.landmarks, heads.training.landmarks)
-    spec = replace(heads.training, landmarks=fit, views=max(1, batch // fit))
-    profile = replace(study.profile, heads=replace(heads, training=spec))
-    return replace(study, training=data, profile=profile)
-
-
-def training_sets(study: Study, folder: Path) -> pd.DataFrame:
-    """Return both GeMs, and heads by what they were trained on, on the same budget.
-
-    The first instances of the study, all of them, and every other training role of `folder`
-    (categories rather than instances).
-    """
-    data, folder = study.learned_from, place(str(folder), paths.data())
-    counts = [count for count in (*INSTANCES, data.landmarks) if count <= data.landmarks]
-    sets = {f"{count} instances": fewer(study, count) for count in counts}
-    labels = read_labels(folder)
-    for role, part in labels[labels["role"].str.startswith("train-")].groupby("role"):
-        name = str(role).removeprefix("train-")
-        sets[name] = trained_on(study, *numbered(folder, part))
-    (plain, *_), chosen = gems(study)
-    rows = [{"trained on": "–", **method_row(study, one)} for one in (plain, chosen)]
-    rows[1]["method"] = f"{CHOSEN}: {chosen.name}"
-    for name, one in sets.items():
-        data = one.learned_from
-        about = {"trained on": name, "images": len(data.files), "classes": data.landmarks}
-        shown = methods(one, ("gem", "attention", "dagf"))[::2]  # as they are
-        rows += [about | method_row(study, head) | {RUNS: head.runs} for head in shown]
-    table = pd.DataFrame(rows).drop(columns="whitening")
-    return table.astype({"images": "Int64", "classes": "Int64"})
 
 
 def alike(benchmark: Benchmark) -> NDArray[np.float32]:

@@ -5,195 +5,131 @@ backbone with one file of weights. Of two benchmarks on the photographs of one f
 ground truth of its own counts rather than the whole folder: both ask for the same things.
 """
 
-from collections import Counter, defaultdict
-from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
 
-import numpy as np
 import pandas as pd
-from scipy import stats
 
+from dagf.analysis.rivals import CHOSEN, CHOSEN_PLAIN, SHELF
 from dagf.analysis.room import ROOM
-from dagf.analysis.tables import CHOSEN, GEM, STAGE, UNTRAINED, table_of
+from dagf.analysis.tables import STAGE, table_of
 from dagf.files import read_json
-from dagf.retrieval.statistics import CONFIDENCE, Interval, random_effects
+from dagf.retrieval.statistics import Interval, random_effects
 
 # Tables, of which each set has one.
-AGAINST, EARLIER, MODULES, ROOMS = "against-gem", "against-gem-earlier-cut", "modules", "room"
-# Columns of `by_set`; and, of its rows alone, the verdict that stands beside both GeMs.
-MINUS, PERFECT, BOTH = " minus it [95 %]", "perfect attention", " beside both"
+AGAINST, EARLIER, ROOMS = "against-rivals", "against-rivals-earlier-cut", "room"
+DIFFERENCE, ERROR, PERFECT = "difference [95 %]", "standard error", "perfect attention"
 WORDS = (
-    "mAP points, random-effects mean over the sets [95 %] (Hartung and Knapp). The standard "
-    "error of a set is that of its joint interval taken as normal, so rather too large. Between "
-    "sets: the standard deviation of their effects. Exploratory."
+    "mAP points, random-effects mean over the sets [95 %] (Hartung and Knapp), which are taken as "
+    "a sample of sets. Between sets: the standard deviation of their effects. Exploratory."
 )
+SHOWN = ["profile", "backbone", "trained on"]  # what studies have in common that are pooled
+ALIKE = [*SHOWN, "weights"]
+SET = "photographs"
+# The rivals whose mean over sets is shown -> above which DAGF must be for a gain.
+BESIDE = {CHOSEN: (SHELF, CHOSEN), CHOSEN_PLAIN: (SHELF, CHOSEN, CHOSEN_PLAIN)}
 
 
-Rows = list[dict[str, str]]  # of one study, a row a set
+def kept(folder: Path, table: str) -> pd.DataFrame:
+    """Return the rows of all kept tables of one name, those of the first query set.
 
-
-class Alike(NamedTuple):
-    """What the studies had in common that are pooled. weights: of the backbone."""
-
-    profile: str
-    backbone: str
-    weights: str
-    learned: str
-
-
-def studies(folder: Path, table: str) -> dict[Alike, dict[str, dict[str, Any]]]:
-    """Return the kept tables of one name of comparable studies, by name of the photographs.
-
-    folder: of the kept tables.
+    folder: of the kept tables. Columns: `ALIKE`, photographs, mean and error (of the difference,
+    in points), and those of the table.
     """
-    found = defaultdict[Any, dict[str, Any]](dict)
+    found = dict[tuple[str, ...], pd.DataFrame]()
     for file in sorted(folder.glob(f"[!.]*.{table}.json")):
         record = read_json(file)
-        of, facts = record.get("measured", {}).get("parameters", {}), record.get("facts", {})
-        name = short_name(file, record)
-        home, *own_truth = Path(of.get("benchmark") or name).parts
-        learned = of.get("train_on") or [home]  # a name alone in older tables
-        learned = learned if isinstance(learned, str) else ", ".join(learned)
-        backbone = facts.get("Backbone", "").removeprefix("timm:tf_")
-        weights = facts.get("Backbone's weights", "")
-        about = Alike(of.get("profile", ""), backbone, weights, learned)
-        if own_truth or home not in found[about]:
-            found[about][home] = name, record
-    return {about: dict(sets.values()) for about, sets in found.items()}
+        of, facts, rows = record["measured"]["parameters"], record["facts"], table_of(record)
+        name = file.name.split(".")[0].removesuffix(f"-{of['profile']}")
+        home, *own_truth = Path(of["benchmark"]).parts
+        backbone = facts["Backbone"].removeprefix("timm:tf_")
+        learned = ", ".join(of["train_on"] or [home])
+        about = of["profile"], backbone, learned, facts["Backbone's weights"]
+        if own_truth or (*about, home) not in found:
+            if "query set" in rows:
+                rows = rows[rows["query set"] == rows["query set"].iloc[0]]
+            about_rows = dict(zip(ALIKE, about, strict=True)) | {SET: name}
+            found[(*about, home)] = rows.assign(**about_rows)
+    return pd.concat(
+        [pd.DataFrame(columns=[*ALIKE, SET, "what", "minus"]), *found.values()], ignore_index=True
+    )
 
 
-def pooled(folder: Path, table: str) -> pd.DataFrame:
+def _mean(rows: pd.DataFrame) -> tuple[Interval, float]:
+    """Return the random-effects mean of written differences, and the sets' standard deviation."""
+    means = [Interval.read(text).mean for text in rows[DIFFERENCE]]
+    return random_effects(means, rows[ERROR].astype(float))
+
+
+def pooled(folder: Path, table: str = AGAINST) -> pd.DataFrame:
     """Return a row for each difference in the tables of one name, of two sets or more.
-
-    Of `AGAINST` DAGF, as it is and whitened, minus each GeM; of `MODULES` one attention more.
 
     Columns: profile, backbone, trained on, what, minus, sets (with the difference on each),
     difference [95 %], between sets (points).
     """
-    keys, rows = ["profile", "backbone", "trained on", "what", "minus"], []
-    every = [
-        (about.profile, about.backbone, about.learned, *key, f"{name} {mean:+.1f}", mean, error)
-        for about, sets in studies(folder, table).items()
-        for name, record in sets.items()
-        for key, mean, error in differences(record)
-    ]
-    found = pd.DataFrame(every, columns=[*keys, "sets", "mean", "error"])
-    for key, one in found.groupby(keys, sort=False):
+    rows = []
+    for key, one in kept(folder, table).groupby([*ALIKE, "what", "minus"], sort=False):
         if len(one) > 1:
-            interval, between = random_effects(one["mean"], one["error"])
-            said = ", ".join(one["sets"]), interval.signed, f"{between:.2f}"
-            rows.append((*key, *said))
-    return pd.DataFrame(rows, columns=[*keys, "sets", "difference [95 %]", "between sets"])
+            interval, between = _mean(one)
+            each = zip(one[SET], map(Interval.read, one[DIFFERENCE]), strict=True)
+            sets = ", ".join(f"{name} {gain.mean:+.1f}" for name, gain in each)
+            rows.append((*key[:3], *key[4:], sets, interval.signed, f"{between:.2f}"))
+    columns = [*SHOWN, "what", "minus", "sets", DIFFERENCE, "between sets"]
+    return pd.DataFrame(rows, columns=columns)
 
 
-def short_name(file: Path, record: dict[str, Any]) -> str:
-    """Return the name of the photographs that a kept table is of, without its profile's."""
-    profile = record.get("measured", {}).get("parameters", {}).get("profile", "")
-    return file.name.split(".")[0].removesuffix(f"-{profile}")
+def _compared(folder: Path) -> pd.DataFrame:
+    """Return the rows of the whole DAGF minus a rival, with the number of their study."""
+    found = pd.concat([kept(folder, AGAINST), kept(folder, EARLIER)], ignore_index=True)
+    found = found[found["what"].str.contains("DAGF")]
+    return found.assign(study=found.groupby(ALIKE, sort=False).ngroup())
 
 
-def _judged_alike(folder: Path) -> Iterator[Rows]:
-    """Yield the rows of `by_set` of each study, a row a set."""
-    rooms = studies(folder, ROOMS)
-    every = [*studies(folder, AGAINST).items(), *studies(folder, EARLIER).items()]
-    for about, sets in every:
-        own: Rows = []
-        for name, record in sets.items():
-            both = _first_set(record)
-            table = both[both["minus"].str.startswith(CHOSEN)]
-            row = {"photographs": name, "backbone": about.backbone}
-            for what, part in table.groupby(table["what"].str.split(", whitened").str[0]):
-                best = int(part["validation"].astype(float).to_numpy().argmax())
-                gem = str(what).replace("DAGF", CHOSEN)
-                row[f"{gem}, mAP"] = part["mAP"].iloc[best].split(" − ")[1]
-                row[f"{what}{MINUS}"] = part["difference [95 %]"].iloc[best]
-                verdicts = {*both.loc[both["what"] == part["what"].iloc[best], "verdict"]}
-                row[f"{what}{BOTH}"] = verdicts.pop() if len(verdicts) == 1 else ""
-            if name in rooms.get(about, {}):
-                row[PERFECT] = table_of(rooms[about][name])[ROOM].iloc[-1]
-            own.append(row)
-        yield own
+def by_set(folder: Path, rival: str = CHOSEN) -> pd.DataFrame:
+    """Return a row a set: what DAGF gains over a rival, in brackets which that is and its mAP.
 
-
-def _means(own: Rows) -> dict[str, str]:
-    """Return the random-effects mean of each difference over sets that were judged alike."""
-    found = {}
-    for what in (name for name in own[0] if name.endswith(MINUS)):
-        means, errors = zip(*(_read(row[what]) for row in own), strict=True)
-        found[what] = random_effects(means, errors)[0].signed
-    return found
-
-
-def by_set(folder: Path) -> pd.DataFrame:
-    """Return a row a set: the mAP of the chosen GeM, what DAGF gains over it, and the room.
-
-    Each depth of training for itself: GeM is chosen among those that are trained no deeper. DAGF as
-    it is or whitened, whichever held-out instances prefer; of several sets the last row has the
-    random-effects mean, and where other studies go deeper that row stands for all. The room, where
-    there are boxes: of perfect attention, at the greatest depth.
+    Each depth of training for itself. Of several sets the last row has the random-effects mean;
+    where other studies train a last stage that row stands for all. The room, where there are boxes:
+    of perfect attention over GeM, at the greatest depth.
     """
-    rows, every = [], [*_judged_alike(folder)]
-    for own in every:
-        several = len(own) > 1
-        if own in _deepest(every) or not several:
-            rows += own
-        if several:
-            about = {"photographs": f"all {len(own)}", "backbone": own[0]["backbone"]}
-            rows.append(about | _means(own))
-    found = pd.DataFrame(rows).fillna("")
-    return found.drop(columns=[name for name in found if str(name).endswith(BOTH)])
+    found, rooms = _compared(folder), kept(folder, ROOMS)
+    found = found[found["minus"] == rival]
+    deep = found["what"].str.endswith(STAGE).groupby(found["study"]).transform("any")
+    rows = []
+    for _, study in found.groupby("study", sort=False):
+        about, sets = {"backbone": study["backbone"].iloc[0]}, study.groupby(SET, sort=False)
+        for name, own in sets if deep[study.index[0]] or not deep.any() or len(sets) == 1 else ():
+            row = {SET: name, **about}
+            for one in own.to_dict("records"):
+                level = f"{one['rival'].split(',')[0]} {one['mAP'].split(' − ')[1]}"
+                row[one["what"]] = f"{one[DIFFERENCE]} ({level})"
+            room = rooms.merge(own[[*ALIKE, SET]].drop_duplicates())
+            rows.append(row | ({PERFECT: room[ROOM].iloc[-1]} if len(room) else {}))
+        if len(sets) > 1:
+            row = {SET: f"all {len(sets)}", **about}
+            for what, own in study.groupby("what", sort=False):
+                row[str(what)] = _mean(own)[0].signed
+            rows.append(row)
+    return pd.DataFrame(rows).fillna("")
 
 
-def over_sets(folder: Path) -> list[str]:
-    """Return where DAGF gains, in a line for each depth of the deepest studies of several sets.
+def over_sets(folder: Path) -> pd.DataFrame:
+    """Return a row for each depth of training of each study of several sets: what DAGF gains.
 
-    A gain is above the chosen GeM and above GeM off the shelf, a loss below both.
+    Columns: backbone, what, sets; the random-effects mean of its difference to the chosen GeM, and
+    on how many sets it gains (is above that and above GeM off the shelf) and loses (is below both);
+    the same beside the chosen plain descriptor, with all three.
     """
-    lines = []
-    for own in _deepest([one for one in _judged_alike(folder) if len(one) > 1]):
-        for name, mean in _means(own).items():
-            what = name.removesuffix(MINUS)
-            counts = Counter(row[f"{what}{BOTH}"] for row in own)
-            how = what if what.endswith(STAGE) else f"{what} on a fixed network"
-            gains, losses = (f"{counts[one]}" for one in ("above", "below"))
-            lines.append(
-                f"On {len(own)} sets of photographs ({own[0]['backbone']}), {how} gains on {gains} "
-                f"and loses on {losses}; the mean over such sets is {mean}"
-            )
-    return lines
-
-
-def _deepest(every: Sequence[Rows]) -> Sequence[Rows]:
-    """Return the studies that train a last stage, too; all where none does."""
-    deep = [own for own in every if any(name.endswith(f"{STAGE}{MINUS}") for name in own[0])]
-    return deep or every
-
-
-def _read(text: str) -> tuple[float, float]:
-    """Return the mean and the standard error of a written interval, taken as normal."""
-    mean, low, high = Interval.read(text)
-    return mean, (high - low) / 2 / float(stats.norm.ppf((1 + CONFIDENCE) / 2))
-
-
-def _first_set(record: dict[str, Any]) -> pd.DataFrame:
-    table = table_of(record)
-    sets = table.get("query set")
-    return table if sets is None else table[sets == sets.iloc[0]]
-
-
-def differences(record: dict[str, Any]) -> list[tuple[tuple[str, str], float, float]]:
-    """Return ((what, minus), difference, standard error) of the first query set of a kept table.
-
-    Where the chosen GeM is the one off the shelf the difference is that to either.
-    """
-    table, found = _first_set(record), []
-    for what, minus, text in table[["what", "minus", "difference [95 %]"]].itertuples(index=False):
-        mean, error = _read(text)
-        same = minus == f"{CHOSEN} (GeM{UNTRAINED})"
-        others = [CHOSEN, GEM] if same else [CHOSEN if minus.startswith(CHOSEN) else minus]
-        name, *whitening = what.split(", whitened")
-        if np.isfinite(error) and error > 0:
-            side = f"{name}, whitened" if whitening else name
-            found += [((side, other), mean, error) for other in others]
-    return found
+    rows = []
+    for (_, backbone, what), own in _compared(folder).groupby(
+        ["study", "backbone", "what"], sort=False
+    ):
+        row = {"backbone": backbone, "what": what, "sets": str(own[SET].nunique())}
+        for rival, beside in BESIDE.items():
+            one = own[own["minus"] == rival]
+            if len(one) > 1:
+                verdicts = own[own["minus"].isin(beside)].groupby(SET)["verdict"].agg(set)
+                counts = [f"{(verdicts == {side}).sum()}" for side in ("above", "below")]
+                row[f"minus the {rival} [95 %]"] = _mean(one)[0].signed
+                row[f"gains / losses beside {len(beside)}"] = " / ".join(counts)
+        rows += [row] if len(row) > 3 else []
+    return pd.DataFrame(rows).fillna("")

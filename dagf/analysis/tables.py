@@ -17,8 +17,7 @@ from dagf.files import atomic_path, read_json, write_json, write_text
 RUNS = "runs"
 # How much of a network was trained, as it stands at the end of a title.
 UNTRAINED, HEAD, STAGE = ", untrained", "", " and last stage"
-GEM, CHOSEN = "GeM off the shelf", "chosen GeM"  # of {trained, not} x {whitened, not}, held out
-PHOTOGRAPH_TABLES = ("against-gem", "room", "shelf-ablation")  # those that the overview shows
+PHOTOGRAPH_TABLES = ("against-rivals", "room", "shelf-ablation")  # those that the overview shows
 SIGNS = {  # of our tables; LaTeX has none of them without further packages
     "−": "$-$", "×": r"$\times$", "±": r"$\pm$", "·": r"$\cdot$", "≤": r"$\leq$", "≥": r"$\geq$",
     "→": r"$\to$", "α": r"$\alpha$", "–": "--", "<": r"\textless{}", ">": r"\textgreater{}",

@@ -47,9 +47,9 @@ class Records:
     def rooms(self) -> HTML:
         """Return the figure of the modules' gains beside the room: drawings, then photographs."""
         found = {self._where: self._rooms} if len(self._rooms) else {}
-        for about, rooms in pooled.studies(self._photographs, pooled.ROOMS).items():
-            for name, record in rooms.items():
-                found[f"on photographs\n({name}, {about.backbone})"] = table_of(record)
+        kept = pooled.kept(self._photographs, pooled.ROOMS)
+        for (backbone, name), own in kept.groupby(["backbone", pooled.SET], sort=False):
+            found[f"on photographs\n({name}, {backbone})"] = own
         if not found:
             return HTML(NOTHING)
         alt = f"The gain of each module over GeM beside the room: {', '.join(found)}."
@@ -57,17 +57,13 @@ class Records:
         return figures.show(figures.rooms(found), alt, CAPTION)
 
     def answer(self) -> HTML:
-        """Return in a line how many modules gain on the images of the run.
-
-        In further ones, what came of all three on several sets of photographs, judged alike.
-        """
+        """Return in a line how many modules gain on the images of the run."""
         counts = Counter(self._rooms["verdict"])
         shown = ["gains", *(one for one in SAID if counts[one] and one != "gains")]
         said = ", ".join(f"<strong>{counts[one]}</strong> {SAID[one]}" for one in shown)
-        lines = [f"Of these {counts.total()}, {self._where}: {said}."] * bool(counts)
-        for said in pooled.over_sets(self._photographs):
-            lines.append(f"{said} points over the GeM that held-out objects choose.")
-        return HTML("".join(f'<p class="lead">{one}</p>' for one in lines) or NOTHING)
+        where = self._where.capitalize()
+        line = f"{where}, of {counts.total()} rows below (each module, and all three): {said}."
+        return HTML(f'<p class="lead">{line}</p>' if counts else NOTHING)
 
     @property
     def _photographs(self) -> Path:
@@ -93,7 +89,7 @@ class Records:
             verdict = own["verdict"].iloc[0]
             words = f"{MARKS[verdict]} {verdict}".replace(" ", "\xa0")  # in one line
             tested = own["result"][own["result"] != ""]
-            sides = [tested.eq("above zero").sum(), tested.str.startswith("below zero").sum()]
+            sides = [tested.eq("above zero").sum(), tested.eq("below zero").sum()]
             rows.append((claim, words, *sides, len(tested) - sum(sides)))
         columns = ["claim", "verdict", "tests for", "against", "open"]
         words = "The claims of the abstract, and how many of their comparisons speak for them."
@@ -116,20 +112,21 @@ class Records:
         groups = self.contrasts.groupby("claim", sort=False)
         return _html("claims", [rows.to_dict("records") for _, rows in groups])
 
-    def sets(self) -> HTML:
-        """Return a line for each set of photographs that there is: chosen GeM, DAGF, room."""
-        found = pooled.by_set(self._photographs)
-        if found.empty:
-            return HTML("")
-        if found["backbone"].nunique() == 1:  # no need of a wider table
-            found = found.drop(columns="backbone")
-        return table(found, "Points of mAP over the GeM that held-out objects choose.")
+    def over_sets(self) -> HTML:
+        """Return what DAGF gains on several sets of photographs, a row a backbone and depth."""
+        found = pooled.over_sets(self._photographs)
+        return (
+            table(found, f"DAGF on sets of photographs. {pooled.WORDS}") if len(found) else HTML("")
+        )
 
-    def modules_over_sets(self) -> HTML:
-        """Return what each attention adds on photographs, over all sets that were judged alike."""
-        found = pooled.pooled(self._photographs, pooled.MODULES)
-        words = f"On photographs: heads on a fixed network of ImageNet. {pooled.WORDS}"
-        return table(found, words) if len(found) else HTML("")
+    def sets(self) -> HTML:
+        """Return a line for each set of photographs that there is: what DAGF gains, the room."""
+        shown = []
+        for rival in pooled.BESIDE:
+            found = pooled.by_set(self._photographs, rival)
+            words = f"DAGF minus the {rival} [95 %], in points of mAP; in brackets which that is."
+            shown += [table(found, words)] if len(found) else []
+        return HTML("".join(one.data for one in shown))
 
     def photographs(self) -> HTML:
         """Return what was measured on photographs, maybe elsewhere: pooled, each set, links."""
@@ -144,8 +141,8 @@ class Records:
             else:
                 further.append(link)
         about = read_json(folder / "about.json") if (folder / "about.json").is_file() else {}
-        found = pooled.pooled(folder, pooled.AGAINST)
-        over = table(found, f"DAGF minus GeM over several sets. {pooled.WORDS}")
+        found = pooled.pooled(folder)
+        over = table(found, f"DAGF and its modules over several sets. {pooled.WORDS}")
         return _html("photographs", tables, about, further, over if len(found) else "")
 
     def reports(self) -> HTML:

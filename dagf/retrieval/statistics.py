@@ -14,11 +14,15 @@ DIGITS = 12  # of sums relative to that of the absolute values: what is left is 
 
 
 class Interval(NamedTuple):
-    """A mean and the ends of its interval, in the unit of the values; NaN where there is none."""
+    """A mean, the ends of its interval and its standard error; NaN where there is none.
+
+    All in the unit of the values.
+    """
 
     mean: float
     low: float = float("nan")
     high: float = float("nan")
+    error: float = float("nan")
 
     def __str__(self) -> str:
         return f"{self.mean:.1f} [{self.low:.1f}, {self.high:.1f}]"
@@ -59,7 +63,7 @@ def t_interval(values: ArrayLike) -> Interval:
 
 def _student(mean: float, error: float, freedom: float) -> Interval:
     half = float(stats.t.ppf((1 + CONFIDENCE) / 2, freedom)) * error
-    return Interval(mean, mean - half, mean + half)
+    return Interval(mean, mean - half, mean + half, error)
 
 
 def _cluster_sums(values: NDArray[np.float64], clusters: ArrayLike) -> NDArray[np.float64]:
@@ -154,7 +158,7 @@ def two_way(differences: ArrayLike, clusters: ArrayLike) -> tuple[Interval, floa
         variance, freedom = parts[larger], degrees[larger]
     error = float(np.sqrt(variance))
     if error <= 10**-DIGITS * np.abs(table).max():  # rounding alone
-        return Interval(mean, mean, mean), float(mean == 0)
+        return Interval(mean, mean, mean, 0.0), float(mean == 0)
     return _student(mean, error, freedom), float(2 * stats.t.sf(abs(mean) / error, freedom))
 
 

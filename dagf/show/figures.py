@@ -136,7 +136,7 @@ def arms_by_setting(results: pd.DataFrame) -> Figure:
     for ax, part in parts:
         for height, arm in enumerate(arms):
             values = part.loc[part["arm"] == arm, "mAP"].to_numpy(float)
-            mean, low, high = t_interval(values)
+            mean, low, high, _ = t_interval(values)
             style: Any = {"color": COLOURS.get(arm, GREY)}
             ax.plot([low, high], [height, height], linewidth=5, alpha=0.3, **style)
             ax.plot(values, np.full(len(values), height), "o", markersize=4, alpha=0.7, **style)

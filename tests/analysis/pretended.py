@@ -1,12 +1,13 @@
-"""A study without images: the APs of its arms are given."""
+"""A study without images, and methods: the APs of their queries are given."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
 import pandas as pd
 
+from dagf.analysis.methods import NONE, Method
 from dagf.study.study import Results
 
 
@@ -50,3 +51,13 @@ def per_query(aps: Sequence[float]) -> pd.DataFrame:
     right["positives"] = right["AP"].notna().astype(int)
     others = [right.assign(setting="Hard", AP=9.0), right.assign(query_set="query-2", AP=7.0)]
     return pd.concat([right, *others])
+
+
+def method(title: str, points: Mapping[int, Sequence[float]]) -> Method:
+    """A method by the APs (0..1) of each query under two seeds."""
+    rows = [
+        {"positives": 1, "query": query, "seed": seed, "AP": value}
+        for query, seeds in points.items()
+        for seed, value in enumerate(seeds)
+    ]
+    return Method(title, NONE, {}, 50.0, pd.DataFrame(rows))

@@ -8,7 +8,8 @@ import numpy as np
 import pytest
 
 from dagf import paths
-from dagf.analysis import ladder
+from dagf.analysis import ladder, rivals
+from dagf.analysis.methods import methods
 from dagf.model.backbone import BackboneSpec
 from dagf.study import backbones
 from dagf.study.profile import Ladder, Trial
@@ -92,3 +93,27 @@ def test_trials_stand_beside_gem_on_both_validations(project: Study) -> None:
     level = study.table(["dagf", "gem"]).query("setting == 'Medium'").groupby("arm")["mAP"].mean()
     apart = table["second, minus GeM's [95 %]"]["DAGF"]
     assert float(apart.split()[0]) == pytest.approx(level["dagf"] - level["gem"], abs=0.0051)
+
+
+def test_training_sets_of_the_study_and_of_other_roles(study: Study, folder: Path) -> None:
+    table = ladder.training_sets(study, folder)
+    chosen = rivals.rivals(study)[rivals.CHOSEN]
+    assert list(table["method"][:2]) == ["GeM, untrained", f"chosen GeM: {chosen.name}"]
+    assert list(table["method"][2:]) == ["GeM", "GeM + spatial + channel", "DAGF"] * 3
+    found = table[2:].drop_duplicates("trained on").set_index("trained on")
+    assert found["images"].to_dict() == {"3 instances": 15, "4 instances": 20, "sorts": 4}
+    assert found["classes"].to_dict() == {"3 instances": 3, "4 instances": 4, "sorts": 2}
+    (dagf,) = table.query("method == 'DAGF' and classes == 4").to_dict("records")
+    whole = methods(study, ["dagf"])[0]
+    assert (dagf["runs"], dagf["validation"]) == (whole.runs, f"{whole.validation:.1f}")
+
+
+def test_smaller_sets_lie_within_larger_ones(study: Study) -> None:
+    sets = [ladder.fewer(study, count).training for count in (1, 2, 3, 4)]
+    files = [set(one.files) for one in sets if one is not None]
+    assert files[0] < files[1] < files[2] < files[3] == set(study.training.files)
+    assert sets[-1] == study.training  # the same runs, then
+    assert sorted(set(sets[1].labels)) == [0, 1]
+    assert sets[1].validation is study.training.validation
+    spec = ladder.fewer(study, 1).profile.plan(heads=True).training
+    assert (spec.landmarks, spec.views) == (1, 4)  # as many images in a step

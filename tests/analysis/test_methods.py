@@ -1,8 +1,7 @@
 """Descriptors whitened and re-ranked on a miniature folder: by hand, and no choice on the test."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
-from itertools import product
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -14,8 +13,8 @@ import torch
 from numpy.typing import NDArray
 from PIL import Image
 
-from dagf.analysis import grid, methods, registered
-from dagf.analysis.tables import STAGE, UNTRAINED
+from dagf.analysis import grid, methods, registered, rivals
+from dagf.analysis.tables import UNTRAINED
 from dagf.datasets.benchmark import CLASSIC, Benchmark, Query
 from dagf.model.variants import VARIANTS
 from dagf.retrieval.extract import FeatureMaps
@@ -25,32 +24,13 @@ from dagf.retrieval.search import similarities
 from dagf.retrieval.whitening import pca_whitening
 from dagf.study.config import RunConfig
 from dagf.study.study import Study
-from tests.fixtures import Opened, fails, photograph, write_photographs
+from tests.analysis.conftest import TRAINING
+from tests.analysis.pretended import method
+from tests.fixtures import Opened, fails
 
 pytestmark = pytest.mark.usefixtures("one_process")
 
-TRAINING = {"epochs": 1, "steps": 2, "landmarks": 2, "views": 2}
 TESTED = ("Bravo-Orange-Juice", "Tropicana-Apple-Juice")
-
-
-@pytest.fixture
-def folder(tmp_path: Path) -> Path:
-    """Six instances to train on, three of the test, two of another role; two query sets."""
-    made = write_photographs(tmp_path / "shots", train_instances=6)
-    lines = (made / "labels.csv").read_text().splitlines()
-    for number in range(4):
-        photograph(50 + number // 2, number).save(made / f"jpg/sort-{number}.jpg")
-        lines.append(f"jpg/sort-{number}.jpg,sort{number // 2},train-sorts")
-    photograph(6, 9).save(made / "jpg/plain.jpg")
-    lines.append("jpg/plain.jpg,i6,query-plain")
-    (made / "labels.csv").write_text("\n".join(lines) + "\n")
-    return made
-
-
-@pytest.fixture
-def study(heads_on: Opened, folder: Path, backbone_weights: str) -> Study:
-    """Two instances held out and four trained on, under the small backbone."""
-    return heads_on(folder, backbone_weights, heads={"training": TRAINING, "rates": [1e-3]})
 
 
 def test_heads_are_compared_again_at_an_earlier_cut(heads_on: Opened, folder: Path) -> None:
@@ -60,8 +40,8 @@ def test_heads_are_compared_again_at_an_earlier_cut(heads_on: Opened, folder: Pa
     whole = heads_on(folder, heads={"training": TRAINING, "rates": [1e-3]}, **values)
     earlier = methods.cut_at(whole, "layer3")
     assert earlier.facts["Backbone"] == "resnet18 layer3"
-    found = methods.against_gem(earlier)
-    assert {name.split(",")[0] for name in found["what"]} == {"DAGF"}  # and no last stage
+    found = rivals.against_rivals(earlier)
+    assert {*found["what"]} == {"GeM + spatial + channel", "DAGF"}  # and no last stage
     assert earlier.run("dagf", 1).network().channels == 256
     untrained = replace(earlier, training=None)
     shares = grid.kept_fractions(untrained, untrained.seed).set_index("window")["MAX-Mask"]
@@ -115,74 +95,12 @@ def test_validation_alone_chooses(test: Sequence[float], monkeypatch: pytest.Mon
     assert whitened.points([0]).to_numpy().tolist() == [[100 * test[1]] * 2]
 
 
-def test_a_table_of_methods(study: Study) -> None:
-    found, chosen = methods.gems(study)
-    assert [one.title for one in found] == ["GeM, untrained"] * 2 + ["GeM"] * 2
-    assert chosen.validation == max(one.validation for one in found)
-    assert found[0].runs == "" and found[2].runs.count("(seed ") == 2
-    shown = [*found, *methods.methods(study, ["mac"], UNTRAINED)]
-    shown += methods.methods(study, ["dagf"])
-    table = methods.method_table(study, shown)
-    assert list(table["method"][4:]) == ["MAC, untrained"] * 2 + ["DAGF"] * 2
-    assert list(table["whitening"][::2]) == [methods.NONE] * 4
-    assert list(table["chosen GeM"] == "yes") == [one.name == chosen.name for one in shown]
-    others = {methods.GEM: found[0], methods.CHOSEN: chosen}
-    if chosen.name == found[0].name:
-        del others[methods.CHOSEN]
-    for row, one in zip(table.to_dict("records"), shown, strict=True):
-        assert row["validation"] == f"{one.validation:.1f}"
-        for (name, other), part in product(others.items(), ("query", "query-plain")):
-            assert row[f"{part} − {name}"] == one.minus(study, other, part)
-
-    against = methods.against_gem(study).drop(columns="runs")
-    assert len(against) == 2 * 2 * len(others)
-    assert against["minus"][0] == f"chosen GeM ({chosen.name})"
-    levels = against["mAP"].str.split(" − ", expand=True).astype(float)
-    apart = against["difference [95 %]"].str.split().str[0].astype(float)
-    assert np.allclose(levels[0] - levels[1], apart, atol=0.11)
-    assert levels[1][0] == float(table["query"][table["chosen GeM"] == "yes"].item().split()[0])
-
-
-def method(title: str, points: Mapping[int, Sequence[float]]) -> methods.Method:
-    """A method by the APs (0..1) of each query under two seeds."""
-    rows = [
-        {"positives": 1, "query": query, "seed": seed, "AP": value}
-        for query, seeds in points.items()
-        for seed, value in enumerate(seeds)
-    ]
-    return methods.Method(title, methods.NONE, {}, 50.0, pd.DataFrame(rows))
-
-
 def test_the_gain_of_a_method_is_paired_by_query() -> None:
     of_test = SimpleNamespace(query_sets={"query": [0, 2]}, clusters=lambda: np.arange(3))
     one = method("a", {0: (0.5, 0.7), 1: (0.9, 0.9), 2: (0.4, 0.6)})
     other = method("b", {0: (0.4, 0.4), 1: (0.0, 0.0), 2: (0.5, 0.5)})
     study: Any = SimpleNamespace(test=of_test)
     assert one.minus(study, other, "query") == "+10.00 [+0.00, +20.00]"
-
-
-def test_dagf_is_beside_a_gem_that_is_trained_no_deeper(monkeypatch: pytest.MonkeyPatch) -> None:
-    by_arm = {"gem": "GeM", "dagf": "DAGF"}
-    validation = {"GeM" + UNTRAINED: 40.0, "GeM": 50.0, "GeM" + STAGE: 70.0}
-    points = {0: (0.5, 0.7), 1: (0.9, 0.8)}
-
-    def made(_: Study, arms: Sequence[str], how: str) -> list[methods.Method]:
-        one = method(by_arm[arms[0]] + how, points)
-        return [replace(one, validation=validation.get(one.title, 0.0))]
-
-    monkeypatch.setattr(methods, "methods", made)
-    test = SimpleNamespace(
-        query_sets={"query": [0, 1]}, clusters=lambda: np.arange(2), middle=CLASSIC
-    )
-    study: Any = SimpleNamespace(test=test, profile=SimpleNamespace(last_stage=True))
-    found = methods.against_gem(study)[["what", "minus"]].to_numpy().tolist()
-    plain = "GeM off the shelf"
-    assert found == [
-        ["DAGF", "chosen GeM (GeM)"],
-        ["DAGF", plain],
-        ["DAGF" + STAGE, f"chosen GeM (GeM{STAGE})"],
-        ["DAGF" + STAGE, plain],
-    ]
 
 
 def whitened_by_hand(study: Study, arm: str, seed: int, size: int) -> float:
@@ -263,13 +181,13 @@ def test_a_permuted_test_changes_no_choice(study: Study, monkeypatch: pytest.Mon
 
     def tables(one: Study) -> list[pd.DataFrame]:
         shown = methods.methods(one, ["mac", "spoc"], UNTRAINED)
-        return [methods.method_table(one, shown), methods.reranking_table(one, shown[2:])]
+        return [rivals.method_table(one, shown), methods.reranking_table(one, shown[2:])]
 
     first = tables(study)
     monkeypatch.setattr(methods, "evaluate", permuted)
     other = tables(replace(study, cache=study.cache / "other"))
     for before, after in zip(first, other, strict=True):
-        chosen = [name for name in before if not name.startswith("query") and "GeM" not in name]
+        chosen = [name for name in before if not name.startswith("query") and name != "rival"]
         assert before[chosen].equals(after[chosen])
         assert not before["query"].equals(after["query"])
 
@@ -293,22 +211,9 @@ def test_what_decides_an_evaluation_names_it(study: Study, tmp_path: Path) -> No
 
 
 def test_nothing_to_learn_from_and_too_few(study: Study, monkeypatch: pytest.MonkeyPatch) -> None:
-    fails("no images of the role 'train'", methods.gems, replace(study, training=None))
+    fails("no images of the role 'train'", rivals.gems, replace(study, training=None))
     monkeypatch.setattr(methods, "COUNTS", (1000, 2000))
     fails("too few images to re-rank: give it 1001", methods.reranking_table, study, [])
-
-
-def test_training_sets_of_the_study_and_of_other_roles(study: Study, folder: Path) -> None:
-    table = methods.training_sets(study, folder)
-    chosen = methods.gems(study)[1]
-    assert list(table["method"][:2]) == ["GeM, untrained", f"chosen GeM: {chosen.name}"]
-    assert list(table["method"][2:]) == ["GeM", "GeM + spatial + channel", "DAGF"] * 3
-    found = table[2:].drop_duplicates("trained on").set_index("trained on")
-    assert found["images"].to_dict() == {"3 instances": 15, "4 instances": 20, "sorts": 4}
-    assert found["classes"].to_dict() == {"3 instances": 3, "4 instances": 4, "sorts": 2}
-    (dagf,) = table.query("method == 'DAGF' and classes == 4").to_dict("records")
-    whole = methods.methods(study, ["dagf"])[0]
-    assert (dagf["runs"], dagf["validation"]) == (whole.runs, f"{whole.validation:.1f}")
 
 
 def burst(folder: Path) -> Benchmark:
@@ -349,17 +254,6 @@ def test_near_duplicates_are_junk(study: Study, monkeypatch: pytest.MonkeyPatch)
     _, *pair = methods.descriptors_of(study, study.untrained("mac"), methods.TEST)
     found = evaluate(methods.without(study.test, near >= 0.6), similarities(*pair))
     assert row[name] == f"{100 * found[found['query_set'] == 'query']['AP'].mean():.1f}"
-
-
-def test_smaller_sets_lie_within_larger_ones(study: Study) -> None:
-    sets = [methods.fewer(study, count).training for count in (1, 2, 3, 4)]
-    files = [set(one.files) for one in sets if one is not None]
-    assert files[0] < files[1] < files[2] < files[3] == set(study.training.files)
-    assert sets[-1] == study.training  # the same runs, then
-    assert sorted(set(sets[1].labels)) == [0, 1]
-    assert sets[1].validation is study.training.validation
-    spec = methods.fewer(study, 1).profile.plan(heads=True).training
-    assert (spec.landmarks, spec.views) == (1, 4)  # as many images in a step
 
 
 @pytest.fixture

@@ -5,13 +5,14 @@ from typing import Any
 
 import pytest
 
-from dagf.analysis.pooled import AGAINST, EARLIER, MODULES, ROOMS, by_set, over_sets, pooled
+from dagf.analysis.pooled import AGAINST, EARLIER, ROOMS, by_set, over_sets, pooled
+from dagf.analysis.rivals import CHOSEN, CHOSEN_PLAIN, SHELF
 from dagf.analysis.room import ROOM
 from dagf.files import write_json
 from dagf.retrieval.statistics import random_effects
 
-COLUMNS = ["what", "minus", "query set", "difference [95 %]"]
-WHITENED = "DAGF, whitened to 256-d, power 0.5"
+COLUMNS = ["what", "minus", "rival", "mAP", "difference [95 %]", "verdict", "standard error"]
+STAGED, OPEN = "DAGF and last stage", "no difference shown"
 
 
 def keep(
@@ -23,94 +24,93 @@ def keep(
     backbone: str = "net",
     **parameters: Any,
 ) -> None:
-    measured = {"photographs": name, "parameters": {"profile": "five", **parameters}}
+    about = {"profile": "five", "benchmark": name.split("-")[0], "train_on": ["a", "b"]}
     facts = {"Backbone": backbone, "Backbone's weights": "imagenet"}
-    record = {"columns": columns, "rows": rows, "measured": measured, "facts": facts}
+    record = {"columns": columns, "rows": rows, "facts": facts}
+    record |= {"measured": {"parameters": about | parameters}}
     write_json(folder / f"{name}.{table}.json", record)
 
 
+def row(what: str, minus: str, gain: float, error: float, verdict: str = OPEN) -> list[str]:
+    """A row of `AGAINST`: a gain over a rival that has 40 mAP."""
+    difference = f"{gain:+.2f} [{gain - 1:+.2f}, {gain + 1:+.2f}]"
+    rival = "R-MAC, untrained" if minus == CHOSEN_PLAIN else "GeM, whitened"
+    return [what, minus, rival, f"{40 + gain:.1f} − 40.0", difference, verdict, f"{error:.3f}"]
+
+
+def mean(*pairs: tuple[float, float]) -> str:
+    return random_effects(*zip(*pairs, strict=True))[0].signed
+
+
 def test_sets_that_learned_alike_are_pooled(tmp_path: Path) -> None:
-    union = {"train_on": ["a", "b"]}
-    chosen, other = "chosen GeM (GeM, whitened to 128-d, power 0.25)", "GeM off the shelf"
-    rows = [
-        ("DAGF", chosen, "query", "+2.00 [+0.04, +3.96]"),
-        ("DAGF", other, "query", "+1.00 [+nan, +nan]"),
-        (WHITENED, other, "query", "+4.00 [+0.08, +7.92]"),
-        ("DAGF", chosen, "query-iconic", "+9.00 [+8.00, +10.00]"),
-    ]
-    keep(tmp_path, "a", rows, benchmark="a", **union)
-    same = "chosen GeM (GeM, untrained)"  # which is the one off the shelf
-    rows = [
-        ("DAGF", same, "query", "-1.00 [-2.96, +0.96]"),
-        (WHITENED, same, "query", "+0.00 [-1.96, +1.96]"),
-    ]
-    keep(tmp_path, "c", rows, benchmark="c/gnd_c.json", **union)
+    assert pooled(tmp_path / "nothing").empty
+    rows = [row("DAGF", CHOSEN, 2, 1), row("GeM + x", CHOSEN, 4, 2)]
+    asked = [[*one, "query"] for one in rows] + [[*row("DAGF", CHOSEN, 9, 1), "query-iconic"]]
+    keep(tmp_path, "a", asked, [*COLUMNS, "query set"])
+    own = {"benchmark": "c/gnd_c.json"}
+    keep(tmp_path, "c", [row("DAGF", CHOSEN, -1, 2), row("GeM + x", CHOSEN, 0, 1)], **own)
     for name in "bd":  # of the same photographs, whatever the order of names
-        keep(tmp_path, name, rows, benchmark="c", **union)
-    keep(tmp_path, "e", rows, benchmark="e")  # learned from others
-    found = pooled(tmp_path, AGAINST).set_index(["what", "minus"])
-    assert list(found.index) == [("DAGF", "chosen GeM"), ("DAGF, whitened", "GeM off the shelf")]
+        keep(tmp_path, name, rows, benchmark="c")
+    keep(tmp_path, "e", rows, train_on=["e"])  # learned from others
+    found = pooled(tmp_path)
+    assert found["what"].tolist() == ["DAGF", "GeM + x"]
     assert set(found["profile"]) == {"five"} and set(found["trained on"]) == {"a, b"}
-    assert set(found["backbone"]) == {"net"}
+    assert set(found["backbone"]) == {"net"} and set(found["minus"]) == {CHOSEN}
     assert found["sets"].tolist() == ["a +2.0, c -1.0", "a +4.0, c +0.0"]
-    for row, effects in zip(found.itertuples(), ([2, -1], [4, 0]), strict=True):
-        mean, between = random_effects(effects, [1, 1] if effects[0] == 2 else [2, 1])
-        assert row[5].split()[0] == f"{mean.mean:+.2f}"
-        assert float(row[6]) == pytest.approx(between, abs=0.01)
-    assert pooled(tmp_path / "nothing", AGAINST).empty
-    for name, gain in (("a", "+2.00 [+0.04, +3.96]"), ("b-five", "-1.00 [-2.96, +0.96]")):
-        rows = [("GeM + x", "GeM", "query", gain)]
-        keep(tmp_path, name, rows, table=MODULES, benchmark=name, **union)
-    (row,) = pooled(tmp_path, MODULES).to_dict("records")
-    assert (row["what"], row["minus"], row["sets"]) == ("GeM + x", "GeM", "a +2.0, b -1.0")
+    pairs = [((2, 1), (-1, 2)), ((4, 2), (0, 1))]
+    assert found["difference [95 %]"].tolist() == [mean(*two) for two in pairs]
+    _, between = random_effects([4, 0], [2, 1])
+    assert float(found["between sets"][1]) == pytest.approx(between, abs=0.01)
 
 
-def test_each_set_has_the_best_gem_and_dagf_as_held_out_instances_prefer(tmp_path: Path) -> None:
-    gem = "chosen GeM (GeM, whitened to 128-d, power 0.25)"
-    deep = "chosen GeM (GeM and last stage)"  # among those that are trained as deep
-    shelf, open_ = "GeM off the shelf", "no difference shown"
-    rows = [
-        ("DAGF", gem, "41.5 − 40.7", "50.0", "+0.82 [-3.76, +5.40]", "no difference shown"),
-        (WHITENED, gem, "44.0 − 40.7", "52.0", "+3.30 [+0.12, +6.73]", "above"),
-        (WHITENED, shelf, "44.0 − 43.7", "52.0", "+0.30 [-4.12, +4.73]", "no difference shown"),
-        ("DAGF and last stage", deep, "45.0 − 40.9", "60.0", "+4.30 [+0.12, +8.00]", "above"),
-        ("DAGF and last stage", shelf, "45.0 − 37.1", "60.0", "+7.90 [+0.06, +8.81]", "above"),
-        ("DAGF", shelf, "41.5 − 37.1", "50.0", "+4.43 [+0.06, +8.81]", "above"),
-    ]
-    columns = ["what", "minus", "mAP", "validation", "difference [95 %]", "verdict"]
-    union = {"train_on": "union"}
-    keep(tmp_path, "a", rows, columns, benchmark="a", **union)
+def test_each_set_has_its_rival_and_the_room(tmp_path: Path) -> None:
+    assert by_set(tmp_path).empty
+    rows = [row("DAGF", SHELF, 3, 1), row("DAGF", CHOSEN, 2, 1), row("DAGF", CHOSEN_PLAIN, -1, 1)]
+    rows += [row("GeM + x", CHOSEN, 9, 1), row(STAGED, CHOSEN, 1, 1)]
+    keep(tmp_path, "a", rows)
     room = [["x", "+1"], ["whole", "+9.00 [+8.00, +10.00]"]], ["module", ROOM]
-    keep(tmp_path, "a", *room, table=ROOMS, **union)
-    (found,) = by_set(tmp_path).to_dict("records")
-    assert found == {
+    keep(tmp_path, "a", *room, table=ROOMS)
+    (first,) = by_set(tmp_path).to_dict("records")
+    assert first == {
         "photographs": "a",
         "backbone": "net",
-        "chosen GeM, mAP": "40.7",
-        "chosen GeM and last stage, mAP": "40.9",
-        "DAGF minus it [95 %]": "+3.30 [+0.12, +6.73]",
-        "DAGF and last stage minus it [95 %]": "+4.30 [+0.12, +8.00]",
+        "DAGF": "+2.00 [+1.00, +3.00] (GeM 40.0)",
+        STAGED: "+1.00 [+0.00, +2.00] (GeM 40.0)",
         "perfect attention": "+9.00 [+8.00, +10.00]",
     }
-    last = ("DAGF and last stage", deep, "30.0 − 31.0", "20.0", "-1.00 [-3.00, +1.00]", open_)
-    rows = [("DAGF", gem, "32.0 − 31.0", "50.0", "+1.00 [-2.31, +4.30]", open_), last]
-    keep(tmp_path, "b-five", rows, columns, benchmark="b", **union)
-    first, second, whole = by_set(tmp_path).to_dict("records")
-    assert first == found and second["photographs"] == "b"
-    assert second["perfect attention"] == whole["perfect attention"] == ""
-    assert (whole["photographs"], whole["chosen GeM, mAP"]) == ("all 2", "")
-    middle, _ = random_effects([3.3, 1], [1, 1])  # intervals of one width
-    assert whole["DAGF minus it [95 %]"].split()[0] == f"{middle.mean:+.2f}"
-    assert float(whole["DAGF and last stage minus it [95 %]"].split()[0]) < 4.3
-    for name, gain in (("a-five", "+2.00 [+0.04, +3.96]"), ("b-five", "-1.00 [-2.96, +0.96]")):
-        rows = [("DAGF", gem, "32.0 − 31.0", "50.0", gain, open_)]  # heads alone: one row for all
-        keep(tmp_path, name, rows, columns, EARLIER, "net layer3", benchmark=name, **union)
+    (plain,) = by_set(tmp_path, CHOSEN_PLAIN).to_dict("records")
+    assert plain["DAGF"] == "-1.00 [-2.00, +0.00] (R-MAC 40.0)"
+    keep(tmp_path, "b-five", [row("DAGF", CHOSEN, 5, 2), row(STAGED, CHOSEN, -1, 2)])
+    one, two, whole = by_set(tmp_path).to_dict("records")
+    assert one == first and (two["photographs"], two["perfect attention"]) == ("b", "")
+    assert whole == {
+        "photographs": "all 2",
+        "backbone": "net",
+        "DAGF": mean((2, 1), (5, 2)),
+        STAGED: mean((1, 1), (-1, 2)),
+        "perfect attention": "",
+    }
+    for name, gain in (("a-five", 2), ("b-five", -1)):  # heads alone: one row for all
+        keep(tmp_path, name, [row("DAGF", CHOSEN, gain, 1)], COLUMNS, EARLIER, "net layer3")
     *before, last = by_set(tmp_path).to_dict("records")
-    assert before == [first, second, whole]
+    assert before == [one, two, whole]
     assert (last["photographs"], last["backbone"]) == ("all 2", "net layer3")
-    middle, _ = random_effects([2, -1], [1, 1])
-    assert last["DAGF minus it [95 %]"].split()[0] == f"{middle.mean:+.2f}"
-    fixed, staged = over_sets(tmp_path)  # of what has a last stage alone
-    on = "On 2 sets of photographs (net), DAGF"  # a gain is above GeM off the shelf, too
-    assert fixed.startswith(f"{on} on a fixed network gains on 0 and loses on 0; the mean over ")
-    assert staged.startswith(f"{on} and last stage gains on 1 and loses on 0; the mean over such")
+
+
+def test_a_gain_is_above_every_rival(tmp_path: Path) -> None:
+    assert over_sets(tmp_path).empty
+    keep(tmp_path, "z", [row("DAGF", CHOSEN, 1, 1)], train_on=["z"])  # one set is no mean
+    for name, shelf, plain in (("a", "above", OPEN), ("b", "above", "above"), ("c", OPEN, "below")):
+        rows = [row("DAGF", SHELF, 3, 1, shelf), row("DAGF", CHOSEN, 2, 1, "above")]
+        rows += [row("DAGF", CHOSEN_PLAIN, 1, 1, plain), row("GeM + x", CHOSEN, 1, 1, "above")]
+        keep(tmp_path, name, [*rows, row(STAGED, SHELF, -1, 1, "below")])
+    (found,) = over_sets(tmp_path).to_dict("records")
+    assert found == {
+        "backbone": "net",
+        "what": "DAGF",
+        "sets": "3",
+        "minus the chosen GeM [95 %]": mean((2, 1), (2, 1), (2, 1)),
+        "gains / losses beside 2": "2 / 0",
+        "minus the chosen plain descriptor [95 %]": mean((1, 1), (1, 1), (1, 1)),
+        "gains / losses beside 3": "1 / 0",
+    }

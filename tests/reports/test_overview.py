@@ -16,9 +16,11 @@ MAIN = {
     "rows": [["<GeM>", 0.4, "[.37, .43]"], ["DAGF", 0.439, None]], "alt": 'bars "of" mAP',
     "runs": ['a1 "&" (seed 0)', ""], "facts": {"Toytown generator": "3f2a"},
 }  # fmt: skip
+RIVALS = ["what", "minus", "rival", "mAP", "difference [95 %]", "verdict", "standard error"]
 AGAINST = {
-    "title": "Against", "caption": "c.", "columns": ["what", "minus", "difference [95 %]"],
-    "rows": [["DAGF", "GeM off the shelf", "+1.00 [+0.00, +2.00]"]],
+    "title": "Against", "caption": "c.", "columns": RIVALS,
+    "rows": [["DAGF", "chosen GeM", "GeM", "2.0 − 1.0", "+1.00 [+0.00, +2.00]", "", "0.500"]],
+    "facts": {"Backbone": "net", "Backbone's weights": "w"},
 }  # fmt: skip
 RECORD = {
     "notebook": "02_training", "title": "Tr<b>aining", "summary": "How & why",
@@ -27,6 +29,7 @@ RECORD = {
     "cpu": "A CPU", "threads": 2, "gpus": ["A GPU"], "python": "3", "system": "Linux",
     "versions": {"torch": "2"}, "files": ["tables/a.csv"],
 }  # fmt: skip
+PARAMETERS = {"profile": "p", "train_on": ["c"], "distractors": ["a", "b"]}
 COLUMNS = ["claim", "verdict", "measured on", "contrast", "difference [95 %]", "result", "report"]
 CLAIM = ["It <b>helps", "not supported", "trained end to end; a note"]
 CLAIMS = [
@@ -78,7 +81,7 @@ def test_claims_have_their_contrasts_and_a_mark_by_what_speaks_for_them(records:
     assert shown[1] == ["(GeM + x) minus GeM", "-2.00", "below zero"]
     assert soup(records.claims()).select_one("tbody th")["rowspan"] == "4"
     assert rows(records.verdicts()) == [
-        ["It <b>helps", "✗\xa0not\xa0supported", "0", "2", "1"],
+        ["It <b>helps", "✗\xa0not\xa0supported", "0", "1", "2"],
         ["It holds", "✓\xa0supported", "1", "0", "0"],
         ["Elsewhere", "○\xa0not\xa0testable\xa0here", "0", "0", "0"],
     ]
@@ -88,7 +91,9 @@ def test_the_rooms_of_drawings_and_photographs_are_one_figure(records: Records) 
     assert "Nothing to show" in records.rooms().data
     room = {"title": "Room", "caption": "c.", "alt": "bars", "columns": ["module", ROOM, GAIN]}
     room |= {"rows": [["all three", "+4.00 [+2.00, +6.00]", "-1.00 [-2.00, +0.00]"]]}
-    room |= {"facts": {"Backbone": "net"}}
+    about = {"profile": "five", "benchmark": "shop", "train_on": ["union"]}
+    room |= {"facts": {"Backbone": "net", "Backbone's weights": "w"}}
+    room |= {"measured": {"parameters": about}}
     write_json(records.output.result("tables", "room.json"), room)
     write_json(records.output.pages / "photographs" / "shop.room.json", room)
     words = "on drawn buildings, on photographs (shop, net)"
@@ -97,38 +102,33 @@ def test_the_rooms_of_drawings_and_photographs_are_one_figure(records: Records) 
     room |= {"columns": FIRST, "rows": rows_of}
     write_json(records.output.result("tables", "room.json"), room)
     assert rows(records.modules())[1] == ["b", "gains", "+1", "+4", "–"]
-    said = "Of these 2, on drawn buildings: 1 gain, 1 lose."
+    said = "On drawn buildings, of 2 rows below (each module, and all three): 1 gain, 1 lose."
     assert soup(records.answer()).get_text() == said
-    columns = ["what", "minus", "mAP", "validation", "difference [95 %]", "verdict"]
+    facts = {"Backbone": "net", "Backbone's weights": "w"}
     for name, gain in (("a", "+3.00 [+2.00, +4.00]"), ("b", "+2.00 [+1.00, +3.00]")):
-        found = [("DAGF", "chosen GeM (GeM)", "41.0 − 40.0", "50.0", gain, "above")]
-        about = {"measured": {"parameters": {"benchmark": name, "train_on": "union"}}}
-        record = {"columns": columns, "rows": found, "facts": room["facts"], **about}
-        write_json(records.output.pages / "photographs" / f"{name}.against-gem.json", record)
-    said += "On 2 sets of photographs (net), DAGF on a fixed network gains on 2 and loses on 0; "
-    said += "the mean over such sets is +2.50 [-3.85, +8.85] points "
-    said += "over the GeM that held-out objects choose."
-    assert soup(records.answer()).get_text() == said
-    assert rows(records.sets())[-1][0] == "all 2"
-    record["measured"] = {"parameters": {"benchmark": "c", "train_on": "others"}}  # another study
-    write_json(records.output.pages / "photographs" / "c.against-gem.json", record)
-    assert soup(records.answer()).get_text() == said
+        found = ("DAGF", "chosen GeM", "GeM", "41.0 − 40.0", gain, "above", "0.500")
+        record = {"columns": RIVALS, "rows": [found], "facts": facts}
+        record |= {"measured": {"parameters": about | {"benchmark": name}}}
+        write_json(records.output.pages / "photographs" / f"{name}.against-rivals.json", record)
+    assert rows(records.over_sets())[0][:3] == ["net", "DAGF", "2"]
+    assert [row[0] for row in rows(records.sets())] == ["a", "b", "all 2"]
 
 
 def test_measurements_on_photographs_are_kept(records: Records) -> None:
     folder = records.output.pages / "photographs"
-    measured = {**RECORD, "parameters": {"train_on": ["c"], "distractors": ["a", "b"]}}
+    measured = {**RECORD, "parameters": PARAMETERS}
     kept = {"measured": {"photographs": "town", **measured}}
     write_json(folder / "about.json", {"town": "Houses & <squares>."})
     write_json(folder / "town.shelf-ablation.json", {**MAIN, "title": "Shelf", **kept})
     for name in ("town", "shop"):
-        against = {**AGAINST, "measured": kept["measured"] | {"photographs": name}}
-        write_json(folder / f"{name}.against-gem.json", against)
+        of = {"parameters": PARAMETERS | {"benchmark": name}}
+        against = {**AGAINST, "measured": kept["measured"] | {"photographs": name} | of}
+        write_json(folder / f"{name}.against-rivals.json", against)
     write_json(folder / "town.curves.json", {**MAIN, "title": "Curves"})
     shown = soup(records.photographs())
     assert [title.get_text() for title in shown.select("details[id] > summary")] == ["shop", "town"]
     titles = [title.get_text().split(".")[0] for title in shown.select("figcaption")]
-    pooled = "DAGF minus GeM over several sets"
+    pooled = "DAGF and its modules over several sets"
     assert titles == [pooled, "shop: Against", "town: Against", "town: Shelf"]
     text = shown.get_text()
     assert "Houses & <squares>." in text and "A CPU, 2 threads, A GPU" in text
@@ -144,4 +144,4 @@ def test_a_part_of_the_records_is_shown(project: Path) -> None:
         empty.reports(), empty.verdicts(), empty.rooms(), empty.modules(), empty.answer(),
     ]  # fmt: skip
     assert all("Nothing to show" in str(one.data) for one in shown)
-    assert empty.sets().data == empty.modules_over_sets().data == ""
+    assert empty.sets().data == empty.over_sets().data == ""
