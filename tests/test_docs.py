@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from dagf.analysis.pooled import MODULES, over_sets, pooled
+from dagf.analysis.pooled import over_sets, pooled
 from dagf.analysis.room import GAIN, ROOM
 from dagf.files import read_json
 from dagf.model.variants import variant
@@ -65,9 +65,11 @@ def test_the_headline_of_the_readme_is_that_of_the_report() -> None:
     verdicts = [verdict for verdict in every if verdict != "not testable here"]
     held = verdicts.count("supported")
     assert f"**{held or 'None'} of the {len(verdicts)} claims that can be tested on Toytown" in text
-    lines = over_sets(ROOT / "reports" / "photographs")
-    assert len(lines) > 1
-    for line in lines:
-        assert f"* {line}\n" in text
-    added = pooled(ROOT / "reports" / "photographs", MODULES)["difference [95 %]"]
-    assert f"alone: {added[0]} over GeM; the channel\nvector: {added[1]}." in text
+    photographs = ROOT / "reports" / "photographs"
+    found = over_sets(photographs)
+    assert len(found) > 1
+    for row in (found.columns, *found.itertuples(index=False)):
+        assert f"| {' | '.join(row)} |\n" in text
+    beside = pooled(photographs).query("minus == 'chosen GeM'").set_index("what")["difference [95 %]"]
+    for module in ("GeM + spatial", "GeM + channel", "GeM + scale and mask"):
+        assert f"{module} {beside[module]}" in text.replace("\n", " ")

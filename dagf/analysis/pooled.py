@@ -25,8 +25,10 @@ WORDS = (
 SHOWN = ["profile", "backbone", "trained on"]  # what studies have in common that are pooled
 ALIKE = [*SHOWN, "weights"]
 SET = "photographs"
-# The rivals whose mean over sets is shown -> above which DAGF must be for a gain.
-BESIDE = {CHOSEN: (SHELF, CHOSEN), CHOSEN_PLAIN: (SHELF, CHOSEN, CHOSEN_PLAIN)}
+BESIDE = {  # the rivals whose mean over sets is shown -> those above which DAGF gains
+    CHOSEN: ("both GeMs", {SHELF, CHOSEN}),
+    CHOSEN_PLAIN: ("all three", {SHELF, CHOSEN, CHOSEN_PLAIN}),
+}
 
 
 def kept(folder: Path, table: str) -> pd.DataFrame:
@@ -124,12 +126,12 @@ def over_sets(folder: Path) -> pd.DataFrame:
         ["study", "backbone", "what"], sort=False
     ):
         row = {"backbone": backbone, "what": what, "sets": str(own[SET].nunique())}
-        for rival, beside in BESIDE.items():
+        for rival, (words, beside) in BESIDE.items():
             one = own[own["minus"] == rival]
             if len(one) > 1:
                 verdicts = own[own["minus"].isin(beside)].groupby(SET)["verdict"].agg(set)
                 counts = [f"{(verdicts == {side}).sum()}" for side in ("above", "below")]
                 row[f"minus the {rival} [95 %]"] = _mean(one)[0].signed
-                row[f"gains / losses beside {len(beside)}"] = " / ".join(counts)
+                row[f"gains / losses beside {words}"] = " / ".join(counts)
         rows += [row] if len(row) > 3 else []
     return pd.DataFrame(rows).fillna("")

@@ -110,7 +110,7 @@ def test_a_gain_is_above_every_rival(tmp_path: Path) -> None:
         "what": "DAGF",
         "sets": "3",
         "minus the chosen GeM [95 %]": mean((2, 1), (2, 1), (2, 1)),
-        "gains / losses beside 2": "2 / 0",
+        "gains / losses beside both GeMs": "2 / 0",
         "minus the chosen plain descriptor [95 %]": mean((1, 1), (1, 1), (1, 1)),
-        "gains / losses beside 3": "1 / 0",
+        "gains / losses beside all three": "1 / 0",
     }
