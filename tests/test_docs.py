@@ -70,6 +70,6 @@ def test_the_headline_of_the_readme_is_that_of_the_report() -> None:
     assert len(found) > 1
     for row in (found.columns, *found.itertuples(index=False)):
         assert f"| {' | '.join(row)} |\n" in text
-    beside = pooled(photographs).query("minus == 'chosen GeM'").set_index("what")["difference [95 %]"]
+    beside = pooled(photographs).query("minus == 'chosen GeM'").set_index("what")
     for module in ("GeM + spatial", "GeM + channel", "GeM + scale and mask"):
-        assert f"{module} {beside[module]}" in text.replace("\n", " ")
+        assert f"{module} {beside.loc[module, 'difference [95 %]']}" in text.replace("\n", " ")

@@ -37,6 +37,11 @@ def summary(results: pd.DataFrame) -> pd.DataFrame:
     return one_set(pd.DataFrame(rows))
 
 
+def p_text(p: float) -> str:
+    """Return a p-value with three decimals; no p is 0."""
+    return "<0.001" if p < 0.0005 else f"{p:.3f}"
+
+
 @dataclass(frozen=True)
 class Contrast:
     """One thing minus another on the same queries and seeds, in points of the score `setting`.
@@ -88,7 +93,7 @@ class Contrast:
             "over seeds": f"{self.over_seeds.ends}, {self.seeds}",
             "over queries (groups)": f"{self.over_queries.ends}, {self.queries} ({self.clusters})",
             "standard error": f"{self.joint.error:.3f}",
-            "p": f"{self.p:.3f}",
+            "p": p_text(self.p),
             "smallest to show": f"{self.smallest:.2f}",
         }
 

@@ -15,7 +15,7 @@ import yaml
 
 from dagf import paths
 from dagf.analysis.ablations import BINS, gains
-from dagf.analysis.contrasts import Contrast, contrast, contrast_of, points, runs_of
+from dagf.analysis.contrasts import Contrast, contrast, contrast_of, p_text, points, runs_of
 from dagf.analysis.grid import grid, of_first_set
 from dagf.analysis.localise import SMALL, localisations
 from dagf.analysis.room import BEST
@@ -301,7 +301,7 @@ def family_table(members: Members) -> pd.DataFrame:
             "minus": one.minus,
             "on": one.setting,
             **one.cells(result=result(one)),
-            "p (Holm)": f"{one.adjusted:.3f}",
+            "p (Holm)": p_text(one.adjusted),
             RUNS: one.runs,
         }
         for name, group in members.items()

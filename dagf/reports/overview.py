@@ -13,8 +13,9 @@ from IPython.display import HTML
 from pandas import DataFrame
 
 from dagf.analysis import pooled
+from dagf.analysis.rivals import CHOSEN
 from dagf.analysis.room import GAIN, ROOM
-from dagf.analysis.tables import PHOTOGRAPH_TABLES, RUNS, table_of
+from dagf.analysis.tables import PHOTOGRAPH_TABLES, RUNS, STAGE, table_of
 from dagf.files import read_json
 from dagf.reports.freshness import Output
 from dagf.show import figures
@@ -82,17 +83,28 @@ class Records:
         return table_of({"rows": [], "columns": FIRST} | self._read("room"))
 
     def verdicts(self) -> HTML:
-        """Return each claim in a line, with a mark, and how many of its contrasts are for it."""
+        """Return each claim in a line, with a mark, and how many of its contrasts are for it.
+
+        Beside it what the same minus the chosen GeM came to on sets of photographs.
+        """
         decides = self.contrasts[~self.contrasts["result"].str.contains(ASIDE)]
-        rows = []
+        rows, found = [], pooled.pooled(self._photographs)
+        found = found[found["minus"] == CHOSEN]
         for claim, own in decides.groupby("claim", sort=False):
             verdict = own["verdict"].iloc[0]
             words = f"{MARKS[verdict]} {verdict}".replace(" ", "\xa0")  # in one line
             tested = own["result"][own["result"] != ""]
             sides = [tested.eq("above zero").sum(), tested.eq("below zero").sum()]
-            rows.append((claim, words, *sides, len(tested) - sum(sides)))
-        columns = ["claim", "verdict", "tests for", "against", "open"]
-        words = "The claims of the abstract, and how many of their comparisons speak for them."
+            asked = own["contrast"].str.replace(r"[()]", "", regex=True)
+            same = found[(found["what"].str.removesuffix(STAGE) + " minus GeM").isin(asked)]
+            how = same["what"].str.extract(f"({STAGE})", expand=False).fillna("")
+            beside = "; ".join(same["backbone"] + how + " " + same[pooled.DIFFERENCE]) or "–"
+            rows.append((claim, words, *sides, len(tested) - sum(sides), beside))
+        columns = ["claim", "verdict", "tests for", "against", "open", "on photographs"]
+        words = (
+            "The claims, taken from the abstract or following from it, and how many of their "
+            "comparisons speak for them; what came out on photographs is exploratory."
+        )
         return table(DataFrame(rows, columns=columns), words)
 
     def table(self, name: str) -> HTML:

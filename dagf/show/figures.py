@@ -74,9 +74,18 @@ def show(figure: Figure, alt: str, caption: str, save: str = "") -> HTML:
 def kept(
     name: str, frame: pd.DataFrame, title: str, caption: str, digits: int = 1, **more: Any
 ) -> HTML:
-    """Return a table for a notebook, and keep it as a result (`keep_table`)."""
+    """Return a table for a notebook, and keep it as a result (`keep_table`).
+
+    Contrasts come with a sentence that counts their verdicts.
+    """
     keep_table(name, frame, title, caption, **more)
-    return table(frame, f"{title}. {caption}", digits)
+    shown = table(frame, f"{title}. {caption}", digits)
+    if "minus" not in frame or "verdict" not in frame:
+        return shown
+    above, below = (int((frame["verdict"] == side).sum()) for side in ("above", "below"))
+    count = f"Of {len(frame)} difference{'s' if len(frame) > 1 else ''}"
+    said = f"{count}: {above} above zero, {below} below, {len(frame) - above - below} not shown."
+    return HTML(f'<p class="lead">{said}</p>{shown.data}')
 
 
 @styled

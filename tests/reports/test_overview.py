@@ -6,6 +6,7 @@ from typing import Any
 import bs4
 import pytest
 
+from dagf.analysis.pooled import over_sets
 from dagf.analysis.room import GAIN, ROOM
 from dagf.files import write_json
 from dagf.reports.freshness import output_for
@@ -81,9 +82,9 @@ def test_claims_have_their_contrasts_and_a_mark_by_what_speaks_for_them(records:
     assert shown[1] == ["(GeM + x) minus GeM", "-2.00", "below zero"]
     assert soup(records.claims()).select_one("tbody th")["rowspan"] == "4"
     assert rows(records.verdicts()) == [
-        ["It <b>helps", "✗\xa0not\xa0supported", "0", "1", "2"],
-        ["It holds", "✓\xa0supported", "1", "0", "0"],
-        ["Elsewhere", "○\xa0not\xa0testable\xa0here", "0", "0", "0"],
+        ["It <b>helps", "✗\xa0not\xa0supported", "0", "1", "2", "–"],
+        ["It holds", "✓\xa0supported", "1", "0", "0", "–"],
+        ["Elsewhere", "○\xa0not\xa0testable\xa0here", "0", "0", "0", "–"],
     ]
 
 
@@ -112,6 +113,8 @@ def test_the_rooms_of_drawings_and_photographs_are_one_figure(records: Records) 
         write_json(records.output.pages / "photographs" / f"{name}.against-rivals.json", record)
     assert rows(records.over_sets())[0][:3] == ["net", "DAGF", "2"]
     assert [row[0] for row in rows(records.sets())] == ["a", "b", "all 2"]
+    mean = over_sets(records.output.pages / "photographs")["minus the chosen GeM [95 %]"].item()
+    assert rows(records.verdicts())[0][-1] == f"net {mean}"
 
 
 def test_measurements_on_photographs_are_kept(records: Records) -> None:

@@ -1,6 +1,7 @@
 """Figures: a panel, line, field or bar for each value, where it belongs."""
 
 from collections.abc import Iterator
+from pathlib import Path
 
 import numpy as np
 import pandas as pd
@@ -106,3 +107,10 @@ def test_a_persons_matplotlibrc_changes_no_figure() -> None:
     with plt.rc_context({**odd, "axes.facecolor": "red", "figure.figsize": (1, 1)}):
         assert drawn() == plain
         assert plt.rcParams["font.size"] == 30
+
+
+def test_a_table_of_differences_begins_with_how_they_fell(project: Path) -> None:
+    frame = pd.DataFrame({"what": ["a", "b"], "minus": "c", "verdict": ["above", "-"]})
+    said = '<p class="lead">Of 2 differences: 1 above zero, 0 below, 1 not shown.</p>'
+    assert figures.kept("x", frame, "T", "c").data.startswith(said)
+    assert "lead" not in figures.kept("x", frame.drop(columns="minus"), "T", "c").data
