@@ -103,7 +103,7 @@ def test_the_rooms_of_drawings_and_photographs_are_one_figure(records: Records) 
     room |= {"columns": FIRST, "rows": rows_of}
     write_json(records.output.result("tables", "room.json"), room)
     assert rows(records.modules())[1] == ["b", "gains", "+1", "+4", "–"]
-    said = "On drawn buildings, of 2 rows below (each module, and all three): 1 gain, 1 lose."
+    said = "On drawn buildings, of the 2 rows of the figure: 1 gain, 1 lose."
     assert soup(records.answer()).get_text() == said
     facts = {"Backbone": "net", "Backbone's weights": "w"}
     for name, gain in (("a", "+3.00 [+2.00, +4.00]"), ("b", "+2.00 [+1.00, +3.00]")):
