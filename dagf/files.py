@@ -18,8 +18,8 @@ from dagf.errors import UserError, place_fault
 
 # What systems put beside a person's files (NAS, Windows, macOS, ext4): thumbnails, trash, copies.
 NOT_OURS = (
-    *("@eaDir", "#recycle", "$RECYCLE.BIN", "System Volume Information"),
-    *("__MACOSX", "lost+found"),
+    *("@eadir", "@recycle", "#recycle", "#snapshot", "$recycle.bin", "system volume information"),
+    *("__macosx", "lost+found"),
 )
 ANY_NAME = "surrogateescape"  # for names of files that are no text
 
@@ -48,6 +48,11 @@ class Walk:
     unread: dict[Path, str] = field(default_factory=dict)  # the system's word on each
 
 
+def is_hidden(name: str) -> bool:
+    """Whether a name is hidden, or of what systems put beside a person's files (any capitals)."""
+    return name.startswith(".") or name.casefold() in NOT_OURS
+
+
 def walk(folder: Path) -> Walk:
     """Return what is in a folder. Links to folders are followed when all others were seen."""
     found, seen, waiting, links = Walk(), set[str](), [folder], list[Path]()
@@ -65,7 +70,7 @@ def walk(folder: Path) -> Walk:
             continue
         for entry in entries:
             path = here / entry.name
-            if entry.name.startswith(".") or entry.name in NOT_OURS:
+            if is_hidden(entry.name):
                 found.hidden.append(path)
                 continue
             try:

@@ -105,7 +105,8 @@ def made(folder: Path, *names: str) -> Path:
 def test_a_folder_is_walked_once_through_links(tmp_path: Path) -> None:
     outside = made(tmp_path / "outside", "deep/x.jpg")
     home = made(tmp_path / "home", "IMG_10.jpg", "img_9.jpg", "2/a.jpg", "10/a.jpg")
-    made(home, ".hidden/a.jpg", "._IMG_10.jpg", "@eaDir/a.jpg", "2/.thumb/a.jpg")
+    others = [".hidden", "@eaDir", "@EADIR", "#Recycle", "@Recycle", "#snapshot", "2/.thumb"]
+    made(home, "._IMG_10.jpg", *(f"{name}/a.jpg" for name in others))
     (home / "1-link").symlink_to(outside)
     (outside / "back").symlink_to(home)  # a loop
     for again, of in (("again", outside), ("inner", home / "2"), ("self", home)):
@@ -116,7 +117,7 @@ def test_a_folder_is_walked_once_through_links(tmp_path: Path) -> None:
     expected = ["1-link/deep/x.jpg", "2/a.jpg", "10/a.jpg", "file.jpg", "img_9.jpg", "IMG_10.jpg"]
     ordered = sorted(found.files, key=files.natural)
     assert [str(file.relative_to(home)) for file in ordered] == expected
-    assert {path.name for path in found.hidden} == {".hidden", "._IMG_10.jpg", "@eaDir", ".thumb"}
+    assert {*found.hidden} == {home / name for name in (*others, "._IMG_10.jpg")}
     assert {path.name for path in found.links} == {"again", "inner", "self", "gone.jpg", "back"}
     assert not found.unread
     through = files.walk(home / "1-link")  # the folder itself may be one

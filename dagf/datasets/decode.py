@@ -9,7 +9,6 @@ are ignored, as everywhere in this field.
 import math
 import os
 import warnings
-from collections import Counter
 from collections.abc import Collection, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -133,30 +132,44 @@ class Images(NamedTuple):
 def find_images(places: Sequence[Path]) -> Images:
     """Return the images among files, and in folders (`dagf.files.walk`) by their endings.
 
-    Raise `UserError` for a place without any.
+    What is left out counts once, too, however many places lead to it. Raise `UserError` for a
+    place without any.
     """
-    files, kinds, unread, hidden, twice = dict[str, Path](), Counter[str](), list[str](), 0, 0
+    files, others, unread = dict[str, Path](), dict[Path, str](), dict[Path, str]()
+    hidden, links, twice = set[Path](), set[Path](), 0
     for place in places:
         found = Walk([place]) if place.is_file() else walk(place)
         kept = [one for one in found.files if one == place or one.suffix.lower() in ENDINGS]
         images = sorted(kept, key=natural)
-        why = dict.fromkeys((one for one in found.links if not one.exists()), "it leads nowhere")
-        why = {path: word for path, word in why.items() if path.suffix.lower() in ENDINGS}
-        why |= found.unread
+        dead = [one for one in found.links if not one.exists()]
+        why = dict.fromkeys(dead, "it leads nowhere") | found.unread
+        lines = {_entry(path): f"cannot read {path} ({word})" for path, word in why.items()}
         if not images:
-            reason = next(iter(why.values()), f"of {len(found.files)} files none")
-            raise UserError(f"there is no image in {place} ({reason})")
-        kinds.update(one.suffix.lower() for one in {*found.files}.difference(images))
-        unread += [f"cannot read {path} ({word})" for path, word in why.items()]
-        hidden += len(found.hidden)
+            left = [f"{len(found.hidden)} are hidden"] * bool(found.hidden)
+            reason = "; ".join([f"of {len(found.files)} files none", *left, *[*lines.values()][:1]])
+            raise UserError(f"there is no image in {place} ({found.unread.get(place, reason)})")
+        unread = lines | unread
+        others |= {_entry(one): one.suffix.lower() for one in {*found.files}.difference(images)}
+        hidden.update(map(_entry, found.hidden))
+        links.update(_entry(one) for one in found.links if one.is_dir())
         before = len(files)
         for file in images:
             files.setdefault(os.path.realpath(file), file)
-        twice += len(images) - (len(files) - before) + sum(one.is_dir() for one in found.links)
-    known = ", ".join(sorted(ending or "no ending" for ending in kinds))
-    other = f"{kinds.total()} of other kinds ({known})"
-    counts = {f"{hidden} hidden": hidden, other: len(kinds), f"{twice} there twice": twice}
-    return Images([*files.values()], [text for text, count in counts.items() if count], unread)
+        twice += len(images) - (len(files) - before)
+    twice += len(links)
+    kinds = ", ".join(sorted(ending or "no ending" for ending in {*others.values()}))
+    counts = {
+        f"{len(hidden)} hidden": len(hidden),
+        f"{len(others)} of other kinds ({kinds})": len(others),
+        f"{twice} there twice": twice,
+    }
+    left_out = [text for text, count in counts.items() if count]
+    return Images([*files.values()], left_out, [*unread.values()])
+
+
+def _entry(path: Path) -> Path:
+    """Return what an entry of a folder is known by, whatever links lead to the folder."""
+    return Path(os.path.realpath(path.parent), path.name)
 
 
 def decode(path: Path, spec: ImageSpec | None = None, box: Box | None = None) -> Pixels:

@@ -84,19 +84,25 @@ def test_images_are_found_by_what_is_decoded(tmp_path: Path) -> None:
     for name, kind in zip(names, kinds, strict=True):
         quarters().convert("L" if kind == "PPM" else "RGB").save(home / name, kind)
         assert load_image(home / name).shape == (3, 24, 40)
-    for name in ("notes.txt", "clip.mov", "README", "._a.jpg"):
+    for name in ("notes.txt", "clip.mov", "album.jpg/README", "album.jpg/._a.jpg"):
         (home / name).touch()
-    (home / "gone.png").symlink_to("nothing")
+    gone = [home / name for name in ("album.jpg/2019", "gone.png")]  # a folder's link, an image's
+    for link in gone:
+        link.symlink_to("nothing")
     (home / "same.jpg").symlink_to("a2.jfif")
-    found = find_images([home / "album.jpg", home, home / "a2.jfif"])
+    (tmp_path / "link").symlink_to(home / "album.jpg")  # what is in it is counted once, too
+    found = find_images([home / "album.jpg", tmp_path / "link", home, home / "a2.jfif"])
     assert found.files == [home / name for name in (names[-1], *names[:-1])]
-    gone = f"cannot read {home / 'gone.png'} (it leads nowhere)"
-    left = "1 hidden, 3 of other kinds (.mov, .txt, no ending), 3 there twice"
-    last = f"6 images; left out: {left}, 3 that cannot be read"
-    assert found.lines(["x", "y"]) == [gone, "x", "y", last]
+    dead = {f"cannot read {link} (it leads nowhere)" for link in gone}
+    left = "1 hidden, 3 of other kinds (.mov, .txt, no ending), 4 there twice"
+    last = f"6 images; left out: {left}, 4 that cannot be read"
+    *unread, said = found.lines(["x", "y"])
+    assert ({*unread}, len(unread), said) == ({*dead, "x", "y"}, 4, last)
     assert find_images([home / "a2.jfif"]).lines() == []
     assert find_images([home / "notes.txt"]).files == [home / "notes.txt"]  # named: it is tried
     fails(r"there is no image in .*empty \(of 0 files none\)", find_images, [empty])
+    (empty / ".a.jpg").touch()
+    fails(r"no image in .*empty \(of 0 files none; 1 are hidden\)", find_images, [empty])
     fails(r"no image in .*none \(No such file", find_images, [tmp_path / "none"])
 
 
