@@ -174,6 +174,7 @@ async def execute(report: Report, stage: Path, threads: int) -> dict[str, Any]:
         "IPYTHONDIR": str(stage / "ipython"),  # the person's own start-up files stay out
         "PYTHONSTARTUP": "",
         "MATPLOTLIBRC": os.devnull,
+        "MPLBACKEND": "",  # the kernel has its own
     }
     client = NotebookClient(notebook, timeout=None, startup_timeout=300, kernel_name="python3")
     client.km = client.create_kernel_manager()

@@ -4,6 +4,7 @@ import io
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+import matplotlib
 import numpy as np
 import pandas as pd
 from IPython.display import HTML
@@ -51,8 +52,11 @@ STYLE: Any = {  # matplotlib types the keys of rcParams one by one
 }
 
 
-# From matplotlib's defaults, whatever a person's matplotlibrc says: a decorator of all that draws
-# or saves a figure.
+# Whatever a matplotlibrc says, be it in the folder of the notebooks: for what a notebook draws
+# itself, too.
+matplotlib.rcdefaults()
+plt.rcParams.update(STYLE)
+# Likewise, whatever was set since: a decorator of all that draws or saves a figure here.
 styled = plt.style.context(["default", STYLE])
 
 
@@ -162,7 +166,7 @@ def gains(contrasts: Sequence[Contrast]) -> Figure:
 
     The `setting` of a contrast reads 'panel: place in it'.
     """
-    rows = [(*one.setting.split(": "), one.what, *one.joint) for one in contrasts]
+    rows = [(*one.setting.split(": "), one.what, *one.joint[:3]) for one in contrasts]
     table = pd.DataFrame(rows, columns=["panel", "place", "what", "mean", "low", "high"])
     figure, parts = panels(table, "panel", 3.4, 2.8)
     series = dict(zip(table["what"].unique(), (RED, BLUE, ORANGE), strict=False))

@@ -20,8 +20,9 @@ assert paths.root().name == "project"
 (paths.data() / "from_first.txt").write_text("42")
 main = paths.result("tables", "main.json")
 main.write_text('{"columns": ["a"], "rows": [[' + str(seeds) + ']]}')"""
-SECOND = """import sys
+SECOND = """import os, sys
 from dagf import paths
+assert "inline" in os.environ["MPLBACKEND"]
 assert sys.executable == INTERPRETER
 print("careful", file=sys.stderr)
 print("first said", (paths.data() / "from_first.txt").read_text())"""
@@ -31,10 +32,11 @@ Records(output_for(profile, benchmark)).reports()"""
 
 
 def others(folder: Path) -> dict[str, str]:
-    """What a person has of their own: another kernel `python3`, a start-up file."""
+    """What a person has of their own: another kernel `python3`, a start-up file, a window."""
     write_json(folder / "kernels" / "python3" / "kernel.json", {"argv": ["false"]})
     (folder / "start.py").write_text("raise SystemExit")
-    return {"JUPYTER_PATH": str(folder), "PYTHONSTARTUP": str(folder / "start.py")}
+    own = {"JUPYTER_PATH": str(folder), "PYTHONSTARTUP": str(folder / "start.py")}
+    return {**own, "MPLBACKEND": "tkagg"}
 
 
 @pytest.fixture(scope="module")

@@ -1,8 +1,10 @@
 """Figures: a panel, line, field or bar for each value, where it belongs."""
 
+import importlib
 from collections.abc import Iterator
 from pathlib import Path
 
+import matplotlib
 import numpy as np
 import pandas as pd
 import pytest
@@ -93,7 +95,7 @@ def test_arms_have_a_dot_a_seed_and_curves_a_line_a_run() -> None:
 
 
 def test_a_persons_matplotlibrc_changes_no_figure() -> None:
-    """Neither what is drawn nor how it is saved; and it stays as it was."""
+    """Neither what is drawn nor how it is saved; nor what a notebook draws itself."""
     table = pd.DataFrame({"arm": "gem", "seed": 0, "x": [1, 2], "y": [3, 5], "panel": "one"})
     rows = pd.DataFrame({"arm": "gem", "seed": [0, 1], "setting": "Easy", "mAP": [3.0, 5.0]})
 
@@ -107,6 +109,9 @@ def test_a_persons_matplotlibrc_changes_no_figure() -> None:
     with plt.rc_context({**odd, "axes.facecolor": "red", "figure.figsize": (1, 1)}):
         assert drawn() == plain
         assert plt.rcParams["font.size"] == 30
+        importlib.reload(figures)  # as when a kernel starts with such settings
+        ours = {**matplotlib.rcParamsDefault, **figures.STYLE}
+        assert all(plt.rcParams[key] == ours[key] for key in odd)
 
 
 def test_a_table_of_differences_begins_with_how_they_fell(project: Path) -> None:
