@@ -491,15 +491,24 @@ def photograph_training(
 ) -> TrainingSet | None:
     """Return the training images of folders, some instances of each held out for validation.
 
-    None where there are none. Raises `UserError` for one that is tested on, in `test`, too.
+    None where there are none. Raises `UserError` for one that is tested on, in `test`, too, and for
+    one that two folders have: it would be trained as two instances.
     """
     files, labels, held = list[Path](), list[int](), list[Benchmark]()
+    known = dict[str, tuple[Path, Path]]()  # what an image holds -> its folder, the image
     for folder in folders:
         rows = read_labels(folder).query("role == 'train'").sort_values("file")
         if len(rows):
             name = f"{folder.resolve().name}-validation"
             rows, validation = hold_out(name, folder, rows, held_out, VALIDATION_SEED)
             own, numbers = numbered(folder, rows)
+            for file in (*own, *(validation.root / name for name in validation.files)):
+                home, first_file = known.setdefault(contents.sha256(file), (folder, file))
+                if home != folder:
+                    raise UserError(
+                        f"{file} is also, as {first_file}, in another folder to train on: leave "
+                        "one of the folders out, or one of the two images"
+                    )
             first = len({*labels})
             files, labels = [*files, *own], [*labels, *(number + first for number in numbers)]
             held.append(validation)

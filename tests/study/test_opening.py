@@ -1,6 +1,7 @@
 """Opening a study: what cannot be one, the control Toytown, and fewer distractors."""
 
 import re
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 
@@ -76,6 +77,9 @@ def test_training_on_several_folders(heads_on: Opened, tmp_path: Path) -> None:
         assert (validation.root / query.file).samefile(home.root / own.file)
         expected = [home.root / home.database[row] for row in own.positives]
         assert [validation.database_paths[row] for row in query.positives] == expected
+    again = shutil.copytree(folders[0], tmp_path / "again")
+    says = r"again/jpg/2.-.\.jpg is also, as .*/20/jpg/.*, in another folder to train on: leave"
+    fails(says, heads_on, tested, train_on=[folders[0], again])
     shared = re.findall(r",(i\d),query", (tested / "labels.csv").read_text())[0]
     for folder, learned_from in ((folders[1], folders), (tested, [])):  # at last its own
         (folder / "jpg" / "more.jpg").touch()
