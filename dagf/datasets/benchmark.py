@@ -5,13 +5,14 @@ classic one: a setting names the labels that count as positive and those that ar
 out of the ranking before it is evaluated. Everything else is a negative; distractors always are.
 """
 
+import difflib
 import os
 import unicodedata
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cache
-from pathlib import Path, PureWindowsPath
+from pathlib import Path, PurePosixPath, PureWindowsPath
 from typing import Annotated, Any
 
 import numpy as np
@@ -20,9 +21,9 @@ from pydantic import BaseModel, ConfigDict, Field, NonNegativeInt, ValidationErr
 from scipy.sparse import coo_array
 from scipy.sparse.csgraph import connected_components
 
-from dagf.datasets.decode import Box
+from dagf.datasets.decode import ENDINGS, Box
 from dagf.errors import UserError, shown
-from dagf.files import read_json, walk
+from dagf.files import is_hidden, read_json, walk
 
 Indices = NDArray[np.int64]
 
@@ -43,6 +44,7 @@ CLASSIC = Setting("Classic", positive=("ok",), junk=("junk",))
 POSITIVES = ("easy", "hard", "ok")
 LABELS = (*POSITIVES, "junk")
 LONGEST = 255  # bytes of a name in a folder
+NO_IMAGE = "is no image in the folder, or is hidden there"
 
 
 @dataclass(frozen=True)
@@ -274,29 +276,31 @@ def first_mistake(error: Exception) -> str:
 
 def _complete(file: str) -> str:
     if leaves_folder(file):
-        raise ValueError(f"{shown(file)} is no image in the folder")
+        raise ValueError(f"{shown(file)} {NO_IMAGE}")
     return file if Path(file).suffix else f"{file}.jpg"
 
 
 def leaves_folder(file: str) -> bool:
-    """Whether a relative name, with slashes of any kind, leads out of its folder or is too long.
+    """Whether a relative name, with slashes of any kind, leads out of its folder, is hidden there
+    (`dagf.files.walk` passes it by) or too long.
 
     A quotation mark that is never closed makes one name of many lines.
     """
     path = PureWindowsPath(file)
     long = any(len(os.fsencode(part)) > LONGEST for part in path.parts)
-    return bool(path.drive or path.root or ".." in path.parts or long)
+    return bool(path.drive or path.root or any(map(is_hidden, path.parts)) or long)
 
 
 def spelling(root: Path) -> Callable[[str], str]:
     """Return a function: the name of a file -> as the file in `root` is spelled that it means.
 
     Other systems write backslashes and other Unicode forms (NFC, NFD), and some tell no capitals
-    apart. A name that means no file, or several, comes back as it is.
+    apart. A name that means no file, or several, comes back as it is, but for a ./ in it.
     """
 
     def plain(name: str) -> str:
-        return unicodedata.normalize("NFC", name.replace("\\", "/")).casefold()
+        path = PurePosixPath(name.replace("\\", "/"))
+        return unicodedata.normalize("NFC", str(path)).casefold()
 
     @cache
     def files() -> dict[str, list[str]]:
@@ -307,6 +311,7 @@ def spelling(root: Path) -> Callable[[str], str]:
         return found
 
     def spelled(name: str) -> str:
+        name = str(PurePosixPath(name))
         there = leaves_folder(name) or (root / name).is_file()
         meant = [] if there else files().get(plain(name), [])
         return meant[0] if len(meant) == 1 else name
@@ -318,7 +323,16 @@ def check_present(source: object, root: Path, files: Iterable[str], remedy: str)
     """Raise `UserError`, with the source and the remedy, for files that are not in `root`."""
     missing = [file for file in dict.fromkeys(files) if not (root / file).is_file()]
     if missing:
+        first = ", ".join(file + near(root, file) for file in missing[:3])
         raise UserError(
-            f"{source} names {len(missing)} images that are not in {root}, as "
-            f"{', '.join(missing[:3])}: {remedy}"
+            f"{source} names {len(missing)} images that are not in {root}, as {first}: {remedy}"
         )
+
+
+def near(root: Path, file: str) -> str:
+    """Return, for a message, the image beside a missing one whose name is nearest; '' for none."""
+    path = root / file.replace("\\", "/")
+    beside = path.parent.iterdir() if path.parent.is_dir() else ()
+    names = {one.stem: one.name for one in beside if one.suffix.lower() in ENDINGS}
+    found = difflib.get_close_matches(path.stem, names, n=1)
+    return f" (did you mean {shown(names[found[0]])}?)" if found else ""

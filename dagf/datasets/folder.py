@@ -10,20 +10,22 @@ import re
 from collections.abc import Sequence
 from dataclasses import replace
 from functools import lru_cache
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 
 import numpy as np
 import pandas as pd
 
 from dagf.datasets.benchmark import (
+    NO_IMAGE,
     Benchmark,
     Query,
     check_present,
     from_ground_truth,
     leaves_folder,
+    near,
     spelling,
 )
-from dagf.datasets.decode import Box
+from dagf.datasets.decode import Box, image_size
 from dagf.errors import UserError, choose, shown
 from dagf.files import content_hash
 
@@ -76,7 +78,7 @@ def read_labels(folder: Path, listing: Path | None = None) -> pd.DataFrame:
 
     Names are those of the files in the folder, where theirs are spelled otherwise (`spelling`).
     Raise `UserError`, with file, line and remedy, for an unknown role, for a missing instance, and
-    for a file that is missing, outside or listed twice.
+    for a file that is missing, outside, hidden or listed twice.
     """
     path = listing or folder / LABELS
     rows = read_csv(path, COLUMNS)[[*COLUMNS]]
@@ -85,13 +87,13 @@ def read_labels(folder: Path, listing: Path | None = None) -> pd.DataFrame:
     for line, file, instance, role in rows.itertuples():
         where = f"{path}, line {line}:"
         if not file or leaves_folder(file):
-            raise UserError(f"{where} {shown(file)} is no image in the folder")
+            raise UserError(f"{where} {shown(file)} {NO_IMAGE}")
         if not _ROLE.fullmatch(role):
             choose(f"role in {where}", role, ROLES)
         if not instance and role not in ("database", "distractor"):
             raise UserError(f"{where} a {role} image needs an instance, the name of what it shows")
     spelled = spelling(folder)
-    rows["file"] = [spelled(str(PurePosixPath(file))) for file in rows["file"]]
+    rows["file"] = [*map(spelled, rows["file"])]
     for file in rows["file"][rows["file"].duplicated()]:
         raise UserError(f"{path} lists {file} twice: each file has one line and one role")
     check_present(path, folder, rows["file"], "mend the names or remove their lines")
@@ -111,15 +113,24 @@ def read_boxes(folder: Path) -> pd.DataFrame:
         given = ",".join(rows.loc[line, [*CORNERS]])
         raise UserError(f"{path}, line {line}: {given} is no box: write x1,y1,x2,y2 in pixels")
     spelled = spelling(folder)
-    names = {file: spelled(str(PurePosixPath(file))) for file in rows["file"].unique()}
-    rows = rows.assign(file=rows["file"].map(names))
+    rows = rows.assign(file=rows["file"].map({file: spelled(file) for file in rows["file"]}))
     for line, file in rows["file"].drop_duplicates().items():
         if leaves_folder(file) or not (folder / file).is_file():
             raise UserError(
-                f"{path}, line {line}: {shown(file)} is not in {folder}: mend the name, or take "
-                "its lines out"
+                f"{path}, line {line}: {shown(file)} is not in {folder}{near(folder, file)}: mend "
+                "the name, or take its lines out"
             )
     return rows[["file", "instance"]].join(numbers)
+
+
+def check_inside(where: str, box: Box, file: str, size: tuple[int, int]) -> None:
+    """Raise `UserError`, with what gives it, for a box that leaves its image by over a pixel."""
+    (x1, y1, x2, y2), (width, height) = box, size
+    if min(x1, y1) < -1 or x2 > width + 1 or y2 > height + 1:
+        raise UserError(
+            f"{where}: the box {x1:g},{y1:g},{x2:g},{y2:g} is outside {file}, which has {width} x "
+            f"{height} pixels: give it in pixels of this file, or take it out"
+        )
 
 
 def boxes_of(image: Path) -> list[Box]:
@@ -152,8 +163,9 @@ def load_folder(folder: Path, listing: Path | None = None) -> Benchmark:
     form (imlist, qimlist, gnd), where each query has positives of its own; its images are in the
     folder or, as that of Oxford and Paris has it, in jpg/.
 
-    listing: read in the place of either, by its suffix. Raise `UserError` as `read_labels` and
-    `from_ground_truth`, and where nothing could be evaluated: no query has a positive.
+    listing: read in the place of either, by its suffix. Raise `UserError` as `read_labels`,
+    `from_ground_truth` and, of the boxes of queries, `check_inside`, and where nothing could be
+    evaluated: no query has a positive.
     """
     name, path = folder.resolve().name, listing or folder / TRUTH
     if path.suffix == ".json" and path.is_file():
@@ -168,6 +180,9 @@ def load_folder(folder: Path, listing: Path | None = None) -> Benchmark:
         benchmark = replace(read, database=tuple(map(spelled, read.database)), queries=asked)
         remedy = "mend the names, or put the images there"
         check_present(path, benchmark.root, benchmark.files, remedy)
+        for query in asked:
+            if query.box is not None:
+                check_inside(str(path), query.box, query.file, image_size(read.root / query.file))
     else:
         path = listing or folder / LABELS
         rows = read_labels(folder, path)

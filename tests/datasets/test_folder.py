@@ -46,23 +46,36 @@ def test_spreadsheets_habits_are_accepted(tmp_path: Path) -> None:
 
 
 def test_names_of_other_systems_are_found(tmp_path: Path) -> None:
-    """Backslashes, another Unicode form, other capitals: in labels, and in a ground truth."""
+    """Backslashes, another Unicode form, other capitals: in labels, boxes and a ground truth."""
     stored = ["jpg/Ze\u0301ro 1.JPG", "jpg/b.jpg", "jpg/c.jpg", "jpg/C.jpg"]
     make(tmp_path / "a", [f"{name},one,database" for name in stored])
-    lines = ["JPG\\Z\u00e9ro 1.jpg,one,query", "jpg\\b.jpg,one,database", "jpg/C.jpg,,distractor"]
+    odd = (".\\JPG\\Z\u00e9ro 1.jpg", ".\\jpg\\.\\b.jpg")
+    lines = [f"{odd[0]},one,query", f"{odd[1]},one,database", "jpg/C.jpg,,distractor"]
     make(tmp_path / "a", lines, files=False)
     made = load_folder(tmp_path / "a")
     assert [made.queries[0].file, *made.database] == stored[:2]
     assert made.distractors == (tmp_path / "a" / stored[3],)
+    text = "file,instance,x1,y1,x2,y2\n" + "".join(f"{one},one,0,0,1,1\n" for one in odd)
+    (tmp_path / "a" / "boxes.csv").write_text(text)
+    assert read_boxes(tmp_path / "a")["file"].tolist() == stored[:2]
     make(tmp_path / "a", [*lines, "jpg/B.jpg,one,database"], files=False)
     fails(r"lists jpg/b\.jpg twice", read_labels, tmp_path / "a")
     make(tmp_path / "a", [*lines, "JPG/C.JPG,one,database"], files=False)  # which of the two?
     fails(r"names 1 images that are not in .*, as JPG/C\.JPG", read_labels, tmp_path / "a")
     (tmp_path / "a" / "labels.csv").unlink()
-    truth = {"imlist": ["jpg\\B.jpg"], "qimlist": ["jpg/Z\u00e9ro 1.jpg"], "gnd": [{"ok": [0]}]}
+    truth = {"imlist": [odd[1]], "qimlist": [odd[0]], "gnd": [{"ok": [0]}]}
     (tmp_path / "a" / "ground_truth.json").write_text(json.dumps(truth))
     made = load_folder(tmp_path / "a")
     assert [made.queries[0].file, *made.database] == stored[:2]
+
+
+def test_the_nearest_name_is_told_for_a_missing_one(tmp_path: Path) -> None:
+    make(tmp_path, ["jpg/IMG_1.jpeg,one,query", "jpg/IMG_2.jpg,one,query", "jpg/a,one,query"])
+    make(tmp_path, [f"jpg\\{name}.jpg,one,query" for name in ("IMG_1", "b")], files=False)
+    says = r"as jpg\\IMG_1.jpg \(did you mean 'IMG_1.jpeg'\?\), jpg\\b.jpg: mend the names"
+    fails(says, read_labels, tmp_path)
+    (tmp_path / "boxes.csv").write_text("file,instance,x1,y1,x2,y2\njpg/IMG_3.jpg,one,0,0,1,1\n")
+    fails(r"did you mean 'IMG_2.jpg'\?\): mend the name", read_boxes, tmp_path)
 
 
 WRONG: list[tuple[list[str] | bytes, str]] = [
@@ -72,6 +85,8 @@ WRONG: list[tuple[list[str] | bytes, str]] = [
     (["a.jpg,one,query,more"], "more cells than columns, and commas in names need quotes"),
     (["a.jpg,one,query", "b.jpg,one,query,more"], "Expected 3 fields in line 3, saw 4"),
     ([",one,query"], "line 2: '' is no image in the folder"),
+    ([".a.jpg,one,query"], "line 2: '.a.jpg' is no image in the folder, or is hidden there"),
+    (["t/@Recycle/a.jpg,one,query"], "or is hidden there"),  # `walk` does not see its changes
     (["b/../../a.jpg,one,query"], "line 2: .*a.jpg' is no image in the folder"),
     (["C:\\a.jpg,one,query"], "is no image in the folder"),
     (["a.jpg,,train-b"], "line 2: a train-b image needs an instance"),
