@@ -79,8 +79,8 @@ def studies(
 ) -> list[dict[str, Any]]:
     """Return, for each benchmark, the options of `STUDY` as notebooks take them: whole paths.
 
-    What is not given is what the profile says. Raise `UserError` for two sets of one name: reports
-    are called by it, and a set that is given twice would be learned twice.
+    What is not given is what the profile says. Raise `UserError` for two sets whose reports would
+    be one, and for a set to learn that is given twice.
     """
     from dagf.datasets.public import DISTRACTORS, called, spelled
     from dagf.study.profile import load_profile
@@ -96,9 +96,14 @@ def studies(
     if profile == "photographs" and not sets:
         raise UserError("the profile photographs needs photographs: name them with --benchmark")
     learned = [spelled(name) for name in told(train_on, own.train_on)]
-    for one, other in [*combinations(sets, 2), *combinations(learned, 2)]:
-        if called(one) == called(other):
-            raise UserError(f"{one} and {other} have one name: rename one, or leave it out")
+    alike = [pair for pair in combinations(learned, 2) if len({*map(called, pair)}) == 1]
+    if len(sets) > 1:
+        from dagf.reports.freshness import output_for
+
+        outputs = {one: output_for(profile, one) for one in sets}
+        alike += [(a, b) for a, b in combinations(sets, 2) if outputs[a] == outputs[b]]
+    for one, other in alike:
+        raise UserError(f"{one} and {other} have one name in reports: rename one, or leave it out")
     behind = told(distractors, own.distractors)
     common = {
         "profile": str(file) if profile.endswith(file.suffix) else profile,
@@ -481,7 +486,10 @@ def get_data(names: Names) -> None:
 @data.command("check")
 @argument("what", metavar="NAME-OR-FOLDER")
 def check_data(what: str) -> None:
-    """Check a public set, Toytown, or a folder of photographs: files, counts, labels, boxes."""
+    """Check a public set, Toytown, or a folder of photographs: files, counts, labels, boxes.
+
+    Every image of a benchmark or folder is decoded, and all damaged ones are named.
+    """
     from dagf.datasets.checks import check
 
     say("\n".join(check(what, paths.data())))

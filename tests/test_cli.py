@@ -43,6 +43,7 @@ def test_every_help_has_an_example_that_its_options_allow(path: tuple[str, ...])
 def project(home: Path) -> Path:
     """With a profile and the public sets; the runs of one test serve the next."""
     (home / "data").mkdir()
+    (home / "Photos!").mkdir()  # whose reports would be called as those of photos
     shutil.copy(ROOT / "data" / "manifest.json", home / "data")
     (home / "tiny.yaml").write_text(json.dumps(PROFILE | {"arms": ["gem"], "seeds": [0]}))
     return home
@@ -74,7 +75,7 @@ def test_making_listing_and_checking_data(project: Path) -> None:
         ("train gem --profile tiny.yaml --benchmark ./nowhere", "name a folder that exists"),
         ("train gem --profile photographs", "name them with --benchmark"),
         ("train gem --benchmark photos --benchmark ukbench", "2 benchmarks are named: name one"),
-        ("report --benchmark photos --benchmark ./photos", "have one name: rename one"),
+        ("report --benchmark photos --benchmark Photos!", "have one name in reports: rename one"),
         ("train gem --benchmark photos --train-on photos --train-on photos", "have one name"),
         ("evaluate gen --profile tiny.yaml", "did you mean 'gem'"),
         ("evaluate", "name a variant to evaluate"),
@@ -87,6 +88,8 @@ def test_making_listing_and_checking_data(project: Path) -> None:
         ("data import photos --column file=x", "name the CSV with --from"),
         ("data check UKBench", "ukbench: get it with `dagf data get ukbench`"),
         ("data check notebooks", "labels.csv ([Errno 2] No such file"),
+        ("data check smvs", "smvs has 0 files dvd/*/*.jpg (expected 500);"),
+        ("data check GLDv2", "gldv2: run `dagf data get gldv2`"),
         ("report --output photos/labels.csv", "labels.csv is no folder"),
         ("export --run ffff photo.jpg", "name a file that ends in .onnx"),
         ("export --run ffff model.onnx", "'ffff': expected one finished run"),

@@ -5,32 +5,37 @@
 
 import os
 from collections import defaultdict
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from pathlib import Path
 
 import pandas as pd
 
 from dagf.console import progress
+from dagf.datasets.batches import image_batches
 from dagf.datasets.benchmark import Benchmark, TrainingSet
 from dagf.datasets.contents import MANY, Contents, remembered
-from dagf.datasets.decode import Images, ImageSpec, find_images, image_size
+from dagf.datasets.decode import Box, Images, ImageSpec, find_images, image_size
 from dagf.datasets.folder import (
     BOXES,
     COLUMNS,
     CORNERS,
     boxes_of,
+    check_inside,
     has_labels,
     has_truth,
     read_boxes,
     read_labels,
 )
-from dagf.datasets.images import load_image
 from dagf.datasets.public import (
     DISTRACTORS,
     PUBLIC,
+    TRAINING_SETS,
+    differences,
     distractor_files,
     open_benchmark,
+    open_training_set,
     place,
+    read_manifest,
     spelled,
 )
 from dagf.datasets.toytown import check_toytown
@@ -41,59 +46,72 @@ from dagf.files import content_hash
 def check(what: str, data: Path) -> list[str]:
     """Return lines on a public set by name, a Toytown's folder, or a folder of photographs.
 
-    Raise `UserError` for anything that is not as it must be.
+    Every image of a benchmark or folder is decoded. Raise `UserError` for anything that is not as
+    it must be.
     """
-    folder = Path(what)
+    folder, manifest = Path(what), data / "manifest.json"
     if folder.resolve().name.startswith("toytown-") and (folder / "spec.json").is_file():
         check_toytown(folder, Contents())
         return [f"{folder.name}: as it was when it was first opened"]
-    what = spelled(what, [*PUBLIC, *DISTRACTORS], "data set")
+    sets = read_manifest(manifest) if manifest.is_file() else {}
+    what = spelled(what, {*PUBLIC, *DISTRACTORS, *sets}, "data set")
     if what in DISTRACTORS:
         return [f"distractor: {len(distractor_files(what, data))} images"]
+    if what in TRAINING_SETS:
+        found = open_training_set(what, data, held_out=1)
+        return [f"a training set: {len(found.files)} images of {found.landmarks} landmarks"]
+    if what in sets and what not in PUBLIC:
+        if wrong := differences(sets[what], data / sets[what].folder):
+            raise UserError(f"{what} has {'; '.join(wrong)}: get it with `dagf data get {what}`")
+        return [f"{what}: whole, but no benchmark by itself: {sets[what].notes}"]
     home = place(what, data)
     there = find_images([home]) if has_truth(home) else None
     if there and there.unread:
         raise UserError("\n".join(there.unread))
     rows = read_labels(home) if has_labels(home) else pd.DataFrame(columns=COLUMNS, dtype=str)
+    decoded = dict.fromkeys((file, None) for file in there.files) if there else {}
+    _decode(home.name, decoded)
     roles = rows["role"].value_counts().sort_index()
     lines = [*[f"{role}: {count} images" for role, count in roles.items()], *check_boxes(home)]
     if len(rows) and not roles.index.str.startswith("query").any():
         return [*lines, *_unnamed(there, home, rows["file"])]
     benchmark = open_benchmark(what, data)
-    for query in benchmark.queries:
-        if query.box is not None:  # decoded as small as can be: refuses a box outside its image
-            load_image(benchmark.root / query.file, ImageSpec(1), query.box)
+    crops = [(benchmark.root / query.file, query.box) for query in benchmark.queries]
+    named = dict.fromkeys([*((file, None) for file in benchmark.database_paths), *crops])
+    _decode(benchmark.name, [one for one in named if one not in decoded])
     if has_truth(home):
         contents = remembered(data)
         learned = [home / file for file in rows["file"][rows["role"].str.startswith("train")]]
         check_apart_from(learned, benchmark, contents)
-        found = copies(benchmark, contents)
+        twice = copies(benchmark, contents)
         contents.save()
-        if found:
-            more = f", and {len(found) - 1} more" if len(found) > 1 else ""
-            raise UserError(f"{found[0]}{more}: leave one of the two out, or label both alike")
+        if twice:
+            more = f", and {len(twice) - 1} more" if len(twice) > 1 else ""
+            raise UserError(f"{twice[0]}{more}: leave one of the two out, or label both alike")
     queries, images = len(benchmark.queries), len(benchmark.database)
     lines += [f"a benchmark: {queries} queries, {images} database images"]
     return [*lines, *_unnamed(there, home, [*rows["file"], *benchmark.files])]
 
 
+def _decode(name: str, images: Collection[tuple[Path, Box | None]]) -> None:
+    """Decode images, each with its crop; raise `UserError` with a line on each that cannot be."""
+    files, boxes = [file for file, _ in images], [box for _, box in images]
+    batches = image_batches(files, ImageSpec(1), boxes)
+    for _ in progress(batches, f"{name}: decoding", len(files), amount=lambda one: len(one[0])):
+        pass
+
+
 def check_boxes(folder: Path) -> list[str]:
     """Return a line on the boxes of a folder that has some.
 
-    Raise `UserError`, with the line, for one that reaches out of its image (by more than a pixel).
+    Raise `UserError`, with the line, for one that reaches out of its image (`check_inside`).
     """
     if not (folder / BOXES).is_file():
         return []
     rows = read_boxes(folder)
     sizes = {file: image_size(folder / file) for file in rows["file"].unique()}
-    for line, file, x1, y1, x2, y2 in rows[["file", *CORNERS]].itertuples():
-        width, height = sizes[file]
-        if min(x1, y1) < -1 or x2 > width + 1 or y2 > height + 1:
-            raise UserError(
-                f"{folder / BOXES}, line {line}: the box {x1:g},{y1:g},{x2:g},{y2:g} is outside "
-                f"{file}, which has {width} x {height} pixels: give it in pixels of this file, or "
-                "take the line out"
-            )
+    for line, file, *box in rows[["file", *CORNERS]].itertuples():
+        check_inside(f"{folder / BOXES}, line {line}", tuple(box), file, sizes[file])
     return [f"boxes: {len(rows)}, in {len(sizes)} images"]
 
 

@@ -22,7 +22,7 @@ from urllib3.util import Retry
 
 from dagf.console import progress
 from dagf.datasets.convert import convert_public
-from dagf.datasets.public import DataSet, RemoteFile
+from dagf.datasets.public import DataSet, RemoteFile, differences
 from dagf.errors import UserError, choose, place_fault
 from dagf.files import file_sha256, read_json, write_json
 
@@ -76,16 +76,6 @@ def get(
         say(f"{name}: here, in {home}")
         if one.notes:
             say(f"{name}: {one.notes}")
-
-
-def differences(one: DataSet, folder: Path) -> list[str]:
-    """Return which files in `folder` are not as expected, in a few words a pattern."""
-    found = {pattern: sum(1 for _ in folder.glob(pattern)) for pattern in one.holds}
-    return [
-        f"{found[pattern]} files {pattern} (expected {count or 'some'})"
-        for pattern, count in one.holds.items()
-        if not found[pattern] or (count and found[pattern] != count)
-    ]
 
 
 def _fetched(one: DataSet, work: Path, say: Callable[[str], Any]) -> Path:

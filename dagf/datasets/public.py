@@ -6,6 +6,7 @@ is never given twice (GLDv2), so the hash of the list stands for a million files
 """
 
 import json
+import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -24,9 +25,10 @@ from dagf.datasets.benchmark import (
     first_mistake,
     from_ground_truth,
 )
+from dagf.datasets.decode import find_images
 from dagf.datasets.folder import has_labels, hold_out, load_folder, read_csv, read_labels
 from dagf.errors import UserError, choose
-from dagf.files import content_hash, file_sha256, read_json
+from dagf.files import content_hash, file_sha256, read_json, walk
 
 HELD_SEED = 2023  # which landmarks of GLDv2 are held out
 SFM = "retrieval-SfM-120k"
@@ -41,10 +43,7 @@ CAVEATS = {  # what must stand beside every figure of a network that was trained
     "evaluation images of ROxford5k and 36 of the 70 of RParis6k show landmarks of 18 of its "
     "classes (arXiv 2404.01524).",
 }
-DISTRACTORS: Mapping[str, tuple[str, str]] = {  # folder of data/, and its images
-    "r1m": ("distractors/revisitop1m", "jpg/**/*"),
-    "oxford100k": ("distractors/oxford100k", "**/*.jpg"),
-}
+DISTRACTORS = {"r1m": "distractors/revisitop1m", "oxford100k": "distractors/oxford100k"}
 
 
 class RemoteFile(BaseModel):
@@ -120,6 +119,26 @@ def check_counts(name: str, found: Mapping[str, int], data: Path) -> None:
         )
 
 
+def differences(one: DataSet, folder: Path) -> list[str]:
+    """Return which files in `folder` are not as expected, in a few words a pattern."""
+    names = [file.relative_to(folder).as_posix() for file in walk(folder).files]
+    found = {
+        pattern: sum(bool(re.fullmatch(expression, name)) for name in names)
+        for pattern, expression in zip(one.holds, map(_expression, one.holds), strict=True)
+    }
+    return [
+        f"{found[pattern]} files {pattern} (expected {count or 'some'})"
+        for pattern, count in one.holds.items()
+        if not found[pattern] or (count and found[pattern] != count)
+    ]
+
+
+def _expression(pattern: str) -> str:
+    """Return as a regular expression what `Path.glob` means by a pattern."""
+    escaped = re.escape(pattern).replace(r"\*\*/", "(.+/)?")
+    return escaped.replace(r"\*", "[^/]*").replace(r"\?", "[^/]")
+
+
 def spelled(what: str, names: Iterable[str] = PUBLIC, kind: str = "benchmark") -> str:
     """Return `what` as the study keeps it: one of `names` in small letters, or a whole path.
 
@@ -144,7 +163,7 @@ def called(what: str) -> str:
 def folders_of(what: str, data: Path) -> list[Path]:
     """Return the folders that hold a part of a set: of a public one under `data`, or its own."""
     if what in DISTRACTORS:
-        return [data / DISTRACTORS[what][0]]
+        return [data / DISTRACTORS[what]]
     if what not in PUBLIC:
         return [place(what, data)]
     return [data / "test" / name for name in sorted({what, what.removeprefix("r")})]
@@ -190,18 +209,22 @@ def open_benchmark(what: str, data: Path, distractors: Sequence[str] = ()) -> Be
 def distractor_files(what: str, data: Path) -> list[Path]:
     """Return the images of a public distractor set, or those of a folder with that role.
 
-    Raise `UserError` as `spelled`, and where there is no image.
+    Raise `UserError` as `spelled`, where there is no image, and where some cannot be read.
     """
     what = spelled(what, DISTRACTORS, "distractor set")
     if what in DISTRACTORS:
-        folder, pattern = DISTRACTORS[what]
-        files = sorted(path for path in (data / folder).glob(pattern) if path.is_file())
-        remedy = f"get it with `dagf data get {what}`, and unpack what is still packed"
-    else:
-        rows = read_labels(Path(what))
-        files = [Path(what) / file for file in rows["file"][rows["role"] == "distractor"]]
-        remedy = "give the role distractor to some lines of its labels"
+        try:
+            found = find_images([data / DISTRACTORS[what]])
+        except UserError as error:
+            remedy = f"get it with `dagf data get {what}`, and unpack what is still packed"
+            raise UserError(f"{error}: {remedy}") from None
+        if found.unread:
+            raise UserError("\n".join(found.unread))
+        return sorted(found.files)
+    rows = read_labels(Path(what))
+    files = [Path(what) / file for file in rows["file"][rows["role"] == "distractor"]]
     if not files:
+        remedy = "give the role distractor to some lines of its labels"
         raise UserError(f"{what} has no image here: {remedy}")
     return files
 

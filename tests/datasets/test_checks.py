@@ -13,6 +13,7 @@ from PIL import Image
 from dagf.datasets.benchmark import Benchmark, Query
 from dagf.datasets.checks import check, check_apart_from, check_boxes, copies
 from dagf.datasets.contents import Contents
+from dagf.errors import UserError
 from dagf.files import write_json
 from dagf.study.study import open_study
 from tests.datasets.sets import PICKLE, white, write_set
@@ -107,6 +108,10 @@ def test_what_a_ground_truth_does_not_name_is_told(tmp_path: Path) -> None:
     (folder / "more").symlink_to(write_photographs(tmp_path / "others", first=50))
     left = "37 that the ground truth does not name, 2 of other kinds (.csv)"
     assert check(str(folder), tmp_path)[-1] == f"37 images; left out: {left}"
+    for name in ("jpg/5-1.jpg", "jpg/other-0.jpg", "more/jpg/50-0.jpg"):
+        (folder / name).write_bytes((folder / name).read_bytes()[:400])
+    with pytest.raises(UserError, match=r"5-1\.jpg .*\n.*other-0\.jpg .*\n.*50-0\.jpg .*it out$"):
+        check(str(folder), tmp_path)
     (folder / "gone.jpg").symlink_to("nowhere")
     fails(r"^cannot read .*gone\.jpg \(it leads nowhere\)$", check, str(folder), tmp_path)
 
@@ -129,6 +134,12 @@ def test_a_box_outside_its_image_is_named(heads_on: Opened, tmp_path: Path) -> N
     fails(says, check, str(folder), tmp_path)
     fails(says, heads_on, folder)
     fails(says, heads_on, elsewhere, train_on=[folder])
+    (folder / "boxes.csv").unlink()
+    truth = {"imlist": ["jpg/5-1.jpg"], "qimlist": ["jpg/5-0.jpg"]}
+    write_json(folder / "gnd.json", truth | {"gnd": [{"bbx": [4, 4, 40, 20], "ok": [0]}]})
+    says = r"gnd\.json: the box 4,4,40,20 is outside jpg/5-0\.jpg, which has 32 x 32"
+    for opened in (heads_on, lambda what: check(str(what), tmp_path)):
+        fails(says, opened, folder / "gnd.json")
 
 
 def test_boxes_of_real_photographs(shared_data: Path) -> None:

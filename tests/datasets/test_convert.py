@@ -15,9 +15,9 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from dagf.datasets.convert import convert, convert_public, groups, smvs_labels, unpickled
-from dagf.datasets.folder import boxes_of, load_folder, read_boxes, read_labels
+from dagf.datasets.folder import load_folder, read_boxes, read_labels
 from dagf.datasets.public import open_benchmark
-from tests.datasets.sets import HOLIDAYS, MANIFEST, mat, smvs_files, write_grocery, write_logos
+from tests.datasets.sets import HOLIDAYS, MANIFEST, mat, smvs_files, write_grocery
 from tests.fixtures import Code, fails
 
 FILES = ["castle/1.jpg", "castle/2.JPG", "castle/3.png"]
@@ -213,29 +213,6 @@ def test_our_holidays_rule_gives_the_published_ground_truth(shared_data: Path) -
     assert found["qimlist"] == [f"{name}.jpg" for name in truth["qimlist"]]
 
 
-def test_a_small_copy_of_the_grocery_store(tmp_path: Path) -> None:
-    write_grocery(tmp_path)
-    roles = defaultdict(list)
-    convert_public("grocery", tmp_path)
-    for _, file, name, role in read_labels(tmp_path).itertuples():
-        assert name in file
-        roles[role].append(f"{file.split('/')[1]} {Path(file).stem}")
-    assert roles["query"] == [
-        "test Bravo-Apple-Juice_001", "test Bravo-Apple-Juice_004",
-        "test Tropicana-Juice-Smooth_001", "test Tropicana-Juice-Smooth_004",
-    ]  # fmt: skip
-    iconic = ["Bravo-Apple-Juice_Iconic", "Tropicana-Juice-Smooth_Iconic"]
-    assert [row.split()[1] for row in roles["query-iconic"]] == iconic
-    assert len(roles["database"]) == 3 + 4 + (4 - 2) + (5 - 2) + 1 + 1
-    assert len(roles["train"]) == 2 + 1 + 1 + 2
-    assert not any("Yoghurt" in row for some in roles.values() for row in some)
-    sorts = ["train Anjou_001", "train Anjou_003", "test Anjou_002", "test Anjou_004"]
-    assert roles["train-category"] == sorts
-    (tmp_path / "dataset" / "test.txt").unlink()
-    says = r"dataset is no whole copy of .*test\.txt.*: get it again"
-    fails(says, convert_public, "grocery", tmp_path)
-
-
 def test_the_rows_are_those_of_the_measured_labels(shared_data: Path, tmp_path: Path) -> None:
     """The real layout is built up from what labels.csv tells of it."""
     with (shared_data / "products" / "labels.csv").open(newline="") as stream:
@@ -279,29 +256,9 @@ def test_the_rows_are_those_of_the_measured_labels(shared_data: Path, tmp_path: 
     convert_public("grocery", home)
     match = r"grocery has 388 database \(expected 417\), 3508 ok \(expected 3761\)"
     fails(match, open_benchmark, "grocery", tmp_path)
-
-
-def test_a_small_copy_of_the_logos(tmp_path: Path) -> None:
-    write_logos(tmp_path)
-    convert_public("flickrlogos27", tmp_path)
-    rows = read_labels(tmp_path).groupby(["instance", "role"])["file"].apply(list).to_dict()
-    trained = ("00", "01", "02", "03", "08", "09")
-    assert rows == {
-        ("", "distractor"): ["images/900.jpg"],
-        ("HP", "train"): [f"images/{name}.jpg" for name in trained],
-        ("Mini", "train"): [f"images/2{name[1]}.jpg" for name in trained],
-        ("Heineken", "database"): [f"images/1{view}.jpg" for view in range(4)],
-        ("Heineken", "query"): ["images/18.jpg", "images/19.jpg"],
-        ("Pepsi", "database"): [f"images/3{view}.jpg" for view in range(3)],  # the last shows two
-        ("Pepsi", "query"): ["images/38.jpg", "images/39.jpg"],
-    }
-    assert boxes_of(tmp_path / "images" / "10.jpg") == [(2, 3, 60, 62), (4, 5, 30, 40)]
-    assert len(read_boxes(tmp_path)) == 4 * 5 - 1
-    boxed = load_folder(tmp_path, tmp_path / "gnd_flickrlogos27_boxed.json")
-    assert [query.file for query in boxed.queries] == [f"images/{n}.jpg" for n in (10, 13, 30)]
-    assert [query.box for query in boxed.queries] == [(2, 3, right, 62) for right in (60, 63, 60)]
-    assert boxed.database == tuple(f"images/{name}.jpg" for name in (11, 12, 31, 32))
-    assert [query.labels["ok"].tolist() for query in boxed.queries] == [[0, 1], [0, 1], [2, 3]]
+    (home / "dataset" / "test.txt").unlink()
+    says = r"dataset is no whole copy of .*test\.txt.*: get it again"
+    fails(says, convert_public, "grocery", home)
 
 
 def test_the_logos_are_those_of_the_measured_folder(shared_data: Path, tmp_path: Path) -> None:
@@ -312,7 +269,9 @@ def test_the_logos_are_those_of_the_measured_folder(shared_data: Path, tmp_path:
     for file in rows["file"]:
         (home / file).touch()
     lines = [
-        " ".join(map(str, [file[7:], logo, 1, *box])) for _, file, logo, *box in boxes.itertuples()
+        " ".join(map(str, [file[7:], logo, subset, *box]))
+        for subset in (1, 2)  # each has all boxes of those before it
+        for _, file, logo, *box in boxes.itertuples()
     ]
     lines += [f"3759339764.jpg {logo} 1 12 280 73 327" for logo in ("Cocacola", "Pepsi")]
     table(home / "training_set_annotation.txt", *lines)

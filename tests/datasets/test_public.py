@@ -30,8 +30,8 @@ def test_the_manifest() -> None:
     md5 = "https://s3.amazonaws.com/google-landmark/md5sum/train/md5.images_007.txt"
     assert SETS["gldv2"].files[7].md5_from == md5
     assert SETS["oxford100k"].files[0].file == "oxc1_100k.part01.rar"
-    places = {name: f"test/{name}" for name in public.PUBLIC} | public.TRAINING_SETS
-    places |= {name: folder for name, (folder, _) in public.DISTRACTORS.items()}
+    places = {name: f"test/{name}" for name in public.PUBLIC}
+    places |= public.TRAINING_SETS | public.DISTRACTORS
     for name, folder in places.items():  # it lands where it is looked for
         assert SETS[name].folder == folder
 
@@ -93,7 +93,7 @@ def test_the_labels_of_oxford_and_of_its_revision(tmp_path: Path) -> None:
 
 def test_two_sets_mixed_up(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     home = sets.write_set("roxford5k", tmp_path)
-    monkeypatch.setitem(public.DISTRACTORS, "r1m", ("test/oxford5k", "jpg/*"))
+    monkeypatch.setitem(public.DISTRACTORS, "r1m", "test/oxford5k")
     match = r"6 distractors, as .*all_souls_000001\.jpg, are in roxford5k: name another set"
     fails(match, public.open_benchmark, "roxford5k", tmp_path, ["r1m"])
     write_json(home / "gnd_roxford5k.json", {**sets.REVISITED, "imlist": sets.OXFORD})
@@ -106,23 +106,20 @@ def test_two_sets_mixed_up(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> N
     fails(match, public.open_benchmark, "roxford5k", tmp_path)
 
 
-def test_what_is_not_there_or_not_known(tmp_path: Path) -> None:
-    says = "'roxfrod': did you mean 'roxford5k'.*or name a folder that exists"
-    fails(says, public.open_benchmark, "roxfrod", tmp_path)
-    says = "rparis6k is not in .*: get it with `dagf data get rparis6k`"
-    fails(says, public.open_benchmark, "rparis6k", tmp_path)
-    (tmp_path / "test" / "rparis6k").mkdir(parents=True)
-    fails(r"cannot read .*gnd_rparis6k\.json", public.open_benchmark, "rparis6k", tmp_path)
-
-
 def test_distractors_of_a_public_set_or_of_a_folder(tmp_path: Path) -> None:
     home = tmp_path / "distractors" / "revisitop1m"
     for name in ("r1m", "oxford100k"):
-        says = rf"{name} has no image here: get it .*, and unpack"
+        says = rf"no image in .*: get it with `dagf data get {name}`, and unpack"
         fails(says, public.distractor_files, name, tmp_path)
-    sets.write_images(home / "jpg", ["0/a1.jpg", "0/a2.jpg", "1/b1.jpg"])
+    sets.write_images(home / "jpg", ["0/a1.jpg", "0/a2.jpg", ".thumb/a1.jpg"])
+    sets.write_images(tmp_path / "disk", ["b1.jpg"])
+    (home / "jpg" / "1").symlink_to(tmp_path / "disk")  # on another disk
     files = [home / "jpg" / name for name in ("0/a1.jpg", "0/a2.jpg", "1/b1.jpg")]
     assert public.distractor_files("R1M", tmp_path) == files
+    assert public.differences(SETS["r1m"], home) == []
+    (home / "gone").symlink_to("nothing")
+    fails(r"cannot read .*gone \(it leads nowhere\)", public.distractor_files, "r1m", tmp_path)
+    (home / "gone").unlink()
     own = tmp_path / "own"
     sets.write_images(own, ["a1.jpg", "b1.jpg"])
     (own / "labels.csv").write_text("file,instance,role\na1.jpg,,distractor\nb1.jpg,,database\n")

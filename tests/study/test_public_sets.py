@@ -99,7 +99,10 @@ def test_stanfords_set_is_three_folders(project: Path, served: tuple[Path, str])
     (one,) = (one for one in whole if one["name"] == "smvs")
     for file, (part, names) in zip(one["files"], sets.smvs_files().items(), strict=True):
         outer = file["file"].removesuffix(".zip")
-        packed = {f"{outer}/{name}": f"{part} {name}".encode() for name in names}
+        pixel = b"P6 1 1 255\n" + part[:1].encode()  # of another colour each
+        packed = {
+            f"{outer}/{name}": pixel + number.to_bytes(2) for number, name in enumerate(names)
+        }
         extra = {f"__MACOSX/{outer}/Reference/._001.jpg": b"", f"{outer}/.DS_Store": b""}
         sets.make_zip(folder / file["file"], packed | extra)
         file["mirrors"] = [f"{address}/{file['file']}"]
@@ -107,6 +110,7 @@ def test_stanfords_set_is_three_folders(project: Path, served: tuple[Path, str])
     (project / "data" / "manifest.json").write_text(json.dumps([one]))
     assert "smvs: here" in fine("data", "get", "smvs")
     home = project / "data" / "test" / "smvs"
+    assert "smvs: whole, but no benchmark by itself: three folders" in fine("data", "check", "smvs")
     for part, ends in {
         "dvd": ["train: 250 images", "a benchmark: 50 queries, 200 database images", "500 images"],
         "street": ["a benchmark: 101 queries, 101 database images", "202 images; left out: 10"],
