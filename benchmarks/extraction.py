@@ -28,7 +28,7 @@ from dagf.collections.export import smallest_side, write_graph
 from dagf.collections.index import GraphNet, some_images
 from dagf.datasets.batches import image_batches, network_input
 from dagf.datasets.decode import IMAGENET_MEAN, IMAGENET_STD, ImageSpec
-from dagf.devices import bfloat16_pays
+from dagf.devices import device
 from dagf.model.backbone import PACKAGED, BackboneSpec
 from dagf.model.network import RetrievalNet
 from dagf.model.variants import variant
@@ -264,9 +264,9 @@ def figures(photographs: Path | None) -> Iterator[Figure]:
         else:
             files, what = list(drawn_photographs(Path(folder))), "drawings of 384 x 512"
         where = f"{len(files)} {what}, longest side {SPEC.size}, {len(SCALES)} scales, ResNet-18"
-        for half in sorted({torch.cuda.is_available(), bfloat16_pays()}):
-            yield from against_usual_and_limit(files, f"{where}, {PRECISION[half]}", half)
-            yield dagf_end_to_end(files, f"{where}, {PRECISION[half]}", half)
+        half = device() == "cuda"
+        yield from against_usual_and_limit(files, f"{where}, {PRECISION[half]}", half)
+        yield dagf_end_to_end(files, f"{where}, {PRECISION[half]}", half)
         if not torch.cuda.is_available():
             yield from graphs_against_usual(files[:GRAPHED], where.rpartition(",")[0])
         yield against_usual_on_large_originals()

@@ -54,15 +54,6 @@ def at_once(most: int, size: int) -> int:
     return most if device() == "cuda" else min(most, max(1, CACHED // size))
 
 
-def bfloat16_pays() -> bool:
-    """Whether a backbone in bfloat16 is faster: on GPUs, and on CPUs with AMX.
-
-    Measured by `make bench`: there ResNet-18 takes a third of its time, and mAP on photographs
-    moves by 0.1.
-    """
-    return torch.cuda.is_available() or bool(torch.cpu.get_capabilities().get("amx_bf16"))
-
-
 def has_bfloat16() -> bool:
     """Whether there are instructions for bfloat16 here: of a GPU, or of a CPU (AVX-512's, AMX's).
 

@@ -113,7 +113,7 @@ def smallest_side(net: RetrievalNet, window: int) -> int:
     return next(
         side
         for side in count(SMALLEST)
-        if min(net.backbone(torch.zeros(1, 3, side, side)).shape[2:]) >= window
+        if min(net.features(torch.zeros(1, 3, side, side)).shape[2:]) >= window
     )
 
 

@@ -17,11 +17,12 @@ from torch import Tensor, nn
 
 from dagf import paths
 from dagf.collections.eight_bits import eight_bits_pay, in_eight_bits
-from dagf.collections.export import smallest_side, write_graph
+from dagf.collections.export import SMALLEST, write_graph
 from dagf.collections.kept import AGAIN, INDEX, Kept, MadeBy, Ranking, check_suits
 from dagf.datasets.batches import image_batches
+from dagf.datasets.contents import remembered
 from dagf.datasets.decode import Box, ImageSpec
-from dagf.devices import bfloat16_pays, device, on_device, product
+from dagf.devices import device, on_device, product
 from dagf.errors import UserError
 from dagf.files import atomic_path, content_hash, existing_file, file_sha256, write_json
 from dagf.model.backbone import BackboneSpec
@@ -199,7 +200,7 @@ def build(
     that torchrun started share the work. precision: None for that of the collection; of a new one
     half precision from `LARGE` images on.
     damaged: takes the files that cannot be read, and why; the others are the collection. fast: on
-    a CPU keep a graph (`keep_graph`), and extract by it where bfloat16 does not pay.
+    a CPU keep a graph (`keep_graph`), and extract by it. On a GPU the backbone is in bfloat16.
 
     Raises `UserError` for such files without `damaged`, and where there is no other; for an encoder
     that does not suit the images, and where `folder` holds something else.
@@ -209,7 +210,7 @@ def build(
     if folder.is_file() or (any(folder.glob("[!.]*")) and not own_files(folder)):
         raise UserError(f"{folder} holds something else: name a new folder with --output")
     folder.mkdir(parents=True, exist_ok=True)
-    group, half = process_group(), bfloat16_pays()
+    group, half = process_group(), device() == "cuda"
     precision = precision or kept_precision(folder)
     precision = precision or ("float32" if len(files) < LARGE else "float16")
     # A second job waits until this one is done.
@@ -218,7 +219,7 @@ def build(
             raise UserError(
                 "the processes see different images or weights: give all of them the same disk"
             )
-        if fast and device() == "cpu":
+        if fast and not half:
             graph = folder / GRAPH.replace("*", of.content)
             if group.rank == 0:
                 keep_graph(encoder, files, graph)
@@ -226,14 +227,15 @@ def build(
             if graph.exists():
                 told = Graph(graph).session.get_modelmeta().custom_metadata_map
                 of = replace(of, graph=graph.name, cosine=float(told["cosine"]))
-        if of.graph and not half:
+        if of.graph:
             encode: nn.Module = GraphNet(Graph(folder / of.graph))
             about = [of.content, file_sha256(folder / of.graph)]
         else:
             encode = for_inference(on_device(encoder.network()), half)
             about = [of.content, "bfloat16" if half else "float32"]
+        known = remembered(paths.data())
         rows, made = extract_shards(
-            encode, about, files, of.spec, folder, precision, group, damaged
+            encode, about, files, of.spec, folder, known, precision, group, damaged
         )
         kept = [file for file in files if file not in (damaged or {})]
         if damaged and not kept:
@@ -268,25 +270,25 @@ class GraphNet(nn.Module):
 def keep_graph(encoder: Head, files: Sequence[Path], file: Path) -> None:
     """Write the graph by which images are extracted and searched, unless it is there.
 
-    Its convolutions work in eight bits where the CPU is made for that and not for bfloat16, there
-    are `MANY` images, and the descriptors of some of them stay within `ALIKE` of the float ones.
-    Nothing is written for an encoder that no graph can hold: then the network itself works.
+    Its convolutions work in eight bits where the CPU is made for that, there are `MANY` images, and
+    the descriptors of some of them stay within `ALIKE` of the float ones.
+    Nothing is written for an encoder that no graph can hold, nor for windows over images that keep
+    their shape, some of which may be smaller: then the network itself works.
     """
-    spec = encoder.config.image
-    if file.exists() or spec.truth != "none":
+    spec, only = encoder.config.image, encoder.config.image.mode == "squash"
+    windows = max(encoder.variant.windows) > 1 and not only
+    if file.exists() or spec.truth != "none" or windows:
         return
     known = content_hash([content_of(encoder), asdict(spec)])
     whole = paths.cache() / "graphs" / f"{known}.onnx"  # for other folders: it takes seconds
     try:
         if not whole.exists():
-            net, only = encoder.network(), spec.mode == "squash"
-            side = spec.size if only else smallest_side(net, max(encoder.variant.windows))
-            write_graph(encoder, net, whole, side, only)
+            write_graph(encoder, encoder.network(), whole, spec.size if only else SMALLEST, only)
     except UserError:
         return
     with TemporaryDirectory() as place:
         chosen, cosine = whole, 1.0
-        if len(files) >= MANY and eight_bits_pay() and not bfloat16_pays():
+        if len(files) >= MANY and eight_bits_pay():
             small = Path(place) / "small.onnx"
             in_eight_bits(whole, some_images(files, spec), small)
             fast, true = Graph(small), Graph(whole)

@@ -6,6 +6,7 @@ whitening of the descriptors.
 """
 
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
@@ -16,6 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from dagf import paths
+from dagf.datasets import decode
 from dagf.datasets.decode import Box, ImageSpec
 from dagf.errors import UserError
 from dagf.files import content_hash, read_json
@@ -23,7 +25,7 @@ from dagf.retrieval.graph import Graph
 from dagf.retrieval.search import Descriptors, Found, Rows, search
 from dagf.retrieval.shards import ShardedDescriptors
 from dagf.retrieval.whitening import Whitened, Whitening, pca_whitening
-from dagf.study.provenance import code_hash
+from dagf.study.provenance import code_only
 
 INDEX = "index.json"
 WHITENING = "whitening-*.npz"
@@ -45,7 +47,8 @@ class MadeBy:
 
     content: the hash of its code and weights. title: for people. drawn: whether it learned from
     drawings. graph: the file's name, '' for the network itself. cosine: the mean between the
-    graph's descriptors and the network's, on some of the images. pixels: the code that decodes.
+    graph's descriptors and the network's, on some of the images. pixels: the code of `decode`,
+    alone: what it imports makes no pixels.
     """
 
     run: str
@@ -57,7 +60,7 @@ class MadeBy:
     drawn: bool
     graph: str = ""
     cosine: float = 1.0
-    pixels: str = code_hash("dagf.datasets.decode")
+    pixels: str = content_hash(code_only(Path(decode.__file__).read_text("utf-8")))
 
     @property
     def spec(self) -> ImageSpec:
@@ -88,7 +91,8 @@ class Kept:
         It suits descriptors off the shelf, of `ENOUGH` images: a trained head has its own metric.
         """
         if whiten is None:
-            whiten = not self.made_by.run and len(self.files) >= ENOUGH
+            with suppress(UserError):  # copies of one image have nothing to whiten
+                return self.whitened(not self.made_by.run and len(self.files) >= ENOUGH)
         if not whiten:
             return replace(self, whitening=None) if self.whitening else self
         try:

@@ -145,6 +145,7 @@ def extract_shards(
     files: Sequence[Path],
     spec: ImageSpec,
     folder: Path,
+    known: Contents,
     precision: Precision = "float32",
     group: Group = SINGLE,
     damaged: dict[Path, str] | None = None,
@@ -152,18 +153,19 @@ def extract_shards(
     """Return the descriptors of `files`, and how many of them `folder` did not have.
 
     encode: images -> unit descriptors (B, D). about: what names it and its scales, as JSON can hold
-    it. New contents are extracted in shards of their own, which a stopped job finds again though
+    it. known: what files hold (`dagf.datasets.contents`), kept for the next time. New contents are
+    extracted in shards of their own, which a stopped job finds again though
     the list of files has changed since; rows that are known are then copied. Several processes need
     the same files and one folder.
 
     damaged: takes the files that cannot be read, with what is wrong, and the rows are those of the
     others; None: a `UserError` names them all, once the shards of the others stand.
     """
-    contents, kind = hashes(files, group), content_hash([about, asdict(spec), precision])
+    contents, kind = hashes(files, known, group), content_hash([about, asdict(spec), precision])
     read = zip(files, contents, strict=True)
-    faults = {file: str(known) for file, known in read if isinstance(known, UserError)}
+    faults = {file: str(found) for file, found in read if isinstance(found, UserError)}
     files = [file for file in files if file not in faults]
-    images = [known for known in contents if isinstance(known, str)]
+    images = [found for found in contents if isinstance(found, str)]
 
     def named(images: Sequence[str]) -> list[tuple[str, Sequence[str]]]:
         """Return the name and the images of each shard."""
@@ -174,8 +176,8 @@ def extract_shards(
     rows: dict[str, tuple[str, int]] = {}  # of each image: its shard, and its number there
     for path in sorted(folder.glob(SHARDS.replace("*", f"{kind}-*"))):
         with suppress(UserError):  # a broken one is made anew
-            known = enumerate(open_shard(path)["image"].astype(str).tolist())
-            rows |= {image: (path.name, number) for number, image in known}
+            held = enumerate(open_shard(path)["image"].astype(str).tolist())
+            rows |= {image: (path.name, number) for number, image in held}
             there.add(path.name)
     fresh = dict(named([image for image in dict.fromkeys(images) if image not in rows]))
     group.wait()  # until all have seen what is there
@@ -214,9 +216,9 @@ def extract_shards(
     return ShardedDescriptors(folder, [name for name, _ in named(images)]), made
 
 
-def hashes(files: Sequence[Path], group: Group = SINGLE) -> list[str | UserError]:
+def hashes(files: Sequence[Path], known: Contents, group: Group) -> list[str | UserError]:
     """Return the sha256 of each file, or why it cannot be read; every process reads a share."""
-    mine, known = files[group.rank :: group.size], Contents()
+    mine = files[group.rank :: group.size]
 
     def sha256(file: Path) -> str | UserError:
         try:
@@ -226,6 +228,7 @@ def hashes(files: Sequence[Path], group: Group = SINGLE) -> list[str | UserError
 
     with ThreadPoolExecutor(READERS) as pool:
         share = list(progress(pool.map(sha256, mine), "reading", len(mine)))
+    known.save()
     contents: list[str | UserError] = [""] * len(files)
     for rank, part in enumerate(group.gather(share)):
         contents[rank :: group.size] = part

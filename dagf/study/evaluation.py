@@ -10,6 +10,7 @@ from torch import nn
 from dagf import paths
 from dagf.datasets.batches import image_batches, query_batches
 from dagf.datasets.benchmark import Benchmark
+from dagf.datasets.contents import remembered
 from dagf.datasets.decode import ImageSpec
 from dagf.datasets.public import load_whitening_split
 from dagf.devices import product
@@ -74,8 +75,9 @@ def evaluation_descriptors(
     not here, or has fewer pairs than descriptors have dimensions.
     """
     encode, image = for_inference(MultiScale(network, spec.scales)), spec.image
-    about, database = [name, spec.scales], benchmark.database_paths
-    rows, _ = extract_shards(encode, about, database, image, folder, group=process_group())
+    about, known = [name, spec.scales], remembered(paths.data())
+    files, group = benchmark.database_paths, process_group()
+    rows, _ = extract_shards(encode, about, files, image, folder, known, group=group)
     batches, count = query_batches(benchmark, image), len(benchmark.queries)
     queries = extract(encode, batches, count, f"{benchmark.name}: queries")
     if not spec.whitening:

@@ -108,3 +108,6 @@ def test_images_are_large_enough_for_the_largest_window() -> None:
     net = RetrievalNet(BackboneSpec(), variant("gem")).eval()  # stride 8
     assert smallest_side(net, 1) == smallest_side(net, 4) == 32
     assert smallest_side(net, 9) == 65
+    spec = BackboneSpec("resnet18", "layer3", stage=("layer4",))
+    deep = RetrievalNet(spec, variant("gem")).eval()
+    assert smallest_side(deep, 3) == 65  # stride 32, of what the head reads

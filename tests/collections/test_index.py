@@ -17,10 +17,11 @@ import torch
 from dagf.collections import index as module
 from dagf.collections.index import OFF_THE_SHELF, Collection, build, open_encoder, title_of
 from dagf.collections.kept import Kept, own_whitening
+from dagf.datasets import contents
 from dagf.datasets.batches import image_batches
 from dagf.datasets.benchmark import TrainingSet
 from dagf.datasets.decode import ImageSpec, find_images
-from dagf.devices import bfloat16_pays
+from dagf.devices import device
 from dagf.errors import UserError
 from dagf.files import read_json, write_json
 from dagf.model.backbone import PACKAGED, BackboneSpec
@@ -30,9 +31,9 @@ from dagf.retrieval import ann
 from dagf.retrieval import extract as extraction
 from dagf.retrieval.extract import extract, for_inference
 from dagf.retrieval.shards import SHARDS, ShardedDescriptors, store_shard
-from dagf.study.runs import Run
+from dagf.study.runs import Run, RunStore, Untrained
 from tests.commands import dagf, fine, refused
-from tests.fixtures import Workshop, configured, fails, torchrun
+from tests.fixtures import Workshop, configured, fails, photograph, torchrun
 
 QUICK = "timm:test_resnet"  # a backbone whose graph is made in a moment
 LIGHT = """
@@ -186,6 +187,10 @@ def test_a_whitening_suits_many_images_off_the_shelf(
     white = known.whitened(True)
     assert white.whitening and np.allclose(white.whitening.mean, rows.mean(0), atol=1e-6)
     assert white.whitened(False) == known and known.whitened(False) is known
+    store_shard(tmp_path / "same.npy", ["x"] * count, np.ones_like(rows))  # copies of one image
+    same = replace(known, descriptors=ShardedDescriptors(tmp_path, ["same.npy"]))
+    assert same.whitened().whitening is None
+    fails("all descriptors are equal", same.whitened, True)
     known.whitening_file.write_bytes(b"PK\x03\x04 half")  # it is learned again
     assert known.whitened(True).whitening
     fails("one image has nothing in common with others", own_whitening, rows[:1])
@@ -259,7 +264,7 @@ def test_without_a_run(named: bool, photos: Path, weights: Path, tmp_path: Path)
     backbone = BackboneSpec(PACKAGED, weights="imagenet")
     if named:
         backbone = BackboneSpec(QUICK, weights=str(weights))
-    net = for_inference(RetrievalNet(backbone, variant(OFF_THE_SHELF)).eval(), bfloat16_pays())
+    net = for_inference(RetrievalNet(backbone, variant(OFF_THE_SHELF)).eval(), device() == "cuda")
     batches = image_batches(files, ImageSpec(320, "squash"))
     np.testing.assert_allclose(found.descriptors[:], extract(net, batches, len(files)), atol=1e-4)
 
@@ -338,14 +343,16 @@ def test_extract_with_something_wrong(home: Path, run: Run, weights: Path, tmp_p
         assert says in refused("extract", "--run", run.id, photos, "--output", place)
 
 
-def test_a_collection_is_brought_up_to_date(run: Run, photos: Path, index: Path) -> None:
+def test_a_collection_is_brought_up_to_date(
+    run: Run, photos: Path, index: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """The copies have the contents that the collection knows; then two of them are taken away."""
     before = shards(index)
     assert build(find_images([photos]).files, open_encoder(run.id), index, fast=True)[1] == 0
     assert shards(index) == before
     found, files = Collection.load(index), find_images([photos]).files
     assert (found.files, found.encoder) == (tuple(map(str, files)), open_encoder(run.id))
-    net = for_inference(run.network(), bfloat16_pays())
+    net = for_inference(run.network(), device() == "cuda")
     expected = extract(net, image_batches(files, run.config.image), len(files))
     np.testing.assert_allclose(found.descriptors[:], expected, atol=1e-5)
     for name in ("other-0.jpg", "other-1.jpg"):
@@ -357,7 +364,16 @@ def test_a_collection_is_brought_up_to_date(run: Run, photos: Path, index: Path)
     assert {path.name for path in index.iterdir()} == {*after, *beside(Collection.load(index))}
     assert len(Collection.load(index).files) == 35
     (index / "index.json").unlink()  # as a job leaves it that was stopped before its first index
+    monkeypatch.delattr(contents, "file_sha256")  # nothing is read again
     assert build(find_images([photos]).files, open_encoder(run.id), index, fast=True)[1] == 0
+
+
+def test_windows_meet_images_smaller_than_they(tmp_path: Path) -> None:
+    """Which no graph can hold: where images keep their shape the network itself extracts."""
+    photograph(0, 0, 16).save(tmp_path / "small.png")
+    encoder = Untrained(configured("dagf"), RunStore(tmp_path))
+    found, made = build([tmp_path / "small.png"], encoder, tmp_path / "out", fast=True)
+    assert (made, found.made_by.graph) == (1, "")
 
 
 @pytest.mark.study

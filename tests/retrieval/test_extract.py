@@ -14,6 +14,7 @@ from torch.nn import functional as fn
 
 from dagf.datasets.batches import image_batches
 from dagf.datasets.benchmark import Benchmark, Query
+from dagf.datasets.contents import Contents
 from dagf.datasets.decode import ImageSpec
 from dagf.distributed import Group
 from dagf.errors import UserError
@@ -166,7 +167,9 @@ def shards_of_five(monkeypatch: pytest.MonkeyPatch) -> None:
 def made(
     files: Sequence[Path], folder: Path, encode: nn.Module | None = None, **options: Any
 ) -> ShardedDescriptors:
-    return module.extract_shards(encode or Colours(), "colours", files, SPEC, folder, **options)[0]
+    known = Contents()
+    encode = encode or Colours()
+    return module.extract_shards(encode, "colours", files, SPEC, folder, known, **options)[0]
 
 
 @pytest.fixture
@@ -216,7 +219,8 @@ def test_what_is_extracted_otherwise_shares_no_shard(files: list[Path], tmp_path
         ("colours", SPEC, "float16"),
     ]
     for about, spec, precision in ways:
-        found, new = module.extract_shards(Colours(), about, files, spec, tmp_path, precision)
+        given = Colours(), about, files, spec, tmp_path, Contents(), precision
+        found, new = module.extract_shards(*given)
         assert (found.dtype, new) == (precision, 23)
 
 
