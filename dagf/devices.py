@@ -1,12 +1,9 @@
-"""Where networks and matrix products run."""
+"""Where networks run."""
 
 import os
-from collections.abc import Callable
 from typing import TypeVar
 
-import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch import nn
 
 M = TypeVar("M", bound=nn.Module)
@@ -14,7 +11,7 @@ CACHED = 2**21
 
 
 def device() -> str:
-    """Return where networks and products run fastest here."""
+    """Return where networks run fastest here."""
     return "cuda" if torch.cuda.is_available() else "cpu"
 
 
@@ -28,21 +25,6 @@ def on_device(net: M) -> M:
     """Put a network where, and in the memory format in which, it runs fastest here."""
     take_gpu()
     return net.to(device()).to(memory_format=torch.channels_last)
-
-
-def product(
-    queries: NDArray[np.float32],
-) -> Callable[[NDArray[np.floating]], NDArray[np.float32]] | None:
-    """Return what makes the scores (Q, n) of rows (n, D) on a GPU; None where there is none."""
-    if device() == "cpu":
-        return None
-    there = torch.from_numpy(queries).to(device())
-
-    def scores(rows: NDArray[np.floating]) -> NDArray[np.float32]:
-        known = torch.from_numpy(np.asarray(rows)).to(device()).float()
-        return (there @ known.T).cpu().numpy()
-
-    return scores
 
 
 def at_once(most: int, size: int) -> int:

@@ -22,7 +22,8 @@ from dagf.collections.kept import AGAIN, INDEX, Kept, MadeBy, Ranking, check_sui
 from dagf.datasets.batches import image_batches
 from dagf.datasets.contents import remembered
 from dagf.datasets.decode import Box, ImageSpec
-from dagf.devices import device, on_device, product
+from dagf.devices import device, on_device
+from dagf.distributed import process_group
 from dagf.errors import UserError
 from dagf.files import atomic_path, content_hash, existing_file, file_sha256, write_json
 from dagf.model.backbone import BackboneSpec
@@ -31,13 +32,12 @@ from dagf.model.variants import variant
 from dagf.retrieval.ann import Index, build_index
 from dagf.retrieval.extract import Precision, extract, extract_shards, for_inference
 from dagf.retrieval.graph import AT_ONCE, Graph, network_values
-from dagf.retrieval.search import BLOCK, Descriptors, Found, Rows, search
+from dagf.retrieval.search import BLOCK, Descriptors, Found, Rows, best, search
 from dagf.retrieval.shards import SHARDS, open_shard
 from dagf.study.config import RunConfig, TrainSpec
 from dagf.study.profile import load_profile
 from dagf.study.provenance import code_hash
 from dagf.study.runs import Head, Run, RunStore, Untrained
-from dagf.torchrun import process_group
 
 NEAR = "near-*.faiss"
 GRAPH = "encoder-*.onnx"
@@ -98,7 +98,7 @@ def made_by(encoder: Head) -> MadeBy:
 
 @dataclass(frozen=True)
 class Collection(Kept):
-    """A collection with its network: searched on a GPU, by several processes, by a FAISS index."""
+    """A collection with its network: searched by several processes, or by a FAISS index."""
 
     @cached_property
     def encoder(self) -> Head:
@@ -124,7 +124,11 @@ class Collection(Kept):
 
     def nearest(self, known: Rows, row: Descriptors, top: int) -> Found:
         """Return the rows most similar to one; processes that torchrun started share the work."""
-        return search(known, row, top, process_group(), product(row))
+        group = process_group()
+        ends = np.linspace(0, len(known), group.size + 1).astype(int).tolist()
+        parts = group.gather(search(known, row, top, *ends[group.rank : group.rank + 2]))
+        scores, rows = (np.hstack(part) for part in zip(*parts, strict=True))
+        return best(scores, rows, top)
 
     def approximate(self, query: Path, top: int, box: Box | None = None) -> Ranking:
         """Return what `search` does, by a FAISS index, in which some may be missing."""

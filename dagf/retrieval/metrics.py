@@ -5,10 +5,12 @@ scikit-learn or torchmetrics. Ties are pessimistic: at equal score a negative st
 positive, so that neither the order of the database nor a constant descriptor can earn anything.
 
 All follows from the ranks of a query's few labelled images, and a rank is a count of negatives. So
-the exact AP among millions of distractors needs no ranking: they pass by in blocks and are counted.
+the exact AP among millions of distractors needs no ranking: of a few queries at a time they are
+counted.
 """
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
+from dataclasses import replace
 
 import numpy as np
 import pandas as pd
@@ -16,19 +18,11 @@ from numpy.typing import NDArray
 
 from dagf.datasets.benchmark import Benchmark, Indices, Setting
 from dagf.errors import UserError
-from dagf.retrieval.search import BLOCK, Descriptors, Product, Rows, similarity_blocks
+from dagf.retrieval.search import Descriptors, Rows, similarity_blocks
 
 Scores = NDArray[np.floating]
 CUTS = (1, 5, 10)
-
-
-def positive_ranks(scores: Scores, positives: Indices, junk: Indices) -> Indices:
-    """Return the 0-based ranks of the positives, ascending, in the ranking without junk.
-
-    scores: (N,), one for each database row.
-    """
-    negatives = np.delete(scores, np.concatenate([positives, junk]))
-    return ranks_of(_negatives_above(scores[positives], negatives))
+AT_ONCE = 2**26  # scores in memory
 
 
 def ranks_of(above: Indices) -> Indices:
@@ -39,7 +33,8 @@ def ranks_of(above: Indices) -> Indices:
     return np.arange(len(above)) + np.sort(above)
 
 
-def _negatives_above(scores: Scores, negatives: Scores) -> Indices:
+def negatives_above(scores: Scores, negatives: Scores) -> Indices:
+    """Return for each score (n,) how many of the negatives' are at least as high."""
     in_order = np.sort(negatives)
     return len(in_order) - np.searchsorted(in_order, scores, side="left")
 
@@ -81,32 +76,41 @@ def positions(benchmark: Benchmark, scores: Scores) -> pd.DataFrame:
     finite.
     """
     _check_shape(benchmark, scores.shape)
-    pairs = zip(scores, benchmark.queries, strict=True)
-    known = [line[query.labelled] for line, query in pairs]
-    return _positions(benchmark, known, [(0, scores.copy())])
+    labelled = [query.labelled for query in benchmark.queries]
+    above = []
+    for line, rows in zip(scores, labelled, strict=True):
+        if not np.isfinite(line).all():
+            raise UserError(
+                "the descriptors hold NaN or infinity: the network is broken or has diverged"
+            )
+        above.append(negatives_above(line[rows], np.delete(line, rows)))
+    labels = (one.labels.items() for one in benchmark.queries)
+    columns = {
+        "query": np.repeat(np.arange(len(labelled)), [*map(len, labelled)]),
+        "row": np.concatenate(labelled),
+        "label": [label for items in labels for label, rows in items for _ in rows],
+        "above": np.concatenate(above),
+    }
+    return pd.DataFrame(columns).astype({"label": str})
 
 
-def stream_positions(
-    benchmark: Benchmark, database: Rows, queries: Descriptors, product: Product | None = None
-) -> pd.DataFrame:
-    """Return the `positions` of unit descriptors, without the scores of all rows.
+def stream_positions(benchmark: Benchmark, database: Rows, queries: Descriptors) -> pd.DataFrame:
+    """Return the `positions` of unit descriptors, with at most `AT_ONCE` scores in memory.
 
-    database: (N, D), the rows of `database_paths`, in memory or on disk. queries: (Q, D). Exact;
-    memory beyond the inputs is O(Q * (BLOCK + labelled images of a query)). product: as of
-    `similarity_blocks`. Raises as `positions` does.
+    database: (N, D), the rows of `database_paths`, in memory or on disk, read once for so many
+    queries as N allows. queries: (Q, D). Raises as `positions` does.
     """
     _check_shape(benchmark, (len(queries), len(database)))
-    labelled = [query.labelled for query in benchmark.queries]
-    known = [np.empty(len(rows), np.float32) for rows in labelled]
-    # The labelled rows' scores, from the blocks in which they are met again: products of their own
-    # could differ in the last bit, and a negative of equal score would pass by.
-    for first in np.unique(np.concatenate([np.empty(0, np.int64), *labelled]) // BLOCK * BLOCK):
-        last = min(first + BLOCK, len(database))
-        for start, part in similarity_blocks(database, queries, product, first, last):
-            for line, rows, scores in zip(part, labelled, known, strict=True):
-                inside = (rows >= start) & (rows < last)
-                scores[inside] = line[rows[inside] - start]
-    return _positions(benchmark, known, similarity_blocks(database, queries, product))
+    step, parts = max(1, AT_ONCE // max(1, len(database))), list[pd.DataFrame]()
+    for first in range(0, len(queries), step):
+        some = queries[first : first + step]
+        scores = np.empty((len(some), len(database)), np.float32)
+        for start, block in similarity_blocks(database, some):
+            scores[:, start : start + block.shape[1]] = block
+        asked = replace(benchmark, queries=benchmark.queries[first : first + step])
+        found = positions(asked, scores)
+        parts.append(found.assign(query=found["query"] + first))
+    return pd.concat(parts, ignore_index=True)
 
 
 def _check_shape(benchmark: Benchmark, shape: tuple[int, ...]) -> None:
@@ -116,31 +120,6 @@ def _check_shape(benchmark: Benchmark, shape: tuple[int, ...]) -> None:
             f"{benchmark.name} has {expected[0]} queries and {expected[1]} database rows, but the "
             f"scores are {' x '.join(map(str, shape))}: these are descriptors of another benchmark"
         )
-
-
-def _positions(
-    benchmark: Benchmark, known: Sequence[Scores], blocks: Iterable[tuple[int, Scores]]
-) -> pd.DataFrame:
-    """known: the scores of each query's labelled rows. blocks: of all rows; they are written to."""
-    labelled = [query.labelled for query in benchmark.queries]
-    above = [np.zeros(len(rows), np.int64) for rows in labelled]
-    for start, part in blocks:
-        if not np.isfinite(part).all():
-            raise UserError(
-                "the descriptors hold NaN or infinity: the network is broken or has diverged"
-            )
-        for line, rows, scores, count in zip(part, labelled, known, above, strict=True):
-            here = rows[(rows >= start) & (rows < start + len(line))]
-            line[here - start] = -np.inf  # no negative, so it stands above none
-            count += _negatives_above(scores, line)
-    labels = (one.labels.items() for one in benchmark.queries)
-    columns = {
-        "query": np.repeat(np.arange(len(labelled)), [*map(len, labelled)]),
-        "row": np.concatenate(labelled),
-        "label": [label for items in labels for label, rows in items for _ in rows],
-        "above": np.concatenate(above),
-    }
-    return pd.DataFrame(columns).astype({"label": str})
 
 
 def evaluate(

@@ -13,13 +13,12 @@ from dagf.datasets.benchmark import Benchmark
 from dagf.datasets.contents import remembered
 from dagf.datasets.decode import ImageSpec
 from dagf.datasets.public import load_whitening_split
-from dagf.devices import product
+from dagf.distributed import process_group
 from dagf.errors import UserError, choose
 from dagf.retrieval.extract import MultiScale, extract, extract_shards, for_inference
 from dagf.retrieval.metrics import stream_positions
 from dagf.retrieval.search import Descriptors, Rows
 from dagf.retrieval.whitening import Whitened, Whitening, learned_whitening
-from dagf.torchrun import process_group
 
 SEEN = 1000  # rows by which a collapsed network is known
 LEAST = 1e-6  # a difference between two descriptors that single precision can tell
@@ -100,4 +99,4 @@ def ranked(what: str, test: Benchmark, rows: Rows, queries: Descriptors) -> pd.D
             f"{what}: every image has the same descriptor, the network has collapsed: train again "
             "at a lower rate, or from other weights"
         )
-    return stream_positions(test, rows, queries, product(queries))
+    return stream_positions(test, rows, queries)

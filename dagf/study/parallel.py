@@ -10,7 +10,7 @@ import torch
 from joblib import Parallel, delayed
 
 from dagf.console import HEADLESS, cores, end_with, progress
-from dagf.torchrun import process_group
+from dagf.distributed import process_group
 
 J = TypeVar("J")
 KEEP_MEMORY = {-4: 0, -1: 2**31 - 1}  # mallopt's M_MMAP_MAX and M_TRIM_THRESHOLD

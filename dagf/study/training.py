@@ -30,7 +30,7 @@ from torch.nn.parallel import DistributedDataParallel
 
 from dagf.datasets.benchmark import TrainingSet
 from dagf.devices import has_bfloat16, on_device
-from dagf.distributed import Group
+from dagf.distributed import Group, process_group
 from dagf.errors import UserError
 from dagf.files import atomic_path, file_sha256, write_json
 from dagf.model.losses import make_loss, make_miner
@@ -48,7 +48,6 @@ from dagf.study.sampling import (
     landmark_batches,
     tuple_batches,
 )
-from dagf.torchrun import process_group
 
 Job = tuple[RunConfig, TrainingSet]
 

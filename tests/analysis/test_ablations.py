@@ -14,7 +14,7 @@ from dagf.analysis import ablations
 from dagf.analysis.contrasts import contrast
 from dagf.datasets.benchmark import Benchmark, Query, Setting
 from dagf.datasets.toytown import toytown_records
-from dagf.retrieval.metrics import average_precision, positions, positive_ranks
+from dagf.retrieval.metrics import average_precision, negatives_above, positions, ranks_of
 from dagf.study.study import Study, control_of
 from tests.fixtures import fails
 
@@ -42,7 +42,9 @@ def slow_points(study: Study, scores: NDArray[np.float32], nuisance: str) -> lis
             inside = (low <= values[right]) & (values[right] < high)
             labels = {"in": right[inside], "out": right[~inside], "junk": query.labels["junk"]}
             alone = Query(query.file, labels, query.box).relevance(IN_BIN)
-            found[name] = 100 * average_precision(positive_ranks(scores[number], *alone))
+            others = np.delete(scores[number], np.concatenate(alone))
+            above = negatives_above(scores[number][alone[0]], others)
+            found[name] = 100 * average_precision(ranks_of(above))
         points.append(found)
     return points
 

@@ -76,8 +76,9 @@ def rankings(draw: st.DrawFn) -> tuple[list[float], set[int], set[int]]:
 def test_average_precision_is_oxfords_and_precision_the_protocols(
     ranking: tuple[list[float], set[int], set[int]], k: int
 ) -> None:
-    scores, *labels = ranking
-    ranks = metrics.positive_ranks(np.array(scores), *(rows(*sorted(one)) for one in labels))
+    scores, positives, junk = np.array(ranking[0]), sorted(ranking[1]), sorted(ranking[2])
+    negatives = np.delete(scores, [*positives, *junk])
+    ranks = metrics.ranks_of(metrics.negatives_above(scores[positives], negatives))
     kinds = ranked_kinds(*ranking)
     assert ranks.tolist() == np.flatnonzero(kinds).tolist()
     assert abs(metrics.average_precision(ranks) - compute_ap(kinds)) < 1e-12
@@ -193,14 +194,15 @@ def crowd(distractors: int) -> tuple[Benchmark, Array, Array]:
     return Benchmark("any", Path(), ("x",) * 40, queries, more), database, database[[0, 1]]
 
 
-def test_memory_does_not_grow_with_the_distractors() -> None:
-    """Ten times the distractors; the matrix of scores would be ten times as large."""
+def test_memory_does_not_grow_with_the_queries(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Ten times the queries; the matrix of scores would be ten times as large."""
+    monkeypatch.setattr(metrics, "AT_ONCE", 100_000)
+    benchmark, database, queries = crowd(50_000)
     peaks = []
-    for distractors in (5_000, 50_000):
-        benchmark, database, queries = crowd(distractors)
+    for times in (2, 20):
+        several = replace(benchmark, queries=benchmark.queries * times)
         tracemalloc.start()
-        with blocks_of(256):
-            metrics.stream_positions(benchmark, database, queries)
+        metrics.stream_positions(several, database, np.tile(queries, (times, 1)))
         peaks.append(tracemalloc.get_traced_memory()[1])
         tracemalloc.stop()
     assert peaks[1] < 1.2 * peaks[0]

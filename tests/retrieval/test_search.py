@@ -1,13 +1,15 @@
 """Exact search against a sort of each query's scores."""
 
+from itertools import pairwise
+
 import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from dagf.retrieval.search import search
+from dagf.retrieval.search import best, search
 
-from .tools import Array, blocks_of, cosines, falling, together, unit
+from .tools import Array, blocks_of, cosines, falling, unit
 
 
 def corners(count: int, seed: int) -> Array:
@@ -27,9 +29,11 @@ def test_search_is_a_sort_with_lower_rows_first(count: int, k: int, block: int, 
     assert np.array_equal(scores, np.take_along_axis(queries @ both.T, rows, 1))
 
 
-@pytest.mark.parametrize("size", [2, 3, 7])
-def test_processes_that_search_together_find_what_one_finds(size: int) -> None:
+@pytest.mark.parametrize("ends", [(0, 23), (0, 11, 23), (0, 2, 2, 20, 23)])
+def test_the_best_of_parts_are_the_best_of_all(ends: tuple[int, ...]) -> None:
     database, queries = corners(23, 3), corners(4, 4)
+    parts = [search(database, queries, 6, *part) for part in pairwise(ends)]
+    scores, rows = (np.hstack(part) for part in zip(*parts, strict=True))
     expected = search(database, queries, 6)
-    for found in together(size, lambda group: search(database, queries, 6, group)):
-        assert all(np.array_equal(one, other) for one, other in zip(found, expected, strict=True))
+    for one, other in zip(best(scores, rows, 6), expected, strict=True):
+        assert np.array_equal(one, other)

@@ -26,10 +26,10 @@ SPEC = ImageSpec(32)
 
 @contextmanager
 def blocks_of(rows: int) -> Iterator[None]:
-    """Read databases in blocks of so many rows."""
+    """Read databases in blocks of so many rows, and judge few queries at once."""
     with pytest.MonkeyPatch.context() as patch:
-        for module in (metrics, search):
-            patch.setattr(module, "BLOCK", rows)
+        patch.setattr(search, "BLOCK", rows)
+        patch.setattr(metrics, "AT_ONCE", 2 * rows)
         yield
 
 

@@ -18,7 +18,7 @@ SHARED = """
 from pathlib import Path
 from dagf.study import parallel
 from dagf.study.parallel import side_by_side
-from dagf.torchrun import process_group
+from dagf.distributed import process_group
 
 def meet(name):  # waits for ever where the others do another job
     met = process_group().gather((name, process_group().rank))
