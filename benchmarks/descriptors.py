@@ -30,7 +30,7 @@ from dagf.model.variants import variant
 from dagf.retrieval.extract import MultiScale, extract, for_inference
 from dagf.retrieval.metrics import evaluate, mean_average_precision
 from dagf.retrieval.search import Descriptors, similarities
-from dagf.retrieval.whitening import Whitening, pca_whitening
+from dagf.retrieval.whitening import Whitening, principal_components
 
 Rows = tuple[str, str, Descriptors, Descriptors]
 WAYS = {  # of taking images: size and shape, scales
@@ -84,7 +84,7 @@ def measured(net: RetrievalNet, sets: Sequence[str]) -> Iterator[dict[str, objec
         setting = benchmark.middle
         for way, arm, database, queries in rows_of(net, benchmark):
             most = min(SIZES[-1], len(database) - 1, database.shape[1])
-            whole = pca_whitening(database, most, POWER)
+            whole = principal_components(database).whitening(most, POWER)
             for size in SIZES:
                 whiten = Whitening(whole.mean, whole.projection[:size]) if size else np.asarray
                 scores = similarities(whiten(database), whiten(queries))

@@ -12,13 +12,7 @@ from functools import partial
 import numpy as np
 
 from benchmarks.timing import Figure, ratio, seconds
-from dagf.retrieval.rerank import (
-    augment_database,
-    diffusion,
-    expand_queries,
-    k_reciprocal,
-    superglobal,
-)
+from dagf.retrieval.rerank import diffusion, expansion, k_reciprocal, superglobal
 from dagf.retrieval.search import Descriptors, search
 
 SIZES = (1000, 2000, 4000, 8000)
@@ -30,9 +24,9 @@ LIMIT_ROWS = 5000
 Work = Callable[[Descriptors, Descriptors], object]
 
 METHODS: dict[str, Work] = {
-    "AQE": lambda database, queries: expand_queries(database, queries, 10, 0),
-    "alpha-QE": lambda database, queries: expand_queries(database, queries, 50, 3),
-    "DBA": lambda database, _: augment_database(database, 50, 3),
+    "AQE": partial(expansion, k=10, alpha=0),
+    "alpha-QE": partial(expansion, k=50),
+    "alpha-QE + DBA": partial(expansion, k=50, augment=True),
     "diffusion": diffusion,
     "k-reciprocal": k_reciprocal,
     "SuperGlobal": superglobal,

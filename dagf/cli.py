@@ -4,6 +4,7 @@ A user's mistake ends with one line and status 2, never with a traceback. What t
 import is imported in the commands that need it, so that `--help` answers at once.
 """
 
+import errno
 import io
 import json
 import os
@@ -19,7 +20,7 @@ import click
 
 import dagf
 from dagf import paths
-from dagf.errors import UserError, place_fault
+from dagf.errors import UserError
 from dagf.files import existing_file, write_text
 
 EXAMPLES = """\
@@ -152,9 +153,10 @@ class Commands(click.Group):
         except UserError as error:
             line, status = str(error), 2
         except OSError as error:
-            if not (fault := place_fault(error)):
+            if error.errno in (None, errno.EPIPE):  # of a library; nobody reads what we print
                 raise
-            line, status = f"{error.filename or 'a file'}: {fault}; mend that, start again", 2
+            where = error.filename or "a file"
+            line, status = f"{where}: {error.strerror}; mend that, start again", 2
         except KeyboardInterrupt:
             line, status = "stopped; start the same command again to go on from here", 130
         click.echo(f"dagf: {line}", err=True)

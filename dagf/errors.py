@@ -1,8 +1,6 @@
 """Errors for people: one line that names the file and the remedy."""
 
 import difflib
-import errno
-import os
 import reprlib
 from collections.abc import Iterable
 
@@ -26,22 +24,3 @@ def shown(value: object) -> str:
     short = reprlib.Repr()
     short.maxlevel, short.maxstring, short.maxother = 2, 80, 80
     return short.repr(value)
-
-
-PLACE_FAULTS = (
-    *(errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EPERM, errno.EFBIG),
-    *(errno.ENOTDIR, errno.EISDIR, errno.EEXIST, errno.ENAMETOOLONG, errno.ELOOP),
-    *(errno.EIO, errno.ESTALE),  # of a disk that fails, of one on the network that is gone
-)
-CUT_SHORT = ("requested and", "when writing image file")  # NumPy's and Pillow's words for it
-
-
-def place_fault(error: Exception) -> str:
-    """Return what is wrong with a disk, folder or name, in a few words; '' for any other error.
-
-    Libraries that write by themselves (safetensors, FAISS) raise errors of their own, which quote
-    the system's words.
-    """
-    if isinstance(error, OSError) and any(part in str(error) for part in CUT_SHORT):
-        return "the disk took only a part of it"
-    return next((words for words in map(os.strerror, PLACE_FAULTS) if words in str(error)), "")

@@ -14,7 +14,7 @@ from dataclasses import dataclass, field
 from pathlib import Path, PurePath
 from typing import Any
 
-from dagf.errors import UserError, place_fault
+from dagf.errors import UserError
 
 # What systems put beside a person's files (NAS, Windows, macOS, ext4): thumbnails, trash, copies.
 NOT_OURS = (
@@ -110,8 +110,8 @@ def slug(text: str) -> str:
 def atomic_path(path: Path) -> Iterator[Path]:
     """Yield a hidden name beside `path` to write to; it takes the place of `path` on success.
 
-    A kill or a full disk in mid-write leaves the earlier file as it was. A fault of the disk or
-    folder becomes a `UserError`.
+    A kill or a full disk in mid-write leaves the earlier file as it was. An `OSError` becomes a
+    `UserError`: libraries that write by themselves and raise others are given a buffer.
     """
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -130,10 +130,9 @@ def atomic_path(path: Path) -> Iterator[Path]:
             if temporary.is_dir():
                 shutil.rmtree(temporary, ignore_errors=True)
             temporary.unlink(missing_ok=True)
-    except Exception as error:
-        if fault := place_fault(error):
-            raise UserError(f"cannot write {path}: {fault}; nothing was changed there") from error
-        raise
+    except OSError as error:
+        fault = error.strerror or "the disk took only a part of it"  # of NumPy's and Pillow's own
+        raise UserError(f"cannot write {path}: {fault}; nothing was changed there") from error
 
 
 @contextmanager

@@ -20,7 +20,7 @@ import torch
 
 from dagf.analysis.tables import keep_table
 from dagf.collections.index import Collection, build, open_encoder
-from dagf.errors import UserError, place_fault
+from dagf.errors import UserError
 from dagf.files import write_json
 from dagf.paths import ROOT
 from dagf.retrieval import extract as extraction
@@ -113,7 +113,7 @@ def _done(job: str, folder: Path, given: dict[str, Any], befalls: dict[str, int]
     except UserError as error:
         status, said = 2, str(error)
     except BaseException as error:  # as the command line tells it
-        fault = place_fault(error) if isinstance(error, OSError) else ""
+        fault = isinstance(error, OSError) and error.strerror
         status, said = (2, fault) if fault else (1, traceback.format_exc())
     return Ended(status, said, counted[0])
 

@@ -1,9 +1,6 @@
-import errno
-import os
-
 import pytest
 
-from dagf.errors import choose, place_fault, shown
+from dagf.errors import choose, shown
 from tests.fixtures import fails
 
 
@@ -18,20 +15,3 @@ def test_the_nearest_name_is_suggested() -> None:
 def test_a_value_in_a_message_is_short_and_one_line(value: object) -> None:
     assert len(shown(value)) < 300
     assert "\n" not in shown(value)
-
-
-@pytest.mark.parametrize(
-    ("error", "words"),
-    [
-        (OSError(errno.ENOSPC, "No space left on device"), "No space left on device"),
-        (OSError(errno.EACCES, os.strerror(errno.EACCES), "a"), "Permission denied"),
-        (RuntimeError("write error in a.faiss: 3 != 7 (No space left on device)"), "No space left"),
-        (OSError("4096 requested and 512 written"), "the disk took only a part of it"),  # NumPy's
-        (OSError("encoder error -2 when writing image file"), "the disk took only a part"),
-        (FileNotFoundError(errno.ENOENT, "No such file", "a"), ""),
-        (ValueError("a mistake of ours"), ""),
-    ],
-)
-def test_what_is_wrong_with_a_disk_as_libraries_tell_it(error: Exception, words: str) -> None:
-    assert place_fault(error).startswith(words)
-    assert bool(place_fault(error)) == bool(words)

@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from dagf import files
+from dagf.errors import UserError
 from tests.fixtures import fails
 
 
@@ -56,10 +57,23 @@ def test_a_folder_appears_whole_or_not_at_all(tmp_path: Path) -> None:
         (temporary / "inner" / "a").write_text("whole")
         assert not any(folder.iterdir())
     assert (folder / "inner" / "a").read_text() == "whole"
-    with pytest.raises(OSError, match="not empty"), files.atomic_folder(folder) as temporary:
+    with pytest.raises(UserError, match="not empty; n"), files.atomic_folder(folder) as temporary:
         (temporary / "a").write_text("second")
     assert names(folder) == ["inner"]
     assert names(tmp_path) == [other.name, "data"]
+
+
+@pytest.mark.parametrize(
+    ("error", "words"),
+    [
+        (OSError(errno.ENOSPC, "No space left on device"), "No space left on device"),
+        (OSError("4096 requested and 512 written"), "the disk took only a part of it"),  # NumPy's
+    ],
+)
+def test_a_fault_of_the_disk_is_one_line(tmp_path: Path, error: OSError, words: str) -> None:
+    says = f"^cannot write {tmp_path / 'a'}: {words}; nothing was changed there$"
+    with pytest.raises(UserError, match=says), files.atomic_path(tmp_path / "a"):
+        raise error
 
 
 def test_equal_values_have_one_hash(tmp_path: Path) -> None:

@@ -24,7 +24,7 @@ from dagf.files import content_hash, read_json
 from dagf.retrieval.graph import Graph
 from dagf.retrieval.search import Descriptors, Found, Rows, search
 from dagf.retrieval.shards import ShardedDescriptors
-from dagf.retrieval.whitening import Whitened, Whitening, pca_whitening
+from dagf.retrieval.whitening import Whitened, Whitening, principal_components
 from dagf.study.provenance import code_only
 
 INDEX = "index.json"
@@ -174,7 +174,7 @@ def own_whitening(descriptors: NDArray[np.floating]) -> Whitening:
     if len(descriptors) < 2:
         raise UserError("one image has nothing in common with others: leave out --whiten")
     dimensions = min(DIMENSIONS, len(descriptors) - 1, descriptors.shape[1])
-    return pca_whitening(descriptors, dimensions, POWER)
+    return principal_components(descriptors).whitening(dimensions, POWER)
 
 
 def check_suits(made_by: MadeBy, files: Sequence[Path]) -> None:

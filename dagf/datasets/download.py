@@ -23,7 +23,7 @@ from urllib3.util import Retry
 from dagf.console import progress
 from dagf.datasets.convert import convert_public
 from dagf.datasets.public import DataSet, RemoteFile, differences
-from dagf.errors import UserError, choose, place_fault
+from dagf.errors import UserError, choose
 from dagf.files import file_sha256, read_json, write_json
 
 DOWNLOADS = "downloads"
@@ -194,7 +194,7 @@ def unpack(archive: Path, folder: Path, members: str) -> None:
             for inner in [*Path(temporary).rglob("*.tar.gz")]:
                 unpack(inner, inner.parent, "(.+)")
         except Exception as error:  # the libraries raise nearly anything on broken bytes
-            if place_fault(error):
+            if isinstance(error, OSError) and error.errno:  # of the disk
                 raise
             archive.unlink()
             reason = " ".join(str(error).split())

@@ -28,40 +28,39 @@ LAMBDA, AVERAGED = 0.3, 6 / 20  # of k-reciprocal encoding; AVERAGED: k2 / k1
 BETA, TOP = 0.15, 400  # of SuperGlobal; TOP: rows that are ranked anew
 
 
-def expand_queries(
-    database: Descriptors, queries: Descriptors, k: int, alpha: float
-) -> Descriptors:
-    """alpha-QE: q' = L2(q + sum_j max(s_j, 0)^alpha x_j) over the k nearest rows x_j.
+def expanded(database: Descriptors, rows: Descriptors, near: Found, alpha: float) -> Descriptors:
+    """Return L2(x + sum_j max(s_j, 0)^alpha x_j) of each row x, over what is near it: (n, D).
 
-    Radenovic et al., TPAMI 2019. alpha = 0 weights all k alike, dissimilar ones too: average query
-    expansion (Chum et al., ICCV 2007). Gives (Q, D). Where a sum cancels out, the query stays.
+    near: s_j and the numbers of the x_j in the database. alpha = 0 weights them all alike,
+    dissimilar ones too. Where a sum cancels out, the row stays.
     """
-    return _expanded(database, queries, *search(database, queries, k), alpha)
+    scores, numbers = near
+    weights = np.maximum(scores, 0) ** np.float32(alpha)
+    sums = rows + _incidence(numbers, weights, len(database)) @ database
+    lengths = np.linalg.norm(sums, axis=1, keepdims=True)
+    return np.divide(sums, lengths, out=rows.copy(), where=lengths > 1e-6)
 
 
-def augment_database(database: Descriptors, k: int, alpha: float) -> Descriptors:
-    """Database-side augmentation: every row x becomes L2(x + sum_j max(s_j, 0)^alpha x_j).
+def expansion(
+    database: Descriptors, queries: Descriptors, k: int, alpha: float = 3, augment: bool = False
+) -> NDArray[np.float32]:
+    """Return the similarities (Q, N) of queries `expanded` by their k nearest rows: alpha-QE.
 
-    As in `expand_queries`, over the k nearest *other* rows: x itself counts once, with weight 1
-    (Turcot and Lowe, ICCV workshops 2009; Arandjelovic and Zisserman, CVPR 2012). Gives (N, D).
+    Radenovic et al., TPAMI 2019; with alpha = 0 average query expansion (Chum et al., ICCV 2007).
+    augment: every row is `expanded` first, by its k nearest *other* rows (Turcot and Lowe, ICCV
+    workshops 2009; Arandjelovic and Zisserman, CVPR 2012).
     """
-    return _expanded(database, database, *_neighbours(database, k), alpha)
+    if augment:
+        database = expanded(database, database, neighbours(database, k), alpha)
+    near = search(database, queries, k)
+    return similarities(database, expanded(database, queries, near, alpha))
 
 
 def _chunks(count: int) -> Iterator[slice]:
     return (slice(start, min(start + CHUNK, count)) for start in range(0, count, CHUNK))
 
 
-def _expanded(
-    database: Descriptors, rows: Descriptors, scores: Descriptors, near: Indices, alpha: float
-) -> Descriptors:
-    weights = np.maximum(scores, 0) ** np.float32(alpha)
-    sums = rows + _incidence(near, weights, len(database)) @ database
-    lengths = np.linalg.norm(sums, axis=1, keepdims=True)
-    return np.divide(sums, lengths, out=rows.copy(), where=lengths > 1e-6)
-
-
-def _neighbours(rows: Descriptors, k: int) -> Found:
+def neighbours(rows: Descriptors, k: int) -> Found:
     """Return the k nearest other rows of every row: similarities (N, k), rows (N, k)."""
     scores, numbers = np.empty((len(rows), k), np.float32), np.empty((len(rows), k), np.int64)
     for some in _chunks(len(rows)):
@@ -71,15 +70,6 @@ def _neighbours(rows: Descriptors, k: int) -> Found:
         scores[some] = near[~own].reshape(len(own), k)
         numbers[some] = names[~own].reshape(len(own), k)
     return scores, numbers
-
-
-def expansion(
-    database: Descriptors, queries: Descriptors, k: int, alpha: float = 3, augment: bool = False
-) -> NDArray[np.float32]:
-    """Return the similarities (Q, N) of expanded queries; augment: to an augmented database."""
-    if augment:
-        database = augment_database(database, k, alpha)
-    return similarities(database, expand_queries(database, queries, k, alpha))
 
 
 def diffusion(database: Descriptors, queries: Descriptors, k: int = 50) -> Scores:
@@ -94,7 +84,7 @@ def diffusion(database: Descriptors, queries: Descriptors, k: int = 50) -> Score
     iterations and may cut the graph). Rows that no path joins to the query's nearest have f = 0: so
     that they do not tie, they get their similarity minus 2 and follow in the order of plain search.
     """
-    scores, rows = _neighbours(database, k)
+    scores, rows = neighbours(database, k)
     directed = _incidence(rows, np.maximum(scores, 0, dtype=float) ** GAMMA, len(rows))
     graph = directed.minimum(directed.T).tocsr()  # 0 but where both name each other
     graph.eliminate_zeros()
@@ -140,7 +130,7 @@ def k_reciprocal(database: Descriptors, queries: Descriptors, k: int = 20) -> Sc
     rows, size, k2 = np.vstack([database, queries]), len(database), max(1, round(k * AVERAGED))
     least = np.concatenate([(rows[some] @ rows.T).min(1) for some in _chunks(len(rows))])
     farthest = np.maximum(2 - 2 * least.astype(float), 1e-12)  # not 0 where all rows are equal
-    nearest = np.hstack([np.arange(len(rows))[:, None], _neighbours(rows, k)[1]])
+    nearest = np.hstack([np.arange(len(rows))[:, None], neighbours(rows, k)[1]])
     encoded = _encoded(rows, _reciprocal(nearest, k), farthest)
     encoded = (_ones(nearest[:, :k2]) @ encoded / k2).tocsr()
     columns = encoded[:size].tocsc()
@@ -195,7 +185,7 @@ def superglobal(database: Descriptors, queries: Descriptors, k: int = 9) -> Scor
     tops = search(database, queries, TOP)[1]
     for line, query, best in zip(out, queries, tops, strict=True):
         rows = database[best]
-        scores, near = _neighbours(rows, k)
+        scores, near = neighbours(rows, k)
         weights = np.float32(BETA) * np.maximum(scores, 0)
         sums = rows + _incidence(near, weights, len(rows)) @ rows
         refined = sums / (1 + weights.sum(1, keepdims=True))

@@ -68,7 +68,12 @@ class Components:
     directions: Matrix
 
     def whitening(self, dimensions: int, power: float) -> Whitening:
-        """Return the whitening to the strongest directions, as of `pca_whitening`."""
+        """Divide each of the strongest directions by its variance to the `power`.
+
+        P = diag(lambda^-power) V^T. dimensions: at most min(N - 1, D), as no more of them vary.
+        power: 1/2 is full whitening (Jegou and Chum, ECCV 2012), less is APANet's power whitening
+        (Zhu et al., ACM MM 2018), 0 is PCA alone.
+        """
         # A floor rather than an addend: directions that do vary are whitened exactly.
         floored = np.maximum(self.variances, RIDGE * self.variances[0])[:dimensions]
         return Whitening(self.mean, (floored**-power)[:, None] * self.directions[:dimensions])
@@ -87,26 +92,6 @@ def principal_components(descriptors: ArrayLike) -> Components:
         centred = centred @ span
     variances, directions = _eigen(centred.T @ centred / (len(values) - 1))
     return Components(mean, variances, directions if span is None else directions @ span.T)
-
-
-def pca_whitening(
-    descriptors: ArrayLike, dimensions: int | None = None, power: float = 0.5
-) -> Whitening:
-    """PCA, and each component divided by its variance to the `power`: P = diag(lambda^-power) V^T.
-
-    descriptors: (N, D), of any length. dimensions: d, by default min(N - 1, D). power: 1/2 is full
-    whitening (Jegou and Chum, ECCV 2012), less is APANet's power whitening (Zhu et al., ACM MM
-    2018), 0 is PCA alone. Raises `UserError` for too few descriptors, or all alike.
-    """
-    count, size = np.shape(descriptors)
-    most = min(count - 1, size)
-    kept = dimensions or most
-    if kept > most:
-        raise UserError(
-            f"{count} descriptors of {size} dimensions cannot be whitened to {kept}: "
-            "give more, or choose fewer"
-        )
-    return principal_components(descriptors).whitening(kept, power)
 
 
 def learned_whitening(descriptors: ArrayLike, pairs: Indices) -> Whitening:

@@ -23,7 +23,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import torch
-from safetensors.torch import save_file
+from safetensors.torch import save
 from torch import Tensor, nn
 from torch.nn import functional as fn
 from torch.nn.parallel import DistributedDataParallel
@@ -245,9 +245,9 @@ class _Loop:
         per_query = evaluate(benchmark, self.source.validate(self.objective.extract), [setting])
         score = float(mean_average_precision(per_query, setting.name))
         if score > max((row["validation_mAP"] for row in self.curves), default=-math.inf):
-            weights = self.net.state_dict()
+            weights = self.net.state_dict().items()
             with atomic_path(self.folder / "weights.safetensors") as temporary:
-                save_file({key: one.cpu().contiguous() for key, one in weights.items()}, temporary)
+                temporary.write_bytes(save({key: one.cpu().contiguous() for key, one in weights}))
         rate = learning_rate(self.spec, (epoch + 1) * self.spec.steps - 1)
         row = {"epoch": epoch + 1, "loss": loss, "validation_mAP": score, "rate": rate}
         self.curves.append(row)

@@ -15,7 +15,7 @@ from dagf.datasets.images import load_image, to_input
 from dagf.model.backbone import BackboneSpec
 from dagf.model.network import RetrievalNet
 from dagf.model.variants import variant
-from dagf.retrieval.whitening import pca_whitening
+from dagf.retrieval.whitening import principal_components
 from dagf.study.runs import Run
 
 SPEC = ImageSpec(32)
@@ -70,7 +70,7 @@ def test_cells_also_explain_a_whitened_cosine(photographs: Path) -> None:
     files = sorted((photographs / "jpg").iterdir())[:12]
     looks = [look(net, file, SPEC) for file in files]
     rows = np.stack([one.descriptor for one in looks])
-    whiten = pca_whitening(rows, power=0.25)
+    whiten = principal_components(rows).whitening(11, 0.25)
     toward = whiten.toward(rows[0], rows[5])
     cells = contributions(net, looks[0], toward)
     one, other = whiten(rows[[0, 5]])

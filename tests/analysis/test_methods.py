@@ -21,7 +21,7 @@ from dagf.retrieval.extract import FeatureMaps
 from dagf.retrieval.metrics import evaluate, mean_average_precision
 from dagf.retrieval.rerank import RERANKINGS
 from dagf.retrieval.search import similarities
-from dagf.retrieval.whitening import pca_whitening
+from dagf.retrieval.whitening import principal_components
 from dagf.study.config import RunConfig
 from dagf.study.study import Study
 from tests.analysis.conftest import TRAINING
@@ -61,7 +61,7 @@ def test_whitenings_are_those_of_all_dimensions(count: int, size: int) -> None:
     ]  # fmt: skip
     for name, (dimensions, power) in zip([*found][1:4:2], ((3, 0.25), (3, 0.5)), strict=True):
         whiten = found[name]
-        right = pca_whitening(known, dimensions, power)(other)
+        right = principal_components(known).whitening(dimensions, power)(other)
         assert np.allclose(whiten(other) @ whiten(other).T, right @ right.T, atol=1e-5)
     most = min(count - 1, size)
     names = [name for name, _ in methods.whitenings(known, (1.0, 0.5, 99))]
@@ -118,7 +118,8 @@ def whitened_by_hand(study: Study, arm: str, seed: int, size: int) -> float:
         return np.stack([found[row] for row in range(len(found))])
 
     maps = study.test_maps(study.bare(seed))
-    whiten = pca_whitening(extracted(study.training_maps(study.bare(seed)).train), size)
+    known = extracted(study.training_maps(study.bare(seed)).train)
+    whiten = principal_components(known).whitening(size, 0.5)
     scores = whiten(extracted(maps.queries)) @ whiten(extracted(maps.database)).T
     return 100 * evaluate(study.test, scores, [study.test.middle])["AP"].mean()
 

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 
 from dagf.retrieval import rerank as module
-from dagf.retrieval.search import similarities
+from dagf.retrieval.search import search, similarities
 
 from .tools import Array, Matrix, cosines, falling, sets
 
@@ -121,13 +121,17 @@ def superglobal_slowly(
 def test_expansion_adds_the_nearest_by_their_similarity(seed: int, k: int, alpha: float) -> None:
     database, queries = sets(seed)
     near = [falling(scores)[:k] for scores in cosines(queries, database)]
-    found = module.expand_queries(database, queries, k, alpha)
+    found = module.expanded(database, queries, search(database, queries, k), alpha)
     np.testing.assert_allclose(found, expanded_slowly(queries, near, database, alpha), atol=2e-5)
     alike = cosines(database, database)
     near = [others(row, alike, k) for row in range(len(database))]
-    augmented = module.augment_database(database, k, alpha)
+    augmented = module.expanded(database, database, module.neighbours(database, k), alpha)
     slow = expanded_slowly(database, near, database, alpha)
     np.testing.assert_allclose(augmented, slow, atol=2e-5)
+    np.testing.assert_array_equal(
+        module.expansion(database, queries, k, alpha, augment=True),
+        module.expansion(augmented, queries, k, alpha),
+    )
     for rows in (found, augmented):
         assert rows.dtype == np.float32
         np.testing.assert_allclose(np.linalg.norm(rows, axis=1), 1, atol=1e-5)
@@ -170,8 +174,9 @@ def test_superglobal_ranks_the_top_anew(seed: int, top: int, k: int, beta: float
 
 def test_a_query_and_its_opposite_do_not_cancel_out() -> None:
     database, queries = np.float32([[-1, 0], [0, 1]]), np.float32([[1, 0]])
-    assert module.expand_queries(database, queries, 2, 3).tolist() == [[1, 0]]
-    assert module.expand_queries(database[:1], queries, 1, 0).tolist() == [[1, 0]]
+    for rows, k, alpha in ((database, 2, 3), (database[:1], 1, 0)):
+        near = search(rows, queries, k)
+        assert module.expanded(rows, queries, near, alpha).tolist() == [[1, 0]]
 
 
 EVERY: dict[str, Rerank] = {
