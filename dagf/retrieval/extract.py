@@ -153,10 +153,9 @@ def extract_shards(
     """Return the descriptors of `files`, and how many of them `folder` did not have.
 
     encode: images -> unit descriptors (B, D). about: what names it and its scales, as JSON can hold
-    it. known: what files hold (`dagf.datasets.contents`), kept for the next time. New contents are
-    extracted in shards of their own, which a stopped job finds again though
-    the list of files has changed since; rows that are known are then copied. Several processes need
-    the same files and one folder.
+    it. known: what files hold (`dagf.datasets.contents`), kept for the next time. Only
+    contents that no shard in `folder` holds are extracted: a stopped job goes on though the list of
+    files has changed since. Several processes need the same files and one folder.
 
     damaged: takes the files that cannot be read, with what is wrong, and the rows are those of the
     others; None: a `UserError` names them all, once the shards of the others stand.
@@ -167,10 +166,10 @@ def extract_shards(
     files = [file for file in files if file not in faults]
     images = [found for found in contents if isinstance(found, str)]
 
-    def named(images: Sequence[str]) -> list[tuple[str, Sequence[str]]]:
-        """Return the name and the images of each shard."""
-        parts = [images[first : first + SHARD] for first in range(0, len(images), SHARD)]
-        return [(SHARDS.replace("*", f"{kind}-{content_hash(one, 16)}"), one) for one in parts]
+    parts = [images[first : first + SHARD] for first in range(0, len(images), SHARD)]
+
+    def name(part: Sequence[str]) -> str:
+        return SHARDS.replace("*", f"{kind}-{content_hash(part, 16)}")
 
     there = set[str]()
     rows: dict[str, tuple[str, int]] = {}  # of each image: its shard, and its number there
@@ -179,19 +178,30 @@ def extract_shards(
             held = enumerate(open_shard(path)["image"].astype(str).tolist())
             rows |= {image: (path.name, number) for number, image in held}
             there.add(path.name)
-    fresh = dict(named([image for image in dict.fromkeys(images) if image not in rows]))
+    opened = lru_cache(maxsize=8)(open_shard)  # of many shards
+
+    def row(image: str) -> NDArray[np.floating]:
+        shard, number = rows[image]
+        return opened(folder / shard)["row"][number]
+
     group.wait()  # until all have seen what is there
-    file = dict(zip(images, files, strict=True))
-    mine, bad = [*fresh.values()][group.rank :: group.size], dict[str, str]()
+    file, bad, made = dict(zip(images, files, strict=True)), dict[str, str](), 0
+    mine = [part for part in parts if name(part) not in there][group.rank :: group.size]
     for part in progress(mine, "extracting", len(mine), unit="shard"):
+        new = [image for image in dict.fromkeys(part) if image not in rows and image not in bad]
         wrong = dict[int, str]()
-        batches = image_batches([file[image] for image in part], spec, damaged=wrong)
-        found = extract(encode, batches, len(part))
-        bad |= {part[number]: why for number, why in wrong.items()}
-        good = [number for number in range(len(part)) if number not in wrong]
-        for name, kept in named([part[number] for number in good]):
-            store_shard(folder / name, kept, found[good].astype(precision))
-    bad = {image: why for some in group.gather(bad) for image, why in some.items()}
+        batches = image_batches([file[image] for image in new], spec, damaged=wrong)
+        found = extract(encode, batches, len(new))
+        fresh = dict(zip(new, found, strict=False))  # no rows at all where none can be read
+        bad |= {new[number]: why for number, why in wrong.items()}
+        made += len(new) - len(wrong)
+        good = [image for image in part if image not in bad]
+        if good and (shard := name(good)) not in there:
+            both = [fresh[image] if image in fresh else row(image) for image in good]
+            store_shard(folder / shard, good, np.stack(both).astype(precision))
+            rows |= {image: (shard, number) for number, image in enumerate(good)}
+    told = group.gather((bad, made))  # all shards stand
+    bad = {image: why for some, _ in told for image, why in some.items()}
     for one, image in zip(files, images, strict=True):
         if image in bad:  # which may be the content of several files
             faults[one] = bad[image].replace(str(file[image]), str(one))
@@ -199,21 +209,9 @@ def extract_shards(
         damaged |= faults
     elif faults:
         raise UserError("\n".join(faults.values()))
-    images = [image for image in images if image not in bad]
-    left = ([image for image in part if image not in bad] for part in fresh.values())
-    fresh, wanted = dict(pair for part in left for pair in named(part)), dict(named(images))
-    rows |= {image: (name, number) for name in fresh for number, image in enumerate(fresh[name])}
-    opened = lru_cache(maxsize=8)(open_shard)  # of many shards
-    copied = [name for name in wanted if name not in there | fresh.keys()]
-    for name in progress(copied[group.rank :: group.size], "arranging", unit="shard"):
-        places = [rows[image] for image in wanted[name]]
-        found = np.stack([opened(folder / other)["row"][number] for other, number in places])
-        store_shard(folder / name, wanted[name], found)
-    group.wait()
-    for name in fresh.keys() - wanted.keys():
-        (folder / name).unlink(missing_ok=True)
-    made = sum(map(len, fresh.values()))
-    return ShardedDescriptors(folder, [name for name, _ in named(images)]), made
+    kept = ([image for image in part if image not in bad] for part in parts)
+    names = [name(part) for part in kept if part]
+    return ShardedDescriptors(folder, names), sum(count for _, count in told)
 
 
 def hashes(files: Sequence[Path], known: Contents, group: Group) -> list[str | UserError]:

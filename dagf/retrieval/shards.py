@@ -17,14 +17,14 @@ SHARDS = "shard-*.npy"
 class ShardedDescriptors:
     """Descriptors (N, D) in shards on disk, float16 or float32: only what is asked for is read.
 
-    names: of the files in `folder`, in the order of their rows; all but the last have as many rows.
-    Raises `UserError` for a shard that is missing or broken.
+    names: of the files in `folder`, in the order of their rows. Raises `UserError` for a shard that
+    is missing or broken.
     """
 
     def __init__(self, folder: Path, names: Sequence[str]) -> None:
         self.folder, self.names = folder, tuple(names)
         heads = [(one.shape, one.dtype) for one in map(self._open, range(len(names)))]
-        self._step: int = heads[0][0][0] if heads else 1
+        self._ends = np.cumsum([shape[0] for shape, _ in heads], dtype=np.int64)
         self.dtype: np.dtype[Any] = heads[0][1] if heads else np.dtype(np.float32)
         self.shape = sum(shape[0] for shape, _ in heads), heads[0][0][1] if heads else 0
 
@@ -32,19 +32,14 @@ class ShardedDescriptors:
         return self.shape[0]
 
     def __getitem__(self, rows: slice | NDArray[np.int64]) -> NDArray[np.floating]:
-        """Return a copy of the rows of a slice without a step, or of an array of numbers from 0."""
+        """Return a copy of the rows of a slice, or of an array of numbers from 0."""
         if isinstance(rows, slice):
-            first, last, _ = rows.indices(len(self))
-            parts = [np.empty((0, self.shape[1]), self.dtype)]
-            for start in range(first - first % self._step, last, self._step):
-                shard = self._open(start // self._step)
-                parts.append(shard[max(0, first - start) : last - start])
-            return np.concatenate(parts)
+            rows = np.arange(*rows.indices(len(self)))
         found = np.empty((len(rows), self.shape[1]), self.dtype)
-        numbers = rows // self._step
+        numbers = np.searchsorted(self._ends, rows, "right")
         for number in np.unique(numbers):
-            here = numbers == number
-            found[here] = self._open(number)[rows[here] % self._step]
+            here, shard = numbers == number, self._open(number)
+            found[here] = shard[rows[here] - self._ends[number] + len(shard)]
         return found
 
     def _open(self, number: int) -> NDArray[np.floating]:
