@@ -43,10 +43,10 @@ SPEC = ImageSpec(512)
 PHOTOGRAPHS, PARTS = 500, 5
 GRAPHED = 100  # photographs that graphs are timed on
 LARGE = 20  # photographs of 12 megapixels
-PRECISION = {False: "float32", True: "bfloat16"}
-WANTED = {  # of the two figures, by device and whether in bfloat16
-    ("cpu", False): ({"least": 1.25}, {"least": 0.85}),
-    ("cuda", True): ({"least": 10.0}, {"least": 0.5}),
+PRECISION = {"cpu": "float32", "cuda": "bfloat16"}
+WANTED = {  # of the two figures
+    "cpu": ({"least": 1.25}, {"least": 0.85}),
+    "cuda": ({"least": 10.0}, {"least": 0.5}),
 }
 
 
@@ -131,14 +131,11 @@ def parts(files: Sequence[Path]) -> list[list[Path]]:
     return [list(files[number::PARTS]) for number in range(PARTS)]
 
 
-def against_usual_and_limit(files: Sequence[Path], what: str, half: bool) -> list[Figure]:
-    """Measure the speed relative to the usual loop, and relative to the limit.
-
-    half: run this project's backbone and the limit's in bfloat16; the usual loop stays in float32.
-    """
+def against_usual_and_limit(files: Sequence[Path], what: str) -> list[Figure]:
+    """Measure the speed relative to the usual loop, in float32, and relative to the limit."""
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     net = network().to(device)
-    fast = for_inference(MultiScale(net, SCALES), half)
+    fast = for_inference(MultiScale(net, SCALES), device.type == "cuda")
     part = list(files[:8])
     usual(net, part), ours(fast, part)  # the first call allocates
     times = []
@@ -154,7 +151,7 @@ def against_usual_and_limit(files: Sequence[Path], what: str, half: bool) -> lis
     mine, loop, limit = (statistics.median(column) for column in zip(*times, strict=True))
     each = len(files) / PARTS
     speed = {"images_per_second": each / mine, "seconds": mine}
-    most, share = WANTED.get((device.type, half), ({}, {}))
+    most, share = WANTED[device.type]
     return [
         {
             "what": f"extraction against the usual loop, {what}",
@@ -202,11 +199,11 @@ def in_turns(
     }
 
 
-def dagf_end_to_end(files: Sequence[Path], what: str, half: bool) -> Figure:
+def dagf_end_to_end(files: Sequence[Path], what: str) -> Figure:
     """Time whole extractions with the registered DAGF against GeM's, part by part in turns."""
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     gem, dagf = (
-        for_inference(MultiScale(network(arm=arm).to(device), SCALES), half)
+        for_inference(MultiScale(network(arm=arm).to(device), SCALES), device.type == "cuda")
         for arm in ("gem", "dagf")
     )
     part = list(files[:8])
@@ -264,9 +261,9 @@ def figures(photographs: Path | None) -> Iterator[Figure]:
         else:
             files, what = list(drawn_photographs(Path(folder))), "drawings of 384 x 512"
         where = f"{len(files)} {what}, longest side {SPEC.size}, {len(SCALES)} scales, ResNet-18"
-        half = device() == "cuda"
-        yield from against_usual_and_limit(files, f"{where}, {PRECISION[half]}", half)
-        yield dagf_end_to_end(files, f"{where}, {PRECISION[half]}", half)
+        precise = f"{where}, {PRECISION[device()]}"
+        yield from against_usual_and_limit(files, precise)
+        yield dagf_end_to_end(files, precise)
         if not torch.cuda.is_available():
             yield from graphs_against_usual(files[:GRAPHED], where.rpartition(",")[0])
         yield against_usual_on_large_originals()

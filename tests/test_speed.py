@@ -35,8 +35,8 @@ def test_the_usual_loop_and_ours_describe_alike(tmp_path: Path) -> None:
     fast = for_inference(MultiScale(net, extraction.SCALES))
     usual, ours = extraction.usual(net, files), extraction.ours(fast, files)
     assert torch.nn.functional.cosine_similarity(usual, ours).min() > 0.99
-    assert all_shown(extraction.against_usual_and_limit(files, "pictures", False))
-    assert all_shown([extraction.dagf_end_to_end(files, "pictures", False)])
+    assert all_shown(extraction.against_usual_and_limit(files, "pictures"))
+    assert all_shown([extraction.dagf_end_to_end(files, "pictures")])
 
 
 def test_photographs_on_every_road(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

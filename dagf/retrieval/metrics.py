@@ -22,7 +22,7 @@ from dagf.retrieval.search import Descriptors, Rows, similarity_blocks
 
 Scores = NDArray[np.floating]
 CUTS = (1, 5, 10)
-AT_ONCE = 2**26  # scores in memory
+AT_ONCE = 2**25  # scores in memory
 
 
 def ranks_of(above: Indices) -> Indices:

@@ -167,9 +167,8 @@ def shards_of_five(monkeypatch: pytest.MonkeyPatch) -> None:
 def made(
     files: Sequence[Path], folder: Path, encode: nn.Module | None = None, **options: Any
 ) -> ShardedDescriptors:
-    known = Contents()
-    encode = encode or Colours()
-    return module.extract_shards(encode, "colours", files, SPEC, folder, known, **options)[0]
+    given = encode or Colours(), "colours", files, SPEC, folder, Contents()
+    return module.extract_shards(*given, **options)[0]
 
 
 @pytest.fixture

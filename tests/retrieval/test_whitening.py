@@ -9,12 +9,8 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 
 from dagf.retrieval.search import search
-from dagf.retrieval.whitening import (
-    Whitened,
-    Whitening,
-    learned_whitening,
-    principal_components,
-)
+from dagf.retrieval.whitening import Whitened, Whitening, learned_whitening
+from dagf.retrieval.whitening import principal_components as components
 from tests.fixtures import fails
 
 Array = NDArray[np.float64]
@@ -37,7 +33,7 @@ def turned(whitening: Whitening, descriptors: Array) -> Array:
 def by_pca(descriptors: Array, dimensions: int | None = None, power: float = 0.5) -> Whitening:
     """As many directions as vary, unless fewer are asked for."""
     count, size = descriptors.shape
-    return principal_components(descriptors).whitening(dimensions or min(count - 1, size), power)
+    return components(descriptors).whitening(dimensions or min(count - 1, size), power)
 
 
 def gram(unit: NDArray[np.float32]) -> NDArray[np.float32]:
