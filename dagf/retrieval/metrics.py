@@ -101,14 +101,14 @@ def stream_positions(benchmark: Benchmark, database: Rows, queries: Descriptors)
     queries as N allows. queries: (Q, D). Raises as `positions` does.
     """
     _check_shape(benchmark, (len(queries), len(database)))
-    step, parts = max(1, AT_ONCE // max(1, len(database))), list[pd.DataFrame]()
+    step = max(1, min(len(queries), AT_ONCE // max(1, len(database))))
+    scores, parts = np.empty((step, len(database)), np.float32), list[pd.DataFrame]()
     for first in range(0, len(queries), step):
         some = queries[first : first + step]
-        scores = np.empty((len(some), len(database)), np.float32)
         for start, block in similarity_blocks(database, some):
-            scores[:, start : start + block.shape[1]] = block
+            scores[: len(some), start : start + block.shape[1]] = block
         asked = replace(benchmark, queries=benchmark.queries[first : first + step])
-        found = positions(asked, scores)
+        found = positions(asked, scores[: len(some)])
         parts.append(found.assign(query=found["query"] + first))
     return pd.concat(parts, ignore_index=True)
 
