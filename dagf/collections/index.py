@@ -275,9 +275,9 @@ def keep_graph(encoder: Head, files: Sequence[Path], file: Path) -> None:
     """Write the graph by which images are extracted and searched, unless it is there.
 
     Its convolutions work in eight bits where the CPU is made for that, there are `MANY` images, and
-    the descriptors of some of them stay within `ALIKE` of the float ones.
-    Nothing is written for an encoder that no graph can hold, nor for windows over images that keep
-    their shape, some of which may be smaller: then the network itself works.
+    the descriptors of some of them stay within `ALIKE` of the float ones. Nothing is written for an
+    encoder that no graph can hold, nor for windows over images that keep their shape, some of which
+    may be smaller: then the network itself works.
     """
     spec, only = encoder.config.image, encoder.config.image.mode == "squash"
     windows = max(encoder.variant.windows) > 1 and not only
