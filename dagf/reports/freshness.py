@@ -20,6 +20,7 @@ from dagf.datasets.public import called, folders_of
 from dagf.errors import choose
 from dagf.files import content_hash, file_sha256, read_json, slug
 from dagf.show.html import TEMPLATE
+from dagf.study.profile import weights_file
 from dagf.study.provenance import code_hash, imported_modules
 
 # The notebooks, stage by stage: those of one run side by side, after all of the stages before, on
@@ -131,7 +132,7 @@ class Report:
                 sums([paths.profile(self.parameters["profile"])]),
             ],
             "data": [sums([paths.data() / "manifest.json"]), self._photographs()],
-            "weights": sums([Path(self.parameters["weights"]), *self._backbones()]),
+            "weights": sums([*self._weights(), *self._backbones()]),
             "records": sums(self._records()),
         }
         return {part: content_hash(value) for part, value in decides.items()}
@@ -172,7 +173,13 @@ class Report:
         if self.output.photographs:
             patterns = tuple(one for one in patterns if one.startswith("benchmarks"))
         found = (file for pattern in patterns for file in paths.root().glob(pattern))
-        return [file for file in found if file.parents[1] != self.output.root]  # its own
+        own = {self.output.result(kind, "any").parent for kind in ("tables", "figures")}
+        return [file for file in found if file.parent not in own]
+
+    def _weights(self) -> Iterable[Path]:
+        """Return the file with the backbone's weights, where the run or its profile names one."""
+        file = weights_file(self.parameters["profile"], self.parameters["weights"])
+        return [file] if file else []
 
     def _backbones(self) -> Iterable[Path]:
         """Return the records, with the hashes of their weights, from which Toytown's arms start."""

@@ -2,6 +2,7 @@
 
 from collections.abc import Hashable
 from dataclasses import field, replace
+from pathlib import Path
 from typing import Annotated, Any, TypeVar
 
 import yaml
@@ -193,3 +194,14 @@ def load_profile(name: str) -> Profile:
     except (yaml.YAMLError, ValueError) as error:  # ValueError: not UTF-8, or no date
         raise UserError(f"{where} is not valid YAML: {str(error).splitlines()[0]}") from error
     return read_fields(Profile, values, where)
+
+
+def weights_file(profile: str, given: str = "") -> Path | None:
+    """Return the file of the backbone's weights: the `given` one, or the profile's, seen from it.
+
+    None where they come with a package, or are drawn.
+    """
+    named = load_profile(profile).backbone.weights
+    if given or named in ("none", "imagenet"):
+        return Path(given) if given else None
+    return paths.profile(profile).parent / named

@@ -39,7 +39,7 @@ from dagf.study.cache import cached_arrays, cached_table, table_file
 from dagf.study.config import RunConfig, TrainSpec
 from dagf.study.evaluation import EvaluationSpec, Results, centred, evaluation_descriptors, ranked
 from dagf.study.parallel import side_by_side
-from dagf.study.profile import Profile, load_profile
+from dagf.study.profile import Profile, load_profile, weights_file
 from dagf.study.provenance import code_hash
 from dagf.study.runs import Head, Run, RunStore, Untrained
 from dagf.study.sampling import MapSource
@@ -446,9 +446,8 @@ def open_study(
     chosen, data = load_profile(profile), paths.data()
     if weights and chosen.kept_backbones:
         raise UserError(f"profile {profile} starts from kept backbones: leave --weights out")
-    if not weights and chosen.backbone.weights not in ("none", "imagenet"):
-        weights = str(paths.profile(profile).parent / chosen.backbone.weights)
-    file = Path(existing_file(weights)) if weights else None
+    named = weights_file(profile, weights)
+    file = Path(existing_file(named)) if named else None
     cache = paths.cache() / code_hash(*CACHED_BY)
     open_with = partial(
         Study, chosen, store=RunStore(paths.runs(), paths.backbones()), cache=cache, weights=file

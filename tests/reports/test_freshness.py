@@ -11,7 +11,7 @@ from dagf import paths
 from dagf.files import read_json, write_json
 from dagf.reports import freshness
 from dagf.reports.freshness import OVERVIEW, STAGES, Output, output_for, plan
-from tests.fixtures import fails
+from tests.fixtures import PROFILE, fails
 from tests.reports.notebooks import write_notebook
 
 ORDER = sorted(chain(*STAGES))
@@ -56,6 +56,7 @@ def open_notebook(root: Path) -> None:
     write_json(file, notebook)
 
 
+@pytest.mark.parametrize("profile", ["smoke", "cpu"])
 @pytest.mark.parametrize(
     ("change", "notebooks", "part"),
     [
@@ -70,9 +71,9 @@ def open_notebook(root: Path) -> None:
     ],
 )
 def test_what_makes_which_reports_stale(
-    root: Path, change: Callable[[Path], Any], notebooks: list[str], part: str
+    root: Path, profile: str, change: Callable[[Path], Any], notebooks: list[str], part: str
 ) -> None:
-    given = {"profile": "smoke"}
+    given = {"profile": profile}
     assert set(stale(given).values()) == {"there is no report yet"}
     assert stale(given).keys() <= {OVERVIEW}  # their records came after it
     assert stale(given) == {}
@@ -112,8 +113,11 @@ def test_other_parameters_photographs_weights_and_profiles_make_a_report_stale(r
     named = {"benchmark": "photos", "weights": "weights.pth", "profile": "mine.yaml"}
     given = {key: str(root / value) for key, value in named.items()}
     written = {labels: "data", truth: "data", root / "weights.pth": "weights"}
-    for file in (*written, root / "mine.yaml"):
+    own = root / "own.pth"  # the profile's, which the given one replaces
+    for file in (*written, own):
         file.write_text("{}")
+    backbone = {"backbone": {"name": "resnet18", "weights": own.name}, "backbone_training": None}
+    write_json(root / "mine.yaml", PROFILE | backbone)
 
     def reason() -> str:
         found = plan("02_training", given).staleness()
@@ -121,13 +125,21 @@ def test_other_parameters_photographs_weights_and_profiles_make_a_report_stale(r
         return found
 
     assert reason() and not reason()
-    for file, part in (written | {root / "mine.yaml": "parameters"}).items():
+    for file, part in written.items():
         file.write_text("{a: 1}")
         assert reason() == f"changed: {part}"
+    write_json(root / "mine.yaml", PROFILE | backbone | {"about": "others"})
+    assert reason() == "changed: parameters"
     given["benchmark"] = str(truth)
     assert reason() and not reason()
     labels.write_text("a.jpg,tower")
     assert reason() == "changed: data"
+    own.write_text("{a: 1}")
+    assert not reason()
+    given["weights"] = ""
+    assert "weights" in reason() and not reason()
+    own.write_text("{}")
+    assert reason() == "changed: weights"
     given["seeds"] = 3
     assert reason() == "changed: parameters"
     record = plan("02_training", given).output.record_file("02_training")
