@@ -1,7 +1,7 @@
 """Where everything lies: notebooks and modules take every folder from here.
 
-Inside a project (a folder with pyproject.toml and notebooks/, or the one that `DAGF_ROOT` names) it
-all lies there; elsewhere where the system keeps a user's data and caches.
+Inside the project (the folder with its pyproject.toml and notebooks, or the one that `DAGF_ROOT`
+names) it all lies there; elsewhere where the system keeps a user's data and caches.
 """
 
 import os
@@ -14,6 +14,7 @@ from dagf.files import existing_file
 
 ROOT = "DAGF_ROOT"  # names the project's folder when the current folder is not inside it
 SPEED = Path("benchmarks", "results.json")  # what `make bench` measured, below the project's folder
+OURS = "pyproject.toml", "notebooks/00_overview.ipynb"  # others have projects with notebooks, too
 RESULTS = "DAGF_RESULTS"  # set by the report runner: where a notebook leaves tables and figures
 PROFILES = Path(__file__).parent / "study" / "profiles"  # those that come with the study
 
@@ -41,7 +42,7 @@ def project() -> Path | None:
         return Path(given).resolve()
     here = Path.cwd()
     for folder in (here, *here.parents):
-        if (folder / "pyproject.toml").is_file() and (folder / "notebooks").is_dir():
+        if all((folder / file).is_file() for file in OURS):
             return folder
     return None
 

@@ -11,7 +11,9 @@ def root(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A project, with nothing that names it."""
     monkeypatch.delenv(paths.ROOT, raising=False)
     monkeypatch.delenv(paths.RESULTS, raising=False)
-    return empty_project(tmp_path / "project")
+    project = empty_project(tmp_path / "project")
+    (project / "notebooks" / "00_overview.ipynb").touch()
+    return project
 
 
 def test_inside_a_project_all_lies_in_it(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -42,3 +44,5 @@ def test_elsewhere_it_lies_in_the_user_folders(root: Path, monkeypatch: pytest.M
     assert paths.runs() == root.parent / "share" / "dagf" / "runs"
     assert paths.cache() == root.parent / "cache" / "dagf"
     fails("this needs the project's folder", paths.root)
+    monkeypatch.chdir(empty_project(root.parent / "other"))  # somebody's own project
+    assert paths.project() is None
