@@ -246,7 +246,11 @@ def backbones(trials: bool, as_json: bool) -> None:
     if trials:
         say_table(make_trials(), as_json)
         return
-    for run in make_backbones():
+    made = make_backbones()
+    if as_json:
+        say(json.dumps([run.record for run in made], indent=1))
+        return
+    for run in made:
         say_run(run)
 
 

@@ -1,5 +1,6 @@
 """Backbones that are kept: the same from the same plan, and those of their record."""
 
+import json
 from pathlib import Path
 from unittest.mock import Mock
 
@@ -17,6 +18,7 @@ from dagf.study.provenance import machine
 from dagf.study.runs import Run, RunStore, Untrained
 from dagf.study.sampling import ImageSource
 from dagf.toytown.generate import Job, write_images
+from tests.commands import fine
 from tests.fixtures import fails
 
 pytestmark = pytest.mark.usefixtures("one_process")
@@ -49,6 +51,7 @@ def plan(project: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 def test_backbones_repeat(plan: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     made = backbones.make_backbones()
+    assert json.loads(fine("backbones", "--json")) == [run.record for run in made]
     assert backbones.kept_backbones() == dict(zip((0, 3), made, strict=True))
     assert backbones.kept_backbone(3).record["seed"] == 3
     times = {file: file.stat().st_mtime_ns for file in paths.backbones().rglob("*")}
