@@ -198,8 +198,11 @@ async def execute(report: Report, stage: Path, threads: int) -> dict[str, Any]:
         ) from error
     except DeadKernelError as error:
         raise UserError("it was killed; most often memory was not enough") from error
+    except RuntimeError as error:  # nbclient's, which has cleaned up
+        raise UserError(f"its kernel did not start: {error}") from error
     finally:
-        await client._async_cleanup_kernel()
+        if client.km:
+            await client._async_cleanup_kernel()
         write_ipynb(notebook, str(stage / EXECUTED))
     outputs = [output for cell in notebook.cells for output in cell.get("outputs", [])]
     warned = [output.text for output in outputs if output.get("name") == "stderr"]

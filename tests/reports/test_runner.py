@@ -142,6 +142,14 @@ def test_a_kill_or_a_mistake_changes_nothing(project: Path, fault: str, words: s
 
 
 @pytest.mark.study
+def test_a_kernel_that_does_not_start(project: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (project.parent / "ipykernel_launcher.py").write_text("raise SystemExit(1)")
+    monkeypatch.setenv("PYTHONPATH", str(project.parent))
+    with pytest.raises(UserError, match=r"02_training.ipynb: its kernel did not start: Kernel"):
+        run_reports({}, ["02_training"], force=True)
+
+
+@pytest.mark.study
 def test_pages_on_photographs_stay_apart_from_their_tables(project: Path) -> None:
     """Of a folder whose name is no text, too."""
     photographs = project.parent / os.fsdecode(b"caf\xe9")
