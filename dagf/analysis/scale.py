@@ -6,21 +6,19 @@ measure costs and the recall of an index; nothing is evaluated on them.
 
 import statistics
 import timeit
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
-import faiss
 import numpy as np
 import pandas as pd
 import torch
 from numpy.typing import NDArray
 
 from dagf.analysis.tables import RUNS, one_set, run_words
-from dagf.console import cores, progress
+from dagf.console import progress
 from dagf.datasets.batches import image_batches, network_input
 from dagf.datasets.decode import ImageSpec
 from dagf.datasets.images import load_image
@@ -118,17 +116,6 @@ def losses(found: pd.DataFrame, setting: str) -> pd.DataFrame:
     return one_set(pd.DataFrame(rows))
 
 
-@contextmanager
-def all_cores() -> Iterator[None]:
-    """Use all cores for a measurement: a notebook's own share may be less."""
-    before = torch.get_num_threads(), faiss.omp_get_max_threads()
-    torch.set_num_threads(cores())
-    faiss.omp_set_num_threads(cores())
-    yield
-    torch.set_num_threads(before[0])
-    faiss.omp_set_num_threads(before[1])
-
-
 def fitted_rows(known: Descriptors, count: int, path: Path) -> Descriptors:
     """Return `count` unit rows in a mapped file: `known` (n, D), then draws from its Gaussian."""
     chance = np.random.default_rng(0)
@@ -152,7 +139,7 @@ def search_costs(known: Descriptors, queries: Descriptors, most: int) -> pd.Data
     exact top 10), recall of codes alone.
     """
     sizes, found = [size for share in SHARES if (size := most // share) > TOP], []
-    with TemporaryDirectory() as folder, all_cores():
+    with TemporaryDirectory() as folder:
         file, every = Path(folder, "rows.faiss"), fitted_rows(known, most, Path(folder, "rows.npy"))
         for size in progress(sizes, "searching", unit="size"):
             rows = every[:size]
@@ -192,8 +179,8 @@ def seconds(work: Callable[[], object], calls: int = 1) -> float:
 def stages(net: RetrievalNet, files: Sequence[Path], spec: ImageSpec) -> pd.DataFrame:
     """Measure each stage of an extraction by itself, and all of them overlapped: ms per image.
 
-    On all cores; decoding alone in one thread. In the batches of an extraction, and in turns, so
-    that a slow moment of the machine falls on all alike. net: on the CPU, or on a GPU.
+    Decoding alone in one thread. In the batches of an extraction, and in turns, so that a slow
+    moment of the machine falls on all alike. net: on the CPU, or on a GPU.
     """
     files, fast = list(files[:SOME]), for_inference(net)
     device = next(fast.parameters()).device
@@ -203,7 +190,7 @@ def stages(net: RetrievalNet, files: Sequence[Path], spec: ImageSpec) -> pd.Data
         if found[0].is_cuda:  # a GPU answers before it has done its work
             torch.cuda.synchronize()
 
-    with all_cores(), torch.inference_mode():
+    with torch.inference_mode():
         images = [batch for _, batch in image_batches(files, spec)]
         ready = partial(network_input, device=device)
         batches = [ready(batch) for batch in images]

@@ -106,11 +106,12 @@ def _planned(given: Mapping[str, Any], only: Sequence[str], output: Path | None)
 
 async def _run(reports: Sequence[Report], folder: Path, jobs: int) -> list[str]:
     """Run reports stage by stage, until one fails; return why, of each that failed."""
-    failures, free, threads = list[str](), asyncio.Semaphore(jobs), max(1, cores() // jobs)
+    failures, free = list[str](), asyncio.Semaphore(jobs)
     # What nbclient leaves behind after Ctrl-C has nobody to hear of it.
     asyncio.get_running_loop().set_exception_handler(lambda loop, context: None)
     for stage in (*STAGES, (OVERVIEW,)):
         due = [one for one in reports if one.name in stage]
+        threads = max(1, cores() // max(1, min(jobs, len(due))))  # 07 measures with all
         if failures:
             for one in due:
                 say(one.name, "not run")

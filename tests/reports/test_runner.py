@@ -9,6 +9,7 @@ import pytest
 from filelock import FileLock
 
 from dagf import paths
+from dagf.console import cores
 from dagf.errors import UserError
 from dagf.files import read_json, write_json
 from dagf.reports.runner import check_reports, run_reports
@@ -79,7 +80,8 @@ def test_pages_results_and_records_are_made_in_the_order_of_the_needs(made: Path
     assert read_json(made / "reports" / "tables" / "main.json")["rows"] == [[2]]
     record = read_json(made / "reports" / "provenance" / "02_training.json")
     assert record["files"] == ["tables/main.json"]
-    assert record["seconds"] > 0 and record["threads"] >= 1 and record["peak_memory_mb"] > 10
+    assert record["seconds"] > 0 and record["peak_memory_mb"] > 10
+    assert record["threads"] == cores()  # it was alone in its stage, of two jobs
     assert record["parameters"]["profile"] == "cpu" and record["parameters"]["seeds"] == 2
     assert record["warning_lines"] == 0
     assert record["title"] == "The 02_training" and record["summary"] == "What it asks."
