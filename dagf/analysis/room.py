@@ -14,7 +14,7 @@ from typing import Any, NamedTuple
 
 import pandas as pd
 
-from dagf.analysis.contrasts import Contrast, contrast_of, points, runs_of
+from dagf.analysis.contrasts import Contrast, contrast, contrast_of, points
 from dagf.analysis.tables import RUNS
 from dagf.model.variants import VARIANTS
 from dagf.retrieval.statistics import Interval, share
@@ -77,16 +77,13 @@ def gains(study: Study, arms: Sequence[str], heads: bool) -> list[Gain]:
     levels: Any = points(study, ("gem", *arms), setting, heads=heads)
     best: Any = points(study.centred if centred else study, [ceiling], setting, heads=heads)
     gem, clusters = levels["gem"], study.test.clusters()
-
-    def over_gem(arm: str, reached: pd.DataFrame) -> Contrast:
-        names = VARIANTS[arm].title, VARIANTS["gem"].title, setting
-        runs = runs_of(study, arm, "gem", heads=heads)
-        return contrast_of(reached - gem, clusters, *names, runs=runs)
-
-    room, found = over_gem(ceiling, best[ceiling]), []
+    reached = best[ceiling] - gem
+    room = contrast_of(reached, clusters, VARIANTS[ceiling].title, VARIANTS["gem"].title, setting)
+    found = []
     for arm in arms:
-        took = share(levels[arm] - gem, best[ceiling] - gem, clusters[gem.index])
-        found.append(Gain(gem.mean(axis=None), over_gem(arm, levels[arm]), room, took))
+        gain = contrast(study, arm, "gem", setting, heads=heads)
+        took = share(levels[arm] - gem, reached, clusters[gem.index])
+        found.append(Gain(gem.mean(axis=None), gain, room, took))
     return found
 
 
@@ -99,17 +96,16 @@ def ceiling_table(study: Study, heads: bool) -> pd.DataFrame:
     rows = []
     for centred, words in ((False, "as they are"), (True, "without their mean")):
         shown, setting = study.centred if centred else study, study.test.middle.name
-        levels: Any = points(shown, ("gem", *CEILINGS[heads]), setting, heads=heads)
+        gem = points(shown, ["gem"], setting, heads=heads).mean(axis=None)
         for arm in CEILINGS[heads]:
-            names = VARIANTS[arm].title, VARIANTS["gem"].title, setting
-            one = contrast_of(levels[arm] - levels["gem"], study.test.clusters(), *names)
+            one = contrast(shown, arm, "gem", setting, heads=heads)
             row = {
                 "ceiling": one.what,
                 "descriptors": words,
-                "GeM": f"{levels['gem'].mean(axis=None):.1f}",
+                "GeM": f"{gem:.1f}",
                 ROOM: one.joint.signed,
                 "smallest to show": f"{one.smallest:.2f}",
-                RUNS: runs_of(study, arm, "gem", heads=heads),
+                RUNS: one.runs,
             }
             rows.append(row)
     return pd.DataFrame(rows)
