@@ -2,8 +2,6 @@
 
     from dagf.show import query_browser
     query_browser.start(study)
-    views = [View("dagf"), View("dagf", mask="none", reranking="diffusion")]
-    query_browser.start(study, 3, views)
 
 In a report, without a kernel, only the page is shown with which the browser would begin. What it
 offers is trained where it is missing, as everywhere in the study.
@@ -27,7 +25,7 @@ from dagf.analysis.methods import COUNTS, NONE
 from dagf.console import headless
 from dagf.datasets.decode import Box
 from dagf.devices import on_device
-from dagf.errors import UserError, choose
+from dagf.errors import UserError
 from dagf.model.network import RetrievalNet
 from dagf.model.scale_mask import MASKS, ScaleFilters
 from dagf.model.variants import VARIANTS
@@ -189,28 +187,16 @@ class Explorer:
         return template.render(sides=sides, colours=VERDICTS, **words)
 
 
-def start(study: Study, query: int = 0, views: Sequence[View] = ()) -> HTML | widgets.Widget:
+def start(study: Study) -> HTML | widgets.Widget:
     """Return the browser of a study's test queries: with controls, or a static page where headless.
 
-    query: its number. views: what stands side by side; DAGF and GeM for (), as far as they are
-    there. Raises `UserError` for a query or a view that does not exist.
+    It begins with the first query, and DAGF beside GeM, as far as they are there.
     """
     explorer, test = Explorer(study), study.test
-    if not 0 <= query < len(test.queries):
-        raise UserError(f"query {query}: {study.title} has {len(test.queries)} queries, from 0")
-    if not views:
-        names = [name for name in FIRST if name in explorer.arms]
-        views = [View(name) for name in list(dict.fromkeys([*names, *explorer.arms]))[:2]]
-    for view in views:
-        for kind, known in {"arm": explorer.arms, **CHOICES}.items():
-            choose(kind, getattr(view, kind), known)
-        if not explorer.changeable and (view.windows, view.mask) != (OWN, OWN):
-            raise UserError(
-                f"profile {study.profile.name} extracts at several scales or whitens: there "
-                "windows and mask stay"
-            )
+    first = [name for name in FIRST if name in explorer.arms]
+    views = [View(name) for name in list(dict.fromkeys([*first, *explorer.arms]))[:2]]
     if headless():
-        return HTML(explorer.page(views, query, test.middle.name, attention=False))
+        return HTML(explorer.page(views, 0, test.middle.name, attention=False))
 
     def page(query: int, setting: str, attention: bool, **view: Any) -> str:
         return explorer.page([View(**view)], query, setting, attention)
@@ -219,7 +205,7 @@ def start(study: Study, query: int = 0, views: Sequence[View] = ()) -> HTML | wi
     settings = [setting.name for setting in test.settings]
     shared: dict[str, widgets.Widget] = _choices(
         {"query": [(name, number) for number, name in enumerate(names)], "setting": settings},
-        {"query": query, "setting": test.middle.name},
+        {"query": 0, "setting": test.middle.name},
     )
     shared["attention"] = widgets.Checkbox(description="where it looks", indent=False)
     sides = []

@@ -105,34 +105,20 @@ def test_rerankings_are_those_of_the_library(name: str, toy: Study, explorer: Ex
     assert results["score"].tolist() == sorted(scores[1], reverse=True)[:TOP]
 
 
-@pytest.mark.parametrize(
-    ("mistake", "words"),
-    [
-        ({"views": [View("dagf", windows="max 9")]}, "unknown windows 'max 9'"),
-        ({"views": [View("dagf", mask="random")]}, "unknown mask 'random'"),
-        ({"views": [View("dagf", reranking="QE")]}, "unknown reranking 'QE': did you mean 'AQE'"),
-        ({"views": [View("dgaf")]}, "unknown arm 'dgaf': did you mean 'dagf'"),
-        ({"query": 99}, "query 99: Toytown has 4 queries"),
-        ({"query": -1}, "query -1"),
-    ],
-)
-def test_what_does_not_exist_is_refused(toy: Study, mistake: dict[str, object], words: str) -> None:
-    fails(words, start, toy, **mistake)
-
-
-def test_under_several_scales_windows_and_masks_stay(toy: Study) -> None:
+def test_under_several_scales_windows_and_masks_stay(toy: Study, live: None) -> None:
     study = replace(toy, profile=replace(toy.profile, scales=(1.0, 0.5)))
     per_query = study.results(toy.run("gem")).per_query.set_index(["query", "setting"])["AP"]
     found = Explorer(study).rank(0, View("gem"), "Medium")[1]
     assert found == pytest.approx(per_query[0, "Medium"])
-    fails("several scales", start, study, views=[View("gem", mask="sum")])
+    controls = start(study).children[1].children[0].children[0].children
+    assert [one.options for one in controls[1:3]] == [(OWN,), (OWN,)]
 
 
 def test_headless_is_still(toy: Study, explorer: Explorer, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv(HEADLESS, "1")
     monkeypatch.setattr(query_browser, "widgets", None)  # whatever asks for one fails
     views = [View("dagf"), View("gem untrained", mask="sum", reranking="AQE", neighbours=5)]
-    html = start(toy, 1, views).data
+    html = explorer.page(views, 1, "Medium", attention=False)
     assert html.count("<img") == 2 * (1 + TOP) and html.count("<figure>") == 2
     rankings = [explorer.rank(1, view, "Medium") for view in views]
     for verdict in ("right", "wrong", "junk"):
@@ -159,7 +145,7 @@ def test_where_a_network_looks_lies_over_pictures(arm: str, toy: Study, explorer
 
 
 def test_controls_change_what_they_are_beside(toy: Study, explorer: Explorer, live: None) -> None:
-    shared, sides = start(toy, views=[View("dagf"), View("gem")]).children
+    shared, sides = start(toy).children
     boxes = [side.children[0].children for side in sides.children]
     left, right = ({one.description: one for one in box} for box in boxes)
 
