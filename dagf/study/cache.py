@@ -9,7 +9,6 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from dagf.errors import UserError
 from dagf.files import atomic_path, content_hash
 from dagf.study.parallel import side_by_side
 
@@ -28,18 +27,12 @@ def table_file(folder: Path, name: str, *decides: object) -> Path:
 
 
 def cached_table(file: Path, make: Callable[[], pd.DataFrame]) -> pd.DataFrame:
-    """Return the table in `file`, made first where it is missing.
-
-    Raises `UserError` for a broken file.
-    """
+    """Return the table in `file`, made first where it is missing."""
     if not file.exists():
         table = make()
         with atomic_path(file) as temporary:
             table.to_csv(temporary, index=False)
-    try:
-        return pd.read_csv(file, keep_default_na=False, na_values=["", "nan"])
-    except ValueError as error:  # pandas' ParserError and EmptyDataError are among them
-        raise UserError(f"{file} is broken; delete it: it is made again") from error
+    return pd.read_csv(file, keep_default_na=False, na_values=["", "nan"])
 
 
 def cached_tables(
@@ -48,7 +41,6 @@ def cached_tables(
     """Return the tables in `files` by key; those that are missing are made first, side by side.
 
     make: key -> table, in a worker process, where torch's generators are in no known state.
-    Raises `UserError` for a broken file.
     """
 
     def table(key: K) -> pd.DataFrame:
@@ -61,19 +53,9 @@ def cached_tables(
 def cached_arrays(
     files: Sequence[Path], make: Callable[[], Iterable[NDArray[Any]]]
 ) -> list[NDArray[Any]]:
-    """Return the arrays in `files`, all of them made first where one is missing.
-
-    Raises `UserError` for a broken file.
-    """
+    """Return the arrays in `files`, all of them made first where one is missing."""
     if not all(file.exists() for file in files):
         for file, array in zip(files, make(), strict=True):
             with atomic_path(file) as temporary, temporary.open("wb") as opened:
                 np.save(opened, array)
-    return [_array(file) for file in files]
-
-
-def _array(file: Path) -> NDArray[Any]:
-    try:
-        return np.load(file)
-    except (ValueError, EOFError) as error:
-        raise UserError(f"{file} is broken; delete it: it is made again") from error
+    return [np.load(file) for file in files]
