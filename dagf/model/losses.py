@@ -1,10 +1,9 @@
-"""Losses and miners of pytorch-metric-learning by their names there, and one loss of ours."""
+"""Losses of pytorch-metric-learning by their names there, and one of ours."""
 
 import inspect
-from collections.abc import Mapping
 from typing import Any
 
-from pytorch_metric_learning import losses, miners, reducers
+from pytorch_metric_learning import losses, reducers
 from torch import Tensor, nn
 
 from dagf.errors import UserError, choose
@@ -43,25 +42,14 @@ def make_loss(name: str, classes: int, dimensions: int, /, **options: Any) -> nn
     Classification losses get their number of classes and dimensions from here; their weights are
     parameters to train beside the network's. Raise `UserError` for an unknown name or option.
     """
-    known = {"num_classes": classes, "embedding_size": dimensions}
-    return _make("loss", vars(losses) | OWN, name, options, known)
-
-
-def make_miner(name: str, /, **options: Any) -> nn.Module:
-    """Return the miner of that class name: (embeddings, labels) -> pairs or triplets."""
-    return _make("miner", vars(miners), name, options, {})
-
-
-Named = Mapping[str, Any]
-
-
-def _make(kind: str, classes: Named, name: str, options: Named, known: Named) -> nn.Module:
-    choose(kind, name, [key for key, value in classes.items() if inspect.isclass(value)])
-    bases = [base for base in classes[name].__mro__ if base not in (nn.Module, object)]
+    named = vars(losses) | OWN
+    choose("loss", name, [key for key, value in named.items() if inspect.isclass(value)])
+    bases = [base for base in named[name].__mro__ if base not in (nn.Module, object)]
     accepted = set().union(*(inspect.signature(base.__init__).parameters for base in bases))
     for option in options:
         choose(f"option of {name}", option, accepted - {"self", "args", "kwargs"})
+    known = {"num_classes": classes, "embedding_size": dimensions}
     try:
-        return classes[name](**{key: known[key] for key in known if key in accepted}, **options)
+        return named[name](**{key: known[key] for key in known if key in accepted}, **options)
     except TypeError as error:
-        raise UserError(f"{kind} {name} cannot be made from these options: {error}") from error
+        raise UserError(f"loss {name} cannot be made from these options: {error}") from error

@@ -33,11 +33,11 @@ class Mining:
 class TrainSpec:
     """How a network is trained: `epochs` times `steps` batches of `landmarks` x `views` images.
 
-    loss, miner: names of `dagf.model.losses`, with their options. rate: of AdamW, warmed up over
-    the first `warmup` share of the steps, then a cosine to 0 or, with a `decay`, times exp(-decay)
-    an epoch. head_rate: the rate of the head's parameters, as a multiple of it. shrunk: the share
-    of the steps, from the first, whose images are shrunk to two thirds of their side: most is
-    learned from them, in half the time (progressive resizing). augmentation: a name of
+    loss: a name of `dagf.model.losses`, with its options. rate: of AdamW, warmed up over the first
+    `warmup` share of the steps, then a cosine to 0 or, with a `decay`, times exp(-decay) an epoch.
+    head_rate: the rate of the head's parameters, as a multiple of it. shrunk: the share of the
+    steps, from the first, whose images are shrunk to two thirds of their side: most is learned from
+    them, in half the time (progressive resizing). augmentation: a name of
     `dagf.study.sampling.AUGMENTATIONS`. precision: of the backbone's forward and backward pass, on
     a machine that has it. accumulate: batches whose gradients make one step. mining: an epoch's
     batches are its tuples in equal parts, in place of landmarks and views (`dagf.study.sampling`).
@@ -54,8 +54,6 @@ class TrainSpec:
     shrunk: Annotated[float, Field(ge=0, lt=1)] = 0.0  # the last steps are at full size
     loss: str = "CosFaceLoss"
     loss_options: dict[str, float] = field(default_factory=dict)
-    miner: str = ""
-    miner_options: dict[str, float] = field(default_factory=dict)
     augmentation: str = "photograph"
     decay: Rate = 0.0
     precision: Literal["float32", "bfloat16"] = "float32"
@@ -63,14 +61,12 @@ class TrainSpec:
     mining: Mining | None = None
 
     def __post_init__(self) -> None:
-        """Raise `ValueError` for tuples that do not fill the batches, or are mined twice."""
+        """Raise `ValueError` for tuples that do not fill the batches."""
         if self.mining and self.mining.queries % self.batches:
             raise ValueError(
                 f"{self.mining.queries} queries do not fill {self.steps} steps of {self.accumulate}"
                 " batches equally: queries must be a multiple of steps times accumulate"
             )
-        if self.mining and self.miner:
-            raise ValueError("mining chooses the pairs itself: leave miner out")
 
     @property
     def batches(self) -> int:

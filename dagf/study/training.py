@@ -33,7 +33,7 @@ from dagf.devices import has_bfloat16, on_device
 from dagf.distributed import Group, process_group
 from dagf.errors import UserError
 from dagf.files import atomic_path, file_sha256, write_json
-from dagf.model.losses import make_loss, make_miner
+from dagf.model.losses import make_loss
 from dagf.model.network import AttentiveHead, RetrievalNet, StagedHead
 from dagf.retrieval.metrics import evaluate, mean_average_precision
 from dagf.study.config import RunConfig, TrainSpec
@@ -93,7 +93,7 @@ def train_all(
 
 
 class Objective(nn.Module):
-    """What is minimised: the loss of a batch's descriptors, after the miner where there is one.
+    """What is minimised: the loss of a batch's descriptors.
 
     The backbone works in the precision of `spec` (`precision_here`); descriptors, which the head
     makes in float32, and the loss do not. taught: the mean cross-entropy of attention and exact
@@ -111,14 +111,12 @@ class Objective(nn.Module):
         super().__init__()
         self.extract, self.mixed, self.taught = extract, precision_here(spec) == "bfloat16", taught
         self.loss = make_loss(spec.loss, classes, dimensions, **spec.loss_options)
-        self.miner = make_miner(spec.miner, **spec.miner_options) if spec.miner else None
 
     def forward(self, batch: Tensor, labels: Tensor, pairs: tuple[Tensor, ...] | None) -> Tensor:
         """Input (B, ., H, W), landmarks (B,), pairs to learn from or None -> the loss."""
         with torch.autocast(batch.device.type, torch.bfloat16, enabled=self.mixed):
             seen = self.extract.inspect(batch)
-        mined = self.miner(seen.descriptor, labels) if self.miner else pairs
-        loss: Tensor = self.loss(seen.descriptor, labels, mined)
+        loss: Tensor = self.loss(seen.descriptor, labels, pairs)
         if self.taught and seen.attention is not None:
             cells = seen.attention.shape[2], seen.attention.shape[3]
             exact = fn.adaptive_avg_pool2d(batch[:, -1:].float(), cells)

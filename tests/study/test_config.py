@@ -112,7 +112,6 @@ def test_any_value_is_read_or_refused(tmp_path: Path, place: tuple[str, ...], va
         ({"arm_training": {"precision": "half"}}, "it should be 'float32' or 'bfloat16'"),
         ({"arm_training": {"mining": {"negatives": 0}}}, rf"mining\.negatives: {AT_LEAST} 1"),
         ({"arm_training": FEW_QUERIES}, "4 queries do not fill 2 steps of 3 batches"),
-        ({"arm_training": {"mining": {}, "miner": "MultiSimilarityMiner"}}, "leave miner out"),
         ({"kept_backbones": True, "backbone": {"name": "resnet18"}}, "name no other backbone"),
         ({"last_stage": {"name": "resnet18"}}, "leave backbone_training out"),
     ],

@@ -20,7 +20,6 @@ from dagf.study.training import learning_rate, shrink
 from tests.fixtures import TUPLES, Workshop, configured, fails, same_bits
 
 FILES = {"config.json", "curves.csv", "record.json", "weights.safetensors"}
-MINED = {"epochs": 3, "miner": "MultiSimilarityMiner"}
 DIES = """
 import os, signal
 from dagf.study import training
@@ -62,7 +61,7 @@ def test_the_same_bits(workshop: Workshop, tmp_path: Path, monkeypatch: pytest.M
 
 
 @pytest.mark.parametrize("frozen", [False, True])
-@pytest.mark.parametrize("changes", [MINED, TUPLES, {"precision": "bfloat16"}])
+@pytest.mark.parametrize("changes", [TUPLES, {"precision": "bfloat16"}])
 def test_a_run_that_stops_goes_on_as_if_unbroken(
     paired: TrainingSet, tmp_path: Path, one_thread: None, changes: dict[str, Any], frozen: bool
 ) -> None:
