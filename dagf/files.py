@@ -10,7 +10,7 @@ import shutil
 import stat
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from pathlib import Path, PurePath
 from typing import Any
 
@@ -88,10 +88,13 @@ def walk(folder: Path) -> Walk:
 
 
 def content_hash(value: Any, length: int = 12) -> str:
-    """Return the first hex digits of the sha256 of `value`: bytes, or anything JSON can hold."""
+    """Return the first hex digits of the sha256 of `value`: bytes, or what JSON can hold.
+
+    A dataclass counts as the mapping of its fields.
+    """
     if not isinstance(value, bytes):
         form: Any = {"sort_keys": True, "separators": (",", ":"), "ensure_ascii": False}
-        value = json.dumps(value, allow_nan=False, **form).encode(errors=ANY_NAME)
+        value = json.dumps(value, allow_nan=False, default=asdict, **form).encode(errors=ANY_NAME)
     return hashlib.sha256(value).hexdigest()[:length]
 
 

@@ -81,6 +81,8 @@ def test_equal_values_have_one_hash(tmp_path: Path) -> None:
     assert files.content_hash(one) == files.content_hash(other)
     assert files.content_hash(one) == files.content_hash(b'{"a":null,"b":[1,2.5]}')
     assert files.content_hash({"b": [2.5, 1], "a": None}) != files.content_hash(one)
+    fields = {"files": [], "hidden": [], "links": [], "unread": {}}
+    assert files.content_hash([files.Walk()]) == files.content_hash([fields])
     assert files.content_hash(b"abc", 4) == "ba78"  # FIPS 180-2, appendix B.1
     assert files.content_hash(["é"]) == hashlib.sha256('["é"]'.encode()).hexdigest()[:12]
     with pytest.raises(ValueError, match="not JSON compliant"):

@@ -1,7 +1,6 @@
 """Tables and arrays that are made once: each in a file named by all that decides it."""
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import asdict, is_dataclass
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -20,10 +19,7 @@ def table_file(folder: Path, name: str, *decides: object) -> Path:
 
     decides: what JSON can hold, dataclasses, and the `code_hash` of the module that makes it.
     """
-    values: list[Any] = [
-        asdict(one) if is_dataclass(one) and not isinstance(one, type) else one for one in decides
-    ]
-    return folder / f"{name}-{content_hash(values)}.csv"
+    return folder / f"{name}-{content_hash(decides)}.csv"
 
 
 def cached_table(file: Path, make: Callable[[], pd.DataFrame]) -> pd.DataFrame:

@@ -116,8 +116,7 @@ class RunConfig:
         return self.start or self._drawn(replace(self.backbone, stage=()))
 
     def _drawn(self, backbone: BackboneSpec) -> str:
-        values = asdict(backbone)
-        return content_hash(values if backbone.pretrained else [values, self.seed])
+        return content_hash(backbone if backbone.pretrained else [backbone, self.seed])
 
 
 def read_fields(kind: type[T], values: Any, where: str) -> T:

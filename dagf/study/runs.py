@@ -75,7 +75,7 @@ class Run:
     @property
     def weights_id(self) -> str:
         """What names its weights, and all that is cached of them: trained again it has others."""
-        shown = f"-{content_hash(asdict(self.shown))}" if self.shown else ""
+        shown = f"-{content_hash(self.shown)}" if self.shown else ""
         return f"{self.id}-{self.record['weights_sha256'][:12]}{shown}"
 
     @property
@@ -179,7 +179,7 @@ class Untrained:
         """What names its weights: its start, all values of its variant, and what is drawn by."""
         drawn = self.variant.attentive or POOLINGS[self.variant.pooling].multiple > 1
         seed = [self.config.seed] if drawn else []  # others are one network for all seeds
-        return content_hash([self.config.start_id, asdict(self.variant), *seed])
+        return content_hash([self.config.start_id, self.variant, *seed])
 
     @property
     def backbone_id(self) -> str:

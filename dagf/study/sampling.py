@@ -8,7 +8,7 @@ of an unbroken one.
 
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import asdict, replace
+from dataclasses import replace
 from functools import lru_cache
 from pathlib import Path
 from typing import NamedTuple
@@ -94,7 +94,7 @@ class MapSource:
         self, data: TrainingSet, image: ImageSpec, net: RetrievalNet, backbone_id: str, cache: Path
     ) -> None:
         files, read = data.files, with_masks(image)
-        folder = cache / content_hash([backbone_id, asdict(read), data.id])
+        folder = cache / content_hash([backbone_id, read, data.id])
         squashed, exact = image_batches(files, replace(read, mode="squash")), image.truth == "cells"
         self.train = cache_maps(net.backbone, squashed, len(files), folder / "train", exact)
         self.validation = cache_benchmark(net.backbone, data.validation, image, folder)

@@ -8,7 +8,7 @@ made, in stages, the jobs of a stage side by side.
 
 import sys
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -298,7 +298,7 @@ class Study:
         return replace(spec, image=replace(spec.image, truth=head.variant.truth))
 
     def _maps_folder(self, head: Head, part: str = "test", of: str = "") -> Path:
-        image = asdict(with_masks(self.evaluation(head).image))
+        image = with_masks(self.evaluation(head).image)
         return self.cache / content_hash([part, head.backbone_id, image, of or self.test_id])
 
     def _distractors_folder(self, head: Head) -> Path:
