@@ -24,8 +24,7 @@ from dagf.files import content_hash
 from dagf.model.network import Variant
 from dagf.model.variants import VARIANTS
 from dagf.retrieval.statistics import holm
-from dagf.study.backbones import kept_backbones
-from dagf.study.study import Study, control_of
+from dagf.study.study import Study, control_of, kept_backbones
 
 LEVEL = 0.05  # of Holm's p
 PRIMARY = ("dagf", "gem")  # end to end

@@ -73,7 +73,7 @@ class Ladder:
 
 @dataclass(frozen=True, config=STRICT)
 class Trial:
-    """A way of training an arm, tried on validation: the values of `arm_training` it changes."""
+    """A way of training an arm, tried on validation: the values of its training that it changes."""
 
     arm: str
     changes: dict[str, Any] = field(default_factory=dict)

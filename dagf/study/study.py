@@ -34,7 +34,6 @@ from dagf.model.variants import VARIANTS, variant
 from dagf.retrieval.extract import BenchmarkMaps, FeatureMaps, cache_benchmark, with_masks
 from dagf.retrieval.metrics import evaluate_positions, means
 from dagf.retrieval.search import Descriptors, Rows
-from dagf.study.backbones import kept_backbone
 from dagf.study.cache import cached_arrays, cached_table, table_file
 from dagf.study.config import RunConfig, TrainSpec
 from dagf.study.evaluation import EvaluationSpec, Results, centred, evaluation_descriptors, ranked
@@ -233,10 +232,14 @@ class Study:
         columns = ["arm", "method", "rate", "validation mAP", "chosen", "run"]
         return pd.DataFrame(rows, columns=columns)
 
+    def train_backbones(self, seeds: Seeds) -> list[Run]:
+        """Return the trained backbones of the seeds; none where none are trained on drawings."""
+        configs = [config for seed in seeds if (config := self.backbone_config(seed))]
+        return self._trained(configs, "backbones")
+
     def prepare(self, seeds: Seeds, heads: bool = True) -> None:
         """Train the backbones of the seeds, and make the feature maps that their arms share."""
-        configs = [self.backbone_config(seed) for seed in dict.fromkeys(seeds)]
-        self._trained([config for config in configs if config], "backbones")
+        self.train_backbones([*dict.fromkeys(seeds)])
         if self.training and (heads or self.profile.frozen or self.profile.last_stage):
             bare = [self.untrained("spoc", seed, heads) for seed in seeds]
             without = {
@@ -272,8 +275,7 @@ class Study:
             return self.backbones[seed]
         if self.profile.kept_backbones:
             return kept_backbone(seed)
-        config = self.backbone_config(seed)
-        return self._trained([config], "backbones")[0] if config else None
+        return next(iter(self.train_backbones([seed])), None)
 
     def _start(self, seed: int) -> str:
         run = self.backbone_run(seed)
@@ -483,6 +485,24 @@ def open_study(
     root = open_toytown(chosen.drawing, data)
     training = toytown_training(root)
     return open_with(training, load_toytown(root, "test"), root.name, root.name, toytown=root)
+
+
+def kept_backbones() -> dict[int, Run]:
+    """Return the kept backbones by seed."""
+    runs = [Run(file.parent) for file in paths.backbones().glob("*/record.json")]
+    return dict(sorted((run.config.seed, run) for run in runs))
+
+
+def kept_backbone(seed: int) -> Run:
+    """Return the kept backbone of a seed. Raises `UserError` where there is none."""
+    found = kept_backbones()
+    if seed not in found:
+        known = ", ".join(map(str, found)) or "none"
+        raise UserError(
+            f"no backbone of seed {seed} in {paths.backbones()} (seeds there: {known}): train it "
+            "with `dagf backbones`"
+        )
+    return found[seed]
 
 
 def photograph_training(

@@ -14,7 +14,7 @@ from dagf.model.backbone import BackboneSpec
 from dagf.study import backbones
 from dagf.study.profile import Ladder, Trial
 from dagf.study.study import Study
-from tests.fixtures import TOY, copied
+from tests.fixtures import PROFILE, TOY, copied
 
 pytestmark = pytest.mark.usefixtures("one_process")
 GENERIC = BackboneSpec("squeezenet1_1", "features.3")
@@ -24,9 +24,8 @@ LADDER = Ladder(backbones=(10,), arms=(1, 2), sizes=(48, 64), landmarks=(2,), ge
 @pytest.fixture
 def project(toy: Study, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Study:
     """The toy study in a project of its own, with a tiny plan for backbones."""
-    plan = {"toytown": TOY["toytown"], "image": TOY["image"], "seeds": [0, 1]}
     training = TOY["backbone_training"] | {"loss": "SupConLoss"}
-    (tmp_path / "plan.yaml").write_text(json.dumps(plan | {"training": training}))
+    (tmp_path / "plan.yaml").write_text(json.dumps(PROFILE | {"backbone_training": training}))
     monkeypatch.setattr(backbones, "PLAN", tmp_path / "plan.yaml")
     monkeypatch.setenv(paths.ROOT, str(tmp_path))
     return copied(toy, paths.data())

@@ -1,6 +1,7 @@
 """Backbones that are kept: the same from the same plan, and those of their record."""
 
 import json
+from dataclasses import replace
 from pathlib import Path
 from unittest.mock import Mock
 
@@ -14,28 +15,28 @@ from dagf.datasets.benchmark import Benchmark, TrainingSet
 from dagf.devices import has_bfloat16
 from dagf.distributed import SINGLE
 from dagf.study import backbones, training
+from dagf.study.profile import load_profile
 from dagf.study.provenance import machine
 from dagf.study.runs import Run, RunStore, Untrained
 from dagf.study.sampling import ImageSource
+from dagf.study.study import Study, kept_backbone, kept_backbones
 from dagf.toytown.generate import Job, write_images
 from tests.commands import fine
-from tests.fixtures import fails
+from tests.fixtures import PROFILE, fails
 
 pytestmark = pytest.mark.usefixtures("one_process")
 
-TINY = {
-    "toytown": {
-        "size": 48, "train_landmarks": 4, "train_views": 4, "validation_landmarks": 2,
-        "views": 3, "test_landmarks": 0, "distractors": 0, "validation_distractors": 4,
-    },
-    "image": {"size": 48},
-    "training": {
-        "epochs": 2, "steps": 2, "landmarks": 4, "views": 2, "loss": "SupConLoss",
-        "precision": "bfloat16",
-    },
+DRAWN = {"train_landmarks": 4, "train_views": 4, "test_landmarks": 0, "distractors": 0}
+TRAINING = {"epochs": 2, "steps": 2, "landmarks": 4, "views": 2, "precision": "bfloat16"}
+TINY = PROFILE | {
+    "toytown": PROFILE["toytown"] | DRAWN,
+    "backbone_training": TRAINING | {"loss": "SupConLoss"},
     "seeds": [0, 3],
-    "trials": {"as it is": {}, "fewer": {"rate": 1e-2, "toytown": {"train_landmarks": 3}}},
-}  # fmt: skip
+    "trials": {
+        "as it is": {"arm": "spoc"},
+        "fewer": {"arm": "spoc", "changes": {"rate": 1e-2, "toytown": {"train_landmarks": 3}}},
+    },
+}
 KEPT = Path(__file__).parents[2] / "data" / "backbones"
 kept = pytest.mark.skipif(not KEPT.is_dir(), reason="no backbones are kept: make backbones")
 
@@ -52,8 +53,8 @@ def plan(project: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 def test_backbones_repeat(plan: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     made = backbones.make_backbones()
     assert json.loads(fine("backbones", "--json")) == [run.record for run in made]
-    assert backbones.kept_backbones() == dict(zip((0, 3), made, strict=True))
-    assert backbones.kept_backbone(3).record["seed"] == 3
+    assert kept_backbones() == dict(zip((0, 3), made, strict=True))
+    assert kept_backbone(3).record["seed"] == 3
     times = {file: file.stat().st_mtime_ns for file in paths.backbones().rglob("*")}
     assert backbones.make_backbones() == made
     assert {file: file.stat().st_mtime_ns for file in paths.backbones().rglob("*")} == times
@@ -71,11 +72,11 @@ def test_another_plan_replaces_what_was_kept(plan: Path) -> None:
     with pytest.MonkeyPatch.context() as patched, pytest.raises(KeyboardInterrupt):
         patched.setattr(training, "train", Mock(side_effect=KeyboardInterrupt))
         backbones.make_backbones()
-    assert [*backbones.kept_backbones().values()] == made  # nothing is lost before others are there
+    assert [*kept_backbones().values()] == made  # nothing is lost before others are there
     (last,) = backbones.make_backbones()
-    assert [*backbones.kept_backbones()] == [3]
+    assert [*kept_backbones()] == [3]
     says = r"no backbone of seed 0 in .*backbones \(seeds there: 3\)"
-    fails(says, backbones.kept_backbone, 0)
+    fails(says, kept_backbone, 0)
     assert [one.name for one in paths.backbones().iterdir()] == [last.id]
 
 
@@ -91,12 +92,15 @@ def test_trials_are_kept_as_a_table(plan: Path) -> None:
 
 
 @kept
-def test_kept_backbones_are_those_of_plan_and_record() -> None:
+def test_kept_backbones_are_those_of_plan_and_record(tmp_path: Path) -> None:
     runs = [Run(file.parent) for file in KEPT.glob("*/record.json")]
-    plan = backbones.read_plan()
+    plan = load_profile(str(backbones.PLAN))
+    data = TrainingSet((), (), Benchmark("", tmp_path, (), ()), f"toytown-{plan.drawing.id}")
+    study = Study(plan, data, data.validation, "", "", RunStore(tmp_path), tmp_path)
     assert sorted(run.config.seed for run in runs) == sorted(plan.seeds)
     for run in runs:
-        assert run.config.train == plan.training
+        wanted = study.backbone_config(run.config.seed)
+        assert wanted and replace(wanted, recipe=run.config.recipe) == run.config
         assert run.weights()  # of the hash that the record holds
         assert run.curves["validation_mAP"].max() == run.record["validation_mAP"]
     assert sum(file.stat().st_size for file in KEPT.rglob("*")) < 12e6
@@ -114,9 +118,9 @@ def test_the_code_repeats_the_first_steps_of_kept_backbones(
 
     Only the landmarks of the first batches are drawn: images do not depend on their number.
     """
-    plan = backbones.read_plan()
+    drawing = load_profile(str(backbones.PLAN)).drawing
     run = min((Run(file.parent) for file in KEPT.glob("*/record.json")), key=lambda one: one.id)
-    jobs = [Job(plan.toytown, "train", one) for one in range(plan.toytown.train_landmarks)]
+    jobs = [Job(drawing, "train", one) for one in range(drawing.train_landmarks)]
     files = [tmp_path / job.folder / "jpg" / file for job in jobs for file, *_ in job.images]
     labels = tuple(job.number for job in jobs for _ in job.images)
     for folder in ("jpg", "masks"):
