@@ -1,8 +1,6 @@
 """Jobs of one thread each, side by side: the same results on any number of cores."""
 
-import ctypes
 import os
-import platform
 from collections.abc import Callable, Sequence
 from typing import TypeVar
 
@@ -13,7 +11,9 @@ from dagf.console import HEADLESS, cores, end_with, progress
 from dagf.distributed import process_group
 
 J = TypeVar("J")
-KEEP_MEMORY = {-4: 0, -1: 2**31 - 1}  # mallopt's M_MMAP_MAX and M_TRIM_THRESHOLD
+# So that glibc keeps what a worker frees: each large tensor would be given back to the system, and
+# got anew page by page, no small part of a training step.
+KEEP_MEMORY = {"MALLOC_MMAP_MAX_": "0", "MALLOC_TRIM_THRESHOLD_": str(2**31 - 1)}
 
 
 def side_by_side(work: Callable[[J], object], jobs: Sequence[J], what: str) -> None:
@@ -29,7 +29,6 @@ def side_by_side(work: Callable[[J], object], jobs: Sequence[J], what: str) -> N
         if os.getpid() != parent:
             os.environ[HEADLESS] = "1"  # the bar is the parent's
             end_with(parent)
-            keep_memory()
         # More threads on CPUs change the last bits of trained weights.
         torch.set_num_threads(before if torch.cuda.is_available() else 1)
         try:
@@ -40,19 +39,8 @@ def side_by_side(work: Callable[[J], object], jobs: Sequence[J], what: str) -> N
     if torch.cuda.is_available() or workers <= 1 or process_group().size > 1:
         done = map(alone, jobs)
     else:
+        os.environ |= KEEP_MEMORY  # which glibc reads when a process starts
         pool = Parallel(workers, return_as="generator_unordered", batch_size=1, max_nbytes=None)
         done = pool(delayed(alone)(job) for job in jobs)
     for _ in progress(done, what, len(jobs), "run"):
         pass
-
-
-def keep_memory() -> None:
-    """Let this process keep the memory that it frees, until its end, where its C library is glibc.
-
-    Each large tensor would be given back to the system, and got anew page by page: no small part
-    of a training step.
-    """
-    if platform.libc_ver()[0] == "glibc":
-        library = ctypes.CDLL(None)
-        for option, value in KEEP_MEMORY.items():
-            library.mallopt(option, value)
