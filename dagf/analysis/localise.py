@@ -237,6 +237,6 @@ def localisation_summary(frame: pd.DataFrame) -> pd.DataFrame:
     for name, part in small_masks(frame).groupby("map", sort=False):
         scored, means = part.dropna(subset="AUC"), 100 * part[["pointing", "energy", "area"]].mean()
         auc = paired_bootstrap(100 * scored["AUC"], scored["landmark"])
-        rows.append((name, *auc, *means))
+        rows.append((name, *auc[:3], *means))
     names = ["pixel AUC (%)", "low", "high", "pointing (%)", "energy inside (%)", "area (%)"]
     return pd.DataFrame(rows, columns=["map", *names])
