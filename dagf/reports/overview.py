@@ -128,7 +128,7 @@ class Records:
         """Return what DAGF gains on several sets of photographs, a row a backbone and depth."""
         found = pooled.over_sets(self._photographs)
         words = (
-            "DAGF on sets of photographs, in points of mAP: the mean over the sets [95 %], and on how "
+            "DAGF on sets of photographs, in points of mAP: the mean over sets [95 %], and on how "
             "many sets it gains and loses. Exploratory."
         )
         return table(found, words) if len(found) else HTML("")
