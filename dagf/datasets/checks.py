@@ -13,7 +13,7 @@ import pandas as pd
 from dagf.console import progress
 from dagf.datasets.batches import image_batches
 from dagf.datasets.benchmark import Benchmark, TrainingSet
-from dagf.datasets.contents import MANY, Contents, remembered
+from dagf.datasets.contents import Contents, remembered
 from dagf.datasets.decode import Box, Images, ImageSpec, find_images, image_size
 from dagf.datasets.folder import (
     BOXES,
@@ -131,18 +131,6 @@ def _unnamed(there: Images | None, home: Path, names: Iterable[str]) -> list[str
     return there._replace(files=kept, left_out=[*left, *there.left_out]).lines()
 
 
-def rows_to_read(test: Benchmark) -> list[Path]:
-    """Return the files of the rows known by their content: without many (`MANY`) distractors."""
-    few = len(test.distractors) <= MANY
-    return test.database_paths if few else test.database_paths[: len(test.database)]
-
-
-def _sizes(test: Benchmark) -> list[list[object]]:
-    """Return the name and size of each distractor where there are too many to be read."""
-    many = len(test.distractors) > MANY
-    return [[file.name, file.stat().st_size] for file in test.distractors] if many else []
-
-
 def copies(test: Benchmark, contents: Contents, first: int = 0) -> list[str]:
     """Return a line for each row from `first` on that is, by its content, a query, or right for
     one and yet wrong for it.
@@ -151,7 +139,7 @@ def copies(test: Benchmark, contents: Contents, first: int = 0) -> list[str]:
     truth calls junk for the query is no copy of it, nor is the query's own file where it has a
     label, as in the classic protocols.
     """
-    files, sha256 = rows_to_read(test), contents.sha256
+    files, sha256 = test.database_paths, contents.sha256
     rows = defaultdict[str, list[int]](list)
     for row in range(first, len(files)):
         rows[sha256(files[row])].append(row)
@@ -175,7 +163,7 @@ def check_apart_from(learned: Sequence[Path], test: Benchmark, contents: Content
     """Raise `UserError` for a photograph that is trained and, under whatever name, tested on."""
     if not learned:
         return
-    rows = zip(rows_to_read(test), (*test.database, *test.distractors), strict=False)
+    rows = zip(test.database_paths, (*test.database, *test.distractors), strict=True)
     files = [*rows, *((test.root / query.file, query.file) for query in test.queries)]
     reading = progress(files, f"{test.name}: reading")
     tested = {contents.sha256(file): name for file, name in reading}
@@ -199,8 +187,8 @@ def check_disjoint(learned_from: Path, tested_on: Path) -> None:
 
 
 def distractors_hash(benchmark: Benchmark, contents: Contents) -> str:
-    """Return the hash of a benchmark's distractors: of very many their names and sizes."""
-    return content_hash(_sizes(benchmark) or [*map(contents.sha256, benchmark.distractors)])
+    """Return the hash of a benchmark's distractors."""
+    return content_hash([*map(contents.sha256, benchmark.distractors)])
 
 
 def files_hash(benchmark: Benchmark, contents: Contents) -> str:
@@ -210,9 +198,9 @@ def files_hash(benchmark: Benchmark, contents: Contents) -> str:
         {label: rows.tolist() for label, rows in query.labels.items()}
         for query in benchmark.queries
     ]
-    files = [*rows_to_read(benchmark), *queries]
+    files = [*benchmark.database_paths, *queries]
     found = [contents.sha256(file) for file in progress(files, f"{benchmark.name}: reading")]
-    return content_hash([found, truth, *_sizes(benchmark), *_boxed(files)])
+    return content_hash([found, truth, *_boxed(files)])
 
 
 def training_set(

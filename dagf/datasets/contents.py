@@ -8,9 +8,6 @@ from pathlib import Path
 from dagf.errors import UserError
 from dagf.files import content_hash, file_sha256, read_json, walk, write_text
 
-MANY = 50_000  # more files are known by name and size: reading a million photographs takes hours
-TRUTH = ("labels.csv", "*.json", "*.pkl")  # but these are read in any folder
-
 
 class Contents:
     """The sha256 of files, each read once; `save` remembers them in the file `kept`."""
@@ -39,20 +36,14 @@ class Contents:
         return str(self._known[name][-1])
 
     def folder_hash(self, folder: Path) -> str:
-        """Return the hash of names and contents in a folder, hidden files apart; '' without one.
-
-        Where there are more than `MANY` files, sizes stand for contents, except for `TRUTH`.
-        """
+        """Return the hash of names and contents in a folder, hidden files apart; '' without one."""
         if not folder.is_dir():
             return ""
-        found, known = walk(folder), list[list[str | int]]()
+        found, known = walk(folder), list[list[str]]()
         for path, why in found.unread.items():
             raise UserError(f"cannot read {path} ({why}): make it readable, or take it away")
-        truth = {path for pattern in TRUTH for path in folder.glob(pattern)}
         for path in sorted(found.files):
-            by_size = len(found.files) > MANY and path not in truth
-            content = path.stat().st_size if by_size else self.sha256(path)
-            known.append([path.relative_to(folder).as_posix(), content])
+            known.append([path.relative_to(folder).as_posix(), self.sha256(path)])
         for path in found.links:  # what is not followed still gives files their names
             leads = os.path.relpath(os.path.realpath(path), os.path.realpath(folder))
             known.append([path.relative_to(folder).as_posix(), leads])

@@ -15,20 +15,11 @@ COLUMNS = ["what", "minus", "rival", "mAP", "difference [95 %]", "verdict", "sta
 STAGED, OPEN = "DAGF and last stage", "no difference shown"
 
 
-def keep(
-    folder: Path,
-    name: str,
-    rows: list[Any],
-    columns: list[str] = COLUMNS,
-    table: str = AGAINST,
-    backbone: str = "net",
-    **parameters: Any,
-) -> None:
-    about = {"profile": "five", "benchmark": name.split("-")[0], "train_on": ["a", "b"]}
-    facts = {"Backbone": backbone, "Backbone's weights": "imagenet"}
-    record = {"columns": columns, "rows": rows, "facts": facts}
-    record |= {"measured": {"parameters": about | parameters}}
-    write_json(folder / f"{name}.{table}.json", record)
+def keep(folder: Path, name: str, rows: list[Any], table: str = AGAINST, **about: Any) -> None:
+    facts = {"Backbone": about.pop("backbone", "net"), "Backbone's weights": "imagenet"}
+    record = {"columns": about.pop("columns", COLUMNS), "rows": rows, "facts": facts}
+    of = {"profile": "five", "benchmark": name.split("-")[0], "train_on": ["a", "b"]}
+    write_json(folder / f"{name}.{table}.json", record | {"measured": {"parameters": of | about}})
 
 
 def row(what: str, minus: str, gain: float, error: float, verdict: str = OPEN) -> list[str]:
@@ -46,7 +37,7 @@ def test_sets_that_learned_alike_are_pooled(tmp_path: Path) -> None:
     assert pooled(tmp_path / "nothing").empty
     rows = [row("DAGF", CHOSEN, 2, 1), row("GeM + x", CHOSEN, 4, 2)]
     asked = [[*one, "query"] for one in rows] + [[*row("DAGF", CHOSEN, 9, 1), "query-iconic"]]
-    keep(tmp_path, "a", asked, [*COLUMNS, "query set"])
+    keep(tmp_path, "a", asked, columns=[*COLUMNS, "query set"])
     own = {"benchmark": "c/gnd_c.json"}
     keep(tmp_path, "c", [row("DAGF", CHOSEN, -1, 2), row("GeM + x", CHOSEN, 0, 1)], **own)
     for name in "bd":  # of the same photographs, whatever the order of names
@@ -68,8 +59,8 @@ def test_each_set_has_its_rival_and_the_room(tmp_path: Path) -> None:
     rows = [row("DAGF", SHELF, 3, 1), row("DAGF", CHOSEN, 2, 1), row("DAGF", CHOSEN_PLAIN, -1, 1)]
     rows += [row("GeM + x", CHOSEN, 9, 1), row(STAGED, CHOSEN, 1, 1)]
     keep(tmp_path, "a", rows)
-    room = [["x", "+1"], ["whole", "+9.00 [+8.00, +10.00]"]], ["module", ROOM]
-    keep(tmp_path, "a", *room, table=ROOMS)
+    room = [["x", "+1"], ["whole", "+9.00 [+8.00, +10.00]"]]
+    keep(tmp_path, "a", room, ROOMS, columns=["module", ROOM])
     (first,) = by_set(tmp_path).to_dict("records")
     assert first == {
         "photographs": "a",
@@ -91,7 +82,7 @@ def test_each_set_has_its_rival_and_the_room(tmp_path: Path) -> None:
         "perfect attention": "",
     }
     for name, gain in (("a-five", 2), ("b-five", -1)):  # heads alone: one row for all
-        keep(tmp_path, name, [row("DAGF", CHOSEN, gain, 1)], COLUMNS, EARLIER, "net layer3")
+        keep(tmp_path, name, [row("DAGF", CHOSEN, gain, 1)], EARLIER, backbone="net layer3")
     *before, last = by_set(tmp_path).to_dict("records")
     assert before == [one, two, whole]
     assert (last["photographs"], last["backbone"]) == ("all 2", "net layer3")

@@ -68,22 +68,18 @@ def test_rivals_are_trained_no_deeper(monkeypatch: pytest.MonkeyPatch) -> None:
 
     monkeypatch.setattr(rivals, "methods", made)
     monkeypatch.setattr(rivals, "trained_heads", lambda *_: ["dagf"])
-    test = SimpleNamespace(
-        query_sets={"query": [0, 1]}, clusters=lambda: np.arange(2), middle=CLASSIC
-    )
+    sets = {"query": [0, 1]}
+    test = SimpleNamespace(query_sets=sets, clusters=lambda: np.arange(2), middle=CLASSIC)
     study: Any = SimpleNamespace(test=test, profile=SimpleNamespace(last_stage=True))
-    table = rivals.against_rivals(study)
-    names = [rivals.SHELF, rivals.CHOSEN, rivals.CHOSEN_PLAIN]
-    flat = ["GeM" + UNTRAINED, "GeM", "R-MAC" + UNTRAINED]
-    deep = ["GeM" + UNTRAINED, "GeM" + STAGE, "GeM" + STAGE]
-    for what, chosen, against, place in (
-        ("DAGF", "DAGF", flat, 0),
-        ("DAGF" + STAGE, "DAGF" + STAGE, deep, 3),
-        ("chosen DAGF", "DAGF", deep, 6),  # which stays as it was, where depth does not pay
-    ):
-        part = table[place : place + 3]
-        assert {*part["what"]} == {what} and {*part["chosen"]} == {chosen}
-        assert list(part["minus"]) == names and list(part["rival"]) == against
-    shown = made(study, ["gem"], STAGE)
-    rows = rivals.method_table(study, shown).to_dict("records")
-    assert rows[0]["rival"] == "yes"
+    names, shelf = [rivals.SHELF, rivals.CHOSEN, rivals.CHOSEN_PLAIN], "GeM" + UNTRAINED
+    flat, deep = [shelf, "GeM", "R-MAC" + UNTRAINED], [shelf, "GeM" + STAGE, "GeM" + STAGE]
+    sides = [("DAGF", "DAGF", flat), ("DAGF" + STAGE, "DAGF" + STAGE, deep)]
+    sides.append(("chosen DAGF", "DAGF", deep))  # which stays as it was, where depth does not pay
+    found = rivals.against_rivals(study)[["what", "chosen", "minus", "rival"]]
+    assert found.to_numpy().tolist() == [
+        [what, chosen, *pair]
+        for what, chosen, others in sides
+        for pair in zip(names, others, strict=True)
+    ]
+    (row,) = rivals.method_table(study, made(study, ["gem"], STAGE)).to_dict("records")
+    assert row["rival"] == "yes"

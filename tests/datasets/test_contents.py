@@ -58,12 +58,6 @@ def test_a_file_is_read_once(folder: Path, tmp_path: Path, monkeypatch: pytest.M
     assert second != first
     (tmp_path / "kept.json").write_bytes(b"{")
     assert asked() == second
-    monkeypatch.setattr(contents, "MANY", 2)
-    read.clear()
-    many = Contents().folder_hash(folder)
-    assert read == ["labels.csv"]  # the others are known by their sizes
-    (folder / "jpg" / "c.bmp").write_bytes(b"four")
-    assert Contents().folder_hash(folder) != many
 
 
 def test_what_cannot_be_read_is_named(folder: Path) -> None:

@@ -17,9 +17,9 @@ MAIN = {
     "rows": [["<GeM>", 0.4, "[.37, .43]"], ["DAGF", 0.439, None]], "alt": 'bars "of" mAP',
     "runs": ['a1 "&" (seed 0)', ""], "facts": {"Toytown generator": "3f2a"},
 }  # fmt: skip
-RIVALS = ["what", "minus", "rival", "mAP", "difference [95 %]", "verdict", "standard error"]
 AGAINST = {
-    "title": "Against", "caption": "c.", "columns": RIVALS,
+    "title": "Against", "caption": "c.",
+    "columns": ["what", "minus", "rival", "mAP", "difference [95 %]", "verdict", "standard error"],
     "rows": [["DAGF", "chosen GeM", "GeM", "2.0 − 1.0", "+1.00 [+0.00, +2.00]", "", "0.500"]],
     "facts": {"Backbone": "net", "Backbone's weights": "w"},
 }  # fmt: skip
@@ -93,8 +93,7 @@ def test_the_rooms_of_drawings_and_photographs_are_one_figure(records: Records) 
     room = {"title": "Room", "caption": "c.", "alt": "bars", "columns": ["module", ROOM, GAIN]}
     room |= {"rows": [["all three", "+4.00 [+2.00, +6.00]", "-1.00 [-2.00, +0.00]"]]}
     about = {"profile": "five", "benchmark": "shop", "train_on": ["union"]}
-    room |= {"facts": {"Backbone": "net", "Backbone's weights": "w"}}
-    room |= {"measured": {"parameters": about}}
+    room |= {"facts": AGAINST["facts"], "measured": {"parameters": about}}
     write_json(records.output.result("tables", "room.json"), room)
     write_json(records.output.pages / "photographs" / "shop.room.json", room)
     words = "on drawn buildings, on photographs (shop, net)"
@@ -105,11 +104,12 @@ def test_the_rooms_of_drawings_and_photographs_are_one_figure(records: Records) 
     assert rows(records.modules())[1] == ["b", "gains", "+1", "+4", "–"]
     said = "On drawn buildings, of the 2 rows of the figure: 1 gain, 1 lose."
     assert soup(records.answer()).get_text() == said
-    facts = {"Backbone": "net", "Backbone's weights": "w"}
     for name, gain in (("a", "+3.00 [+2.00, +4.00]"), ("b", "+2.00 [+1.00, +3.00]")):
         found = ("DAGF", "chosen GeM", "GeM", "41.0 − 40.0", gain, "above", "0.500")
-        record = {"columns": RIVALS, "rows": [found], "facts": facts}
-        record |= {"measured": {"parameters": about | {"benchmark": name}}}
+        record = AGAINST | {
+            "rows": [found],
+            "measured": {"parameters": about | {"benchmark": name}},
+        }
         write_json(records.output.pages / "photographs" / f"{name}.against-rivals.json", record)
     assert rows(records.over_sets())[0][:3] == ["net", "DAGF", "2"]
     assert [row[0] for row in rows(records.sets())] == ["a", "b", "all 2"]
