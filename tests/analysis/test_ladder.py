@@ -76,11 +76,8 @@ def test_conditions_change_maps_and_landmarks_alone(project: Study) -> None:
 
 
 def test_trials_stand_beside_gem_on_both_validations(project: Study) -> None:
-    named = {
-        "GeM": Trial("gem"),
-        "DAGF": Trial("dagf"),
-        "faster": Trial("dagf", {"head_rate": 30.0}),
-    }
+    faster = Trial("dagf", {"head_rate": 30.0})
+    named = {"GeM": Trial("gem"), "DAGF": Trial("dagf"), "faster": faster}
     study = replace(project, profile=replace(project.profile, trials=named))
     table = ladder.trial_table(study).set_index("trial")
     assert [*table.index] == [*named]
