@@ -19,7 +19,7 @@ from dagf.analysis.tables import PHOTOGRAPH_TABLES, RUNS, STAGE, table_of
 from dagf.files import read_json
 from dagf.reports.freshness import Output
 from dagf.show import figures
-from dagf.show.html import NOTHING, image, record_table, table, templates
+from dagf.show.html import NOTHING, folded, image, record_table, table, templates
 
 MARKS = {"supported": "✓", "not supported": "✗", "not testable here": "○"}
 ASIDE = "exploratory|decides nothing"  # in the result of what no verdict rests on
@@ -134,12 +134,17 @@ class Records:
         return table(found, words) if len(found) else HTML("")
 
     def sets(self) -> HTML:
-        """Return a line for each set of photographs that there is: what DAGF gains, the room."""
+        """Return a line for each set of photographs that there is: what DAGF gains, the room.
+
+        Over the chosen GeM; folded, over the chosen plain descriptor.
+        """
         shown = []
         for rival in pooled.BESIDE:
             found = pooled.by_set(self._photographs, rival)
             words = f"DAGF minus the {rival} [95 %], in points of mAP; in brackets which that is."
-            shown += [table(found, words)] if len(found) else []
+            if len(found):
+                made = table(found, words)
+                shown.append(made if rival == CHOSEN else folded(f"Beside the {rival}", made))
         return HTML("".join(one.data for one in shown))
 
     def photographs(self) -> HTML:

@@ -209,9 +209,8 @@ def random_effects(means: ArrayLike, errors: ArrayLike) -> tuple[Interval, float
     weights = 1 / (variances + between)
     mean = float(np.average(effects, weights=weights))
     spread = (weights * (effects - mean) ** 2).sum() / (len(effects) - 1)
-    reach = float(stats.t.ppf((1 + CONFIDENCE) / 2, len(effects) - 1))
-    half = reach * float(np.sqrt(max(1.0, spread) / weights.sum()))
-    return Interval(mean, mean - half, mean + half), float(np.sqrt(between))
+    error = float(np.sqrt(max(1.0, spread) / weights.sum()))
+    return _student(mean, error, len(effects) - 1), float(np.sqrt(between))
 
 
 def holm(p_values: ArrayLike) -> NDArray[np.float64]:

@@ -41,7 +41,8 @@ def test_heads_are_compared_again_at_an_earlier_cut(heads_on: Opened, folder: Pa
     earlier = methods.cut_at(whole, "layer3")
     assert earlier.facts["Backbone"] == "resnet18 layer3"
     found = rivals.against_rivals(earlier)
-    assert {*found["what"]} == {"GeM + spatial + channel", "DAGF"}  # and no last stage
+    modules = {"GeM + spatial", "GeM + channel", "GeM + scale and mask", "DAGF"}
+    assert {*found["what"]} == modules  # and no last stage
     assert earlier.run("dagf", 1).network().channels == 256
     untrained = replace(earlier, training=None)
     shares = grid.kept_fractions(untrained, untrained.seed).set_index("window")["MAX-Mask"]
