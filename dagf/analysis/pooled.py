@@ -99,10 +99,12 @@ def by_set(folder: Path, rival: str = CHOSEN) -> pd.DataFrame:
     rows = []
     for _, study in found.groupby("study", sort=False):
         about, sets = {"backbone": study["backbone"].iloc[0]}, study.groupby(SET, sort=False)
-        for name, own in sets if deep[study.index[0]] or not deep.any() or len(sets) == 1 else ():
-            row = {SET: name, **about}
+        each = deep[study.index[0]] or not deep.any() or len(sets) == 1
+        for photographs, own in sets if each else ():
+            row = {SET: photographs, **about}
             for one in own.to_dict("records"):
-                level = f"{one['rival'].split(',')[0]} {one['mAP'].split(' − ')[1]}"
+                name = one["rival"].split(",")[0].removesuffix(STAGE)
+                level = f"{name} {one['mAP'].split(' − ')[1]}"
                 row[one["what"]] = f"{one[DIFFERENCE]} ({level})"
             room = rooms.merge(own[[*ALIKE, SET]].drop_duplicates())
             rows.append(row | ({PERFECT: room[ROOM].iloc[-1]} if len(room) else {}))
@@ -111,7 +113,8 @@ def by_set(folder: Path, rival: str = CHOSEN) -> pd.DataFrame:
             for what, own in study.groupby("what", sort=False):
                 row[str(what)] = _mean(own)[0].signed
             rows.append(row)
-    return pd.DataFrame(rows).fillna("")
+    table = pd.DataFrame(rows).fillna("")
+    return table.assign(**{PERFECT: table.pop(PERFECT)}) if PERFECT in table else table
 
 
 def over_sets(folder: Path) -> pd.DataFrame:
