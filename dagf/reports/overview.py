@@ -141,7 +141,7 @@ class Records:
         shown = []
         for rival in pooled.BESIDE:
             found = pooled.by_set(self._photographs, rival)
-            words = f"DAGF minus the {rival} [95 %], in points of mAP; in brackets that one and its mAP."
+            words = f"DAGF minus the {rival} [95 %], in points of mAP; in brackets it and its mAP."
             if len(found):
                 made = table(found, words)
                 shown.append(made if rival == CHOSEN else folded(f"Beside the {rival}", made))
