@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from dagf.analysis.pooled import over_sets, pooled
+from dagf.analysis.pooled import CHOSEN_PLAIN, by_set, over_sets, pooled
 from dagf.analysis.room import GAIN, ROOM
 from dagf.files import read_json
 from dagf.model.variants import variant
@@ -73,3 +73,4 @@ def test_the_headline_of_the_readme_is_that_of_the_report() -> None:
     beside = pooled(photographs).query("minus == 'chosen GeM'").set_index("what")
     for module in ("GeM + spatial", "GeM + channel", "GeM + scale and mask"):
         assert f"{module} {beside.loc[module, 'difference [95 %]']}" in text.replace("\n", " ")
+    assert by_set(photographs, CHOSEN_PLAIN)["DAGF"][:-1].str.contains("R-MAC").all()  # as it says

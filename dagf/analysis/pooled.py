@@ -62,14 +62,14 @@ def _mean(rows: pd.DataFrame) -> tuple[Interval, float]:
     return random_effects(means, rows[ERROR].astype(float))
 
 
-def pooled(folder: Path, table: str = AGAINST) -> pd.DataFrame:
-    """Return a row for each difference in the tables of one name, of two sets or more.
+def pooled(folder: Path) -> pd.DataFrame:
+    """Return a row for each difference in the tables `AGAINST`, of two sets or more.
 
     Columns: profile, backbone, trained on, what, minus, sets (with the difference on each),
     difference [95 %], between sets (points).
     """
     rows = []
-    for key, one in kept(folder, table).groupby([*ALIKE, "what", "minus"], sort=False):
+    for key, one in kept(folder, AGAINST).groupby([*ALIKE, "what", "minus"], sort=False):
         if len(one) > 1:
             interval, between = _mean(one)
             each = zip(one[SET], map(Interval.read, one[DIFFERENCE]), strict=True)
