@@ -34,8 +34,7 @@ BESIDE = {  # the rivals whose mean over sets is shown -> those above which DAGF
 def kept(folder: Path, table: str) -> pd.DataFrame:
     """Return the rows of all kept tables of one name, those of the first query set.
 
-    folder: of the kept tables. Columns: `ALIKE`, photographs, mean and error (of the difference,
-    in points), and those of the table.
+    folder: of the kept tables. Columns: `ALIKE`, photographs, and those of the table.
     """
     found = dict[tuple[str, ...], pd.DataFrame]()
     for file in sorted(folder.glob(f"[!.]*.{table}.json")):
