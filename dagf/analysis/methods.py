@@ -42,7 +42,7 @@ NONE = "none"  # no whitening, no re-ranking
 VALIDATION, TEST = "validation", "test"  # parts of a study
 COLUMNS = ["query_set", "query", "positives", "AP"]
 SIZES = (128, 256, 512)  # dimensions kept by a whitening
-POWERS = (0.25, 0.5)  # of its division by the variances
+POWERS = (0, 0.25, 0.5)  # of its division by the variances; 0: as `dagf search` does it
 COUNTS = (2, 5, 10, 20, 50)  # neighbours, for every re-ranking; those that the database has
 # Near-duplicates were looked for on pictures only, before any descriptor was evaluated: at 0.7 all
 # pairs are one scene taken twice, at 0.6 a few are not. Both are shown.

@@ -57,16 +57,16 @@ def test_whitenings_are_those_of_all_dimensions(count: int, size: int) -> None:
     rng = np.random.default_rng(0)
     known, other = (rng.random((rows, size)).astype(np.float32) for rows in (count, 9))
     found = dict(methods.whitenings(known, (3, 5)))
-    assert list(found) == [
-        methods.NONE, "3-d, power 0.25", "5-d, power 0.25", "3-d, power 0.5", "5-d, power 0.5",
-    ]  # fmt: skip
-    for name, (dimensions, power) in zip([*found][1:4:2], ((3, 0.25), (3, 0.5)), strict=True):
+    grid = [(dimensions, power) for power in (0, 0.25, 0.5) for dimensions in (3, 5)]
+    names = [f"{dimensions}-d, power {power}" for dimensions, power in grid]
+    assert list(found) == [methods.NONE, *names]
+    for name, (dimensions, power) in zip(names, grid, strict=True):
         whiten = found[name]
         right = principal_components(known).whitening(dimensions, power)(other)
         assert np.allclose(whiten(other) @ whiten(other).T, right @ right.T, atol=1e-5)
     most = min(count - 1, size)
     names = [name for name, _ in methods.whitenings(known, (1.0, 0.5, 99))]
-    assert names[3:] == [f"{most // 2}-d, power 0.5", f"{most}-d, power 0.5"]
+    assert names[5:] == [f"{most // 2}-d, power 0.5", f"{most}-d, power 0.5"]
 
 
 def per_query(validation: Sequence[float], test: Sequence[float], seed: int) -> pd.DataFrame:
