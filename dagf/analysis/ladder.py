@@ -87,19 +87,26 @@ def trained_on(study: Study, files: Sequence[Path], labels: Sequence[int]) -> St
     return replace(study, training=data, profile=profile)
 
 
-def training_sets(study: Study, folder: Path) -> pd.DataFrame:
+def training_sets(study: Study, folders: Sequence[Path]) -> pd.DataFrame:
     """Return both GeMs, and heads by what they were trained on, on the same budget.
 
-    The first instances of the study, all of them, and every other training role of `folder`
-    (categories rather than instances).
+    Of one folder: the first instances of the study, all of them, and every other training role
+    (categories rather than instances). Of several together: all instances, and with every other
+    training role beside them.
     """
-    data, folder = study.learned_from, place(str(folder), paths.data())
-    counts = [count for count in (*INSTANCES, data.landmarks) if count <= data.landmarks]
+    data = study.learned_from
+    most, several = data.landmarks, len(folders) > 1
+    counts = [count for count in (*INSTANCES, most) if count <= most][-1 if several else 0 :]
     sets = {f"{count} instances": fewer(study, count) for count in counts}
-    labels = read_labels(folder)
-    for role, part in labels[labels["role"].str.startswith("train-")].groupby("role"):
-        name = str(role).removeprefix("train-")
-        sets[name] = trained_on(study, *numbered(folder, part))
+    for folder in (place(str(one), paths.data()) for one in folders):
+        labels = read_labels(folder)
+        for role, part in labels[labels["role"].str.startswith("train-")].groupby("role"):
+            name, (files, numbers) = str(role).removeprefix("train-"), numbered(folder, part)
+            if several:
+                name = f"{most} instances and {name}"
+                files = [*data.files, *files]
+                numbers = [*data.labels, *(most + number for number in numbers)]
+            sets[name] = trained_on(study, files, numbers)
     others = rivals(study)
     rows = [{"trained on": "–", **method_row(study, others[one])} for one in (SHELF, CHOSEN)]
     rows[1]["method"] = f"{CHOSEN}: {others[CHOSEN].name}"

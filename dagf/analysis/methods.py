@@ -33,6 +33,7 @@ from dagf.retrieval.statistics import paired_bootstrap
 from dagf.retrieval.whitening import Whitening, principal_components
 from dagf.study.cache import cached_arrays, cached_tables, table_file
 from dagf.study.provenance import code_hash
+from dagf.study.pyramid import Shrunk
 from dagf.study.runs import Head
 from dagf.study.study import Study
 
@@ -43,6 +44,7 @@ VALIDATION, TEST = "validation", "test"  # parts of a study
 COLUMNS = ["query_set", "query", "positives", "AP"]
 SIZES = (128, 256, 512)  # dimensions kept by a whitening
 POWERS = (0, 0.25, 0.5)  # of its division by the variances; 0: as `dagf search` does it
+ONE_SCALE, SCALES = (1.0,), (1.0, 2**-0.5, 0.5)  # of a pyramid, that of cnnimageretrieval
 COUNTS = (2, 5, 10, 20, 50)  # neighbours, for every re-ranking; those that the database has
 # Near-duplicates were looked for on pictures only, before any descriptor was evaluated: at 0.7 all
 # pairs are one scene taken twice, at 0.6 a few are not. Both are shown.
@@ -65,11 +67,23 @@ def whitenings(
             yield f"{size}-d, power {power}", found.whitening(size, power)
 
 
-def descriptors_of(study: Study, head: Head, part: str) -> tuple[Descriptors, ...]:
+def descriptors_of(
+    study: Study, head: Head, part: str, scales: Sequence[float] = ONE_SCALE
+) -> tuple[Descriptors, ...]:
     """Return a head's descriptors of the training images, and of the rows and queries of a part.
 
-    Kept in the cache: all trials of a head share them.
+    Kept in the cache: all trials of a head share them. Of several scales the mean, normalised again
+    (`dagf.retrieval.extract.MultiScale`).
     """
+    first, *others = (_of_scale(study, head, part, scale) for scale in scales)
+    if not others:
+        return first
+    totals = [np.sum(each, axis=0) for each in zip(first, *others, strict=True)]
+    return tuple(one / np.linalg.norm(one, axis=1, keepdims=True) for one in totals)
+
+
+def _of_scale(study: Study, whole: Head, part: str, scale: float) -> tuple[Descriptors, ...]:
+    head = whole if scale == 1 else Shrunk(whole, scale)
     about = [head.weights_id, study.learned_from.id, asdict(study.profile.image)]
 
     def made() -> list[Descriptors]:
@@ -100,13 +114,15 @@ def benchmark_of(study: Study, part: str) -> Benchmark:
 class Trial(NamedTuple):
     """How heads are evaluated: under every whitening of a grid, or re-ranked under one of them.
 
-    points: (re-ranking, number of neighbours).
+    points: (re-ranking, number of neighbours). sizes: of the whitenings. scales: of the image
+    pyramid.
     """
 
     part: str
     whitening: str = ""
     points: tuple[tuple[str, int], ...] = ((NONE, 0),)
     sizes: tuple[float, ...] = SIZES
+    scales: tuple[float, ...] = ONE_SCALE
 
 
 def evaluated(study: Study, trials: Sequence[tuple[Heads, Trial]]) -> list[pd.DataFrame]:
@@ -133,7 +149,7 @@ def evaluated(study: Study, trials: Sequence[tuple[Heads, Trial]]) -> list[pd.Da
 
 def _evaluate(study: Study, heads: Mapping[str, Head], key: tuple[str, Trial]) -> pd.DataFrame:
     name, trial = key
-    known, rows, queries = descriptors_of(study, heads[name], trial.part)
+    known, rows, queries = descriptors_of(study, heads[name], trial.part, trial.scales)
     benchmark, found = benchmark_of(study, trial.part), []
     for name, whiten in whitenings(known, trial.sizes):
         if trial.whitening in ("", name):
@@ -202,7 +218,9 @@ def heads_of(study: Study, arms: Sequence[str], how: str = HEAD) -> dict[str, He
     }
 
 
-def methods(study: Study, arms: Sequence[str], how: str = HEAD) -> list[Method]:
+def methods(
+    study: Study, arms: Sequence[str], how: str = HEAD, scales: tuple[float, ...] = ONE_SCALE
+) -> list[Method]:
     """Return each descriptor as it is, then whitened as is best on the held-out landmarks.
 
     One whitening for all seeds: that of the best mean validation mAP, the first in the grid where
@@ -210,7 +228,7 @@ def methods(study: Study, arms: Sequence[str], how: str = HEAD) -> list[Method]:
     """
     heads = heads_of(study, arms, how)
     held, test = (
-        evaluated(study, [(one, Trial(part)) for one in heads.values()])
+        evaluated(study, [(one, Trial(part, scales=scales)) for one in heads.values()])
         for part in (VALIDATION, TEST)
     )
     found = []

@@ -9,7 +9,7 @@ import pandas as pd
 
 from dagf.analysis.ablations import trained_heads
 from dagf.analysis.contrasts import contrast_of, contrast_table
-from dagf.analysis.methods import Method, method_row, methods
+from dagf.analysis.methods import ONE_SCALE, SCALES, Method, method_row, methods
 from dagf.analysis.tables import HEAD, RUNS, STAGE, UNTRAINED
 from dagf.model.variants import VARIANTS
 from dagf.study.study import Study
@@ -24,13 +24,13 @@ def depths(study: Study) -> tuple[str, ...]:
     return (HEAD, STAGE) if study.profile.last_stage else (HEAD,)
 
 
-def gems(study: Study, how: str = HEAD) -> list[Method]:
+def gems(study: Study, how: str = HEAD, scales: tuple[float, ...] = ONE_SCALE) -> list[Method]:
     """Return GeM {untrained, trained} x {as it is, whitened}.
 
-    how: the depth to which it is trained at most (`heads_of`).
+    how: the depth to which it is trained at most (`heads_of`). scales: of the image pyramid.
     """
-    ways = UNTRAINED, HEAD, STAGE
-    return [one for way in ways[: ways.index(how) + 1] for one in methods(study, ["gem"], way)]
+    ways = (UNTRAINED, HEAD, STAGE)[: (UNTRAINED, HEAD, STAGE).index(how) + 1]
+    return [one for way in ways for one in methods(study, ["gem"], way, scales)]
 
 
 def best(found: Sequence[Method]) -> Method:
@@ -100,3 +100,24 @@ def against_rivals(study: Study) -> pd.DataFrame:
     for place, (name, values) in enumerate(zip(names, zip(*sides, strict=True), strict=True)):
         table.insert(2 + place, name, values)
     return table
+
+
+def pyramid_table(study: Study) -> pd.DataFrame:
+    """Return GeM, and DAGF as a head, at one scale and at those of a pyramid.
+
+    As they are and whitened, minus the same at one scale, and minus the GeM that validation chooses
+    at the same scales.
+    """
+    rows = []
+    single = [*gems(study), *methods(study, ["dagf"])]
+    for scales in (ONE_SCALE, SCALES):
+        plain = gems(study, HEAD, scales)
+        shown = [*plain, *methods(study, ["dagf"], HEAD, scales)]
+        for method, alone in zip(shown, single, strict=True):
+            words = ", ".join(f"{scale:.2g}" for scale in scales)
+            row = {"scales": words} | method_row(study, method)
+            for query_set in study.test.query_sets:
+                row[f"{query_set} − one scale"] = method.minus(study, alone, query_set)
+                row[f"{query_set} − {CHOSEN}"] = method.minus(study, best(plain), query_set)
+            rows.append(row | {RUNS: method.runs})
+    return pd.DataFrame(rows)

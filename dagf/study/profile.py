@@ -93,9 +93,10 @@ class Profile:
     folder, or of a training set without a validation split, kept for validation. training_set: a
     public set to train on (`dagf.datasets.public`). test_image: where test images have another
     size. earlier_cut: a node before that of `backbone`, of fewer channels and more cells, where 06
-    compares heads again. further: whether 06 also takes near-duplicates out, and re-ranks.
-    whitening: the training set on whose whitening split a learned whitening is learned, '' for
-    none. centred: whether the mean of the database's descriptors is taken out. scale: of 07.
+    compares heads again. further: whether 06 also asks what heads learn from, and of image
+    pyramids, near-duplicates and re-ranking. whitening: the training set on whose whitening split a
+    learned whitening is learned, '' for none. centred: whether the mean of the database's
+    descriptors is taken out. scale: of 07.
     ladder: of 02 and 05. trials: of 02, by name: what was tried on validation landmarks before arms
     were registered. benchmarks, train_on, distractors: what the options of these names are where
     they are not given; paths are as seen from the profile's file.

@@ -40,6 +40,7 @@ from dagf.study.evaluation import EvaluationSpec, Results, centred, evaluation_d
 from dagf.study.parallel import side_by_side
 from dagf.study.profile import Profile, load_profile, weights_file
 from dagf.study.provenance import code_hash
+from dagf.study.pyramid import OneScale
 from dagf.study.runs import Head, Run, RunStore, Untrained
 from dagf.study.sampling import MapSource
 from dagf.study.training import train_all
@@ -294,25 +295,25 @@ class Study:
         """Return the backbone of a seed, under a head without parameters."""
         return self.untrained("spoc", seed)
 
-    def evaluation(self, head: Head) -> EvaluationSpec:
+    def evaluation(self, head: OneScale) -> EvaluationSpec:
         """Return how the test images are described for a head: with what its ceiling knows."""
         spec = self.profile.evaluation
         return replace(spec, image=replace(spec.image, truth=head.variant.truth))
 
-    def _maps_folder(self, head: Head, part: str = "test", of: str = "") -> Path:
+    def _maps_folder(self, head: OneScale, part: str = "test", of: str = "") -> Path:
         image = with_masks(self.evaluation(head).image)
         return self.cache / content_hash([part, head.backbone_id, image, of or self.test_id])
 
-    def _distractors_folder(self, head: Head) -> Path:
+    def _distractors_folder(self, head: OneScale) -> Path:
         return self._maps_folder(head, "distractors", self.distractors_id)
 
-    def test_maps(self, head: Head, net: RetrievalNet | None = None) -> BenchmarkMaps:
+    def test_maps(self, head: OneScale, net: RetrievalNet | None = None) -> BenchmarkMaps:
         """Return the feature maps of the test benchmark under a head's backbone (in `net`)."""
         net, image = net or on_device(head.network()), self.evaluation(head).image
         folders = self._maps_folder(head), self._distractors_folder(head)
         return cache_benchmark(net.backbone, self.test, image, *folders)
 
-    def training_maps(self, head: Head) -> MapSource:
+    def training_maps(self, head: OneScale) -> MapSource:
         """Return the maps of training and validation images under a head's backbone."""
         net, image = on_device(head.network()), self.profile.image
         return MapSource(self.learned_from, image, net, head.backbone_id, self.cache)
@@ -329,7 +330,7 @@ class Study:
             found = evaluation_descriptors(net, head.weights_id, self.test, spec, folder)
         return centred(*found) if spec.centred else found
 
-    def map_descriptors(self, head: Head) -> tuple[Descriptors, Descriptors]:
+    def map_descriptors(self, head: OneScale) -> tuple[Descriptors, Descriptors]:
         """Return the same through cached maps: of one scale and not whitened.
 
         Kept in the cache, those of distractors for all benchmarks that share them.

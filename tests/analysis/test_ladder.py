@@ -92,7 +92,7 @@ def test_trials_stand_beside_gem_on_both_validations(project: Study) -> None:
 
 
 def test_training_sets_of_the_study_and_of_other_roles(study: Study, folder: Path) -> None:
-    table = ladder.training_sets(study, folder)
+    table = ladder.training_sets(study, [folder])
     chosen = rivals.rivals(study)[rivals.CHOSEN]
     assert list(table["method"][:2]) == ["GeM, untrained", f"chosen GeM: {chosen.name}"]
     assert list(table["method"][2:]) == ["GeM", "GeM + spatial + channel", "DAGF"] * 3
@@ -102,6 +102,14 @@ def test_training_sets_of_the_study_and_of_other_roles(study: Study, folder: Pat
     (dagf,) = table.query("method == 'DAGF' and classes == 4").to_dict("records")
     whole = methods(study, ["dagf"])[0]
     assert (dagf["runs"], dagf["validation"]) == (whole.runs, f"{whole.validation:.1f}")
+
+
+def test_other_roles_join_several_training_sets(study: Study, folder: Path) -> None:
+    table = ladder.training_sets(study, [folder, folder])[2:]
+    found = table.drop_duplicates("trained on").set_index("trained on")
+    names = ["4 instances", "4 instances and sorts"]
+    assert found["images"].to_dict() == dict(zip(names, (20, 24), strict=True))
+    assert found["classes"].to_dict() == dict(zip(names, (4, 6), strict=True))
 
 
 def test_smaller_sets_lie_within_larger_ones(study: Study) -> None:

@@ -15,9 +15,10 @@ from PIL import Image
 
 from dagf.analysis import grid, methods, registered, rivals
 from dagf.analysis.tables import UNTRAINED
+from dagf.datasets.batches import image_batches
 from dagf.datasets.benchmark import CLASSIC, Benchmark, Query
 from dagf.model.variants import VARIANTS
-from dagf.retrieval.extract import FeatureMaps
+from dagf.retrieval.extract import FeatureMaps, MultiScale, benchmark_scores, extract
 from dagf.retrieval.metrics import evaluate, mean_average_precision
 from dagf.retrieval.rerank import RERANKINGS
 from dagf.retrieval.search import similarities
@@ -138,6 +139,33 @@ def test_whitening_is_learned_on_training_images(toy: Study, trained: list[RunCo
             by_hand = [whitened_by_hand(toy, arm, seed, size) for seed in toy.profile.seeds]
             assert points[f"{size}-d, power 0.5"].tolist() == pytest.approx(by_hand)
     assert trained == []
+
+
+@pytest.mark.parametrize("part", [methods.VALIDATION, methods.TEST])
+def test_a_pyramid_is_that_of_extraction(study: Study, part: str) -> None:
+    head = study.run("dagf", 0, heads=True)
+    benchmark, spec = methods.benchmark_of(study, part), study.profile.image
+    net = MultiScale(head.network(), methods.SCALES)
+    _, rows, queries = benchmark_scores(net, benchmark, spec)
+    learned = extract(net, image_batches(study.training.files, spec), len(study.training.files))
+    found = methods.descriptors_of(study, head, part, methods.SCALES)
+    for whole, cached in zip((learned, rows, queries), found, strict=True):
+        assert np.allclose(whole, cached, atol=1e-3)  # maps are kept in half precision
+
+
+def test_a_pyramid_stands_beside_one_scale(study: Study) -> None:
+    table = rivals.pyramid_table(study)
+    assert list(table["scales"]) == ["1"] * 6 + ["1, 0.71, 0.5"] * 6
+    assert list(table["method"][6:]) == list(table["method"][:6])
+    assert {*table["query − one scale"][:6]} == {"+0.00 [+0.00, +0.00]"}
+    level = table["query"].str.split().str[0].astype(float)
+    for first in (0, 6):
+        gem = first + table["validation"][first : first + 4].astype(float).to_numpy().argmax()
+        assert table["query − chosen GeM"][gem] == "+0.00 [+0.00, +0.00]"
+        for row in range(first, first + 6):
+            for than, name in ((gem, "chosen GeM"), (row % 6, "one scale")):
+                apart = float(table[f"query − {name}"][row].split()[0])
+                assert apart == pytest.approx(level[row] - level[than], abs=0.11)
 
 
 def test_a_row_a_method_and_re_ranking(study: Study, monkeypatch: pytest.MonkeyPatch) -> None:
