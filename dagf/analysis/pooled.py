@@ -50,9 +50,17 @@ def kept(folder: Path, table: str) -> pd.DataFrame:
                 rows = rows[rows["query set"] == rows["query set"].iloc[0]]
             about_rows = dict(zip(ALIKE, about, strict=True)) | {SET: name}
             found[(*about, home)] = rows.assign(**about_rows)
-    return pd.concat(
-        [pd.DataFrame(columns=[*ALIKE, SET, "what", "minus"]), *found.values()], ignore_index=True
-    )
+    none = pd.DataFrame(columns=[*ALIKE, SET, "what", "minus", "module"])
+    return pd.concat([none, *found.values()], ignore_index=True)
+
+
+def staged(rows: pd.DataFrame, column: str) -> "pd.Series[bool]":
+    """Return for each of the kept rows whether a last stage is trained in its study, too.
+
+    column: whose texts end with it, where it is.
+    """
+    deep = rows[column].str.endswith(STAGE.split(maxsplit=1)[1])
+    return deep.groupby([rows[key] for key in ALIKE]).transform("any").astype(bool)
 
 
 def _mean(rows: pd.DataFrame) -> tuple[Interval, float]:
@@ -94,7 +102,7 @@ def by_set(folder: Path, rival: str = CHOSEN) -> pd.DataFrame:
     """
     found, rooms = _compared(folder), kept(folder, ROOMS)
     found = found[found["minus"] == rival]
-    deep = found["what"].str.endswith(STAGE).groupby(found["study"]).transform("any")
+    deep = staged(found, "what")
     rows = []
     for _, study in found.groupby("study", sort=False):
         about, sets = {"backbone": study["backbone"].iloc[0]}, study.groupby(SET, sort=False)
@@ -137,3 +145,13 @@ def over_sets(folder: Path) -> pd.DataFrame:
                 row[f"gains / losses beside {words}"] = " / ".join(counts)
         rows += [row] if len(row) > 3 else []
     return pd.DataFrame(rows).fillna("")
+
+
+def mean_verdicts(folder: Path) -> list[str]:
+    """Return what each mean of `over_sets` shows beside all its rivals: gains, loses or neither."""
+    verdicts = []
+    for _, texts in over_sets(folder).filter(regex="^minus").iterrows():
+        means = [Interval.read(text) for text in texts if text]
+        side = "gains" if all(one.low > 0 for one in means) else "no gain shown"
+        verdicts.append("loses" if all(one.high < 0 for one in means) else side)
+    return verdicts

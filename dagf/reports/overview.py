@@ -49,6 +49,8 @@ class Records:
         """Return the figure of the modules' gains beside the room: drawings, then photographs."""
         found = {self._where: self._rooms} if len(self._rooms) else {}
         kept = pooled.kept(self._photographs, pooled.ROOMS)
+        staged = pooled.staged(kept, "module")
+        kept = kept[staged | ~staged.any()]  # more panels are too small for a phone
         for (backbone, name), own in kept.groupby(["backbone", pooled.SET], sort=False):
             found[f"on photographs\n({name}, {backbone})"] = own
         if not found:
@@ -58,13 +60,14 @@ class Records:
         return figures.show(figures.rooms(found), alt, CAPTION)
 
     def answer(self) -> HTML:
-        """Return in a line how many modules gain on the images of the run."""
-        counts = Counter(self._rooms["verdict"])
-        shown = ["gains", *(one for one in SAID if counts[one] and one != "gains")]
-        said = ", ".join(f"<strong>{counts[one]}</strong> {SAID[one]}" for one in shown)
-        where = self._where.capitalize()
-        line = f"{where}, of the {counts.total()} rows of the figure: {said}."
-        return HTML(f'<p class="lead">{line}</p>' if counts else NOTHING)
+        """Return in a line how many modules gain on the images of the run, and DAGF over sets."""
+        lines, where = [], f"{self._where.capitalize()}, of the"
+        if counts := Counter(self._rooms["verdict"]):
+            lines.append(f"{where} {counts.total()} rows of the figure: {_said(counts)}.")
+        verdicts = pooled.mean_verdicts(self._photographs)
+        if counts := Counter(verdicts):
+            lines.append(f"On photographs, of {counts.total()} means over sets: {_said(counts)}.")
+        return HTML(f'<p class="lead">{"<br>".join(lines)}</p>' if lines else NOTHING)
 
     @property
     def _photographs(self) -> Path:
@@ -179,6 +182,12 @@ class Records:
     def _read(self, name: str) -> dict[str, Any]:
         file = self.output.result("tables", f"{name}.json")
         return read_json(file) if file.is_file() else {}
+
+
+def _said(counts: Counter[str]) -> str:
+    """Return how many have each verdict, gains always, in words."""
+    shown = ["gains", *(one for one in SAID if counts[one] and one != "gains")]
+    return ", ".join(f"<strong>{counts[one]}</strong> {SAID[one]}" for one in shown)
 
 
 def _html(macro: str, *values: Any) -> HTML:

@@ -5,7 +5,17 @@ from typing import Any
 
 import pytest
 
-from dagf.analysis.pooled import AGAINST, EARLIER, ROOMS, by_set, over_sets, pooled
+from dagf.analysis.pooled import (
+    AGAINST,
+    EARLIER,
+    ROOMS,
+    by_set,
+    kept,
+    mean_verdicts,
+    over_sets,
+    pooled,
+    staged,
+)
 from dagf.analysis.rivals import CHOSEN, CHOSEN_PLAIN, SHELF
 from dagf.analysis.room import ROOM
 from dagf.files import write_json
@@ -100,3 +110,24 @@ def test_a_gain_is_above_every_rival(tmp_path: Path) -> None:
         "minus the chosen plain descriptor [95 %]": mean((1, 1), (1, 1), (1, 1)),
         "gains / losses beside all three": "1 / 0",
     }
+    assert mean_verdicts(tmp_path) == ["no gain shown"]
+
+
+@pytest.mark.parametrize(
+    ("gem", "plain", "verdict"),
+    [(9, 9, "gains"), (9, 0, "no gain shown"), (-9, 0, "no gain shown"), (-9, -9, "loses")],
+)
+def test_a_mean_gains_beside_all_rivals(
+    tmp_path: Path, gem: float, plain: float, verdict: str
+) -> None:
+    for name in "abc":
+        rows = [row("DAGF", CHOSEN, gem, 0.1), row("DAGF", CHOSEN_PLAIN, plain, 0.1)]
+        keep(tmp_path, name, rows)
+    assert mean_verdicts(tmp_path) == [verdict]
+
+
+def test_studies_that_train_a_last_stage_are_told(tmp_path: Path) -> None:
+    deep = [["all three"], ["all three, with the last stage"]]
+    keep(tmp_path, "a", deep, ROOMS, columns=["module"])
+    keep(tmp_path, "b", deep[:1], ROOMS, columns=["module"], backbone="other")
+    assert staged(kept(tmp_path, ROOMS), "module").tolist() == [True, True, False]
