@@ -50,7 +50,7 @@ class Records:
         found = {self._where: self._rooms} if len(self._rooms) else {}
         kept = pooled.kept(self._photographs, pooled.ROOMS)
         staged = pooled.staged(kept, "module")
-        kept = kept[staged | ~staged.any()]  # more panels are too small for a phone
+        kept = kept[staged] if staged.any() else kept  # more panels are too small for a phone
         for (backbone, name), own in kept.groupby(["backbone", pooled.SET], sort=False):
             found[f"on photographs\n({name}, {backbone})"] = own
         if not found:
