@@ -50,17 +50,6 @@ def test_the_contrastive_loss_of_tuples_by_hand() -> None:
 
 
 @pytest.mark.parametrize(
-    "name", ["ArcFaceLoss", "ProxyAnchorLoss", "SoftTripleLoss", "TripletMarginLoss", "NTXentLoss"]
-)
-def test_losses_by_name(name: str) -> None:
-    loss, vectors = make_loss(name, 3, 5), embeddings()
-    assert type(loss).__name__ == name
-    loss(vectors, LABELS).backward()
-    assert vectors.grad is not None and vectors.grad.abs().sum() > 0
-    assert all(parameter.grad is not None for parameter in loss.parameters())
-
-
-@pytest.mark.parametrize(
     ("name", "options", "message"),
     [
         ("TupelContrastiveLoss", {}, "did you mean 'TupleContrastiveLoss'"),
