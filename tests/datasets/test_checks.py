@@ -16,7 +16,7 @@ from dagf.datasets.contents import Contents
 from dagf.errors import UserError
 from dagf.files import write_json
 from dagf.study.study import open_study
-from tests.datasets.sets import PICKLE, white, write_set
+from tests.datasets.sets import white
 from tests.fixtures import Opened, fails, write_photographs
 
 QUERY, RIGHT = r"5-0\.jpg is a query and, as ", r"5-1\.jpg is right for a query and, as "
@@ -78,15 +78,6 @@ def test_a_copy_among_real_photographs(shared_data: Path, tmp_path: Path) -> Non
     fails(match, check, str(shared_data / "landmarks"), tmp_path)
 
 
-@pytest.mark.parametrize("box", [[40, 0, 50, 9], [0, 32.5, 9, 40]])
-def test_a_box_outside_its_image_is_named_with_the_size(tmp_path: Path, box: list[float]) -> None:
-    home = write_set("oxford5k", tmp_path)
-    white(home / "jpg" / "oxford_000000.jpg", 40, 32)
-    truth = {**PICKLE, "gnd": [PICKLE["gnd"][0], {**PICKLE["gnd"][1], "bbx": box}]}
-    write_json(home / "gnd_oxford5k.json", truth)
-    fails(r"oxford_000000\.jpg.* 40 x 32", check, "oxford5k", tmp_path)
-
-
 def test_a_changed_drawing(project: Path, profile: Callable[..., str], tmp_path: Path) -> None:
     """Its maps are kept under the name of the set, and would be those of the old picture."""
     root = open_study(profile()).toytown
@@ -129,8 +120,9 @@ def test_a_box_outside_its_image_is_named(heads_on: Opened, tmp_path: Path) -> N
     (bare, tested, trained) = studies
     assert bare.test_id != tested.test_id == trained.test_id
     assert bare.training.id == tested.training.id != trained.training.id
-    (folder / "boxes.csv").write_text(f"{lines}\njpg/5-2.jpg,i5,4,4,40,20")
-    says = r"boxes\.csv, line 4: the box 4,4,40,20 is outside jpg/5-2\.jpg, which has 32 x 32"
+    white(folder / "jpg" / "5-2.jpg", 40, 32)
+    (folder / "boxes.csv").write_text(f"{lines}\njpg/5-2.jpg,i5,4,4,20,40")
+    says = r"boxes\.csv, line 4: the box 4,4,20,40 is outside jpg/5-2\.jpg, which has 40 x 32"
     fails(says, check, str(folder), tmp_path)
     fails(says, heads_on, folder)
     fails(says, heads_on, elsewhere, train_on=[folder])

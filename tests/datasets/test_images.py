@@ -251,17 +251,6 @@ def test_geometry(width: int, height: int, box: Box, size: int, resize_crop: boo
     assert max(around.width, around.height) == min(size, max(width, height))
 
 
-def test_input_has_the_mean_and_deviation_of_imagenet() -> None:
-    values = torch.arange(2 * 3 * 4 * 32, dtype=torch.int64).remainder(256)
-    image = values.to(torch.uint8).reshape(2, 3, 4, 32)
-    found = to_input(image)
-    assert found.dtype == torch.float32
-    mean, std = torch.tensor(decode.IMAGENET_MEAN), torch.tensor(decode.IMAGENET_STD)
-    back = 255 * (found * std[:, None, None] + mean[:, None, None])
-    assert torch.equal(back.round().to(torch.uint8), image)
-    assert to_input((mean * 255).round().to(torch.uint8)[:, None, None]).abs().max() < 0.01
-
-
 def test_an_exact_mask_comes_with_the_image_or_blanks_the_rest(tmp_path: Path) -> None:
     for folder in ("jpg", "masks"):
         (tmp_path / "test" / folder).mkdir(parents=True)

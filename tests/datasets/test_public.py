@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from dagf.datasets import public
-from dagf.datasets.benchmark import CLASSIC, from_ground_truth
+from dagf.datasets.benchmark import from_ground_truth
 from dagf.datasets.images import has_mask
 from dagf.files import file_sha256, write_json
 from tests.datasets import sets
@@ -72,27 +72,9 @@ def test_the_real_ground_truth_has_every_count(shared_data: Path, name: str) -> 
         assert (path.stat().st_size, file_sha256(path)) == (file.bytes, file.sha256)
 
 
-def labels(what: str, data: Path) -> list[dict[str, list[int]]]:
-    made = public.open_benchmark(what, data)
-    return [{key: rows.tolist() for key, rows in query.labels.items()} for query in made.queries]
-
-
-def test_the_labels_of_oxford_and_of_its_revision(tmp_path: Path) -> None:
-    sets.write_set("oxford5k", tmp_path)
-    labelled = [{"ok": [0, 1, 2], "junk": [3]}, {"ok": [4, 5], "junk": []}]
-    assert labels("oxford5k", tmp_path) == labelled
-    made = public.open_benchmark("oxford5k", tmp_path)
-    assert made.database == tuple(f"{one}.jpg" for one in sets.OXFORD)
-    boxes = [tuple(one["bbx"]) for one in sets.PICKLE["gnd"]]
-    assert [query.box for query in made.queries] == boxes
-    assert made.settings == (CLASSIC,)
-    home = sets.write_set("roxford5k", tmp_path)
-    assert labels("roxford5k", tmp_path) == [{"easy": [0], "hard": [1], "junk": [2]}]
-    assert public.folders_of("roxford5k", tmp_path) == [home.with_name("oxford5k"), home]
-
-
 def test_two_sets_mixed_up(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     home = sets.write_set("roxford5k", tmp_path)
+    assert public.folders_of("roxford5k", tmp_path) == [home.with_name("oxford5k"), home]
     monkeypatch.setitem(public.DISTRACTORS, "r1m", "test/oxford5k")
     match = r"6 distractors, as .*all_souls_000001\.jpg, are in roxford5k: name another set"
     fails(match, public.open_benchmark, "roxford5k", tmp_path, ["r1m"])
