@@ -15,7 +15,6 @@ from dagf.datasets.images import load_image, to_input
 from dagf.model.backbone import BackboneSpec
 from dagf.model.network import RetrievalNet
 from dagf.model.variants import variant
-from dagf.retrieval.whitening import principal_components
 from dagf.study.runs import Run
 
 SPEC = ImageSpec(32)
@@ -63,18 +62,6 @@ def test_the_cells_of_a_picture_add_up_to_its_cosine(arm: str, photographs: Path
     assert cells.shape == one.attended.shape[2:]
     assert cells.sum() == pytest.approx(float(one.descriptor @ other.descriptor), abs=1e-3)
     assert all(parameter.grad is None for parameter in net.parameters())
-
-
-def test_cells_also_explain_a_whitened_cosine(photographs: Path) -> None:
-    net = RetrievalNet(BackboneSpec(), variant("dagf")).eval()
-    files = sorted((photographs / "jpg").iterdir())[:12]
-    looks = [look(net, file, SPEC) for file in files]
-    rows = np.stack([one.descriptor for one in looks])
-    whiten = principal_components(rows).whitening(11, 0.25)
-    toward = whiten.toward(rows[0], rows[5])
-    cells = contributions(net, looks[0], toward)
-    one, other = whiten(rows[[0, 5]])
-    assert cells.sum() - toward @ whiten.mean == pytest.approx(float(one @ other), abs=1e-3)
 
 
 @pytest.mark.parametrize("arm", ["spoc", "mac"])
