@@ -1,5 +1,6 @@
 import argparse
 import pickle
+import re
 import socket
 import warnings
 from collections import defaultdict
@@ -14,8 +15,10 @@ import timm
 import torch
 import torchvision
 from safetensors.torch import save_file
+from torch import nn
 
 from dagf.datasets.decode import IMAGENET_MEAN, IMAGENET_STD
+from dagf.errors import UserError
 from dagf.files import file_sha256
 from dagf.model import backbone as module
 from dagf.model.backbone import PACKAGED, BackboneSpec, SmallBackbone, make_backbone
@@ -28,9 +31,9 @@ BACKBONES = {
     "small": (128, 8), "resnet18": (512, 32), "mobilenet_v2": (1280, 32),
     "mobilenet_v3_small": (576, 32), "squeezenet1_0": (512, 16), "efficientnet_b0": (1280, 32),
     "convnext_tiny": (768, 32), "regnet_y_400mf": (440, 32), "timm:resnet18": (512, 32),
-    "timm:convnext_atto": (320, 32), PACKAGED: (1280, 32), "alexnet": (256, 16),
-    "densenet121": (1024, 32), "vgg11": (512, 16),
+    "timm:convnext_atto": (320, 32), PACKAGED: (1280, 32),
 }  # fmt: skip
+RAMP = {71: 0.2182, 113: 0.1979, 425: 0.1892, 1157: 0.1827}  # the most of a ramp's descriptor
 State = dict[str, torch.Tensor]
 
 
@@ -46,6 +49,30 @@ def test_a_backbone_gives_a_map_that_grows_with_the_image(name: str) -> None:
             assert found.features.shape[2] == pytest.approx(height / stride, abs=1.5)
             assert found.features.shape[3] == pytest.approx(width / stride, abs=1.5)
             assert found.features.max() > 0
+
+
+def test_the_default_cut_of_each_family_is_its_last_map() -> None:
+    """Only pooling and the classifier come after it."""
+    tails = {"avgpool", "classifier", "fc", "flatten", "dropout", "pool"}
+    names = torchvision.models.list_models(module=torchvision.models)
+    firsts = {re.match("[a-z]+", name)[0]: name for name in reversed(names)}
+    del firsts["regnet"]  # computes its widths, which no meta device can
+    families = set()
+    for family, name in firsts.items():
+        with torch.device("meta"), warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            network = torchvision.models.get_model(name, weights=None)
+        try:
+            cut = module.default_cut(network, name)
+        except UserError:
+            continue
+        families.add(family)
+        order = [path for path, module in network.named_modules() if not list(module.children())]
+        within = [at for at, path in enumerate(order) if f"{path}.".startswith(f"{cut}.")]
+        for path in order[within[-1] + 1 :]:
+            pools = isinstance(network.get_submodule(path), nn.MaxPool2d)
+            assert pools or path.split(".")[0] in tails, f"{name}: {path} comes after {cut}"
+    assert families == {*module.WITH_FEATURES, "resnet", "resnext", "wide"}
 
 
 @pytest.mark.parametrize(
@@ -111,6 +138,13 @@ def test_weights_that_come_with_the_packages(monkeypatch: pytest.MonkeyPatch) ->
             expected = whole.forward_features((pixels - 0.5) / 0.5)
             found = net.backbone((pixels - mean) / deviation)
             torch.testing.assert_close(found, expected, rtol=1e-4, atol=1e-4)
+        row = torch.arange(96) / 95
+        ramp = torch.stack(
+            [row.expand(96, 96), row[:, None].expand(96, 96), 1 - row.expand(96, 96)]
+        )
+        (descriptor,) = net((ramp[None] - mean) / deviation)
+    values, places = (found.tolist() for found in descriptor.topk(len(RAMP)))
+    assert dict(zip(places, values, strict=True)) == pytest.approx(RAMP, abs=1e-3)
 
 
 @pytest.mark.parametrize(
