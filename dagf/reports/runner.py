@@ -64,9 +64,8 @@ def run_reports(
     """
     began, reports = time.monotonic(), _planned(parameters, only, output)
     others = [one for one in reports if one.name != OVERVIEW]
-    index = [plan(OVERVIEW, parameters, output)] if OVERVIEW in notebooks() else []
-    last = (index or others)[-1]
-    stages = paths.scratch() / "reports" / slug(os.path.relpath(last.output.pages, paths.root()))
+    index = plan(OVERVIEW, parameters, output)
+    stages = paths.scratch() / "reports" / slug(os.path.relpath(index.output.pages, paths.root()))
     stages.mkdir(parents=True, exist_ok=True)
     try:
         with filelock.FileLock(f"{stages}.lock", timeout=0):
@@ -76,8 +75,8 @@ def run_reports(
                     say(one.name, "fresh, kept")
             jobs = max(1, min(jobs or min(2, cores()), len(todo)))
             failures = asyncio.run(_run(todo, stages, jobs))
-            if index and (force or last.staleness()):  # it shows the records, which are new
-                failures += asyncio.run(_run(index, stages, 1))
+            if force or index.staleness():  # it shows the records, which are new
+                failures += asyncio.run(_run([index], stages, 1))
     except filelock.Timeout as error:
         raise UserError(
             "these reports are being made by another run: wait for it, or name another --output"
@@ -85,7 +84,7 @@ def run_reports(
     if failures:
         raise UserError("\n\n".join(failures))
     say("total", f"{clock(began)}, {len(todo)} run, {len(others) - len(todo)} kept")
-    return last.output.page(last.name)
+    return index.output.page(OVERVIEW)
 
 
 def check_reports(
@@ -98,8 +97,6 @@ def check_reports(
 
 def _planned(given: Mapping[str, Any], only: Sequence[str], output: Path | None) -> list[Report]:
     known = notebooks()
-    if not known:
-        raise UserError(f"no notebook of the study is in {paths.root() / 'notebooks'}")
     wanted = {choose("notebook", Path(name).name.removesuffix(".ipynb"), known) for name in only}
     return [plan(name, given, output) for name in known if name in wanted or not wanted]
 
