@@ -67,7 +67,6 @@ STUDY = {  # what names a study: a profile, and photographs with their weights
 
 
 def study_options(command: Callable[..., Any]) -> Callable[..., Any]:
-    """Add the options of `STUDY`."""
     for name, (metavar, text) in STUDY.items():
         several = name in ("--distractors", "--train-on", "--benchmark")
         how: dict[str, Any] = {"multiple": True} if several else {"default": ""}
@@ -129,7 +128,6 @@ class Command(click.Command):
     """A command whose help ends with its lines of `EXAMPLES`."""
 
     def format_epilog(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
-        """Write the examples."""
         lines = re.findall(rf"^dagf (?:data )?{self.name}\b.*$", EXAMPLES, re.MULTILINE)
         with formatter.section("Examples"):
             formatter.write("".join(f"  {line}\n" for line in lines))
@@ -170,13 +168,11 @@ def say(text: str, err: bool = False) -> None:
 
 
 def say_table(table: Any, as_json: bool) -> None:
-    """Print a data frame, with two decimals or as JSON."""
     as_text = table.to_string(index=False, float_format="{:.2f}".format)
     say(table.to_json(orient="records", indent=1) if as_json else as_text)
 
 
 def say_run(run: Any) -> None:
-    """Print what a trained run is, and where it lies."""
     of = run.record
     say(
         f"run {run.id}: {of['variant']}, seed {of['seed']}, best epoch {of['best_epoch']}, "

@@ -23,7 +23,6 @@ class Group:
     size: int = 1
 
     def wait(self) -> None:
-        """Wait until every process has come here."""
         if self.size > 1:
             dist.barrier()
 

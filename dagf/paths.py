@@ -20,7 +20,6 @@ PROFILES = Path(__file__).parent / "study" / "profiles"  # those that come with 
 
 
 def profile_names() -> list[str]:
-    """Return the names of the profiles that come with the study."""
     return sorted(path.stem for path in PROFILES.glob("*.yaml"))
 
 

@@ -120,7 +120,6 @@ def smallest_side(net: RetrievalNet, window: int) -> int:
 def _program(
     net: RetrievalNet, shape: tuple[int, int, int], axes: dict[int, str]
 ) -> torch.onnx.ONNXProgram:
-    """Return the network as an ONNX graph."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # what the exporter says of its own inside
         names: Any = {"input_names": [INPUT], "output_names": [OUTPUT]}

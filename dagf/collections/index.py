@@ -114,7 +114,6 @@ class Collection(Kept):
 
     @cached_property
     def network(self) -> RetrievalNet:
-        """The encoder's network, where it runs fastest."""
         return on_device(self.encoder.network())
 
     def describe(self, query: Path, box: Box | None = None) -> Descriptors:

@@ -64,7 +64,6 @@ class MadeBy:
 
     @property
     def spec(self) -> ImageSpec:
-        """The size at which it takes images."""
         return ImageSpec(**self.image)
 
 
@@ -82,7 +81,6 @@ class Kept:
 
     @cached_property
     def graph(self) -> Graph:
-        """The encoder, where it is kept as a graph."""
         return Graph(self.descriptors.folder / self.made_by.graph)
 
     def whitened(self, whiten: bool | None = None) -> Self:
@@ -104,7 +102,6 @@ class Kept:
 
     @property
     def whitening_file(self) -> Path:
-        """Where the whitening of these descriptors is kept."""
         return self._beside(WHITENING)
 
     def learned_whitening(self) -> Whitening:
@@ -135,7 +132,6 @@ class Kept:
         return self.graph.describe(query, self.made_by.spec, box)
 
     def nearest(self, known: Rows, row: Descriptors, top: int) -> Found:
-        """Return the rows most similar to one."""
         return search(known, row, top)
 
     def named(self, found: Found) -> Ranking:

@@ -75,7 +75,6 @@ def render(
 
 
 def _part(photo: Path, box: Box | None) -> Pixels:
-    """Return a photograph in which a box of it is lit."""
     pixels = thumbnail(photo)
     if box is None:
         return pixels

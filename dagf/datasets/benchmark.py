@@ -191,7 +191,6 @@ class TrainingSet:
 
     @property
     def landmarks(self) -> int:
-        """The number of landmarks."""
         return max(self.labels) + 1
 
 

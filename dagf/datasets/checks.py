@@ -187,7 +187,6 @@ def check_disjoint(learned_from: Path, tested_on: Path) -> None:
 
 
 def distractors_hash(benchmark: Benchmark, contents: Contents) -> str:
-    """Return the hash of a benchmark's distractors."""
     return content_hash([*map(contents.sha256, benchmark.distractors)])
 
 

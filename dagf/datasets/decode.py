@@ -217,7 +217,6 @@ def image_size(path: Path) -> tuple[int, int]:
 
 
 def _upright(image: Image.Image) -> tuple[int, int]:
-    """The width and height of an image once it is turned."""
     return image.size[::-1] if _quarter_turned(image) else image.size
 
 

@@ -40,7 +40,6 @@ _QUERIES = 5  # of a held-out instance, at most
 
 
 def has_labels(folder: Path) -> bool:
-    """Whether there is a labels.csv."""
     return (folder / LABELS).is_file()
 
 

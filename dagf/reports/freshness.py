@@ -69,7 +69,6 @@ class Output:
         return self.pages / ("index.html" if name == OVERVIEW else f"{name}.html")
 
     def record_file(self, name: str) -> Path:
-        """Return the file that says what is known about the run that made a page."""
         return self.pages / "provenance" / f"{name}.json"
 
     def record(self, name: str) -> dict[str, Any]:
@@ -88,7 +87,6 @@ class Output:
         return self.pages / kind / name
 
     def link(self, path: Path) -> str:
-        """Return `path` as a link in a page."""
         return Path(os.path.relpath(path, self.pages)).as_posix()
 
 
@@ -163,7 +161,6 @@ class Report:
         return {key: shown(value) for key, value in self.parameters.items()}
 
     def _records(self) -> Iterable[Path]:
-        """Return the files of records that the page shows."""
         if self.name == OVERVIEW:
             pages, tables = self.output.pages, self.output.result("tables", "any").parent
             folders = {tables, *(pages / one for one in ("provenance", "figures", "photographs"))}
@@ -215,7 +212,6 @@ def notebooks() -> list[str]:
 
 
 def notebook_path(name: str) -> Path:
-    """Return the file of the notebook `name`."""
     return paths.root() / "notebooks" / f"{name}.ipynb"
 
 

@@ -63,11 +63,9 @@ class Renderer(IPythonRenderer):
         self._anchors = Counter[str]()
 
     def markdown(self, text: str) -> str:
-        """Return the HTML of a text."""
         return str(MarkdownWithMath(renderer=self).render(text))
 
     def heading(self, text: str, level: int, **attrs: Any) -> str:
-        """Return a heading with an anchor."""
         anchor = slug(_text(text))
         self._anchors[anchor] += 1
         anchor += f"-{times}" if (times := self._anchors[anchor]) > 1 else ""
@@ -76,11 +74,9 @@ class Renderer(IPythonRenderer):
         return f'<h{level} id="{anchor}">{text}{"" if level == 1 else link}</h{level}>\n'
 
     def inline_math(self, body: str) -> str:
-        """$ ... $"""
         return mathml(body, "inline")
 
     def block_math(self, body: str) -> str:
-        """$$ ... $$"""
         return f'<span class="equation" tabindex="0">{mathml(body, "block")}</span>'
 
 

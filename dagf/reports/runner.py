@@ -139,12 +139,10 @@ async def _make(report: Report, stage: Path, free: asyncio.Semaphore, threads: i
 
 
 def say(name: str, what: str) -> None:
-    """Print what is to be said of a notebook."""
     print(f"{name:<26}  {what}", flush=True)  # as wide as the longest name
 
 
 def clock(began: float) -> timedelta:
-    """Return the time since `began`, in whole seconds."""
     return timedelta(seconds=round(time.monotonic() - began))
 
 

@@ -149,7 +149,6 @@ def explained(
 
 
 def _kept(net: RetrievalNet, seen: Look) -> list[Tile]:
-    """Return what is kept of an image at each window."""
     windows = net.head.scale_and_mask.filters.windows
     tiles = []
     for window, kept, share in zip(windows, seen.kept, seen.kept_fraction, strict=True):

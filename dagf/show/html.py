@@ -30,7 +30,6 @@ def templates() -> jinja2.Environment:
 
 
 def style() -> str:
-    """Return the style sheet, to put into a page."""
     return (TEMPLATE / "style.css").read_text(encoding="utf-8")
 
 

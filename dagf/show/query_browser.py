@@ -67,7 +67,6 @@ class View:
 
     @property
     def title(self) -> str:
-        """The arm in words."""
         arm, _, how = self.arm.partition(" ")
         return f"{VARIANTS[arm].title}, {HOW[how]}"
 
