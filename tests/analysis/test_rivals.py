@@ -61,7 +61,7 @@ def test_rivals_are_trained_no_deeper(monkeypatch: pytest.MonkeyPatch) -> None:
     held = {"GeM" + UNTRAINED: 40.0, "GeM": 50.0, "GeM" + STAGE: 70.0, "R-MAC" + UNTRAINED: 60.0}
     held |= {"DAGF": 80.0, "DAGF" + STAGE: 75.0}
 
-    def made(_: Study, arms: Sequence[str], how: str = HEAD) -> list[Method]:
+    def made(_: Study, arms: Sequence[str], how: str = HEAD, *_scales: object) -> list[Method]:
         titles = (VARIANTS[arm].title + how for arm in arms)
         points = {0: (0.5, 0.7), 1: (0.9, 0.8)}
         return [replace(method(one, points), validation=held.get(one, 0.0)) for one in titles]
