@@ -74,4 +74,6 @@ def test_the_headline_of_the_readme_is_that_of_the_report() -> None:
     for module in ("GeM + spatial", "GeM + channel", "GeM + scale and mask"):
         shown = " and ".join(beside.loc[[module], "difference [95 %]"])  # of each backbone
         assert f"{module} {shown}" in text.replace("\n", " ")
-    assert by_set(photographs, CHOSEN_PLAIN)["DAGF"][:-1].str.contains("R-MAC").all()  # as it says
+    sets = by_set(photographs, CHOSEN_PLAIN)
+    fixed = sets[~sets["photographs"].str.startswith("all")]["DAGF"]
+    assert fixed.str.contains("R-MAC").all()  # as it says
