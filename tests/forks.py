@@ -26,11 +26,16 @@ from dagf.paths import ROOT
 from dagf.retrieval import extract as extraction
 from dagf.study import parallel
 from dagf.study.study import open_study
-from tests.fixtures import empty_project
+from tests.fixtures import Workshop, configured, empty_project, training_set
 
 NAMES = ("rename", "remove", "rmdir", "mkdir", "link", "chmod", "scandir", "listdir")
 EVENTS = {"open", *(f"os.{name}" for name in NAMES)}
 get_context("forkserver").set_forkserver_preload(["tests.forks"])
+
+
+def train(folder: Path, photographs: str, **changes: Any) -> None:
+    """Train a run."""
+    Workshop(folder, training_set(Path(photographs))).train(configured(epochs=3, **changes))
 
 
 def extract(folder: Path, home: str, run: str, photos: str) -> None:
@@ -51,7 +56,7 @@ def study(folder: Path, profile: str) -> None:
     keep_table("main", table.round(6), "Main", "What was measured.")
 
 
-JOBS: dict[str, Any] = {"extraction": extract, "study": study}
+JOBS: dict[str, Any] = {"training": train, "extraction": extract, "study": study}
 
 
 class Ended(NamedTuple):
@@ -71,7 +76,7 @@ def run(
     """Do one of `JOBS` so many times at once, each in a process of its own; return how they ended.
 
     befalls: die (the number of the operation at which it is killed), limit (the bytes that a file
-    may have).
+    may have), threads.
     """
     given = json.loads(json.dumps(given, default=str))
     pools = [ProcessPoolExecutor(1, get_context("forkserver")) for _ in range(times)]
@@ -84,7 +89,7 @@ def run(
 
 def _done(job: str, folder: Path, given: dict[str, Any], befalls: dict[str, int]) -> Ended:
     os.environ |= {"OMP_NUM_THREADS": "1", "DAGF_HEADLESS": "1"}
-    torch.set_num_threads(1)
+    torch.set_num_threads(befalls.get("threads", 1))
     counted, status, said = [0], 0, ""
 
     def watch(event: str, args: tuple[Any, ...]) -> None:

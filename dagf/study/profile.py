@@ -96,10 +96,10 @@ class Profile:
     compares heads again. further: whether 06 also asks what heads learn from, and of image
     pyramids, near-duplicates and re-ranking. whitening: the training set on whose whitening split a
     learned whitening is learned, '' for none. centred: whether the mean of the database's
-    descriptors is taken out. scale: of 07.
-    ladder: of 02 and 05. trials: of 02, by name: what was tried on validation landmarks before arms
-    were registered. benchmarks, train_on, distractors: what the options of these names are where
-    they are not given; paths are as seen from the profile's file.
+    descriptors is taken out. scale: of 07. ladder: of 02 and 05. trials: of 02, by name: what was
+    tried on validation landmarks before arms were registered. benchmarks, train_on, distractors:
+    what the options of these names are where they are not given; paths are as seen from the
+    profile's file.
     """
 
     name: str

@@ -2,7 +2,6 @@
 
 import json
 import shutil
-from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -19,18 +18,12 @@ from dagf.files import read_json
 from dagf.paths import ROOT
 from tests.commands import dagf, refused
 from tests.fixtures import fails
-from tests.retrieval.test_metrics import compute_ap, ranked_kinds, slow_precision_at
+from tests.retrieval.test_metrics import RULES, measured_slowly
 
 HERE = Path(__file__).parents[2]
 METRICS = ["mAP", "mP@1", "mP@5", "mP@10"]
 GOLDEN = ("evaluate", "--golden")
 SIZES = {"roxford5k": 4993, "rparis6k": 6322}
-# The Revisited protocol's own table: setting -> positive labels, junk labels.
-RULES = {
-    "Easy": (("easy",), ("junk", "hard")),
-    "Medium": (("easy", "hard"), ("junk",)),
-    "Hard": (("hard",), ("junk", "easy")),
-}
 ENTRY = {"bbx": [0, 0, 1, 1], "easy": [2], "hard": [0], "junk": []}
 TINY = {"imlist": list("abcd"), "qimlist": ["q"], "gnd": [ENTRY]}
 
@@ -56,18 +49,6 @@ def project(shared_data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) 
         )
     monkeypatch.setenv(ROOT, str(tmp_path))
     return tmp_path
-
-
-def measured_slowly(scores: Sequence[float], labels: Mapping[str, Any]) -> dict[str, list[float]]:
-    """A query's `METRICS` under each setting; NaN where it has no positive."""
-    found = dict.fromkeys(RULES, [np.nan] * len(METRICS))
-    for setting, rule in RULES.items():
-        positives, junk = ({int(row) for name in names for row in labels[name]} for names in rule)
-        if positives:
-            kinds = ranked_kinds(scores, positives, junk)
-            cuts = (slow_precision_at(kinds, k) for k in (1, 5, 10))
-            found[setting] = [compute_ap(kinds), *cuts]
-    return found
 
 
 def theirs(project: Path) -> dict[tuple[str, str, str], float]:
@@ -142,6 +123,18 @@ def test_golden_figures_are_the_published(tmp_path: Path, monkeypatch: pytest.Mo
     rows = read_published().query("note == @NOTE").set_index(["dataset", "protocol", "metric"])
     wide = rows["value"].unstack()[METRICS]
     assert {key: tuple(values) for key, values in wide.T.items()} == figures
+
+
+def test_a_tiny_set_by_hand(tmp_path: Path) -> None:
+    """Similarities 1, 4, 3, 2: easy 2 is second, hard 0 last, third once easy is junk."""
+    held = {"Q": np.array([[1.0], [0.0]]), "X": np.array([[1.0, 4, 3, 2], [9, 9, 9, 9]])}
+    savemat(tmp_path / "a.mat", held)
+    found = measured(from_ground_truth("tiny", tmp_path, TINY), tmp_path / "a.mat")
+    ours = found.set_index(["protocol", "metric"])["ours"]
+    assert ours["Easy", "mAP"] == pytest.approx(100 * (0 + 1 / 2) / 2)
+    assert ours["Hard", "mAP"] == pytest.approx(100 * (0 + 1 / 3) / 2)
+    assert ours["Medium", "mAP"] == pytest.approx(100 * (0 + 1 / 2 + 1 / 3 + 2 / 4) / 4)
+    assert (ours["Medium", "mP@1"], ours["Medium", "mP@10"]) == (0, 50)
 
 
 @pytest.mark.parametrize(

@@ -7,6 +7,10 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
+from hypothesis import given
+from hypothesis import strategies as st
+from hypothesis.extra.numpy import arrays
+from numpy.typing import NDArray
 from torch.nn import functional as fn
 
 from dagf.analysis import grid
@@ -18,6 +22,14 @@ from dagf.retrieval.metrics import evaluate
 from dagf.study.study import Study
 
 pytestmark = pytest.mark.usefixtures("one_process")
+
+# Small whole numbers, so that ties, dead cells and dead maps occur.
+MAPS = arrays(
+    np.float32,
+    st.tuples(*[st.integers(1, n) for n in (3, 4, 4, 5)]),
+    elements=st.integers(0, 3).map(float),
+)
+Maps = NDArray[np.float32]
 
 
 @pytest.fixture(scope="module")
@@ -33,6 +45,19 @@ def test_random_masks_differ_from_draw_to_draw_and_image_to_image() -> None:
     maps[:, torch.arange(3), torch.arange(3), torch.arange(3)] = 1
     drawn = grid.masks_of(maps)[:, grid.NAMES.index("random") :]
     assert len(drawn.flatten(0, 1).unique(dim=0)) > grid.DRAWS
+
+
+@given(MAPS, st.integers(0, 9))
+def test_masked_means_are_those_of_the_poolings(maps: Maps, seed: int) -> None:
+    features = torch.from_numpy(maps)
+    torch.manual_seed(seed)
+    masks = grid.masks_of(features)
+    for name, pooling in (("SPoC", SPoC()), ("GeM", GeM())):
+        found = grid.masked_means(features, masks, grid.POWERS[name])
+        for place in range(len(grid.NAMES)):
+            kept = masks[:, place].view(len(features), 1, *features.shape[2:]).bool()
+            expected = fn.normalize(pooling(features, kept)).detach()
+            assert torch.allclose(found[:, place], expected, atol=1e-6), grid.NAMES[place]
 
 
 ARMS = {  # (windows, mask, pooling) -> the variant that it is

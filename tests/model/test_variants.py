@@ -4,7 +4,8 @@ from itertools import pairwise
 import pytest
 import torch
 
-from dagf.model.network import AttentiveHead, Inspection, Variant
+from dagf.model.backbone import BackboneSpec
+from dagf.model.network import AttentiveHead, Inspection, RetrievalNet, Variant
 from dagf.model.variants import VARIANTS, variant
 from tests.model.modules import images, stirred
 
@@ -89,3 +90,10 @@ def test_gradients_reach_every_parameter(name: str) -> None:
         assert parameter.grad.isfinite().all(), key
         unseen = VARIANTS[name].activation == "softmax" and key == "spatial.evaluate.bias"
         assert unseen or parameter.grad.abs().max() > 1e-6, key
+
+
+@pytest.mark.parametrize("name", ["dagf", "netvlad", "glam"])
+def test_the_network_says_how_long_its_descriptors_are(name: str) -> None:
+    net = RetrievalNet(BackboneSpec("small"), variant(name)).eval()
+    assert net.dimensions == (16 if name == "netvlad" else 1) * net.channels
+    assert net(images(2, 3, 40, 24)).shape == (2, net.dimensions)

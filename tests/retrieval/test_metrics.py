@@ -2,9 +2,10 @@
 
 import random
 import tracemalloc
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -14,7 +15,7 @@ from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 from numpy.typing import NDArray
 
-from dagf.datasets.benchmark import MEDIUM, Benchmark, Query
+from dagf.datasets.benchmark import MEDIUM, Benchmark, Query, from_ground_truth
 from dagf.retrieval import metrics
 from tests.fixtures import fails
 
@@ -22,6 +23,13 @@ from .tools import Array, blocks_of, unit
 
 Rows = NDArray[np.int64]
 KINDS = ("easy", "hard", "junk")
+# The Revisited protocol's own table: setting -> positive labels, junk labels.
+RULES = {
+    "Easy": (("easy",), ("junk", "hard")),
+    "Medium": (("easy", "hard"), ("junk",)),
+    "Hard": (("hard",), ("junk", "easy")),
+}
+MEASURES = ["AP", "P@1", "P@5", "P@10"]
 
 
 def rows(*numbers: int) -> Rows:
@@ -237,3 +245,33 @@ def test_other_benchmarks_have_no_such_column() -> None:
         other = Benchmark("x", Path(), made.database, (made.queries[0], odd))
         assert not other.fours
         assert "N-S" not in metrics.means(metrics.evaluate(other, np.zeros((2, 8))))
+
+
+def measured_slowly(scores: Sequence[float], labels: Mapping[str, Any]) -> dict[str, list[float]]:
+    """A query's `MEASURES` under each setting; NaN where it has no positive."""
+    found = dict.fromkeys(RULES, [np.nan] * len(MEASURES))
+    for setting, rule in RULES.items():
+        positives, junk = ({int(row) for name in names for row in labels[name]} for names in rule)
+        if positives:
+            kinds = ranked_kinds(scores, positives, junk)
+            cuts = (slow_precision_at(kinds, k) for k in (1, 5, 10))
+            found[setting] = [compute_ap(kinds), *cuts]
+    return found
+
+
+@pytest.mark.parametrize(("name", "lift"), [("roxford5k", 0.5), ("rparis6k", 1)])  # tied, good
+def test_rankings_of_the_published_sets(name: str, lift: float, shared_data: Path) -> None:
+    file = shared_data / "ground_truth" / f"gnd_{name}.json"
+    truth = from_ground_truth(name, Path("images"), file)
+    scores = np.random.default_rng(7).random((70, len(truth.database)))
+    for row, query in zip(scores, truth.queries, strict=True):
+        for label, more in (("easy", 0.8), ("hard", 0.4), ("junk", 0.6)):
+            row[query.labels[label]] += lift * more
+    scores = np.round(scores * 40) / 40 if lift == 0.5 else scores
+    per_query = metrics.evaluate(truth, scores).set_index(["setting", "query"])
+    for number, query in enumerate(truth.queries):
+        for setting, expected in measured_slowly(scores[number].tolist(), query.labels).items():
+            found = per_query.loc[(setting, number), MEASURES].astype(float)
+            np.testing.assert_allclose(found, expected, rtol=0, atol=1e-12)
+            count = sum(len(query.labels[name]) for name in RULES[setting][0])
+            assert per_query["positives"][setting, number] == count
