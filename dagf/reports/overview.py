@@ -66,7 +66,7 @@ class Records:
             lines.append(f"{where} {counts.total()} rows of the figure: {_said(counts)}.")
         verdicts = pooled.mean_verdicts(self._photographs)
         if counts := Counter(verdicts):
-            lines.append(f"On photographs, of {counts.total()} means over sets: {_said(counts)}.")
+            lines.append(f"On photographs, the means over sets: {_said(counts)}.")
         return HTML(f'<p class="lead">{"<br>".join(lines)}</p>' if lines else NOTHING)
 
     @property

@@ -44,7 +44,14 @@ Precision = Literal["float16", "float32"]
 SHARD = 4096  # files: some megabytes on disk, and what a killed job does again at most
 READERS = 4  # threads that read and hash files
 MAPS = 64  # that a head reads at once, or fewer
-SMOOTH: dict[str, Any] = {"mode": "bilinear", "align_corners": False, "antialias": True}
+
+
+def resized(images: Tensor, scale: float) -> Tensor:
+    """Return images (B, 3, H, W) at `scale` times their sides, (B, 3, scale * H, scale * W)."""
+    size = [max(1, round(side * scale)) for side in images.shape[2:]]
+    if scale == 1:
+        return images
+    return fn.interpolate(images, size, mode="bilinear", align_corners=False, antialias=True)
 
 
 class MultiScale(nn.Module):
@@ -59,11 +66,7 @@ class MultiScale(nn.Module):
 
     def forward(self, images: Tensor) -> Tensor:
         """(B, 3, H, W) -> unit descriptors (B, D)."""
-        descriptors = []
-        for scale in self.scales:
-            size = [max(1, round(side * scale)) for side in images.shape[2:]]
-            scaled = images if scale == 1.0 else fn.interpolate(images, size, **SMOOTH)
-            descriptors.append(self.network(scaled))
+        descriptors = [self.network(resized(images, scale)) for scale in self.scales]
         return fn.normalize(torch.stack(descriptors).mean(0))
 
 

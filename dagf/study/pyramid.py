@@ -3,15 +3,14 @@
 from dataclasses import dataclass
 
 from torch import Tensor, nn
-from torch.nn import functional as fn
 
 from dagf.model.network import RetrievalNet, Variant
-from dagf.retrieval.extract import SMOOTH
+from dagf.retrieval.extract import resized
 from dagf.study.runs import Head
 
 
 class Shrink(nn.Module):
-    """Bring images (B, 3, H, W) to `scale` times their sides, as `MultiScale` does."""
+    """Resize images (B, 3, H, W) to `scale` times their sides."""
 
     def __init__(self, scale: float) -> None:
         super().__init__()
@@ -19,8 +18,7 @@ class Shrink(nn.Module):
 
     def forward(self, images: Tensor) -> Tensor:
         """(B, 3, H, W) -> (B, 3, scale * H, scale * W)."""
-        size = [max(1, round(side * self.scale)) for side in images.shape[2:]]
-        return fn.interpolate(images, size, **SMOOTH)
+        return resized(images, self.scale)
 
 
 @dataclass(frozen=True)

@@ -113,7 +113,7 @@ def test_the_rooms_of_drawings_and_photographs_are_one_figure(records: Records) 
         write_json(records.output.pages / "photographs" / f"{name}.against-rivals.json", record)
     assert rows(records.over_sets())[0][:3] == ["net", "DAGF", "2"]
     lines = [*soup(records.answer()).select_one("p").stripped_strings]
-    assert " ".join(lines).endswith("On photographs, of 1 means over sets: 0 gain, 1 show no gain.")
+    assert " ".join(lines).endswith("On photographs, the means over sets: 0 gain, 1 show no gain.")
     assert [row[0] for row in rows(records.sets())] == ["a", "b", "all 2"]
     mean = over_sets(records.output.pages / "photographs")["minus the chosen GeM [95 %]"].item()
     assert rows(records.verdicts())[0][-1] == f"net {mean}"
