@@ -1,4 +1,5 @@
 # make reports   regenerate reports/*.html      make test   run the tests      make lab   JupyterLab in notebooks/
+# make test-studies   run the tests that are slow: those of whole notebooks, trainings, browsers and installation
 # make torture   the tests of kills, full disks and two at once, with ten times as many kills
 # make bench     speed and memory, beside the field's usual way (PHOTOS="FOLDER --weights mobilenet_v2.pth": on photographs)
 # make photographs   get the first real set (products in a shop, MIT licence), run the study on it: reports/photographs
@@ -13,7 +14,7 @@ READY := $(VENV)/.ready
 # Test files in several processes, in the order of tests/conftest.py: the longest begins first.
 SIDE_BY_SIDE := --numprocesses auto --maxprocesses 4 --dist loadfile --no-loadscope-reorder
 
-.PHONY: reports photographs backbones test torture lab lint bench check clean distclean
+.PHONY: reports photographs backbones test test-studies torture lab lint bench check clean distclean
 .DELETE_ON_ERROR:
 
 reports: $(READY)
@@ -30,7 +31,10 @@ backbones: $(READY)
 	$(BIN)/dagf backbones
 
 test: $(READY)
-	$(BIN)/python -m pytest $(SIDE_BY_SIDE)
+	$(BIN)/python -m pytest $(SIDE_BY_SIDE) -m "not study"
+
+test-studies: $(READY)
+	$(BIN)/python -m pytest $(SIDE_BY_SIDE) -m study
 
 torture: $(READY)
 	DAGF_KILLS=200 $(BIN)/python -m pytest tests/test_faults.py
