@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from dagf.analysis.pooled import CHOSEN_PLAIN, by_set, over_sets, pooled
+from dagf.analysis.pooled import AGAINST, CHOSEN_PLAIN, by_set, over_sets, pooled
 from dagf.analysis.room import GAIN, ROOM
 from dagf.files import read_json
 from dagf.model.variants import variant
@@ -71,7 +71,7 @@ def test_the_headline_of_the_readme_is_that_of_the_report() -> None:
     assert len(found) > 1
     for row in (found.columns, *found.itertuples(index=False)):
         assert f"| {' | '.join(row)} |\n" in text
-    beside = pooled(photographs).query("minus == 'chosen GeM'").set_index("what")
+    beside = pooled(photographs, AGAINST).query("minus == 'chosen GeM'").set_index("what")
     for module in ("GeM + spatial", "GeM + channel", "GeM + scale and mask"):
         *first, last = beside.loc[[module], "difference [95 %]"]  # of each backbone
         assert f"{module} {', '.join(first)} and {last}" in text.replace("\n", " ")

@@ -31,13 +31,14 @@ BESIDE = {  # the rivals whose mean over sets is shown -> those above which DAGF
 }
 
 
-def kept(folder: Path, table: str) -> pd.DataFrame:
-    """Return the rows of all kept tables of one name, those of the first query set.
+def kept(folder: Path, *tables: str) -> pd.DataFrame:
+    """Return the rows of all kept tables of these names, those of the first query set.
 
-    folder: of the kept tables. Columns: `ALIKE`, photographs, and those of the table.
+    folder: of the kept tables. Columns: `ALIKE`, photographs, and those of the tables.
     """
     found = dict[tuple[str, ...], pd.DataFrame]()
-    for file in sorted(folder.glob(f"[!.]*.{table}.json")):
+    every = [file for table in tables for file in sorted(folder.glob(f"[!.]*.{table}.json"))]
+    for file in every:
         record = read_json(file)
         of, facts, rows = record["measured"]["parameters"], record["facts"], table_of(record)
         name = file.name.split(".")[0].removesuffix(f"-{of['profile']}")
@@ -69,14 +70,14 @@ def _mean(rows: pd.DataFrame) -> tuple[Interval, float]:
     return random_effects(means, rows[ERROR].astype(float))
 
 
-def pooled(folder: Path) -> pd.DataFrame:
-    """Return a row for each difference in the tables `AGAINST`, of two sets or more.
+def pooled(folder: Path, *tables: str) -> pd.DataFrame:
+    """Return a row for each difference in kept tables (`AGAINST`, `EARLIER`) of two sets or more.
 
     Columns: profile, backbone, trained on, what, minus, sets (with the difference on each),
     difference [95 %], between sets (points).
     """
     rows = []
-    for key, one in kept(folder, AGAINST).groupby([*ALIKE, "what", "minus"], sort=False):
+    for key, one in kept(folder, *tables).groupby([*ALIKE, "what", "minus"], sort=False):
         if len(one) > 1:
             interval, between = _mean(one)
             each = zip(one[SET], map(Interval.read, one[DIFFERENCE]), strict=True)
@@ -88,7 +89,7 @@ def pooled(folder: Path) -> pd.DataFrame:
 
 def _compared(folder: Path) -> pd.DataFrame:
     """Return the rows of the whole DAGF minus a rival, with the number of their study."""
-    found = pd.concat([kept(folder, AGAINST), kept(folder, EARLIER)], ignore_index=True)
+    found = kept(folder, AGAINST, EARLIER)
     found = found[found["what"].str.contains("DAGF")]
     return found.assign(study=found.groupby(ALIKE, sort=False).ngroup())
 

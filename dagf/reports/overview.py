@@ -91,7 +91,7 @@ class Records:
         Beside it what the same minus the chosen GeM came to on sets of photographs.
         """
         decides = self.contrasts[~self.contrasts["result"].str.contains(ASIDE)]
-        rows, found = [], pooled.pooled(self._photographs)
+        rows, found = [], pooled.pooled(self._photographs, pooled.AGAINST)
         found = found[found["minus"] == CHOSEN]
         for claim, own in decides.groupby("claim", sort=False):
             verdict = own["verdict"].iloc[0]
@@ -163,7 +163,7 @@ class Records:
             else:
                 further.append(link)
         about = read_json(folder / "about.json") if (folder / "about.json").is_file() else {}
-        found = pooled.pooled(folder)
+        found = pooled.pooled(folder, pooled.AGAINST, pooled.EARLIER)
         over = table(found, f"DAGF and its modules over several sets. {pooled.WORDS}")
         return _html("photographs", tables, about, further, over if len(found) else "")
 

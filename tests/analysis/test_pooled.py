@@ -44,7 +44,7 @@ def mean(*pairs: tuple[float, float]) -> str:
 
 
 def test_sets_that_learned_alike_are_pooled(tmp_path: Path) -> None:
-    assert pooled(tmp_path / "nothing").empty
+    assert pooled(tmp_path / "nothing", AGAINST).empty
     rows = [row("DAGF", CHOSEN, 2, 1), row("GeM + x", CHOSEN, 4, 2)]
     asked = [[*one, "query"] for one in rows] + [[*row("DAGF", CHOSEN, 9, 1), "query-iconic"]]
     keep(tmp_path, "a", asked, columns=[*COLUMNS, "query set"])
@@ -53,7 +53,7 @@ def test_sets_that_learned_alike_are_pooled(tmp_path: Path) -> None:
     for name in "bd":  # of the same photographs, whatever the order of names
         keep(tmp_path, name, rows, benchmark="c")
     keep(tmp_path, "e", rows, train_on=["e"])  # learned from others
-    found = pooled(tmp_path)
+    found = pooled(tmp_path, AGAINST)
     assert found["what"].tolist() == ["DAGF", "GeM + x"]
     assert set(found["profile"]) == {"five"} and set(found["trained on"]) == {"a, b"}
     assert set(found["backbone"]) == {"net"} and set(found["minus"]) == {CHOSEN}
@@ -62,6 +62,11 @@ def test_sets_that_learned_alike_are_pooled(tmp_path: Path) -> None:
     assert found["difference [95 %]"].tolist() == [mean(*two) for two in pairs]
     _, between = random_effects([4, 0], [2, 1])
     assert float(found["between sets"][1]) == pytest.approx(between, abs=0.01)
+    for name in "ac":  # at another cut
+        keep(tmp_path, name, rows, EARLIER, backbone="net layer3")
+    assert pooled(tmp_path, AGAINST).equals(found)
+    both = pooled(tmp_path, AGAINST, EARLIER)
+    assert both["backbone"].tolist() == ["net", "net", "net layer3", "net layer3"]
 
 
 def test_each_set_has_its_rival_and_the_room(tmp_path: Path) -> None:
