@@ -98,8 +98,8 @@ def by_set(folder: Path, rival: str = CHOSEN) -> pd.DataFrame:
     """Return a row a set: what DAGF gains over a rival, in brackets which that is and its mAP.
 
     Each depth of training for itself. Of several sets the last row has the random-effects mean;
-    where other studies train a last stage that row stands for all. The room, where there are boxes:
-    of perfect attention over GeM, at the greatest depth.
+    where some studies train a last stage, those of several sets that do not are in `over_sets`
+    alone. The room, where there are boxes: of perfect attention over GeM, at the greatest depth.
     """
     found, rooms = _compared(folder), kept(folder, ROOMS)
     found = found[found["minus"] == rival]
@@ -107,8 +107,9 @@ def by_set(folder: Path, rival: str = CHOSEN) -> pd.DataFrame:
     rows = []
     for _, study in found.groupby("study", sort=False):
         about, sets = {"backbone": study["backbone"].iloc[0]}, study.groupby(SET, sort=False)
-        each = deep[study.index[0]] or not deep.any() or len(sets) == 1
-        for photographs, own in sets if each else ():
+        if deep.any() and not deep[study.index[0]] and len(sets) > 1:
+            continue
+        for photographs, own in sets:
             row = {SET: photographs, **about}
             for one in own.to_dict("records"):
                 name = one["rival"].split(",")[0].removesuffix(STAGE)

@@ -91,11 +91,13 @@ def test_each_set_has_its_rival_and_the_room(tmp_path: Path) -> None:
     assert one == first and (two["photographs"], two["perfect attention"]) == ("b", "")
     means = mean((2, 1), (5, 2)), mean((1, 1), (-1, 2))
     assert [*whole.values()] == ["all 2", "net", *means, ""]
-    for name, gain in (("a-five", 2), ("b-five", -1)):  # heads alone: one row for all
-        keep(tmp_path, name, [row("DAGF", CHOSEN, gain, 1)], EARLIER, backbone="net layer3")
+    heads = {"table": EARLIER, "backbone": "net layer3"}
+    keep(tmp_path, "a-five", [row("DAGF", CHOSEN, 2, 1)], **heads)
     *before, last = by_set(tmp_path).to_dict("records")
     assert before == [one, two, whole]
-    assert (last["photographs"], last["backbone"]) == ("all 2", "net layer3")
+    assert (last["photographs"], last["backbone"]) == ("a", "net layer3")
+    keep(tmp_path, "b-five", [row("DAGF", CHOSEN, -1, 1)], **heads)  # their mean is in `over_sets`
+    assert by_set(tmp_path).to_dict("records") == before
 
 
 def test_a_gain_is_above_every_rival(tmp_path: Path) -> None:
