@@ -34,7 +34,8 @@ BESIDE = {  # the rivals whose mean over sets is shown -> those above which DAGF
 def kept(folder: Path, *tables: str) -> pd.DataFrame:
     """Return the rows of all kept tables of these names, those of the first query set.
 
-    folder: of the kept tables. Columns: `ALIKE`, photographs, and those of the tables.
+    folder: of the kept tables. Tables of several names must differ in their backbone or its cut.
+    Columns: `ALIKE`, photographs, and those of the tables.
     """
     found = dict[tuple[str, ...], pd.DataFrame]()
     every = [file for table in tables for file in sorted(folder.glob(f"[!.]*.{table}.json"))]
