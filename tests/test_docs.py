@@ -73,8 +73,8 @@ def test_the_headline_of_the_readme_is_that_of_the_report() -> None:
         assert f"| {' | '.join(row)} |\n" in text
     beside = pooled(photographs, AGAINST).query("minus == 'chosen GeM'").set_index("what")
     for module in ("GeM + spatial", "GeM + channel", "GeM + scale and mask"):
-        *first, last = beside.loc[[module], "difference [95 %]"]  # of each backbone
-        assert f"{module} {', '.join(first)} and {last}" in text.replace("\n", " ")
+        cells = beside.loc[[module], "difference [95 %]"]  # of each backbone
+        assert f"| {module} | {' | '.join(cells)} |\n" in text
     every = kept(photographs, AGAINST)  # of each backbone and set
     fixed = every[(every["what"] == "DAGF") & (every["minus"] == CHOSEN_PLAIN)]
     assert {*fixed["backbone"]} == {*found["backbone"]}
