@@ -132,7 +132,8 @@ def over_sets(folder: Path) -> pd.DataFrame:
 
     Columns: backbone, what, sets; the random-effects mean of its difference to the chosen GeM, and
     on how many sets it gains (is above that and above GeM off the shelf) and loses (is below both);
-    the same beside the chosen plain descriptor, with all three.
+    the same beside the chosen plain descriptor, with all three. Where all sets choose one depth,
+    the chosen DAGF is that, and no row of its own.
     """
     rows = []
     for (_, backbone, what), own in _compared(folder).groupby(
@@ -147,7 +148,8 @@ def over_sets(folder: Path) -> pd.DataFrame:
                 row[f"minus the {rival} [95 %]"] = _mean(one)[0].signed
                 row[f"gains / losses beside {words}"] = " / ".join(counts)
         rows += [row] if len(row) > 3 else []
-    return pd.DataFrame(rows).fillna("")
+    table = pd.DataFrame(rows).fillna("")
+    return table.drop_duplicates([column for column in table if column != "what"])
 
 
 def mean_verdicts(folder: Path) -> list[str]:

@@ -106,6 +106,7 @@ def test_a_gain_is_above_every_rival(tmp_path: Path) -> None:
     for name, shelf, plain in (("a", "above", OPEN), ("b", "above", "above"), ("c", OPEN, "below")):
         rows = [row("DAGF", SHELF, 3, 1, shelf), row("DAGF", CHOSEN, 2, 1, "above")]
         rows += [row("DAGF", CHOSEN_PLAIN, 1, 1, plain), row("GeM + x", CHOSEN, 1, 1, "above")]
+        rows += [["chosen DAGF", *one[1:]] for one in rows[:3]]  # is no mean of its own
         keep(tmp_path, name, [*rows, row(STAGED, SHELF, -1, 1, "below")])
     (found,) = over_sets(tmp_path).to_dict("records")
     assert found == {
