@@ -23,6 +23,7 @@ from dagf.datasets.batches import image_batches, network_input, query_batches
 from dagf.datasets.benchmark import Benchmark
 from dagf.datasets.decode import Box, ImageSpec
 from dagf.datasets.folder import load_folder
+from dagf.devices import has_bfloat16
 from dagf.retrieval.extract import MultiScale, extract, for_inference
 from dagf.retrieval.metrics import evaluate_positions, mean_average_precision, stream_positions
 
@@ -53,15 +54,13 @@ def figures(folder: Path, weights: Path) -> Iterator[Figure]:
     plain, benchmark = for_inference(net), replace(load_folder(folder), distractors=())
     smaller = ImageSpec(max(1, max(_size(benchmark)) * 3 // 4))
     roads: dict[str, tuple[nn.Module, ImageSpec]] = {
-        "bfloat16": (for_inference(net, half=True), SPEC),
         "torch.compile": (compiled(for_inference(net)), SPEC),
-        "int8 by onnxruntime": (
-            by_graph(encoder, benchmark.database_paths),
-            SPEC,
-        ),
+        "int8 by onnxruntime": (by_graph(encoder, benchmark.database_paths), SPEC),
         "three quarters of the size": (plain, smaller),
         "one scale": (for_inference(MultiScale(net.network)), SPEC),
     }
+    if has_bfloat16():  # elsewhere it takes many times as long
+        roads["bfloat16"] = for_inference(net, half=True), SPEC
     files = benchmark.database_paths[:BATCH]
     yield {
         "what": "as it is: folded, channels last, float32",

@@ -7,9 +7,7 @@ from typing import Any
 
 ROUNDS = 15
 
-Figure = dict[
-    str, Any
-]  # what was measured, in words, and the numbers: see `benchmarks.__main__.shown`
+Figure = dict[str, Any]  # what was measured, in words, and the numbers: see `__main__.shown`
 
 
 def seconds(work: Callable[[], object]) -> float:
