@@ -216,7 +216,7 @@ def trained(monkeypatch: pytest.MonkeyPatch) -> list[RunConfig]:
         configs.append(config)
         return whole(config, *rest, **options)
 
-    monkeypatch.setattr(training, "train", counted)
+    monkeypatch.setattr("dagf.study.study.train", counted)
     return configs
 
 

@@ -8,6 +8,7 @@ import torch
 
 from benchmarks import __main__ as bench
 from benchmarks import extraction, roads, searching
+from dagf.devices import has_bfloat16
 from dagf.retrieval.extract import MultiScale, for_inference
 from tests.fixtures import mobilenet, write_photographs
 from tests.pictures import save, smooth
@@ -45,4 +46,4 @@ def test_photographs_on_every_road(tmp_path: Path, monkeypatch: pytest.MonkeyPat
     monkeypatch.setattr(roads, "compiled", lambda encode: encode)  # a compiler is not everywhere
     monkeypatch.setattr(roads, "ROUNDS", 1)
     found = [*roads.figures(folder, weights)]
-    assert all_shown(found) and sum(one.get("mAP", 0) > 0 for one in found) == 8
+    assert all_shown(found) and sum(one.get("mAP", 0) > 0 for one in found) == 7 + has_bfloat16()

@@ -95,12 +95,6 @@ def _of_scale(study: Study, whole: Head, part: str, scale: float) -> tuple[Descr
     return train, *(held if part == VALIDATION else study.map_descriptors(head))
 
 
-def of_test(study: Study, part: str) -> list[Any]:
-    """Return what names the test images, where a part is of them."""
-    image = asdict(study.profile.evaluation.image)
-    return [] if part == VALIDATION else [study.test_id, image]
-
-
 def benchmark_of(study: Study, part: str) -> Benchmark:
     """Return the benchmark of a part: `VALIDATION`, `TEST`, or the least likeness that is junk."""
     if part in (VALIDATION, TEST):
@@ -132,10 +126,11 @@ def evaluated(study: Study, trials: Sequence[tuple[Heads, Trial]]) -> list[pd.Da
     [0, 1], seed.
     """
     decides = study.learned_from.id, study.profile.image, code_hash("dagf.analysis.methods")
+    test = [study.test_id, asdict(study.profile.evaluation.image)]
     by_id = {head.weights_id: head for heads, _ in trials for head in heads.values()}
     files = {
         (name, trial): table_file(
-            study.cache, "methods", name, trial, *decides, of_test(study, trial.part)
+            study.cache, "methods", name, trial, *decides, [] if trial.part == VALIDATION else test
         )
         for heads, trial in trials
         for name in (head.weights_id for head in heads.values())
@@ -233,8 +228,7 @@ def methods(
     )
     found = []
     for (title, by_seed), validation, shown in zip(heads.items(), held, test, strict=True):
-        right = validation[validation["positives"] > 0]
-        level = 100 * right.groupby("whitening", sort=False)["AP"].mean()
+        level = 100 * validation.groupby("whitening", sort=False)["AP"].mean()
         for name in (NONE, str(level.drop(NONE).idxmax())):
             per_query = shown[shown["whitening"] == name]
             found.append(Method(title, name, by_seed, level[name], per_query))
@@ -264,9 +258,7 @@ def reranking_table(study: Study, shown: Sequence[Method]) -> pd.DataFrame:
         raise UserError(f"{study.title} has too few images to re-rank: give it {COUNTS[0] + 1}")
     held = evaluated(study, [(one.heads, Trial(VALIDATION, one.whitening, every)) for one in shown])
     levels = [
-        100
-        * one[one["positives"] > 0].groupby(["reranking", "neighbours"], sort=False)["AP"].mean()
-        for one in held
+        100 * one.groupby(["reranking", "neighbours"], sort=False)["AP"].mean() for one in held
     ]
     trials, rows = [], []
     for one, level in zip(shown, levels, strict=True):

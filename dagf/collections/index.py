@@ -37,7 +37,7 @@ from dagf.retrieval.shards import SHARDS, open_shard
 from dagf.study.config import RunConfig, TrainSpec
 from dagf.study.profile import load_profile
 from dagf.study.provenance import code_hash
-from dagf.study.runs import Head, Run, RunStore, Untrained
+from dagf.study.runs import Head, RunStore, Untrained
 
 NEAR = "near-*.faiss"
 GRAPH = "encoder-*.onnx"
@@ -73,15 +73,6 @@ def open_encoder(run: str = "", weights: str = "", backbone: str = "") -> Head:
     return Untrained(config, store, file)
 
 
-def title_of(encoder: Head) -> str:
-    """Return what makes the descriptors of a collection, for people."""
-    if isinstance(encoder, Run):
-        return f"the trained run {encoder.id}"
-    weights = encoder.weights.name if encoder.weights else "its ImageNet weights"
-    backbone = encoder.config.backbone.name
-    return f"{encoder.variant.title}, nothing trained, on {backbone} with {weights}"
-
-
 def content_of(encoder: Head) -> str:
     """Return the hash of an encoder's code and weights."""
     code = code_hash("dagf.model.network", "dagf.datasets.images")
@@ -89,10 +80,14 @@ def content_of(encoder: Head) -> str:
 
 
 def made_by(encoder: Head) -> MadeBy:
-    """Return what a collection keeps of its encoder."""
-    weights = encoder.weights if isinstance(encoder, Untrained) else None
-    name, config = "" if encoder.id else encoder.config.backbone.name, encoder.config
-    known = encoder.id, str(weights or ""), name, content_of(encoder), title_of(encoder)
+    """Return what a collection keeps of its encoder, with a title for people."""
+    config, weights, backbone = encoder.config, "", ""
+    title = f"the trained run {encoder.id}"
+    if isinstance(encoder, Untrained):
+        weights, backbone = str(encoder.weights or ""), config.backbone.name
+        on = Path(weights).name if weights else "its ImageNet weights"
+        title = f"{encoder.variant.title}, nothing trained, on {backbone} with {on}"
+    known = encoder.id, weights, backbone, content_of(encoder), title
     return MadeBy(*known, asdict(config.image), config.data.startswith("toytown-"))
 
 
@@ -184,8 +179,7 @@ def open_images(
     """
     encoder = open_encoder(run, weights, backbone)
     folder = paths.data() / "collections" / content_hash([title, content_of(encoder)])
-    build(files, encoder, folder)
-    return Collection.load(folder)
+    return build(files, encoder, folder)[0]
 
 
 def build(

@@ -14,7 +14,6 @@ from typing import Any, Self
 from zipfile import BadZipFile
 
 import numpy as np
-from numpy.typing import NDArray
 
 from dagf import paths
 from dagf.datasets import decode
@@ -105,9 +104,16 @@ class Kept:
         return self._beside(WHITENING)
 
     def learned_whitening(self) -> Whitening:
-        """Return the whitening of the descriptors, learned from `SOME` of them."""
+        """Return a PCA of `SOME` of the descriptors, in their `DIMENSIONS` strongest directions.
+
+        Their mean, which all of them have in common, is taken out. Raise `UserError` for one image.
+        """
+        if len(self.files) < 2:
+            raise UserError("one image has nothing in common with others: leave out --whiten")
         some = np.unique(np.linspace(0, len(self.files) - 1, SOME).astype(int))
-        return own_whitening(self.descriptors[some])
+        rows = self.descriptors[some]
+        dimensions = min(DIMENSIONS, len(rows) - 1, rows.shape[1])
+        return principal_components(rows).whitening(dimensions, POWER)
 
     def _beside(self, pattern: str) -> Path:
         """Return where something of these very shards is kept."""
@@ -159,18 +165,6 @@ class Kept:
         if made_by.pixels != MadeBy.pixels:
             raise UserError(f"dagf decodes images otherwise than when {folder} was made: {AGAIN}")
         return cls(files, descriptors, made_by)
-
-
-def own_whitening(descriptors: NDArray[np.floating]) -> Whitening:
-    """Return the whitening by which a collection's own descriptors (N, D) are compared.
-
-    It is a PCA: their mean, which all of them have in common, is taken out, and the `DIMENSIONS`
-    strongest directions are kept.
-    """
-    if len(descriptors) < 2:
-        raise UserError("one image has nothing in common with others: leave out --whiten")
-    dimensions = min(DIMENSIONS, len(descriptors) - 1, descriptors.shape[1])
-    return principal_components(descriptors).whitening(dimensions, POWER)
 
 
 def check_suits(made_by: MadeBy, files: Sequence[Path]) -> None:

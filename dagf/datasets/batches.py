@@ -48,11 +48,14 @@ def image_batches(
         rows, images = zip(*waiting.pop(shape), strict=True)
         return np.array(rows), torch.stack(images)
 
-    with closing(_decoded(files, spec, boxes or [None] * len(files), AHEAD * batch)) as images:
-        for row, image in enumerate(images):
-            if isinstance(image, UserError):
-                faults[row] = str(image)
-            if isinstance(image, UserError) or (faults and damaged is None):
+    with closing(_decoded(files, spec, boxes or [None] * len(files), AHEAD * batch)) as jobs:
+        for row, job in enumerate(jobs):
+            try:
+                image = job.result()
+            except UserError as error:
+                faults[row] = str(error)
+                continue
+            if faults and damaged is None:
                 continue
             waiting[*image.shape].append((row, image))
             if len(waiting[*image.shape]) == at_once(batch, image[0].numel()):
@@ -67,24 +70,17 @@ def image_batches(
 
 def _decoded(
     files: Sequence[Path], spec: ImageSpec, boxes: Sequence[Box | None], ahead: int
-) -> Generator[Tensor | UserError, None, None]:
+) -> Generator[Future[Tensor], None, None]:
     """Yield the images in the order of their files; `ahead` of them are decoded beforehand."""
-
-    def load(file: Path, box: Box | None) -> Tensor | UserError:
-        try:
-            return load_image(file, spec, box)
-        except UserError as error:
-            return error
-
     pool = ThreadPoolExecutor(decoders())
-    jobs: deque[Future[Tensor | UserError]] = deque()
+    jobs: deque[Future[Tensor]] = deque()
     try:
         for file, box in zip(files, boxes, strict=True):
-            jobs.append(pool.submit(load, file, box))
+            jobs.append(pool.submit(load_image, file, spec, box))
             if len(jobs) > ahead:
-                yield jobs.popleft().result()
+                yield jobs.popleft()
         while jobs:
-            yield jobs.popleft().result()
+            yield jobs.popleft()
     finally:
         pool.shutdown(cancel_futures=True)
 

@@ -11,6 +11,7 @@ from pathlib import Path
 import pandas as pd
 
 from dagf.console import progress
+from dagf.datasets import public
 from dagf.datasets.batches import image_batches
 from dagf.datasets.benchmark import Benchmark, TrainingSet
 from dagf.datasets.contents import Contents, remembered
@@ -25,18 +26,6 @@ from dagf.datasets.folder import (
     has_truth,
     read_boxes,
     read_labels,
-)
-from dagf.datasets.public import (
-    DISTRACTORS,
-    PUBLIC,
-    TRAINING_SETS,
-    differences,
-    distractor_files,
-    open_benchmark,
-    open_training_set,
-    place,
-    read_manifest,
-    spelled,
 )
 from dagf.datasets.toytown import check_toytown
 from dagf.errors import UserError
@@ -53,18 +42,18 @@ def check(what: str, data: Path) -> list[str]:
     if folder.resolve().name.startswith("toytown-") and (folder / "spec.json").is_file():
         check_toytown(folder, Contents())
         return [f"{folder.name}: as it was when it was first opened"]
-    sets = read_manifest(manifest) if manifest.is_file() else {}
-    what = spelled(what, {*PUBLIC, *DISTRACTORS, *sets}, "data set")
-    if what in DISTRACTORS:
-        return [f"distractor: {len(distractor_files(what, data))} images"]
-    if what in TRAINING_SETS:
-        found = open_training_set(what, data, held_out=1)
+    sets = public.read_manifest(manifest) if manifest.is_file() else {}
+    what = public.spelled(what, {*public.PUBLIC, *public.DISTRACTORS, *sets}, "data set")
+    if what in public.DISTRACTORS:
+        return [f"distractor: {len(public.distractor_files(what, data))} images"]
+    if what in public.TRAINING_SETS:
+        found = public.open_training_set(what, data, held_out=1)
         return [f"a training set: {len(found.files)} images of {found.landmarks} landmarks"]
-    if what in sets and what not in PUBLIC:
-        if wrong := differences(sets[what], data / sets[what].folder):
+    if what in sets and what not in public.PUBLIC:
+        if wrong := public.differences(sets[what], data / sets[what].folder):
             raise UserError(f"{what} has {'; '.join(wrong)}: get it with `dagf data get {what}`")
         return [f"{what}: whole, but no benchmark by itself: {sets[what].notes}"]
-    home = place(what, data)
+    home = public.place(what, data)
     there = find_images([home]) if has_truth(home) else None
     if there and there.unread:
         raise UserError("\n".join(there.unread))
@@ -75,7 +64,7 @@ def check(what: str, data: Path) -> list[str]:
     lines = [*[f"{role}: {count} images" for role, count in roles.items()], *check_boxes(home)]
     if len(rows) and not roles.index.str.startswith("query").any():
         return [*lines, *_unnamed(there, home, rows["file"])]
-    benchmark = open_benchmark(what, data)
+    benchmark = public.open_benchmark(what, data)
     crops = [(benchmark.root / query.file, query.box) for query in benchmark.queries]
     named = dict.fromkeys([*((file, None) for file in benchmark.database_paths), *crops])
     _decode(benchmark.name, [one for one in named if one not in decoded])

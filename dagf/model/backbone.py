@@ -76,10 +76,7 @@ class BackboneSpec:
 
 
 # Families of torchvision whose `features` end with the last map, or with a max pooling after it.
-WITH_FEATURES = (
-    *("alexnet", "convnext", "densenet", "efficientnet"),
-    *("mobilenet", "squeezenet", "vgg"),
-)
+WITH_FEATURES = "alexnet", "convnext", "densenet", "efficientnet", "mobilenet", "squeezenet", "vgg"
 
 
 class SmallBackbone(nn.Sequential):

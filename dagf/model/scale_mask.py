@@ -14,16 +14,14 @@ from torch.nn import functional as fn
 
 from dagf.model.pooling import Pooling
 
-CHANNELS_LAST = torch.channels_last
-
 
 def max_windows(features: Tensor, size: tuple[int, int], stride: int) -> Tensor:
     """Return `max_pool2d` of maps, which on CPUs is many times as fast on maps channels last.
 
     In the layout of the maps that are given: what is summed later has the same last digits.
     """
-    given = features.is_contiguous(memory_format=CHANNELS_LAST)
-    found = fn.max_pool2d(features.contiguous(memory_format=CHANNELS_LAST), size, stride)
+    given = features.is_contiguous(memory_format=torch.channels_last)
+    found = fn.max_pool2d(features.contiguous(memory_format=torch.channels_last), size, stride)
     return found if given else found.contiguous()
 
 

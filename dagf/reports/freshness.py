@@ -121,6 +121,9 @@ class Report:
         """Return the hashes of all that the report would be made from now, by their names."""
         code = "\n".join(source for kind, source, _ in cells(self.name) if kind == "code")
         before = {*chain(*takewhile(lambda stage: self.name not in stage, STAGES))}
+        file = weights_file(self.parameters["profile"], self.parameters["weights"])
+        # Toytown's arms start from them; their records hold the hashes of their weights.
+        backbones = [] if self.output.photographs else paths.backbones().glob("*/record.json")
         decides = {
             "notebooks": [cells(one) for one in notebooks() if one in before | {self.name}],
             "code": code_hash(*sorted(imported_modules(code))),
@@ -130,7 +133,7 @@ class Report:
                 sums([paths.profile(self.parameters["profile"])]),
             ],
             "data": [sums([paths.data() / "manifest.json"]), self._photographs()],
-            "weights": sums([*self._weights(), *self._backbones()]),
+            "weights": sums([*filter(None, [file]), *backbones]),
             "records": sums(self._records()),
         }
         return {part: content_hash(value) for part, value in decides.items()}
@@ -172,15 +175,6 @@ class Report:
         found = (file for pattern in patterns for file in paths.root().glob(pattern))
         own = {self.output.result(kind, "any").parent for kind in ("tables", "figures")}
         return [file for file in found if file.parent not in own]
-
-    def _weights(self) -> Iterable[Path]:
-        """Return the file with the backbone's weights, where the run or its profile names one."""
-        file = weights_file(self.parameters["profile"], self.parameters["weights"])
-        return [file] if file else []
-
-    def _backbones(self) -> Iterable[Path]:
-        """Return the records, with the hashes of their weights, from which Toytown's arms start."""
-        return () if self.output.photographs else paths.backbones().glob("*/record.json")
 
     def _photographs(self) -> list[str]:
         """Return the hash of each folder of photographs that the notebook reads."""

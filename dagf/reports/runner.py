@@ -31,15 +31,7 @@ from dagf import paths
 from dagf.console import HEADLESS, cores
 from dagf.errors import UserError, choose
 from dagf.files import atomic_path, content_hash, read_json, slug, write_json, write_text
-from dagf.reports.freshness import (
-    OUTPUT,
-    OVERVIEW,
-    STAGES,
-    Report,
-    notebook_path,
-    notebooks,
-    plan,
-)
+from dagf.reports.freshness import OUTPUT, OVERVIEW, STAGES, Report, notebook_path, notebooks, plan
 from dagf.reports.page import render_page
 from dagf.study.provenance import PACKAGE, machine
 

@@ -31,10 +31,7 @@ def similarities(database: Descriptors, queries: Descriptors) -> Scores:
 
 
 def similarity_blocks(
-    database: Rows,
-    queries: Descriptors,
-    first: int = 0,
-    last: int | None = None,
+    database: Rows, queries: Descriptors, first: int = 0, last: int | None = None
 ) -> Iterator[tuple[int, Scores]]:
     """Yield the similarities of the rows first .. last, `BLOCK` rows at a time.
 
@@ -49,11 +46,7 @@ def similarity_blocks(
 
 
 def search(
-    database: Rows,
-    queries: Descriptors,
-    k: int,
-    first: int = 0,
-    last: int | None = None,
+    database: Rows, queries: Descriptors, k: int, first: int = 0, last: int | None = None
 ) -> Found:
     """Return the k most similar rows, best first: scores (Q, k) and row numbers (Q, k).
 

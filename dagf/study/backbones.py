@@ -17,10 +17,10 @@ from dagf import paths
 from dagf.datasets.toytown import open_toytown, toytown_training
 from dagf.files import atomic_folder, atomic_path
 from dagf.study.config import TrainSpec
+from dagf.study.parallel import side_by_side
 from dagf.study.profile import Seeds, load_profile
-from dagf.study.runs import Run, RunStore
+from dagf.study.runs import Run
 from dagf.study.study import Study, kept_backbones, open_study
-from dagf.study.training import train_all
 
 PLAN = Path(__file__).with_name("backbones.yaml")
 
@@ -74,16 +74,11 @@ def make_trials() -> pd.DataFrame:
     run. Kept as trials.csv beside the backbones.
     """
     tried = {name: plan(**one.changes) for name, one in load_profile(str(PLAN)).trials.items()}
-    jobs = [
-        (config, one.learned_from)
-        for one in tried.values()
-        if (config := one.backbone_config(one.seed))
-    ]
-    about = RunStore(paths.runs()), paths.cache()
+    side_by_side(lambda one: one.train_backbones([one.seed]), [*tried.values()], "trials")
     rows = []
-    for (name, one), run in zip(tried.items(), train_all(jobs, "trials", *about), strict=True):
-        spec = run.config.train
-        best, curves = run.record["best_epoch"], run.curves
+    for name, one in tried.items():
+        (run,) = one.train_backbones([one.seed])
+        spec, best, curves = run.config.train, run.record["best_epoch"], run.curves
         row = {
             "trial": name,
             "landmarks": one.profile.drawing.train_landmarks,

@@ -2,23 +2,9 @@
 
 from dataclasses import dataclass
 
-from torch import Tensor, nn
-
 from dagf.model.network import RetrievalNet, Variant
 from dagf.retrieval.extract import resized
 from dagf.study.runs import Head
-
-
-class Shrink(nn.Module):
-    """Resize images (B, 3, H, W) to `scale` times their sides."""
-
-    def __init__(self, scale: float) -> None:
-        super().__init__()
-        self.scale = scale
-
-    def forward(self, images: Tensor) -> Tensor:
-        """(B, 3, H, W) -> (B, 3, scale * H, scale * W)."""
-        return resized(images, self.scale)
 
 
 @dataclass(frozen=True)
@@ -45,9 +31,9 @@ class Shrunk:
         return f"{self.head.backbone_id}-{self.scale:g}"
 
     def network(self) -> RetrievalNet:
-        """Return the network, which shrinks images first."""
+        """Return the network, whose backbone sees images (B, 3, H, W) shrunk."""
         net = self.head.network()
-        net.backbone = nn.Sequential(Shrink(self.scale), net.backbone)
+        net.backbone.register_forward_pre_hook(lambda _, seen: resized(seen[0], self.scale))
         return net
 
 

@@ -2,8 +2,7 @@
 
 They are read as augmented images or, for a head on a frozen backbone, as cached maps. Every batch
 follows from (seed, number of the batch) and, where negatives are mined, from the weights at the
-start of its epoch: nothing is carried from batch to batch, so a killed run goes on with the batches
-of an unbroken one.
+start of its epoch: nothing is carried from batch to batch.
 """
 
 from collections.abc import Callable, Iterator

@@ -43,7 +43,7 @@ from dagf.study.provenance import code_hash
 from dagf.study.pyramid import OneScale
 from dagf.study.runs import Head, Run, RunStore, Untrained
 from dagf.study.sampling import MapSource
-from dagf.study.training import train_all
+from dagf.study.training import train
 from dagf.toytown.generate import VERSION, ToytownSpec
 
 Key = tuple[str, int]  # an arm and a seed
@@ -157,19 +157,10 @@ class Study:
 
     # What decides a run.
 
-    def _config(
-        self,
-        arm: str,
-        seed: int,
-        spec: TrainSpec,
-        backbone: BackboneSpec,
-        start: str = "",
-        frozen: bool = False,
-    ) -> RunConfig:
+    def _config(self, arm: str, seed: int, spec: TrainSpec, backbone: BackboneSpec) -> RunConfig:
         made, data, recipe = variant(arm), self.learned_from.id, code_hash(TRAINED_BY)
-        truth = "cells" if made.taught else made.truth
-        image = replace(self.profile.image, truth=truth)
-        return RunConfig(made, backbone, image, spec, data, seed, start, frozen, recipe)
+        image = replace(self.profile.image, truth="cells" if made.taught else made.truth)
+        return RunConfig(made, backbone, image, spec, data, seed, recipe=recipe)
 
     def backbone_config(self, seed: int) -> RunConfig | None:
         """Return the run of a seed's backbone, under a SPoC head; None where none is trained."""
@@ -193,8 +184,8 @@ class Study:
             )
         spec = spec if rate is None else replace(spec, rate=rate)
         arm, backbone = variant(arm).learned_as or arm, self._backbone(heads)
-        frozen = head_only or bool(backbone.stage)
-        return self._config(arm, seed, spec, backbone, self._start(seed), frozen)
+        config = self._config(arm, seed, spec, backbone)
+        return replace(config, start=self._start(seed), frozen=head_only or bool(backbone.stage))
 
     # What trains: backbones, their maps, trials, arms.
 
@@ -258,17 +249,17 @@ class Study:
         arms = [arm for arm in arms or plan.arms if variant(arm).trainable or not heads]
         if arms:
             self.prepare([self.seed, *seeds], heads)
-        tried = {
-            arm: [self.arm_config(arm, self.seed, heads, rate) for rate in plan.rates]
-            for arm in arms
-        }
-        self._trained([config for configs in tried.values() for config in configs], "trials")
-        return {arm: self._trained(configs, "trials") for arm, configs in tried.items()}
+        pairs = [(arm, rate) for arm in arms for rate in plan.rates]
+        configs = [self.arm_config(arm, self.seed, heads, rate) for arm, rate in pairs]
+        runs = iter(self._trained(configs, "trials"))
+        return {arm: [next(runs) for _ in plan.rates] for arm in arms}
 
     def _trained(self, configs: Sequence[RunConfig], what: str) -> list[Run]:
         """Return the runs of configurations; those that are missing are trained side by side."""
-        jobs = [(config, self.learned_from) for config in configs]
-        return train_all(jobs, what, self.store, self.cache, self.weights)
+        missing = [config for config in configs if not self.store.find(config)]
+        about = self.store, self.cache, self.weights
+        side_by_side(lambda config: train(config, self.learned_from, *about), missing, what)
+        return [Run(self.store.folder(config)) for config in configs]
 
     def backbone_run(self, seed: int) -> Run | None:
         """Return the trained backbone of a seed; None where none is trained on drawings."""

@@ -1,9 +1,4 @@
-r"""The training loop.
-
-    dagf train dagf                                      one process
-    torchrun --nproc-per-node 2 -m dagf train dagf       two processes on one machine
-    torchrun --nnodes 2 --nproc-per-node 4 --rdzv-backend c10d --rdzv-endpoint HOST:29500 \
-        -m dagf train dagf
+"""The training loop, of one process or of several (docs/distributed.md).
 
 Every batch and its augmentation are drawn from (seed, number of the batch) and the weights at the
 start of its epoch, so a run that is killed and started again gives the same weights as an unbroken
@@ -14,7 +9,6 @@ import io
 import math
 import pickle
 import time
-from collections.abc import Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
@@ -35,9 +29,9 @@ from dagf.errors import UserError
 from dagf.files import atomic_path, file_sha256, write_json
 from dagf.model.losses import make_loss
 from dagf.model.network import AttentiveHead, RetrievalNet, StagedHead
+from dagf.retrieval.extract import resized
 from dagf.retrieval.metrics import evaluate, mean_average_precision
 from dagf.study.config import RunConfig, TrainSpec
-from dagf.study.parallel import side_by_side
 from dagf.study.provenance import machine
 from dagf.study.runs import Run, RunStore, Untrained
 from dagf.study.sampling import (
@@ -48,8 +42,6 @@ from dagf.study.sampling import (
     landmark_batches,
     tuple_batches,
 )
-
-Job = tuple[RunConfig, TrainingSet]
 
 FIRST = 3  # steps whose losses a run's record keeps: by them a repetition is known at once
 BEFORE_HEAD = "backbone.", "stage."  # parameters of a network
@@ -81,15 +73,6 @@ def train(
             run = Run(store.folder(config))
         group.wait()
         return run
-
-
-def train_all(
-    jobs: Sequence[Job], what: str, store: RunStore, cache: Path, weights: Path | None = None
-) -> list[Run]:
-    """Return the runs of configurations on their images, trained side by side where missing."""
-    missing = [job for job in jobs if not store.find(job[0])]
-    side_by_side(lambda job: train(*job, store, cache, weights), missing, what)
-    return [Run(store.folder(config)) for config, _ in jobs]
 
 
 class Objective(nn.Module):
@@ -131,10 +114,7 @@ def precision_here(spec: TrainSpec) -> str:
 
 def shrink(batch: Tensor, spec: TrainSpec, step: int) -> Tensor:
     """Return images (B, 3, H, W), at two thirds of their sides in the first share of all steps."""
-    if step >= spec.shrunk * spec.epochs * spec.steps:
-        return batch
-    size = [round(side * 2 / 3) for side in batch.shape[2:]]
-    return fn.interpolate(batch, size=size, mode="bilinear", align_corners=False, antialias=True)
+    return resized(batch, 2 / 3 if step < spec.shrunk * spec.epochs * spec.steps else 1)
 
 
 def learning_rate(spec: TrainSpec, step: int) -> float:

@@ -149,8 +149,7 @@ class Canvas:
         body, late = model.groups[0], eye[2] > model.building.depth / 2
         # Far parts first; but towers stand out of the body's front, unless that is turned away.
         groups = sorted(
-            model.groups,
-            key=lambda one: (late and one is not body, -math.dist(one[0].centre, eye)),
+            model.groups, key=lambda one: (late and one is not body, -math.dist(one[0].centre, eye))
         )
         for part in chain(*groups):
             if part.radius:

@@ -15,8 +15,8 @@ import timm
 import torch
 
 from dagf.collections import index as module
-from dagf.collections.index import OFF_THE_SHELF, Collection, build, open_encoder, title_of
-from dagf.collections.kept import Kept, own_whitening
+from dagf.collections.index import OFF_THE_SHELF, Collection, build, open_encoder
+from dagf.collections.kept import Kept
 from dagf.datasets import contents
 from dagf.datasets.batches import image_batches
 from dagf.datasets.benchmark import TrainingSet
@@ -193,7 +193,7 @@ def test_a_whitening_suits_many_images_off_the_shelf(
     fails("all descriptors are equal", same.whitened, True)
     known.whitening_file.write_bytes(b"PK\x03\x04 half")  # it is learned again
     assert known.whitened(True).whitening
-    fails("one image has nothing in common with others", own_whitening, rows[:1])
+    fails("one image has nothing in common", replace(known, files=("one",)).learned_whitening)
 
 
 def test_half_precision_is_chosen_or_comes_with_size(
@@ -260,7 +260,7 @@ def test_without_a_run(named: bool, photos: Path, weights: Path, tmp_path: Path)
     found = Collection.load(out)
     assert (found.encoder.id, found.encoder.weights) == ("", weights if named else None)
     on = f"{QUICK} with quick.pth" if named else f"{PACKAGED} with its ImageNet weights"
-    assert f"nothing trained, on {on}" in title_of(found.encoder)
+    assert f"nothing trained, on {on}" in found.made_by.title
     backbone = BackboneSpec(PACKAGED, weights="imagenet")
     if named:
         backbone = BackboneSpec(QUICK, weights=str(weights))

@@ -70,7 +70,7 @@ def test_another_plan_replaces_what_was_kept(plan: Path) -> None:
     made = backbones.make_backbones()
     plan.write_text(yaml.safe_dump(TINY | {"seeds": [3], "image": {"size": 64}}))
     with pytest.MonkeyPatch.context() as patched, pytest.raises(KeyboardInterrupt):
-        patched.setattr(training, "train", Mock(side_effect=KeyboardInterrupt))
+        patched.setattr("dagf.study.study.train", Mock(side_effect=KeyboardInterrupt))
         backbones.make_backbones()
     assert [*kept_backbones().values()] == made  # nothing is lost before others are there
     (last,) = backbones.make_backbones()
