@@ -23,11 +23,13 @@ from dagf.console import HEADLESS
 from dagf.datasets.benchmark import TrainingSet
 from dagf.datasets.decode import ImageSpec
 from dagf.datasets.folder import load_folder
+from dagf.devices import has_bfloat16
 from dagf.errors import UserError
 from dagf.model.backbone import BackboneSpec, make_backbone
 from dagf.model.variants import variant
 from dagf.study import parallel, training
 from dagf.study.config import Mining, RunConfig, TrainSpec
+from dagf.study.provenance import machine
 from dagf.study.runs import Run, RunStore
 from dagf.study.study import Study, open_study
 from dagf.study.training import train
@@ -96,6 +98,13 @@ TOY: dict[str, Any] = PROFILE | {
         "training": {"epochs": 1, "steps": 1, "landmarks": 3, "views": 2},
     },
 }
+
+
+def recorded_here(cpu: str, version: str) -> bool:
+    """Whether a record's CPU and torch are these: CPUs of one name, with vp2intersect, differ."""
+    here, newer = machine(1), torch.cpu.get_capabilities().get("avx512_vp2intersect", False)
+    same = here["cpu"] == cpu and here["versions"]["torch"] == version and has_bfloat16()
+    return same and not newer
 
 
 def fails(says: str, call: Callable[..., object], *given: Any, **options: Any) -> None:
